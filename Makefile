@@ -1,0 +1,38 @@
+# Everything goes through the virtual environment in .venv, made from Python >= 3.11.
+#
+#   make train      install, then train the embedded default (digits)
+#   make test       install with the test tools, then run the CPU suite
+#   make test-long  the tests that take minutes
+#   make test-gpu PYTHON=python3   the gpu-marked tests with an existing Python; installs nothing
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: train test test-long test-gpu clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $(VENV)/.installed $@
+
+train: $(VENV)/.installed
+	$(BIN)/pocketvit train
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m 'not gpu and not long'
+
+test-long: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m 'long and not gpu'
+
+test-gpu:
+	PYTHONPATH=src $(PYTHON) -m pytest -m gpu
+
+clean:
+	rm -rf $(VENV) build dist

@@ -1,0 +1,5 @@
+"""`python -m pocketvit`, the form that torchrun starts."""
+
+from pocketvit.cli import main
+
+main()

@@ -1,0 +1,79 @@
+"""Checks of what a user gives, each raising an `InputError` that names the field, the value and what is allowed."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Literal
+
+from pocketvit.errors import InputError
+
+
+def unknown(kind: str, name: str, known: Collection[str]) -> str:
+    """The message for a name that is not among the known ones, with the nearest of them."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
+    return f"unknown {kind} {name!r}; {hint}"
+
+
+def check_types(section: str, config: Any) -> None:
+    """Bring every field to its annotated type, or raise an `InputError` that names it."""
+    hints = typing.get_type_hints(type(config))
+    for item in dataclasses.fields(config):
+        name = f"{section}.{item.name}".lstrip(".")
+        value = getattr(config, item.name)
+        fitting = _fit(name, value, hints[item.name])
+        if fitting is not value:
+            object.__setattr__(config, item.name, fitting)
+
+
+def _fit(name: str, value: Any, hint: Any) -> Any:
+    """`value` as the type `hint`; lists become tuples, text numbers (YAML reads 1e-3 as text) and paths."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    kind = next(option for option in options if option is not type(None))
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise InputError(f"{name}={value!r}: must be one of {', '.join(map(str, arguments))}")
+    if origin is tuple and isinstance(value, list | tuple):
+        inner = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(inner) == len(value):
+            return tuple(_fit(name, item, part) for item, part in zip(value, inner, strict=True))
+    elif kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    elif kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    elif origin is None and type(value) is kind:
+        return value
+    wanted = "a list of " + str(len(arguments)) + " numbers" if origin is tuple else f"of type {kind.__name__}"
+    raise InputError(f"{name}={value!r}: must be {wanted}" + (" or none" if len(options) > 1 else ""))
+
+
+def at_least(name: str, value: float, least: float) -> None:
+    """Raise an `InputError` unless value >= least."""
+    if not value >= least:
+        raise InputError(f"{name}={value}: must be at least {least}")
+
+
+def above(name: str, value: float, bound: float) -> None:
+    """Raise an `InputError` unless value > bound."""
+    if not value > bound:
+        raise InputError(f"{name}={value}: must be greater than {bound}")
+
+
+def between(
+    name: str, value: float, low: float, high: float, *, open_left: bool = False, open_right: bool = False
+) -> None:
+    """Raise an `InputError` unless value lies in the interval; NaN lies in none."""
+    inside = (low < value if open_left else low <= value) and (value < high if open_right else value <= high)
+    if not inside:
+        interval = ("(" if open_left else "[") + f"{low}, {high}" + (")" if open_right else "]")
+        raise InputError(f"{name}={value}: must be in {interval}")

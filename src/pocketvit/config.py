@@ -1,0 +1,352 @@
+"""The whole description of a run: frozen dataclasses, validated, saved as YAML, hashed.
+
+A `RunConfig` holds one section per part of the road (model, data, augment, optim, schedule, train). Every field has
+a dotted name (`optim.lr`) that is the same on the command line (`--optim.lr`), in `config.yaml`, in an ablation row
+(`{"optim.lr": 2e-3}`) and in error messages. Defaults are the paper's setting, so a row shows only what differs.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pocketvit.checks import above, at_least, between, check_types, unknown
+from pocketvit.errors import InputError
+
+SCHEMA_VERSION = 1
+"""Part of `config_hash`. Raise it when a default changes, because hashes leave defaults out."""
+
+NOT_HASHED = ("recipe", "seed", "out", "data.source", "data.cache_dir", "train.device")
+"""Fields that say who, where and which draw, but not what is computed; the data counts by its fingerprint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The vision transformer. Defaults: the paper's Tiny ViT, 2,697,610 parameters on 32 × 32 images."""
+
+    patch_size: int = 4
+    """Side of a square patch, pixels."""
+    width: int = 192
+    """Channels of a token."""
+    depth: int = 9
+    """Number of transformer blocks."""
+    num_heads: int = 12
+    """Attention heads; must divide the width."""
+    mlp_ratio: float = 2.0
+    """Width of the MLP's hidden layer over the width."""
+    num_cls_tokens: int = 1
+    """CLS tokens, concatenated into the head; they exist only with pool=cls."""
+    pool: Literal["cls", "mean"] = "cls"
+    """What the head reads: the CLS tokens, or the mean of the patch tokens."""
+    drop_path: float = 0.1
+    """Stochastic depth: chance to skip a branch for an image, rising linearly from 0 to this in the last block."""
+
+    def __post_init__(self) -> None:
+        check_types("model", self)
+        for name in ("patch_size", "width", "depth", "num_heads"):
+            at_least("model." + name, getattr(self, name), 1)
+        at_least("model.num_cls_tokens", self.num_cls_tokens, 1 if self.pool == "cls" else 0)
+        if self.width % self.num_heads:
+            raise InputError(f"model.width={self.width} is not divisible by model.num_heads={self.num_heads}")
+        if round(self.width * self.mlp_ratio) < 1:
+            raise InputError(f"model.mlp_ratio={self.mlp_ratio} leaves no hidden channel; must be > 0")
+        between("model.drop_path", self.drop_path, 0, 1, open_right=True)
+        if self.pool != "cls" and self.num_cls_tokens > 1:
+            raise InputError(
+                f"model.num_cls_tokens={self.num_cls_tokens} has no effect with model.pool={self.pool}; use pool=cls"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one attention head."""
+        return self.width // self.num_heads
+
+    @property
+    def hidden_width(self) -> int:
+        """Channels of the MLP's hidden layer."""
+        return round(self.width * self.mlp_ratio)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the images come from, how they are split and in what order a pass takes them."""
+
+    source: str = "digits"
+    """A known name (see `pocketvit data list`), a path, or hf:OWNER/NAME."""
+    format: str | None = None
+    """The format of a path; found by itself when none."""
+    resize: int | None = None
+    """Resize every image to this many pixels square; none leaves them."""
+    val_frac: float = 0.0
+    """Fraction of the training images held out for choosing; with it the test images are used once, at the end."""
+    test_frac: float = 0.2
+    """Fraction held out for testing where the source has no split of its own."""
+    split_seed: int = 0
+    """Seed of these two splits; apart from the run's seed, so that runs over seeds share them."""
+    repeats: Literal["fresh", "batch"] = "fresh"
+    """fresh: a pass is one shuffle of the images; batch: each image `num_repeats` times in a row."""
+    num_repeats: int = 3
+    """Copies in a row with repeats=batch; that many passes share one shuffle."""
+    cache_dir: Path | None = None
+    """Folder of decoded images; by default ~/.cache/pocketvit."""
+
+    def __post_init__(self) -> None:
+        check_types("data", self)
+        between("data.val_frac", self.val_frac, 0, 1, open_right=True)
+        between("data.test_frac", self.test_frac, 0, 1, open_left=True, open_right=True)
+        at_least("data.num_repeats", self.num_repeats, 1)
+        at_least("data.split_seed", self.split_seed, 0)
+        if self.resize is not None:
+            at_least("data.resize", self.resize, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Augmentation, in the order of the fields. A part is off at probability, pixels or policy none."""
+
+    flip_prob: float = 0.5
+    """Chance of a horizontal flip."""
+    crop_pad: int = 4
+    """Random crop after padding with this many black pixels on each side; 0 turns it off."""
+    autoaugment: Literal["none", "cifar10", "svhn", "imagenet"] = "cifar10"
+    """AutoAugment policy."""
+    autoaugment_skip: tuple[str, ...] = ()
+    """AutoAugment operations to leave out, such as rotate; the image stays as it is there."""
+    erase_prob: float = 0.25
+    """Chance of random erasing."""
+    erase_area: tuple[float, float] = (0.02, 0.4)
+    """Least and greatest erased area as a fraction of the image."""
+    erase_aspect: tuple[float, float] = (0.3, 1 / 0.3)
+    """Least and greatest ratio of the erased box's height to its width, drawn uniformly."""
+    cutmix_prob: float = 0.25
+    """Chance that a batch is mixed by CutMix."""
+    mixup_prob: float = 0.25
+    """Chance that a batch is mixed by MixUp."""
+    cutmix_alpha: float = 1.0
+    """Both parameters of CutMix's Beta distribution."""
+    mixup_alpha: float = 1.0
+    """Both parameters of MixUp's Beta distribution."""
+
+    def __post_init__(self) -> None:
+        check_types("augment", self)
+        for name in ("flip_prob", "erase_prob", "cutmix_prob", "mixup_prob"):
+            between("augment." + name, getattr(self, name), 0, 1)
+        at_least("augment.crop_pad", self.crop_pad, 0)
+        if self.cutmix_prob + self.mixup_prob > 1:
+            raise InputError(
+                f"augment.cutmix_prob={self.cutmix_prob} and augment.mixup_prob={self.mixup_prob} add up to more than 1"
+            )
+        for name in ("cutmix_alpha", "mixup_alpha"):
+            above("augment." + name, getattr(self, name), 0)
+        for name, top in (("erase_area", 1.0), ("erase_aspect", float("inf"))):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= top:
+                raise InputError(f"augment.{name}=({low}, {high}): must satisfy 0 < least <= greatest <= {top}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """The loss and the update of the weights."""
+
+    name: Literal["adamw"] = "adamw"
+    """Optimizer."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay, on all parameters."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of the running moments."""
+    label_smoothing: float = 0.1
+    """Probability spread evenly over all classes in the target."""
+
+    def __post_init__(self) -> None:
+        check_types("optim", self)
+        above("optim.lr", self.lr, 0)
+        at_least("optim.weight_decay", self.weight_decay, 0)
+        between("optim.label_smoothing", self.label_smoothing, 0, 1, open_right=True)
+        for beta in self.betas:
+            between("optim.betas", beta, 0, 1, open_right=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """How long to train, and the learning rate over the steps."""
+
+    name: Literal["cosine"] = "cosine"
+    """Shape of the schedule after the warm-up."""
+    passes: int = 300
+    """Passes over the training images; the paper's 100 epochs are 300 of them."""
+    warmup_passes: int = 30
+    """Passes of linear warm-up."""
+    warmup_lr: float = 1e-6
+    """Learning rate at the first step."""
+    final_lr: float = 1e-6
+    """Learning rate that the schedule ends at."""
+
+    def __post_init__(self) -> None:
+        check_types("schedule", self)
+        at_least("schedule.passes", self.passes, 1)
+        at_least("schedule.warmup_passes", self.warmup_passes, 0)
+        at_least("schedule.warmup_lr", self.warmup_lr, 0)
+        at_least("schedule.final_lr", self.final_lr, 0)
+        if self.warmup_passes >= self.passes:
+            raise InputError(
+                f"schedule.warmup_passes={self.warmup_passes} must be less than schedule.passes={self.passes}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The machine side of a run."""
+
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """auto takes CUDA, else Apple's MPS, else the CPU."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """auto: bf16 autocast on CUDA, fp32 elsewhere."""
+    compile: bool | None = None
+    """torch.compile; by default on CUDA only."""
+    cuda_graph: bool = True
+    """Capture the whole step in a CUDA graph, where there is CUDA."""
+    eval_every_passes: int = 15
+    """Evaluate every so many passes; the paper's five epochs are 15."""
+    checkpoint_every_passes: int = 10
+    """Save a checkpoint every so many passes; 0 saves only when stopped."""
+
+    def __post_init__(self) -> None:
+        check_types("train", self)
+        at_least("train.eval_every_passes", self.eval_every_passes, 1)
+        at_least("train.checkpoint_every_passes", self.checkpoint_every_passes, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run."""
+
+    recipe: str = "custom"
+    """Name of the recipe that this started from: a label, not an input."""
+    seed: int = 0
+    """Seed of everything random in the run."""
+    out: Path | None = None
+    """Run folder; by default the next free runs/<recipe>-<nnn>."""
+    batch_size: int = 256
+    """Images per step, over all processes."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        check_types("", self)
+        at_least("batch_size", self.batch_size, 1)
+        between("seed", self.seed, 0, 2**63, open_right=True)
+
+
+# ---------------------------------------------------------------- dotted names
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Every field of a config by its dotted name, in order."""
+    flat = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            flat |= flatten(value, f"{prefix}{item.name}.")
+        else:
+            flat[prefix + item.name] = value
+    return flat
+
+
+def override(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+    """A copy of `config` with some fields, given by dotted name, set anew.
+
+    Raises:
+        InputError: an unknown name (with the nearest one), or a value that its field refuses.
+    """
+    known = flatten(config)
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise InputError(unknown("field", name, known))
+        section, _, leaf = name.rpartition(".")
+        sections.setdefault(section, {})[leaf] = value
+    top = sections.pop("", {})
+    for section, changes in sections.items():
+        top[section] = dataclasses.replace(getattr(config, section), **changes)
+    return dataclasses.replace(config, **top)
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """The config as plain nested mappings that YAML and JSON can hold, with the schema version."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, tuple):
+            return list(value)
+        return str(value) if isinstance(value, Path) else value
+
+    return plain(dataclasses.asdict(config)) | {"schema": SCHEMA_VERSION}
+
+
+def from_dict(mapping: Mapping[str, Any]) -> RunConfig:
+    """The config that `to_dict` wrote; fields left out take their defaults.
+
+    Raises:
+        InputError: not a config, an unknown field, a wrong value, or a newer schema.
+    """
+    values: dict[str, Any] = {}
+    for key, item in mapping.items():
+        if isinstance(item, Mapping):
+            values |= {f"{key}.{leaf}": value for leaf, value in item.items()}
+        else:
+            values[key] = item
+    schema = values.pop("schema", SCHEMA_VERSION)
+    if schema != SCHEMA_VERSION:
+        raise InputError(f"config has schema {schema}; this version reads {SCHEMA_VERSION}")
+    return override(RunConfig(), values)
+
+
+def save_config(config: RunConfig, path: Path) -> None:
+    """Write `config.yaml`."""
+    import yaml
+
+    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read a saved `config.yaml`.
+
+    Raises:
+        InputError: no such file, not YAML, or not a config.
+    """
+    import yaml
+
+    try:
+        mapping = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"cannot read config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"config {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(mapping, Mapping):
+        raise InputError(f"config {path} holds no fields; expected the mapping that a run folder's config.yaml has")
+    return from_dict(mapping)
+
+
+def config_hash(config: RunConfig, data_fingerprint: str) -> str:
+    """A name for what a run computes, apart from its seed: 12 hex digits.
+
+    Fields at their default are left out, so that adding a field does not rename older runs.
+    """
+    defaults = flatten(RunConfig())
+    differing = {
+        name: value
+        for name, value in flatten(config).items()
+        if value != defaults[name] and name not in NOT_HASHED
+    }
+    text = json.dumps([SCHEMA_VERSION, data_fingerprint, differing], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

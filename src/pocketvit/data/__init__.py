@@ -1,0 +1,7 @@
+"""Images: where they come from, what files hold, and how they are augmented."""
+
+from pocketvit.data.dataset import Dataset, Split, channel_stats
+from pocketvit.data.sources import load_dataset
+from pocketvit.data.splits import Splits, open_dataset, open_splits
+
+__all__ = ["Dataset", "Split", "Splits", "channel_stats", "load_dataset", "open_dataset", "open_splits"]

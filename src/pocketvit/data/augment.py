@@ -1,0 +1,180 @@
+"""The paper's augmentation: drawn for every image of a pass at once on the CPU, applied in batches on the device.
+
+One image's way: `draw_images` gives it a row of an `ImageTable`; `augment` flips, crops and AutoAugments its uint8
+pixels; `normalise_and_erase` makes them floats and blanks a box. Mixing with a partner follows in `mix`.
+
+Shapes: B images, C = 3 channels, H W pixels.
+
+Source: the order and the magnitudes are those of the code behind Wu 2025, "Powerful Design of Small Vision
+Transformer on CIFAR10".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pocketvit.config import AugmentConfig
+from pocketvit.data.autoaugment import NUM_DRAWS, OpTable, autoaugment, resolve
+from pocketvit.randomness import Stream, uniform
+
+ERASE_MAX_TRIES = 100
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """What happens to each image of a batch or pass: NumPy arrays with a row per image."""
+
+    flip: np.ndarray
+    """Mirror left to right, bool, (B,)."""
+    shift: np.ndarray
+    """Rows and columns that the crop is off the centre by, int64, (B, 2)."""
+    ops: OpTable | None
+    """AutoAugment's two operations, or none at all."""
+    erase: np.ndarray
+    """Erased box (top, left, height, width), pixels, int64, (B, 4); height 0 erases nothing."""
+
+    def __getitem__(self, rows: np.ndarray | slice) -> "ImageTable":
+        """The table of some of the images, in the order asked for."""
+        ops = None if self.ops is None else self.ops[rows]
+        return ImageTable(self.flip[rows], self.shift[rows], ops, self.erase[rows])
+
+    @staticmethod
+    def concatenate(tables: Sequence["ImageTable"]) -> "ImageTable":
+        """The rows of several tables, one table after the other."""
+        ops = None
+        if tables[0].ops is not None:
+            ops = OpTable(*(np.concatenate([getattr(t.ops, name) for t in tables]) for name in ("op", "value")))
+        return ImageTable(
+            np.concatenate([t.flip for t in tables]),
+            np.concatenate([t.shift for t in tables]),
+            ops,
+            np.concatenate([t.erase for t in tables]),
+        )
+
+
+def draw_images(
+    config: AugmentConfig, *, seed: int, pass_index: int, size: int, image_size: tuple[int, int]
+) -> ImageTable:
+    """Draw a pass: row i is image i's, and the same whatever `size` is.
+
+    Args:
+        config: the augmentation.
+        seed: the run's seed.
+        pass_index: which pass, from 0.
+        size: number of images B.
+        image_size: (H, W), pixels.
+    """
+    draws = uniform(seed, Stream.IMAGE, pass_index, size, 3 + NUM_DRAWS)
+    pad = config.crop_pad
+    ops = None
+    if config.autoaugment != "none":
+        ops = resolve(config.autoaugment, draws[:, 3:], image_size=image_size, skip=config.autoaugment_skip)
+    return ImageTable(
+        flip=draws[:, 0] < config.flip_prob,
+        shift=np.floor(draws[:, 1:3] * (2 * pad + 1)).astype(np.int64) - pad,
+        ops=ops,
+        erase=_draw_erase(config, seed, pass_index, size, image_size),
+    )
+
+
+def _draw_erase(
+    config: AugmentConfig, seed: int, pass_index: int, size: int, image_size: tuple[int, int]
+) -> np.ndarray:
+    """Boxes of random erasing, (B, 4): tries are drawn until one fits inside the image, 100 at most.
+
+    Source: Zhong et al. 2017, https://arxiv.org/abs/1708.04896
+    Differs: the aspect ratio is uniform, not log-uniform, as in the paper's code.
+    """
+    height, width = image_size
+    (area_low, area_high), (aspect_low, aspect_high) = config.erase_area, config.erase_aspect
+    boxes = np.zeros((size, 4), dtype=np.int64)
+    waiting = np.flatnonzero(uniform(seed, Stream.ERASE, pass_index, size, 1)[:, 0] < config.erase_prob)
+    for attempt in range(ERASE_MAX_TRIES):
+        if not len(waiting):
+            break
+        draws = uniform(seed, Stream.ERASE_TRIES + attempt, pass_index, size, 4)[waiting].astype(np.float64)
+        area = height * width * (area_low + (area_high - area_low) * draws[:, 0])
+        aspect = aspect_low + (aspect_high - aspect_low) * draws[:, 1]
+        h = np.rint(np.sqrt(area * aspect)).astype(np.int64)
+        w = np.rint(np.sqrt(area / aspect)).astype(np.int64)
+        fits = (h < height) & (w < width)
+        top = np.floor(draws[:, 2] * (height - h + 1)).astype(np.int64)
+        left = np.floor(draws[:, 3] * (width - w + 1)).astype(np.int64)
+        boxes[waiting[fits]] = np.stack([top, left, h, w], axis=1)[fits]
+        waiting = waiting[~fits]
+    return boxes
+
+
+def augment(images: Tensor, table: ImageTable) -> Tensor:
+    """Flip, crop and AutoAugment.
+
+    Args:
+        images: uint8, (B, H, W, C).
+        table: a row per image.
+    Returns:
+        uint8 (B, H, W, C).
+    """
+    moved = flip_and_crop(images, to_device(table.flip, images.device), to_device(table.shift, images.device))
+    return moved if table.ops is None else autoaugment(moved, table.ops)
+
+
+def flip_and_crop(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
+    """Mirror some images, then move each over a black ground: a random crop of the padded image.
+
+    Args:
+        images: uint8, (B, H, W, C).
+        flip: bool, (B,).
+        shift: rows and columns, int64, (B, 2).
+    Returns:
+        uint8 (B, H, W, C).
+    """
+    count, height, width, _ = images.shape
+    rows = torch.arange(height, device=images.device) + shift[:, :1]  # (B, H)
+    columns = torch.arange(width, device=images.device) + shift[:, 1:]  # (B, W)
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]  # (B, H, W)
+    columns = torch.where(flip[:, None], width - 1 - columns, columns)
+    source = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None]  # (B, H, W)
+    source = source + torch.arange(count, device=images.device)[:, None, None] * (height * width)
+    return images.flatten(0, 2)[source] * inside[..., None]  # (B, H, W, C)
+
+
+def normalise_and_erase(images: Tensor, mean: Tensor, std: Tensor, erase: Tensor) -> Tensor:
+    """Make pixels floats of mean 0 and std 1 over the training set, then blank a box of each image.
+
+    The box is filled with the raw channel mean *after* normalisation, as in the paper's code, so the fill is not
+    neutral.
+
+    Args:
+        images: uint8, (B, H, W, C).
+        mean: of the pixels in [0, 1], (C,).
+        std: likewise, (C,).
+        erase: boxes (top, left, height, width), int64, (B, 4).
+    Returns:
+        float32 (B, C, H, W).
+    """
+    _, height, width, _ = images.shape
+    x = normalise(images, mean, std)  # (B, C, H, W)
+    top, left, h, w = (column[:, None] for column in erase.unbind(1))  # each (B, 1)
+    rows = torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device)
+    in_rows = (rows >= top) & (rows < top + h)  # (B, H)
+    in_columns = (columns >= left) & (columns < left + w)  # (B, W)
+    inside = in_rows[:, None, :, None] & in_columns[:, None, None, :]  # (B, 1, H, W)
+    return torch.where(inside, mean[:, None, None], x)
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Pixels uint8 (B, H, W, C) as floats (B, C, H, W) of mean 0 and std 1; mean and std (C,) are of [0, 1]."""
+    x = images.permute(0, 3, 1, 2).float() / 255  # (B, C, H, W)
+    return (x - mean[:, None, None]) / std[:, None, None]
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """A NumPy array as a tensor on the device; on CUDA without waiting for the copy."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

@@ -1,0 +1,204 @@
+"""CIFAR-10 and CIFAR-100 as their author published them: pickled batches, in a .tar.gz or unpacked.
+
+A pickle is a program: loading one may run anything its maker liked. So the batches are read by an unpickler that
+knows three names, those that rebuild a NumPy array, and refuses every other.
+
+Source: https://www.cs.toronto.edu/~kriz/cifar.html
+"""
+
+import io
+import itertools
+import pickle
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from pocketvit.data.dataset import Decoded
+from pocketvit.data.parts import Part, assemble, name_row
+from pocketvit.data.pixels import one_line
+from pocketvit.errors import InputError
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How one of the two sets is laid out."""
+
+    unpacked: str
+    """The folder that the archive unpacks to."""
+    archive: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    meta: str
+    labels_key: str
+    names_key: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every file that is needed."""
+        return (*self.train, *self.test, self.meta)
+
+
+_CIFAR10 = _Layout(
+    unpacked="cifar-10-batches-py",
+    archive="cifar-10-python.tar.gz",
+    train=tuple(f"data_batch_{i}" for i in range(1, 6)),
+    test=("test_batch",),
+    meta="batches.meta",
+    labels_key="labels",
+    names_key="label_names",
+)
+_CIFAR100 = _Layout(
+    unpacked="cifar-100-python",
+    archive="cifar-100-python.tar.gz",
+    train=("train",),
+    test=("test",),
+    meta="meta",
+    labels_key="fine_labels",
+    names_key="fine_label_names",
+)
+_LAYOUTS = (_CIFAR10, _CIFAR100)
+
+_ARRAY_NAMES = {
+    ("numpy.core.multiarray", "_reconstruct"),  # as NumPy 1 wrote it, so also in the official archives
+    ("numpy._core.multiarray", "_reconstruct"),  # as NumPy 2 writes it
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+}
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Unpickles plain values and NumPy arrays, and refuses every other name a pickle asks for."""
+
+    def find_class(self, module: str, name: str) -> object:
+        """The object behind a name in the pickle.
+
+        Raises:
+            InputError: the name is none that rebuilds a NumPy array.
+        """
+        if (module, name) not in _ARRAY_NAMES:
+            raise InputError(f"the pickle asks for {module}.{name}; only NumPy arrays are allowed, so it was not loaded")
+        return super().find_class(module, name)
+
+
+def matches(path: Path) -> bool:
+    """Whether the path is a tar archive, a folder of CIFAR batches, or a folder that holds one of these."""
+    return path.name.endswith((".tar.gz", ".tgz", ".tar")) if path.is_file() else bool(_places(path))
+
+
+def files(path: Path) -> list[Path]:
+    """The files that are read."""
+    place = _place(path)
+    if place.is_file():
+        return [place]
+    return [place / name for layout in _LAYOUTS for name in layout.names if (place / name).is_file()]
+
+
+def read(path: Path, resize: int | None) -> Decoded:
+    """Read both splits.
+
+    Raises:
+        InputError: a file is missing, truncated, corrupt, or holds anything but arrays and plain values.
+    """
+    place = _place(path)
+    batches = {name: _unpickle(content, f"{place}, {name}") for name, content in _contents(place)}
+    layout = next((layout for layout in _LAYOUTS if not batches.keys().isdisjoint(layout.names)), None)
+    if layout is None:
+        raise InputError(f"{place} holds no CIFAR batches")
+    missing = [name for name in layout.names if name not in batches]
+    if missing:
+        raise InputError(f"{place} is not a whole CIFAR set: {missing[0]} is missing")
+
+    meta = _field(batches[layout.meta], layout.names_key, f"{place}, {layout.meta}")
+    class_names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in meta)
+    parts = {
+        split: _part({f"{place}, {name}": batches[name] for name in names}, layout.labels_key)
+        for split, names in (("train", layout.train), ("test", layout.test))
+    }
+    return assemble(parts, class_names, str(place), resize)
+
+
+def _places(path: Path) -> list[Path]:
+    """Where below (or at) the folder `path` each of the two sets is found."""
+    places = []
+    for layout in _LAYOUTS:
+        for folder in (path, path / layout.unpacked):
+            if any((folder / name).is_file() for name in layout.names):
+                places.append(folder)
+                break
+        else:
+            if (path / layout.archive).is_file():
+                places.append(path / layout.archive)
+    return places
+
+
+def _place(path: Path) -> Path:
+    """The archive, or the folder of batches, to read."""
+    if path.is_file():
+        return path
+    places = _places(path)
+    if len(places) > 1:
+        raise InputError(f"{path} holds both {places[0].name} and {places[1].name}: name the one to use")
+    return places[0]
+
+
+def _contents(place: Path) -> Iterator[tuple[str, bytes]]:
+    """The name and bytes of each batch in an archive or folder."""
+    if place.is_dir():
+        for file in files(place):
+            yield file.name, file.read_bytes()
+        return
+    known = {name for layout in _LAYOUTS for name in layout.names}
+    with place.open("rb") as raw:
+        try:
+            with tarfile.open(fileobj=raw) as archive:
+                for member in archive:
+                    name = PurePosixPath(member.name).name
+                    if member.isfile() and name in known:
+                        yield name, archive.extractfile(member).read()
+        # A broken archive shows as ReadError, EOFError, zlib.error or OSError, depending on where it is broken.
+        except Exception as error:
+            size = place.stat().st_size
+            raise InputError(
+                f"{place} is truncated or corrupt at byte {raw.tell():,} of {size:,}: {one_line(error)}"
+            ) from error
+
+
+def _unpickle(content: bytes, where: str) -> object:
+    stream = io.BytesIO(content)
+    try:
+        # The official pickles come from Python 2, whose strings are bytes.
+        return ArrayUnpickler(stream, encoding="bytes").load()
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    # Broken pickles raise UnpicklingError, EOFError, ValueError, TypeError and more.
+    except Exception as error:
+        raise InputError(
+            f"{where} is truncated or corrupt near byte {stream.tell():,} of {len(content):,}: {one_line(error)}"
+        ) from error
+
+
+def _field(batch: object, key: str, where: str) -> object:
+    """The entry `key` of an unpickled batch, whose keys are strings or, from Python 2, bytes."""
+    for form in (key, key.encode()):
+        if isinstance(batch, Mapping) and form in batch:
+            return batch[form]
+    raise InputError(f"{where} has no entry {key!r}")
+
+
+def _part(batches: Mapping[str, object], labels_key: str) -> Part:
+    """The images and labels of several unpickled batches, given with what to call each in a message."""
+    images, labels, rows = [], [], []
+    for where, batch in batches.items():
+        pixels = _field(batch, "data", where)
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (3072,):
+            raise InputError(f"{where}: its data is not uint8 pixels of 32x32 colour images")
+        batch_labels = np.asarray(_field(batch, labels_key, where))
+        if batch_labels.shape != pixels.shape[:1]:
+            raise InputError(f"{where}: {len(pixels)} images but labels of shape {batch_labels.shape}")
+        images.append(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))  # (n, C·H·W) -> (n, C, H, W) -> (n, H, W, C)
+        labels.append(batch_labels)
+        rows.append((where, len(pixels)))
+    return Part(np.concatenate(labels), itertools.chain.from_iterable(images), lambda i: name_row(rows, i))

@@ -1,0 +1,96 @@
+"""Image folders: one folder a class, `train/<class>/*` beside `test/<class>/*` (or `val/`), or `<class>/*` alone.
+
+Classes are numbered in the alphabetical order of their folders. Images may lie deeper inside a class's folder. Files
+and folders whose name starts with a dot are ignored; other files that are no image of a class are left aside, and
+that is said aloud.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pocketvit.data.dataset import Decoded
+from pocketvit.data.parts import SPLIT_OF_WORD, Part, assemble, visible_files
+from pocketvit.data.pixels import decode
+from pocketvit.errors import InputError
+
+_ENDINGS = {
+    *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".avif", ".jp2"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+}
+
+
+def matches(path: Path) -> bool:
+    """Whether the path is a folder that holds folders."""
+    return path.is_dir() and bool(_subfolders(path))
+
+
+def files(path: Path) -> list[Path]:
+    """The files that are read, by split and class."""
+    return _flatten(_find(path))
+
+
+def read(path: Path, resize: int | None) -> Decoded:
+    """Read all splits.
+
+    Raises:
+        InputError: a class without images, a test class that train lacks, an image that cannot be read.
+    """
+    found = _find(path)
+    class_names = tuple(found.get("train", ()))
+    parts = {split: _part(path, classes, class_names) for split, classes in found.items()}
+    decoded = assemble(parts, class_names, str(path), resize)
+
+    aside = sorted(set(visible_files(path)) - set(_flatten(found)))
+    if not aside:
+        return decoded
+    note = f"{len(aside):,} files are no images of a class and are left aside, such as {aside[0]}"
+    return dataclasses.replace(decoded, notes=(*decoded.notes, note))
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _find(path: Path) -> dict[str, dict[str, list[Path]]]:
+    """The images by split and class. A flat `<class>/*` is all "train".
+
+    Raises:
+        InputError: a folder for a split without class folders, or a class folder without images.
+    """
+    subfolders = _subfolders(path)
+    folders = {SPLIT_OF_WORD[f.name.lower()]: f for f in subfolders if f.name.lower() in SPLIT_OF_WORD}
+    # A class may be called "train" too, as among cars and planes; then its folder holds images, not folders.
+    if len(folders) < len(subfolders) and not ("train" in folders and _subfolders(folders["train"])):
+        folders = {"train": path}
+    return {split: _find_classes(folder) for split, folder in folders.items()}
+
+
+def _flatten(found: Mapping[str, Mapping[str, list[Path]]]) -> list[Path]:
+    return [file for classes in found.values() for members in classes.values() for file in members]
+
+
+def _find_classes(folder: Path) -> dict[str, list[Path]]:
+    """The images of each class folder below `folder`."""
+    classes = {
+        subfolder.name: [file for file in visible_files(subfolder) if file.suffix.lower() in _ENDINGS]
+        for subfolder in _subfolders(folder)
+    }
+    if not classes:
+        raise InputError(f"{folder} holds no class folders: expected {folder.name}/<class>/<image>")
+    for name, members in classes.items():
+        if not members:
+            raise InputError(f"{folder / name} holds no images: remove the folder or fill it")
+    return classes
+
+
+def _part(path: Path, classes: Mapping[str, list[Path]], class_names: tuple[str, ...]) -> Part:
+    for name, members in classes.items():
+        if name not in class_names:
+            raise InputError(f"{members[0].parent}: {name!r} is no class of the training images")
+    members = [file for files in classes.values() for file in files]
+    labels = [class_names.index(name) for name, files in classes.items() for _ in files]
+    images = (decode(file, str(file)) for file in members)
+    return Part(np.array(labels), images, lambda i: str(members[i]))

@@ -1,0 +1,53 @@
+"""Labels as files hold them, numbers or names, to class numbers 0, 1, 2, ….
+
+Names are numbered in alphabetical order unless the file says which order. Numbers without names must use every class
+from 0 up: a gap means that the file counts from 1, or that the column is no class at all.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from pocketvit.errors import InputError
+
+
+def find_class_names(values: np.ndarray) -> tuple[str, ...]:
+    """The classes of a set that doesn't list them: the names that occur, or as many numbers as occur, from 0.
+
+    Args:
+        values: the labels of all splits, integers or strings, (N,).
+    """
+    present = np.unique(values)
+    if present.dtype.kind in "iu":
+        return tuple(str(number) for number in range(len(present)))
+    return tuple(str(name) for name in present)
+
+
+def number_labels(values: np.ndarray, class_names: Sequence[str], where: Callable[[int], str]) -> np.ndarray:
+    """Turn labels into class numbers.
+
+    Args:
+        values: labels, integers or strings, (N,).
+        class_names: the classes in their order.
+        where: what to call the i-th label in a message, such as "train.parquet, row 7".
+    Returns:
+        class numbers, int64, (N,).
+    Raises:
+        InputError: a label outside the classes, or neither integer nor string.
+    """
+    if values.dtype.kind in "iu":
+        outside = (values < 0) | (values >= len(class_names))
+        numbers = values.astype(np.int64)
+    elif values.dtype.kind == "U":
+        number_of = {name: number for number, name in enumerate(class_names)}
+        numbers = np.array([number_of.get(name, -1) for name in values.tolist()], dtype=np.int64)
+        outside = numbers < 0
+    else:
+        raise InputError(f"{where(0)}: the label is {values.dtype}, neither an integer nor a class name")
+    if outside.any():
+        i = int(np.flatnonzero(outside)[0])
+        raise InputError(
+            f"{where(i)}: label {values[i].item()!r} is outside the {len(class_names)} classes, "
+            f"which are {class_names[0]} to {class_names[-1]} (numbered from 0)"
+        )
+    return numbers

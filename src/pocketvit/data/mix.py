@@ -1,0 +1,91 @@
+"""CutMix and MixUp: a batch mixed with its own mirror order, drawn per step, without a branch on the device.
+
+Both are one formula: pixel = keep · own + (1 − keep) · partner, where `keep` has one value inside a box and another
+outside. MixUp has λ in both, CutMix 0 inside and 1 outside, a plain batch 1 in both. So a step captured once in a
+CUDA graph serves all three, reading a row of numbers.
+
+The partner of image j in a batch of B is image B − 1 − j, as in timm; the order of a pass is random already.
+
+Sources: CutMix, Yun et al. 2019, https://arxiv.org/abs/1905.04899; MixUp, Zhang et al. 2017,
+https://arxiv.org/abs/1710.09412
+Differs: one λ and one box for the whole batch, as in the paper's code.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pocketvit.config import AugmentConfig
+from pocketvit.randomness import Stream, uniform
+
+MIX_COLUMNS = ("keep_inside", "keep_outside", "top", "bottom", "left", "right", "target_keep")
+"""A row of the table: the two values of `keep`, the box in pixels (ends open), and the own label's share."""
+
+
+def draw_mix(
+    config: AugmentConfig, *, seed: int, pass_index: int, steps: int, image_size: tuple[int, int]
+) -> np.ndarray:
+    """Draw how each batch of a pass is mixed: float32 (steps, 7), columns as in `MIX_COLUMNS`.
+
+    CutMix's share is corrected to the area that the clipped box really has.
+    """
+    height, width = image_size
+    draws = uniform(seed, Stream.MIX, pass_index, steps, 4).astype(np.float64)
+    cutmix = draws[:, 0] < config.cutmix_prob
+    mixup = ~cutmix & (draws[:, 0] < config.cutmix_prob + config.mixup_prob)
+    cut = np.sqrt(1 - beta_quantile(config.cutmix_alpha, draws[:, 1]))  # side of the box over the image's
+    top, bottom = _clipped(height, cut, draws[:, 2])
+    left, right = _clipped(width, cut, draws[:, 3])
+    pasted = (bottom - top) * (right - left) / (height * width)
+    share = beta_quantile(config.mixup_alpha, draws[:, 1])  # λ of MixUp
+    table = np.empty((steps, len(MIX_COLUMNS)), dtype=np.float32)
+    table[:, 0] = np.select([cutmix, mixup], [0, share], 1)
+    table[:, 1] = np.select([cutmix, mixup], [1, share], 1)
+    table[:, 2:6] = np.stack([top, bottom, left, right], axis=1)
+    table[:, 6] = np.select([cutmix, mixup], [1 - pasted, share], 1)
+    return table
+
+
+def _clipped(side: int, cut: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of a box of `cut · side` pixels around a uniformly drawn pixel, clipped to the image."""
+    half = np.floor(cut * side) // 2
+    middle = np.floor(centre * side)
+    return np.clip(middle - half, 0, side), np.clip(middle + half, 0, side)
+
+
+def beta_quantile(alpha: float, u: np.ndarray) -> np.ndarray:
+    """Beta(alpha, alpha) by inversion of uniform numbers, so that one draw gives one λ."""
+    if alpha == 1:
+        return u
+    from scipy.special import betaincinv
+
+    return betaincinv(alpha, alpha, u)
+
+
+def mix(images: Tensor, targets: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+    """Mix a batch with its mirror order.
+
+    Args:
+        images: normalised pixels, (B, C, H, W).
+        targets: class probabilities, rows sum to 1, (B, K).
+        row: a row of `draw_mix`'s table, (7,).
+    Returns:
+        mixed images (B, C, H, W) and targets (B, K).
+    """
+    keep_inside, keep_outside, top, bottom, left, right, target_keep = row.unbind()
+    rows = torch.arange(images.shape[2], device=images.device)
+    columns = torch.arange(images.shape[3], device=images.device)
+    inside = ((rows >= top) & (rows < bottom))[:, None] & ((columns >= left) & (columns < right))  # (H, W)
+    keep = torch.where(inside, keep_inside, keep_outside)
+    images = keep * images + (1 - keep) * images.flip(0)
+    targets = target_keep * targets + (1 - target_keep) * targets.flip(0)
+    return images, targets
+
+
+def smooth_targets(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
+    """Labels (B,) as class probabilities (B, K), `smoothing` of each spread evenly over all classes.
+
+    Source: Szegedy et al. 2015, https://arxiv.org/abs/1512.00567
+    """
+    one_hot = torch.nn.functional.one_hot(labels, num_classes).float()  # (B, K)
+    return one_hot * (1 - smoothing) + smoothing / num_classes

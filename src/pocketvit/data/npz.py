@@ -1,0 +1,94 @@
+"""NumPy `.npz` files.
+
+The arrays are found by name, in the first of these forms that fits:
+
+- `train_images`, `train_labels` and, if there, `test_images`, `test_labels` or `val_images`, `val_labels`;
+- `x_train`, `y_train` and, if there, `x_test`, `y_test` (Keras);
+- `images`, `labels`: not split yet.
+
+`class_names` may hold the names of the classes. Images are (N, H, W) or (N, H, W, C) with C = 1, 3 or 4, as uint8,
+uint16 (grey only, scaled to 8 bits) or bool (0 and 255); labels are integers or class names, (N,) or (N, 1).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pocketvit.data.dataset import Decoded
+from pocketvit.data.parts import Part, assemble
+from pocketvit.data.pixels import alpha_to_rgb, grey16_to_rgb, one_line
+from pocketvit.errors import InputError
+
+_FORMS = (
+    {split: (f"{split}_images", f"{split}_labels") for split in ("train", "test", "val")},
+    {split: (f"x_{split}", f"y_{split}") for split in ("train", "test", "val")},
+    {"train": ("images", "labels")},
+)
+"""From each split to the names of its arrays."""
+
+
+def matches(path: Path) -> bool:
+    """Whether the path is an `.npz` file."""
+    return path.suffix == ".npz" and path.is_file()
+
+
+def files(path: Path) -> list[Path]:
+    """The files that are read."""
+    return [path]
+
+
+def read(path: Path, resize: int | None) -> Decoded:
+    """Read all splits.
+
+    Raises:
+        InputError: truncated, corrupt, without the arrays named above, or with pickled objects.
+    """
+    arrays = _load(path)
+    form = next((form for form in _FORMS if arrays.keys() >= set(form["train"])), None)
+    if form is None:
+        raise InputError(
+            f"{path} holds the arrays {', '.join(arrays) or '(none)'}: "
+            "expected train_images and train_labels, x_train and y_train, or images and labels"
+        )
+    parts = {
+        split: _part(arrays, path, *names) for split, names in form.items() if arrays.keys() >= set(names)
+    }
+    class_names = arrays.get("class_names")
+    return assemble(parts, None if class_names is None else [str(n) for n in class_names], str(path), resize)
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    """Every array of the file, by name."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:  # a pickle could run anything its maker liked
+            return {name: archive[name] for name in archive.files}
+    # A broken file shows as BadZipFile, ValueError, EOFError, zlib.error or OSError, depending on where it is broken.
+    except Exception as error:
+        raise InputError(f"{path} is truncated, corrupt or holds pickled objects: {one_line(error)}") from error
+
+
+def _part(arrays: Mapping[str, np.ndarray], path: Path, images_name: str, labels_name: str) -> Part:
+    images, labels = arrays[images_name], arrays[labels_name]
+    if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras and MedMNIST keep them
+        labels = labels[:, 0]
+    if labels.ndim != 1 or images.shape[:1] != labels.shape:
+        raise InputError(f"{path}: {images_name} is {images.shape} but {labels_name} is {labels.shape}")
+    if images.ndim == 4 and images.shape[3] == 1:
+        images = images[..., 0]
+    if images.ndim not in (3, 4) or images.ndim == 4 and images.shape[3] not in (3, 4) or 0 in images.shape[1:]:
+        raise InputError(f"{path}: {images_name} is {images.shape}, not (N, H, W) or (N, H, W, C) with C = 1, 3 or 4")
+    if images.dtype not in (np.uint8, np.bool_) and not (images.dtype == np.uint16 and images.ndim == 3):
+        raise InputError(f"{path}: {images_name} is {images.dtype}: expected uint8, bool, or uint16 grey")
+    return Part(labels, map(_to_rgb, images), lambda i: f"{path}, {images_name}[{i}]")
+
+
+def _to_rgb(image: np.ndarray) -> np.ndarray:
+    """One image, (H, W), (H, W, 3) or (H, W, 4), as uint8 RGB, (H, W, 3)."""
+    if image.dtype == np.uint16:
+        return grey16_to_rgb(image)
+    if image.dtype == np.bool_:
+        image = image.astype(np.uint8) * np.uint8(255)
+    if image.ndim == 2:
+        return np.repeat(image[..., None], 3, axis=-1)
+    return alpha_to_rgb(image) if image.shape[2] == 4 else image

@@ -1,0 +1,103 @@
+"""From the parts that a file format holds (train, test, validation) to one decoded set.
+
+Every reader of a format hands over its parts as it finds them: labels as numbers or names, images one by one. What
+follows is the same for all: choose what to train and test on, number the classes, bring the images to one size.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pocketvit.data.dataset import Decoded, Split
+from pocketvit.data.labels import find_class_names, number_labels
+from pocketvit.data.pixels import Fitter, stack
+from pocketvit.errors import InputError
+
+SPLIT_OF_WORD = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+}
+"""The split that a word in a file or folder name speaks of."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split as a file format holds it."""
+
+    labels: np.ndarray
+    """Integers or class names, (N,)."""
+    images: Iterable[np.ndarray]
+    """N images, uint8, (H, W, 3) each; decoded when asked for, so a part that isn't used costs nothing."""
+    where: Callable[[int], str]
+    """What to call the i-th image in a message, such as "train.parquet, row 7"."""
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """Every file at any depth below `folder`, sorted, except those hidden by a dot before a name on their way."""
+    found = []
+    for place, folders, names in os.walk(folder):  # several times faster than Path.rglob
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def name_row(files: Sequence[tuple[str, int]], index: int) -> str:
+    """What to call a row of several files read one after another: "train.parquet, row 7", counted from 0.
+
+    Args:
+        files: each file's name and number of rows.
+        index: the row, counted over all files.
+    """
+    for name, num_rows in files:
+        if index < num_rows:
+            return f"{name}, row {index}"
+        index -= num_rows
+    raise IndexError("a row beyond the last file")
+
+
+def assemble(
+    parts: Mapping[str, Part], class_names: Sequence[str] | None, name: str, resize: int | None
+) -> Decoded:
+    """Decode the parts that are used into one set.
+
+    Tests on "test", else on "val". Where both are there, "val" is left aside, because a validation split is carved
+    from the training images on request (`--data.val-frac`).
+
+    Args:
+        parts: what belongs to "train", "test" and "val", as far as present.
+        class_names: the classes in their order, where the format says.
+        name: what to call the whole in a message.
+        resize: side in pixels that all images are brought to, if asked for.
+    Raises:
+        InputError: nothing to train on, an empty part, a label outside the classes, images of mixed size.
+    """
+    if "train" not in parts:
+        raise InputError(f"{name} has no training images, only {' and '.join(sorted(parts)) or 'nothing'}")
+    notes = []
+    if "test" in parts and "val" in parts:
+        notes.append(f"{name}: its validation split is left aside")
+    elif "val" in parts:
+        notes.append(f"{name} has no test split: its validation split serves as one")
+    test_part = parts.get("test", parts.get("val"))
+    used = [parts["train"]] if test_part is None else [parts["train"], test_part]
+    if any(len(part.labels) == 0 for part in used):
+        raise InputError(f"{name} has a part that holds no images")
+
+    if class_names is None:
+        class_names = find_class_names(np.concatenate([part.labels for part in used]))
+    fitter = Fitter(resize)
+    splits = []
+    for part in used:
+        labels = number_labels(part.labels, class_names, part.where)
+        splits.append(Split(stack(part.images, len(labels), part.where, fitter), labels))
+    test = splits[1] if test_part is not None else None
+    return Decoded(splits[0], test, tuple(class_names), (*notes, *fitter.notes()))

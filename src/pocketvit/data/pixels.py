@@ -1,0 +1,152 @@
+"""Any image to uint8 RGB pixels of one size, by stated rules.
+
+- Grey repeats its value in the three channels; black-and-white is 0 and 255.
+- 16-bit grey is divided by 257 and rounded, so that 65535 becomes 255. (Of 16-bit colour, or grey with
+  alpha, Pillow keeps the high byte.)
+- Alpha, also a palette's transparent entries, is composited over black: what is fully transparent becomes black.
+- Palette, CMYK, YCbCr, LAB and HSV go through Pillow's `convert("RGB")`.
+- A photo's EXIF orientation is applied. Of animations and multi-page files the first picture is taken.
+- Floating-point pixels are refused, because their scale is not known.
+- All images of a set must have one size. If `--data.resize N` asks for it, those that differ from N×N are resized to
+  it, not keeping their aspect, by Pillow's bicubic filter (which averages over larger areas when it shrinks).
+"""
+
+import io
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pocketvit.errors import InputError
+
+
+def decode(source: bytes | Path, where: str) -> np.ndarray:
+    """Read one image file.
+
+    Args:
+        source: the file's content, or its path.
+        where: what to call it in a message, such as "train.parquet, row 7".
+    Returns:
+        pixels, uint8, (H, W, 3).
+    Raises:
+        InputError: empty, truncated, corrupt, of no known format, or of floating-point pixels.
+    """
+    try:
+        content = source.read_bytes() if isinstance(source, Path) else source
+    except OSError as error:
+        raise InputError(f"{where}: cannot be read: {one_line(error)}") from error
+    if not content:
+        raise InputError(f"{where}: the image is empty (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return to_rgb(image)
+    except UnidentifiedImageError as error:
+        raise InputError(f"{where}: no image format that Pillow reads") from error
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    # Pillow's decoders meet broken bytes with OSError, SyntaxError, ValueError, struct.error and more.
+    except Exception as error:
+        raise InputError(f"{where}: the image is truncated or corrupt: {one_line(error)}") from error
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """A Pillow image as uint8 RGB pixels, (H, W, 3), by the rules above.
+
+    Raises:
+        InputError: floating-point pixels, or integers outside 0 … 65535.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise InputError("floating-point pixels have no known scale: save them with 8 or 16 bits")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return grey16_to_rgb(np.asarray(image))
+    if image.has_transparency_data:
+        return alpha_to_rgb(np.asarray(image.convert("RGBA")))
+    return np.asarray(image.convert("RGB"))
+
+
+def alpha_to_rgb(rgba: np.ndarray) -> np.ndarray:
+    """Colour with alpha, uint8 (..., 4), composited over black, uint8 (..., 3)."""
+    weighted = rgba[..., :3].astype(np.uint32) * rgba[..., 3:]
+    return ((weighted + 127) // 255).astype(np.uint8)  # rounded: 255 is odd, so no value falls halfway
+
+
+def grey16_to_rgb(grey: np.ndarray) -> np.ndarray:
+    """16-bit grey, integers (..., H, W), as uint8 RGB, (..., H, W, 3).
+
+    Raises:
+        InputError: a value outside 0 … 65535.
+    """
+    if grey.size and not 0 <= grey.min() <= grey.max() <= 65535:
+        raise InputError(f"grey values {grey.min()} … {grey.max()} do not fit into 16 bits")
+    rounded = (grey.astype(np.uint32) + 128) // 257  # 257 is odd, so no value falls halfway
+    return np.repeat(rounded.astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image, uint8 (H, W, 3), in another size (height, width), not keeping its aspect; itself where it fits."""
+    height, width = size
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+class Fitter:
+    """Holds every image of a set to one size: that of the first image, or `resize` × `resize` where given."""
+
+    def __init__(self, resize: int | None) -> None:
+        self.resize = resize
+        self.num_resized = 0
+        self._first: tuple[str, tuple[int, ...]] | None = None
+
+    def fit(self, image: np.ndarray, where: Callable[[int], str], index: int) -> np.ndarray:
+        """The image, (H, W, 3), in the size of the set; `where(index)` is what to call it.
+
+        Raises:
+            InputError: it has another size than the set's first image, and no `resize` is given.
+        """
+        if self.resize is not None and image.shape[:2] != (self.resize, self.resize):
+            self.num_resized += 1
+            return resize(image, (self.resize, self.resize))
+        if self._first is None:
+            self._first = (where(index), image.shape)
+        elif image.shape != self._first[1]:
+            name, (height, width, _) = self._first
+            raise InputError(
+                f"{name} is {height}x{width} but {where(index)} is {image.shape[0]}x{image.shape[1]}: "
+                "all images must have one size; --data.resize N makes them NxN"
+            )
+        return image
+
+    def notes(self) -> tuple[str, ...]:
+        """What was resized, to say aloud."""
+        if not self.num_resized:
+            return ()
+        return (f"{self.num_resized:,} images resized to {self.resize}x{self.resize} (bicubic)",)
+
+
+def stack(images: Iterable[np.ndarray], count: int, where: Callable[[int], str], fitter: Fitter) -> np.ndarray:
+    """Gather images into one array.
+
+    Args:
+        images: uint8, (H, W, 3) each, at least one.
+        count: how many there are.
+        where: what to call the i-th in a message.
+        fitter: brings them to one size.
+    Returns:
+        pixels, uint8, (N, H, W, 3).
+    """
+    stacked = np.empty(0)
+    for i, image in enumerate(images):
+        fitted = fitter.fit(image, where, i)
+        if i == 0:
+            stacked = np.empty((count, *fitted.shape), dtype=np.uint8)
+        stacked[i] = fitted
+    return stacked
+
+
+def one_line(error: Exception) -> str:
+    """The first line of what an exception says, or its type's name if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

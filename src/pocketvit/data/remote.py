@@ -1,0 +1,179 @@
+"""The sets that can be fetched: which addresses, and how to tell that what came is the real thing.
+
+A set is fetched into a hidden folder and gets its own name only once its images were decoded and checked, so a
+folder with a set's name is always whole.
+"""
+
+import functools
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pocketvit.data import formats, parquet
+from pocketvit.data.dataset import Decoded, channel_stats, is_cifar10
+from pocketvit.data.disk import write_error
+from pocketvit.data.download import download
+from pocketvit.errors import InputError
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with a file's name, its bytes that are there, and its size, None where the server doesn't tell it."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file that can be downloaded."""
+
+    url: str
+    checksum: str | None = None
+    """Such as "md5:098f6b…", where its maker published one."""
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One of the ways to get a set."""
+
+    name: str
+    files: tuple[RemoteFile, ...]
+    needs_pyarrow: bool = False
+
+
+@dataclass(frozen=True)
+class RemoteSet:
+    """A set that can be fetched by its name."""
+
+    name: str
+    description: str
+    size: str
+    """What is downloaded."""
+    offers: tuple[Offer, ...]
+    """In the order to try."""
+    is_real: Callable[[Decoded], bool]
+    """Whether these are the set's true images, labels and splits."""
+
+
+def fetch(remote: RemoteSet, folder: Path, progress: Progress | None) -> Decoded:
+    """Download a set by the first offer that works, check it, and put it in place.
+
+    What an interrupted download left is used by the next call.
+
+    Args:
+        remote: the set.
+        folder: where to put its files.
+        progress: told after every block.
+    Returns:
+        the set, decoded.
+    Raises:
+        InputError: no offer worked; the message says why for each.
+    """
+    scratch = folder.with_name(f".{folder.name}")
+    failures = []
+    for offer in remote.offers:
+        try:
+            decoded = _accept(remote, offer, scratch / offer.name, progress)
+        except InputError as error:
+            failures.append(f"{offer.name}: {error}")
+        else:
+            put_in_place(scratch / offer.name, folder)
+            shutil.rmtree(scratch, ignore_errors=True)
+            return decoded
+    raise InputError(f"{remote.name} cannot be fetched. {'. '.join(failures)}")
+
+
+def put_in_place(fetched: Path, folder: Path) -> None:
+    """Give a folder that is whole the name under which it is looked for."""
+    try:
+        fetched.rename(folder)
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
+def _accept(remote: RemoteSet, offer: Offer, place: Path, progress: Progress | None) -> Decoded:
+    """Download an offer's files to `place`, and decode and check them."""
+    if offer.needs_pyarrow:
+        parquet.require_pyarrow()
+    for file in offer.files:
+        if not (place / file.name).exists():
+            tell = functools.partial(progress, file.name) if progress is not None else None
+            download([file.url], place / file.name, checksum=file.checksum, progress=tell)
+    try:
+        decoded = formats.find_format(formats.detect(place)).read(place, None)
+        if remote.is_real(decoded):
+            return decoded
+        raise InputError(f"the images that came are not those of {remote.name}")
+    except InputError:
+        shutil.rmtree(place)  # what was downloaded is broken: the next call must not build on it
+        raise
+
+
+def _is_cifar100(decoded: Decoded) -> bool:
+    """Whether these are CIFAR-100's counts, and the channel means that its users publish.
+
+    The means have enough digits to fix the sum of all training pixels exactly.
+    """
+    if decoded.test is None or len(decoded.class_names) != 100:
+        return False
+    counts_fit = all(
+        (np.bincount(split.labels, minlength=100) == count).all()
+        for split, count in ((decoded.train, 500), (decoded.test, 100))
+    )
+    mean, _ = channel_stats(decoded.train.images)
+    published = (0.5070751592371323, 0.48654887331495095, 0.4409178433670343)
+    return counts_fit and np.allclose(mean, published, rtol=0, atol=1e-11)
+
+
+_HUB = "https://huggingface.co/datasets/uoft-cs"
+_HOME = "https://www.cs.toronto.edu/~kriz"
+
+REMOTE_SETS = {
+    remote.name: remote
+    for remote in (
+        RemoteSet(
+            name="cifar10",
+            description="60,000 colour photos of 32x32 pixels in 10 classes",
+            size="144 MB (parquet) or 171 MB (archive)",
+            offers=(
+                Offer(
+                    "parquet",
+                    (
+                        RemoteFile(f"{_HUB}/cifar10/resolve/main/plain_text/train-00000-of-00001.parquet"),
+                        RemoteFile(f"{_HUB}/cifar10/resolve/main/plain_text/test-00000-of-00001.parquet"),
+                    ),
+                    needs_pyarrow=True,
+                ),
+                Offer(
+                    "archive",
+                    (RemoteFile(f"{_HOME}/cifar-10-python.tar.gz", "md5:c58f30108f718f92721af3b95e74349a"),),
+                ),
+            ),
+            is_real=is_cifar10,
+        ),
+        RemoteSet(
+            name="cifar100",
+            description="60,000 colour photos of 32x32 pixels in 100 classes",
+            size="143 MB (parquet) or 169 MB (archive)",
+            offers=(
+                Offer(
+                    "parquet",
+                    (
+                        RemoteFile(f"{_HUB}/cifar100/resolve/main/cifar100/train-00000-of-00001.parquet"),
+                        RemoteFile(f"{_HUB}/cifar100/resolve/main/cifar100/test-00000-of-00001.parquet"),
+                    ),
+                    needs_pyarrow=True,
+                ),
+                Offer(
+                    "archive",
+                    (RemoteFile(f"{_HOME}/cifar-100-python.tar.gz", "md5:eb9058c3a382ffc7106e4002c42a8d85"),),
+                ),
+            ),
+            is_real=_is_cifar100,
+        ),
+    )
+}
+"""Each set that can be fetched, by its name."""

@@ -1,0 +1,254 @@
+"""Where a set comes from: a known name, the Hugging Face Hub, or a path.
+
+`load_dataset` gives any of them the one form of `dataset.py`. Nothing is downloaded unasked: `get` does that.
+"""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pocketvit.data import hub, remote
+from pocketvit.data.cache import entry_key, load_or_build
+from pocketvit.data.dataset import Dataset, Decoded, channel_stats, hold_out, is_cifar10, stratified_split
+from pocketvit.data.disk import data_home
+from pocketvit.data.formats import Format, detect, find_format
+from pocketvit.data.parts import Part, assemble
+from pocketvit.errors import InputError
+
+DIGITS = "digits"
+"""The set that is always there: it comes with scikit-learn."""
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """A set that is known by name."""
+
+    name: str
+    description: str
+    size: str
+    """What is downloaded, or that nothing is."""
+    where: str
+    """The folder of its files, or the package they come with."""
+    present: bool
+    """Whether it can be loaded now."""
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a set holds."""
+
+    name: str
+    format: str
+    num_train: int
+    num_test: int
+    image_size: tuple[int, int]
+    """Height and width in pixels."""
+    class_names: tuple[str, ...]
+    train_counts: tuple[int, ...]
+    """Training images of each class."""
+    test_counts: tuple[int, ...]
+    """Test images of each class."""
+    mean: tuple[float, float, float]
+    """Mean of each channel of the training images; 255 counts as 1."""
+    std: tuple[float, float, float]
+    """Standard deviation of each channel of the training images; 255 counts as 1."""
+    fingerprint: str
+    is_cifar10: bool
+    """Whether these are exactly the images, labels and splits of CIFAR-10."""
+    notes: tuple[str, ...]
+
+
+def load_dataset(
+    source: str | Path,
+    *,
+    format: str | None = None,
+    resize: int | None = None,
+    test_frac: float = 0.2,
+    split_seed: int = 0,
+    cache_dir: Path | None = None,
+) -> Dataset:
+    """Load a set.
+
+    Args:
+        source: a known name (see `known_sources`), "hf:OWNER/NAME" once fetched, or a path.
+        format: what a path holds ("cifar", "parquet", "npz", "folder"); found out if None.
+        resize: bring all images to this many pixels a side.
+        test_frac: fraction of each class to hold out for testing where the source has no test split.
+        split_seed: which images those are.
+        cache_dir: folder for downloaded and decoded sets; see `data_home` for where it is if None.
+    Raises:
+        InputError: the source is unknown, missing, not fetched yet, truncated, corrupt, or of a kind that cannot be
+            trained on; the message says which file and row.
+    """
+    if resize is not None and resize < 1:
+        raise InputError(f"images cannot be resized to {resize} pixels: give 1 or more")
+    if source == DIGITS:
+        return _finish(DIGITS, _digits(resize), test_frac, split_seed)
+    home = cache_dir or data_home()
+    path = _locate(source, home)
+    decoded = _decode(path, _format_of(path, format), resize, home)
+    name = str(source) if _fetched_folder(str(source), home) else path.resolve().name.partition(".")[0]
+    return _finish(name, decoded, test_frac, split_seed)
+
+
+def check(source: str | Path, **options: Any) -> CheckReport:
+    """Load a set and count what it holds.
+
+    Args:
+        source: as `load_dataset` takes it.
+        options: likewise.
+    Raises:
+        InputError: as `load_dataset`.
+    """
+    dataset = load_dataset(source, **options)
+    if source == DIGITS:
+        kind = "built in"
+    else:
+        path = _locate(source, options.get("cache_dir") or data_home())
+        kind = _format_of(path, options.get("format")).name
+    mean, std = channel_stats(dataset.train.images)
+    train_counts, test_counts = (
+        tuple(np.bincount(split.labels, minlength=dataset.num_classes).tolist()) for split in (dataset.train, dataset.test)
+    )
+    return CheckReport(
+        name=dataset.name,
+        format=kind,
+        num_train=len(dataset.train),
+        num_test=len(dataset.test),
+        image_size=dataset.image_size,
+        class_names=dataset.class_names,
+        train_counts=train_counts,
+        test_counts=test_counts,
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+        fingerprint=dataset.fingerprint,
+        is_cifar10=is_cifar10(dataset),
+        notes=dataset.notes,
+    )
+
+
+def known_sources(*, data_dir: Path | None = None) -> list[SourceInfo]:
+    """The sets known by name; `data_dir` as in `get`."""
+    digits = SourceInfo(DIGITS, "1,797 grey digits of 8x8 pixels in 10 classes", "nothing", "scikit-learn", True)
+    infos = [digits]
+    for known in remote.REMOTE_SETS.values():
+        folder = _fetched_folder(known.name, data_dir or data_home())
+        infos.append(SourceInfo(known.name, known.description, known.size, str(folder), folder.is_dir()))
+    return infos
+
+
+def get(name: str, *, data_dir: Path | None = None, progress: remote.Progress | None = None) -> Path:
+    """Fetch a set, unless it is there already.
+
+    Args:
+        name: a known name or "hf:OWNER/NAME".
+        data_dir: folder for downloaded and decoded sets; see `data_home` for where it is if None.
+        progress: told after every block of a known set; the Hub's library shows its own.
+    Returns:
+        the folder of the set's files.
+    Raises:
+        InputError: the name is unknown, or the set cannot be fetched or written.
+    """
+    home = data_dir or data_home()
+    if name == DIGITS:
+        raise InputError("digits comes with scikit-learn: there is nothing to fetch")
+    folder = _fetched_folder(name, home)
+    if folder is None:
+        raise _unknown(name)
+    if folder.is_dir():
+        return folder
+    if name not in remote.REMOTE_SETS:
+        hub.fetch(name, folder)
+        return folder
+    decoded = remote.fetch(remote.REMOTE_SETS[name], folder, progress)
+    _decode(folder, _format_of(folder, None), None, home, decoded)  # it was decoded to be checked: keep that
+    return folder
+
+
+def _digits(resize: int | None) -> Decoded:
+    """scikit-learn's digits: 1,437 to train and 360 to test on, 36 of each class, the same whatever the seed.
+
+    Their grey values 0 … 16 are scaled to 0 … 255.
+
+    Source: Alpaydin & Kaynak 1998, https://doi.org/10.24432/C50P49
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # (N, 8, 8)
+    images = np.repeat(grey[..., None], 3, axis=-1)  # (N, 8, 8) -> (N, 8, 8, 3)
+    labels = digits.target.astype(np.int64)
+    train, test = hold_out(labels, np.full(10, 36), seed=0)
+    parts = {
+        split: Part(labels[indices], images[indices], lambda i: f"digits, image {i}")
+        for split, indices in (("train", train), ("test", test))
+    }
+    return assemble(parts, [str(digit) for digit in range(10)], DIGITS, resize)
+
+
+def _decode(path: Path, kind: Format, resize: int | None, home: Path, decoded: Decoded | None = None) -> Decoded:
+    """The set at `path`, from the cache if it is there; `decoded` spares decoding it if it isn't."""
+    key = entry_key(path, kind.files(path), (kind.name, resize))
+    return load_or_build(home / "decoded", key, lambda: decoded or kind.read(path, resize))
+
+
+def _finish(name: str, decoded: Decoded, test_frac: float, split_seed: int) -> Dataset:
+    """Carve the test split where the source has none."""
+    if len(decoded.class_names) < 2:
+        raise InputError(f"{name} has a single class, {decoded.class_names[0]!r}: there is nothing to tell apart")
+    if decoded.test is not None:
+        return Dataset(name, decoded.train, decoded.test, decoded.class_names, decoded.notes)
+    try:
+        kept, held = stratified_split(decoded.train.labels, test_frac, split_seed)
+    except InputError as error:
+        raise InputError(f"{name} has no test split, and none can be carved from its images: {error}") from error
+    note = (
+        f"{name} has no test split: {len(held):,} of its {len(decoded.train):,} images are held out as one "
+        f"({test_frac:g} of each class, seed {split_seed})"
+    )
+    train, test = decoded.train.take(kept), decoded.train.take(held)
+    return Dataset(name, train, test, decoded.class_names, (*decoded.notes, note))
+
+
+def _locate(source: str | Path, home: Path) -> Path:
+    """The file or folder to read."""
+    folder = _fetched_folder(str(source), home)
+    if folder is not None:
+        if not folder.is_dir():
+            raise InputError(f"{source} is not here yet: pocketvit data get {source}")
+        return folder
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise _unknown(str(source))
+    return path
+
+
+def _fetched_folder(name: str, home: Path) -> Path | None:
+    """The folder that `get` puts a set into; None if it is none that can be fetched."""
+    if name in remote.REMOTE_SETS:
+        return home / "fetched" / name
+    return home / "fetched" / hub.folder_name(name) if name.startswith(hub.PREFIX) else None
+
+
+def _unknown(source: str) -> InputError:
+    """The exception to raise for what is neither a known name nor a path that exists."""
+    if Path(source).name != source:
+        return InputError(f"{source} does not exist")
+    names = [DIGITS, *remote.REMOTE_SETS]
+    nearest = difflib.get_close_matches(source, names, n=1)
+    meant = f", did you mean {nearest[0]!r}?" if nearest else "."
+    return InputError(f"unknown dataset {source!r}{meant} Known: {', '.join(names)}, hf:OWNER/NAME, or a path")
+
+
+def _format_of(path: Path, name: str | None) -> Format:
+    """The format called `name`, or else the one that `path` holds."""
+    detected = detect(path)
+    if name is None:
+        return find_format(detected)
+    kind = find_format(name)
+    if not kind.matches(path):
+        raise InputError(f"{path} is not {kind.description}: it looks like {detected}")
+    return kind

@@ -1,0 +1,29 @@
+"""The vision transformer and its parts."""
+
+from typing import Any
+
+from pocketvit.config import override
+from pocketvit.model.vit import ViT, drop_path_scales
+from pocketvit.recipes import recipe
+
+__all__ = ["ViT", "create_model", "drop_path_scales"]
+
+
+def create_model(
+    name: str = "paper", *, image_size: int | tuple[int, int] = 32, num_classes: int = 10, **overrides: Any
+) -> ViT:
+    """Build the model of a recipe, with some of its choices changed.
+
+    >>> create_model("paper", num_cls_tokens=2, width=96)
+
+    Args:
+        name: a recipe's name.
+        image_size: side of a square image or (H, W), pixels.
+        num_classes: number of classes.
+        **overrides: fields of `ModelConfig`.
+    Raises:
+        InputError: an unknown recipe or field, or choices that do not fit together.
+    """
+    config = override(recipe(name), {f"model.{field}": value for field, value in overrides.items()})
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    return ViT(config.model, image_size=size, num_classes=num_classes)

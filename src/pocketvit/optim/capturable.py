@@ -1,0 +1,95 @@
+"""What Lion and Muon share: an update that can be recorded in a CUDA graph and replayed.
+
+A replayed graph repeats the same kernels on the same memory, and Python does not run again. So whatever changes from
+step to step must live in a tensor that stays where it is. The learning rate is a 0-dim tensor that the training loop
+overwrites before each step; momenta are made once, as zeros, and only ever changed in place; nothing is decided by
+looking at a tensor's value. The list operations (`torch._foreach_*`) update all parameters with a handful of kernels.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
+
+from pocketvit.checks import at_least
+
+
+class CapturableOptimizer(Optimizer):
+    """An optimizer whose learning rate and state are tensors that keep their place in memory.
+
+    A subclass implements `_update`. All state tensors have the shape and type of their parameter.
+
+    Args:
+        params: parameters, or groups of them, as in any `torch.optim.Optimizer`.
+        lr: learning rate. A number becomes a 0-dim float32 tensor in each group's "lr"; a float32 tensor that is on
+            the parameters' device already is kept, so that several groups can share one.
+        weight_decay: decoupled weight decay, multiplied by the learning rate when applied.
+        hyper: what else the subclass keeps in its groups.
+    Raises:
+        InputError: a negative learning rate or weight decay.
+    """
+
+    def __init__(self, params: ParamsT, lr: float | Tensor, weight_decay: float, **hyper: Any) -> None:
+        at_least("lr", float(lr), 0)
+        at_least("weight_decay", weight_decay, 0)
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, **hyper})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, and put its learning rate on the device of its parameters."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=group["params"][0].device)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """Update every parameter that has a gradient; returns the closure's loss, if there is a closure."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [param for param in group["params"] if param.grad is not None]
+            if params:
+                self._update(params, [param.grad for param in params], group)
+        return loss
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a saved state into the tensors that are in use, so that a graph captured before goes on from it.
+
+        State that the saved optimizer did not have yet, because it had not taken a step, becomes zero.
+        """
+        state_in_use, lr_in_use = self.state, [group["lr"] for group in self.param_groups]
+        super().load_state_dict(state_dict)
+        for group, lr in zip(self.param_groups, lr_in_use, strict=True):
+            group["lr"] = lr.fill_(group["lr"])
+        for param, tensors in state_in_use.items():
+            loaded = self.state[param]
+            for name, tensor in tensors.items():
+                loaded[name] = tensor.copy_(loaded[name]) if name in loaded else tensor.zero_()
+
+    def _update(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
+        """Change `params` in place, given their gradients and the hyper-parameters of their group."""
+        raise NotImplementedError
+
+    def _buffers(self, params: list[Tensor], name: str) -> list[Tensor]:
+        """The state tensor `name` of each parameter; zeros the first time."""
+        for param in params:
+            if name not in self.state[param]:
+                self.state[param][name] = torch.zeros_like(param)
+        return [self.state[param][name] for param in params]
+
+
+def descend(params: list[Tensor], directions: list[Tensor], lr: Tensor, weight_decay: float) -> None:
+    """params -= lr · (directions + weight_decay · params), in place; `directions` is used as scratch space.
+
+    The decay joins the direction before the one subtraction, so the parameters are rounded once a step; scaling them
+    by 1 - lr · weight_decay first, the usual way, rounds them twice and rounds that factor as well.
+    """
+    if weight_decay:
+        torch._foreach_add_(directions, params, alpha=weight_decay)
+    torch._foreach_mul_(directions, lr)
+    torch._foreach_sub_(params, directions)

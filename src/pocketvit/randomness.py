@@ -1,0 +1,69 @@
+"""Every random number of a run, addressed instead of drawn in sequence.
+
+What happens to image i in pass p depends on (seed, p, i) and on nothing else: not on the device, the number of
+processes, the batch size or what ran before. The same holds for a step's draws and (seed, p, step). So a run can be
+resumed anywhere, split over processes or replayed, and stays the same run.
+
+This works because Philox is a counter: a block of numbers is found by its address (key and counter) without
+drawing those before it. Here the key is (seed, stream), the counter's third word the pass, and row r of a table is
+the numbers r·columns … (r+1)·columns of that block. The numbers are made by NumPy on the CPU and copied to the
+device, so they are equal everywhere.
+
+Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", https://doi.org/10.1145/2063384.2063405
+"""
+
+from enum import IntEnum
+
+import numpy as np
+
+
+class Stream(IntEnum):
+    """Independent sources of numbers within a run. Values are part of every result: never renumber them."""
+
+    ORDER = 0
+    """The order of the images in a pass."""
+    IMAGE = 1
+    """Flip, crop, AutoAugment: a row per image."""
+    ERASE = 2
+    """Random erasing, first try; try t uses stream ERASE_TRIES + t: a row per image."""
+    MIX = 3
+    """CutMix and MixUp: a row per step."""
+    DROP_PATH = 4
+    """Stochastic depth: a row per step."""
+    INIT = 5
+    """The model's initial weights."""
+    SPLIT = 6
+    """Carving a validation or test split."""
+    SAMPLE = 7
+    """Small samples of a set: whitening patches, pictures for the report."""
+    ERASE_TRIES = 1000
+    """The tries of random erasing after the first: ERASE_TRIES + t, t = 1 … 99."""
+
+
+def raw(seed: int, stream: int, pass_index: int, size: int) -> np.ndarray:
+    """The first `size` 32-bit words at the address (seed, stream, pass_index), uint32, (size,).
+
+    Only Philox itself is asked: NumPy keeps its output fixed over versions, which it does not promise for
+    the distributions of `numpy.random.Generator`.
+    """
+    key = np.array([seed, stream], dtype=np.uint64)
+    counter = np.array([0, 0, pass_index, 0], dtype=np.uint64)
+    words = np.random.Philox(key=key, counter=counter).random_raw((size + 1) // 2)
+    return words.astype("<u8", copy=False).view("<u4")[:size]
+
+
+def uniform(seed: int, stream: int, pass_index: int, rows: int, columns: int) -> np.ndarray:
+    """A table of numbers in [0, 1), float32, (rows, columns); row r is the same whatever `rows` is."""
+    words = raw(seed, stream, pass_index, rows * columns) >> 8  # 24 bits: what a float32 holds exactly
+    return (words.astype(np.float32) * np.float32(2**-24)).reshape(rows, columns)
+
+
+def permutation(seed: int, stream: int, pass_index: int, size: int) -> np.ndarray:
+    """An order of `size` things, int64, (size,)."""
+    return np.argsort(raw(seed, stream, pass_index, size), kind="stable")
+
+
+def torch_seed(seed: int, stream: int) -> int:
+    """A seed for a `torch.Generator` of its own, where PyTorch has to draw (the initial weights)."""
+    words = raw(seed, stream, 0, 2)
+    return int(words[0]) << 31 | int(words[1]) >> 1

@@ -1,0 +1,260 @@
+"""The report of one run: `report.html`, a single page that needs nothing beside it.
+
+The page asks for no other file, runs no script and forbids itself both by a content security policy, so it can be
+mailed, printed or opened from a memory stick. Everything that comes from the run (class names, captions, commands)
+is escaped. The same run folder gives the same bytes.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pocketvit.report import text
+from pocketvit.report.curves import accuracy_curves, pass_curves
+from pocketvit.report.pictures import (
+    filter_sheet_uri,
+    heat_map_uri,
+    image_uri,
+    is_small,
+    similarity_sheet_uri,
+)
+from pocketvit.report.runfolder import Predictions, RunFolder, Samples, read_run
+from pocketvit.report.scores import class_scores, confusion_matrix, log_softmax, top_confusions, wilson_interval
+
+MAX_TABLE_CLASSES = 10
+"""Up to this many classes the confusion matrix is a table with numbers; beyond, a picture."""
+MAX_LEVEL_NAME = 3
+"""Column heads of the table stand upright unless every class name has at most this many letters."""
+MAX_LISTED_CLASSES = 100
+MAX_CONFUSIONS = 10
+
+
+def write_report(run_dir: Path, result: Mapping | None = None) -> Path:
+    """Write `report.html` into a run's folder.
+
+    Args:
+        run_dir: the run's folder with config.yaml, env.json, metrics.jsonl and predictions.npz; samples.npz and
+            figures.npz are shown where they are there.
+        result: what result.json will hold, for a run that has not written it yet; by default it is read.
+    Returns:
+        the path of the page.
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    run = read_run(Path(run_dir), result)
+    page = run.path / "report.html"
+    unfinished = page.with_name(".report.html.tmp")
+    unfinished.write_text(render(run), encoding="utf-8")
+    os.replace(unfinished, page)  # a reader never meets half a page
+    return page
+
+
+def render(run: RunFolder) -> str:
+    """The page as HTML."""
+    environment = Environment(
+        loader=PackageLoader("pocketvit.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(count=text.count, percent=text.percent, duration=text.duration)
+    predictions = run.predictions
+    decimals = text.percent_decimals(len(predictions.labels))
+    log_probabilities = log_softmax(predictions.logits)
+    predicted = log_probabilities.argmax(axis=1)
+    matrix = confusion_matrix(predictions.labels, predicted, len(predictions.class_names))
+    return environment.get_template("report.html.j2").render(
+        result=run.result,
+        headline=_headline(run, int(np.trace(matrix))),
+        facts=_facts(run, log_probabilities),
+        curves=accuracy_curves(run.result["curve"], decimals) + pass_curves(run.metrics),
+        confusions=_confusions(matrix, predictions.class_names),
+        classes=_classes(matrix, predictions.class_names),
+        train_images=_train_images(run.samples),
+        errors=_errors(run.samples, predictions, log_probabilities),
+        num_errors=int((predicted != predictions.labels).sum()),
+        sheets=_sheets(run.figures),
+        config_text=run.config_text.strip(),
+        environment=_flat({"versions": run.result["versions"]} | run.env),
+    )
+
+
+def _headline(run: RunFolder, num_right: int) -> dict:
+    """The accuracy after the last step with its interval, and whether the stored predictions bear it out."""
+    total = len(run.predictions.labels)
+    accuracy = run.result["test_accuracy"]
+    right = round(accuracy * total)
+    low, high = wilson_interval(right, total)
+    return {
+        "accuracy": accuracy,
+        "decimals": text.percent_decimals(total),
+        "low": low,
+        "high": high,
+        "right": right,
+        "total": total,
+        # Rounding may move an image or so; more means that the files are of two runs.
+        "disagreement": num_right / total if abs(num_right - right) > 1 + total // 1000 else None,
+    }
+
+
+def _facts(run: RunFolder, log_probabilities: np.ndarray) -> list[tuple[str, str, str]]:
+    """Name, value and remark of what stands beside the headline."""
+    result, env = run.result, run.env
+    labels = run.predictions.labels
+    decimals = text.percent_decimals(len(labels))
+    test_loss = -log_probabilities[np.arange(len(labels)), labels].mean()
+    gpus = f"{result['num_gpus']} × " if result["num_gpus"] > 1 else ""
+    source = str((run.config.get("data") or {}).get("source") or "")
+    fingerprint = result["data_fingerprint"][:12]
+    facts = [
+        ("Training time", text.duration(result["train_s"]), f"{text.duration(result['total_s'])} in all"),
+        ("Speed", f"{text.count(result['images_per_s'])} images/s", "augmentation included"),
+        ("Images seen", text.count(result["images_seen"]), f"{run.metrics[-1]['pass']:,} passes"),
+        ("Device", f"{gpus}{result['device']}", ""),
+        ("Parameters", text.count(result["num_params"]), ""),
+        ("Data", source or fingerprint, fingerprint if source else ""),
+        ("Test loss", f"{test_loss:.3f}", "cross-entropy, in nats"),
+        ("Seed", str(result["seed"]), f"configuration {result['config_hash'][:12]}"),
+    ]
+    if result["commit"]:
+        facts.append(("Commit", result["commit"][:10], "with uncommitted changes" if env.get("dirty") else ""))
+    if result["val_accuracy"] is not None:
+        remark = "held out of the training set"
+        facts.append(("Validation accuracy", text.percent(result["val_accuracy"], decimals), remark))
+    if result["best_test_accuracy"] is not None:
+        remark = "chosen on the test set, so flattering"
+        facts.append(("Best over test", text.percent(result["best_test_accuracy"], decimals), remark))
+    if result["peak_memory_gib"] is not None:
+        facts.append(("Peak GPU memory", f"{result['peak_memory_gib']:.2f} GiB", ""))
+    return facts
+
+
+def _confusions(matrix: np.ndarray, class_names: Sequence[str]) -> dict:
+    """The confusion matrix as rows of cells or as a picture, and the most frequent errors."""
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)  # (K, K)
+    errors = share[~np.eye(len(matrix), dtype=bool)]
+    worst = max(float(errors.max(initial=0)), 1e-9)
+    small = len(matrix) <= MAX_TABLE_CLASSES
+    rows = [
+        {
+            "name": name,
+            "cells": [
+                {
+                    "images": int(matrix[i, j]),
+                    "right": i == j,
+                    # How strongly the cell is coloured, 0 to 1: the diagonal by its share, errors by the worst one.
+                    "strength": round(float(share[i, j] if i == j else share[i, j] / worst), 3),
+                }
+                for j in range(len(matrix))
+            ],
+        }
+        for i, name in enumerate(class_names)
+    ]
+    return {
+        "rows": rows if small else [],
+        "heat_map": None if small else heat_map_uri(matrix),
+        "num_classes": len(matrix),
+        "short_names": max(map(len, class_names)) <= MAX_LEVEL_NAME,
+        "top": [
+            {
+                "true": class_names[confusion.true],
+                "predicted": class_names[confusion.predicted],
+                "images": confusion.images,
+                "share": confusion.share,
+            }
+            for confusion in top_confusions(matrix, MAX_CONFUSIONS)
+        ],
+    }
+
+
+def _classes(matrix: np.ndarray, class_names: Sequence[str]) -> dict:
+    """The accuracy of every class on a common axis that leaves out what no class reaches down to."""
+    scores = class_scores(matrix)
+    many = len(scores) > MAX_TABLE_CLASSES
+    if many:
+        scores = sorted(scores, key=lambda score: score.accuracy)
+    start = int(min(score.interval[0] for score in scores) * 10) / 10
+    overall = float(np.trace(matrix) / matrix.sum())
+
+    def position(fraction: float) -> float:
+        return round(100 * (fraction - start) / (1 - start), 2)
+
+    return {
+        "start": start,
+        "overall": position(overall),
+        "many": many,
+        "left_out": max(0, len(scores) - MAX_LISTED_CLASSES),
+        "rows": [
+            {
+                "name": class_names[score.label],
+                "score": score,
+                "at": position(score.accuracy),
+                "from": position(score.interval[0]),
+                "to": position(score.interval[1]),
+            }
+            for score in scores[:MAX_LISTED_CLASSES]
+        ],
+    }
+
+
+def _train_images(samples: Samples | None) -> list[dict]:
+    """Augmented training images with their captions."""
+    if samples is None:
+        return []
+    pairs = zip(samples.train_images, samples.train_captions, strict=True)
+    return [_picture(image) | {"caption": caption} for image, caption in pairs]
+
+
+def _errors(samples: Samples | None, predictions: Predictions, log_probabilities: np.ndarray) -> list[dict]:
+    """The error images with what the model took them for."""
+    if samples is None:
+        return []
+    names = predictions.class_names
+    errors = []
+    for image, row in zip(samples.error_images, samples.error_rows, strict=True):
+        label, taken_for = int(predictions.labels[row]), int(log_probabilities[row].argmax())
+        errors.append(
+            _picture(image)
+            | {
+                "true": names[label],
+                "predicted": names[taken_for],
+                "true_probability": float(np.exp(log_probabilities[row, label])),
+                "predicted_probability": float(np.exp(log_probabilities[row, taken_for])),
+                "index": int(predictions.indices[row]),
+            }
+        )
+    return errors
+
+
+def _picture(image: np.ndarray) -> dict:
+    height, width = image.shape[:2]
+    return {"uri": image_uri(image), "pixelated": is_small(image), "width": width, "height": height}
+
+
+def _sheets(figures: Mapping[str, np.ndarray]) -> list[dict]:
+    """What the model's first layer looks like, where the run wrote it."""
+    sheets = []
+    if "whitening_filters" in figures:
+        filters = figures["whitening_filters"]
+        remark = f"{len(filters)} patch filters by falling eigenvalue, each scaled by its largest weight"
+        sheets.append({"title": "Whitening filters", "remark": remark, "uri": filter_sheet_uri(filters)})
+    if "position_similarity" in figures:
+        similarity = figures["position_similarity"]
+        remark = f"cosine of each of {len(similarity)} positions to all others; dark −1, yellow 1"
+        sheets.append({"title": "Position similarity", "remark": remark, "uri": similarity_sheet_uri(similarity)})
+    return sheets
+
+
+def _flat(values: Mapping, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested fields as (dotted name, text), in their own order."""
+    rows = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", str(value)))
+    return rows

@@ -1,0 +1,94 @@
+"""Pixels as `data:` addresses, so that a page needs no file beside it.
+
+N tiles of h×w pixels, K classes, F filters of p×p pixels, P patches, H W pixels.
+"""
+
+import base64
+import io
+from math import isqrt
+
+import matplotlib
+import numpy as np
+from PIL import Image
+
+PIXELATED_UP_TO = 64
+"""Images up to this many pixels a side are stored exactly and shown with hard pixel edges; larger ones as
+JPEG."""
+THUMBNAIL = 256
+"""Pixels a side, at most, of a larger image on the page."""
+
+ACCENT = (15, 118, 138)
+WARM = (214, 92, 48)
+"""The page's two colours in a tone that reads on light and on dark."""
+FAINTEST = 0.2
+"""Opacity of the faintest error in a heat map."""
+
+
+def is_small(image: np.ndarray) -> bool:
+    """Whether an image (H, W, ...) is stored exactly and is to be shown with hard pixel edges."""
+    return max(image.shape[:2]) <= PIXELATED_UP_TO
+
+
+def image_uri(image: np.ndarray) -> str:
+    """An RGB image, uint8 (H, W, 3), as a data address."""
+    if not is_small(image):
+        thumbnail = Image.fromarray(image)
+        thumbnail.thumbnail((THUMBNAIL, THUMBNAIL))
+        return _uri(thumbnail, "JPEG", quality=85)
+    is_grey = (image == image[..., :1]).all()
+    return _uri(Image.fromarray(image[..., 0] if is_grey else image), "PNG", optimize=True)
+
+
+def heat_map_uri(matrix: np.ndarray) -> str:
+    """A confusion matrix (K, K) of counts as a picture of K×K pixels.
+
+    The diagonal is drawn in the accent colour, the stronger the more of the class is right; the errors in the warm
+    colour, by the square root of their share of the class and never fainter than FAINTEST, so that rare ones are seen.
+    """
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)  # (K, K)
+    on_diagonal = np.eye(len(matrix), dtype=bool)
+    errors = np.sqrt(np.where(on_diagonal, 0, share))
+    strength = np.where(on_diagonal, share, errors / max(errors.max(), 1e-9))
+    pixels = np.empty((*matrix.shape, 4), dtype=np.uint8)
+    pixels[..., :3] = np.where(on_diagonal[..., None], ACCENT, WARM)
+    pixels[..., 3] = np.round(255 * np.where(strength > 0, FAINTEST + (1 - FAINTEST) * strength, 0))
+    return _uri(Image.fromarray(pixels), "PNG", optimize=True)
+
+
+def filter_sheet_uri(filters: np.ndarray) -> str:
+    """Patch filters (F, p, p, 3) side by side, each scaled by its own largest weight; grey is zero."""
+    largest = np.abs(filters).max(axis=(1, 2, 3), keepdims=True)
+    tiles = 0.5 + 0.5 * filters / np.maximum(largest, 1e-12)  # (F, p, p, 3)
+    columns = 8 if len(tiles) <= 64 else 16
+    return _uri(Image.fromarray(_tiled(tiles, columns)), "PNG", optimize=True)
+
+
+def similarity_sheet_uri(similarity: np.ndarray) -> str:
+    """How alike the positions are: for each patch a small map of its cosine similarity to all others.
+
+    Positions that are not a square of patches are shown as the matrix (P, P) itself.
+
+    Source: Dosovitskiy et al. 2021, figure 7 (centre), https://arxiv.org/abs/2010.11929
+    """
+    side = isqrt(len(similarity))
+    maps = similarity.reshape(-1, side, side) if side * side == len(similarity) else similarity[None]  # (P, side, side)
+    colours = matplotlib.colormaps["viridis"]((np.clip(maps, -1, 1) + 1) / 2)[..., :3]
+    return _uri(Image.fromarray(_tiled(colours, columns=isqrt(len(maps)))), "PNG", optimize=True)
+
+
+def _tiled(tiles: np.ndarray, columns: int) -> np.ndarray:
+    """Tiles in [0, 1], (N, h, w, 3), in rows with a transparent line between them, uint8 RGBA."""
+    height, width = tiles.shape[1:3]
+    rows = -(-len(tiles) // columns)
+    sheet = np.zeros((rows * (height + 1) - 1, columns * (width + 1) - 1, 4), dtype=np.uint8)
+    for i, tile in enumerate(tiles):
+        top, left = i // columns * (height + 1), i % columns * (width + 1)
+        sheet[top : top + height, left : left + width, :3] = np.round(255 * tile)
+        sheet[top : top + height, left : left + width, 3] = 255
+    return sheet
+
+
+def _uri(image: Image.Image, file_format: str, **options) -> str:
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return f"data:image/{file_format.lower()};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

@@ -1,0 +1,101 @@
+"""Curves as inline SVG that takes its colours from the page.
+
+Matplotlib lays the plot out; the SVG it writes is then made fit to stand inside HTML: colours become CSS variables (so
+that one drawing serves light, dark and paper), the typeface is the page's, and everything that is only needed in a
+file of its own goes. The same numbers give the same bytes.
+"""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+from markupsafe import Markup, escape
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+COLOURS = {"muted": "#010101", "rule": "#020202", "accent": "#030303", "warm": "#040404"}
+"""CSS variables of the page, and the stand-in that matplotlib draws each with."""
+
+SIZE_INCHES = (5.4, 3.0)
+"""At 72 points an inch this is close to the width of a phone, so that text is not scaled down there."""
+FONT_POINTS = 11.5
+MAX_MARKERS = 30
+"""Up to this many points each one is marked; a longer line is a line."""
+ROUND_STEPS = (1, 2, 2.5, 5, 10)
+"""Distances between the numbers along an axis, times a power of ten."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a plot."""
+
+    label: str
+    """Shown in a legend where there are several lines."""
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: str = "accent"
+    """A key of COLOURS."""
+
+
+def line_plot(
+    name: str,
+    series: Sequence[Series],
+    *,
+    description: str,
+    x_label: str,
+    x_format: Callable[[float], str],
+    y_format: Callable[[float], str],
+) -> Markup:
+    """Draw lines over a common axis.
+
+    Args:
+        name: unique on the page; keeps the SVG's inner names apart from those of other plots.
+        series: the lines, the first drawn uppermost.
+        description: what a reader who cannot see the plot is told.
+        x_label: what the horizontal axis counts.
+        x_format, y_format: write the numbers along the axes.
+    Returns:
+        an `<svg>` element, safe to put into a page.
+    """
+    figure = Figure(figsize=SIZE_INCHES, layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    for depth, line in enumerate(series):
+        # A single point would be an invisible line, and long lines would drown in markers.
+        marker = "o" if len(line.x) <= MAX_MARKERS else None
+        axes.plot(line.x, line.y, color=COLOURS[line.colour], linewidth=1.8, marker=marker, markersize=3.6,
+                  label=line.label, zorder=3 - depth / 10, solid_capstyle="round", clip_on=False)  # fmt: skip
+    axes.set_xlabel(x_label, color=COLOURS["muted"], fontsize=FONT_POINTS, loc="right", parse_math=False)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: x_format(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: y_format(value)))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND_STEPS))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=ROUND_STEPS))
+    axes.tick_params(colors=COLOURS["muted"], labelsize=FONT_POINTS, length=0, pad=5)
+    axes.grid(axis="y", color=COLOURS["rule"], linewidth=1)
+    axes.spines[:].set_visible(False)
+    axes.set_xlim(left=0)
+    if len(series) > 1:
+        axes.legend(loc="lower right", frameon=False, fontsize=FONT_POINTS, labelcolor=COLOURS["muted"])
+    return _embeddable(figure, name, description)
+
+
+def _embeddable(figure: Figure, name: str, description: str) -> Markup:
+    """The figure as an `<svg>` element without anything that belongs to a file of its own."""
+    file = io.StringIO()
+    # The salt fixes the names of clip paths and markers, which are random otherwise.
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = file.getvalue()
+    body = svg[svg.index("<defs>") : svg.rindex("</svg>")]
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # a style element would reach the whole page
+    body = re.sub(r'<g id="[^"]*"', "<g", body)  # the same names in every plot
+    body = re.sub(r" font-family: [^;\"]*;?", "", body)
+    body = body.replace("xlink:href", "href")
+    for variable, stand_in in COLOURS.items():
+        body = body.replace(stand_in, f"var(--{variable})")
+    body = re.sub(r">\s+<", "><", body)
+    width, height = (72 * inches for inches in SIZE_INCHES)
+    return Markup(f'<svg class="plot" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(description)}">{body}</svg>')

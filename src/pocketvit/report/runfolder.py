@@ -1,0 +1,216 @@
+"""Read what a run left behind, and say in one line what is missing or damaged.
+
+A run folder holds config.yaml, env.json, metrics.jsonl, predictions.npz and, written last, result.json. Two files
+are optional: samples.npz (pictures) and figures.npz (whitening filters, position similarity).
+
+T test images, K classes, S sample pictures, E error pictures, F filters of p×p pixels, P patches, H W pixels.
+"""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from pocketvit.errors import InputError
+
+RESULT_KEYS = (
+    "test_accuracy", "val_accuracy", "best_test_accuracy", "train_s", "total_s", "images_seen", "images_per_s",
+    "peak_memory_gib", "num_params", "num_gpus", "seed", "config_hash", "data_fingerprint", "recipe", "curve",
+    "device", "versions", "commit", "command",
+)  # fmt: skip
+METRIC_KEYS = ("pass", "images", "loss", "lr")
+CURVE_KEYS = ("images", "train_s", "accuracy", "split")
+
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile)
+"""What NumPy raises for an archive that is cut, damaged, or holds Python objects."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The trained model's answers on the whole test set."""
+
+    logits: np.ndarray
+    """float32, (T, K)."""
+    labels: np.ndarray
+    """The true classes, int64, (T,)."""
+    indices: np.ndarray
+    """Where each image is in the test set, int64, (T,)."""
+    class_names: tuple[str, ...]
+    """The names of the K classes."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Pictures for the report, uint8 RGB."""
+
+    train_images: np.ndarray
+    """Augmented training images as the model saw them, (S, H, W, 3)."""
+    train_captions: tuple[str, ...]
+    """What to write under each of them."""
+    error_images: np.ndarray
+    """Test images that were classified wrongly, highest loss first, (E, H, W, 3)."""
+    error_rows: np.ndarray
+    """Which row of the predictions each error image is, (E,)."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Everything a report is made from."""
+
+    path: Path
+    config_text: str
+    """config.yaml as it stands in the folder."""
+    config: dict
+    env: dict
+    metrics: list[dict]
+    """One mapping per pass."""
+    result: Mapping
+    predictions: Predictions
+    samples: Samples | None
+    figures: dict[str, np.ndarray]
+    """`whitening_filters` (F, p, p, 3) and `position_similarity` (P, P), where the run wrote them."""
+
+
+def read_run(run_dir: Path, result: Mapping | None = None) -> RunFolder:
+    """Read and check a run folder.
+
+    Args:
+        run_dir: the run's folder.
+        result: what result.json will hold, for a run that has not written it yet.
+    Raises:
+        InputError: the folder or one of its files is missing, damaged or incomplete.
+    """
+    run_dir = Path(run_dir)
+    required = ["config.yaml", "env.json", "metrics.jsonl", "predictions.npz"] + ["result.json"] * (result is None)
+    missing = [name for name in required if not (run_dir / name).is_file()]
+    if missing:
+        raise InputError(f"{run_dir} has no {', '.join(missing)}: a report needs the folder of a finished run")
+    config_text, config = _read_config(run_dir / "config.yaml")
+    if result is None:
+        result = read_json(run_dir / "result.json")
+    check_result(result, run_dir / "result.json")
+    predictions = _read_predictions(run_dir / "predictions.npz")
+    return RunFolder(
+        path=run_dir,
+        config_text=config_text,
+        config=config,
+        env=read_json(run_dir / "env.json"),
+        metrics=_read_metrics(run_dir / "metrics.jsonl"),
+        result=result,
+        predictions=predictions,
+        samples=_read_samples(run_dir / "samples.npz", len(predictions.labels)),
+        figures=_read_figures(run_dir / "figures.npz"),
+    )
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON file that holds one mapping; `InputError` names the file and the line that is wrong."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not JSON (line {error.lineno}: {error.msg}); was it cut off?") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}; expected a JSON object with named fields")
+    return content
+
+
+def check_result(result: Mapping, path: Path) -> None:
+    """Raise `InputError` unless `result` has every field of a result.json; `path` is named in the message."""
+    absent = [key for key in RESULT_KEYS if key not in result]
+    if absent:
+        raise InputError(f"{path} lacks {', '.join(absent)}: was it written by `pocketvit train`?")
+    for point in result["curve"]:
+        if any(key not in point for key in CURVE_KEYS) or point["split"] not in ("test", "val"):
+            raise InputError(f"{path}: a point of the curve is {point}; it needs {', '.join(CURVE_KEYS)} (test or val)")
+
+
+def _read_config(path: Path) -> tuple[str, dict]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        config = yaml.safe_load(text)
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path} holds no named fields; expected the configuration of a run")
+    return text, config
+
+
+def _read_metrics(path: Path) -> list[dict]:
+    metrics = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            metrics.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path} line {number} is not JSON ({error.msg}); remove the line if it was cut") from error
+        absent = [key for key in METRIC_KEYS if key not in metrics[-1]]
+        if absent:
+            raise InputError(f"{path} line {number} lacks {', '.join(absent)}")
+    if not metrics:
+        raise InputError(f"{path} is empty: the run stopped before its first pass ended")
+    return metrics
+
+
+def _read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The named arrays of an .npz file, as far as they are there."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in names if name in archive.files}
+    except _UNREADABLE as error:
+        raise InputError(f"{path} cannot be read ({error}); it is damaged or not an .npz file of arrays") from error
+
+
+def _require(path: Path, arrays: dict[str, np.ndarray], names: tuple[str, ...]) -> None:
+    absent = [name for name in names if name not in arrays]
+    if absent:
+        raise InputError(f"{path} lacks the arrays {', '.join(absent)}")
+
+
+def _read_predictions(path: Path) -> Predictions:
+    names = ("logits", "labels", "indices", "class_names")
+    arrays = _read_arrays(path, names)
+    _require(path, arrays, names)
+    logits, labels, indices, class_names = (arrays[name] for name in names)
+    expected = (len(labels), len(class_names))
+    if logits.shape != expected or len(indices) != len(labels) or 0 in expected:
+        raise InputError(
+            f"{path}: logits of shape {logits.shape} do not fit {len(labels)} labels, {len(indices)} indices "
+            f"and {len(class_names)} classes; expected {expected}"
+        )
+    if labels.min() < 0 or labels.max() >= len(class_names):
+        raise InputError(f"{path}: labels from {labels.min()} to {labels.max()}, but {len(class_names)} class names")
+    return Predictions(logits, labels, indices, tuple(str(name) for name in class_names))
+
+
+def _read_samples(path: Path, num_predictions: int) -> Samples | None:
+    if not path.is_file():
+        return None
+    names = ("train_images", "train_captions", "error_images", "error_indices")
+    arrays = _read_arrays(path, names)
+    _require(path, arrays, names)
+    train_images, captions, error_images, rows = (arrays[name] for name in names)
+    for name, images in (("train_images", train_images), ("error_images", error_images)):
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+            raise InputError(f"{path}: {name} is {images.dtype} {images.shape}; expected uint8 (count, H, W, 3)")
+    if len(captions) != len(train_images) or len(rows) != len(error_images):
+        raise InputError(f"{path}: train_captions or error_indices do not have one entry for each image")
+    if len(rows) and (rows.min() < 0 or rows.max() >= num_predictions):
+        raise InputError(f"{path}: error_indices from {rows.min()} to {rows.max()}, but {num_predictions} predictions")
+    return Samples(train_images, tuple(str(caption) for caption in captions), error_images, rows)
+
+
+def _read_figures(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        return {}
+    figures = _read_arrays(path, ("whitening_filters", "position_similarity"))
+    filters, similarity = figures.get("whitening_filters"), figures.get("position_similarity")
+    if filters is not None and (filters.ndim != 4 or filters.shape[-1] != 3 or filters.size == 0):
+        raise InputError(f"{path}: whitening_filters has shape {filters.shape}; expected (filters, p, p, 3)")
+    if similarity is not None and (similarity.ndim != 2 or len(set(similarity.shape)) != 1 or similarity.size == 0):
+        raise InputError(f"{path}: position_similarity has shape {similarity.shape}; expected (patches, patches)")
+    return figures

@@ -1,0 +1,106 @@
+"""The figures of a report that are computed from a run's test predictions.
+
+T is the number of test images, K the number of classes. Plain NumPy on arrays of at most a few megabytes.
+"""
+
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+
+Z_95 = 1.959964
+"""The standard normal quantile of a two-sided 95 % interval."""
+
+
+def wilson_interval(right: int, total: int, z: float = Z_95) -> tuple[float, float]:
+    """The interval in which a success rate lies, given `right` successes in `total` independent trials.
+
+    Unlike the textbook's p ± z·σ it stays inside [0, 1] and has a width even when every image is right, which
+    matters for a class of 36 images at 100 %.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference",
+        https://doi.org/10.1080/01621459.1927.10502953
+
+    Args:
+        right: number of images classified rightly.
+        total: number of images, at least 1.
+        z: normal quantile; the default gives a 95 % interval.
+    Returns:
+        lower and upper bound, fractions.
+    Raises:
+        ValueError: not 0 <= right <= total, or total is 0.
+    """
+    if not 0 <= right <= total or total == 0:
+        raise ValueError(f"wilson_interval: {right} right of {total} is not possible; total must be at least 1")
+    rate = right / total
+    centre = rate + z * z / (2 * total)
+    spread = z * sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
+    scale = 1 + z * z / total
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities of each row, float64, (T, K)."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """How often class i (row) was taken for class j (column), int64, (K, K)."""
+    cells = labels.astype(np.int64) * num_classes + predicted
+    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)  # (K * K) -> (K, K)
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """One way in which the model went wrong."""
+
+    true: int
+    predicted: int
+    images: int
+    share: float
+    """Of all test images of the true class."""
+
+
+def top_confusions(matrix: np.ndarray, limit: int) -> list[Confusion]:
+    """The most frequent errors, most frequent first; among equals the lower class numbers come first.
+
+    Args:
+        matrix: a confusion matrix, (K, K).
+        limit: the length of the list at most; pairs that never happened are left out.
+    """
+    errors = matrix.copy()
+    np.fill_diagonal(errors, 0)
+    order = np.argsort(-errors, axis=None, kind="stable")[:limit]
+    pairs = zip(*np.unravel_index(order, matrix.shape), strict=True)
+    return [
+        Confusion(int(true), int(predicted), int(errors[true, predicted]),
+                  float(errors[true, predicted] / matrix[true].sum()))
+        for true, predicted in pairs
+        if errors[true, predicted]
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How one class fared on the test set."""
+
+    label: int
+    right: int
+    total: int
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of this class's test images classified rightly."""
+        return self.right / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % Wilson interval of `accuracy`."""
+        return wilson_interval(self.right, self.total)
+
+
+def class_scores(matrix: np.ndarray) -> list[ClassScore]:
+    """The scores of every class that has test images, in the order of the class numbers."""
+    totals = matrix.sum(axis=1)
+    return [ClassScore(k, int(matrix[k, k]), int(totals[k])) for k in range(len(matrix)) if totals[k]]

@@ -1,0 +1,197 @@
+"""Markdown tables made from result files, and the places in a document where they stand.
+
+A row sums up the runs of one configuration that differ in their seed only. The number of runs always stands beside
+the mean; the spread is the standard deviation over seeds (n − 1 in the denominator), and a single run shows none.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+from pocketvit.errors import InputError
+from pocketvit.report.runfolder import check_result, read_json
+from pocketvit.report.text import count, duration
+
+COLUMNS = ("row", "runs", "test accuracy (%)", "images/s", "training time", "parameters", "hardware", "command")
+NOTE = (
+    "Test accuracy after the last step: mean ± standard deviation over the seeds in brackets (n − 1; none for a "
+    "single run). Training time holds augmentation, but no compiling and no evaluation."
+)
+ABSENT = "—"
+
+_RESULT_FILE = re.compile(r"(?P<row>.+)-s(?P<seed>\d+)\.json")
+_PER_RUN_OPTION = re.compile(r" +--(?:out|resume)(?:=| +)\S+")
+_SEED_OPTION = re.compile(r" +--seed(?:=| +)\S+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRow:
+    """What somebody else reported, to stand beside our rows. What was not reported stays None."""
+
+    name: str
+    """What to call the row, with where the figures are from; Markdown."""
+    runs: int = 1
+    """How many runs the accuracy is from."""
+    test_accuracy: float
+    """A fraction."""
+    images_per_s: float | None = None
+    train_s: float | None = None
+    num_params: int | None = None
+    hardware: str | None = None
+
+    def cells(self) -> dict[str, str]:
+        """The row as text, by column."""
+        return {
+            "row": self.name,
+            "runs": str(self.runs),
+            "test accuracy (%)": f"{100 * self.test_accuracy:.2f}",
+            "images/s": ABSENT if self.images_per_s is None else count(self.images_per_s),
+            "training time": ABSENT if self.train_s is None else duration(self.train_s),
+            "parameters": ABSENT if self.num_params is None else count(self.num_params),
+            "hardware": self.hardware or ABSENT,
+            "command": ABSENT,
+        }
+
+
+def markdown_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:
+    """Write a table in GitHub's Markdown.
+
+    Args:
+        rows: a mapping from column to text for each row; the text may hold Markdown.
+        columns: the columns to show, in order. One whose cells all begin with a digit (or are absent) is aligned right.
+    Returns:
+        the table, without a newline at its end.
+    """
+    table = [[str(row[column]).replace("|", "\\|").replace("\n", " ") for column in columns] for row in rows]
+    rules = []
+    for cells in zip(*table, strict=True):
+        is_numeric = all(cell == ABSENT or cell[:1].isdigit() for cell in cells)
+        rules.append("---:" if is_numeric else "---")
+    lines = [columns, rules or ["---"] * len(columns), *table]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def summary_row(name: str, results: Sequence[Mapping]) -> dict[str, str]:
+    """Sum up the runs of one configuration as the text of a table row.
+
+    Args:
+        name: what to call the row.
+        results: the contents of the runs' result.json, one for each seed.
+    Raises:
+        InputError: no runs, a seed twice, or runs of different configurations or data.
+    """
+    if not results:
+        raise InputError(f"row {name}: no results; a row needs at least one run")
+    results = sorted(results, key=lambda result: result["seed"])
+    seeds = [result["seed"] for result in results]
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"row {name}: seeds {seeds} hold one twice; each run of a row needs its own seed")
+    for key in ("config_hash", "data_fingerprint"):
+        if len({result[key] for result in results}) > 1:
+            raise InputError(f"row {name}: its runs differ in {key}; only runs that differ in the seed alone make a row")
+    return {
+        "row": name,
+        "runs": f"{len(seeds)} ({', '.join(map(str, seeds))})",
+        "test accuracy (%)": mean_and_spread([100 * result["test_accuracy"] for result in results]),
+        "images/s": count(mean(result["images_per_s"] for result in results)),
+        "training time": duration(mean(result["train_s"] for result in results)),
+        "parameters": count(results[0]["num_params"]),
+        "hardware": ", ".join(sorted({_hardware(result) for result in results})),
+        "command": f"`{_command(results)}`",
+    }
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """The mean, and from two values on the standard deviation (n − 1): 93.41 ± 0.12."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{mean(values):.2f} ± {stdev(values):.2f}"
+
+
+def _hardware(result: Mapping) -> str:
+    return result["device"] if result["num_gpus"] <= 1 else f"{result['num_gpus']} × {result['device']}"
+
+
+def _command(results: Sequence[Mapping]) -> str:
+    """The first run's command without its folder, which is nobody else's; SEED where the runs differ."""
+    command = _PER_RUN_OPTION.sub("", results[0]["command"])
+    return command if len(results) == 1 else _SEED_OPTION.sub("", command) + " --seed SEED"
+
+
+def baseline_table(name: str, results: Sequence[Mapping], published: Sequence[PublishedRow] = ()) -> str:
+    """One configuration beside published figures, with the note that says how to read it.
+
+    Args:
+        name: what to call our row.
+        results: the contents of the runs' result.json, one for each seed.
+        published: rows to show above ours.
+    Returns:
+        Markdown: a table and one paragraph.
+    Raises:
+        InputError: as `summary_row`.
+    """
+    return _noted_table([*(row.cells() for row in published), summary_row(name, results)])
+
+
+def results_table(folder: Path, published: Sequence[PublishedRow] = ()) -> str:
+    """The rows of a study, read from its files `<row>-s<seed>.json`.
+
+    Args:
+        folder: `results/<study>`.
+        published: rows to show above ours.
+    Returns:
+        Markdown: a table with the rows in the order of their names, and one paragraph.
+    Raises:
+        InputError: no such folder or no results in it, a file that is damaged or wrongly named, or as `summary_row`.
+    """
+    groups: dict[str, list[Mapping]] = {}
+    for path in sorted(Path(folder).glob("*.json")):
+        name = _RESULT_FILE.fullmatch(path.name)
+        if name is None:
+            raise InputError(f"{path} is not named like a result; expected <row>-s<seed>.json")
+        result = read_json(path)
+        check_result(result, path)
+        if result["seed"] != int(name["seed"]):
+            raise InputError(f"{path} holds the result of seed {result['seed']}; its name must end in -s{result['seed']}")
+        groups.setdefault(name["row"], []).append(result)
+    if not groups:
+        raise InputError(f"{folder} holds no results; expected files <row>-s<seed>.json")
+    return _noted_table([*(row.cells() for row in published), *(summary_row(*group) for group in groups.items())])
+
+
+def _noted_table(rows: Sequence[Mapping[str, str]]) -> str:
+    return f"{markdown_table(rows, COLUMNS)}\n\n{NOTE}"
+
+
+def replace_section(document: str, marker: str, text: str) -> str:
+    """A document with `text` between `<!-- results:marker -->` and `<!-- /results:marker -->`.
+
+    Raises:
+        InputError: the document does not hold the two comments exactly once, in this order.
+    """
+    start, end = f"<!-- results:{marker} -->", f"<!-- /results:{marker} -->"
+    if document.count(start) != 1 or document.count(end) != 1 or document.index(end) < document.index(start):
+        raise InputError(f"no place for the table: expected one {start} followed by one {end}")
+    before, rest = document.split(start)
+    after = rest.split(end)[1]
+    return f"{before}{start}\n{text.strip()}\n{end}{after}"
+
+
+def update_readme(readme: Path, marker: str, text: str) -> bool:
+    """Put `text` between a file's two comments for `marker`, see `replace_section`.
+
+    Returns:
+        whether the file changed.
+    Raises:
+        InputError: the file does not hold the two comments.
+    """
+    old = readme.read_text(encoding="utf-8")
+    try:
+        new = replace_section(old, marker, text)
+    except InputError as error:
+        raise InputError(f"{readme}: {error}") from None
+    if new != old:
+        readme.write_text(new, encoding="utf-8")
+    return new != old

@@ -1,0 +1,38 @@
+"""How the report and the tables write numbers. Numbers and units are joined by a no-break space."""
+
+NBSP = "\N{NO-BREAK SPACE}"
+
+
+def count(number: float) -> str:
+    """A whole number with its thousands marked: 2,697,610."""
+    return f"{round(number):,}"
+
+
+def short_count(number: float) -> str:
+    """A number for the axis of a plot: 500 k, 1.5 M."""
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:g}{NBSP}{suffix}"
+    return f"{number:g}"
+
+
+def percent(fraction: float, decimals: int = 1) -> str:
+    """A fraction as a percentage: 0.972 is 97.2 %."""
+    return f"{100 * fraction:.{decimals}f}{NBSP}%"
+
+
+def percent_decimals(total: int) -> int:
+    """How many decimals a percentage of `total` images deserves: one image of 1,000 is 0.1 points."""
+    return 2 if total >= 1000 else 1
+
+
+def duration(seconds: float) -> str:
+    """A time span in the two units that matter: 0.91 s, 45.2 s, 4 min 32 s, 1 h 17 min."""
+    if seconds < 10:
+        return f"{seconds:.2f}{NBSP}s"
+    if seconds < 120:
+        return f"{seconds:.1f}{NBSP}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}{NBSP}min {rest}{NBSP}s"
+    return f"{minutes // 60}{NBSP}h {minutes % 60}{NBSP}min"

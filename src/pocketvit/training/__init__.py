@@ -1,0 +1,7 @@
+"""Training, and using what was trained."""
+
+from pocketvit.training.evaluate import TrainedModel, evaluate, evaluate_run, load_model, predict_files
+from pocketvit.training.loop import train
+from pocketvit.training.stop import Stopped
+
+__all__ = ["Stopped", "TrainedModel", "evaluate", "evaluate_run", "load_model", "predict_files", "train"]

@@ -1,0 +1,106 @@
+"""Checkpoints that outlive whatever happens while they are written.
+
+A checkpoint is one safetensors file in the run's `checkpoint/` folder: all tensors of the step's state, and in its
+metadata where the run stood. Its name holds the step and the first digits of the file's SHA-256. It is written under
+a temporary name, synced and renamed, so a file with a right name is whole, unless the disk changed it later; then
+the digest says so and the checkpoint before it is used. The last two are kept.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pocketvit.errors import InputError
+
+KEEP = 2
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stood."""
+
+    pass_index: int
+    """The pass that the next step belongs to, from 0."""
+    step_in_pass: int
+    """The next step within it."""
+    train_s: float
+    """Seconds of training so far."""
+    metrics_bytes: int
+    """Length of metrics.jsonl that belongs to the steps so far."""
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Tensor], progress: Progress) -> Path:
+    """Write the state after `step` steps, then drop all but the last two checkpoints.
+
+    Raises:
+        InputError: no space left, or the folder cannot be written; the checkpoints before stay whole.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    content = save(tensors, metadata={"progress": json.dumps(asdict(progress))})
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    target = folder / f"step-{step:09d}.{digest}.safetensors"
+    write_atomically(target, content)
+    for old in list_checkpoints(folder)[KEEP:]:
+        old.unlink(missing_ok=True)
+    return target
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, newest first."""
+    return sorted(folder.glob("step-*.*.safetensors"), reverse=True)
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], Progress, list[str]] | None:
+    """The newest whole checkpoint.
+
+    Returns:
+        its tensors on the CPU, where the run stood, and a line on each damaged checkpoint that was passed over; None
+        where there is no whole one.
+    """
+    passed_over: list[str] = []
+    for path in list_checkpoints(folder):
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest()[:16] != path.name.split(".")[1]:
+            passed_over.append(f"checkpoint {path.name} is damaged (its checksum differs); using the one before it")
+            continue
+        try:
+            with safe_open(path, framework="pt") as file:
+                progress = Progress(**json.loads(file.metadata()["progress"]))
+                return {name: file.get_tensor(name) for name in file.keys()}, progress, passed_over  # noqa: SIM118
+        except SafetensorError:
+            passed_over.append(f"checkpoint {path.name} cannot be read; using the one before it")
+    return None
+
+
+def write_atomically(target: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, even through a power cut.
+
+    Raises:
+        InputError: no space left, or the folder cannot be written.
+    """
+    partial = target.with_name(target.name + ".partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        why = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        raise InputError(f"cannot write {target}: {why}; what was saved before is still whole") from error

@@ -1,0 +1,81 @@
+"""Which machine a run is on: the device, its name, its memory, and what fits."""
+
+import platform
+from collections.abc import Callable
+
+import torch
+
+from pocketvit.errors import InputError
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device for `train.device`: auto takes CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        InputError: a device that this machine lacks.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        wanted = next(name for name, here in present.items() if here)
+    if not present[wanted]:
+        raise InputError(f"train.device={wanted}, but this machine has no {wanted} device; use train.device=auto")
+    return torch.device(wanted)
+
+
+def device_name(device: torch.device) -> str:
+    """The hardware's name, such as "NVIDIA H100 80GB HBM3" or the processor's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        try:
+            with open("/proc/cpuinfo") as lines:
+                name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        except (OSError, StopIteration):
+            name = platform.processor() or platform.machine()
+        return f"{name} ({torch.get_num_threads()} threads)"
+    return f"{platform.processor() or platform.machine()} ({device.type})"
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether `train.precision` means bf16 autocast here."""
+    return precision == "bf16" or (precision == "auto" and device.type == "cuda")
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def peak_memory_gib(device: torch.device) -> float | None:
+    """Most device memory held by tensors at once since the start, GiB; None where the device does not say."""
+    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
+
+
+def largest_batch(run: Callable[[int], None], device: torch.device, *, small: int = 8) -> int:
+    """The batch size that would fit in the free memory of a GPU, by running two small ones.
+
+    Args:
+        run: one training step at a batch size.
+        device: a CUDA device.
+        small: the first of the two sizes; the second is twice that.
+    Returns:
+        an estimate rounded down to a multiple of 8; 0 if not even the small ones fit.
+    """
+    torch.cuda.empty_cache()
+    peaks = []
+    for size in (small, 2 * small):
+        torch.cuda.reset_peak_memory_stats(device)
+        try:
+            run(size)
+        except torch.cuda.OutOfMemoryError:
+            return 0
+        peaks.append(torch.cuda.max_memory_allocated(device))
+        torch.cuda.empty_cache()
+    per_image = max(1, (peaks[1] - peaks[0]) / small)
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    allowed = torch.cuda.get_per_process_memory_fraction(device) * torch.cuda.mem_get_info(device)[1]
+    fixed = peaks[0] - small * per_image
+    return max(0, int((0.95 * min(free, allowed) - fixed) / per_image) // 8 * 8)

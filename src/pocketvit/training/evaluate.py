@@ -1,0 +1,178 @@
+"""Using a trained model: logits, accuracy, a saved run, files to classify.
+
+Shapes: N images, B batch, C channels, H W pixels, K classes.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pocketvit.config import ModelConfig, load_config
+from pocketvit.data import Dataset, Split, open_dataset
+from pocketvit.data.augment import normalise
+from pocketvit.data.pixels import decode, resize
+from pocketvit.errors import InputError
+from pocketvit.model import ViT
+from pocketvit.training.checkpoint import write_atomically
+from pocketvit.training.device import choose_device
+
+EVAL_BATCH = {"cuda": 2_000, "mps": 500, "cpu": 200}
+
+
+@torch.inference_mode()
+def predict_logits(model: ViT, images: np.ndarray | Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Classify images in fp32, in batches.
+
+    Args:
+        model: on its device; left in the mode it was in.
+        images: uint8, (N, H, W, C).
+        mean: of the training pixels in [0, 1], (C,), on the model's device.
+        std: likewise.
+    Returns:
+        logits, float32, (N, K), on the CPU.
+    """
+    device = mean.device
+    was_training = model.training
+    model.eval()
+    logits = []
+    for start in range(0, len(images), EVAL_BATCH[device.type]):
+        batch = images[start : start + EVAL_BATCH[device.type]]
+        batch = torch.from_numpy(np.ascontiguousarray(batch)) if isinstance(batch, np.ndarray) else batch
+        logits.append(model(normalise(batch.to(device), mean, std)).float().cpu())
+    model.train(was_training)
+    return torch.cat(logits)  # (N, K)
+
+
+def accuracy(logits: Tensor, labels: np.ndarray) -> float:
+    """Fraction of rows of logits (N, K) whose largest entry is the label (N,)."""
+    return float((logits.argmax(dim=1).numpy() == labels).mean())
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with what it needs to be used alone."""
+
+    model: ViT
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    """Of the training pixels in [0, 1], a number per channel."""
+    std: tuple[float, ...]
+
+    def logits(self, images: np.ndarray) -> Tensor:
+        """Classify uint8 images (N, H, W, C): logits (N, K) on the CPU.
+
+        Raises:
+            InputError: images of another size than the model's.
+        """
+        if tuple(images.shape[1:3]) != tuple(self.model.image_size):
+            got, want = ("x".join(map(str, size)) for size in (images.shape[1:3], self.model.image_size))
+            raise InputError(f"images are {got} pixels, the model was trained on {want}; set data.resize")
+        device = next(self.model.parameters()).device
+        mean, std = (torch.tensor(value, dtype=torch.float32, device=device) for value in (self.mean, self.std))
+        return predict_logits(self.model, images, mean, std)
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Class probabilities of uint8 images (N, H, W, C): float32 (N, K), rows sum to 1."""
+        return self.logits(images).softmax(dim=1).numpy()
+
+    def save(self, path: Path) -> None:
+        """Write weights and everything else in one safetensors file."""
+        about = {
+            "model": json.dumps(asdict(self.model.config)),
+            "image_size": json.dumps(self.model.image_size),
+            "class_names": json.dumps(self.class_names),
+            "mean": json.dumps(self.mean),
+            "std": json.dumps(self.std),
+        }
+        weights = {name: tensor.cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+        write_atomically(path, save(weights, metadata=about))
+
+
+def load_model(run: str | Path, device: str | torch.device = "cpu") -> TrainedModel:
+    """Load a trained model from its run folder, or from its model.safetensors alone.
+
+    Raises:
+        InputError: there is none, or it is not one of ours.
+    """
+    path = Path(run)
+    path = path / "model.safetensors" if path.is_dir() else path
+    if not path.exists():
+        raise InputError(f"no trained model at {path}; give a finished run folder or a model.safetensors")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = {key: json.loads(value) for key, value in file.metadata().items()}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        model = ViT(
+            ModelConfig(**about["model"]),
+            image_size=tuple(about["image_size"]),
+            num_classes=len(about["class_names"]),
+        )
+        model.load_state_dict(weights)
+    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path} is not a model that PocketViT saved: {str(error).splitlines()[0]}") from error
+    names, mean, std = (tuple(about[key]) for key in ("class_names", "mean", "std"))
+    return TrainedModel(model.to(device).eval(), names, mean, std)
+
+
+def evaluate(trained: TrainedModel, dataset: Dataset) -> dict[str, Any]:
+    """Accuracy on a data set's test images, in all and per class.
+
+    Raises:
+        InputError: the classes or the image size are not the model's.
+    """
+    if dataset.class_names != trained.class_names:
+        raise InputError(
+            f"{dataset.name} has classes {', '.join(dataset.class_names[:5])}…, "
+            f"the model was trained on {', '.join(trained.class_names[:5])}…"
+        )
+    logits, labels = trained.logits(dataset.test.images), dataset.test.labels
+    hits = logits.argmax(dim=1).numpy() == labels
+    per_class = {name: float(hits[labels == k].mean()) for k, name in enumerate(trained.class_names) if k in labels}
+    return {"images": len(labels), "accuracy": float(hits.mean()), "per_class": per_class}
+
+
+def evaluate_run(run: str | Path, *, source: str | None = None, device: str = "auto") -> dict[str, Any]:
+    """`evaluate` a finished run on its own test images, or on those of another source.
+
+    Raises:
+        InputError: no finished run there, or the data cannot be used.
+    """
+    trained = load_model(run, choose_device(device))
+    config = load_config(Path(run) / "config.yaml").data
+    return evaluate(trained, open_dataset(replace(config, source=source, format=None) if source else config))
+
+
+def predict_files(run: str | Path, files: Sequence[str | Path], *, device: str = "auto") -> list[dict[str, Any]]:
+    """Classify image files, resized to the model's size.
+
+    Returns:
+        for each file its name and `probabilities`, a class name -> probability mapping.
+    Raises:
+        InputError: no trained model there, or a file is missing or no image.
+    """
+    trained = load_model(run, choose_device(device))
+    images = np.stack([resize(decode(Path(file), str(file)), trained.model.image_size) for file in files])
+    return [
+        {"file": str(file), "probabilities": dict(zip(trained.class_names, map(float, row), strict=True))}
+        for file, row in zip(files, trained.probabilities(images), strict=True)
+    ]
+
+
+def save_predictions(path: Path, logits: Tensor, split: Split, class_names: Sequence[str]) -> None:
+    """Write test logits (N, K), labels (N,), indices (N,) into the test set, and class names."""
+    with open(path, "wb") as file:
+        np.savez(
+            file,
+            logits=logits.numpy(),
+            labels=split.labels,
+            indices=np.arange(len(split.labels)),
+            class_names=np.array(class_names),
+        )

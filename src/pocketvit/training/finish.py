@@ -1,0 +1,107 @@
+"""The end of a run: model, predictions, samples, report and, last, the result."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pocketvit.data import Splits
+from pocketvit.data.augment import normalise_and_erase
+from pocketvit.data.loader import TrainLoader
+from pocketvit.data.mix import mix, smooth_targets
+from pocketvit.report import write_report
+from pocketvit.training.evaluate import TrainedModel, accuracy, save_predictions
+from pocketvit.training.runlog import RunFolder
+
+SAMPLE_BATCHES = 8
+"""Batches that the report shows some images of; a batch is mixed as a whole, so several are needed."""
+SAMPLES_PER_BATCH = 5
+MAX_ERRORS = 40
+
+
+def write_result(
+    folder: RunFolder,
+    trained: TrainedModel,
+    splits: Splits,
+    loader: TrainLoader,
+    summary: dict[str, Any],
+    started: float,
+) -> dict[str, Any]:
+    """Test the trained model once and write everything that a finished run holds.
+
+    Args:
+        folder: of the run.
+        trained: the model after the last step.
+        splits: the data.
+        loader: shows the training images as the model saw them.
+        summary: what the loop knows about the run.
+        started: `time.perf_counter()` when the run began.
+    Returns:
+        the content of result.json.
+    """
+    logits = trained.logits(splits.test.images)
+    metrics = folder.read_metrics()
+    result = {
+        "test_accuracy": accuracy(logits, splits.test.labels),
+        "val_accuracy": metrics[-1].get("val_accuracy"),
+        "best_test_accuracy": max((m["test_accuracy"] for m in metrics if "test_accuracy" in m), default=None),
+        "images_per_s": summary["images_seen"] / summary["train_s"],
+        "curve": [
+            {"images": m["images"], "train_s": m["train_s"], "accuracy": m[f"{split}_accuracy"], "split": split}
+            for m in metrics
+            for split in ("val", "test")
+            if f"{split}_accuracy" in m
+        ],
+    } | summary
+    trained.save(folder.model)
+    save_predictions(folder.predictions, logits, splits.test, splits.class_names)
+    save_samples(folder.samples, logits, splits, seen_images(loader, trained))
+    result["total_s"] = time.perf_counter() - started
+    write_report(folder.path, result)
+    folder.write_json(folder.result, result)
+    return result
+
+
+def seen_images(loader: TrainLoader, trained: TrainedModel) -> tuple[np.ndarray, list[str]]:
+    """Some training images of the first pass as the model saw them, and what it was told about them.
+
+    Returns:
+        uint8 (S, H, W, C), and per image its class, or the shares of two mixed ones.
+    """
+    plan, images, captions = loader.plan(0), [], []
+    mean, std = (torch.tensor(value, dtype=torch.float32, device=loader.device) for value in (trained.mean, trained.std))
+    for step in range(min(SAMPLE_BATCHES, loader.steps_per_pass)):
+        chunk = loader.load(plan, step, 1)
+        targets = smooth_targets(chunk.labels, len(trained.class_names), 0.0)  # (B, K)
+        x, targets = mix(normalise_and_erase(chunk.images, mean, std, chunk.erase), targets, chunk.mix[0])
+        pixels = (x * std[:, None, None] + mean[:, None, None]) * 255  # (B, C, H, W)
+        images.append(pixels[:SAMPLES_PER_BATCH].round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy())
+        captions += [_told(row, trained.class_names) for row in targets[:SAMPLES_PER_BATCH].cpu().numpy()]
+    return np.concatenate(images), captions
+
+
+def _told(target: np.ndarray, class_names: tuple[str, ...]) -> str:
+    """A target (K,) in words: its class, or two classes with their shares."""
+    kinds = np.flatnonzero(target > 0.005)
+    if len(kinds) == 1:
+        return class_names[kinds[0]]
+    return " + ".join(f"{class_names[k]} {target[k]:.0%}" for k in kinds)
+
+
+def save_samples(path: Path, logits: Tensor, splits: Splits, seen: tuple[np.ndarray, list[str]]) -> None:
+    """Write augmented training images with captions, and the test images with the highest loss."""
+    labels = torch.from_numpy(np.array(splits.test.labels))
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    wrong = logits.argmax(dim=1) != labels
+    worst = torch.where(wrong, losses, -1).argsort(descending=True)[: min(MAX_ERRORS, int(wrong.sum()))].numpy()
+    with open(path, "wb") as file:
+        np.savez(
+            file,
+            train_images=seen[0],
+            train_captions=np.array(seen[1]),
+            error_images=splits.test.images[worst],
+            error_indices=worst,
+        )

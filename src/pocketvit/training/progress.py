@@ -1,0 +1,114 @@
+"""What a run says while it goes: a live bar in a terminal, plain lines elsewhere, or nothing."""
+
+import time
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+class Reporter(Protocol):
+    """Where a run says how it goes."""
+
+    def note(self, line: str) -> None:
+        """Say one line."""
+
+    def start(self, total_steps: int, done_steps: int) -> None:
+        """Training begins, or goes on, after some steps."""
+
+    def advance(self, steps: int) -> None:
+        """Some more steps are done."""
+
+    def passed(self, line: dict[str, Any]) -> None:
+        """A pass is done; `line` is the one in metrics.jsonl."""
+
+    def stop(self) -> None:
+        """Training is over, whichever way."""
+
+
+class Silent:
+    """Says nothing."""
+
+    def note(self, line: str) -> None: ...
+
+    def start(self, total_steps: int, done_steps: int) -> None: ...
+
+    def advance(self, steps: int) -> None: ...
+
+    def passed(self, line: dict[str, Any]) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def pass_text(line: dict[str, Any]) -> str:
+    """A pass in a few words: loss, accuracy where it was measured, speed, learning rate."""
+    parts = [f"pass {line['pass']}", f"loss {line['loss']:.3f}"]
+    for split in ("val", "test"):
+        if f"{split}_accuracy" in line:
+            parts.append(f"{split} accuracy {line[f'{split}_accuracy']:.2%}")
+    return "  ".join([*parts, f"{line['images_per_s']:,.0f} images/s", f"lr {line['lr']:.2g}"])
+
+
+class Lines(Silent):
+    """A line for each evaluated pass, and at least one every ten seconds."""
+
+    EVERY_S = 10.0
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.said_at = 0.0
+
+    def note(self, line: str) -> None:
+        """Say one line."""
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def passed(self, line: dict[str, Any]) -> None:
+        """Say how the pass went, where it was evaluated or nothing was said for a while."""
+        now = time.monotonic()
+        if any(key.endswith("_accuracy") for key in line) or now - self.said_at >= self.EVERY_S:
+            self.said_at = now
+            self.note(pass_text(line))
+
+
+class _Status(ProgressColumn):
+    """The last pass in words; the latest accuracy stays until the next."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["status"], style="cyan")
+
+
+class Bar(Silent):
+    """A live bar with pass, loss, accuracy, images/s, learning rate and time left."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn(), _Status())
+        self.progress = Progress(*columns, console=console)
+        self.accuracy: dict[str, Any] = {}
+
+    def note(self, line: str) -> None:
+        """Say one line, above the bar."""
+        self.progress.console.print(line, highlight=False, markup=False)
+
+    def start(self, total_steps: int, done_steps: int) -> None:
+        """Show the bar."""
+        self.task = self.progress.add_task("train", total=total_steps, completed=done_steps, status="first steps")
+        self.progress.start()
+
+    def advance(self, steps: int) -> None:
+        """Move the bar."""
+        self.progress.advance(self.task, steps)
+
+    def passed(self, line: dict[str, Any]) -> None:
+        """Put the pass behind the bar."""
+        self.accuracy = {key: line[key] for key in line if key.endswith("_accuracy")} or self.accuracy
+        self.progress.update(self.task, status=pass_text(line | self.accuracy))
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        self.progress.stop()
+
+
+def reporter(console: Console) -> Reporter:
+    """A bar in a terminal, plain lines elsewhere."""
+    return Bar(console) if console.is_terminal else Lines(console)

@@ -1,0 +1,143 @@
+"""The run folder, and where a run was made.
+
+A run folder holds config.yaml, env.json, metrics.jsonl (a line a pass), checkpoint/, model.safetensors,
+predictions.npz, samples.npz, report.html and, written last, result.json: a run without it did not finish.
+"""
+
+import itertools
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pocketvit.config import RunConfig, config_hash, load_config, save_config
+from pocketvit.errors import InputError
+from pocketvit.training.checkpoint import write_atomically
+
+
+class RunFolder:
+    """One run's files.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.env = path / "env.json"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoint"
+        self.model = path / "model.safetensors"
+        self.predictions = path / "predictions.npz"
+        self.samples = path / "samples.npz"
+        self.result = path / "result.json"
+
+    @classmethod
+    def open(cls, config: RunConfig, data_fingerprint: str) -> "RunFolder":
+        """Find or make the folder of a run, by the one rule for starting again.
+
+        Without `out` it is the next free runs/<recipe>-<nnn>. An unfinished run with the same config hash and seed
+        there is continued; a finished one, or another config, is refused.
+
+        Raises:
+            InputError: refused, or the folder cannot be made.
+        """
+        folder = cls(config.out or next_free(Path("runs"), config.recipe))
+        if folder.result.exists():
+            raise InputError(f"{folder.path} holds a finished run; choose another --out or remove it")
+        if folder.config.exists():
+            held = load_config(folder.config)
+            mine = (config_hash(config, data_fingerprint), config.seed)
+            if mine != (config_hash(held, data_fingerprint), held.seed):
+                raise InputError(f"{folder.path} holds a run with another config or seed; choose another --out")
+            return folder
+        if folder.path.exists() and any(folder.path.iterdir()):
+            raise InputError(f"{folder.path} is not empty and holds no run; choose another --out")
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make the run folder {folder.path}: {error.strerror}") from error
+        save_config(config, folder.config)
+        return folder
+
+    def write_json(self, path: Path, content: dict[str, Any]) -> None:
+        """Write one of the folder's JSON files, whole or not at all."""
+        write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl and sync it, so that a checkpoint never counts bytes that are not there."""
+        try:
+            with open(self.metrics, "a") as file:
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise InputError(f"cannot write {self.metrics}: {error.strerror}") from error
+
+    def metrics_bytes(self) -> int:
+        """Length of metrics.jsonl."""
+        return self.metrics.stat().st_size if self.metrics.exists() else 0
+
+    def cut_metrics(self, size: int) -> None:
+        """Drop the lines that a killed run wrote after its last checkpoint."""
+        if self.metrics_bytes() > size:
+            os.truncate(self.metrics, size)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        return [json.loads(line) for line in self.metrics.read_text().splitlines()] if self.metrics.exists() else []
+
+
+def next_free(parent: Path, name: str) -> Path:
+    """parent/name-000, or the first number after it that is not taken."""
+    return next(path for n in itertools.count() if not (path := parent / f"{name}-{n:03d}").exists())
+
+
+def environment(device_name: str) -> dict[str, Any]:
+    """What a run ran on: commit, versions, hardware, command."""
+    commit, dirty = git_state()
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": device_name,
+        "cpu_count": os.cpu_count(),
+        "platform": platform.platform(),
+        "cuda": torch.version.cuda,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for package in ("pocketvit", "torch", "triton", "numpy", "pillow"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """The commit of the source and whether it was changed since; POCKETVIT_COMMIT where git does not track it."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return os.environ.get("POCKETVIT_COMMIT"), None

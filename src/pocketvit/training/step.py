@@ -1,0 +1,170 @@
+"""One training step: a batch of bytes in, updated weights out, with nothing that waits for the host.
+
+The step finds everything it needs in device memory by its own two counters: the chunk's images, the learning rate
+and the place where its loss is written. So on CUDA the whole of it (augmentation's last part, forward, backward,
+update) is captured once in a CUDA graph and replayed, and the host hears of it once a chunk.
+
+Shapes: S steps of a chunk, B batch, C channels, H W pixels, K classes, L blocks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pocketvit.data.augment import normalise_and_erase
+from pocketvit.data.loader import Chunk
+from pocketvit.data.mix import mix, smooth_targets
+from pocketvit.optim.build import create_state, state_tensors
+
+WARMUP_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of a batch: the last part of augmentation, the model, cross-entropy against soft targets.
+
+    Args:
+        mean: of the training pixels in [0, 1], (C,).
+        std: likewise, (C,).
+        num_classes: K.
+        label_smoothing: probability spread over all classes.
+        bf16: run the model under bf16 autocast.
+    """
+
+    mean: Tensor
+    std: Tensor
+    num_classes: int
+    label_smoothing: float
+    bf16: bool
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, erase: Tensor, mix_row: Tensor, scales: Tensor | None
+    ) -> Tensor:
+        """Mean loss of images (B, H, W, C) with labels (B,), boxes (B, 4), mixing (7,) and stochastic depth (L, 2, B)."""
+        x = normalise_and_erase(images, self.mean, self.std, erase)  # (B, C, H, W)
+        targets = smooth_targets(labels, self.num_classes, self.label_smoothing)  # (B, K)
+        x, targets = mix(x, targets, mix_row)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
+            logits = model(x, scales)  # (B, K)
+        return -(targets * torch.log_softmax(logits.float(), dim=1)).sum(dim=1).mean()
+
+
+class TrainStep:
+    """A training step, repeated.
+
+    Args:
+        model: on its device.
+        optimizers: as `build_optimizers` makes them.
+        loss: of a batch.
+        factors: learning rate of every step of the run over the peak, (total steps,).
+        batch_size: B.
+        compile: compile the loss with `torch.compile`.
+        cuda_graph: capture the step; only on CUDA.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        loss: Loss,
+        *,
+        factors: np.ndarray,
+        batch_size: int,
+        compile: bool,
+        cuda_graph: bool,
+    ) -> None:
+        device = next(model.parameters()).device
+        self.model, self.optimizers, self.batch_size = model, optimizers, batch_size
+        self.loss = torch.compile(loss.__call__, fullgraph=True, dynamic=False) if compile else loss
+        self.cuda_graph = cuda_graph and device.type == "cuda"
+        self.factors = torch.from_numpy(factors.astype(np.float32)).to(device)
+        self.losses = torch.full_like(self.factors, torch.nan)
+        """Loss of every step of the run so far, (total steps,)."""
+        self.position = torch.zeros(1, dtype=torch.int64, device=device)
+        """The next step within the chunk."""
+        self.step = torch.zeros(1, dtype=torch.int64, device=device)
+        """The next step of the run."""
+        self.graph: torch.cuda.CUDAGraph | None = None
+        create_state(optimizers)
+
+    def set_chunk(self, chunk: Chunk, scales: Tensor | None) -> None:
+        """Take the next steps from this chunk, with its stochastic depth, (S, L, 2, B) or none.
+
+        Once captured, the graph reads from fixed memory, so a new chunk is copied over the first one.
+        """
+        tensors = (*chunk.tensors(), *(() if scales is None else (scales,)))
+        if self.graph is None:
+            self.inputs = tensors
+        else:
+            for mine, new in zip(self.inputs, tensors, strict=True):
+                mine[: len(new)].copy_(new)
+        self.position.zero_()
+        if self.cuda_graph and self.graph is None:
+            self._capture()
+
+    def __call__(self) -> None:
+        """Run the next step."""
+        if self.graph is None:
+            self._run()
+        else:
+            self.graph.replay()
+
+    def _run(self) -> None:
+        images, labels, erase, mix_rows, *scales = self.inputs
+        rows = self.position * self.batch_size + torch.arange(self.batch_size, device=self.position.device)  # (B,)
+        for optimizer in self.optimizers:
+            factor = self.factors[self.step].squeeze()
+            for group in optimizer.param_groups:
+                group["lr"].copy_(factor * group["peak_lr"])
+        loss = self.loss(
+            self.model,
+            images[rows],
+            labels[rows],
+            erase[rows],
+            mix_rows[self.position].squeeze(0),
+            scales[0][self.position].squeeze(0) if scales else None,
+        )
+        loss.backward()
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.losses.index_copy_(0, self.step, loss.detach().reshape(1))
+        self.position += 1
+        self.step += 1
+
+    def _capture(self) -> None:
+        """Compile and capture the step on the chunk at hand, then put everything back as it was."""
+        before = {name: tensor.clone() for name, tensor in self.state().items()}
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARMUP_STEPS):
+                self._run()
+                self.position.zero_()
+                self.step.zero_()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._run()
+        self.graph = graph
+        self.load_state(before)
+        self.position.zero_()
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that the next step depends on, by name; the tensors themselves, not copies."""
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        tensors = {f"model.{name}": tensor.detach() for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"optim.{name}": tensor for name, tensor in state_tensors(self.optimizers, names).items()}
+        return tensors | {"run.step": self.step, "run.losses": self.losses}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Copy the values of another `state` into this one's memory, where the captured graph looks for them."""
+        mine = self.state()
+        if mine.keys() != tensors.keys():
+            raise ValueError(f"state has other tensors: {sorted(mine.keys() ^ tensors.keys())[:3]} …")
+        with torch.no_grad():
+            for name, tensor in mine.items():
+                tensor.copy_(tensors[name])

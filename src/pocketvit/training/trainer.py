@@ -1,0 +1,233 @@
+"""The state of a run, and its passes.
+
+Training is interrupted only between steps: Ctrl-C or SIGTERM lets the step finish, saves and says how to go on.
+"""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from pocketvit.config import RunConfig
+from pocketvit.data import Splits, channel_stats
+from pocketvit.data.augment import to_device
+from pocketvit.data.loader import PassPlan, TrainLoader
+from pocketvit.errors import InputError
+from pocketvit.model import ViT, drop_path_scales
+from pocketvit.optim.build import build_optimizers
+from pocketvit.optim.schedule import lr_table
+from pocketvit.randomness import Stream, torch_seed, uniform
+from pocketvit.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from pocketvit.training.device import largest_batch, synchronize, uses_bf16
+from pocketvit.training.evaluate import TrainedModel, accuracy, predict_logits
+from pocketvit.training.progress import Reporter
+from pocketvit.training.runlog import RunFolder
+from pocketvit.training.step import Loss, TrainStep
+from pocketvit.training.stop import Stopped, StopRequest
+
+
+class Trainer:
+    """The state of a run and the passes over it.
+
+    Args:
+        config: the run.
+        splits: its data.
+        device: where it runs.
+        reporter: where it says how it goes.
+    """
+
+    folder: RunFolder
+
+    def __init__(self, config: RunConfig, splits: Splits, device: torch.device, reporter: Reporter) -> None:
+        self.config, self.splits, self.device, self.reporter = config, splits, device, reporter
+        train_images = splits.train.images
+        self.loader = TrainLoader(
+            splits.train,
+            data=config.data,
+            augment=config.augment,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            device=device,
+        )
+        self.model = ViT(
+            config.model,
+            image_size=self.loader.image_size,
+            num_classes=len(splits.class_names),
+            generator=torch.Generator().manual_seed(torch_seed(config.seed, Stream.INIT)),
+        ).to(device)
+        self.stats = channel_stats(train_images)
+        self.mean, self.std = (torch.tensor(s, dtype=torch.float32, device=device) for s in self.stats)
+        self.step = self._make_step(config.batch_size, compile=config.train.compile)
+        self.pass_index, self.step_in_pass, self.train_s = 0, 0, 0.0
+
+    def _make_step(self, batch_size: int, *, compile: bool | None, cuda_graph: bool | None = None) -> TrainStep:
+        schedule, on_cuda = self.config.schedule, self.device.type == "cuda"
+        table = lr_table(
+            schedule.name,
+            peak=self.config.optim.lr,
+            steps=schedule.passes * self.loader.steps_per_pass,
+            warmup_steps=schedule.warmup_passes * self.loader.steps_per_pass,
+            warmup_lr=schedule.warmup_lr,
+            final_lr=schedule.final_lr,
+        )
+        self.lr = table
+        loss = Loss(
+            self.mean,
+            self.std,
+            len(self.splits.class_names),
+            self.config.optim.label_smoothing,
+            uses_bf16(self.config.train.precision, self.device),
+        )
+        return TrainStep(
+            self.model,
+            build_optimizers(self.config.optim, self.model),
+            loss,
+            factors=table / self.config.optim.lr,
+            batch_size=batch_size,
+            compile=on_cuda if compile is None else compile,
+            cuda_graph=self.config.train.cuda_graph if cuda_graph is None else cuda_graph,
+        )
+
+    def resume(self) -> None:
+        """Go on from the folder's newest whole checkpoint, or from the start where there is none."""
+        found = load_checkpoint(self.folder.checkpoints)
+        if found is None:
+            self.folder.cut_metrics(0)
+            return
+        state, progress, passed_over = found
+        for line in passed_over:
+            self.reporter.note(line)
+        self.step.load_state(state)
+        self.folder.cut_metrics(progress.metrics_bytes)
+        self.pass_index, self.step_in_pass = progress.pass_index, progress.step_in_pass
+        self.train_s = progress.train_s
+        self.reporter.note(f"going on from step {int(self.step.step)} (pass {self.pass_index + 1})")
+
+    def save(self) -> None:
+        """Write a checkpoint of where the run stands."""
+        progress = Progress(self.pass_index, self.step_in_pass, self.train_s, self.folder.metrics_bytes())
+        save_checkpoint(self.folder.checkpoints, int(self.step.step), self.step.state(), progress)
+
+    def run(self) -> None:
+        """Train to the end of the schedule.
+
+        Raises:
+            InputError: the loss is not finite.
+            Stopped: a signal came.
+        """
+        passes, every = self.config.schedule.passes, self.config.train.checkpoint_every_passes
+        with ThreadPoolExecutor(max_workers=1) as planner, StopRequest() as stop:
+            upcoming = planner.submit(self.plan, self.pass_index)
+            started = False
+            while self.pass_index < passes:
+                plan, scales = upcoming.result()
+                if self.pass_index + 1 < passes:
+                    upcoming = planner.submit(self.plan, self.pass_index + 1)
+                if not started:
+                    self.prepare(plan, scales)
+                    self.reporter.start(passes * self.loader.steps_per_pass, int(self.step.step))
+                    started = True
+                self.run_pass(plan, scales, stop)
+                if stop.signum is not None:
+                    self.save()
+                    raise Stopped(stop.signum, self.folder.path)
+                if every and self.pass_index % every == 0 and self.pass_index < passes:
+                    self.save()
+
+    def plan(self, pass_index: int) -> tuple[PassPlan, np.ndarray | None]:
+        """Draw a pass: what the loader needs, and stochastic depth (S, L, 2, B)."""
+        plan, model = self.loader.plan(pass_index), self.config.model
+        if not model.drop_path:
+            return plan, None
+        steps, batch_size = self.loader.steps_per_pass, self.config.batch_size
+        columns = model.depth * 2 * batch_size
+        draws = uniform(self.config.seed, Stream.DROP_PATH, pass_index, steps, columns)
+        return plan, drop_path_scales(model, draws.reshape(steps, model.depth, 2, batch_size))
+
+    def set_chunk(self, plan: PassPlan, scales: np.ndarray | None, first: int, count: int) -> None:
+        """Bring some steps of a pass to the device."""
+        chunk = self.loader.load(plan, first, count)
+        self.step.set_chunk(chunk, None if scales is None else to_device(scales[first : first + count], self.device))
+
+    def prepare(self, plan: PassPlan, scales: np.ndarray | None) -> None:
+        """Compile and capture before the clock starts, on the first steps of the pass."""
+        self.model.train()
+        self.set_chunk(plan, scales, 0, self.loader.chunk_steps)
+        synchronize(self.device)
+
+    def run_pass(self, plan: PassPlan, scales: np.ndarray | None, stop: StopRequest) -> None:
+        """Train the rest of a pass, chunk by chunk, then log and evaluate it."""
+        steps = self.loader.steps_per_pass
+        first_of_pass = self.pass_index * steps
+        while self.step_in_pass < steps:
+            began = time.perf_counter()
+            count = min(self.loader.chunk_steps, steps - self.step_in_pass)
+            self.set_chunk(plan, scales, self.step_in_pass, count)
+            done = 0
+            while done < count and stop.signum is None:
+                self.step()
+                done += 1
+                self.reporter.advance(1)
+            synchronize(self.device)
+            self.train_s += time.perf_counter() - began
+            self.step_in_pass += done
+            self._check_finite(first_of_pass)
+            if stop.signum is not None:
+                break
+        if self.step_in_pass == steps:
+            self.pass_index, self.step_in_pass = self.pass_index + 1, 0
+            self.end_pass()
+
+    def _check_finite(self, first: int) -> None:
+        losses = self.step.losses[first : int(self.step.step)]
+        bad = ~torch.isfinite(losses)
+        if bad.any():
+            at = first + int(bad.nonzero()[0])
+            raise InputError(
+                f"the loss is not finite at step {at}; lower optim.lr={self.config.optim.lr} or lengthen the warm-up "
+                f"(the last good checkpoint is kept in {self.folder.checkpoints})"
+            )
+
+    def end_pass(self) -> None:
+        """Write the pass's line in metrics.jsonl, with an accuracy where one is due."""
+        steps = self.loader.steps_per_pass
+        last_step = self.pass_index * steps
+        images = last_step * self.config.batch_size
+        losses = self.step.losses[last_step - steps : last_step].double()
+        line = {
+            "pass": self.pass_index,
+            "step": last_step,
+            "images": images,
+            "train_s": self.train_s,
+            "loss": float(losses.mean()),
+            "lr": float(self.lr[last_step - 1]),
+            "images_per_s": images / self.train_s,
+        }
+        due = self.pass_index % self.config.train.eval_every_passes == 0
+        if due or self.pass_index == self.config.schedule.passes:
+            name, split = ("val", self.splits.val) if self.splits.val else ("test", self.splits.test)
+            logits = predict_logits(self.model, split.images, self.mean, self.std)
+            line[f"{name}_accuracy"] = accuracy(logits, split.labels)
+        self.folder.append_metrics(line)
+        self.reporter.passed(line)
+
+    def trained(self) -> TrainedModel:
+        """The model as it is, with what it needs to be used alone."""
+        mean, std = (tuple(float(x) for x in s) for s in self.stats)
+        return TrainedModel(self.model, self.splits.class_names, mean, std)
+
+    def largest_batch(self) -> int:
+        """The batch size that would fit this GPU, after it ran out of memory."""
+        del self.step
+
+        def run(batch_size: int) -> None:
+            step = self._make_step(batch_size, compile=False, cuda_graph=False)
+            plan, scales = self.plan(0)
+            step.set_chunk(
+                self.loader.load(plan, 0, 1),
+                None if scales is None else to_device(scales[:1, :, :, :batch_size], self.device),
+            )
+            step()
+
+        return largest_batch(run, self.device)

@@ -1,0 +1,46 @@
+"""What several tests share: sample images, and one thread so that results repeat."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+CIFAR = Path(os.environ.get("POCKETVIT_CIFAR10", Path(__file__).parents[2] / "shared" / "data" / "cifar10"))
+"""The real CIFAR-10 as parquet files, where the machine has it."""
+
+
+def made_images(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
+    """Smooth coloured blobs with some hard edges and noise, uint8, (count, size, size, 3)."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:size, 0:size] / size
+    images = np.empty((count, size, size, 3), dtype=np.uint8)
+    for i in range(count):
+        a, b, c = rng.uniform(-6, 6, (3, 3, 1, 1))
+        wave = 127 + 100 * np.sin(a * x + b * y + c)  # (3, H, W)
+        wave[:, : rng.integers(1, size), : rng.integers(1, size)] += rng.uniform(-80, 80, (3, 1, 1))
+        wave += rng.normal(0, rng.uniform(0, 25), wave.shape)
+        images[i] = np.clip(wave, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    return images
+
+
+@pytest.fixture(scope="session")
+def cifar_folder() -> Path:
+    """The folder of the real CIFAR-10; tests that must have it are skipped where it is absent."""
+    if not CIFAR.is_dir():
+        pytest.skip(f"no real CIFAR-10 at {CIFAR}")
+    return CIFAR
+
+
+@pytest.fixture(scope="session")
+def real_images() -> np.ndarray:
+    """64 images to augment, uint8, (64, 32, 32, 3): real CIFAR-10 where it is at hand, else made ones."""
+    files = sorted(CIFAR.glob("test-*.parquet"))
+    if not files:
+        return made_images(64)
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    rows = next(pq.ParquetFile(files[0]).iter_batches(64, columns=["img"])).column("img").to_pylist()
+    return np.stack([np.asarray(Image.open(io.BytesIO(row["bytes"])).convert("RGB")) for row in rows])

@@ -1,0 +1,214 @@
+"""A run from end to end: what it leaves behind, and the one rule for starting again."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pocketvit.config import load_config, override
+from pocketvit.errors import InputError
+from pocketvit.training import Stopped, evaluate_run, load_model, train
+from pocketvit.training.progress import Silent
+
+CLOCK = {"train_s", "images_per_s"}
+
+
+class Interrupt(Silent):
+    """Sends this process a signal during one step."""
+
+    def __init__(self, at_step, signum=signal.SIGINT):
+        self.left, self.signum = at_step, signum
+
+    def advance(self, steps):
+        self.left -= steps
+        if self.left == 0:
+            os.kill(os.getpid(), self.signum)
+
+
+def metrics(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in CLOCK} for line in lines]
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def same_run(a, b):
+    """Whether two finished runs are bit-identical but for the clock."""
+    left, right = weights(a), weights(b)
+    assert left.keys() == right.keys()
+    return all(torch.equal(left[name], right[name]) for name in left) and metrics(a) == metrics(b)
+
+
+def test_a_run_learns_and_leaves_everything(small):
+    result = train(small)
+    folder = small.out
+    assert result == json.loads((folder / "result.json").read_text())
+    assert result["test_accuracy"] >= 0.9, "three colours are easy"
+    assert [line["pass"] for line in metrics(folder)] == [1, 2, 3, 4, 5]
+    assert [point["images"] for point in result["curve"]] == [2 * 96, 4 * 96, 5 * 96]
+    assert result["best_test_accuracy"] == max(point["accuracy"] for point in result["curve"])
+    assert result["val_accuracy"] is None
+    assert result["images_seen"] == 5 * 6 * 16
+    assert result["images_per_s"] == result["images_seen"] / result["train_s"]
+    assert result["num_params"] == sum(tensor.numel() for tensor in weights(folder).values())
+    assert 0 < result["train_s"] < result["total_s"]
+    assert load_config(folder / "config.yaml") == small
+    env = json.loads((folder / "env.json").read_text())
+    assert env["versions"]["torch"] == torch.__version__.split("+")[0] or env["versions"]["torch"] == torch.__version__
+    assert (folder / "report.html").read_text().count("<img") >= 5
+
+
+def test_predictions_give_the_headline(small):
+    result = train(small)
+    with np.load(small.out / "predictions.npz", allow_pickle=False) as held:
+        assert (held["logits"].argmax(1) == held["labels"]).mean() == result["test_accuracy"]
+        assert held["class_names"].tolist() == ["red", "green", "blue"]
+    assert evaluate_run(small.out, device="cpu")["accuracy"] == result["test_accuracy"]
+
+
+def test_a_saved_model_stands_alone(small):
+    train(small)
+    model = load_model(small.out / "model.safetensors")
+    assert model.class_names == ("red", "green", "blue")
+    images = np.zeros((2, 16, 16, 3), np.uint8)
+    images[0, ..., 0], images[1, ..., 2] = 160, 160
+    probabilities = model.probabilities(images)
+    assert probabilities.argmax(1).tolist() == [0, 2]
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
+    with pytest.raises(InputError, match="trained on 16x16"):
+        model.logits(np.zeros((1, 8, 8, 3), np.uint8))
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(small, tmp_path):
+    train(small)
+    train(override(small, {"out": tmp_path / "again"}))
+    assert same_run(small.out, tmp_path / "again")
+    train(override(small, {"out": tmp_path / "other", "seed": 1}))
+    assert not same_run(small.out, tmp_path / "other")
+
+
+@pytest.mark.parametrize("at_step", [1, 6, 15, 18], ids=lambda n: f"step{n}")
+def test_a_stopped_run_resumes_bit_for_bit(small, tmp_path, at_step):
+    train(small)
+    stopped = override(small, {"out": tmp_path / "stopped"})
+    with pytest.raises(Stopped, match=f"--resume {tmp_path / 'stopped'}"):
+        train(stopped, Interrupt(at_step))
+    assert not (stopped.out / "result.json").exists()
+    train(stopped)
+    assert same_run(small.out, stopped.out)
+
+
+def test_a_crashed_run_goes_on_from_its_last_checkpoint(small, tmp_path):
+    """The lines written after the checkpoint are dropped, so none is doubled."""
+
+    class Crash(Silent):
+        def passed(self, line):
+            if line["pass"] == 3:
+                raise RuntimeError("power cut")
+
+    train(small)
+    crashed = override(small, {"out": tmp_path / "crashed"})
+    with pytest.raises(RuntimeError):
+        train(crashed, Crash())
+    assert len(metrics(crashed.out)) == 3
+    train(crashed)
+    assert same_run(small.out, crashed.out)
+
+
+def test_a_damaged_checkpoint_is_passed_over(small, tmp_path):
+    class Ear(Silent):
+        lines: list = []
+
+        def note(self, line):
+            self.lines.append(line)
+
+    train(small)
+    damaged = override(small, {"out": tmp_path / "damaged"})
+    with pytest.raises(Stopped):
+        train(damaged, Interrupt(27))
+    newest, older = sorted((damaged.out / "checkpoint").iterdir(), reverse=True)
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    train(damaged, Ear())
+    assert any("is damaged" in line for line in Ear.lines)
+    assert any("going on from step 24" in line for line in Ear.lines), older
+    assert same_run(small.out, damaged.out)
+
+
+def test_without_a_usable_checkpoint_it_starts_over(small, tmp_path):
+    train(small)
+    torn = override(small, {"out": tmp_path / "torn"})
+    with pytest.raises(Stopped):
+        train(torn, Interrupt(8))
+    for path in (torn.out / "checkpoint").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    train(torn)
+    assert same_run(small.out, torn.out)
+
+
+def test_a_finished_run_another_config_and_a_strangers_folder_are_refused(small, tmp_path):
+    with pytest.raises(Stopped):
+        train(small, Interrupt(3))
+    with pytest.raises(InputError, match="another config or seed"):
+        train(override(small, {"seed": 3}))
+    with pytest.raises(InputError, match="another config or seed"):
+        train(override(small, {"optim.lr": 1e-4}))
+    train(small)
+    with pytest.raises(InputError, match="finished run"):
+        train(small)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not empty"):
+        train(override(small, {"out": tmp_path / "full"}))
+
+
+def test_with_validation_the_test_set_is_used_once(small, tmp_path):
+    result = train(override(small, {"data.val_frac": 0.25}))
+    assert result["best_test_accuracy"] is None
+    assert {point["split"] for point in result["curve"]} == {"val"}
+    assert result["val_accuracy"] == result["curve"][-1]["accuracy"]
+    assert not any("test_accuracy" in line for line in metrics(small.out))
+    assert result["images_seen"] == 5 * (72 // 16) * 16
+
+
+def test_a_diverging_run_stops_and_keeps_its_checkpoint(small):
+    class Poison(Silent):
+        """Makes a weight infinite once the first checkpoint is there."""
+
+        def passed(self, line):
+            if line["pass"] == 3:
+                torch.nn.init.constant_(self.model.norm.weight, float("inf"))
+
+    from pocketvit.training import loop
+
+    reporter = Poison()
+    made = loop.Trainer
+
+    class Watched(made):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            reporter.model = self.model
+
+    loop.Trainer = Watched
+    try:
+        with pytest.raises(InputError, match="not finite at step 18"):
+            train(small, reporter)
+    finally:
+        loop.Trainer = made
+    assert [path.name.split(".")[0] for path in (small.out / "checkpoint").iterdir()] == ["step-000000012"]
+
+
+def test_batch_repeats_show_each_image_three_times(small):
+    result = train(override(small, {"data.repeats": "batch", "schedule.passes": 6}))
+    assert result["images_seen"] == 6 * 96
+
+
+def test_bf16_and_compile_can_be_asked_for_on_the_cpu(small):
+    assert train(override(small, {"train.precision": "bf16"}))["test_accuracy"] > 0.5

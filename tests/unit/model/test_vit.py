@@ -1,0 +1,73 @@
+"""The model's size, initial weights, stochastic depth and refusals."""
+
+import numpy as np
+import pytest
+import torch
+
+from pocketvit.config import ModelConfig
+from pocketvit.errors import InputError
+from pocketvit.model import ViT, create_model, drop_path_scales
+
+
+@pytest.mark.parametrize(
+    ("overrides", "count"),
+    [({}, 2_697_610), ({"width": 96}, 685_258), ({"width": 96, "num_cls_tokens": 2}, 686_410)],
+)
+def test_parameter_counts_are_the_papers(overrides, count):
+    assert create_model("paper", **overrides).num_params == count
+
+
+def test_initial_weights():
+    model = create_model("paper")
+    weights = dict(model.named_parameters())
+    assert abs(weights["blocks.0.attn.qkv.weight"].std().item() - 0.02) < 5e-4
+    assert abs(weights["tokens.positions"].std().item() - 0.02) < 1e-3
+    assert weights["tokens.cls"].abs().max() > 0
+    assert not weights["blocks.3.mlp.fc1.bias"].any()
+    assert (weights["norm.weight"] == 1).all() and not weights["norm.bias"].any()
+    bound = 48**-0.5
+    patch = weights["tokens.patches.proj.weight"]
+    assert 0.95 * bound < patch.abs().max() <= bound
+    assert abs(patch.std().item() - bound / 3**0.5) < 3e-3
+
+
+def test_one_generator_gives_one_model():
+    def build(seed):
+        model = ViT(ModelConfig(width=24, depth=1, num_heads=2), generator=torch.Generator().manual_seed(seed))
+        return torch.cat([p.flatten() for p in model.parameters()])
+
+    assert torch.equal(build(0), build(0))
+    assert not torch.equal(build(0), build(1))
+
+
+def test_class_tokens_are_all_read():
+    model = create_model("paper", width=24, depth=1, num_heads=2, num_cls_tokens=3)
+    assert model.head.in_features == 3 * 24
+    assert model.tokens(torch.zeros(1, 3, 32, 32)).shape == (1, 64 + 3, 24)
+
+
+def test_skipping_every_branch_leaves_the_tokens():
+    model = create_model("paper", width=24, depth=2, num_heads=2)
+    images = torch.randn(2, 3, 32, 32)
+    skipped = model(images, torch.zeros(2, 2, 2))
+    tokens = model.tokens(images)
+    assert torch.equal(skipped, model.head(model.pool(tokens)))
+    torch.testing.assert_close(model(images, torch.ones(2, 2, 2)), model(images))
+
+
+def test_stochastic_depth_rises_linearly_and_keeps_the_mean():
+    config = ModelConfig(depth=5, drop_path=0.4)
+    draws = np.random.default_rng(0).random((20_000, 5, 2, 1), dtype=np.float32)
+    scales = drop_path_scales(config, draws)
+    dropped = (scales == 0).mean(axis=(0, 2, 3))
+    np.testing.assert_allclose(dropped, [0, 0.1, 0.2, 0.3, 0.4], atol=0.01)
+    np.testing.assert_allclose(scales.mean(axis=(0, 2, 3)), 1, atol=0.02)
+
+
+def test_refusals_name_the_field():
+    with pytest.raises(InputError, match="model.patch_size=5 does not divide the image size 32x32"):
+        create_model("paper", patch_size=5)
+    with pytest.raises(InputError, match="did you mean model.width"):
+        create_model("paper", widht=3)
+    with pytest.raises(InputError, match="did you mean paper"):
+        create_model("papper")

@@ -1,0 +1,265 @@
+"""The page of one run: what it shows, that it stands alone, and what happens when files are missing or damaged."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pocketvit.errors import InputError
+from pocketvit.report import write_report
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+EVIL = "<script>alert('&')</script>"
+
+
+class Page(HTMLParser):
+    """Parses a page strictly enough to notice broken nesting; keeps tags, attributes and visible text."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.html, self.tags, self.attributes, self.words, self.open = html, [], [], [], []
+        self.feed(html)
+        assert not self.open, f"left open: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, f"</{tag}> does not close what is open"
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        """The visible text with single blanks, no-break ones included."""
+        return " ".join(" ".join(self.words).split())
+
+    def values(self, name: str) -> list[str]:
+        """All values of one attribute."""
+        return [value for key, value in self.attributes if key == name]
+
+
+def page_of(run: Path, result: dict | None = None) -> Page:
+    return Page(write_report(run, result).read_text(encoding="utf-8"))
+
+
+def replace_arrays(path: Path, **arrays) -> None:
+    with np.load(path) as old:
+        np.savez(path, **(dict(old) | arrays))
+
+
+def test_the_page_says_what_the_run_found(make_run):
+    page = page_of(make_run())
+    for words in (
+        "digits", "95.6 % test accuracy after the last step", "344 of 360 test images right.",
+        "95 % interval 92.9 % to 97.2 %", "203,530", "1,564 images/s", "27.0 s", "31.5 s in all", "AMD EPYC, 2 cores",
+        "42,240", "30 passes", "with uncommitted changes", "chosen on the test set, so flattering",
+        "Accuracy by images seen", "Accuracy by training time", "Training loss", "Learning rate",
+        "4 taken for 9 3 8.1 % of its class", "83.8 % 31/37", "0.7 × 3 + 0.3 × 4", "16 of 360 test images were",
+        "pocketvit train --config config.yaml", "pocketvit train --seed 0", "warmup_passes: 3", "versions.torch 2.10.0",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert page.tags.count("svg") == 4
+    assert page.tags.count("img") == 32 + 16
+
+
+def test_the_report_may_be_written_before_the_result(make_run):
+    run = make_run()
+    after = write_report(run).read_bytes()
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").unlink()
+    assert write_report(run, result).read_bytes() == after
+
+
+def test_equal_runs_give_equal_bytes(make_run):
+    first, second = write_report(make_run("first")), write_report(make_run("second"))
+    assert first.read_bytes() == second.read_bytes() == write_report(first.parent).read_bytes()
+    assert sorted(path.name for path in first.parent.iterdir()) == [
+        "config.yaml", "env.json", "metrics.jsonl", "predictions.npz", "report.html", "result.json", "samples.npz",
+    ]  # fmt: skip
+
+
+def test_the_page_needs_nothing_beside_it(make_run):
+    path = write_report(make_run())
+    page = Page(path.read_text(encoding="utf-8"))
+    assert path.stat().st_size < 400_000
+    assert "//" not in re.sub(r"data:image/\w+;base64,[\w+/=]+", "", page.html)
+    assert all(source.startswith("data:image/") for source in page.values("src"))
+    assert all(link.startswith(("#", "data:")) for link in page.values("href"))
+    assert not {"script", "iframe", "object", "base"} & set(page.tags)
+    assert any(value.startswith("default-src 'none'") for value in page.values("content"))
+
+
+def test_every_name_inside_the_page_is_unique_and_every_reference_is_met(make_run):
+    page = page_of(make_run())
+    names = Counter(page.values("id"))
+    assert max(names.values()) == 1
+    references = {link[1:] for link in page.values("href") if link.startswith("#")}
+    references |= set(re.findall(r"url\(#([^)]+)\)", page.html))
+    assert references and references <= set(names)
+
+
+@pytest.mark.parametrize("place", ["class", "caption", "command", "recipe", "device", "config", "env"])
+def test_what_comes_from_the_run_is_escaped(make_run, place):
+    fields = {place: EVIL} if place in ("command", "recipe", "device") else {}
+    run = make_run(class_names=[EVIL, *"123456789"] if place == "class" else None, **fields)
+    if place == "caption":
+        replace_arrays(run / "samples.npz", train_captions=np.array([EVIL] * 32))
+    if place == "config":
+        (run / "config.yaml").write_text(f'recipe: "{EVIL}"\n')
+    if place == "env":
+        (run / "env.json").write_text(json.dumps({"commit": None, "note": EVIL}))
+    page = page_of(run)
+    assert EVIL in page.text
+    assert "script" not in page.tags
+
+
+def test_a_validation_split_is_shown_as_such(make_run):
+    curve = [{"images": 1000 * n, "train_s": 100.0 * n, "accuracy": 0.9, "split": "val"} for n in range(1, 5)]
+    test = {"images": 4000, "train_s": 400.0, "accuracy": 0.95, "split": "test"}
+    page = page_of(make_run(val_accuracy=0.9123, best_test_accuracy=None, curve=[*curve, test]))
+    assert "Validation accuracy 91.2 % held out of the training set" in page.text
+    assert "Best over test" not in page.text
+    for words in ("validation set", "test set", "95.0 % on the test set at the end", "minutes"):
+        assert words in page.text
+
+
+def test_optional_parts_may_be_missing(make_run):
+    run = make_run(curve=[], best_test_accuracy=None)
+    (run / "samples.npz").unlink()
+    page = page_of(run)
+    assert page.tags.count("svg") == 2 and page.tags.count("img") == 0
+    for words in ("Training images", "Worst errors", "First layer", "Best over test", "Accuracy by images"):
+        assert words not in page.text
+
+
+def test_a_run_without_errors(make_run):
+    run = make_run(test_accuracy=1.0)
+    with np.load(run / "predictions.npz") as predictions:
+        logits = 20 * np.eye(10, dtype=np.float32)[predictions["labels"]]
+    replace_arrays(run / "predictions.npz", logits=logits)
+    replace_arrays(
+        run / "samples.npz", error_images=np.zeros((0, 8, 8, 3), np.uint8), error_indices=np.zeros(0, np.int64)
+    )
+    page = page_of(run)
+    assert "every test image was classified rightly" in page.text
+    assert "95 % interval 98.9 % to 100.0 %" in page.text
+    assert "Worst errors" not in page.text
+
+
+def test_many_classes_are_a_picture_and_a_list(make_run):
+    run = make_run()
+    labels = np.repeat(np.arange(120), 3)
+    logits = 9 * np.eye(120, dtype=np.float32)[labels]
+    logits[::3, 7] = 10  # a third of each class is taken for class 7
+    replace_arrays(run / "predictions.npz", logits=logits, labels=labels, class_names=np.array([f"c{k}" for k in range(120)]))
+    page = page_of(run)
+    assert "Confusion matrix of 120 classes" in page.values("alt")
+    assert "table" in page.tags and page.values("scope").count("col") == 0  # only the environment's table
+    assert "Worst classes first; the best 20 are left out" in page.text
+    assert "c0 taken for c7 1 33.3 % of its class" in page.text
+
+
+def test_the_first_layer_is_shown_where_the_run_wrote_it(make_run):
+    run = make_run()
+    filters = np.linspace(-1, 1, 48 * 4 * 4 * 3).reshape(48, 4, 4, 3)
+    np.savez(run / "figures.npz", whitening_filters=filters, position_similarity=np.eye(16))
+    page = page_of(run)
+    assert "48 patch filters" in page.text and "16 positions" in page.text
+    assert {"Whitening filters", "Position similarity"} <= set(page.values("alt"))
+
+
+def test_files_of_two_runs_are_noticed(make_run):
+    assert "of the same run?" not in page_of(make_run("whole")).text
+    assert "The stored predictions give 95.6 %" in page_of(make_run("mixed", test_accuracy=0.9)).text
+
+
+def test_missing_files_are_all_named(make_run):
+    run = make_run()
+    (run / "env.json").unlink()
+    (run / "result.json").unlink()
+    with pytest.raises(InputError, match=r"has no env\.json, result\.json: a report needs"):
+        write_report(run)
+    with pytest.raises(InputError, match=r"has no config\.yaml, env\.json, metrics\.jsonl, predictions\.npz"):
+        write_report(run / "nowhere")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES = {
+    "config.yaml is not YAML": lambda run: (run / "config.yaml").write_text("a: [1"),
+    "config.yaml holds no named fields": lambda run: (run / "config.yaml").write_text("- 1"),
+    "result.json is not JSON": lambda run: cut(run / "result.json"),
+    "env.json holds a list": lambda run: (run / "env.json").write_text("[]"),
+    "result.json lacks test_accuracy, val_accuracy": lambda run: (run / "result.json").write_text("{}"),
+    "metrics.jsonl is empty": lambda run: (run / "metrics.jsonl").write_text(""),
+    "metrics.jsonl line 2 is not JSON": lambda run: (run / "metrics.jsonl").write_text(
+        '{"pass": 1, "images": 1, "loss": 1, "lr": 1}\n{"pass"'
+    ),
+    "metrics.jsonl line 1 lacks images, lr": lambda run: (run / "metrics.jsonl").write_text('{"pass": 1, "loss": 1}'),
+    "predictions.npz cannot be read": lambda run: cut(run / "predictions.npz"),
+    "predictions.npz lacks the arrays labels": lambda run: np.savez(
+        run / "predictions.npz", logits=np.zeros((1, 2)), indices=np.zeros(1), class_names=np.array(["a", "b"])
+    ),
+    "predictions.npz: logits of shape": lambda run: replace_arrays(run / "predictions.npz", logits=np.zeros((9, 10))),
+    "predictions.npz: labels from 10 to 10": lambda run: replace_arrays(
+        run / "predictions.npz", labels=np.full(360, 10)
+    ),
+    "samples.npz cannot be read": lambda run: (run / "samples.npz").write_bytes(b"no archive"),
+    "samples.npz: error_images is float64": lambda run: replace_arrays(
+        run / "samples.npz", error_images=np.zeros((1, 8, 8, 3))
+    ),
+    "samples.npz: train_captions or": lambda run: replace_arrays(run / "samples.npz", train_captions=np.array(["a"])),
+    "samples.npz: error_indices from": lambda run: replace_arrays(
+        run / "samples.npz", error_indices=np.full(16, 360)
+    ),
+    "figures.npz: whitening_filters has shape": lambda run: np.savez(
+        run / "figures.npz", whitening_filters=np.zeros((3, 4, 4))
+    ),
+    "figures.npz: position_similarity has shape": lambda run: np.savez(
+        run / "figures.npz", position_similarity=np.zeros((3, 4))
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory) -> dict[str, Path]:
+    """One run folder for all damages; made by the first test that needs it."""
+    return {}
+
+
+@pytest.mark.parametrize("message", DAMAGES)
+def test_a_damaged_file_is_one_clear_line(make_run, tmp_path_factory, whole_run, message):
+    if not whole_run:
+        whole_run["run"] = shutil.copytree(make_run(), tmp_path_factory.mktemp("whole") / "run")
+    run = shutil.copytree(whole_run["run"], tmp_path_factory.mktemp("damaged") / "run")
+    DAMAGES[message](run)
+    with pytest.raises(InputError) as caught:
+        write_report(run)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (run / "report.html").exists()
+
+
+def test_the_report_works_without_torch():
+    code = "import sys, pocketvit.report; print(sorted({'torch', 'sklearn', 'matplotlib.pyplot'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

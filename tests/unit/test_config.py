@@ -1,0 +1,120 @@
+"""Configuration: dotted names, validation, YAML and the hash."""
+
+import pytest
+import yaml
+
+from pocketvit.config import (
+    NOT_HASHED,
+    AugmentConfig,
+    RunConfig,
+    config_hash,
+    flatten,
+    from_dict,
+    load_config,
+    override,
+    save_config,
+    to_dict,
+)
+from pocketvit.errors import InputError
+from pocketvit.recipes import RECIPES, recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_survives_yaml(name, tmp_path):
+    save_config(recipe(name), tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == recipe(name)
+
+
+def test_every_field_can_be_overridden_by_its_dotted_name():
+    config = RunConfig()
+    for name, value in flatten(config).items():
+        assert override(config, {name: value}) == config
+
+
+def test_paper_recipe_is_the_papers():
+    config = recipe("paper")
+    assert (config.batch_size, config.schedule.passes, config.schedule.warmup_passes) == (256, 300, 30)
+    assert (config.augment.cutmix_prob, config.augment.mixup_prob) == (0.25, 0.25)
+    assert (config.model.width, config.model.depth, config.model.num_heads, config.model.mlp_ratio) == (192, 9, 12, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"optim.lrr": 1.0}, "did you mean optim.lr"),
+        ({"learning_rate": 1.0}, "unknown field"),
+        ({"optim.lr": "fast"}, "optim.lr='fast'"),
+        ({"optim.lr": -1.0}, "optim.lr=-1.0: must be greater than 0"),
+        ({"optim.lr": float("nan")}, "optim.lr=nan"),
+        ({"model.pool": "max"}, "must be one of cls, mean"),
+        ({"model.num_heads": 7}, "model.width=192 is not divisible by model.num_heads=7"),
+        ({"model.num_cls_tokens": 0}, "model.num_cls_tokens=0"),
+        ({"model.pool": "mean", "model.num_cls_tokens": 2}, "has no effect"),
+        ({"model.depth": 1.5}, "model.depth=1.5: must be of type int"),
+        ({"model.depth": True}, "model.depth=True"),
+        ({"augment.erase_area": [0.4]}, "a list of 2 numbers"),
+        ({"augment.erase_area": [0.4, 0.02]}, "augment.erase_area"),
+        ({"augment.cutmix_prob": 0.8}, "add up to more than 1"),
+        ({"data.val_frac": 1.0}, "data.val_frac=1.0: must be in [0, 1)"),
+        ({"schedule.warmup_passes": 300}, "must be less than schedule.passes=300"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"seed": -1}, "seed=-1"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(values, words):
+    with pytest.raises(InputError) as refused:
+        override(RunConfig(), values)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_text_numbers_from_yaml_are_numbers():
+    assert yaml.safe_load("lr: 1e-3") == {"lr": "1e-3"}, "YAML 1.1 reads this as text"
+    assert from_dict({"optim": {"lr": "1e-3"}}).optim.lr == 1e-3
+
+
+def test_lists_become_tuples():
+    assert AugmentConfig(autoaugment_skip=["rotate"]).autoaugment_skip == ("rotate",)
+
+
+def test_a_config_file_that_is_none_is_refused(tmp_path):
+    for text, words in (("[1, 2]", "holds no fields"), ("a: [", "is not YAML"), ("optim: {lrr: 1}", "optim.lrr")):
+        (tmp_path / "c.yaml").write_text(text)
+        with pytest.raises(InputError, match=words):
+            load_config(tmp_path / "c.yaml")
+    with pytest.raises(InputError, match="cannot read"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_a_newer_schema_is_refused():
+    with pytest.raises(InputError, match="schema 99"):
+        from_dict(to_dict(RunConfig()) | {"schema": 99})
+
+
+def test_hash_ignores_who_where_and_which_draw():
+    base = config_hash(RunConfig(), "data")
+    other = {"recipe": "x", "seed": 5, "out": "there", "data.source": "p", "data.cache_dir": "c", "train.device": "cpu"}
+    assert set(other) == set(NOT_HASHED)
+    assert config_hash(override(RunConfig(), other), "data") == base
+
+
+def test_hash_sees_the_data_and_every_other_field():
+    base, seen = config_hash(RunConfig(), "data"), set()
+    changes = {
+        "optim.lr": 2e-3,
+        "model.depth": 8,
+        "augment.flip_prob": 0.0,
+        "batch_size": 128,
+        "schedule.passes": 200,
+        "data.repeats": "batch",
+    }
+    for name, value in changes.items():
+        seen.add(config_hash(override(RunConfig(), {name: value}), "data"))
+    seen.add(config_hash(RunConfig(), "other data"))
+    assert base not in seen
+    assert len(seen) == len(changes) + 1
+
+
+def test_hash_of_the_defaults_is_pinned():
+    """A default that changes without a new schema version would give old runs another meaning under one name."""
+    assert config_hash(RunConfig(), "data") == "3625338b3e21"
