@@ -4,7 +4,6 @@ A set is fetched into a hidden folder and gets its own name only once its images
 folder with a set's name is always whole.
 """
 
-import functools
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +14,8 @@ import numpy as np
 from pocketvit.data import formats, parquet
 from pocketvit.data.dataset import Decoded, channel_stats, is_cifar10
 from pocketvit.data.disk import write_error
-from pocketvit.data.download import download
+from pocketvit.data.download import Progress, download
 from pocketvit.errors import InputError
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with a file's name, its bytes that are there, and its size, None where the server doesn't tell it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ def fetch(remote: RemoteSet, folder: Path, progress: Progress | None) -> Decoded
     Args:
         remote: the set.
         folder: where to put its files.
-        progress: told after every block.
+        progress: told after every block, file by file.
     Returns:
         the set, decoded.
     Raises:
@@ -100,8 +96,7 @@ def _accept(remote: RemoteSet, offer: Offer, place: Path, progress: Progress | N
         parquet.require_pyarrow()
     for file in offer.files:
         if not (place / file.name).exists():
-            tell = functools.partial(progress, file.name) if progress is not None else None
-            download([file.url], place / file.name, checksum=file.checksum, progress=tell)
+            download([file.url], place / file.name, checksum=file.checksum, progress=progress)
     try:
         decoded = formats.find_format(formats.detect(place)).read(place, None)
         if remote.is_real(decoded):

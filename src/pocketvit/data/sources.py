@@ -14,6 +14,7 @@ from pocketvit.data import hub, remote
 from pocketvit.data.cache import entry_key, load_or_build
 from pocketvit.data.dataset import Dataset, Decoded, channel_stats, hold_out, is_cifar10, stratified_split
 from pocketvit.data.disk import data_home
+from pocketvit.data.download import Progress
 from pocketvit.data.formats import Format, detect, find_format
 from pocketvit.data.parts import Part, assemble
 from pocketvit.errors import InputError
@@ -29,7 +30,7 @@ class SourceInfo:
     name: str
     description: str
     size: str
-    """What is downloaded, or that nothing is."""
+    """What is downloaded, or that it is built in."""
     where: str
     """The folder of its files, or the package they come with."""
     present: bool
@@ -59,6 +60,23 @@ class CheckReport:
     is_cifar10: bool
     """Whether these are exactly the images, labels and splits of CIFAR-10."""
     notes: tuple[str, ...]
+
+    def text(self) -> str:
+        """The report as lines to print."""
+        height, width = self.image_size
+        name_width = max(len(name) for name in (*self.class_names, "class"))
+        counts = zip(self.class_names, self.train_counts, self.test_counts, strict=True)
+        lines = [
+            f"{self.name} ({self.format}): {self.num_train:,} training and {self.num_test:,} test images "
+            f"of {height}x{width} pixels in {len(self.class_names)} classes",
+            f"{'class':<{name_width}}  {'train':>9}  {'test':>9}",
+            *(f"{name:<{name_width}}  {train:>9,}  {test:>9,}" for name, train, test in counts),
+            "mean of the channels (training, 255 = 1)  " + "  ".join(f"{value:.8f}" for value in self.mean),
+            "standard deviation                        " + "  ".join(f"{value:.8f}" for value in self.std),
+            f"fingerprint {self.fingerprint}: {'the real CIFAR-10' if self.is_cifar10 else 'not CIFAR-10'}",
+            *self.notes,
+        ]
+        return "\n".join(lines)
 
 
 def load_dataset(
@@ -110,9 +128,7 @@ def check(source: str | Path, **options: Any) -> CheckReport:
         path = _locate(source, options.get("cache_dir") or data_home())
         kind = _format_of(path, options.get("format")).name
     mean, std = channel_stats(dataset.train.images)
-    train_counts, test_counts = (
-        tuple(np.bincount(split.labels, minlength=dataset.num_classes).tolist()) for split in (dataset.train, dataset.test)
-    )
+    counts = [np.bincount(split.labels, minlength=dataset.num_classes) for split in (dataset.train, dataset.test)]
     return CheckReport(
         name=dataset.name,
         format=kind,
@@ -120,8 +136,8 @@ def check(source: str | Path, **options: Any) -> CheckReport:
         num_test=len(dataset.test),
         image_size=dataset.image_size,
         class_names=dataset.class_names,
-        train_counts=train_counts,
-        test_counts=test_counts,
+        train_counts=tuple(counts[0].tolist()),
+        test_counts=tuple(counts[1].tolist()),
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
         fingerprint=dataset.fingerprint,
@@ -132,7 +148,7 @@ def check(source: str | Path, **options: Any) -> CheckReport:
 
 def known_sources(*, data_dir: Path | None = None) -> list[SourceInfo]:
     """The sets known by name; `data_dir` as in `get`."""
-    digits = SourceInfo(DIGITS, "1,797 grey digits of 8x8 pixels in 10 classes", "nothing", "scikit-learn", True)
+    digits = SourceInfo(DIGITS, "1,797 grey digits of 8x8 pixels in 10 classes", "built in", "scikit-learn", True)
     infos = [digits]
     for known in remote.REMOTE_SETS.values():
         folder = _fetched_folder(known.name, data_dir or data_home())
@@ -140,13 +156,13 @@ def known_sources(*, data_dir: Path | None = None) -> list[SourceInfo]:
     return infos
 
 
-def get(name: str, *, data_dir: Path | None = None, progress: remote.Progress | None = None) -> Path:
+def get(name: str, *, data_dir: Path | None = None, progress: Progress | None = None) -> Path:
     """Fetch a set, unless it is there already.
 
     Args:
         name: a known name or "hf:OWNER/NAME".
         data_dir: folder for downloaded and decoded sets; see `data_home` for where it is if None.
-        progress: told after every block of a known set; the Hub's library shows its own.
+        progress: told after every block of each file; for the Hub, its own library shows progress instead.
     Returns:
         the folder of the set's files.
     Raises:

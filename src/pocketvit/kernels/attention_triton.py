@@ -50,7 +50,7 @@ def _scores(q, k, START: tl.constexpr, N: tl.constexpr):
     """Unscaled scores (rows, keys) of the key tile that begins at token START; keys past N get -inf."""
     s = tl.dot(q, tl.trans(k))
     if START + k.shape[0] > N:
-        s = tl.where(START + tl.arange(0, k.shape[0])[None, :] < N, s, float("-inf"))
+        s = tl.where(tl.arange(0, k.shape[0])[None, :] + START < N, s, float("-inf"))
     return s
 
 
@@ -164,3 +164,118 @@ def _backward_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, dout,
     _write(dv_head, GRAD_N, 0, dv0, N, E)
     _write(dk_head, GRAD_N, MAIN, dk1 * scale, N, E)
     _write(dv_head, GRAD_N, MAIN, dv1, N, E)
+
+
+class Tiles(NamedTuple):
+    """How a launch cuts up a head: the kernels' constants of the same names, and Triton's own two."""
+
+    COLUMNS: int
+    MAIN: int
+    TAIL: int
+    ROWS: int
+    REST: int
+    num_warps: int
+    num_stages: int
+
+
+def cut(num_tokens: int, columns: int, rows: int, num_warps: int, num_stages: int = 1) -> Tiles:
+    """The tiles of a sequence, given the head's padded width and how many query rows to take at a time."""
+    main = max(16, triton.next_power_of_2(num_tokens) // 2)
+    tail = max(16, triton.next_power_of_2(num_tokens - main)) if num_tokens > main else 16
+    rest = max(16, triton.next_power_of_2(num_tokens % rows)) if num_tokens % rows else rows
+    return Tiles(columns, main, tail, rows, rest if rest < rows else 0, num_warps, num_stages)
+
+
+def forward_tiles(num_tokens: int, head_dim: int) -> Tiles:
+    """The forward kernel's tiles: with one warp nothing ever waits at a barrier; two where it would spill."""
+    tiles = cut(num_tokens, triton.next_power_of_2(head_dim), rows=16, num_warps=1)
+    return tiles if (tiles.MAIN + tiles.TAIL) * tiles.COLUMNS <= 16384 else tiles._replace(num_warps=2)
+
+
+def backward_tiles(num_tokens: int, head_dim: int) -> Tiles:
+    """The backward kernel's tiles: as few warps as hold keys, values and their gradients without spilling.
+
+    Narrow heads of long sequences are padded to 32 columns: with 16, Triton gives every warp the whole score tile
+    instead of a part of it, and that does not fit.
+    """
+    columns = triton.next_power_of_2(head_dim)
+    tiles = cut(num_tokens, max(columns, 32) if num_tokens > 128 else columns, rows=16, num_warps=1)
+    size = (tiles.MAIN + tiles.TAIL) * tiles.COLUMNS
+    return tiles._replace(num_warps=1 if size <= 1280 else 2 if size <= 2048 else 4 if size <= 5120 else 8)
+
+
+def launch_forward(kernel, q: Tensor, k: Tensor, v: Tensor, scale: float, tiles: Tiles) -> tuple[Tensor, Tensor]:
+    """Attention of q (B, A, N, E) to k, v (B, A_kv, N, E): out (B, N, A, E) and lse (B, A, N) in float32."""
+    B, A, N, E = q.shape
+    out = q.new_empty(B, N, A, E)
+    lse = q.new_empty(B, A, N, dtype=torch.float32)
+    strides = (*q.stride()[:3], k, *k.stride()[:3], v, *v.stride()[:3])
+    kernel[(B * A,)](q, *strides, out, lse, scale, A=A, GROUP=A // k.shape[1], N=N, E=E, **tiles._asdict())
+    return out, lse
+
+
+def launch_backward(
+    kernel, q: Tensor, k: Tensor, v: Tensor, dout: Tensor, lse: Tensor, scale: float, tiles: Tiles
+) -> Tensor:
+    """The gradients of q, k and v for that of `out`, dout (B, N, A, E), in one buffer (B, N, A + 2 A_kv, E)."""
+    B, A, N, E = q.shape
+    A_kv = k.shape[1]
+    grad = q.new_empty(B, N, A + 2 * A_kv, E)
+    dout = dout.transpose(1, 2)  # (B, A, N, E)
+    strides = (*q.stride()[:3], k, *k.stride()[:3], v, *v.stride()[:3], dout, *dout.stride()[:3])
+    kernel[(B * A_kv,)](q, *strides, lse, grad, scale, A=A, GROUP=A // A_kv, N=N, E=E, **tiles._asdict())
+    return grad
+
+
+def split_qkv(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The queries, keys and values of a packed projection (B, N, 3, A, E), as views (B, A, N, E)."""
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, A, N, E)
+    return q, k, v
+
+
+@triton_op("pocketvit::attention", mutates_args=())
+def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """`launch_forward` as an operator."""
+    return launch_forward(wrap_triton(_forward_kernel), q, k, v, scale, forward_tiles(q.shape[2], q.shape[3]))
+
+
+@triton_op("pocketvit::attention_qkv", mutates_args=())
+def attention_qkv_op(qkv: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """`launch_forward` of a packed projection (B, N, 3, A, E), whose gradient then is one tensor as well."""
+    tiles = forward_tiles(qkv.shape[1], qkv.shape[4])
+    return launch_forward(wrap_triton(_forward_kernel), *split_qkv(qkv), scale, tiles)
+
+
+@triton_op("pocketvit::attention_backward", mutates_args=())
+def attention_backward_op(q: Tensor, k: Tensor, v: Tensor, dout: Tensor, lse: Tensor, scale: float) -> Tensor:
+    """`launch_backward` as an operator."""
+    tiles = backward_tiles(q.shape[2], q.shape[3])
+    return launch_backward(wrap_triton(_backward_kernel), q, k, v, dout, lse, scale, tiles)
+
+
+def _save(ctx, inputs, output) -> None:
+    *tensors, ctx.scale = inputs
+    ctx.save_for_backward(*tensors, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # else every step would fill a gradient of lse with zeros
+
+
+def _gradients(ctx, q: Tensor, k: Tensor, v: Tensor, dout: Tensor, lse: Tensor) -> Tensor:
+    dout = dout if dout.stride(3) == 1 else dout.contiguous()
+    return attention_backward_op(q, k, v, dout, lse, ctx.scale)  # (B, N, A + 2 A_kv, E)
+
+
+def _backward(ctx, dout: Tensor, _dlse: None) -> tuple[Tensor, Tensor, Tensor, None]:
+    q, k, v, lse = ctx.saved_tensors
+    grad = _gradients(ctx, q, k, v, dout, lse).transpose(1, 2)  # (B, A + 2 A_kv, N, E)
+    dq, dk, dv = grad.split((q.shape[1], k.shape[1], v.shape[1]), dim=1)
+    return dq, dk, dv, None
+
+
+def _backward_qkv(ctx, dout: Tensor, _dlse: None) -> tuple[Tensor, None]:
+    qkv, lse = ctx.saved_tensors
+    return _gradients(ctx, *split_qkv(qkv), dout, lse).view(qkv.shape), None  # (B, N, 3, A, E)
+
+
+attention_op.register_autograd(_backward, setup_context=_save)
+attention_qkv_op.register_autograd(_backward_qkv, setup_context=_save)

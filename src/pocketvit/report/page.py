@@ -24,6 +24,8 @@ from pocketvit.report.pictures import (
 from pocketvit.report.runfolder import Predictions, RunFolder, Samples, read_run
 from pocketvit.report.scores import class_scores, confusion_matrix, log_softmax, top_confusions, wilson_interval
 
+# K is the number of classes, T the number of test images.
+
 MAX_TABLE_CLASSES = 10
 """Up to this many classes the confusion matrix is a table with numbers; beyond, a picture."""
 MAX_LEVEL_NAME = 3
@@ -64,11 +66,12 @@ def render(run: RunFolder) -> str:
     environment.filters.update(count=text.count, percent=text.percent, duration=text.duration)
     predictions = run.predictions
     decimals = text.percent_decimals(len(predictions.labels))
-    log_probabilities = log_softmax(predictions.logits)
-    predicted = log_probabilities.argmax(axis=1)
+    log_probabilities = log_softmax(predictions.logits)  # (T, K)
+    predicted = log_probabilities.argmax(axis=1)  # (T,)
     matrix = confusion_matrix(predictions.labels, predicted, len(predictions.class_names))
     return environment.get_template("report.html.j2").render(
         result=run.result,
+        class_names=predictions.class_names,
         headline=_headline(run, int(np.trace(matrix))),
         facts=_facts(run, log_probabilities),
         curves=accuracy_curves(run.result["curve"], decimals) + pass_curves(run.metrics),
@@ -135,40 +138,35 @@ def _facts(run: RunFolder, log_probabilities: np.ndarray) -> list[tuple[str, str
 
 def _confusions(matrix: np.ndarray, class_names: Sequence[str]) -> dict:
     """The confusion matrix as rows of cells or as a picture, and the most frequent errors."""
-    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)  # (K, K)
-    errors = share[~np.eye(len(matrix), dtype=bool)]
-    worst = max(float(errors.max(initial=0)), 1e-9)
     small = len(matrix) <= MAX_TABLE_CLASSES
-    rows = [
+    return {
+        "rows": _matrix_rows(matrix, class_names) if small else [],
+        "heat_map": None if small else heat_map_uri(matrix),
+        "num_classes": len(matrix),
+        "short_names": max(map(len, class_names)) <= MAX_LEVEL_NAME,
+        "top": top_confusions(matrix, MAX_CONFUSIONS),
+    }
+
+
+def _matrix_rows(matrix: np.ndarray, class_names: Sequence[str]) -> list[dict]:
+    """The confusion matrix as text, with how strongly to colour each cell (0 to 1).
+
+    What is right is coloured by its share of the class, what is wrong by its share relative to the worst confusion.
+    """
+    on_diagonal = np.eye(len(matrix), dtype=bool)
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)  # (K, K)
+    worst = max(float(share[~on_diagonal].max(initial=0)), 1e-9)
+    strength = np.where(on_diagonal, share, share / worst)
+    return [
         {
             "name": name,
             "cells": [
-                {
-                    "images": int(matrix[i, j]),
-                    "right": i == j,
-                    # How strongly the cell is coloured, 0 to 1: the diagonal by its share, errors by the worst one.
-                    "strength": round(float(share[i, j] if i == j else share[i, j] / worst), 3),
-                }
+                {"images": int(matrix[i, j]), "right": i == j, "strength": f"{strength[i, j]:.3f}"}
                 for j in range(len(matrix))
             ],
         }
         for i, name in enumerate(class_names)
     ]
-    return {
-        "rows": rows if small else [],
-        "heat_map": None if small else heat_map_uri(matrix),
-        "num_classes": len(matrix),
-        "short_names": max(map(len, class_names)) <= MAX_LEVEL_NAME,
-        "top": [
-            {
-                "true": class_names[confusion.true],
-                "predicted": class_names[confusion.predicted],
-                "images": confusion.images,
-                "share": confusion.share,
-            }
-            for confusion in top_confusions(matrix, MAX_CONFUSIONS)
-        ],
-    }
 
 
 def _classes(matrix: np.ndarray, class_names: Sequence[str]) -> dict:
@@ -181,7 +179,7 @@ def _classes(matrix: np.ndarray, class_names: Sequence[str]) -> dict:
     overall = float(np.trace(matrix) / matrix.sum())
 
     def position(fraction: float) -> float:
-        return round(100 * (fraction - start) / (1 - start), 2)
+        return 100 * (fraction - start) / (1 - start)
 
     return {
         "start": start,

@@ -85,9 +85,10 @@ def line_plot(
 def _embeddable(figure: Figure, name: str, description: str) -> Markup:
     """The figure as an `<svg>` element without anything that belongs to a file of its own."""
     file = io.StringIO()
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     # The salt fixes the names of clip paths and markers, which are random otherwise.
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-        figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
     svg = file.getvalue()
     body = svg[svg.index("<defs>") : svg.rindex("</svg>")]
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # a style element would reach the whole page
@@ -98,4 +99,5 @@ def _embeddable(figure: Figure, name: str, description: str) -> Markup:
         body = body.replace(stand_in, f"var(--{variable})")
     body = re.sub(r">\s+<", "><", body)
     width, height = (72 * inches for inches in SIZE_INCHES)
-    return Markup(f'<svg class="plot" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(description)}">{body}</svg>')
+    box = f'viewBox="0 0 {width:g} {height:g}"'
+    return Markup(f'<svg class="plot" {box} role="img" aria-label="{escape(description)}">{body}</svg>')

@@ -147,7 +147,7 @@ def _read_metrics(path: Path) -> list[dict]:
         try:
             metrics.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise InputError(f"{path} line {number} is not JSON ({error.msg}); remove the line if it was cut") from error
+            raise InputError(f"{path} line {number} is not JSON ({error.msg}); was it cut off?") from error
         absent = [key for key in METRIC_KEYS if key not in metrics[-1]]
         if absent:
             raise InputError(f"{path} line {number} lacks {', '.join(absent)}")

@@ -60,7 +60,7 @@ def markdown_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) ->
 
     Args:
         rows: a mapping from column to text for each row; the text may hold Markdown.
-        columns: the columns to show, in order. One whose cells all begin with a digit (or are absent) is aligned right.
+        columns: the columns to show, in order. One whose cells all begin with a digit or are absent is aligned right.
     Returns:
         the table, without a newline at its end.
     """
@@ -90,7 +90,7 @@ def summary_row(name: str, results: Sequence[Mapping]) -> dict[str, str]:
         raise InputError(f"row {name}: seeds {seeds} hold one twice; each run of a row needs its own seed")
     for key in ("config_hash", "data_fingerprint"):
         if len({result[key] for result in results}) > 1:
-            raise InputError(f"row {name}: its runs differ in {key}; only runs that differ in the seed alone make a row")
+            raise InputError(f"row {name}: its runs differ in {key}; runs of a row differ in their seed alone")
     return {
         "row": name,
         "runs": f"{len(seeds)} ({', '.join(map(str, seeds))})",
@@ -154,11 +154,12 @@ def results_table(folder: Path, published: Sequence[PublishedRow] = ()) -> str:
         result = read_json(path)
         check_result(result, path)
         if result["seed"] != int(name["seed"]):
-            raise InputError(f"{path} holds the result of seed {result['seed']}; its name must end in -s{result['seed']}")
+            raise InputError(f"{path} holds the result of seed {result['seed']}; its name must say so")
         groups.setdefault(name["row"], []).append(result)
     if not groups:
         raise InputError(f"{folder} holds no results; expected files <row>-s<seed>.json")
-    return _noted_table([*(row.cells() for row in published), *(summary_row(*group) for group in groups.items())])
+    rows = [summary_row(row, results) for row, results in sorted(groups.items())]
+    return _noted_table([*(row.cells() for row in published), *rows])
 
 
 def _noted_table(rows: Sequence[Mapping[str, str]]) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from pocketvit.errors import InputError
 from pocketvit.report import write_report
+from pocketvit.report.scores import wilson_interval
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 EVIL = "<script>alert('&')</script>"
@@ -77,6 +78,15 @@ def test_the_page_says_what_the_run_found(make_run):
         assert words in page.text, words
     assert page.tags.count("svg") == 4
     assert page.tags.count("img") == 32 + 16
+
+
+def test_classes_stand_on_a_common_axis(make_run):
+    styles = page_of(make_run()).values("style")
+    # 31 of 37: its interval reaches down to 68.9 %, so the axis starts at 60 %; overall 344 of 360.
+    low, high = ((bound - 0.6) / 0.4 * 100 for bound in wilson_interval(31, 37))
+    assert f"left:{100 * (31 / 37 - 0.6) / 0.4:.2f}%" in styles
+    assert any(re.fullmatch(rf"left:{low:.2f}%;right:{100 - high:.2f}%", style) for style in styles)
+    assert f"--overall:{100 * (344 / 360 - 0.6) / 0.4:.2f}%" in styles
 
 
 def test_the_report_may_be_written_before_the_result(make_run):
@@ -168,7 +178,8 @@ def test_many_classes_are_a_picture_and_a_list(make_run):
     labels = np.repeat(np.arange(120), 3)
     logits = 9 * np.eye(120, dtype=np.float32)[labels]
     logits[::3, 7] = 10  # a third of each class is taken for class 7
-    replace_arrays(run / "predictions.npz", logits=logits, labels=labels, class_names=np.array([f"c{k}" for k in range(120)]))
+    class_names = np.array([f"c{k}" for k in range(120)])
+    replace_arrays(run / "predictions.npz", logits=logits, labels=labels, class_names=class_names)
     page = page_of(run)
     assert "Confusion matrix of 120 classes" in page.values("alt")
     assert "table" in page.tags and page.values("scope").count("col") == 0  # only the environment's table

@@ -1,0 +1,144 @@
+"""Attention over short sequences: one fused kernel each way on the GPU, PyTorch's own attention elsewhere.
+
+PyTorch's fused attention is made for thousands of tokens and heads 64 to 128 wide. With 65 tokens and heads 16 wide
+it takes 1.8 ms of a 4.6 ms training step; `pocketvit.kernels.attention_triton` does the same work several times
+faster by giving a whole head to one warp.
+
+Shapes: B batch, N tokens, A query heads, A_kv key and value heads, E head dim.
+
+Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; grouped queries: Ainslie et al. 2023,
+https://arxiv.org/abs/2305.13245
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pocketvit.errors import InputError
+
+try:
+    import triton
+
+    from pocketvit.kernels import attention_triton as fused
+except ImportError:  # Triton comes with PyTorch on Linux only
+    triton = None
+
+INTERPRETED = triton is not None and triton.knobs.runtime.interpret
+"""Whether Triton runs its kernels on the CPU, in NumPy (TRITON_INTERPRET=1): slow, but everything can be tested."""
+
+Kernels = Literal["auto", "fused", "reference"]
+"""Which implementation runs: the fused one where it is supported, the fused one or an error, PyTorch's own."""
+
+MAX_TOKENS = 257
+"""The longest sequence whose rows of scores still fit into registers."""
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, kernels: Kernels = "auto"
+) -> Tensor:
+    """Every query reads from every key: softmax(q kᵀ · scale) v, head by head.
+
+    Args:
+        q: queries, (B, A, N, E). Strided views are read in place.
+        k: keys, (B, A_kv, N, E); A is a multiple of A_kv, and each key head serves A / A_kv query heads in a row.
+        v: values, (B, A_kv, N, E).
+        scale: factor of the scores; None = 1 / √E.
+        kernels: "auto", "fused" or "reference".
+    Returns:
+        (B, A, N, E). The fused kernel lays it out as (B, N, A, E), so that joining the heads moves nothing.
+    Raises:
+        InputError: shapes that do not fit together, a scale that is not positive, an unknown `kernels`, or
+            `kernels="fused"` for inputs that it does not support.
+    """
+    scale = _checked_scale(q, k, v, scale)
+    if not _use_fused(q, k, v, kernels):
+        return attention_reference(q, k, v, scale=scale)
+    out, _ = fused.attention_op(q, k, v, scale)  # (B, N, A, E)
+    return out.transpose(1, 2)
+
+
+def attention_qkv(qkv: Tensor, *, scale: float | None = None, kernels: Kernels = "auto") -> Tensor:
+    """Self-attention on a packed projection; its gradient is packed as well, so nothing is split, joined or copied.
+
+    Args:
+        qkv: queries, keys and values side by side, (B, N, 3, A, E).
+        scale: factor of the scores; None = 1 / √E.
+        kernels: "auto", "fused" or "reference".
+    Returns:
+        the heads joined, (B, N, A·E).
+    Raises:
+        InputError: as `attention`.
+    """
+    if qkv.ndim != 5 or qkv.shape[2] != 3:
+        raise InputError(f"qkv has the shape {tuple(qkv.shape)}: must be (batch, tokens, 3, heads, head dim)")
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, A, N, E)
+    scale = _checked_scale(q, k, v, scale)
+    if not _use_fused(q, k, v, kernels):
+        return attention_reference(q, k, v, scale=scale).transpose(1, 2).flatten(2)  # (B, N, A·E)
+    out, _ = fused.attention_qkv_op(qkv, scale)  # (B, N, A, E)
+    return out.flatten(2)  # (B, N, A·E)
+
+
+def attention_reference(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
+    """The plain twin of `attention`, on any device and in any floating dtype."""
+    return F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+
+
+def supported(q: Tensor, k: Tensor, v: Tensor) -> str | None:
+    """None where the fused kernels cover these inputs; else one line that says why the twin runs."""
+    if triton is None:
+        return "Triton is not installed"
+    if not (INTERPRETED or q.is_cuda and k.is_cuda and v.is_cuda):
+        return "the tensors are not on an NVIDIA GPU"
+    if q.dtype not in (torch.bfloat16, torch.float16) and not INTERPRETED or not q.dtype == k.dtype == v.dtype:
+        return "the dtypes of q, k and v must be all bfloat16 or all float16"
+    N, E = q.shape[2:]
+    if k.shape[2] != N:
+        return "queries and keys differ in number"
+    if N > MAX_TOKENS:
+        return f"{N} tokens are more than {MAX_TOKENS}"
+    if not (16 <= E <= 64 and E % 8 == 0):
+        return f"a head dim of {E} is not a multiple of 8 from 16 to 64"
+    if not q.stride(3) == k.stride(3) == v.stride(3) == 1:
+        return "the numbers of a head must lie next to each other in memory"
+    return None if INTERPRETED else _device_limit(q.device.index, fused.shared_memory(N, E))
+
+
+@torch.compiler.assume_constant_result
+def _device_limit(index: int, shared_memory: int) -> str | None:
+    """Why GPU number `index` cannot run a kernel with that many bytes of shared memory, or None if it can."""
+    gpu = torch.cuda.get_device_properties(index)
+    if gpu.major < 8:
+        return f"{gpu.name} is of compute capability {gpu.major}.{gpu.minor}, below 8.0"
+    if shared_memory > gpu.shared_memory_per_block_optin:
+        return f"this length and head dim need more shared memory than {gpu.name} has"
+    return None
+
+
+def _use_fused(q: Tensor, k: Tensor, v: Tensor, kernels: Kernels) -> bool:
+    """Whether the fused kernels run; raise an `InputError` if they were asked for and cannot."""
+    if kernels not in ("auto", "fused", "reference"):
+        raise InputError(f"kernels={kernels!r}: must be one of auto, fused, reference")
+    if kernels == "reference":
+        return False
+    reason = supported(q, k, v)
+    if reason is not None and kernels == "fused":
+        raise InputError(f"kernels='fused' cannot be had for this attention: {reason}; use auto")
+    return reason is None
+
+
+def _checked_scale(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> float:
+    """The scale to use, after a look at the shapes."""
+    if not (q.ndim == k.ndim == v.ndim == 4 and q.shape[0] == k.shape[0] and q.shape[3] == k.shape[3]):
+        raise InputError(f"q {tuple(q.shape)} and k {tuple(k.shape)}: must be (batch, heads, tokens, head dim)")
+    if k.shape != v.shape:
+        raise InputError(f"k {tuple(k.shape)} and v {tuple(v.shape)}: must have the same shape")
+    if q.shape[1] % k.shape[1]:
+        raise InputError(f"{q.shape[1]} query heads: must be a multiple of the {k.shape[1]} key heads")
+    if scale is None:
+        return q.shape[3] ** -0.5
+    if not scale > 0:
+        raise InputError(f"scale={scale}: must be greater than 0")
+    return float(scale)

@@ -1,0 +1,106 @@
+"""Image folders, split and flat, and their ways of being wrong."""
+
+import numpy as np
+import pytest
+
+from pocketvit.data import folders
+from pocketvit.errors import InputError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
+LABELS = [0, 1, 0, 1, 0, 1]
+
+
+@pytest.fixture
+def split(write, tmp_path):
+    """train/ and test/ of two classes, three images in each split and class."""
+    return write.folder(tmp_path / "set", {"train": (IMAGES, LABELS), "test": (IMAGES[::-1], LABELS)}, ("ant", "bee"))
+
+
+def test_split_folder(split):
+    decoded = folders.read(split, None)
+    assert decoded.class_names == ("ant", "bee") and decoded.notes == ()
+    assert decoded.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert np.array_equal(decoded.train.images, IMAGES[[0, 2, 4, 1, 3, 5]])
+    assert np.array_equal(decoded.test.images, IMAGES[::-1][[0, 2, 4, 1, 3, 5]])
+
+
+@pytest.mark.parametrize("name", ["val", "Validation", "valid"])
+def test_validation_serves_as_test(split, name):
+    (split / "test").rename(split / name)
+    decoded = folders.read(split, None)
+    assert len(decoded.test) == 6 and "validation split serves as one" in decoded.notes[0]
+
+
+def test_flat_folder_is_not_split(write, tmp_path):
+    decoded = folders.read(write.folder(tmp_path, {"": (IMAGES, LABELS)}), None)
+    assert decoded.test is None and len(decoded.train) == 6
+
+
+def test_class_called_train(write, tmp_path):
+    decoded = folders.read(write.folder(tmp_path, {"": (IMAGES, LABELS)}, ("plane", "train")), None)
+    assert decoded.class_names == ("plane", "train") and decoded.test is None
+
+
+def test_deeper_images_count_and_hidden_ones_do_not(split, write):
+    for name in ("more/deep.png", ".hidden.png", ".folder/x.png"):
+        file = split / "train" / "ant" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(write.encode(IMAGES[0]))
+    (split / ".git" / "y").mkdir(parents=True)
+    decoded = folders.read(split, None)
+    assert len(decoded.train) == 7 and decoded.notes == ()
+
+
+def test_other_files_are_left_aside_aloud(split):
+    (split / "train" / "ant" / "notes.txt").write_text("hello")
+    (split / "README.md").write_text("hello")
+    decoded = folders.read(split, None)
+    assert len(decoded.train) == 6
+    assert decoded.notes == (f"2 files are no images of a class and are left aside, such as {split}/README.md",)
+
+
+def test_class_without_images_is_named(split):
+    (split / "train" / "cow").mkdir()
+    (split / "train" / "cow" / "notes.txt").write_text("hello")
+    with pytest.raises(InputError, match="train/cow holds no images"):
+        folders.read(split, None)
+    with pytest.raises(InputError, match="train/cow holds no images"):
+        folders.files(split)  # also when the set is in the cache
+
+
+def test_unknown_test_class_is_named(split):
+    (split / "test" / "bee").rename(split / "test" / "wasp")
+    with pytest.raises(InputError, match="test/wasp: 'wasp' is no class of the training images"):
+        folders.read(split, None)
+
+
+def test_split_without_class_folders(split, write):
+    for name in ("ant", "bee"):
+        for file in (split / "test" / name).iterdir():
+            file.rename(split / "test" / f"{name}-{file.name}")
+        (split / "test" / name).rmdir()
+    with pytest.raises(InputError, match="test holds no class folders: expected test/<class>/<image>"):
+        folders.read(split, None)
+
+
+def test_test_alone(split):
+    (split / "train").rename(split.parent / "elsewhere")
+    with pytest.raises(InputError, match="has no training images, only test"):
+        folders.read(split, None)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello"])
+def test_broken_image_is_named(split, content):
+    file = split / "train" / "bee" / "broken.jpg"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=f"^{file}: "):
+        folders.read(split, None)
+
+
+def test_mixed_sizes_name_both_files(split, write):
+    file = split / "test" / "bee" / "large.png"
+    file.write_bytes(write.encode(np.zeros((5, 4, 3), np.uint8)))
+    with pytest.raises(InputError, match=f"ant/00000.png is 4x4 but {file} is 5x4: .*--data.resize"):
+        folders.read(split, None)
+    decoded = folders.read(split, 4)
+    assert len(decoded.test) == 7 and decoded.notes == ("1 images resized to 4x4 (bicubic)",)

@@ -1,0 +1,83 @@
+"""Telling formats apart, and that each gives the same set."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pocketvit.data.dataset import Split
+from pocketvit.data.formats import FORMATS, detect, find_format
+from pocketvit.errors import InputError
+
+
+def write_every_format(write, folder, train, test):
+    """The same images in every format, by the format's name (and a note)."""
+    pytest.importorskip("pyarrow")
+    batches = write.cifar10_batches(train, test)
+    (folder / "unpacked").mkdir()
+    for name, content in batches.items():
+        (folder / "unpacked" / name).write_bytes(content)
+    for split, (images, labels) in (("train", train), ("test", test)):
+        write.parquet(folder / "parquet" / f"{split}-00000-of-00001.parquet", images, labels)
+    arrays = {f"{s}_{k}": a for s, pair in (("train", train), ("test", test)) for k, a in zip(("images", "labels"), pair)}
+    np.savez_compressed(folder / "set.npz", class_names=write.NAMES, **arrays)
+    return {
+        "folder": write.folder(folder / "pictures", {"train": train, "test": test}),
+        "npz": folder / "set.npz",
+        "parquet": folder / "parquet",
+        "cifar": write.tar(folder / "cifar-10-python.tar.gz", batches),
+        "cifar unpacked": folder / "unpacked",
+    }
+
+
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 2**32), num_train=st.integers(10, 20), num_test=st.integers(1, 5))
+def test_every_format_gives_the_same_set(write, tmp_path_factory, seed, num_train, num_test):
+    rng = np.random.default_rng(seed)
+    sets = []
+    for count in (num_train, num_test):
+        labels = rng.permutation(np.arange(count) % 10)
+        sets.append((rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), labels))
+    prints = [Split(*content).fingerprint for content in sets]
+    for name, path in write_every_format(write, tmp_path_factory.mktemp("set"), *sets).items():
+        kind = find_format(name.partition(" ")[0])
+        assert detect(path) == kind.name
+        decoded = kind.read(path, None)
+        assert [decoded.train.fingerprint, decoded.test.fingerprint] == prints, name
+        assert decoded.class_names == write.NAMES, name
+        if name != "folder":  # a folder gives the images class by class
+            assert np.array_equal(decoded.train.images, sets[0][0]), name
+
+
+def test_names_are_enough_to_detect(tmp_path, write):
+    rng = np.random.default_rng(0)
+    content = (rng.integers(0, 256, (10, 32, 32, 3), dtype=np.uint8), np.arange(10))
+    for name, path in write_every_format(write, tmp_path, content, content).items():
+        assert [known.name for known in FORMATS if known.matches(path)] == [name.partition(" ")[0]]
+
+
+@pytest.mark.parametrize("make", ["nothing", "empty file", "empty folder", "text", "loose images"])
+def test_unusable_paths_are_named(tmp_path, write, make):
+    path = tmp_path / "data"
+    message = "has no known format: expected .*parquet"
+    if make == "nothing":
+        message = "does not exist"
+    elif make == "empty file":
+        path = tmp_path / "data.npz"
+        path.touch()
+        message = "is empty"
+    elif make == "empty folder":
+        path.mkdir()
+        message = "is an empty folder"
+    elif make == "text":
+        path.write_text("hello")
+    else:
+        path.mkdir()
+        (path / "x.png").write_bytes(write.encode(np.zeros((4, 4, 3), np.uint8)))
+    with pytest.raises(InputError, match=f"^{path} {message}"):
+        detect(path)
+
+
+def test_unknown_format_names_the_nearest():
+    with pytest.raises(InputError, match="unknown data format 'parket', did you mean 'parquet'"):
+        find_format("parket")

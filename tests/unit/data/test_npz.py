@@ -1,0 +1,96 @@
+"""NumPy archives."""
+
+import numpy as np
+import pytest
+
+from pocketvit.data import npz
+from pocketvit.errors import InputError
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
+LABELS = np.array([0, 1, 2, 0, 1, 2])
+
+
+def save(path, **arrays):
+    np.savez(path / "set.npz", **arrays)
+    return path / "set.npz"
+
+
+def test_train_and_test(tmp_path):
+    path = save(
+        tmp_path,
+        train_images=IMAGES,
+        train_labels=LABELS,
+        test_images=IMAGES[:2],
+        test_labels=LABELS[:2],
+        class_names=np.array(["x", "y", "z"]),
+    )
+    decoded = npz.read(path, None)
+    assert np.array_equal(decoded.train.images, IMAGES) and decoded.train.labels.tolist() == LABELS.tolist()
+    assert np.array_equal(decoded.test.images, IMAGES[:2]) and decoded.class_names == ("x", "y", "z")
+
+
+def test_keras_form(tmp_path):
+    path = save(tmp_path, x_train=IMAGES, y_train=LABELS[:, None], x_test=IMAGES[:1], y_test=LABELS[:1, None])
+    decoded = npz.read(path, None)
+    assert decoded.train.labels.tolist() == LABELS.tolist() and len(decoded.test) == 1
+    assert decoded.class_names == ("0", "1", "2")
+
+
+def test_unsplit_with_class_names_as_labels(tmp_path):
+    decoded = npz.read(save(tmp_path, images=IMAGES, labels=np.array(list("bacabc"))), None)
+    assert decoded.test is None and decoded.train.labels.tolist() == [1, 0, 2, 0, 1, 2]
+
+
+def test_images_of_every_form(tmp_path):
+    grey16 = RNG.integers(0, 65536, (6, 4, 5), dtype=np.uint16)
+    rgba = RNG.integers(0, 256, (6, 4, 5, 4), dtype=np.uint8)
+    expected = {
+        "grey": (IMAGES[..., 0], IMAGES[..., :1]),
+        "grey with a channel": (IMAGES[..., :1], IMAGES[..., :1]),
+        "16 bits": (grey16, np.rint(grey16 / 257)[..., None]),
+        "16 bits with a channel": (grey16[..., None], np.rint(grey16 / 257)[..., None]),
+        "alpha": (rgba, np.rint(rgba[..., :3].astype(float) * rgba[..., 3:] / 255)),
+        "bool": (IMAGES[..., 0] > 99, np.where(IMAGES[..., :1] > 99, 255, 0)),
+    }
+    for form, (images, rgb) in expected.items():
+        decoded = npz.read(save(tmp_path, images=images, labels=LABELS), None)
+        assert np.array_equal(decoded.train.images, np.broadcast_to(rgb, (6, 4, 5, 3))), form
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"a": LABELS}, "holds the arrays a: expected train_images"),
+        ({"images": IMAGES, "labels": LABELS[:5]}, r"images is \(6, 4, 5, 3\) but labels is \(5,\)"),
+        ({"images": IMAGES / 255, "labels": LABELS}, "images is float64: expected uint8"),
+        ({"images": IMAGES.transpose(0, 3, 1, 2), "labels": LABELS}, "not .N, H, W. or"),
+        ({"images": IMAGES[:, :0], "labels": LABELS}, "not .N, H, W. or"),
+        ({"images": IMAGES[:0], "labels": LABELS[:0]}, "holds no images"),
+        ({"images": IMAGES, "labels": LABELS + 1}, r"images\[2\]: label 3 is outside the 3 classes"),
+        ({"images": IMAGES, "labels": LABELS / 2}, "neither an integer nor a class name"),
+        ({"images": IMAGES, "labels": LABELS, "class_names": np.array(["x"])}, r"images\[1\]: label 1 is outside"),
+        ({"images": IMAGES, "labels": LABELS.astype(object)}, "holds pickled objects: .*allow_pickle"),
+    ],
+)
+def test_wrong_content_is_named(tmp_path, arrays, message):
+    path = save(tmp_path, **arrays)
+    with pytest.raises(InputError, match=f"^{path}.*{message}"):
+        npz.read(path, None)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.95])
+def test_truncated_file_is_named(tmp_path, kept):
+    path = save(tmp_path, images=IMAGES, labels=LABELS)
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    with pytest.raises(InputError, match=f"^{path} is truncated, corrupt"):
+        npz.read(path, None)
+
+
+def test_corrupt_file_is_named(tmp_path):
+    path = save(tmp_path, images=IMAGES, labels=LABELS)
+    content = bytearray(path.read_bytes())
+    content[300] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"^{path} is truncated, corrupt"):
+        npz.read(path, None)
