@@ -1,4 +1,4 @@
-"""What several tests share: sample images, and one thread so that results repeat."""
+"""What several tests share: sample images, and one thread, so that results repeat."""
 
 import io
 import os
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported
 
 CIFAR = Path(os.environ.get("POCKETVIT_CIFAR10", Path(__file__).parents[2] / "shared" / "data" / "cifar10"))
 """The real CIFAR-10 as parquet files, where the machine has it."""

@@ -15,12 +15,12 @@ def digits() -> RunConfig:
     return RunConfig(
         recipe="digits",
         batch_size=64,
-        model=ModelConfig(patch_size=2, width=64, depth=4, num_heads=4, drop_path=0.0),
+        model=ModelConfig(patch_size=4, width=64, depth=4, num_heads=4, drop_path=0.0),
         data=DataConfig(source="digits"),
         augment=AugmentConfig(
             flip_prob=0.0, crop_pad=1, autoaugment="none", erase_prob=0.0, cutmix_prob=0.0, mixup_prob=0.0
         ),
-        optim=OptimConfig(lr=2e-3, label_smoothing=0.1),
+        optim=OptimConfig(lr=4e-3),
         schedule=ScheduleConfig(passes=60, warmup_passes=6),
         train=TrainConfig(eval_every_passes=5),
     )

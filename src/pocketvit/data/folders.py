@@ -39,9 +39,8 @@ def read(path: Path, resize: int | None) -> Decoded:
         InputError: a class without images, a test class that train lacks, an image that cannot be read.
     """
     found = _find(path)
-    class_names = tuple(found.get("train", ()))
-    parts = {split: _part(path, classes, class_names) for split, classes in found.items()}
-    decoded = assemble(parts, class_names, str(path), resize)
+    parts = {split: _part(classes) for split, classes in found.items()}
+    decoded = assemble(parts, tuple(found.get("train", ())), str(path), resize)
 
     aside = sorted(set(visible_files(path)) - set(_flatten(found)))
     if not aside:
@@ -86,11 +85,8 @@ def _find_classes(folder: Path) -> dict[str, list[Path]]:
     return classes
 
 
-def _part(path: Path, classes: Mapping[str, list[Path]], class_names: tuple[str, ...]) -> Part:
-    for name, members in classes.items():
-        if name not in class_names:
-            raise InputError(f"{members[0].parent}: {name!r} is no class of the training images")
+def _part(classes: Mapping[str, list[Path]]) -> Part:
     members = [file for files in classes.values() for file in files]
-    labels = [class_names.index(name) for name, files in classes.items() for _ in files]
+    labels = [name for name, files in classes.items() for _ in files]
     images = (decode(file, str(file)) for file in members)
     return Part(np.array(labels), images, lambda i: str(members[i]))

@@ -1,0 +1,78 @@
+"""The compiled, captured step on a GPU against the plain one, and what happens when memory runs out."""
+
+import numpy as np
+import pytest
+import torch
+
+from pocketvit.config import override
+from pocketvit.data import Split, Splits
+from pocketvit.errors import InputError
+from pocketvit.recipes import recipe
+from pocketvit.training import loop, train
+from pocketvit.training.progress import Silent
+from pocketvit.training.trainer import Trainer
+
+pytestmark = pytest.mark.gpu
+
+
+def splits(size=512):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, size)
+    images = rng.integers(0, 150, (size, 32, 32, 3)) + labels[:, None, None, None] * 10
+    train_split = Split(images.astype(np.uint8), labels)
+    return Splits(train_split, None, train_split, tuple("abcdefghij"), "made", ())
+
+
+def losses(steps=8, seed=0, device="cuda", **values):
+    """The losses of the first steps of a small run."""
+    base = override(recipe("paper"), {"batch_size": 64, "model.width": 64, "model.depth": 2, "model.num_heads": 4})
+    config = override(base, {"schedule.passes": 2, "schedule.warmup_passes": 1, "seed": seed} | values)
+    trainer = Trainer(config, splits(), torch.device(device), Silent())
+    trainer.prepare(*trainer.plan(0))
+    for _ in range(steps):
+        trainer.step()
+    return trainer.step.losses[:steps].cpu()
+
+
+PLAIN = {"train.compile": False, "train.cuda_graph": False, "train.precision": "fp32"}
+
+
+def test_gpu_equals_cpu_in_fp32():
+    torch.testing.assert_close(losses(**PLAIN), losses(device="cpu", **PLAIN), rtol=2e-4, atol=2e-4)
+
+
+def test_captured_equals_plain():
+    captured = losses(**PLAIN | {"train.cuda_graph": True})
+    torch.testing.assert_close(captured, losses(**PLAIN), rtol=1e-5, atol=1e-5)
+
+
+def test_compiled_and_captured_in_bf16_stays_near_fp32():
+    torch.testing.assert_close(losses(), losses(**PLAIN), rtol=2e-2, atol=2e-2)
+
+
+def test_a_chunk_does_not_wait_for_the_gpu():
+    config = override(recipe("paper"), {"batch_size": 64, "model.width": 64, "model.depth": 1, "model.num_heads": 4})
+    trainer = Trainer(config, splits(), torch.device("cuda"), Silent())
+    plan, scales = trainer.plan(0)
+    trainer.prepare(plan, scales)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.set_chunk(plan, scales, 0, trainer.loader.chunk_steps)
+        for _ in range(trainer.loader.chunk_steps):
+            trainer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_out_of_memory_says_what_fits(monkeypatch, tmp_path):
+    monkeypatch.setattr(loop, "open_splits", lambda data: splits(4096))
+    values = {"batch_size": 4096, "train.compile": False, "train.cuda_graph": False, "out": tmp_path / "run"}
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(0.05)
+    try:
+        with pytest.raises(InputError, match="about batch_size=[0-9]+ would fit") as refused:
+            train(override(recipe("paper"), values))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert 64 <= int(str(refused.value).split("about batch_size=")[1].split()[0]) < 4096
