@@ -23,12 +23,19 @@ def splits(size=512):
     return Splits(train_split, None, train_split, tuple("abcdefghij"), "made", ())
 
 
+def start(trainer):
+    """Compile and capture on the first chunk; how many steps it has."""
+    work = trainer.load(*trainer.plan(0), 0, trainer.loader.chunk_steps)
+    trainer.step.set_chunk(work.chunk, work.scales)
+    return work.num_steps
+
+
 def losses(steps=8, seed=0, device="cuda", **values):
     """The losses of the first steps of a small run."""
     base = override(recipe("paper"), {"batch_size": 64, "model.width": 64, "model.depth": 2, "model.num_heads": 4})
     config = override(base, {"schedule.passes": 2, "schedule.warmup_passes": 1, "seed": seed} | values)
     trainer = Trainer(config, splits(), torch.device(device), Silent())
-    trainer.prepare(*trainer.plan(0))
+    start(trainer)
     for _ in range(steps):
         trainer.step()
     return trainer.step.losses[:steps].cpu()
@@ -52,14 +59,15 @@ def test_compiled_and_captured_in_bf16_stays_near_fp32():
 
 def test_a_chunk_does_not_wait_for_the_gpu():
     config = override(recipe("paper"), {"batch_size": 64, "model.width": 64, "model.depth": 1, "model.num_heads": 4})
-    trainer = Trainer(config, splits(), torch.device("cuda"), Silent())
+    trainer = Trainer(config, splits(), torch.device("cuda", 0), Silent())
     plan, scales = trainer.plan(0)
-    trainer.prepare(plan, scales)
+    steps = start(trainer)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        trainer.set_chunk(plan, scales, 0, trainer.loader.chunk_steps)
-        for _ in range(trainer.loader.chunk_steps):
+        work = trainer.load(plan, scales, 0, steps)
+        trainer.step.set_chunk(work.chunk, work.scales)
+        for _ in range(steps):
             trainer.step()
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -67,6 +67,6 @@ def fetch(source: str, folder: Path) -> None:
 
 def _parse(source: str) -> list[str]:
     """Owner, name and, if there, config of "hf:OWNER/NAME/CONFIG"."""
-    if not re.fullmatch(r"hf:[\w.-]+(/[\w.-]+){1,2}", source):
+    if not re.fullmatch(r"hf:\w[\w.-]*(/\w[\w.-]*){1,2}", source):
         raise InputError(f"{source!r} is no set on the Hub: expected hf:OWNER/NAME or hf:OWNER/NAME/CONFIG")
     return source.removeprefix(PREFIX).split("/")

@@ -47,7 +47,7 @@ class RemoteSet:
     name: str
     description: str
     size: str
-    """What is downloaded."""
+    """How much is downloaded."""
     offers: tuple[Offer, ...]
     """In the order to try."""
     is_real: Callable[[Decoded], bool]
@@ -123,52 +123,25 @@ def _is_cifar100(decoded: Decoded) -> bool:
     return counts_fit and np.allclose(mean, published, rtol=0, atol=1e-11)
 
 
-_HUB = "https://huggingface.co/datasets/uoft-cs"
-_HOME = "https://www.cs.toronto.edu/~kriz"
-
-REMOTE_SETS = {
-    remote.name: remote
-    for remote in (
-        RemoteSet(
-            name="cifar10",
-            description="60,000 colour photos of 32x32 pixels in 10 classes",
-            size="144 MB (parquet) or 171 MB (archive)",
-            offers=(
-                Offer(
-                    "parquet",
-                    (
-                        RemoteFile(f"{_HUB}/cifar10/resolve/main/plain_text/train-00000-of-00001.parquet"),
-                        RemoteFile(f"{_HUB}/cifar10/resolve/main/plain_text/test-00000-of-00001.parquet"),
-                    ),
-                    needs_pyarrow=True,
-                ),
-                Offer(
-                    "archive",
-                    (RemoteFile(f"{_HOME}/cifar-10-python.tar.gz", "md5:c58f30108f718f92721af3b95e74349a"),),
-                ),
-            ),
-            is_real=is_cifar10,
+def _cifar(num_classes: int, folder: str, sizes: str, md5: str, is_real: Callable[[Decoded], bool]) -> RemoteSet:
+    """CIFAR-10 or CIFAR-100, from the Hub (where `folder` holds its files) or else from its author's page."""
+    hub = f"https://huggingface.co/datasets/uoft-cs/cifar{num_classes}/resolve/main/{folder}"
+    archive = f"https://www.cs.toronto.edu/~kriz/cifar-{num_classes}-python.tar.gz"
+    shards = tuple(RemoteFile(f"{hub}/{split}-00000-of-00001.parquet") for split in ("train", "test"))
+    return RemoteSet(
+        name=f"cifar{num_classes}",
+        description=f"60,000 colour photos of 32x32 pixels in {num_classes} classes",
+        size=sizes,
+        offers=(
+            Offer("parquet", shards, needs_pyarrow=True),
+            Offer("archive", (RemoteFile(archive, f"md5:{md5}"),)),
         ),
-        RemoteSet(
-            name="cifar100",
-            description="60,000 colour photos of 32x32 pixels in 100 classes",
-            size="143 MB (parquet) or 169 MB (archive)",
-            offers=(
-                Offer(
-                    "parquet",
-                    (
-                        RemoteFile(f"{_HUB}/cifar100/resolve/main/cifar100/train-00000-of-00001.parquet"),
-                        RemoteFile(f"{_HUB}/cifar100/resolve/main/cifar100/test-00000-of-00001.parquet"),
-                    ),
-                    needs_pyarrow=True,
-                ),
-                Offer(
-                    "archive",
-                    (RemoteFile(f"{_HOME}/cifar-100-python.tar.gz", "md5:eb9058c3a382ffc7106e4002c42a8d85"),),
-                ),
-            ),
-            is_real=_is_cifar100,
-        ),
+        is_real=is_real,
     )
-}
+
+
+_CIFAR10 = _cifar(10, "plain_text", "144 MB", "c58f30108f718f92721af3b95e74349a", is_cifar10)
+_CIFAR100 = _cifar(100, "cifar100", "143 MB", "eb9058c3a382ffc7106e4002c42a8d85", _is_cifar100)
+
+REMOTE_SETS = {known.name: known for known in (_CIFAR10, _CIFAR100)}
 """Each set that can be fetched, by its name."""

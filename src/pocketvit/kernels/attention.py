@@ -34,10 +34,11 @@ Kernels = Literal["auto", "fused", "reference"]
 MAX_TOKENS = 257
 """The longest sequence whose rows of scores still fit into registers."""
 
+MAX_TOKENS_ANY_GPU = 80
+"""The same where the GPU is not of compute capability 9: there Triton's tiles for longer sequences spill."""
 
-def attention(
-    q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, kernels: Kernels = "auto"
-) -> Tensor:
+
+def attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, kernels: Kernels = "auto") -> Tensor:
     """Every query reads from every key: softmax(q kᵀ · scale) v, head by head.
 
     Args:
@@ -103,18 +104,18 @@ def supported(q: Tensor, k: Tensor, v: Tensor) -> str | None:
         return f"a head dim of {E} is not a multiple of 8 from 16 to 64"
     if not q.stride(3) == k.stride(3) == v.stride(3) == 1:
         return "the numbers of a head must lie next to each other in memory"
-    return None if INTERPRETED else _device_limit(q.device.index, fused.shared_memory(N, E))
+    major = 9 if INTERPRETED else _capability(q.device.index)
+    if major < 8:
+        return f"the GPU's compute capability is {major}.x, below 8.0"
+    if major != 9 and N > MAX_TOKENS_ANY_GPU:
+        return f"{N} tokens are more than {MAX_TOKENS_ANY_GPU}, and the GPU's compute capability is {major}.x, not 9.x"
+    return None
 
 
 @torch.compiler.assume_constant_result
-def _device_limit(index: int, shared_memory: int) -> str | None:
-    """Why GPU number `index` cannot run a kernel with that many bytes of shared memory, or None if it can."""
-    gpu = torch.cuda.get_device_properties(index)
-    if gpu.major < 8:
-        return f"{gpu.name} is of compute capability {gpu.major}.{gpu.minor}, below 8.0"
-    if shared_memory > gpu.shared_memory_per_block_optin:
-        return f"this length and head dim need more shared memory than {gpu.name} has"
-    return None
+def _capability(index: int) -> int:
+    """The first number of a GPU's compute capability; a constant to `torch.compile`."""
+    return torch.cuda.get_device_capability(index)[0]
 
 
 def _use_fused(q: Tensor, k: Tensor, v: Tensor, kernels: Kernels) -> bool:

@@ -195,13 +195,17 @@ def forward_tiles(num_tokens: int, head_dim: int) -> Tiles:
 def backward_tiles(num_tokens: int, head_dim: int) -> Tiles:
     """The backward kernel's tiles: as few warps as hold keys, values and their gradients without spilling.
 
-    Narrow heads of long sequences are padded to 32 columns: with 16, Triton gives every warp the whole score tile
-    instead of a part of it, and that does not fit.
+    Several warps share a score tile by its keys. Triton does so only where every product is wider than tall;
+    otherwise each warp computes the whole tile. Hence at least 32 columns then, and no tail of 32 keys beside them.
     """
-    columns = triton.next_power_of_2(head_dim)
-    tiles = cut(num_tokens, max(columns, 32) if num_tokens > 128 else columns, rows=16, num_warps=1)
+    tiles = cut(num_tokens, triton.next_power_of_2(head_dim), rows=16, num_warps=1)
+    if (tiles.MAIN + tiles.TAIL) * tiles.COLUMNS <= 1536:
+        return tiles
+    tiles = tiles._replace(COLUMNS=max(32, tiles.COLUMNS))
+    if tiles.MAIN > tiles.TAIL == tiles.COLUMNS:
+        tiles = tiles._replace(TAIL=64)
     size = (tiles.MAIN + tiles.TAIL) * tiles.COLUMNS
-    return tiles._replace(num_warps=1 if size <= 1280 else 2 if size <= 2048 else 4 if size <= 5120 else 8)
+    return tiles._replace(num_warps=2 if size <= 2048 else 4 if size <= 6144 else 8)
 
 
 def launch_forward(kernel, q: Tensor, k: Tensor, v: Tensor, scale: float, tiles: Tiles) -> tuple[Tensor, Tensor]:

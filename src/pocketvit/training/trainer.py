@@ -4,15 +4,18 @@ Training is interrupted only between steps: Ctrl-C or SIGTERM lets the step fini
 """
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pocketvit.config import RunConfig
 from pocketvit.data import Splits, channel_stats
 from pocketvit.data.augment import to_device
-from pocketvit.data.loader import PassPlan, TrainLoader
+from pocketvit.data.loader import Chunk, PassPlan, TrainLoader
 from pocketvit.errors import InputError
 from pocketvit.model import ViT, drop_path_scales
 from pocketvit.optim.build import build_optimizers
@@ -25,6 +28,16 @@ from pocketvit.training.progress import Reporter
 from pocketvit.training.runlog import RunFolder
 from pocketvit.training.step import Loss, TrainStep
 from pocketvit.training.stop import Stopped, StopRequest
+
+
+@dataclass(frozen=True)
+class Work:
+    """Consecutive steps of a pass, ready on the device."""
+
+    num_steps: int
+    chunk: Chunk
+    scales: Tensor | None
+    """Stochastic depth, (S, L, 2, B)."""
 
 
 class Trainer:
@@ -116,24 +129,40 @@ class Trainer:
             InputError: the loss is not finite.
             Stopped: a signal came.
         """
-        passes, every = self.config.schedule.passes, self.config.train.checkpoint_every_passes
         with ThreadPoolExecutor(max_workers=1) as planner, StopRequest() as stop:
-            upcoming = planner.submit(self.plan, self.pass_index)
-            started = False
-            while self.pass_index < passes:
-                plan, scales = upcoming.result()
-                if self.pass_index + 1 < passes:
-                    upcoming = planner.submit(self.plan, self.pass_index + 1)
-                if not started:
-                    self.prepare(plan, scales)
-                    self.reporter.start(passes * self.loader.steps_per_pass, int(self.step.step))
-                    started = True
-                self.run_pass(plan, scales, stop)
+            began = time.perf_counter()
+            work = self.work(planner)
+            current = next(work, None)
+            synchronize(self.device)
+            self.train_s += time.perf_counter() - began
+            if current is not None:
+                self.model.train()
+                self.step.set_chunk(current.chunk, current.scales)  # compiles and captures, off the clock
+                self.reporter.start(self.config.schedule.passes * self.loader.steps_per_pass, int(self.step.step))
+            while current is not None:
+                began = time.perf_counter()
+                done = self.run_chunk(current, stop)
+                current = next(work, None) if stop.signum is None else None  # loads while the device still trains
+                synchronize(self.device)
+                self.train_s += time.perf_counter() - began
+                self.end_chunk(done)
                 if stop.signum is not None:
                     self.save()
                     raise Stopped(stop.signum, self.folder.path)
-                if every and self.pass_index % every == 0 and self.pass_index < passes:
-                    self.save()
+
+    def work(self, planner: Executor) -> Iterator[Work]:
+        """The chunks of the rest of the run, each loaded when asked for and drawn a pass ahead in another thread."""
+        passes, steps = self.config.schedule.passes, self.loader.steps_per_pass
+        first, planned = self.step_in_pass, planner.submit(self.plan, self.pass_index)
+        for pass_index in range(self.pass_index, passes):
+            plan, scales = planned.result()
+            if pass_index + 1 < passes:
+                planned = planner.submit(self.plan, pass_index + 1)
+            while first < steps:
+                count = min(self.loader.chunk_steps, steps - first)
+                yield self.load(plan, scales, first, count)
+                first += count
+            first = 0
 
     def plan(self, pass_index: int) -> tuple[PassPlan, np.ndarray | None]:
         """Draw a pass: what the loader needs, and stochastic depth (S, L, 2, B)."""
@@ -145,39 +174,32 @@ class Trainer:
         draws = uniform(self.config.seed, Stream.DROP_PATH, pass_index, steps, columns)
         return plan, drop_path_scales(model, draws.reshape(steps, model.depth, 2, batch_size))
 
-    def set_chunk(self, plan: PassPlan, scales: np.ndarray | None, first: int, count: int) -> None:
+    def load(self, plan: PassPlan, scales: np.ndarray | None, first: int, count: int) -> Work:
         """Bring some steps of a pass to the device."""
-        chunk = self.loader.load(plan, first, count)
-        self.step.set_chunk(chunk, None if scales is None else to_device(scales[first : first + count], self.device))
+        on_device = None if scales is None else to_device(scales[first : first + count], self.device)
+        return Work(count, self.loader.load(plan, first, count), on_device)
 
-    def prepare(self, plan: PassPlan, scales: np.ndarray | None) -> None:
-        """Compile and capture before the clock starts, on the first steps of the pass."""
-        self.model.train()
-        self.set_chunk(plan, scales, 0, self.loader.chunk_steps)
-        synchronize(self.device)
-
-    def run_pass(self, plan: PassPlan, scales: np.ndarray | None, stop: StopRequest) -> None:
-        """Train the rest of a pass, chunk by chunk, then log and evaluate it."""
-        steps = self.loader.steps_per_pass
-        first_of_pass = self.pass_index * steps
-        while self.step_in_pass < steps:
-            began = time.perf_counter()
-            count = min(self.loader.chunk_steps, steps - self.step_in_pass)
-            self.set_chunk(plan, scales, self.step_in_pass, count)
-            done = 0
-            while done < count and stop.signum is None:
-                self.step()
-                done += 1
-                self.reporter.advance(1)
-            synchronize(self.device)
-            self.train_s += time.perf_counter() - began
-            self.step_in_pass += done
-            self._check_finite(first_of_pass)
+    def run_chunk(self, work: Work, stop: StopRequest) -> int:
+        """Ask the device for the steps of a chunk, until a signal comes; how many were asked for."""
+        self.step.set_chunk(work.chunk, work.scales)
+        for done in range(work.num_steps):
             if stop.signum is not None:
-                break
-        if self.step_in_pass == steps:
-            self.pass_index, self.step_in_pass = self.pass_index + 1, 0
-            self.end_pass()
+                return done
+            self.step()
+            self.reporter.advance(1)
+        return work.num_steps
+
+    def end_chunk(self, done: int) -> None:
+        """Count the steps done; at the end of a pass log, evaluate and save."""
+        self._check_finite(int(self.step.step) - done)
+        self.step_in_pass += done
+        if self.step_in_pass < self.loader.steps_per_pass:
+            return
+        self.pass_index, self.step_in_pass = self.pass_index + 1, 0
+        self.end_pass()
+        every = self.config.train.checkpoint_every_passes
+        if every and self.pass_index % every == 0 and self.pass_index < self.config.schedule.passes:
+            self.save()
 
     def _check_finite(self, first: int) -> None:
         losses = self.step.losses[first : int(self.step.step)]
@@ -223,11 +245,8 @@ class Trainer:
 
         def run(batch_size: int) -> None:
             step = self._make_step(batch_size, compile=False, cuda_graph=False)
-            plan, scales = self.plan(0)
-            step.set_chunk(
-                self.loader.load(plan, 0, 1),
-                None if scales is None else to_device(scales[:1, :, :, :batch_size], self.device),
-            )
+            work = self.load(*self.plan(0), 0, 1)
+            step.set_chunk(work.chunk, None if work.scales is None else work.scales[..., :batch_size])
             step()
 
         return largest_batch(run, self.device)

@@ -123,9 +123,9 @@ def made_set() -> SimpleNamespace:
 class Server(http.server.ThreadingHTTPServer):
     """Serves `files`, with ETags and ranges, and misbehaves as `faults` say: one fault a request, in order.
 
-    A fault is a dict of: `status` (answer so), `headers` (more of them), `cut` (close after so many bytes), `stall` (fall
-    silent after so many bytes), `corrupt` (change the last byte), `pause_s` (wait after each kilobyte), `whole` (ignore
-    the range asked for), `shift` (answer another range than asked for).
+    A fault is a dict of: `status` (answer so), `headers` (more of them), `cut` (close after so many bytes), `stall`
+    (fall silent after so many bytes), `corrupt` (change the last byte), `pause_s` (wait after each kilobyte), `whole`
+    (ignore the range asked for), `shift` (answer another range than asked for).
     """
 
     daemon_threads = True

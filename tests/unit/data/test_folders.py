@@ -56,7 +56,7 @@ def test_other_files_are_left_aside_aloud(split):
     (split / "README.md").write_text("hello")
     decoded = folders.read(split, None)
     assert len(decoded.train) == 6
-    assert decoded.notes == (f"2 files are no images of a class and are left aside, such as {split}/README.md",)
+    assert decoded.notes == (f"2 files are no images of a class and are left aside, such as {split / 'README.md'}",)
 
 
 def test_class_without_images_is_named(split):

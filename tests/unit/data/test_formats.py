@@ -19,8 +19,14 @@ def write_every_format(write, folder, train, test):
         (folder / "unpacked" / name).write_bytes(content)
     for split, (images, labels) in (("train", train), ("test", test)):
         write.parquet(folder / "parquet" / f"{split}-00000-of-00001.parquet", images, labels)
-    arrays = {f"{s}_{k}": a for s, pair in (("train", train), ("test", test)) for k, a in zip(("images", "labels"), pair)}
-    np.savez_compressed(folder / "set.npz", class_names=write.NAMES, **arrays)
+    np.savez_compressed(
+        folder / "set.npz",
+        class_names=write.NAMES,
+        train_images=train[0],
+        train_labels=train[1],
+        test_images=test[0],
+        test_labels=test[1],
+    )
     return {
         "folder": write.folder(folder / "pictures", {"train": train, "test": test}),
         "npz": folder / "set.npz",

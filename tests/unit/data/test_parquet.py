@@ -1,6 +1,6 @@
 """Parquet files as on the Hub, and their ways of being wrong."""
 
-import sys
+import json
 
 import numpy as np
 import pytest
@@ -19,7 +19,8 @@ LABELS = [0, 1, 2, 2, 1, 0]
 @pytest.fixture
 def folder(write, tmp_path):
     """Two training shards and a test file, as the Hub lays them out."""
-    for name, rows in (("train-00000-of-00002", [0, 1]), ("train-00001-of-00002", [2, 3]), ("test-00000-of-00001", [4, 5])):
+    shards = {"train-00000-of-00002": [0, 1], "train-00001-of-00002": [2, 3], "test-00000-of-00001": [4, 5]}
+    for name, rows in shards.items():
         labels = [LABELS[row] for row in rows]
         write.parquet(tmp_path / "set" / "plain_text" / f"{name}.parquet", IMAGES[rows], labels, NAMES)
     return tmp_path / "set"
@@ -69,8 +70,9 @@ def test_column_names(tmp_path, write, column, image_column):
 
 def test_columns_found_by_the_hubs_metadata(tmp_path, write):
     contents = [{"bytes": write.encode(image), "path": None} for image in IMAGES]
-    features = '{"info": {"features": {"picture": {"_type": "Image"}, "kind": {"names": ["a", "b", "c"], "_type": "ClassLabel"}}}}'
-    table = pa.table({"picture": contents, "kind": LABELS}, metadata={"huggingface": features})
+    features = {"picture": {"_type": "Image"}, "kind": {"names": ["a", "b", "c"], "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.table({"picture": contents, "kind": LABELS}, metadata=metadata)
     pa.parquet.write_table(table, tmp_path / "x.parquet")
     assert parquet.read(tmp_path / "x.parquet", None).class_names == ("a", "b", "c")
 
@@ -100,7 +102,11 @@ def test_image_without_bytes_is_named(folder, write):
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [([0, 3], "row 1: label 3 is outside the 3 classes"), ([0, -1], "row 1: label -1"), ([0, None], "row 1: label None")],
+    [
+        ([0, 3], "row 1: label 3 is outside the 3 classes"),
+        ([0, -1], "row 1: label -1 is outside"),
+        ([0, None], "row 1: label None is no integer"),
+    ],
 )
 def test_wrong_label_is_named_with_file_and_row(folder, write, labels, message):
     file = write.parquet(folder / "plain_text" / "train-00001-of-00002.parquet", IMAGES[:2], labels, NAMES)

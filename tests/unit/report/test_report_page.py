@@ -72,7 +72,8 @@ def test_the_page_says_what_the_run_found(make_run):
         "95 % interval 92.9 % to 97.2 %", "203,530", "1,564 images/s", "27.0 s", "31.5 s in all", "AMD EPYC, 2 cores",
         "42,240", "30 passes", "with uncommitted changes", "chosen on the test set, so flattering",
         "Accuracy by images seen", "Accuracy by training time", "Training loss", "Learning rate",
-        "4 taken for 9 3 8.1 % of its class", "83.8 % 31/37", "0.7 × 3 + 0.3 × 4", "16 of 360 test images were",
+        "4 taken for 9 3 8.1 % of its class", "83.8 % 31/37", "0.7 × 3 + 0.3 × 4",
+        "16 of 360 test images were classified wrongly. All are shown",
         "pocketvit train --config config.yaml", "pocketvit train --seed 0", "warmup_passes: 3", "versions.torch 2.10.0",
     ):  # fmt: skip
         assert words in page.text, words

@@ -1,0 +1,158 @@
+"""Loading by name and by path."""
+
+import numpy as np
+import pytest
+
+from pocketvit.data.dataset import Dataset
+from pocketvit.data.sources import check, get, known_sources, load_dataset
+from pocketvit.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A data home of this test's own."""
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def flat(write, made_set, tmp_path):
+    """<class>/<image>, six images in each of ten classes."""
+    return write.folder(tmp_path / "flowers", {"": made_set.train})
+
+
+def test_digits_are_fixed():
+    digits = load_dataset("digits")
+    assert (len(digits.train), len(digits.test), digits.image_size, digits.num_classes) == (1437, 360, (8, 8), 10)
+    assert np.bincount(digits.test.labels).tolist() == [36] * 10
+    assert digits.fingerprint == load_dataset("digits", split_seed=7, test_frac=0.5).fingerprint
+    assert digits.fingerprint == "eb0b28bda8687c0d0648259919bcd491"  # part of every result on digits
+
+
+def test_digits_hold_scikit_learns_values():
+    from sklearn.datasets import load_digits
+
+    digits = load_dataset("digits")
+    images = np.concatenate([digits.train.images, digits.test.images])
+    assert images.max() == 255 and images.min() == 0
+    values = np.rint(images[..., 0] / 255 * 16)
+    expected = load_digits().images
+    assert sorted(map(bytes, values.astype(np.uint8))) == sorted(map(bytes, expected.astype(np.uint8)))
+
+
+def test_digits_can_be_resized(home):
+    digits = load_dataset("digits", resize=16)
+    assert digits.image_size == (16, 16) and "resized to 16x16" in digits.notes[0]
+    assert not home.exists()  # nothing to cache
+
+
+def test_flat_folder_gets_a_seeded_test_split(flat, made_set):
+    first, again, other = (load_dataset(str(flat), test_frac=0.34, split_seed=seed) for seed in (0, 0, 1))
+    assert first.name == "flowers" and len(first.train) == 40
+    assert np.bincount(first.test.labels).tolist() == [2] * 10
+    (note,) = first.notes
+    assert note == "flowers has no test split: 20 of its 60 images are held out as one (0.34 of each class, seed 0)"
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+
+
+def test_carving_does_not_decode_again(flat, home):
+    for seed in range(3):
+        load_dataset(str(flat), split_seed=seed)
+    assert len(list((home / "decoded").iterdir())) == 1
+
+
+def test_changed_source_is_read_again(write, made_set, tmp_path):
+    images, labels = made_set.train
+    path = tmp_path / "set.npz"
+    for count in (60, 50):
+        np.savez(path, images=images[:count], labels=labels[:count])
+        dataset = load_dataset(path)
+        assert len(dataset.train) + len(dataset.test) == count and dataset.name == "set"
+
+
+def test_cache_dir_is_used(flat, home, tmp_path):
+    load_dataset(str(flat), cache_dir=tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / "decoded").is_dir() and not home.exists()
+
+
+def test_too_few_images_to_carve_a_test_split(write, made_set, tmp_path):
+    path = write.folder(tmp_path / "few", {"": (made_set.train[0][:11], made_set.train[1][:11])})
+    with pytest.raises(InputError, match="few has no test split, and none can be carved .*class 1 has a single image"):
+        load_dataset(str(path))
+
+
+def test_single_class_is_refused(write, made_set, tmp_path):
+    path = write.folder(tmp_path / "one", {"": (made_set.train[0][:5], [0] * 5)})
+    with pytest.raises(InputError, match="one has a single class, 'ant'"):
+        load_dataset(str(path))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("cifar1", "unknown dataset 'cifar1', did you mean 'cifar10'"),
+        ("digit", "unknown dataset 'digit', did you mean 'digits'"),
+        ("zebra", "unknown dataset 'zebra'. Known: digits, cifar10, cifar100"),
+        ("./no/where", "no/where does not exist"),
+        ("cifar100", "cifar100 is not here yet: pocketvit data get cifar100"),
+        ("hf:owner/name", "hf:owner/name is not here yet: pocketvit data get hf:owner/name"),
+        ("hf:owner", "'hf:owner' is no set on the Hub: expected hf:OWNER/NAME"),
+    ],
+)
+def test_unknown_sources_say_what_would_work(source, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message) as caught:
+        load_dataset(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_format_must_fit(flat):
+    assert load_dataset(str(flat), format="folder").num_classes == 10
+    with pytest.raises(InputError, match="flowers is not a NumPy .npz file: it looks like folder"):
+        load_dataset(str(flat), format="npz")
+    with pytest.raises(InputError, match="unknown data format 'floder', did you mean 'folder'"):
+        load_dataset(str(flat), format="floder")
+
+
+@pytest.mark.parametrize("resize", [0, -3])
+def test_resize_must_be_positive(resize):
+    with pytest.raises(InputError, match=f"cannot be resized to {resize} pixels"):
+        load_dataset("digits", resize=resize)
+
+
+def test_known_sources(home):
+    infos = {info.name: info for info in known_sources()}
+    assert list(infos) == ["digits", "cifar10", "cifar100"]
+    assert infos["digits"].present and not infos["cifar10"].present
+    (home / "fetched" / "cifar10").mkdir(parents=True)
+    assert {info.name: info for info in known_sources()}["cifar10"].present
+
+
+@pytest.mark.parametrize(("name", "message"), [("digits", "nothing to fetch"), ("cifar", "did you mean 'cifar10'")])
+def test_get_of_what_cannot_be_fetched(name, message):
+    with pytest.raises(InputError, match=message):
+        get(name)
+
+
+def test_check_counts(write, made_set, tmp_path):
+    write.folder(tmp_path / "set", {"train": made_set.train, "test": made_set.test})
+    report = check(str(tmp_path / "set"))
+    assert (report.name, report.format, report.num_train, report.num_test) == ("set", "folder", 60, 20)
+    assert report.train_counts == (6,) * 10 and report.test_counts == (2,) * 10 and report.class_names == write.NAMES
+    assert np.allclose(report.mean, made_set.train[0].mean((0, 1, 2)) / 255)
+    assert np.allclose(report.std, made_set.train[0].std((0, 1, 2)) / 255)
+    assert not report.is_cifar10
+    text = report.text()
+    assert "60 training and 20 test images of 32x32 pixels in 10 classes" in text and "not CIFAR-10" in text
+    assert "ibis" in text and report.fingerprint in text
+
+
+def test_check_of_digits():
+    assert check("digits").format == "built in"
+
+
+@pytest.mark.long
+def test_check_recognises_the_real_cifar10(cifar_folder):
+    assert "the real CIFAR-10" in check(str(cifar_folder)).text()
+    dataset = load_dataset(str(cifar_folder))
+    assert isinstance(dataset, Dataset) and isinstance(dataset.train.images, np.memmap)
