@@ -48,11 +48,11 @@ def main() -> None:
     device = choose_device("cuda")
     trainer = Trainer(config, made_splits(), device, Silent())
     began = time.perf_counter()
-    plan, scales = trainer.plan(0)
+    plan, keep = trainer.plan(0)
     draw_ms = (time.perf_counter() - began) * 1e3
     steps = trainer.loader.steps_per_pass
-    work = trainer.load(plan, scales, 0, steps)
-    trainer.step.set_chunk(work.chunk, work.scales)
+    work = trainer.load(plan, keep, 0, steps)
+    trainer.step.set_chunk(work.chunk, work.keep)
     trainer.step()
     torch.cuda.synchronize()
     ready_s = time.perf_counter() - STARTED
@@ -62,14 +62,14 @@ def main() -> None:
         for _ in range(steps):
             trainer.step()
 
-    trainer.load(plan, scales, 0, steps)
-    augment_ms = event_ms(lambda: trainer.load(plan, scales, 0, steps), 5)
+    trainer.load(plan, keep, 0, steps)
+    augment_ms = event_ms(lambda: trainer.load(plan, keep, 0, steps), 5)
     pass_ms = event_ms(all_steps, 5)
 
     def overlapped() -> None:
-        trainer.step.set_chunk(work.chunk, work.scales)
+        trainer.step.set_chunk(work.chunk, work.keep)
         all_steps()
-        trainer.load(plan, scales, 0, steps)
+        trainer.load(plan, keep, 0, steps)
 
     both_ms = event_ms(overlapped, 5)
     step_ms = pass_ms / steps

@@ -29,18 +29,50 @@ class ModelConfig:
 
     patch_size: int = 4
     """Side of a square patch, pixels."""
+    patch_stride: int | None = None
+    """Pixels between neighbouring patches; less than patch_size makes them overlap, none sets them side by side."""
+    patch_init: Literal["random", "whitening"] = "random"
+    """How the patch filters start: a convolution's default, or whitening filters of the training images."""
+    whitening_patches: Literal["clean", "augmented"] = "augmented"
+    """Whether the whitening filters come from clean or augmented images; the paper's code takes augmented ones."""
+    whitening_pairs: bool = False
+    """Set each whitening filter beside its negative, as in convolutional networks with a ReLU behind."""
     width: int = 192
     """Channels of a token."""
     depth: int = 9
     """Number of transformer blocks."""
     num_heads: int = 12
     """Attention heads; must divide the width."""
+    num_kv_heads: int | None = None
+    """Key and value heads, each shared by as many query heads: 1 is multi-query attention, none is one for each."""
+    q_rank: int | None = None
+    """Rank of the query projection (the paper's MLA); none is full."""
+    k_rank: int | None = None
+    """Rank of the key projection; none is full."""
+    v_rank: int | None = None
+    """Rank of the value projection; none is full."""
+    kv_rank_shared: int | None = None
+    """Rank of one latent that keys and values are both made from (DeepSeek-V2); none is no latent."""
+    qk_norm: bool = False
+    """Normalise queries and keys, head by head, before their product."""
     mlp_ratio: float = 2.0
     """Width of the MLP's hidden layer over the width."""
+    activation: Literal["gelu", "gelu_tanh"] = "gelu"
+    """GELU by the error function, or its approximation by tanh."""
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    """Normalisation in front of every branch and of the head."""
+    layer_scale: float | None = None
+    """Starting value of a learned factor per channel on every branch; none leaves it out."""
+    positions: Literal["learned", "sincos", "rope", "none"] = "learned"
+    """Positions: a learned table, fixed 2-D sines and cosines, 2-D rotation of queries and keys, or none."""
     num_cls_tokens: int = 1
     """CLS tokens, concatenated into the head; they exist only with pool=cls."""
-    pool: Literal["cls", "mean"] = "cls"
-    """What the head reads: the CLS tokens, or the mean of the patch tokens."""
+    num_registers: int = 0
+    """Learned tokens that take part in attention and are read by nobody."""
+    pool: Literal["cls", "mean", "attention"] = "cls"
+    """What the head reads: the CLS tokens, the mean of the patch tokens, or their learned weighted mean."""
+    head: Literal["linear", "mlp"] = "linear"
+    """The classifier: one linear layer, or two with a ReLU between (the paper's Eq. 4)."""
     drop_path: float = 0.1
     """Stochastic depth: chance to skip a branch for an image, rising linearly from 0 to this in the last block."""
 
@@ -48,15 +80,43 @@ class ModelConfig:
         check_types("model", self)
         for name in ("patch_size", "width", "depth", "num_heads"):
             at_least("model." + name, getattr(self, name), 1)
+        for name in ("patch_stride", "num_kv_heads", "q_rank", "k_rank", "v_rank", "kv_rank_shared"):
+            if getattr(self, name) is not None:
+                at_least("model." + name, getattr(self, name), 1)
+        at_least("model.num_registers", self.num_registers, 0)
         at_least("model.num_cls_tokens", self.num_cls_tokens, 1 if self.pool == "cls" else 0)
-        if self.width % self.num_heads:
-            raise InputError(f"model.width={self.width} is not divisible by model.num_heads={self.num_heads}")
+        between("model.drop_path", self.drop_path, 0, 1, open_right=True)
         if round(self.width * self.mlp_ratio) < 1:
             raise InputError(f"model.mlp_ratio={self.mlp_ratio} leaves no hidden channel; must be > 0")
-        between("model.drop_path", self.drop_path, 0, 1, open_right=True)
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        """Refuse fields that do not go together."""
+        if self.width % self.num_heads:
+            raise InputError(f"model.width={self.width} is not divisible by model.num_heads={self.num_heads}")
+        if self.num_heads % (self.num_kv_heads or self.num_heads):
+            raise InputError(
+                f"model.num_heads={self.num_heads} is not divisible by model.num_kv_heads={self.num_kv_heads}"
+            )
         if self.pool != "cls" and self.num_cls_tokens > 1:
             raise InputError(
                 f"model.num_cls_tokens={self.num_cls_tokens} has no effect with model.pool={self.pool}; use pool=cls"
+            )
+        if self.patch_stride is not None and self.patch_stride > self.patch_size:
+            raise InputError(
+                f"model.patch_stride={self.patch_stride} is more than model.patch_size={self.patch_size}: pixels between "
+                "the patches would never be seen"
+            )
+        if self.kv_rank_shared is not None and (self.k_rank is not None or self.v_rank is not None):
+            raise InputError(
+                f"model.kv_rank_shared={self.kv_rank_shared} cannot stand beside model.k_rank or model.v_rank"
+            )
+        if self.positions == "sincos" and self.width % 4:
+            raise InputError(f"model.width={self.width} is not divisible by 4, as model.positions=sincos needs")
+        if self.positions == "rope" and self.head_dim % 4:
+            raise InputError(
+                f"model.num_heads={self.num_heads} makes heads of {self.head_dim} channels, not divisible by 4, as "
+                "model.positions=rope needs"
             )
 
     @property
@@ -111,10 +171,14 @@ class AugmentConfig:
     """Chance of a horizontal flip."""
     crop_pad: int = 4
     """Random crop after padding with this many black pixels on each side; 0 turns it off."""
-    autoaugment: Literal["none", "cifar10", "svhn", "imagenet"] = "cifar10"
-    """AutoAugment policy."""
-    autoaugment_skip: tuple[str, ...] = ()
-    """AutoAugment operations to leave out, such as rotate; the image stays as it is there."""
+    policy: Literal["none", "cifar10", "svhn", "imagenet", "randaugment", "trivialaugment"] = "cifar10"
+    """AutoAugment's policy for one of three data sets, or RandAugment, or TrivialAugment."""
+    skip_ops: tuple[str, ...] = ()
+    """Operations of the policy to leave out, such as rotate; the image stays as it is there."""
+    randaugment_ops: int = 2
+    """Operations in a row by RandAugment."""
+    randaugment_level: int = 4
+    """Strength of RandAugment's operations, 0 … 9."""
     erase_prob: float = 0.25
     """Chance of random erasing."""
     erase_area: tuple[float, float] = (0.02, 0.4)
@@ -135,6 +199,8 @@ class AugmentConfig:
         for name in ("flip_prob", "erase_prob", "cutmix_prob", "mixup_prob"):
             between("augment." + name, getattr(self, name), 0, 1)
         at_least("augment.crop_pad", self.crop_pad, 0)
+        at_least("augment.randaugment_ops", self.randaugment_ops, 1)
+        between("augment.randaugment_level", self.randaugment_level, 0, 9)
         if self.cutmix_prob + self.mixup_prob > 1:
             raise InputError(
                 f"augment.cutmix_prob={self.cutmix_prob} and augment.mixup_prob={self.mixup_prob} add up to more than 1"
@@ -151,23 +217,33 @@ class AugmentConfig:
 class OptimConfig:
     """The loss and the update of the weights."""
 
-    name: Literal["adamw"] = "adamw"
-    """Optimizer."""
+    name: Literal["adamw", "lion", "muon"] = "adamw"
+    """Optimizer; muon takes the matrices of the blocks, and AdamW the rest."""
     lr: float = 1e-3
-    """Peak learning rate."""
+    """Peak learning rate; with muon, of its AdamW part."""
     weight_decay: float = 0.05
-    """Decoupled weight decay, on all parameters."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of the running moments."""
+    """Decoupled weight decay."""
+    decay: Literal["all", "matrices"] = "all"
+    """What decays: all parameters, as in the paper, or only those that are matrices inside a layer."""
+    betas: tuple[float, float] | None = None
+    """Decay rates of the running moments; by default the optimizer's own: AdamW 0.9 0.999, Lion 0.9 0.99."""
+    muon_lr: float = 0.02
+    """Peak learning rate of Muon."""
+    muon_momentum: float = 0.95
+    """Decay rate of Muon's running moment."""
+    ema_decay: float = 0.0
+    """Average the weights over about 1 / (1 − this) steps and evaluate the average; 0 does not."""
     label_smoothing: float = 0.1
-    """Probability spread evenly over all classes in the target."""
+    """Probability spread evenly over all classes in the target; 0 is plain cross-entropy."""
 
     def __post_init__(self) -> None:
         check_types("optim", self)
-        above("optim.lr", self.lr, 0)
+        for name in ("lr", "muon_lr"):
+            above("optim." + name, getattr(self, name), 0)
         at_least("optim.weight_decay", self.weight_decay, 0)
-        between("optim.label_smoothing", self.label_smoothing, 0, 1, open_right=True)
-        for beta in self.betas:
+        for name in ("label_smoothing", "muon_momentum", "ema_decay"):
+            between("optim." + name, getattr(self, name), 0, 1, open_right=True)
+        for beta in self.betas or ():
             between("optim.betas", beta, 0, 1, open_right=True)
 
 
@@ -175,8 +251,8 @@ class OptimConfig:
 class ScheduleConfig:
     """How long to train, and the learning rate over the steps."""
 
-    name: Literal["cosine"] = "cosine"
-    """Shape of the schedule after the warm-up."""
+    name: Literal["cosine", "linear", "wsd"] = "cosine"
+    """Shape after the warm-up: half a cosine, a straight line, or constant and then a straight line."""
     passes: int = 300
     """Passes over the training images; the paper's 100 epochs are 300 of them."""
     warmup_passes: int = 30
@@ -185,6 +261,8 @@ class ScheduleConfig:
     """Learning rate at the first step."""
     final_lr: float = 1e-6
     """Learning rate that the schedule ends at."""
+    decay_frac: float = 0.2
+    """Fraction of the run in which wsd falls."""
 
     def __post_init__(self) -> None:
         check_types("schedule", self)
@@ -192,9 +270,15 @@ class ScheduleConfig:
         at_least("schedule.warmup_passes", self.warmup_passes, 0)
         at_least("schedule.warmup_lr", self.warmup_lr, 0)
         at_least("schedule.final_lr", self.final_lr, 0)
+        between("schedule.decay_frac", self.decay_frac, 0, 1, open_left=True)
         if self.warmup_passes >= self.passes:
             raise InputError(
                 f"schedule.warmup_passes={self.warmup_passes} must be less than schedule.passes={self.passes}"
+            )
+        if self.name == "wsd" and self.warmup_passes + self.decay_frac * self.passes > self.passes:
+            raise InputError(
+                f"schedule.decay_frac={self.decay_frac} and schedule.warmup_passes={self.warmup_passes} do not fit in "
+                f"schedule.passes={self.passes}"
             )
 
 

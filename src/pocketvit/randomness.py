@@ -23,7 +23,7 @@ class Stream(IntEnum):
     ORDER = 0
     """The order of the images in a pass."""
     IMAGE = 1
-    """Flip, crop, AutoAugment: a row per image."""
+    """Flip and crop: a row per image."""
     ERASE = 2
     """Random erasing, first try; try t uses stream ERASE_TRIES + t: a row per image."""
     MIX = 3
@@ -36,6 +36,8 @@ class Stream(IntEnum):
     """Carving a validation or test split."""
     SAMPLE = 7
     """Small samples of a set: whitening patches, pictures for the report."""
+    POLICY = 8
+    """AutoAugment and its like: a row per image."""
     ERASE_TRIES = 1000
     """The tries of random erasing after the first: ERASE_TRIES + t, t = 1 … 99."""
 

@@ -18,7 +18,7 @@ def digits() -> RunConfig:
         model=ModelConfig(patch_size=4, width=64, depth=4, num_heads=4, drop_path=0.0),
         data=DataConfig(source="digits"),
         augment=AugmentConfig(
-            flip_prob=0.0, crop_pad=1, autoaugment="none", erase_prob=0.0, cutmix_prob=0.0, mixup_prob=0.0
+            flip_prob=0.0, crop_pad=1, policy="none", erase_prob=0.0, cutmix_prob=0.0, mixup_prob=0.0
         ),
         optim=OptimConfig(lr=4e-3),
         schedule=ScheduleConfig(passes=60, warmup_passes=6),

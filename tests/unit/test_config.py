@@ -74,7 +74,7 @@ def test_text_numbers_from_yaml_are_numbers():
 
 
 def test_lists_become_tuples():
-    assert AugmentConfig(autoaugment_skip=["rotate"]).autoaugment_skip == ("rotate",)
+    assert AugmentConfig(skip_ops=["rotate"]).skip_ops == ("rotate",)
 
 
 def test_a_config_file_that_is_none_is_refused(tmp_path):

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from pocketvit.config import AugmentConfig
 from pocketvit.data.autoaugment import NUM_DRAWS, OpTable, autoaugment, resolve
+from pocketvit.data.randaugment import TRIVIAL_DRAWS, randaugment, trivialaugment
+from pocketvit.data.transfer import to_device
 from pocketvit.randomness import Stream, uniform
 
 ERASE_MAX_TRIES = 100
@@ -67,17 +69,34 @@ def draw_images(
         size: number of images B.
         image_size: (H, W), pixels.
     """
-    draws = uniform(seed, Stream.IMAGE, pass_index, size, 3 + NUM_DRAWS)
+    draws = uniform(seed, Stream.IMAGE, pass_index, size, 3)
     pad = config.crop_pad
-    ops = None
-    if config.autoaugment != "none":
-        ops = resolve(config.autoaugment, draws[:, 3:], image_size=image_size, skip=config.autoaugment_skip)
     return ImageTable(
         flip=draws[:, 0] < config.flip_prob,
         shift=np.floor(draws[:, 1:3] * (2 * pad + 1)).astype(np.int64) - pad,
-        ops=ops,
+        ops=_draw_ops(config, seed, pass_index, size, image_size),
         erase=_draw_erase(config, seed, pass_index, size, image_size),
     )
+
+
+def _draw_ops(
+    config: AugmentConfig, seed: int, pass_index: int, size: int, image_size: tuple[int, int]
+) -> OpTable | None:
+    """The operations of the policy, a row per image; none where there is no policy."""
+
+    def draws(columns: int) -> np.ndarray:
+        return uniform(seed, Stream.POLICY, pass_index, size, columns)
+
+    common = {"image_size": image_size, "skip": config.skip_ops}
+    match config.policy:
+        case "none":
+            return None
+        case "randaugment":
+            return randaugment(draws(2 * config.randaugment_ops), level=config.randaugment_level, **common)
+        case "trivialaugment":
+            return trivialaugment(draws(TRIVIAL_DRAWS), **common)
+        case name:
+            return resolve(name, draws(NUM_DRAWS), **common)
 
 
 def _draw_erase(
@@ -170,11 +189,3 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Pixels uint8 (B, H, W, C) as floats (B, C, H, W) of mean 0 and std 1; mean and std (C,) are of [0, 1]."""
     x = images.permute(0, 3, 1, 2).float() / 255  # (B, C, H, W)
     return (x - mean[:, None, None]) / std[:, None, None]
-
-
-def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """A NumPy array as a tensor on the device; on CUDA without waiting for the copy."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)

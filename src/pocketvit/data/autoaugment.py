@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pocketvit.checks import unknown
 from pocketvit.data.pillow_ops import OPERATIONS
+from pocketvit.data.transfer import to_device
 from pocketvit.errors import InputError
 
 OPS: tuple[str, ...] = tuple(OPERATIONS)
@@ -202,9 +202,7 @@ def resolve(policy: str, draws: np.ndarray, *, image_size: tuple[int, int], skip
     """
     if policy not in POLICIES:
         raise InputError(unknown("AutoAugment policy", policy, POLICIES))
-    for name in skip:
-        if name not in OPS:
-            raise InputError(unknown("AutoAugment operation", name, OPS))
+    check_skip(skip)
     steps = [step for sub_policy in POLICIES[policy] for step in sub_policy]
     op = np.array([0 if step.op in skip else OPS.index(step.op) for step in steps], dtype=np.int8)
     prob = np.array([step.prob for step in steps])
@@ -215,6 +213,13 @@ def resolve(policy: str, draws: np.ndarray, *, image_size: tuple[int, int], skip
     positive = (draws[:, 3:5] >= 0.5).astype(np.intp)
     active = (draws[:, 1:3] < prob[row]) & (op[row] != 0)
     return OpTable(np.where(active, op[row], np.int8(0)), np.where(active, value[row, positive], 0.0))
+
+
+def check_skip(skip: Collection[str]) -> None:
+    """Raise an `InputError` if one of the names is no operation."""
+    for name in skip:
+        if name not in OPS:
+            raise InputError(unknown("AutoAugment operation", name, OPS))
 
 
 def autoaugment(images: Tensor, table: OpTable) -> Tensor:
@@ -229,17 +234,11 @@ def autoaugment(images: Tensor, table: OpTable) -> Tensor:
         The images after both stages, uint8, (B, H, W, 3).
     """
     images = images.clone()
-    order = _to_device(np.argsort(table.op.T, axis=1, kind="stable"), images.device)  # (S, B): rows in order of codes
-    value = _to_device(table.value, images.device)  # (B, S)
+    order = to_device(np.argsort(table.op.T, axis=1, kind="stable"), images.device)  # (S, B): rows in order of codes
+    value = to_device(table.value, images.device)  # (B, S)
     for stage, codes in enumerate(table.op.T):
         counts = np.bincount(codes, minlength=len(OPS)).tolist()
         for op, rows in zip(OPS, order[stage].split(counts), strict=True):
             if op != "identity" and len(rows):
                 images[rows] = OPERATIONS[op](images[rows], value[rows, stage])
     return images
-
-
-def _to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """A copy on the device; from pinned memory to CUDA, so that the CPU doesn't wait for it."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from pocketvit.config import AugmentConfig, DataConfig
-from pocketvit.data.augment import ImageTable, augment, draw_images, to_device
+from pocketvit.data.augment import ImageTable, augment, draw_images
 from pocketvit.data.dataset import Split
-from pocketvit.data.mix import draw_mix
+from pocketvit.data.mix import MIX_COLUMNS, draw_mix
+from pocketvit.data.transfer import to_device
 from pocketvit.errors import InputError
 from pocketvit.randomness import Stream, permutation
 
@@ -134,7 +135,21 @@ class TrainLoader:
     def load(self, plan: PassPlan, first_step: int, num_steps: int) -> Chunk:
         """Augment the images of some steps of a pass and bring them to the device."""
         rows = slice(first_step * self.batch_size, (first_step + num_steps) * self.batch_size)
-        indices, table = plan.indices[rows], plan.images[rows]
+        mix = plan.mix[first_step : first_step + num_steps]
+        return self._augmented(plan.indices[rows], plan.images[rows], mix)
+
+    def sample(self, indices: np.ndarray, *, pass_index: int | None) -> Chunk:
+        """Some training images, unmixed, augmented as in a pass, or clean where there is none."""
+        if pass_index is None:
+            off = AugmentConfig(flip_prob=0, crop_pad=0, policy="none", erase_prob=0)
+            table = draw_images(
+                off, seed=self.seed, pass_index=0, size=len(self.split), image_size=self.image_size
+            )
+        else:
+            table = self._draw_images(pass_index)
+        return self._augmented(indices, table[indices], np.empty((0, len(MIX_COLUMNS)), np.float32))
+
+    def _augmented(self, indices: np.ndarray, table: ImageTable, mix: np.ndarray) -> Chunk:
         if self.resident:
             where = to_device(indices, self.device)
             images, labels = self.images[where], self.labels[where]
@@ -144,5 +159,5 @@ class TrainLoader:
             images=augment(images, table).to(self.device),
             labels=labels.to(self.device),
             erase=to_device(table.erase, self.device),
-            mix=to_device(plan.mix[first_step : first_step + num_steps], self.device),
+            mix=to_device(mix, self.device),
         )

@@ -87,17 +87,17 @@ def assemble(
         notes.append(f"{name}: its validation split is left aside")
     elif "val" in parts:
         notes.append(f"{name} has no test split: its validation split serves as one")
-    test_part = parts.get("test", parts.get("val"))
-    used = [parts["train"]] if test_part is None else [parts["train"], test_part]
-    if any(len(part.labels) == 0 for part in used):
-        raise InputError(f"{name} has a part that holds no images")
+    test_split = next((split for split in ("test", "val") if split in parts), None)
+    used = {split: parts[split] for split in ("train", test_split) if split is not None}
+    for split, part in used.items():
+        if len(part.labels) == 0:
+            raise InputError(f"the {split} split of {name} holds no images")
 
     if class_names is None:
-        class_names = find_class_names(np.concatenate([part.labels for part in used]))
+        class_names = find_class_names(np.concatenate([part.labels for part in used.values()]))
     fitter = Fitter(resize)
-    splits = []
-    for part in used:
+    splits = {}
+    for split, part in used.items():
         labels = number_labels(part.labels, class_names, part.where)
-        splits.append(Split(stack(part.images, len(labels), part.where, fitter), labels))
-    test = splits[1] if test_part is not None else None
-    return Decoded(splits[0], test, tuple(class_names), (*notes, *fitter.notes()))
+        splits[split] = Split(stack(part.images, len(labels), part.where, fitter), labels)
+    return Decoded(splits["train"], splits.get(test_split), tuple(class_names), (*notes, *fitter.notes()))

@@ -123,7 +123,7 @@ def _is_cifar100(decoded: Decoded) -> bool:
     return counts_fit and np.allclose(mean, published, rtol=0, atol=1e-11)
 
 
-def _cifar(num_classes: int, folder: str, sizes: str, md5: str, is_real: Callable[[Decoded], bool]) -> RemoteSet:
+def _cifar(num_classes: int, folder: str, md5: str, is_real: Callable[[Decoded], bool]) -> RemoteSet:
     """CIFAR-10 or CIFAR-100, from the Hub (where `folder` holds its files) or else from its author's page."""
     hub = f"https://huggingface.co/datasets/uoft-cs/cifar{num_classes}/resolve/main/{folder}"
     archive = f"https://www.cs.toronto.edu/~kriz/cifar-{num_classes}-python.tar.gz"
@@ -131,7 +131,7 @@ def _cifar(num_classes: int, folder: str, sizes: str, md5: str, is_real: Callabl
     return RemoteSet(
         name=f"cifar{num_classes}",
         description=f"60,000 colour photos of 32x32 pixels in {num_classes} classes",
-        size=sizes,
+        size="about 145 MB",
         offers=(
             Offer("parquet", shards, needs_pyarrow=True),
             Offer("archive", (RemoteFile(archive, f"md5:{md5}"),)),
@@ -140,8 +140,8 @@ def _cifar(num_classes: int, folder: str, sizes: str, md5: str, is_real: Callabl
     )
 
 
-_CIFAR10 = _cifar(10, "plain_text", "144 MB", "c58f30108f718f92721af3b95e74349a", is_cifar10)
-_CIFAR100 = _cifar(100, "cifar100", "143 MB", "eb9058c3a382ffc7106e4002c42a8d85", _is_cifar100)
+_CIFAR10 = _cifar(10, "plain_text", "c58f30108f718f92721af3b95e74349a", is_cifar10)
+_CIFAR100 = _cifar(100, "cifar100", "eb9058c3a382ffc7106e4002c42a8d85", _is_cifar100)
 
 REMOTE_SETS = {known.name: known for known in (_CIFAR10, _CIFAR100)}
 """Each set that can be fetched, by its name."""

@@ -31,7 +31,7 @@ from torch.library import triton_op, wrap_triton
 
 @triton.jit
 def _read(x, x_n, start, N: tl.constexpr, E: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Tokens start … start + ROWS - 1 of a head, zeros past N and E, (ROWS, COLUMNS)."""
+    """ROWS tokens of a head from token `start` on, zeros past N and E, (ROWS, COLUMNS)."""
     row = start + tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, COLUMNS)[None, :]
     return tl.load(x + row * x_n + column, mask=(row < N) & (column < E), other=0.0)
@@ -55,15 +55,16 @@ def _scores(q, k, START: tl.constexpr, N: tl.constexpr):
 
 
 @triton.jit
-def _forward_tile(q_head, q_n, out_head, out_n, lse_head, start, k0, k1, v0, v1, log2_scale,
-                  N: tl.constexpr, E: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
-    """Attend from the query rows start … start + ROWS - 1 to all keys: k0, v0 are the main tile, k1, v1 the tail."""
+def _forward_tile(q_head, q_n, out_head, out_n, lse_head, start, k0, k1, v0, v1,
+                  SCALE: tl.constexpr, N: tl.constexpr, E: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
+    """Attend from ROWS queries to all keys: k0 and v0 are the main tile, k1 and v1 the tail."""
+    LOG2_SCALE: tl.constexpr = SCALE * 1.4426950408889634  # exp(x) = exp2(x * log2(e))
     q = _read(q_head, q_n, start, N, E, ROWS, k0.shape[1])
     s0 = _scores(q, k0, 0, N)
     s1 = _scores(q, k1, k0.shape[0], N)
-    top = tl.maximum(tl.max(s0, 1), tl.max(s1, 1)) * log2_scale
-    p0 = tl.exp2(s0 * log2_scale - top[:, None])
-    p1 = tl.exp2(s1 * log2_scale - top[:, None])
+    top = tl.maximum(tl.max(s0, 1), tl.max(s1, 1)) * LOG2_SCALE
+    p0 = tl.exp2(s0 * LOG2_SCALE - top[:, None])
+    p1 = tl.exp2(s1 * LOG2_SCALE - top[:, None])
     total = tl.sum(p0, 1) + tl.sum(p1, 1)
     out = tl.dot(p0.to(v0.dtype), v0)
     out = tl.dot(p1.to(v1.dtype), v1, out)
@@ -73,11 +74,12 @@ def _forward_tile(q_head, q_n, out_head, out_n, lse_head, start, k0, k1, v0, v1,
 
 
 @triton.jit
-def _forward_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, out, lse, scale,
-                    A: tl.constexpr, GROUP: tl.constexpr, N: tl.constexpr, E: tl.constexpr, COLUMNS: tl.constexpr,
-                    MAIN: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr, REST: tl.constexpr):  # fmt: skip
+def _forward_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, out, lse,
+                    SCALE: tl.constexpr, A: tl.constexpr, GROUP: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
+                    COLUMNS: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr,
+                    REST: tl.constexpr):  # fmt: skip
     """One program per image and query head; writes out (B, N, A, E) and lse (B, A, N)."""
-    b = (tl.program_id(0) // A).to(tl.int64)  # offsets of a large batch pass 2³¹
+    b = (tl.program_id(0) // A).to(tl.int64)  # offsets into a large batch pass 2**31
     a = tl.program_id(0) % A
     k_head = k + b * k_b + a // GROUP * k_a
     v_head = v + b * v_b + a // GROUP * v_a
@@ -88,25 +90,24 @@ def _forward_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, out, l
     q_head = q + b * q_b + a * q_a
     out_head = out + (b * N * A + a) * E
     lse_head = lse + (b * A + a) * N
-    log2_scale = scale * 1.4426950408889634  # exp(x) = exp2(x · log2 e)
     END: tl.constexpr = N - N % ROWS if REST else N
     for start in range(0, END, ROWS):
-        _forward_tile(q_head, q_n, out_head, A * E, lse_head, start, k0, k1, v0, v1, log2_scale, N, E, ROWS)
+        _forward_tile(q_head, q_n, out_head, A * E, lse_head, start, k0, k1, v0, v1, SCALE, N, E, ROWS)
     if REST:
-        _forward_tile(q_head, q_n, out_head, A * E, lse_head, END, k0, k1, v0, v1, log2_scale, N, E, REST)
+        _forward_tile(q_head, q_n, out_head, A * E, lse_head, END, k0, k1, v0, v1, SCALE, N, E, REST)
 
 
 @triton.jit
 def _backward_tile(q_head, q_n, dout_head, dout_n, lse_head, dq_head, dq_n, start, k0, k1, v0, v1, dk0, dk1, dv0, dv1,
-                   scale, N: tl.constexpr, E: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
-    """Write dQ of the query rows start … start + ROWS - 1; return dK (short of `scale`) and dV with their share."""
+                   SCALE: tl.constexpr, N: tl.constexpr, E: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
+    """Write the gradient of ROWS queries; return those of k (short of SCALE) and v with the queries' share added."""
     q = _read(q_head, q_n, start, N, E, ROWS, k0.shape[1])
     dout = _read(dout_head, dout_n, start, N, E, ROWS, k0.shape[1])
     row = start + tl.arange(0, ROWS)
     lse = tl.load(lse_head + row, mask=row < N, other=0.0)[:, None]
-    log2_scale = scale * 1.4426950408889634
-    p0 = tl.exp2(_scores(q, k0, 0, N) * log2_scale - lse)
-    p1 = tl.exp2(_scores(q, k1, k0.shape[0], N) * log2_scale - lse)
+    LOG2_SCALE: tl.constexpr = SCALE * 1.4426950408889634
+    p0 = tl.exp2(_scores(q, k0, 0, N) * LOG2_SCALE - lse)
+    p1 = tl.exp2(_scores(q, k1, k0.shape[0], N) * LOG2_SCALE - lse)
     dp0 = tl.dot(dout, tl.trans(v0))
     dp1 = tl.dot(dout, tl.trans(v1))
     delta = (tl.sum(p0 * dp0, 1) + tl.sum(p1 * dp1, 1))[:, None]
@@ -114,7 +115,7 @@ def _backward_tile(q_head, q_n, dout_head, dout_n, lse_head, dq_head, dq_n, star
     ds1 = (p1 * (dp1 - delta)).to(q.dtype)
     dq = tl.dot(ds0, k0)
     dq = tl.dot(ds1, k1, dq)
-    _write(dq_head, dq_n, start, dq * scale, N, E)
+    _write(dq_head, dq_n, start, dq * SCALE, N, E)
     dv0 = tl.dot(tl.trans(p0.to(q.dtype)), dout, dv0)
     dv1 = tl.dot(tl.trans(p1.to(q.dtype)), dout, dv1)
     dk0 = tl.dot(tl.trans(ds0), q, dk0)
@@ -124,7 +125,7 @@ def _backward_tile(q_head, q_n, dout_head, dout_n, lse_head, dq_head, dq_n, star
 
 @triton.jit
 def _backward_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, dout, dout_b, dout_a, dout_n, lse, grad,
-                     scale, A: tl.constexpr, GROUP: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
+                     SCALE: tl.constexpr, A: tl.constexpr, GROUP: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
                      COLUMNS: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr,
                      REST: tl.constexpr):  # fmt: skip
     """One program per image and key head, over the query heads that share it.
@@ -147,22 +148,23 @@ def _backward_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, dout,
     dv1 = tl.zeros([TAIL, COLUMNS], tl.float32)
     grad_image = grad + b * N * GRAD_N
     END: tl.constexpr = N - N % ROWS if REST else N
-    for a in range(a_kv * GROUP, a_kv * GROUP + GROUP):
+    for i in range(GROUP):
+        a = a_kv * GROUP + i
         q_head = q + b * q_b + a * q_a
         dout_head = dout + b * dout_b + a * dout_a
         lse_head = lse + (b * A + a) * N
         dq_head = grad_image + a * E
         for start in range(0, END, ROWS):
             dk0, dk1, dv0, dv1 = _backward_tile(q_head, q_n, dout_head, dout_n, lse_head, dq_head, GRAD_N, start,
-                                                k0, k1, v0, v1, dk0, dk1, dv0, dv1, scale, N, E, ROWS)  # fmt: skip
+                                                k0, k1, v0, v1, dk0, dk1, dv0, dv1, SCALE, N, E, ROWS)  # fmt: skip
         if REST:
             dk0, dk1, dv0, dv1 = _backward_tile(q_head, q_n, dout_head, dout_n, lse_head, dq_head, GRAD_N, END,
-                                                k0, k1, v0, v1, dk0, dk1, dv0, dv1, scale, N, E, REST)  # fmt: skip
+                                                k0, k1, v0, v1, dk0, dk1, dv0, dv1, SCALE, N, E, REST)  # fmt: skip
     dk_head = grad_image + (A + a_kv) * E
     dv_head = grad_image + (A + A_KV + a_kv) * E
-    _write(dk_head, GRAD_N, 0, dk0 * scale, N, E)
+    _write(dk_head, GRAD_N, 0, dk0 * SCALE, N, E)
     _write(dv_head, GRAD_N, 0, dv0, N, E)
-    _write(dk_head, GRAD_N, MAIN, dk1 * scale, N, E)
+    _write(dk_head, GRAD_N, MAIN, dk1 * SCALE, N, E)
     _write(dv_head, GRAD_N, MAIN, dv1, N, E)
 
 
@@ -214,7 +216,7 @@ def launch_forward(kernel, q: Tensor, k: Tensor, v: Tensor, scale: float, tiles:
     out = q.new_empty(B, N, A, E)
     lse = q.new_empty(B, A, N, dtype=torch.float32)
     strides = (*q.stride()[:3], k, *k.stride()[:3], v, *v.stride()[:3])
-    kernel[(B * A,)](q, *strides, out, lse, scale, A=A, GROUP=A // k.shape[1], N=N, E=E, **tiles._asdict())
+    kernel[(B * A,)](q, *strides, out, lse, SCALE=scale, A=A, GROUP=A // k.shape[1], N=N, E=E, **tiles._asdict())
     return out, lse
 
 
@@ -227,7 +229,7 @@ def launch_backward(
     grad = q.new_empty(B, N, A + 2 * A_kv, E)
     dout = dout.transpose(1, 2)  # (B, A, N, E)
     strides = (*q.stride()[:3], k, *k.stride()[:3], v, *v.stride()[:3], dout, *dout.stride()[:3])
-    kernel[(B * A_kv,)](q, *strides, lse, grad, scale, A=A, GROUP=A // A_kv, N=N, E=E, **tiles._asdict())
+    kernel[(B * A_kv,)](q, *strides, lse, grad, SCALE=scale, A=A, GROUP=A // A_kv, N=N, E=E, **tiles._asdict())
     return grad
 
 

@@ -3,10 +3,10 @@
 from typing import Any
 
 from pocketvit.config import override
-from pocketvit.model.vit import ViT, drop_path_scales
+from pocketvit.model.vit import ViT, drop_path_factors
 from pocketvit.recipes import recipe
 
-__all__ = ["ViT", "create_model", "drop_path_scales"]
+__all__ = ["ViT", "create_model", "drop_path_factors"]
 
 
 def create_model(

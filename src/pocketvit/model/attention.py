@@ -1,28 +1,83 @@
-"""Multi-head self-attention.
+"""Self-attention, with full or low-rank projections and as many key heads as wanted.
 
-Shapes: B batch, N tokens, D width, A heads, E head dim.
+Shapes: B batch, N tokens, D width, A query heads, A_kv key and value heads, E head dim, R rank.
 
-Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762
+Sources: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; grouped queries: Ainslie et al. 2023,
+https://arxiv.org/abs/2305.13245; a joint latent for keys and values: DeepSeek-AI 2024 (DeepSeek-V2),
+https://arxiv.org/abs/2405.04434
+Differs: the paper's MLA is plain low rank, without the norm on the latent and the decoupled rotary part that
+DeepSeek-V2 has; the joint latent here has neither as well.
 """
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pocketvit.config import ModelConfig
+from pocketvit.kernels.attention import attention, attention_qkv
+from pocketvit.model.norm import make_norm
+from pocketvit.model.positions import RotaryPositions
+
+
+class LowRank(nn.Sequential):
+    """A linear layer through a latent of R channels: D -> R without a bias, R -> out with one."""
+
+    def __init__(self, width: int, out: int, rank: int) -> None:
+        super().__init__(nn.Linear(width, rank, bias=False), nn.Linear(rank, out))
+
+
+def projection(width: int, out: int, rank: int | None) -> nn.Module:
+    """A linear layer of full rank, or through a latent."""
+    return nn.Linear(width, out) if rank is None else LowRank(width, out, rank)
 
 
 class Attention(nn.Module):
-    """Every token reads from every token, in A heads side by side."""
+    """Every token reads from every token, in A heads side by side.
 
-    def __init__(self, config: ModelConfig) -> None:
+    Args:
+        config: the model's configuration.
+        rotary: turns queries and keys by their positions; none leaves them.
+    """
+
+    def __init__(self, config: ModelConfig, rotary: RotaryPositions | None = None) -> None:
         super().__init__()
-        self.num_heads, self.head_dim = config.num_heads, config.head_dim
-        self.qkv = nn.Linear(config.width, 3 * config.width)
-        self.proj = nn.Linear(config.width, config.width)
+        width, self.head_dim = config.width, config.head_dim
+        kv_width = (config.num_kv_heads or config.num_heads) * config.head_dim
+        ranks = (config.q_rank, config.k_rank, config.v_rank, config.kv_rank_shared)
+        self.packed = kv_width == width and all(rank is None for rank in ranks)
+        if self.packed:
+            self.qkv = nn.Linear(width, 3 * width)
+        else:
+            self.q = projection(width, width, config.q_rank)
+            source, k_rank, v_rank = width, config.k_rank, config.v_rank
+            if config.kv_rank_shared is not None:
+                source = config.kv_rank_shared
+                self.kv_latent = nn.Linear(width, source, bias=False)
+            self.k = projection(source, kv_width, k_rank)
+            self.v = projection(source, kv_width, v_rank)
+        self.shared_latent = config.kv_rank_shared is not None
+        self.q_norm = make_norm(config.norm, config.head_dim) if config.qk_norm else None
+        self.k_norm = make_norm(config.norm, config.head_dim) if config.qk_norm else None
+        self.rotary = rotary
+        self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix tokens (B, N, D) -> (B, N, D)."""
-        qkv = self.qkv(x).unflatten(2, (3, self.num_heads, self.head_dim))  # (B, N, 3, A, E)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, A, N, E)
-        x = F.scaled_dot_product_attention(q, k, v)  # (B, A, N, E)
+        if self.packed:
+            qkv = self.qkv(x).unflatten(2, (3, -1, self.head_dim))  # (B, N, 3, A, E)
+            if self.q_norm is None and self.rotary is None:
+                return self.proj(attention_qkv(qkv))  # (B, N, D)
+            q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, A, N, E)
+        else:
+            q, k, v = self.project(x)
+        if self.q_norm is not None:
+            q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
+        if self.rotary is not None:
+            q, k = self.rotary(q), self.rotary(k)
+        x = attention(q, k, v)  # (B, A, N, E)
         return self.proj(x.transpose(1, 2).flatten(2))  # (B, N, D)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (B, N, D) as queries (B, A, N, E), keys and values (B, A_kv, N, E)."""
+        source = self.kv_latent(x) if self.shared_latent else x  # (B, N, R) or (B, N, D)
+        projected = self.q(x), self.k(source), self.v(source)
+        q, k, v = (y.unflatten(2, (-1, self.head_dim)).transpose(1, 2) for y in projected)
+        return q, k, v

@@ -2,17 +2,19 @@
 
 Shapes: B batch, N tokens, D width, M hidden width of the MLP.
 
-Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929; stochastic depth: Huang et al. 2016,
-https://arxiv.org/abs/1603.09382, per image as in timm.
+Sources: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929; stochastic depth: Huang et al. 2016,
+https://arxiv.org/abs/1603.09382, per image as in timm; LayerScale: Touvron et al. 2021,
+https://arxiv.org/abs/2103.17239
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pocketvit.config import ModelConfig
 from pocketvit.model.attention import Attention
-
-NORM_EPS = 1e-6
+from pocketvit.model.norm import make_norm
+from pocketvit.model.positions import RotaryPositions
 
 
 class MLP(nn.Module):
@@ -22,35 +24,50 @@ class MLP(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(config.width, config.hidden_width)
         self.fc2 = nn.Linear(config.hidden_width, config.width)
+        self.approximate = "tanh" if config.activation == "gelu_tanh" else "none"
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform tokens (B, N, D) -> (B, N, D)."""
-        return self.fc2(F.gelu(self.fc1(x)))  # (B, N, M) inside
+        return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))  # (B, N, M) inside
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel."""
+
+    def __init__(self, width: int, start: float) -> None:
+        super().__init__()
+        self.start = start
+        self.gamma = nn.Parameter(torch.full((width,), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale tokens (B, N, D)."""
+        return x * self.gamma.to(x.dtype)
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a LayerNorm and added to the residual stream."""
+    """Attention and MLP, each behind a normalisation and added to the residual stream."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, rotary: RotaryPositions | None = None) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.width, eps=NORM_EPS)
-        self.attn = Attention(config)
-        self.norm2 = nn.LayerNorm(config.width, eps=NORM_EPS)
+        self.norm1 = make_norm(config.norm, config.width)
+        self.attn = Attention(config, rotary)
+        self.norm2 = make_norm(config.norm, config.width)
         self.mlp = MLP(config)
+        scaled = config.layer_scale is not None
+        self.scale1 = LayerScale(config.width, config.layer_scale) if scaled else nn.Identity()
+        self.scale2 = LayerScale(config.width, config.layer_scale) if scaled else nn.Identity()
 
-    def forward(self, x: Tensor, scales: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Refine tokens.
 
         Args:
             x: tokens, (B, N, D).
-            scales: what each image's two branches are multiplied by, (2, B): 0 where stochastic depth skips the
+            keep: what each image's two branches are multiplied by, (2, B): 0 where stochastic depth skips the
                 branch, 1 / (chance to keep it) elsewhere. None keeps all.
         Returns:
             tokens (B, N, D).
         """
-        if scales is None:
-            x = x + self.attn(self.norm1(x))
-            return x + self.mlp(self.norm2(x))
-        scales = scales.to(x.dtype)[:, :, None, None]  # (2, B, 1, 1)
-        x = x + scales[0] * self.attn(self.norm1(x))
-        return x + scales[1] * self.mlp(self.norm2(x))
+        attn = self.scale1(self.attn(self.norm1(x)))
+        x = x + (attn if keep is None else attn * keep[0, :, None, None].to(x.dtype))
+        mlp = self.scale2(self.mlp(self.norm2(x)))
+        return x + (mlp if keep is None else mlp * keep[1, :, None, None].to(x.dtype))

@@ -1,9 +1,10 @@
-"""From an image to a row of tokens: patches, CLS tokens, positions.
+"""From an image to a row of tokens: patches, CLS tokens, registers, positions.
 
-Shapes: B batch, C channels, H W pixels, P patches, T CLS tokens, N = T + P tokens, D width, p patch side.
+Shapes: B batch, C channels, H W pixels, P patches, T special tokens (CLS, then registers), N = T + P tokens, D width,
+p patch side.
 
-Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929; several CLS tokens: Wu 2025, "Powerful Design of
-Small Vision Transformer on CIFAR10".
+Sources: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929; several CLS tokens: Wu 2025, "Powerful Design of
+Small Vision Transformer on CIFAR10"; registers: Darcet et al. 2023, https://arxiv.org/abs/2309.16588
 """
 
 import torch
@@ -12,33 +13,36 @@ from torch.nn import functional as F
 
 from pocketvit.config import ModelConfig
 from pocketvit.errors import InputError
+from pocketvit.model.positions import sincos_table
 
 
 class PatchEmbedding(nn.Module):
     """Cut the image into squares and project each to a token.
 
-    The weight has a convolution's shape, (D, C, p, p), and a convolution's default init; patches that do not overlap
-    are a plain matrix product, which is faster.
+    The weight has a convolution's shape, (D, C, p, p), and a convolution's default init. Patches side by side are a
+    plain matrix product, which is faster; overlapping ones are a convolution without padding.
 
     Args:
         config: the model's configuration.
         image_size: (H, W), pixels.
         in_channels: C.
     Raises:
-        InputError: the patch size does not divide the image.
+        InputError: the patches do not tile the image.
     """
 
     def __init__(self, config: ModelConfig, image_size: tuple[int, int], in_channels: int) -> None:
         super().__init__()
-        p = config.patch_size
-        if any(side % p for side in image_size):
+        p, stride = config.patch_size, config.patch_stride or config.patch_size
+        if any(side < p or (side - p) % stride for side in image_size):
+            height, width = image_size
             raise InputError(
-                f"model.patch_size={p} does not divide the image size {image_size[0]}x{image_size[1]}; "
-                "choose a divisor of both sides or set data.resize"
+                f"model.patch_size={p}"
+                + (f" with model.patch_stride={stride} does not tile" if stride != p else " does not divide")
+                + f" the image size {height}x{width}; choose another or set data.resize"
             )
-        self.patch_size = p
-        self.grid = (image_size[0] // p, image_size[1] // p)
-        self.proj = nn.Conv2d(in_channels, config.width, kernel_size=p, stride=p)
+        self.patch_size, self.stride = p, stride
+        self.grid = ((image_size[0] - p) // stride + 1, (image_size[1] - p) // stride + 1)
+        self.proj = nn.Conv2d(in_channels, config.width, kernel_size=p, stride=stride)
 
     @property
     def num_patches(self) -> int:
@@ -47,6 +51,8 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Project the patches of images (B, C, H, W) to tokens (B, P, D), row by row."""
+        if self.stride != self.patch_size:
+            return self.proj(images).flatten(2).transpose(1, 2)  # (B, P, D)
         (rows, columns), p = self.grid, self.patch_size
         x = images.unflatten(3, (columns, p)).unflatten(2, (rows, p))  # (B, C, rows, p, columns, p)
         x = x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, P, C·p·p)
@@ -54,7 +60,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Tokens(nn.Module):
-    """Patch tokens behind the CLS tokens, with a learned position added to each.
+    """CLS tokens, registers and patch tokens, in this order, with their positions.
 
     Args:
         config: the model's configuration.
@@ -65,16 +71,26 @@ class Tokens(nn.Module):
     def __init__(self, config: ModelConfig, image_size: tuple[int, int], in_channels: int) -> None:
         super().__init__()
         self.patches = PatchEmbedding(config, image_size, in_channels)
-        self.num_cls_tokens = config.num_cls_tokens if config.pool == "cls" else 0
-        num_tokens = self.num_cls_tokens + self.patches.num_patches
-        if self.num_cls_tokens:
-            self.cls = nn.Parameter(torch.zeros(1, self.num_cls_tokens, config.width))  # (1, T, D)
-        self.positions = nn.Parameter(torch.zeros(1, num_tokens, config.width))  # (1, N, D)
+        self.num_cls = config.num_cls_tokens if config.pool == "cls" else 0
+        self.num_special = self.num_cls + config.num_registers
+        if self.num_cls:
+            self.cls = nn.Parameter(torch.zeros(1, self.num_cls, config.width))
+        if config.num_registers:
+            self.registers = nn.Parameter(torch.zeros(1, config.num_registers, config.width))
+        if config.positions == "learned":
+            num_tokens = self.num_special + self.patches.num_patches
+            self.positions = nn.Parameter(torch.zeros(1, num_tokens, config.width))  # (1, N, D)
+        elif config.positions == "sincos":
+            table = sincos_table(self.patches.grid, self.num_special, config.width)
+            self.register_buffer("positions", table, persistent=False)
+        else:
+            self.positions = None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Turn images (B, C, H, W) into tokens (B, N, D), the CLS tokens first."""
+        """Turn images (B, C, H, W) into tokens (B, N, D)."""
         x = self.patches(images)  # (B, P, D)
-        if self.num_cls_tokens:
-            cls = self.cls.to(x.dtype).expand(len(x), -1, -1)  # (B, T, D)
-            x = torch.cat([cls, x], dim=1)  # (B, N, D)
-        return x + self.positions.to(x.dtype)  # under autocast the residual stream stays in bf16
+        special = [getattr(self, name).to(x.dtype) for name in ("cls", "registers") if hasattr(self, name)]
+        if special:
+            x = torch.cat([*(token.expand(len(x), -1, -1) for token in special), x], dim=1)  # (B, N, D)
+        # Under autocast the sum, and with it the residual stream, stays in bf16.
+        return x if self.positions is None else x + self.positions.to(x.dtype)

@@ -2,7 +2,7 @@
 
     tokens  ->  depth × block  ->  norm  ->  pool  ->  head
 
-Shapes: B batch, C channels, H W pixels, P patches, T CLS tokens, N = T + P tokens, D width, K classes, L depth.
+Shapes: B batch, C channels, H W pixels, P patches, T CLS tokens, N tokens, D width, K classes, L depth.
 
 Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929; the sizes are those of Wu 2025, "Powerful Design
 of Small Vision Transformer on CIFAR10".
@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from pocketvit.config import ModelConfig
-from pocketvit.model.block import NORM_EPS, Block
+from pocketvit.model.block import Block, LayerScale
+from pocketvit.model.norm import make_norm
+from pocketvit.model.positions import RotaryPositions
 from pocketvit.model.tokens import Tokens
 
 
@@ -27,7 +29,7 @@ class ViT(nn.Module):
         in_channels: C.
         generator: source of the initial weights, on the CPU; None uses PyTorch's own.
     Raises:
-        InputError: the patch size does not divide the image.
+        InputError: the patches do not tile the image.
     """
 
     def __init__(
@@ -43,9 +45,13 @@ class ViT(nn.Module):
         self.config = config
         self.image_size = image_size
         self.tokens = Tokens(config, image_size, in_channels)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
-        self.head = nn.Linear(config.width * max(1, self.tokens.num_cls_tokens), num_classes)
+        rotary = None
+        if config.positions == "rope":
+            rotary = RotaryPositions(self.tokens.patches.grid, self.tokens.num_special, config.head_dim)
+        self.blocks = nn.ModuleList(Block(config, rotary) for _ in range(config.depth))
+        self.norm = make_norm(config.norm, config.width)
+        self.pool = POOLS[config.pool](config, self.tokens)
+        self.head = make_head(config, config.width * max(1, self.tokens.num_cls), num_classes)
         self.init_weights(generator)
 
     @property
@@ -57,45 +63,93 @@ class ViT(nn.Module):
     def init_weights(self, generator: torch.Generator | None = None) -> None:
         """Draw the initial weights.
 
-        Linear weights, CLS tokens and positions are truncated normal with std 0.02, biases 0; the patch embedding
-        keeps a convolution's default, uniform within ± 1/sqrt(fan in).
+        Linear weights, CLS tokens, registers and positions are truncated normal with std 0.02, biases 0; the patch
+        embedding keeps a convolution's default, uniform within ± 1/sqrt(fan in).
         """
-        for name, parameter in self.named_parameters():
-            if name.startswith("tokens.patches."):
-                bound = self.tokens.patches.proj.weight[0].numel() ** -0.5
-                nn.init.uniform_(parameter, -bound, bound, generator=generator)
-            elif "norm" in name:
-                nn.init.constant_(parameter, 1.0 if name.endswith("weight") else 0.0)
-            elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            else:
-                nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                bound = module.weight[0].numel() ** -0.5
+                nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+                nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+            elif isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
+                module.reset_parameters()
+            elif isinstance(module, LayerScale):
+                nn.init.constant_(module.gamma, module.start)
+        for parameter in self.tokens.parameters(recurse=False):
+            nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
 
-    def forward(self, images: Tensor, scales: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """Classify images.
 
         Args:
             images: normalised pixels, (B, C, H, W).
-            scales: stochastic depth as `drop_path_scales` makes it, (L, 2, B); None keeps every branch.
+            keep: stochastic depth as `drop_path_factors` makes it, (L, 2, B); None keeps every branch.
         Returns:
             logits (B, K).
         """
         x = self.tokens(images)  # (B, N, D)
         for i, block in enumerate(self.blocks):
-            x = block(x, None if scales is None else scales[i])  # (B, N, D)
-        return self.head(self.pool(x))  # (B, K)
-
-    def pool(self, x: Tensor) -> Tensor:
-        """Reduce the last block's tokens (B, N, D) to what the head reads: (B, T·D) for CLS tokens, else (B, D).
-
-        LayerNorm acts on each token alone, so the CLS tokens are taken before it.
-        """
-        if self.config.pool == "cls":
-            return self.norm(x[:, : self.tokens.num_cls_tokens]).flatten(1)  # (B, T·D)
-        return self.norm(x).mean(dim=1)  # (B, D)
+            x = block(x, None if keep is None else keep[i])  # (B, N, D)
+        return self.head(self.pool(x, self.norm))  # (B, K)
 
 
-def drop_path_scales(config: ModelConfig, draws: np.ndarray) -> np.ndarray:
+class ClsPool(nn.Module):
+    """The CLS tokens side by side; LayerNorm acts on each token alone, so only they are normalised."""
+
+    def __init__(self, _config: ModelConfig, tokens: Tokens) -> None:
+        super().__init__()
+        self.num_cls = tokens.num_cls
+
+    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """Tokens (B, N, D) -> (B, T·D)."""
+        return norm(x[:, : self.num_cls]).flatten(1)
+
+
+class MeanPool(nn.Module):
+    """The mean of the patch tokens."""
+
+    def __init__(self, _config: ModelConfig, tokens: Tokens) -> None:
+        super().__init__()
+        self.num_special = tokens.num_special
+
+    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """Tokens (B, N, D) -> (B, D)."""
+        return norm(x)[:, self.num_special :].mean(dim=1)
+
+
+class AttentionPool(nn.Module):
+    """A mean of the patch tokens, weighted by a learned score of each.
+
+    Source: Hassani et al. 2021 (CCT's SeqPool), https://arxiv.org/abs/2104.05704
+    """
+
+    def __init__(self, config: ModelConfig, tokens: Tokens) -> None:
+        super().__init__()
+        self.num_special = tokens.num_special
+        self.score = nn.Linear(config.width, 1)
+
+    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """Tokens (B, N, D) -> (B, D)."""
+        x = norm(x)[:, self.num_special :]  # (B, P, D)
+        weights = self.score(x).float().softmax(dim=1)  # (B, P, 1)
+        return (weights * x).sum(dim=1)
+
+
+POOLS = {"cls": ClsPool, "mean": MeanPool, "attention": AttentionPool}
+
+
+def make_head(config: ModelConfig, channels: int, num_classes: int) -> nn.Module:
+    """The classifier on top of the pooled tokens: linear, or the paper's Eq. 4 with a hidden layer as wide as a token."""
+    if config.head == "linear":
+        return nn.Linear(channels, num_classes)
+    return nn.Sequential(nn.Linear(channels, config.width), nn.ReLU(), nn.Linear(config.width, num_classes))
+
+
+def drop_path_factors(config: ModelConfig, draws: np.ndarray) -> np.ndarray:
     """What stochastic depth multiplies each branch of each image by.
 
     Args:

@@ -5,26 +5,60 @@ scales: a whole training step, its learning rate included, can then be captured 
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pocketvit.config import OptimConfig
+from pocketvit.errors import InputError
+from pocketvit.optim.lion import Lion
+from pocketvit.optim.muon import Muon
 
 
 def build_optimizers(config: OptimConfig, model: nn.Module) -> list[torch.optim.Optimizer]:
-    """The optimizers that together update every trained parameter of the model once."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    device = parameters[0].device
-    group = {"params": parameters, "lr": torch.zeros((), device=device), "peak_lr": config.lr}
-    adamw = torch.optim.AdamW(
-        [group],
-        betas=config.betas,
-        weight_decay=config.weight_decay,
-        fused=device.type in ("cuda", "cpu"),
+    """The optimizers that together update every trained parameter of the model once.
+
+    Raises:
+        InputError: Muon is asked for and the model has no matrices in its blocks.
+    """
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if config.name == "lion":
+        return [Lion(param_groups(config, named, config.lr), lr=0.0, betas=config.betas or (0.9, 0.99))]
+    if config.name == "adamw":
+        return [_adamw(config, named)]
+    hidden = {name: p for name, p in named.items() if name.startswith("blocks.") and p.ndim == 2}
+    if not hidden:
+        raise InputError("optim.name=muon needs matrices in the model's blocks, and there are none")
+    muon = Muon(param_groups(config, hidden, config.muon_lr), lr=0.0, momentum=config.muon_momentum)
+    return [muon, _adamw(config, {name: p for name, p in named.items() if name not in hidden})]
+
+
+def _adamw(config: OptimConfig, named: dict[str, nn.Parameter]) -> torch.optim.AdamW:
+    device = next(iter(named.values())).device
+    return torch.optim.AdamW(
+        param_groups(config, named, config.lr),
+        betas=config.betas or (0.9, 0.999),
+        fused=True,
         capturable=device.type == "cuda",
     )
-    return [adamw]
+
+
+def param_groups(config: OptimConfig, named: dict[str, nn.Parameter], peak_lr: float) -> list[dict[str, Any]]:
+    """The parameters in one group, or in two, with and without weight decay.
+
+    `optim.decay=matrices` decays the weights of linear layers and of the patch embedding; biases, norms, CLS tokens,
+    registers and positions are left alone.
+    """
+    decayed = {name: config.decay == "all" or (name.endswith("weight") and p.ndim >= 2) for name, p in named.items()}
+    groups = []
+    for decays in (True, False):
+        parameters = [p for name, p in named.items() if decayed[name] == decays]
+        if parameters:
+            lr = torch.zeros((), device=parameters[0].device)
+            decay = config.weight_decay if decays else 0.0
+            groups.append({"params": parameters, "lr": lr, "peak_lr": peak_lr, "weight_decay": decay})
+    return groups
 
 
 @torch.no_grad()
@@ -41,21 +75,16 @@ def create_state(optimizers: Iterable[torch.optim.Optimizer]) -> None:
                 parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    for tensor in state_tensors(optimizers, {}).values():
-        tensor.zero_()
+        for state in optimizer.state.values():
+            for tensor in state.values():
+                tensor.zero_()
 
 
 def state_tensors(optimizers: Iterable[torch.optim.Optimizer], names: dict[Tensor, str]) -> dict[str, Tensor]:
-    """Every state tensor by name, such as `adamw.exp_avg.head.weight`.
-
-    Args:
-        optimizers: whose state.
-        names: the parameters' names; a parameter without one goes by its number.
-    """
-    tensors = {}
-    for optimizer in optimizers:
-        kind = type(optimizer).__name__.lower()
-        for number, (parameter, state) in enumerate(optimizer.state.items()):
-            for key, value in state.items():
-                tensors[f"{kind}.{key}.{names.get(parameter, number)}"] = value
-    return tensors
+    """Every state tensor by name, such as `adamw.exp_avg.head.weight`, given the parameters' names."""
+    return {
+        f"{type(optimizer).__name__.lower()}.{key}.{names[parameter]}": value
+        for optimizer in optimizers
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+    }

@@ -18,6 +18,7 @@ from pocketvit.data.augment import normalise_and_erase
 from pocketvit.data.loader import Chunk
 from pocketvit.data.mix import mix, smooth_targets
 from pocketvit.optim.build import create_state, state_tensors
+from pocketvit.optim.ema import EMA
 
 WARMUP_STEPS = 3
 
@@ -41,14 +42,14 @@ class Loss:
     bf16: bool
 
     def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, erase: Tensor, mix_row: Tensor, scales: Tensor | None
+        self, model: nn.Module, images: Tensor, labels: Tensor, erase: Tensor, mix_row: Tensor, keep: Tensor | None
     ) -> Tensor:
         """Mean loss of images (B, H, W, C) with labels (B,), boxes (B, 4), mixing (7,) and stochastic depth (L, 2, B)."""
         x = normalise_and_erase(images, self.mean, self.std, erase)  # (B, C, H, W)
         targets = smooth_targets(labels, self.num_classes, self.label_smoothing)  # (B, K)
         x, targets = mix(x, targets, mix_row)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
-            logits = model(x, scales)  # (B, K)
+            logits = model(x, keep)  # (B, K)
         return -(targets * torch.log_softmax(logits.float(), dim=1)).sum(dim=1).mean()
 
 
@@ -59,6 +60,7 @@ class TrainStep:
         model: on its device.
         optimizers: as `build_optimizers` makes them.
         loss: of a batch.
+        ema: average of the weights, updated after them; none keeps no average.
         factors: learning rate of every step of the run over the peak, (total steps,).
         batch_size: B.
         compile: compile the loss with `torch.compile`.
@@ -71,13 +73,14 @@ class TrainStep:
         optimizers: Sequence[torch.optim.Optimizer],
         loss: Loss,
         *,
+        ema: EMA | None,
         factors: np.ndarray,
         batch_size: int,
         compile: bool,
         cuda_graph: bool,
     ) -> None:
         device = next(model.parameters()).device
-        self.model, self.optimizers, self.batch_size = model, optimizers, batch_size
+        self.model, self.optimizers, self.ema, self.batch_size = model, optimizers, ema, batch_size
         self.loss = torch.compile(loss.__call__, fullgraph=True, dynamic=False) if compile else loss
         self.cuda_graph = cuda_graph and device.type == "cuda"
         self.factors = torch.from_numpy(factors.astype(np.float32)).to(device)
@@ -90,12 +93,12 @@ class TrainStep:
         self.graph: torch.cuda.CUDAGraph | None = None
         create_state(optimizers)
 
-    def set_chunk(self, chunk: Chunk, scales: Tensor | None) -> None:
+    def set_chunk(self, chunk: Chunk, keep: Tensor | None) -> None:
         """Take the next steps from this chunk, with its stochastic depth, (S, L, 2, B) or none.
 
         Once captured, the graph reads from fixed memory, so a new chunk is copied over the first one.
         """
-        tensors = (*chunk.tensors(), *(() if scales is None else (scales,)))
+        tensors = (*chunk.tensors(), *(() if keep is None else (keep,)))
         if self.graph is None:
             self.inputs = tensors
         else:
@@ -113,7 +116,7 @@ class TrainStep:
             self.graph.replay()
 
     def _run(self) -> None:
-        images, labels, erase, mix_rows, *scales = self.inputs
+        images, labels, erase, mix_rows, *keep = self.inputs
         rows = self.position * self.batch_size + torch.arange(self.batch_size, device=self.position.device)  # (B,)
         for optimizer in self.optimizers:
             factor = self.factors[self.step].squeeze()
@@ -125,12 +128,14 @@ class TrainStep:
             labels[rows],
             erase[rows],
             mix_rows[self.position].squeeze(0),
-            scales[0][self.position].squeeze(0) if scales else None,
+            keep[0][self.position].squeeze(0) if keep else None,
         )
         loss.backward()
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update()
         self.losses.index_copy_(0, self.step, loss.detach().reshape(1))
         self.position += 1
         self.step += 1
@@ -158,6 +163,10 @@ class TrainStep:
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         tensors = {f"model.{name}": tensor.detach() for name, tensor in self.model.state_dict().items()}
         tensors |= {f"optim.{name}": tensor for name, tensor in state_tensors(self.optimizers, names).items()}
+        if self.ema is not None:
+            averages = self.ema.state_dict()
+            tensors |= {f"ema.{name}": tensor for name, tensor in averages["averages"].items()}
+            tensors["ema_window"] = averages["window"]
         return tensors | {"run.step": self.step, "run.losses": self.losses}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:

@@ -3,6 +3,7 @@
 Training is interrupted only between steps: Ctrl-C or SIGTERM lets the step finish, saves and says how to go on.
 """
 
+import copy
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -14,13 +15,16 @@ from torch import Tensor
 
 from pocketvit.config import RunConfig
 from pocketvit.data import Splits, channel_stats
-from pocketvit.data.augment import to_device
+from pocketvit.data.transfer import to_device
+from pocketvit.data.augment import normalise_and_erase
 from pocketvit.data.loader import Chunk, PassPlan, TrainLoader
 from pocketvit.errors import InputError
-from pocketvit.model import ViT, drop_path_scales
+from pocketvit.model import ViT, drop_path_factors
+from pocketvit.model.whitening import whiten, whitening_filters
 from pocketvit.optim.build import build_optimizers
+from pocketvit.optim.ema import EMA
 from pocketvit.optim.schedule import lr_table
-from pocketvit.randomness import Stream, torch_seed, uniform
+from pocketvit.randomness import Stream, permutation, torch_seed, uniform
 from pocketvit.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from pocketvit.training.device import largest_batch, synchronize, uses_bf16
 from pocketvit.training.evaluate import TrainedModel, accuracy, predict_logits
@@ -30,13 +34,17 @@ from pocketvit.training.step import Loss, TrainStep
 from pocketvit.training.stop import Stopped, StopRequest
 
 
+WHITENING_IMAGES = 5_000
+"""Training images whose patches the whitening filters come from, as in the paper's code."""
+
+
 @dataclass(frozen=True)
 class Work:
     """Consecutive steps of a pass, ready on the device."""
 
     num_steps: int
     chunk: Chunk
-    scales: Tensor | None
+    keep: Tensor | None
     """Stochastic depth, (S, L, 2, B)."""
 
 
@@ -54,7 +62,6 @@ class Trainer:
 
     def __init__(self, config: RunConfig, splits: Splits, device: torch.device, reporter: Reporter) -> None:
         self.config, self.splits, self.device, self.reporter = config, splits, device, reporter
-        train_images = splits.train.images
         self.loader = TrainLoader(
             splits.train,
             data=config.data,
@@ -69,34 +76,39 @@ class Trainer:
             num_classes=len(splits.class_names),
             generator=torch.Generator().manual_seed(torch_seed(config.seed, Stream.INIT)),
         ).to(device)
-        self.stats = channel_stats(train_images)
+        self.stats = channel_stats(splits.train.images)
         self.mean, self.std = (torch.tensor(s, dtype=torch.float32, device=device) for s in self.stats)
+        if config.model.patch_init == "whitening":
+            self._whiten()
         self.step = self._make_step(config.batch_size, compile=config.train.compile)
         self.pass_index, self.step_in_pass, self.train_s = 0, 0, 0.0
 
+    def _whiten(self) -> None:
+        """Start the patch embedding from the whitening filters of some training images, clean or augmented."""
+        model, loader = self.config.model, self.loader
+        sample = permutation(self.config.seed, Stream.SAMPLE, 0, len(self.splits.train))[:WHITENING_IMAGES]
+        images = loader.sample(sample, pass_index=0 if model.whitening_patches == "augmented" else None)
+        pixels = normalise_and_erase(images.images, self.mean, self.std, images.erase)
+        whiten(self.model.tokens.patches, whitening_filters(pixels, model.patch_size), pairs=model.whitening_pairs)
+
     def _make_step(self, batch_size: int, *, compile: bool | None, cuda_graph: bool | None = None) -> TrainStep:
-        schedule, on_cuda = self.config.schedule, self.device.type == "cuda"
-        table = lr_table(
+        schedule, optim, on_cuda = self.config.schedule, self.config.optim, self.device.type == "cuda"
+        self.lr = lr_table(
             schedule.name,
-            peak=self.config.optim.lr,
+            peak=optim.lr,
             steps=schedule.passes * self.loader.steps_per_pass,
             warmup_steps=schedule.warmup_passes * self.loader.steps_per_pass,
             warmup_lr=schedule.warmup_lr,
             final_lr=schedule.final_lr,
+            decay_frac=schedule.decay_frac,
         )
-        self.lr = table
-        loss = Loss(
-            self.mean,
-            self.std,
-            len(self.splits.class_names),
-            self.config.optim.label_smoothing,
-            uses_bf16(self.config.train.precision, self.device),
-        )
+        bf16 = uses_bf16(self.config.train.precision, self.device)
         return TrainStep(
             self.model,
-            build_optimizers(self.config.optim, self.model),
-            loss,
-            factors=table / self.config.optim.lr,
+            build_optimizers(optim, self.model),
+            Loss(self.mean, self.std, len(self.splits.class_names), optim.label_smoothing, bf16),
+            ema=EMA(dict(self.model.named_parameters()), optim.ema_decay) if optim.ema_decay else None,
+            factors=self.lr / optim.lr,
             batch_size=batch_size,
             compile=on_cuda if compile is None else compile,
             cuda_graph=self.config.train.cuda_graph if cuda_graph is None else cuda_graph,
@@ -137,7 +149,7 @@ class Trainer:
             self.train_s += time.perf_counter() - began
             if current is not None:
                 self.model.train()
-                self.step.set_chunk(current.chunk, current.scales)  # compiles and captures, off the clock
+                self.step.set_chunk(current.chunk, current.keep)  # compiles and captures, off the clock
                 self.reporter.start(self.config.schedule.passes * self.loader.steps_per_pass, int(self.step.step))
             while current is not None:
                 began = time.perf_counter()
@@ -155,12 +167,12 @@ class Trainer:
         passes, steps = self.config.schedule.passes, self.loader.steps_per_pass
         first, planned = self.step_in_pass, planner.submit(self.plan, self.pass_index)
         for pass_index in range(self.pass_index, passes):
-            plan, scales = planned.result()
+            plan, keep = planned.result()
             if pass_index + 1 < passes:
                 planned = planner.submit(self.plan, pass_index + 1)
             while first < steps:
                 count = min(self.loader.chunk_steps, steps - first)
-                yield self.load(plan, scales, first, count)
+                yield self.load(plan, keep, first, count)
                 first += count
             first = 0
 
@@ -172,16 +184,16 @@ class Trainer:
         steps, batch_size = self.loader.steps_per_pass, self.config.batch_size
         columns = model.depth * 2 * batch_size
         draws = uniform(self.config.seed, Stream.DROP_PATH, pass_index, steps, columns)
-        return plan, drop_path_scales(model, draws.reshape(steps, model.depth, 2, batch_size))
+        return plan, drop_path_factors(model, draws.reshape(steps, model.depth, 2, batch_size))
 
-    def load(self, plan: PassPlan, scales: np.ndarray | None, first: int, count: int) -> Work:
+    def load(self, plan: PassPlan, keep: np.ndarray | None, first: int, count: int) -> Work:
         """Bring some steps of a pass to the device."""
-        on_device = None if scales is None else to_device(scales[first : first + count], self.device)
+        on_device = None if keep is None else to_device(keep[first : first + count], self.device)
         return Work(count, self.loader.load(plan, first, count), on_device)
 
     def run_chunk(self, work: Work, stop: StopRequest) -> int:
         """Ask the device for the steps of a chunk, until a signal comes; how many were asked for."""
-        self.step.set_chunk(work.chunk, work.scales)
+        self.step.set_chunk(work.chunk, work.keep)
         for done in range(work.num_steps):
             if stop.signum is not None:
                 return done
@@ -229,15 +241,23 @@ class Trainer:
         due = self.pass_index % self.config.train.eval_every_passes == 0
         if due or self.pass_index == self.config.schedule.passes:
             name, split = ("val", self.splits.val) if self.splits.val else ("test", self.splits.test)
-            logits = predict_logits(self.model, split.images, self.mean, self.std)
+            logits = predict_logits(self.averaged(), split.images, self.mean, self.std)
             line[f"{name}_accuracy"] = accuracy(logits, split.labels)
         self.folder.append_metrics(line)
         self.reporter.passed(line)
 
+    def averaged(self) -> ViT:
+        """The model to evaluate: with its averaged weights, where the run keeps an average, else the model itself."""
+        if self.step.ema is None:
+            return self.model
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(self.step.ema.averages(), strict=False)  # an average is kept of parameters only
+        return model
+
     def trained(self) -> TrainedModel:
         """The model as it is, with what it needs to be used alone."""
         mean, std = (tuple(float(x) for x in s) for s in self.stats)
-        return TrainedModel(self.model, self.splits.class_names, mean, std)
+        return TrainedModel(self.averaged(), self.splits.class_names, mean, std)
 
     def largest_batch(self) -> int:
         """The batch size that would fit this GPU, after it ran out of memory."""
@@ -246,7 +266,7 @@ class Trainer:
         def run(batch_size: int) -> None:
             step = self._make_step(batch_size, compile=False, cuda_graph=False)
             work = self.load(*self.plan(0), 0, 1)
-            step.set_chunk(work.chunk, None if work.scales is None else work.scales[..., :batch_size])
+            step.set_chunk(work.chunk, None if work.keep is None else work.keep[..., :batch_size])
             step()
 
         return largest_batch(run, self.device)

@@ -25,7 +25,7 @@ def test_flip_and_crop_equals_padding_and_slicing(real_images):
 
 
 def test_everything_off_changes_nothing(real_images):
-    off = table(len(real_images), flip_prob=0.0, crop_pad=0, autoaugment="none", erase_prob=0.0)
+    off = table(len(real_images), flip_prob=0.0, crop_pad=0, policy="none", erase_prob=0.0)
     images = torch.from_numpy(real_images)
     assert torch.equal(augment(images, off), images)
     erase = torch.from_numpy(off.erase)
@@ -57,7 +57,7 @@ def test_boxes_that_never_fit_erase_nothing():
 
 
 def test_probabilities_are_met():
-    drawn = table(50_000, autoaugment="none")
+    drawn = table(50_000, policy="none")
     assert abs(drawn.flip.mean() - 0.5) < 0.01
     assert abs((drawn.erase[:, 2] > 0).mean() - 0.25) < 0.01
     values, counts = np.unique(drawn.shift, return_counts=True)
@@ -73,7 +73,7 @@ def test_a_row_belongs_to_its_image_whatever_the_size():
 
 
 def test_switching_one_part_off_leaves_the_others_as_they_were():
-    full, part = table(500), table(500, autoaugment="none", erase_prob=0.0)
+    full, part = table(500), table(500, policy="none", erase_prob=0.0)
     assert (full.flip == part.flip).all() and (full.shift == part.shift).all()
 
 

@@ -66,7 +66,6 @@ def test_images_of_every_form(tmp_path):
         ({"images": IMAGES / 255, "labels": LABELS}, "images is float64: expected uint8"),
         ({"images": IMAGES.transpose(0, 3, 1, 2), "labels": LABELS}, "not .N, H, W. or"),
         ({"images": IMAGES[:, :0], "labels": LABELS}, "not .N, H, W. or"),
-        ({"images": IMAGES[:0], "labels": LABELS[:0]}, "holds no images"),
         ({"images": IMAGES, "labels": LABELS + 1}, r"images\[2\]: label 3 is outside the 3 classes"),
         ({"images": IMAGES, "labels": LABELS / 2}, "neither an integer nor a class name"),
         ({"images": IMAGES, "labels": LABELS, "class_names": np.array(["x"])}, r"images\[1\]: label 1 is outside"),
@@ -93,4 +92,11 @@ def test_corrupt_file_is_named(tmp_path):
     content[300] ^= 255
     path.write_bytes(content)
     with pytest.raises(InputError, match=f"^{path} is truncated, corrupt"):
+        npz.read(path, None)
+
+
+def test_empty_split_is_named(tmp_path):
+    empty = {"test_images": IMAGES[:0], "test_labels": LABELS[:0]}
+    path = save(tmp_path, train_images=IMAGES, train_labels=LABELS, **empty)
+    with pytest.raises(InputError, match=f"^the test split of {path} holds no images"):
         npz.read(path, None)

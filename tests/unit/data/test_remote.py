@@ -116,7 +116,7 @@ def test_known_sets_have_published_addresses():
         assert archive.files[0].checksum.startswith("md5:")
 
 
-def test_cifar100_is_told_by_counts_and_means():
+def test_cifar100_is_told_by_counts_and_means(monkeypatch):
     images = np.zeros((50_000, 1, 1, 3), np.uint8)
     labels = np.arange(50_000) % 100
     names = tuple(str(i) for i in range(100))
@@ -124,3 +124,10 @@ def test_cifar100_is_told_by_counts_and_means():
     is_real = remote.REMOTE_SETS["cifar100"].is_real
     assert not is_real(decoded)
     assert not is_real(dataclasses.replace(decoded, test=None))
+
+    sums = np.array([6_620_373_279, 6_352_382_090, 5_756_623_363])  # of all pixels of a channel: whole numbers
+    monkeypatch.setattr(remote, "channel_stats", lambda images: (sums / (255 * 50_000 * 32 * 32), None))
+    assert is_real(decoded)
+    assert not is_real(dataclasses.replace(decoded, test=decoded.train))
+    sums[1] += 1
+    assert not is_real(decoded)

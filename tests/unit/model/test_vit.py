@@ -6,7 +6,7 @@ import torch
 
 from pocketvit.config import ModelConfig
 from pocketvit.errors import InputError
-from pocketvit.model import ViT, create_model, drop_path_scales
+from pocketvit.model import ViT, create_model, drop_path_factors
 
 
 @pytest.mark.parametrize(
@@ -51,17 +51,17 @@ def test_skipping_every_branch_leaves_the_tokens():
     images = torch.randn(2, 3, 32, 32)
     skipped = model(images, torch.zeros(2, 2, 2))
     tokens = model.tokens(images)
-    assert torch.equal(skipped, model.head(model.pool(tokens)))
+    assert torch.equal(skipped, model.head(model.pool(tokens, model.norm)))
     torch.testing.assert_close(model(images, torch.ones(2, 2, 2)), model(images))
 
 
 def test_stochastic_depth_rises_linearly_and_keeps_the_mean():
     config = ModelConfig(depth=5, drop_path=0.4)
     draws = np.random.default_rng(0).random((20_000, 5, 2, 1), dtype=np.float32)
-    scales = drop_path_scales(config, draws)
-    dropped = (scales == 0).mean(axis=(0, 2, 3))
+    factors = drop_path_factors(config, draws)
+    dropped = (factors == 0).mean(axis=(0, 2, 3))
     np.testing.assert_allclose(dropped, [0, 0.1, 0.2, 0.3, 0.4], atol=0.01)
-    np.testing.assert_allclose(scales.mean(axis=(0, 2, 3)), 1, atol=0.02)
+    np.testing.assert_allclose(factors.mean(axis=(0, 2, 3)), 1, atol=0.02)
 
 
 def test_refusals_name_the_field():
