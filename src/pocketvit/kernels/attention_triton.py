@@ -20,7 +20,7 @@ Source: Dao et al. 2022, FlashAttention, https://arxiv.org/abs/2205.14135
 Differs: no loop over key tiles, hence no rescaling; P ∘ dP is summed in place of O ∘ dO, so O need not be kept.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -74,7 +74,7 @@ def _forward_tile(q_head, q_n, out_head, out_n, lse_head, start, k0, k1, v0, v1,
 
 
 @triton.jit
-def _forward_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, out, lse,
+def forward_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, out, lse,
                     SCALE: tl.constexpr, A: tl.constexpr, GROUP: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
                     COLUMNS: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr,
                     REST: tl.constexpr):  # fmt: skip
@@ -124,7 +124,7 @@ def _backward_tile(q_head, q_n, dout_head, dout_n, lse_head, dq_head, dq_n, star
 
 
 @triton.jit
-def _backward_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, dout, dout_b, dout_a, dout_n, lse, grad,
+def backward_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, dout, dout_b, dout_a, dout_n, lse, grad,
                      SCALE: tl.constexpr, A: tl.constexpr, GROUP: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
                      COLUMNS: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr,
                      REST: tl.constexpr):  # fmt: skip
@@ -183,7 +183,7 @@ class Tiles(NamedTuple):
 def cut(num_tokens: int, columns: int, rows: int, num_warps: int, num_stages: int = 1) -> Tiles:
     """The tiles of a sequence, given the head's padded width and how many query rows to take at a time."""
     main = max(16, triton.next_power_of_2(num_tokens) // 2)
-    tail = max(16, triton.next_power_of_2(num_tokens - main)) if num_tokens > main else 16
+    tail = max(16, triton.next_power_of_2(max(1, num_tokens - main)))
     rest = max(16, triton.next_power_of_2(num_tokens % rows)) if num_tokens % rows else rows
     return Tiles(columns, main, tail, rows, rest if rest < rows else 0, num_warps, num_stages)
 
@@ -210,27 +210,41 @@ def backward_tiles(num_tokens: int, head_dim: int) -> Tiles:
     return tiles._replace(num_warps=2 if size <= 2048 else 4 if size <= 6144 else 8)
 
 
-def launch_forward(kernel, q: Tensor, k: Tensor, v: Tensor, scale: float, tiles: Tiles) -> tuple[Tensor, Tensor]:
-    """Attention of q (B, A, N, E) to k, v (B, A_kv, N, E): out (B, N, A, E) and lse (B, A, N) in float32."""
-    B, A, N, E = q.shape
+def launch_forward(
+    kernel: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, tiles: Tiles | None = None
+) -> tuple[Tensor, Tensor]:
+    """Attention of q (B, A, N, E) to k and v (B, A_kv, N, E) by `forward_kernel`, wrapped or not.
+
+    Returns:
+        the heads' outputs (B, N, A, E) and the rows' log-sum-exp in float32, (B, A, N).
+    """
+    B, (A, N, E) = q.shape[0], map(int, q.shape[1:])  # of a traced size only B stays open
     out = q.new_empty(B, N, A, E)
     lse = q.new_empty(B, A, N, dtype=torch.float32)
-    strides = (*q.stride()[:3], k, *k.stride()[:3], v, *v.stride()[:3])
-    kernel[(B * A,)](q, *strides, out, lse, SCALE=scale, A=A, GROUP=A // k.shape[1], N=N, E=E, **tiles._asdict())
+    constants = {"SCALE": scale, "A": A, "GROUP": A // k.shape[1], "N": N, "E": E}
+    kernel[(B * A,)](*_with_strides(q, k, v), out, lse, **constants, **(tiles or forward_tiles(N, E))._asdict())
     return out, lse
 
 
 def launch_backward(
-    kernel, q: Tensor, k: Tensor, v: Tensor, dout: Tensor, lse: Tensor, scale: float, tiles: Tiles
+    kernel: Any, q: Tensor, k: Tensor, v: Tensor, dout: Tensor, lse: Tensor, scale: float, tiles: Tiles | None = None
 ) -> Tensor:
-    """The gradients of q, k and v for that of `out`, dout (B, N, A, E), in one buffer (B, N, A + 2 A_kv, E)."""
-    B, A, N, E = q.shape
-    A_kv = k.shape[1]
+    """The gradients of q, k and v for that of the outputs, dout (B, N, A, E), by `backward_kernel`, wrapped or not.
+
+    Returns:
+        the three of them side by side in one tensor, (B, N, A + 2 A_kv, E).
+    """
+    B, (A, N, E), A_kv = q.shape[0], map(int, q.shape[1:]), int(k.shape[1])
     grad = q.new_empty(B, N, A + 2 * A_kv, E)
-    dout = dout.transpose(1, 2)  # (B, A, N, E)
-    strides = (*q.stride()[:3], k, *k.stride()[:3], v, *v.stride()[:3], dout, *dout.stride()[:3])
-    kernel[(B * A_kv,)](q, *strides, lse, grad, SCALE=scale, A=A, GROUP=A // A_kv, N=N, E=E, **tiles._asdict())
+    inputs = _with_strides(q, k, v, dout.transpose(1, 2))  # the last as the others, (B, A, N, E)
+    constants = {"SCALE": scale, "A": A, "GROUP": A // A_kv, "N": N, "E": E}
+    kernel[(B * A_kv,)](*inputs, lse, grad, **constants, **(tiles or backward_tiles(N, E))._asdict())
     return grad
+
+
+def _with_strides(*tensors: Tensor) -> list[Any]:
+    """Each (B, A, N, E) tensor, followed by its strides but the last, which is 1."""
+    return [item for x in tensors for item in (x, *x.stride()[:3])]
 
 
 def split_qkv(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -242,43 +256,42 @@ def split_qkv(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 @triton_op("pocketvit::attention", mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """`launch_forward` as an operator."""
-    return launch_forward(wrap_triton(_forward_kernel), q, k, v, scale, forward_tiles(q.shape[2], q.shape[3]))
+    return launch_forward(wrap_triton(forward_kernel), q, k, v, scale)
 
 
 @triton_op("pocketvit::attention_qkv", mutates_args=())
 def attention_qkv_op(qkv: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """`launch_forward` of a packed projection (B, N, 3, A, E), whose gradient then is one tensor as well."""
-    tiles = forward_tiles(qkv.shape[1], qkv.shape[4])
-    return launch_forward(wrap_triton(_forward_kernel), *split_qkv(qkv), scale, tiles)
+    return launch_forward(wrap_triton(forward_kernel), *split_qkv(qkv), scale)
 
 
 @triton_op("pocketvit::attention_backward", mutates_args=())
 def attention_backward_op(q: Tensor, k: Tensor, v: Tensor, dout: Tensor, lse: Tensor, scale: float) -> Tensor:
     """`launch_backward` as an operator."""
-    tiles = backward_tiles(q.shape[2], q.shape[3])
-    return launch_backward(wrap_triton(_backward_kernel), q, k, v, dout, lse, scale, tiles)
+    return launch_backward(wrap_triton(backward_kernel), q, k, v, dout, lse, scale)
 
 
-def _save(ctx, inputs, output) -> None:
+def _save(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    """Keep what backward needs, for both operators."""
     *tensors, ctx.scale = inputs
     ctx.save_for_backward(*tensors, output[1])
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)  # else every step would fill a gradient of lse with zeros
 
 
-def _gradients(ctx, q: Tensor, k: Tensor, v: Tensor, dout: Tensor, lse: Tensor) -> Tensor:
+def _gradients(ctx: Any, q: Tensor, k: Tensor, v: Tensor, dout: Tensor, lse: Tensor) -> Tensor:
     dout = dout if dout.stride(3) == 1 else dout.contiguous()
     return attention_backward_op(q, k, v, dout, lse, ctx.scale)  # (B, N, A + 2 A_kv, E)
 
 
-def _backward(ctx, dout: Tensor, _dlse: None) -> tuple[Tensor, Tensor, Tensor, None]:
+def _backward(ctx: Any, dout: Tensor, _dlse: None) -> tuple[Tensor, Tensor, Tensor, None]:
     q, k, v, lse = ctx.saved_tensors
     grad = _gradients(ctx, q, k, v, dout, lse).transpose(1, 2)  # (B, A + 2 A_kv, N, E)
     dq, dk, dv = grad.split((q.shape[1], k.shape[1], v.shape[1]), dim=1)
     return dq, dk, dv, None
 
 
-def _backward_qkv(ctx, dout: Tensor, _dlse: None) -> tuple[Tensor, None]:
+def _backward_qkv(ctx: Any, dout: Tensor, _dlse: None) -> tuple[Tensor, None]:
     qkv, lse = ctx.saved_tensors
     return _gradients(ctx, *split_qkv(qkv), dout, lse).view(qkv.shape), None  # (B, N, 3, A, E)
 
