@@ -1,11 +1,12 @@
 """The compiled, captured step on a GPU against the plain one, and what happens when memory runs out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from pocketvit.config import override
-from pocketvit.data import Split, Splits
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
 from pocketvit.training import loop, train
@@ -15,14 +16,6 @@ from pocketvit.training.trainer import Trainer
 pytestmark = pytest.mark.gpu
 
 
-def splits(size=512):
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 10, size)
-    images = rng.integers(0, 150, (size, 32, 32, 3)) + labels[:, None, None, None] * 10
-    train_split = Split(images.astype(np.uint8), labels)
-    return Splits(train_split, None, train_split, tuple("abcdefghij"), "made", ())
-
-
 def start(trainer):
     """Compile and capture on the first chunk; how many steps it has."""
     work = trainer.load(*trainer.plan(0), 0, trainer.loader.chunk_steps)
@@ -30,11 +23,11 @@ def start(trainer):
     return work.num_steps
 
 
-def losses(steps=8, seed=0, device="cuda", **values):
+def losses(splits, *, steps=8, device="cuda", **values):
     """The losses of the first steps of a small run."""
     base = override(recipe("paper"), {"batch_size": 64, "model.width": 64, "model.depth": 2, "model.num_heads": 4})
-    config = override(base, {"schedule.passes": 2, "schedule.warmup_passes": 1, "seed": seed} | values)
-    trainer = Trainer(config, splits(), torch.device(device), Silent())
+    config = override(base, {"schedule.passes": 2, "schedule.warmup_passes": 1} | values)
+    trainer = Trainer(config, splits, torch.device(device, 0 if device == "cuda" else None), Silent())
     start(trainer)
     for _ in range(steps):
         trainer.step()
@@ -44,22 +37,22 @@ def losses(steps=8, seed=0, device="cuda", **values):
 PLAIN = {"train.compile": False, "train.cuda_graph": False, "train.precision": "fp32"}
 
 
-def test_gpu_equals_cpu_in_fp32():
-    torch.testing.assert_close(losses(**PLAIN), losses(device="cpu", **PLAIN), rtol=2e-4, atol=2e-4)
+def test_gpu_equals_cpu_in_fp32(made_splits):
+    torch.testing.assert_close(losses(made_splits, **PLAIN), losses(made_splits, device="cpu", **PLAIN), rtol=2e-4, atol=2e-4)
 
 
-def test_captured_equals_plain():
-    captured = losses(**PLAIN | {"train.cuda_graph": True})
-    torch.testing.assert_close(captured, losses(**PLAIN), rtol=1e-5, atol=1e-5)
+def test_captured_equals_plain(made_splits):
+    captured = losses(made_splits, **PLAIN | {"train.cuda_graph": True})
+    torch.testing.assert_close(captured, losses(made_splits, **PLAIN), rtol=1e-5, atol=1e-5)
 
 
-def test_compiled_and_captured_in_bf16_stays_near_fp32():
-    torch.testing.assert_close(losses(), losses(**PLAIN), rtol=2e-2, atol=2e-2)
+def test_compiled_and_captured_in_bf16_stays_near_fp32(made_splits):
+    torch.testing.assert_close(losses(made_splits), losses(made_splits, **PLAIN), rtol=2e-2, atol=2e-2)
 
 
-def test_a_chunk_does_not_wait_for_the_gpu():
+def test_a_chunk_does_not_wait_for_the_gpu(made_splits):
     config = override(recipe("paper"), {"batch_size": 64, "model.width": 64, "model.depth": 1, "model.num_heads": 4})
-    trainer = Trainer(config, splits(), torch.device("cuda", 0), Silent())
+    trainer = Trainer(config, made_splits, torch.device("cuda", 0), Silent())
     plan, keep = trainer.plan(0)
     steps = start(trainer)
     torch.cuda.synchronize()
@@ -73,8 +66,9 @@ def test_a_chunk_does_not_wait_for_the_gpu():
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_out_of_memory_says_what_fits(monkeypatch, tmp_path):
-    monkeypatch.setattr(loop, "open_splits", lambda data: splits(4096))
+def test_out_of_memory_says_what_fits(made_splits, monkeypatch, tmp_path):
+    many = made_splits.train.take(np.arange(4096) % 512)
+    monkeypatch.setattr(loop, "open_splits", lambda data: replace(made_splits, train=many))
     values = {"batch_size": 4096, "train.compile": False, "train.cuda_graph": False, "out": tmp_path / "run"}
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(0.05)

@@ -21,7 +21,7 @@ from pocketvit.errors import InputError
 try:
     import triton
 
-    from pocketvit.kernels import attention_triton as fused
+    from pocketvit.kernels import attention_ops as fused
 except ImportError:  # Triton comes with PyTorch on Linux only
     triton = None
 

@@ -54,7 +54,7 @@ def peak_memory_gib(device: torch.device) -> float | None:
     return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
 
 
-def largest_batch(run: Callable[[int], None], device: torch.device, *, small: int = 8) -> int:
+def largest_batch(run: Callable[[int], None], device: torch.device, *, small: int = 32) -> int:
     """The batch size that would fit in the free memory of a GPU, by running two small ones.
 
     Args:

@@ -39,17 +39,18 @@ def train(config: RunConfig, reporter: Reporter | None = None) -> dict[str, Any]
     reporter.note(f"run folder: {trainer.folder.path}")
     env = environment(device_name(device))
     trainer.folder.write_json(trainer.folder.env, env)
+    out_of_memory = False
     try:
         trainer.resume()
         trainer.run()
-    except torch.cuda.OutOfMemoryError as error:
-        fits = trainer.largest_batch()
-        raise InputError(
-            f"out of GPU memory at batch_size={config.batch_size}; "
-            + (f"about batch_size={fits} would fit" if fits else "not even batch_size=8 fits this GPU")
-        ) from error
+    except torch.cuda.OutOfMemoryError:
+        out_of_memory = True  # while the exception is handled, its traceback keeps the failed step's memory
     finally:
         reporter.stop()
+    if out_of_memory:
+        fits = trainer.largest_batch()
+        advice = f"about batch_size={fits} would fit" if fits else "not even a small batch fits this GPU"
+        raise InputError(f"out of GPU memory at batch_size={config.batch_size}; {advice}")
     summary = {
         "recipe": config.recipe,
         "seed": config.seed,

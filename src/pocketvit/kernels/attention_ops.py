@@ -1,0 +1,149 @@
+"""Launching the attention kernels, and the operators by which PyTorch knows them.
+
+As `torch.library.triton_op`s they work with autograd, and `torch.compile` sees through them: it allocates their
+outputs itself and breaks no graph. Nothing is tuned at run time; the tiles follow from the shape alone. The
+constants are for an H100, chosen so that nothing spills from the registers.
+
+Shapes: B batch, N tokens, A query heads, A_kv key and value heads, E head dim.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+from torch.library import triton_op, wrap_triton
+
+from pocketvit.kernels.attention_triton import backward_kernel, forward_kernel
+
+
+class Tiles(NamedTuple):
+    """How a launch cuts up a head: the kernels' constants of the same names, and Triton's own two."""
+
+    COLUMNS: int
+    MAIN: int
+    TAIL: int
+    ROWS: int
+    REST: int
+    num_warps: int
+    num_stages: int
+
+
+def cut(num_tokens: int, columns: int, rows: int, num_warps: int, num_stages: int = 1) -> Tiles:
+    """The tiles of a sequence, given the head's padded width and how many query rows to take at a time."""
+    main = max(16, triton.next_power_of_2(num_tokens) // 2)
+    tail = max(16, triton.next_power_of_2(max(1, num_tokens - main)))
+    rest = max(16, triton.next_power_of_2(num_tokens % rows)) if num_tokens % rows else rows
+    return Tiles(columns, main, tail, rows, rest if rest < rows else 0, num_warps, num_stages)
+
+
+def forward_tiles(num_tokens: int, head_dim: int) -> Tiles:
+    """The forward kernel's tiles: with one warp nothing ever waits at a barrier; two where it would spill."""
+    tiles = cut(num_tokens, triton.next_power_of_2(head_dim), rows=16, num_warps=1)
+    return tiles if (tiles.MAIN + tiles.TAIL) * tiles.COLUMNS <= 16384 else tiles._replace(num_warps=2)
+
+
+def backward_tiles(num_tokens: int, head_dim: int) -> Tiles:
+    """The backward kernel's tiles: as few warps as hold keys, values and their gradients without spilling.
+
+    Several warps share a score tile by its keys. Triton does so only where every product is wider than tall;
+    otherwise each warp computes the whole tile. Hence at least 32 columns then, and no tail of 32 keys beside them.
+    """
+    tiles = cut(num_tokens, triton.next_power_of_2(head_dim), rows=16, num_warps=1)
+    if (tiles.MAIN + tiles.TAIL) * tiles.COLUMNS <= 1536:
+        return tiles
+    tiles = tiles._replace(COLUMNS=max(32, tiles.COLUMNS))
+    if tiles.MAIN > tiles.TAIL == tiles.COLUMNS:
+        tiles = tiles._replace(TAIL=64)
+    size = (tiles.MAIN + tiles.TAIL) * tiles.COLUMNS
+    return tiles._replace(num_warps=2 if size <= 2048 else 4 if size <= 6144 else 8)
+
+
+def launch_forward(
+    kernel: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, tiles: Tiles | None = None
+) -> tuple[Tensor, Tensor]:
+    """Attention of q (B, A, N, E) to k and v (B, A_kv, N, E) by `forward_kernel`, wrapped or not.
+
+    Returns:
+        the heads' outputs (B, N, A, E) and the rows' log-sum-exp in float32, (B, A, N).
+    """
+    B, (A, N, E) = q.shape[0], map(int, q.shape[1:])  # of a traced size only B stays open
+    out = q.new_empty(B, N, A, E)
+    lse = q.new_empty(B, A, N, dtype=torch.float32)
+    constants = {"SCALE": scale, "A": A, "GROUP": A // k.shape[1], "N": N, "E": E}
+    kernel[(B * A,)](*_with_strides(q, k, v), out, lse, **constants, **(tiles or forward_tiles(N, E))._asdict())
+    return out, lse
+
+
+def launch_backward(
+    kernel: Any, q: Tensor, k: Tensor, v: Tensor, dout: Tensor, lse: Tensor, scale: float, tiles: Tiles | None = None
+) -> Tensor:
+    """The gradients of q, k and v for that of the outputs, dout (B, N, A, E), by `backward_kernel`, wrapped or not.
+
+    Returns:
+        the three of them side by side in one tensor, (B, N, A + 2 A_kv, E).
+    """
+    B, (A, N, E), A_kv = q.shape[0], map(int, q.shape[1:]), int(k.shape[1])
+    grad = q.new_empty(B, N, A + 2 * A_kv, E)
+    inputs = _with_strides(q, k, v, dout.transpose(1, 2))  # the last as the others, (B, A, N, E)
+    constants = {"SCALE": scale, "A": A, "GROUP": A // A_kv, "N": N, "E": E}
+    kernel[(B * A_kv,)](*inputs, lse, grad, **constants, **(tiles or backward_tiles(N, E))._asdict())
+    return grad
+
+
+def _with_strides(*tensors: Tensor) -> list[Any]:
+    """Each (B, A, N, E) tensor, followed by its strides but the last, which is 1."""
+    return [item for x in tensors for item in (x, *x.stride()[:3])]
+
+
+def split_qkv(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The queries, keys and values of a packed projection (B, N, 3, A, E), as views (B, A, N, E)."""
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, A, N, E)
+    return q, k, v
+
+
+@triton_op("pocketvit::attention", mutates_args=())
+def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """`launch_forward` as an operator."""
+    return launch_forward(wrap_triton(forward_kernel), q, k, v, scale)
+
+
+@triton_op("pocketvit::attention_qkv", mutates_args=())
+def attention_qkv_op(qkv: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """`launch_forward` of a packed projection (B, N, 3, A, E), whose gradient then is one tensor as well."""
+    return launch_forward(wrap_triton(forward_kernel), *split_qkv(qkv), scale)
+
+
+@triton_op("pocketvit::attention_backward", mutates_args=())
+def attention_backward_op(q: Tensor, k: Tensor, v: Tensor, dout: Tensor, lse: Tensor, scale: float) -> Tensor:
+    """`launch_backward` as an operator."""
+    return launch_backward(wrap_triton(backward_kernel), q, k, v, dout, lse, scale)
+
+
+def _save(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    """Keep what backward needs, for both operators."""
+    *tensors, ctx.scale = inputs
+    ctx.save_for_backward(*tensors, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # else every step would fill a gradient of lse with zeros
+
+
+def _gradients(ctx: Any, q: Tensor, k: Tensor, v: Tensor, dout: Tensor, lse: Tensor) -> Tensor:
+    dout = dout if dout.stride(3) == 1 else dout.contiguous()
+    return attention_backward_op(q, k, v, dout, lse, ctx.scale)  # (B, N, A + 2 A_kv, E)
+
+
+def _backward(ctx: Any, dout: Tensor, _dlse: None) -> tuple[Tensor, Tensor, Tensor, None]:
+    q, k, v, lse = ctx.saved_tensors
+    grad = _gradients(ctx, q, k, v, dout, lse).transpose(1, 2)  # (B, A + 2 A_kv, N, E)
+    dq, dk, dv = grad.split((q.shape[1], k.shape[1], v.shape[1]), dim=1)
+    return dq, dk, dv, None
+
+
+def _backward_qkv(ctx: Any, dout: Tensor, _dlse: None) -> tuple[Tensor, None]:
+    qkv, lse = ctx.saved_tensors
+    return _gradients(ctx, *split_qkv(qkv), dout, lse).view(qkv.shape), None  # (B, N, 3, A, E)
+
+
+attention_op.register_autograd(_backward, setup_context=_save)
+attention_qkv_op.register_autograd(_backward_qkv, setup_context=_save)

@@ -1,0 +1,56 @@
+"""Every choice of the design space, compiled and captured in one CUDA graph, against the plain step in fp32."""
+
+import pytest
+import torch
+
+from pocketvit.config import override
+from pocketvit.data import Splits
+from pocketvit.recipes import recipe
+from pocketvit.training.progress import Silent
+from pocketvit.training.trainer import Trainer
+
+pytestmark = pytest.mark.gpu
+
+STEPS = 4
+CHOICES = {
+    "plain": {},
+    "q": {"model.q_rank": 16},
+    "k": {"model.k_rank": 16},
+    "qkv": {"model.q_rank": 16, "model.k_rank": 16, "model.v_rank": 16},
+    "joint latent": {"model.kv_rank_shared": 16},
+    "grouped-query": {"model.num_kv_heads": 2},
+    "multi-query": {"model.num_kv_heads": 1, "model.qk_norm": True},
+    "3 CLS": {"model.num_cls_tokens": 3, "model.num_registers": 2},
+    "mean": {"model.pool": "mean"},
+    "attention pool": {"model.pool": "attention", "model.head": "mlp"},
+    "sincos": {"model.positions": "sincos"},
+    "rope": {"model.positions": "rope"},
+    "no positions": {"model.positions": "none", "model.norm": "rmsnorm", "model.layer_scale": 0.1},
+    "overlap": {"model.patch_stride": 2},
+    "whitening": {"model.patch_init": "whitening", "model.activation": "gelu_tanh"},
+    "lion": {"optim.name": "lion", "optim.lr": 1e-4},
+    "muon": {"optim.name": "muon", "optim.decay": "matrices"},
+    "ema": {"optim.ema_decay": 0.9, "schedule.name": "wsd"},
+    "randaugment": {"augment.policy": "randaugment", "schedule.name": "linear"},
+    "trivialaugment": {"augment.policy": "trivialaugment", "optim.label_smoothing": 0.0},
+}
+
+
+def losses(splits: Splits, values: dict) -> torch.Tensor:
+    """The losses of the first steps."""
+    small = {"batch_size": 32, "model.width": 64, "model.depth": 1, "model.num_heads": 4}
+    small |= {"schedule.passes": 4, "schedule.warmup_passes": 0}
+    trainer = Trainer(override(recipe("paper"), small | values), splits, torch.device("cuda", 0), Silent())
+    work = trainer.load(*trainer.plan(0), 0, trainer.loader.chunk_steps)
+    trainer.step.set_chunk(work.chunk, work.keep)
+    for _ in range(STEPS):
+        trainer.step()
+    return trainer.step.losses[:STEPS].cpu()
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_compiled_and_captured_equals_plain(choice, made_splits):
+    plain = {"train.compile": False, "train.cuda_graph": False, "train.precision": "fp32"}
+    torch.compiler.reset()
+    fast = losses(made_splits, CHOICES[choice])
+    torch.testing.assert_close(fast, losses(made_splits, CHOICES[choice] | plain), rtol=3e-2, atol=3e-2)
