@@ -55,3 +55,15 @@ def test_outputs_lie_between_the_values(tensors):
     out = attention(*tensors)
     assert (out <= v.amax(2, keepdim=True) + 1e-5).all()
     assert (out >= v.amin(2, keepdim=True) - 1e-5).all()
+
+
+@natively
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@given(st.integers(1, 257), st.integers(2, 8).map(lambda eighths: 8 * eighths))
+def test_tiles_cover_the_sequence_and_the_head(direction, tokens, head_dim):
+    ops = pytest.importorskip("pocketvit.kernels.attention_ops", reason="needs Triton")
+    tiles = getattr(ops, f"{direction}_tiles")(tokens, head_dim)
+    assert tiles.MAIN < tokens <= tiles.MAIN + tiles.TAIL or tokens <= tiles.MAIN == 16
+    assert tiles.COLUMNS >= head_dim
+    assert tiles.REST == 0 or tokens % tiles.ROWS <= tiles.REST < tiles.ROWS
+    assert all(size & (size - 1) == 0 for size in (*tiles[:5], tiles.num_warps)), "powers of two, or none"

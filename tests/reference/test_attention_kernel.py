@@ -167,7 +167,9 @@ def test_scale(scale):
 def test_packed_gradient(poisoned):
     qkv = made(2, 17, 3, 2, 16).requires_grad_()
     dout = made(2, 17, 32, seed=9)
-    fused, twin = (torch.autograd.grad(attention_qkv(qkv, kernels=kind), qkv, dout)[0] for kind in ("fused", "reference"))
+    fused, twin = (
+        torch.autograd.grad(attention_qkv(qkv, kernels=kind), qkv, dout)[0] for kind in ("fused", "reference")
+    )
     torch.testing.assert_close(fused, twin)
     assert fused.is_contiguous()
 

@@ -21,10 +21,15 @@ class Tiles(NamedTuple):
     """How a launch cuts up a head: the kernels' constants of the same names, and Triton's own two."""
 
     COLUMNS: int
+    """The head dim, padded to a power of two."""
     MAIN: int
+    """Keys in the first tile."""
     TAIL: int
+    """Keys in the second tile."""
     ROWS: int
+    """Queries taken at a time."""
     REST: int
+    """Queries in the last tile if fewer than ROWS, else 0."""
     num_warps: int
     num_stages: int
 
@@ -70,7 +75,7 @@ def launch_forward(
     B, (A, N, E) = q.shape[0], map(int, q.shape[1:])  # of a traced size only B stays open
     out = q.new_empty(B, N, A, E)
     lse = q.new_empty(B, A, N, dtype=torch.float32)
-    constants = {"SCALE": scale, "A": A, "GROUP": A // k.shape[1], "N": N, "E": E}
+    constants = {"SCALE": scale, "A": A, "GROUP": A // int(k.shape[1]), "N": N, "E": E}
     kernel[(B * A,)](*_with_strides(q, k, v), out, lse, **constants, **(tiles or forward_tiles(N, E))._asdict())
     return out, lse
 

@@ -14,7 +14,8 @@ Forward saves each row's log-sum-exp (base 2), so that backward finds P with one
 Everything is accumulated in float32; P and dS are rounded to the inputs' dtype before they are multiplied on.
 
 Shapes: B batch, N tokens, A query heads, A_kv key and value heads, E head dim. `GROUP` = A / A_kv query heads share
-a key head. A pointer's strides carry its name: `q_b`, `q_a`, `q_n` step to the next image, head and token.
+a key head. A pointer's strides carry its name: `q_b`, `q_a`, `q_n` step to the next image, head and token. `SCALE` is
+a constant because `torch.compile` passes a Python float as float64, and the scores would become float64 with it.
 
 Source: Dao et al. 2022, FlashAttention, https://arxiv.org/abs/2205.14135
 Differs: no loop over key tiles, hence no rescaling; P ∘ dP is summed in place of O ∘ dO, so O need not be kept.
