@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from pocketvit.config import load_config, override, save_config
+from pocketvit.config import RunConfig, flatten, load_config, override, save_config
 from pocketvit.recipes import recipe
 from pocketvit.training.progress import Silent
 
@@ -46,11 +46,20 @@ def run_cell(folder: Path, lock: Path) -> None:
     """Train one cell in this process."""
     from pocketvit.training import train
 
-    sys.argv = ["pocketvit", "train", "--config", str(folder / "cell.yaml")]
-    train(override(load_config(folder / "cell.yaml"), {"out": folder / "run"}), Locked(lock))
+    config = load_config(folder / "cell.yaml")
+    sys.argv = command(config)
+    train(override(config, {"out": folder / "run"}), Locked(lock))
 
 
-def cells(study: dict[str, Any], data: str) -> dict[str, Any]:
+def command(config: RunConfig) -> list[str]:
+    """The command line that trains this configuration."""
+    base = flatten(recipe(config.recipe))
+    changed = {name: value for name, value in flatten(config).items() if value != base[name] and name != "out"}
+    flags = [part for name, value in changed.items() for part in ("--" + name.replace("_", "-"), str(value))]
+    return ["pocketvit", "train", config.recipe, *flags]
+
+
+def cells(study: dict[str, Any], data: str) -> dict[str, RunConfig]:
     """The configuration of each cell by name, in the order of the file."""
     found = {}
     for row, values in study["rows"].items():

@@ -22,7 +22,9 @@ from pocketvit.errors import InputError
 from pocketvit.randomness import Stream, permutation
 
 CHUNK_IMAGES = {"cuda": 65_536, "mps": 4_096, "cpu": 1_024}
-"""Most images augmented at once: enough to fill the device, few enough that progress shows."""
+"""Most images brought to the device at once: enough to fill it, few enough that progress shows."""
+AUGMENT_IMAGES = 8_192
+"""Most images augmented at once, so that the intermediate results stay under what a training step needs."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +157,10 @@ class TrainLoader:
             images, labels = self.images[where], self.labels[where]
         else:
             images, labels = torch.from_numpy(self.split.images[indices]), torch.from_numpy(self.split.labels[indices])
+        pieces = range(0, len(indices), AUGMENT_IMAGES)
+        augmented = [augment(images[i : i + AUGMENT_IMAGES], table[i : i + AUGMENT_IMAGES]) for i in pieces]
         return Chunk(
-            images=augment(images, table).to(self.device),
+            images=torch.cat(augmented).to(self.device),
             labels=labels.to(self.device),
             erase=to_device(table.erase, self.device),
             mix=to_device(mix, self.device),

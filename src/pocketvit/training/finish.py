@@ -12,6 +12,7 @@ from pocketvit.data import Splits
 from pocketvit.data.augment import normalise_and_erase
 from pocketvit.data.loader import TrainLoader
 from pocketvit.data.mix import mix, smooth_targets
+from pocketvit.model import ViT
 from pocketvit.report import write_report
 from pocketvit.training.evaluate import TrainedModel, accuracy, save_predictions
 from pocketvit.training.runlog import RunFolder
@@ -81,6 +82,26 @@ def seen_images(loader: TrainLoader, trained: TrainedModel) -> tuple[np.ndarray,
         images.append(pixels[:SAMPLES_PER_BATCH].round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy())
         captions += [_told(row, trained.class_names) for row in targets[:SAMPLES_PER_BATCH].cpu().numpy()]
     return np.concatenate(images), captions
+
+
+def save_figures(path: Path, model: ViT, filters: Tensor | None) -> None:
+    """Write what the report draws of the model: its whitening filters and how alike the learned positions are.
+
+    Args:
+        path: of figures.npz; not written where there is nothing to draw.
+        model: the trained model.
+        filters: that the patch embedding started from, (F, C, p, p); none where it started at random.
+    """
+    figures = {}
+    if filters is not None:
+        figures["whitening_filters"] = filters.permute(0, 2, 3, 1).numpy()  # (F, p, p, C)
+    if model.config.positions == "learned":
+        table = model.tokens.positions.detach()[0, model.tokens.num_special :].cpu()  # (P, D)
+        unit = torch.nn.functional.normalize(table, dim=1)
+        figures["position_similarity"] = (unit @ unit.T).numpy()  # (P, P)
+    if figures:
+        with open(path, "wb") as file:
+            np.savez(file, **figures)
 
 
 def _told(target: np.ndarray, class_names: tuple[str, ...]) -> str:

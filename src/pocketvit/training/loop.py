@@ -13,7 +13,7 @@ from pocketvit.config import RunConfig, config_hash
 from pocketvit.data import open_splits
 from pocketvit.errors import InputError
 from pocketvit.training.device import choose_device, device_name, peak_memory_gib
-from pocketvit.training.finish import write_result
+from pocketvit.training.finish import save_figures, write_result
 from pocketvit.training.progress import Reporter, Silent
 from pocketvit.training.runlog import RunFolder, environment
 from pocketvit.training.trainer import Trainer
@@ -66,4 +66,5 @@ def train(config: RunConfig, reporter: Reporter | None = None) -> dict[str, Any]
         "commit": env["commit"],
         "command": env["command"],
     }
+    save_figures(trainer.folder.figures, trainer.model, trainer.filters)
     return write_result(trainer.folder, trainer.trained(), splits, trainer.loader, summary, started)

@@ -1,7 +1,8 @@
 """The run folder, and where a run was made.
 
 A run folder holds config.yaml, env.json, metrics.jsonl (a line a pass), checkpoint/, model.safetensors,
-predictions.npz, samples.npz, report.html and, written last, result.json: a run without it did not finish.
+predictions.npz, samples.npz, figures.npz (where there is
+something to show), report.html and, written last, result.json: a run without it did not finish.
 """
 
 import itertools
@@ -39,6 +40,7 @@ class RunFolder:
         self.model = path / "model.safetensors"
         self.predictions = path / "predictions.npz"
         self.samples = path / "samples.npz"
+        self.figures = path / "figures.npz"
         self.result = path / "result.json"
 
     @classmethod

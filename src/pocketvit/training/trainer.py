@@ -78,18 +78,20 @@ class Trainer:
         ).to(device)
         self.stats = channel_stats(splits.train.images)
         self.mean, self.std = (torch.tensor(s, dtype=torch.float32, device=device) for s in self.stats)
-        if config.model.patch_init == "whitening":
-            self._whiten()
+        self.filters = self._whiten() if config.model.patch_init == "whitening" else None
+        """Whitening filters that the patch embedding started from, (F, C, p, p)."""
         self.step = self._make_step(config.batch_size, compile=config.train.compile)
         self.pass_index, self.step_in_pass, self.train_s = 0, 0, 0.0
 
-    def _whiten(self) -> None:
+    def _whiten(self) -> Tensor:
         """Start the patch embedding from the whitening filters of some training images, clean or augmented."""
         model, loader = self.config.model, self.loader
         sample = permutation(self.config.seed, Stream.SAMPLE, 0, len(self.splits.train))[:WHITENING_IMAGES]
         images = loader.sample(sample, pass_index=0 if model.whitening_patches == "augmented" else None)
         pixels = normalise_and_erase(images.images, self.mean, self.std, images.erase)
-        whiten(self.model.tokens.patches, whitening_filters(pixels, model.patch_size), pairs=model.whitening_pairs)
+        filters = whitening_filters(pixels, model.patch_size)
+        whiten(self.model.tokens.patches, filters, pairs=model.whitening_pairs)
+        return filters
 
     def _make_step(self, batch_size: int, *, compile: bool | None, cuda_graph: bool | None = None) -> TrainStep:
         schedule, optim, on_cuda = self.config.schedule, self.config.optim, self.device.type == "cuda"

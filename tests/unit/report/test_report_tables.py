@@ -17,7 +17,9 @@ from pocketvit.report import (
 )
 from pocketvit.report.text import NBSP
 
-PAPER = PublishedRow(name="the paper", test_accuracy=0.9365, train_s=4658, num_params=2_697_610, hardware="RTX 3090")
+PAPER = PublishedRow(
+    name="the paper", best_test_accuracy=0.9365, train_s=4658, num_params=2_697_610, hardware="RTX 3090"
+)
 
 
 def made_result(seed: int, accuracy: float = 0.934, **fields) -> dict:
@@ -51,12 +53,14 @@ def test_a_markdown_table_aligns_numbers_and_keeps_its_bars():
 
 def test_several_seeds_make_one_row_beside_the_paper():
     accuracies = [0.9341, 0.9372, 0.9350]
-    table = baseline_table("paper", [made_result(s, a) for s, a in enumerate(accuracies)], [PAPER])
-    assert cells(table, 0) == ["the paper", "1", "93.65", "—", "1 h 17 min", "2,697,610", "RTX 3090", "—"]
+    table = baseline_table("paper", [made_result(s, a, best_test_accuracy=a + 0.001) for s, a in enumerate(accuracies)], [PAPER])
+    assert cells(table, 0) == [
+        "the paper", "1", "—", "93.65", "—", "1 h 17 min", "—", "2,697,610", "RTX 3090", "—"
+    ]  # fmt: skip
     spread = stdev(100 * a for a in accuracies)
     assert f"{spread:.2f}" == "0.16", "over n this would be 0.13"
     assert cells(table, 1) == [
-        "paper", "3 (0, 1, 2)", "93.54 ± 0.16", "55,000", "4 min 31 s", "2,697,610", "NVIDIA H100",
+        "paper", "3 (0, 1, 2)", "93.54 ± 0.16", "93.64 ± 0.16", "55,000", "4 min 31 s", "1.90", "2,697,610", "NVIDIA H100",
         "`pocketvit train paper --seed SEED`",
     ]  # fmt: skip
     assert "n − 1" in table
@@ -65,7 +69,15 @@ def test_several_seeds_make_one_row_beside_the_paper():
 def test_one_seed_shows_no_spread_and_its_own_command():
     table = baseline_table("paper", [made_result(4, num_gpus=2)])
     assert cells(table, 0)[1:3] == ["1 (4)", "93.40"]
-    assert cells(table, 0)[6:] == ["2 × NVIDIA H100", "`pocketvit train paper --seed 4`"]
+    assert cells(table, 0)[3] == "—", "a run with a validation split has no best look"
+    assert cells(table, 0)[8:] == ["2 × NVIDIA H100", "`pocketvit train paper --seed 4`"]
+
+
+def test_given_commands_are_shown_and_set_the_order(tmp_path):
+    study = write_study(tmp_path / "study", a=[made_result(0)], b=[made_result(0, config_hash="b")])
+    table = results_table(study, commands={"b": "pocketvit train b", "a": "pocketvit train a"})
+    assert [cells(table, row)[0] for row in (0, 1)] == ["b", "a"]
+    assert cells(table, 0)[-1] == "`pocketvit train b`"
 
 
 def test_a_study_is_read_by_row(tmp_path):

@@ -1,0 +1,62 @@
+"""Write every table of the README and the docs anew from results/.
+
+    python benchmarks/tables.py
+"""
+
+import shlex
+from pathlib import Path
+
+import yaml
+from cells import cells, command
+
+from pocketvit.config import override
+from pocketvit.report import PublishedRow, results_table, update_readme
+
+ROOT = Path(__file__).parents[1]
+STUDIES = {
+    "paper-baseline": "paper_baseline.yaml",
+    "learning-rate": "learning_rate.yaml",
+    "design-space": "design_space.yaml",
+}
+"""Folder under results/, and the file in benchmarks/ that its rows were run from."""
+PUBLISHED = {
+    "paper-baseline": (
+        PublishedRow(
+            name="the paper's baseline (Wu 2025)",
+            best_test_accuracy=0.9365,
+            images_per_s=3215,
+            train_s=4658,
+            num_params=2_697_610,
+            hardware="NVIDIA RTX 3090",
+        ),
+    ),
+}
+PLACES = {
+    "README.md": ("paper-baseline",),
+    "docs/design-space.md": ("design-space",),
+    "docs/paper-baseline.md": ("learning-rate", "paper-baseline"),
+}
+"""Which tables stand in which document."""
+
+
+def table(study: str) -> str:
+    """A study's table, with the commands that run its rows again."""
+    rows = yaml.safe_load((ROOT / "benchmarks" / STUDIES[study]).read_text())
+    commands = {
+        name.rpartition("-s")[0]: shlex.join([*command(override(config, {"seed": 0, "data.source": "cifar10"}))])
+        for name, config in cells(rows, "cifar10").items()
+    }
+    if len(rows["seeds"]) > 1:
+        commands = {row: f"{text} --seed SEED" for row, text in commands.items()}
+    return results_table(ROOT / "results" / study, PUBLISHED.get(study, ()), commands)
+
+
+def main() -> None:
+    for document, studies in PLACES.items():
+        for study in studies:
+            if update_readme(ROOT / document, study, table(study)):
+                print(f"{document}: {study} written anew")
+
+
+if __name__ == "__main__":
+    main()
