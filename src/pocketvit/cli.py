@@ -3,12 +3,15 @@
 Nothing here imports torch before a command needs it, so that `--help` answers at once.
 """
 
+import contextlib
+import io
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -78,6 +81,26 @@ def dispatch(arguments: list[str]) -> int:
     return COMMANDS[name](rest)
 
 
+def parse(target: Callable | type, arguments: list[str], prog: str, **options: Any) -> Any:
+    """`tyro.cli`, with what it says of bad arguments as one line.
+
+    Raises:
+        InputError: the arguments are refused. Tyro prints a title, a rule, the reason and a rule, wrapped and in a box.
+    """
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            return tyro.cli(target, args=arguments, prog=prog, **options)
+    except SystemExit as left:
+        if not left.code:
+            raise  # --help
+        lines = [line.strip("│ ") for line in printed.getvalue().splitlines()]
+        rules = [i for i, line in enumerate(lines) if line.startswith("╭") or not line.strip("─-")]
+        reason = " ".join(lines[rules[0] + 1 : rules[1]]) if len(rules) > 1 else " ".join(lines)
+        reason = re.sub(r"^Error parsing (?!-)\S+: ", "", reason)  # our own messages name the field themselves
+        raise InputError(f"{reason} (see {prog.split(' [')[0]} --help)") from None
+
+
 # ---------------------------------------------------------------- train
 
 
@@ -124,11 +147,11 @@ def parse_train(arguments: list[str]) -> "RunConfig":  # noqa: F821 (imported la
     if saved is not None:
         base = replace(load_config(Path(saved)), out=None)
     _check_flags(rest, base)
-    return tyro.cli(
+    return parse(
         RunConfig,
-        args=rest,
+        rest,
+        "pocketvit train [RECIPE | --config FILE.yaml | --resume DIR]",
         default=base,
-        prog="pocketvit train [RECIPE | --config FILE.yaml | --resume DIR]",
         description="Train a model. Defaults below are those of the chosen recipe.",
         config=(tyro.conf.FlagConversionOff,),
     )
@@ -191,7 +214,7 @@ class EvalArguments:
 
 def eval_command(arguments: list[str]) -> int:
     """`pocketvit eval RUN [--data SOURCE]`."""
-    parsed = tyro.cli(EvalArguments, args=arguments, prog="pocketvit eval")
+    parsed = parse(EvalArguments, arguments, "pocketvit eval")
     from pocketvit.training import evaluate_run
 
     scores = evaluate_run(parsed.run, source=parsed.data, device=parsed.device)
@@ -219,7 +242,7 @@ class PredictArguments:
 
 def predict_command(arguments: list[str]) -> int:
     """`pocketvit predict FILES... --run RUN [--json]`."""
-    parsed = tyro.cli(PredictArguments, args=arguments, prog="pocketvit predict")
+    parsed = parse(PredictArguments, arguments, "pocketvit predict")
     if not parsed.files:
         raise InputError("give at least one image file")
     from pocketvit.training import predict_files
@@ -247,7 +270,7 @@ class ReportArguments:
 
 def report_command(arguments: list[str]) -> int:
     """`pocketvit report RUN`."""
-    parsed = tyro.cli(ReportArguments, args=arguments, prog="pocketvit report")
+    parsed = parse(ReportArguments, arguments, "pocketvit report")
     from pocketvit.report import write_report
 
     print(write_report(parsed.run))
@@ -259,7 +282,7 @@ def report_command(arguments: list[str]) -> int:
 
 def data_list_command(arguments: list[str]) -> int:
     """`pocketvit data list`."""
-    tyro.cli(_nothing, args=arguments, prog="pocketvit data list", description="The data sets known by name.")
+    parse(_nothing, arguments, "pocketvit data list", description="The data sets known by name.")
     from pocketvit.data.sources import known_sources
 
     for source in known_sources():
@@ -280,16 +303,23 @@ def data_get_command(arguments: list[str]) -> int:
     def arguments_of(name: Annotated[str, tyro.conf.Positional], data_dir: Path | None = None) -> tuple:
         return name, data_dir
 
-    name, data_dir = tyro.cli(
-        arguments_of, args=arguments, prog="pocketvit data get", description="Download a data set."
-    )
+    name, data_dir = parse(arguments_of, arguments, "pocketvit data get", description="Download a data set.")
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
     from pocketvit.data.sources import get
 
-    with Progress(*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn()) as bar:
-        task = bar.add_task(name, total=None)
-        path = get(name, data_dir=data_dir, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    bar = Progress(*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+    task = bar.add_task(name, total=None)
+
+    def progress(done: int, total: int | None) -> None:
+        bar.start()  # not before there is something to show
+        bar.update(task, completed=done, total=total)
+
+    try:
+        path = get(name, data_dir=data_dir, progress=progress)
+    finally:
+        if bar.live.is_started:
+            bar.stop()
     print(path)
     return 0
 
@@ -308,7 +338,7 @@ class CheckArguments:
 
 def data_check_command(arguments: list[str]) -> int:
     """`pocketvit data check SOURCE`."""
-    parsed = tyro.cli(CheckArguments, args=arguments, prog="pocketvit data check")
+    parsed = parse(CheckArguments, arguments, "pocketvit data check")
     from pocketvit.data.sources import check
 
     print(check(parsed.source, format=parsed.format, resize=parsed.resize).text())

@@ -151,7 +151,7 @@ class DataConfig:
     num_repeats: int = 3
     """Copies in a row with repeats=batch; that many passes share one shuffle."""
     cache_dir: Path | None = None
-    """Folder of decoded images; by default ~/.cache/pocketvit."""
+    """Folder of downloaded and decoded sets; by default $POCKETVIT_DATA or ~/.cache/pocketvit."""
 
     def __post_init__(self) -> None:
         check_types("data", self)

@@ -1,0 +1,174 @@
+"""The command line: what it understands, and one clear line with exit code 2 for what it does not."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pocketvit.cli import main, parse_train
+from pocketvit.config import load_config, save_config
+from pocketvit.errors import InputError
+from pocketvit.recipes import recipe
+
+TINY = ["--schedule.passes", "2", "--schedule.warmup-passes", "1", "--train.device", "cpu"]
+
+
+def run(arguments, capsys):
+    """Exit code, output and error output of a command."""
+    with pytest.raises(SystemExit) as left:
+        main([str(a) for a in arguments])
+    printed = capsys.readouterr()
+    return left.value.code or 0, printed.out, printed.err
+
+
+def test_the_recipe_may_be_left_out():
+    assert parse_train([]) == recipe("digits")
+    assert parse_train(["--seed", "3"]).seed == 3
+    assert parse_train(["--optim.lr", "2e-3", "--model.num-cls-tokens", "2"]).model.num_cls_tokens == 2
+    assert parse_train(["paper", "--batch-size=128"]).batch_size == 128
+
+
+def test_short_forms():
+    config = parse_train(["--data", "cifar10", "--out", "there", "--seed", "7"])
+    assert (config.data.source, config.out, config.seed) == ("cifar10", Path("there"), 7)
+    assert parse_train(["--data=x"]).data.source == "x"
+
+
+def test_none_lists_and_switches():
+    config = parse_train(["--model.q-rank", "64", "--augment.skip-ops", "rotate", "color", "--train.compile", "False"])
+    assert (config.model.q_rank, config.augment.skip_ops) == (64, ("rotate", "color"))
+    assert config.train.compile is False
+    assert parse_train(["--train.compile", "None"]).train.compile is None
+
+
+def test_a_saved_config_is_rerun_exactly(tmp_path):
+    config = parse_train(["paper", "--seed", "5", "--out", str(tmp_path / "run"), "--model.v-rank", "8"])
+    save_config(config, tmp_path / "config.yaml")
+    again = parse_train(["--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run")])
+    assert again == config
+    assert parse_train(["--config", str(tmp_path / "config.yaml")]).out is None, "a rerun gets a folder of its own"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean train?"),
+        (["train", "papper"], "unknown recipe 'papper'; did you mean paper?"),
+        (["train", "--optim.lrr", "1"], "unknown flag '--optim.lrr'; did you mean --optim.lr?"),
+        (["train", "--optim.lr", "-1"], "optim.lr=-1.0: must be greater than 0"),
+        (["train", "--data", "cifra10"], "did you mean"),
+        (["train", "--data", "/no/such/folder"], "does not exist"),
+        (["train", "--data", "cifar10"], "cifar10 is not here yet: pocketvit data get cifar10"),
+        (["train", "--data", ".", "--data.format", "parkuet"], "parquet"),
+        (["train", "--optim.lr", "fast"], "--optim.lr"),
+        (["train", "--train.device", "tpu"], "--train.device"),
+        (["eval"], "pocketvit eval --help"),
+        (["train", "--model.patch-size", "3"], "model.patch_size=3 does not divide the image size 8x8"),
+        (["train", "--model.num-heads", "5"], "model.width=64 is not divisible by model.num_heads=5"),
+        (["train", "--batch-size", "5000"], "batch_size=5000 is more than the 1437 training images"),
+        (["train", "--config", "no.yaml"], "cannot read config no.yaml"),
+        (["train", "--resume", "nowhere"], "cannot read config nowhere/config.yaml"),
+        (["train", "paper", "--config", "c.yaml"], "give one of RECIPE, --config FILE.yaml and --resume DIR"),
+        (["train", "--resume", "x", "--seed", "1"], "takes no other flags"),
+        (["train", "--config"], "--config needs a value"),
+        (["eval", "nowhere"], "no trained model at nowhere"),
+        (["predict", "--run", "nowhere"], "give at least one image file"),
+        (["predict", "a.png", "--run", "nowhere"], "no trained model at nowhere"),
+        (["report", "nowhere"], "nowhere"),
+        (["data", "get", "cifra10"], "did you mean"),
+        (["data", "check", "/no/such"], "does not exist"),
+        (["data", "lsit"], "did you mean data list?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "data"))
+    code, out, err = run(arguments, capsys)
+    assert code == 2
+    assert words in err
+    assert err.startswith("pocketvit: ") and err.count("\n") == 1
+    assert not out
+    assert not (tmp_path / "runs").exists(), "nothing is left behind"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the message depends on the machine")
+def test_an_absent_gpu_is_said(capsys, tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, _, err = run(["train", "--train.device", "cuda"], capsys)
+    assert (code, err) == (
+        2,
+        "pocketvit: train.device=cuda, but this machine has no cuda device; use train.device=auto\n",
+    )
+
+
+def test_train_eval_predict_report(capsys, tmp_path, monkeypatch):
+    """The road a user takes, on the embedded digits."""
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(["train", *TINY], capsys)
+    assert code == 0, err
+    assert "run folder: runs/digits-000" in out and "test accuracy" in out
+    result = json.loads(Path("runs/digits-000/result.json").read_text())
+    assert result["recipe"] == "digits"
+    assert load_config(Path("runs/digits-000/config.yaml")).schedule.passes == 2
+
+    code, out, _ = run(["eval", "runs/digits-000", "--device", "cpu"], capsys)
+    assert code == 0 and f"test accuracy {result['test_accuracy']:.2%} on 360 images" in out
+
+    Image.fromarray(np.full((20, 30), 200, np.uint8)).save("grey.png")
+    code, out, _ = run(["predict", "grey.png", "--run", "runs/digits-000", "--json"], capsys)
+    entry = json.loads(out)[0]
+    assert code == 0 and entry["file"] == "grey.png"
+    assert abs(sum(entry["probabilities"].values()) - 1) < 1e-5
+    code, out, _ = run(["predict", "grey.png", "--run", "runs/digits-000", "--top", "2"], capsys)
+    assert code == 0 and out.startswith("grey.png  ") and out.count("%") == 2
+
+    Path("runs/digits-000/report.html").unlink()
+    code, out, _ = run(["report", "runs/digits-000"], capsys)
+    assert code == 0 and Path(out.strip()).exists()
+
+    code, _, err = run(["train", "--out", "runs/digits-000", *TINY], capsys)
+    assert code == 2 and "finished run" in err
+    code, out, _ = run(["train", *TINY], capsys)
+    assert code == 0 and "runs/digits-001" in out
+
+
+def test_a_broken_image_is_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(["train", *TINY], capsys)
+    Path("bad.png").write_bytes(b"not an image")
+    code, _, err = run(["predict", "bad.png", "--run", "runs/digits-000"], capsys)
+    assert code == 2 and "bad.png" in err and err.count("\n") == 1
+
+
+def test_data_list_and_check(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path))
+    code, out, _ = run(["data", "list"], capsys)
+    assert code == 0 and "digits" in out and "pocketvit data get cifar10" in out
+    code, out, _ = run(["data", "check", "digits"], capsys)
+    assert code == 0 and "1,437 training and 360 test images of 8x8 pixels in 10 classes" in out
+    assert "not CIFAR-10" in out
+
+
+def test_help_version_and_module_form(capsys):
+    code, out, _ = run(["--help"], capsys)
+    assert code == 0 and "pocketvit COMMAND" in out and "digits or paper" in out
+    code, out, _ = run(["--version"], capsys)
+    assert code == 0 and out.startswith("pocketvit ")
+    for command in ("train", "eval", "predict", "report"):
+        code, out, _ = run([command, "--help"], capsys)
+        assert code == 0 and out
+    done = subprocess.run([sys.executable, "-m", "pocketvit", "nope"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("pocketvit: unknown command 'nope'")
+
+
+def test_parse_errors_are_input_errors():
+    with pytest.raises(InputError):
+        parse_train(["nope"])
