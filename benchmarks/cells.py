@@ -59,13 +59,13 @@ def command(config: RunConfig) -> list[str]:
     return ["pocketvit", "train", config.recipe, *flags]
 
 
-def cells(study: dict[str, Any], data: str) -> dict[str, RunConfig]:
-    """The configuration of each cell by name, in the order of the file."""
-    found = {}
+def cells(study: dict[str, Any], data: str | None = None) -> dict[str, RunConfig]:
+    """The configuration of each cell by name, in the order of the file, with the recipe's data or others."""
+    found, elsewhere = {}, {"data.source": data} if data else {}
     for row, values in study["rows"].items():
         for seed in study["seeds"]:
             base = override(recipe(study["recipe"]), study.get("base", {}))
-            found[f"{row}-s{seed}"] = override(base, values | {"seed": seed, "data.source": data})
+            found[f"{row}-s{seed}"] = override(base, values | {"seed": seed} | elsewhere)
     return found
 
 
@@ -92,7 +92,8 @@ def work(gpu: str, todo: "queue.Queue[str]", out: Path, results: Path, started: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", nargs="?", type=Path)
-    for flag in ("data", "out", "results"):
+    parser.add_argument("--data", help="where the images are; by default as the recipe says")
+    for flag in ("out", "results"):
         parser.add_argument(f"--{flag}", type=Path)
     parser.add_argument("--gpus", default="0")
     parser.add_argument("--only", default="", help="run only the cells whose names start with one of these, by comma")
@@ -104,7 +105,7 @@ def main() -> None:
         return
     todo: queue.Queue[str] = queue.Queue()
     arguments.results.mkdir(parents=True, exist_ok=True)
-    for name, config in cells(yaml.safe_load(arguments.study.read_text()), str(arguments.data)).items():
+    for name, config in cells(yaml.safe_load(arguments.study.read_text()), arguments.data).items():
         if not name.startswith(tuple(arguments.only.split(","))) or (arguments.results / f"{name}.json").exists():
             continue
         (arguments.out / name).mkdir(parents=True, exist_ok=True)

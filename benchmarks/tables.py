@@ -17,6 +17,7 @@ STUDIES = {
     "paper-baseline": "paper_baseline.yaml",
     "learning-rate": "learning_rate.yaml",
     "design-space": "design_space.yaml",
+    "digits": "digits.yaml",
 }
 """Folder under results/, and the file in benchmarks/ that its rows were run from."""
 PUBLISHED = {
@@ -32,7 +33,7 @@ PUBLISHED = {
     ),
 }
 PLACES = {
-    "README.md": ("paper-baseline",),
+    "README.md": ("paper-baseline", "digits"),
     "docs/design-space.md": ("design-space",),
     "docs/paper-baseline.md": ("learning-rate", "paper-baseline"),
 }
@@ -43,8 +44,8 @@ def table(study: str) -> str:
     """A study's table, with the commands that run its rows again."""
     rows = yaml.safe_load((ROOT / "benchmarks" / STUDIES[study]).read_text())
     commands = {
-        name.rpartition("-s")[0]: shlex.join([*command(override(config, {"seed": 0, "data.source": "cifar10"}))])
-        for name, config in cells(rows, "cifar10").items()
+        name.rpartition("-s")[0]: shlex.join(command(override(config, {"seed": 0})))
+        for name, config in cells(rows).items()
     }
     if len(rows["seeds"]) > 1:
         commands = {row: f"{text} --seed SEED" for row, text in commands.items()}
