@@ -72,10 +72,11 @@ class Lines(Silent):
 
 
 class _Status(ProgressColumn):
-    """The last pass in words; the latest accuracy stays until the next."""
+    """The last pass in words; before the first is done, how fast the steps go."""
 
     def render(self, task: Task) -> Text:
-        return Text(task.fields["status"], style="cyan")
+        first = f"first pass  {task.speed:.1f} steps/s" if task.speed else "first step"
+        return Text(task.fields["status"] or first, style="cyan")
 
 
 class Bar(Silent):
@@ -92,7 +93,7 @@ class Bar(Silent):
 
     def start(self, total_steps: int, done_steps: int) -> None:
         """Show the bar."""
-        self.task = self.progress.add_task("train", total=total_steps, completed=done_steps, status="first steps")
+        self.task = self.progress.add_task("train", total=total_steps, completed=done_steps, status="")
         self.progress.start()
 
     def advance(self, steps: int) -> None:

@@ -1,0 +1,52 @@
+"""What a run says: a bar in a terminal, lines elsewhere."""
+
+import io
+
+from rich.console import Console
+
+from pocketvit.training.progress import Bar, Lines, pass_text, reporter
+
+LINE = {"pass": 3, "loss": 1.25, "images_per_s": 12_345.6, "lr": 2e-3}
+
+
+def console(terminal: bool) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=120)
+
+
+def test_a_pass_in_words():
+    assert pass_text(LINE) == "pass 3  loss 1.250  12,346 images/s  lr 0.002"
+    assert "val accuracy 91.50%" in pass_text(LINE | {"val_accuracy": 0.915})
+
+
+def test_the_terminal_decides():
+    assert isinstance(reporter(console(True)), Bar)
+    assert isinstance(reporter(console(False)), Lines)
+
+
+def test_lines_are_few_but_every_accuracy_is_said():
+    out = console(False)
+    lines = Lines(out)
+    lines.start(100, 0)
+    for number in range(1, 6):
+        lines.passed(LINE | {"pass": number} | ({"test_accuracy": 0.5} if number == 4 else {}))
+    said = out.file.getvalue().splitlines()
+    assert [line.split()[1] for line in said] == ["1", "4"], "the first, and the one with an accuracy"
+
+
+def test_notes_are_not_wrapped_or_marked_up():
+    out = console(False)
+    Lines(out).note("[bold]" + "x" * 300)
+    assert out.file.getvalue() == "[bold]" + "x" * 300 + "\n"
+
+
+def test_the_bar_shows_speed_then_the_last_pass_with_the_latest_accuracy():
+    out = console(True)
+    bar = Bar(out)
+    bar.start(100, 0)
+    bar.advance(10)
+    bar.passed(LINE | {"test_accuracy": 0.5})
+    bar.passed(LINE | {"pass": 4})
+    bar.note("a line above")
+    bar.stop()
+    shown = out.file.getvalue()
+    assert "first step" in shown and "pass 4" in shown and "test accuracy 50.00%" in shown and "a line above" in shown
