@@ -22,6 +22,7 @@ ALLOWED = {
     "data": BASE | {"kernels"},
     "report": {"errors"},
     "training": BASE | {"recipes", "kernels", "model", "optim", "data", "report"},
+    "studies": BASE | {"recipes", "report", "training"},
 }
 """What each part may import of the package, beside itself; cli and __init__ may import anything."""
 ORACLES = {"torchvision", "timm"}

@@ -1,0 +1,94 @@
+"""What a study will cost and what it can show, before its first run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from pocketvit.checks import above, at_least
+from pocketvit.studies.grid import Study
+from pocketvit.studies.power import POWER, detectable_with, seeds_needed
+from pocketvit.studies.verdict import points
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The size of a study, its time and its power."""
+
+    num_rows: int
+    num_runs: int
+    num_passes: int
+    """Over the training images, all runs together."""
+    hours: float
+    """With one run at a time on every device."""
+    num_devices: int
+    num_comparisons: int
+    num_seeds: int
+    """Of the row with the fewest."""
+    std: float
+    """Assumed standard deviation of a run over seeds, a fraction."""
+    detectable: float | None
+    """The least difference that the study finds with 80 % power; None with one row, inf with one seed."""
+    needed: tuple[tuple[float, int], ...]
+    """Differences and the seeds a row that each needs."""
+
+    def lines(self) -> list[str]:
+        """The plan in sentences."""
+        said = [
+            f"{self.num_runs} runs of {self.num_rows} rows, {self.num_passes:,} passes: about {self.hours:.1f} h "
+            f"on {self.num_devices} device{'s' if self.num_devices > 1 else ''}."
+        ]
+        if self.detectable is None:
+            return said
+        said.append(
+            f"If a row's runs scatter by {points(self.std)} points over seeds, then with {100 * POWER:.0f} % power, "
+            f"corrected for the number of comparisons ({self.num_comparisons}):"
+        )
+        if isfinite(self.detectable):
+            said.append(f"{self.num_seeds} seeds a row find a difference of {points(self.detectable)} points.")
+        else:
+            said.append("One seed a row finds nothing, because it shows no scatter.")
+        said += [f"A difference of {points(size)} points needs {seeds} seeds a row." for size, seeds in self.needed]
+        return said
+
+
+def plan_study(
+    study: Study,
+    *,
+    std: float,
+    seconds_per_pass: float,
+    startup_s: float = 0.0,
+    num_devices: int = 1,
+    differences: Sequence[float] = (0.001, 0.002, 0.005),
+) -> Plan:
+    """Time and power of a study.
+
+    Args:
+        study: to be run.
+        std: of a run over seeds, a fraction: the root of `Spread.noise` of an earlier study, or a guess.
+        seconds_per_pass: of one run on one device.
+        startup_s: of one run: imports, compilation, tests and report.
+        num_devices: that work side by side.
+        differences: fractions to find the seeds for.
+    Raises:
+        InputError: an impossible number, or a difference far below `std`.
+    """
+    above("std", std, 0)
+    at_least("seconds_per_pass", seconds_per_pass, 0)
+    at_least("num_devices", num_devices, 1)
+    cells = study.cells()
+    num_passes = sum(cell.config.schedule.passes for cell in cells)
+    num_rows, num_comparisons = len(study.rows), max(1, len(study.compare))
+    num_seeds = min(len(row.seeds) for row in study.rows)
+    shape = {"num_rows": num_rows, "num_comparisons": num_comparisons}
+    return Plan(
+        num_rows=num_rows,
+        num_runs=len(cells),
+        num_passes=num_passes,
+        hours=(num_passes * seconds_per_pass + len(cells) * startup_s) / num_devices / 3600,
+        num_devices=num_devices,
+        num_comparisons=num_comparisons,
+        num_seeds=num_seeds,
+        std=std,
+        detectable=detectable_with(num_seeds, std, **shape) if num_rows > 1 else None,
+        needed=tuple((size, seeds_needed(size, std, **shape)) for size in differences) if num_rows > 1 else (),
+    )

@@ -1,0 +1,54 @@
+"""A comparison in plain words.
+
+Everything that goes in is a fraction, everything written here is in percentage points: 0.0042 is +0.42 points.
+"""
+
+from pocketvit.studies.power import LEVEL
+from pocketvit.studies.stats import Comparison
+
+
+def verdict(comparison: Comparison) -> str:
+    """What a comparison says: that the row helps, hurts, that no difference was seen, or that it cannot be told.
+
+    "No difference seen" always says how large a difference would have been seen, because with few seeds the answer
+    is about the seeds as much as about the row. p is corrected for the other comparisons of the study.
+    """
+    difference = comparison.difference
+    if difference is None:
+        return "no result yet"
+    if comparison.stderr is None or comparison.interval is None or comparison.p_holm is None:
+        return f"cannot be told from n = {comparison.num_seeds} ({effect(comparison)}): no spread over seeds is known"
+    unpaired = [] if comparison.paired else ["unpaired"]
+    if comparison.p_holm <= LEVEL:
+        found = [effect(comparison), p_value(comparison.p_holm), *unpaired]
+        return f"{'helps' if difference > 0 else 'hurts'} ({', '.join(found)})"
+    alone = comparison.p is not None and comparison.p <= LEVEL
+    remarks = [f"alone {p_value(comparison.p)}, one of {comparison.num_comparisons} comparisons"] if alone else []
+    remark = f" ({', '.join(remarks + unpaired)})" if remarks or unpaired else ""
+    return f"no difference seen{remark}: ± {points(comparison.detectable or 0.0)} would have been"
+
+
+def effect(comparison: Comparison) -> str:
+    """The difference and half its 95 % interval: +0.42 ± 0.15 points."""
+    if comparison.difference is None:
+        return ""
+    text = points(comparison.difference, signed=True)
+    if comparison.interval is not None:
+        low, high = comparison.interval
+        text += f" ± {points((high - low) / 2)}"
+    return text + " points"
+
+
+def points(fraction: float, *, signed: bool = False) -> str:
+    """A fraction in percentage points: two decimals, or the first digit where those would all be 0."""
+    value = 100 * fraction
+    text = f"{abs(value):.2f}" if round(abs(value), 2) or not value else f"{abs(value):.1g}"
+    sign = "−" if value < 0 else "+" if value > 0 and signed else ""
+    return sign + text
+
+
+def p_value(p: float) -> str:
+    """A p-value with the digits that matter: p = 0.34, p = 0.012, p < 0.001."""
+    if p < 0.001:
+        return "p < 0.001"
+    return f"p = {p:.2f}" if p >= 0.1 else f"p = {p:.2g}"

@@ -1,0 +1,233 @@
+"""The statistics of a study against SciPy, explicit linear algebra, hand-worked numbers and simulated studies."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import linalg, stats
+
+from pocketvit.studies.power import detectable_with, power_of, seeds_needed
+from pocketvit.studies.stats import bootstrap_interval, bootstrap_tail, compare, holm, pooled_spread, summarise
+
+STUDIES = 4000
+"""Simulated studies; 95 % of them are counted to within ± 0.7 points (two standard deviations)."""
+
+
+def table(values: np.ndarray, first_seed: int = 0) -> dict[str, dict[int, float]]:
+    """Accuracies of rows r0, r1, … from an array (rows, seeds)."""
+    return {f"r{i}": {first_seed + s: float(v) for s, v in enumerate(row)} for i, row in enumerate(values)}
+
+
+def noise_by_null_space(accuracies) -> tuple[float, int]:
+    """Residual variance of row + seed and its degrees of freedom: the part of the data that no choice of row and
+    seed effects can explain is its projection on the null space of the design."""
+    runs = [(row, seed) for row, values in accuracies.items() for seed in values]
+    rows, seeds = sorted({row for row, _ in runs}), sorted({seed for _, seed in runs})
+    design = np.array([[row == r for r in rows] + [seed == s for s in seeds] for row, seed in runs], dtype=float)
+    free = linalg.null_space(design.T)  # (N, df)
+    y = np.array([accuracies[row][seed] for row, seed in runs])
+    return float(np.sum((free.T @ y) ** 2) / free.shape[1]), free.shape[1]
+
+
+RAGGED = {
+    "baseline": {0: 0.930, 1: 0.934, 2: 0.932, 3: 0.929, 4: 0.931},
+    "better": {0: 0.939, 1: 0.941, 2: 0.937},
+    "same": {1: 0.933, 2: 0.932, 4: 0.930},
+    "once": {3: 0.925},
+    "apart": {7: 0.935, 8: 0.938},
+}
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 5, 9])
+def test_two_rows_are_the_paired_t_test(num_seeds):
+    accuracies = table(np.random.default_rng(num_seeds).normal(0.93, 0.002, (2, num_seeds)))
+    found = compare(accuracies, {"r1": "r0"})["r1"]
+    expected = stats.ttest_rel(list(accuracies["r1"].values()), list(accuracies["r0"].values()))
+    assert found.paired and found.df == num_seeds - 1
+    np.testing.assert_allclose(found.p, expected.pvalue, rtol=1e-9)
+    np.testing.assert_allclose(found.interval, expected.confidence_interval(0.95), rtol=1e-9)
+
+
+def test_two_rows_without_a_common_seed_are_the_unpaired_t_test():
+    accuracies = {"a": {0: 0.930, 1: 0.934, 2: 0.933}, "b": {10: 0.940, 11: 0.937}}
+    found = compare(accuracies, {"b": "a"})["b"]
+    expected = stats.ttest_ind([0.940, 0.937], [0.930, 0.934, 0.933])
+    assert not found.paired and found.num_seeds == 2
+    np.testing.assert_allclose([found.df, found.p], [expected.df, expected.pvalue], rtol=1e-9)
+    np.testing.assert_allclose(found.interval, expected.confidence_interval(0.95), rtol=1e-9)
+
+
+@pytest.mark.parametrize(("rows", "seeds"), [(2, 3), (4, 2), (12, 3)])
+def test_noise_of_a_full_table_is_what_double_centring_leaves(rows, seeds):
+    values = np.random.default_rng(rows).normal(0.93, 0.002, (rows, seeds))
+    residual = values - values.mean(1, keepdims=True) - values.mean(0, keepdims=True) + values.mean()
+    spread = pooled_spread(table(values))
+    assert (spread.noise_df, spread.total_df) == ((rows - 1) * (seeds - 1), pytest.approx(seeds - 1))
+    np.testing.assert_allclose(spread.noise, np.sum(residual**2) / spread.noise_df, rtol=1e-9)
+    np.testing.assert_allclose(spread.total, np.mean(values.var(axis=1, ddof=1)), rtol=1e-9)
+
+
+def test_noise_of_a_ragged_table_is_the_part_outside_the_design():
+    noise, df = noise_by_null_space(RAGGED)
+    spread = pooled_spread(RAGGED)
+    assert spread.noise_df == df
+    np.testing.assert_allclose(spread.noise, noise, rtol=1e-9)
+
+    found = compare(RAGGED, {row: "baseline" for row in RAGGED if row != "baseline"})
+    assert [(c.paired, c.num_seeds) for c in found.values()] == [(True, 3), (True, 3), (True, 1), (False, 2)]
+    for row, k in (("better", 3), ("same", 3), ("once", 1)):
+        shared = RAGGED[row].keys() & RAGGED["baseline"].keys()
+        difference = np.mean([RAGGED[row][s] - RAGGED["baseline"][s] for s in shared])
+        p = 2 * stats.t.sf(abs(difference) / np.sqrt(2 * noise / k), df)
+        np.testing.assert_allclose([found[row].difference, found[row].p], [difference, p], rtol=1e-9)
+    within = [np.array(list(values.values())) for values in RAGGED.values()]
+    total = sum(np.sum((v - v.mean()) ** 2) for v in within) / sum(len(v) - 1 for v in within)
+    np.testing.assert_allclose(found["apart"].stderr, np.sqrt(total * (1 / 2 + 1 / 5)), rtol=1e-9)
+
+
+def test_degrees_of_freedom_between_rows_with_the_same_seeds_count_the_seeds_once():
+    """If the seed were all the spread, R rows with the same n seeds would show n values, not R n."""
+    same = table(np.random.default_rng(0).normal(size=(6, 4)))
+    assert pooled_spread(same).total_df == pytest.approx(3)
+    apart = {f"r{i}": {10 * i + s: v for s, v in enumerate(row.values())} for i, row in enumerate(same.values())}
+    assert pooled_spread(apart).total_df == pytest.approx(6 * 3)
+
+
+def test_holm_by_hand():
+    """Sorted 0.005 0.01 0.03 0.04, times 4 3 2 1: 0.02 0.03 0.06 0.04, and no value below the one before it."""
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02], rtol=1e-12)
+    assert holm([]) == []
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+
+
+def test_summary_is_numpys():
+    found = summarise({3: 0.91, 1: 0.94, 2: 0.93})
+    values = [0.91, 0.94, 0.93]
+    np.testing.assert_allclose([found.mean, found.std], [np.mean(values), np.std(values, ddof=1)])
+
+
+# ---------------------------------------------------------------- simulated studies
+
+
+def simulated(rows: int, seeds: int, seed_std: float = 0.003, noise_std: float = 0.002):
+    """Accuracies (rows, seeds) of studies in which row i is truly 0.002 i better than row 0."""
+    rng = np.random.default_rng([rows, seeds])
+    for _ in range(STUDIES):
+        truth = 0.93 + 0.002 * np.arange(rows)[:, None]
+        yield truth + rng.normal(0, seed_std, (1, seeds)) + rng.normal(0, noise_std, (rows, seeds))
+
+
+@pytest.mark.parametrize(("rows", "seeds"), [(2, 2), (2, 5), (5, 2), (6, 3)])
+def test_the_interval_covers_the_truth_95_times_of_100(rows, seeds):
+    covered = 0
+    for values in simulated(rows, seeds):
+        low, high = compare(table(values), {"r1": "r0"})["r1"].interval
+        covered += low <= 0.002 <= high
+    assert 0.94 < covered / STUDIES < 0.96
+
+
+def test_the_interval_of_a_row_with_one_seed_covers_as_well():
+    covered = 0
+    for values in simulated(4, 3):
+        accuracies = table(values)
+        accuracies["r1"] = {2: accuracies["r1"][2]}
+        low, high = compare(accuracies, {"r1": "r0"})["r1"].interval
+        covered += low <= 0.002 <= high
+    assert covered / STUDIES > 0.94  # a ragged table may be a little too careful
+
+
+def test_the_unpaired_interval_is_careful_whether_or_not_seeds_matter():
+    for seed_std, noise_std in ((0.003, 0.0005), (0.0, 0.002)):
+        covered = 0
+        spreads = (seed_std, noise_std)
+        for values, other in zip(simulated(3, 3, *spreads), simulated(1, 4, *spreads), strict=True):
+            accuracies = table(values) | {"apart": {100 + s: float(v) for s, v in enumerate(other[0])}}
+            low, high = compare(accuracies, {"apart": "r0"})["apart"].interval
+            covered += low <= 0.0 <= high
+        assert covered / STUDIES > 0.94
+
+
+def test_false_alarms_of_a_whole_study_stay_below_5_of_100():
+    """Six rows that are all alike: how often does any of the five comparisons claim a difference?"""
+    rng, alarms = np.random.default_rng(6), 0
+    for _ in range(STUDIES):
+        found = compare(table(rng.normal(0.93, 0.002, (6, 3))), {f"r{i}": "r0" for i in range(1, 6)})
+        alarms += any(c.p_holm <= 0.05 for c in found.values())
+    assert 0.03 < alarms / STUDIES < 0.055  # Holm's bound is 5; the rest is the simulation's own scatter
+
+
+# ---------------------------------------------------------------- bootstrap
+
+
+@pytest.mark.parametrize("num_seeds", [8, 15, 40])
+def test_bootstrap_is_scipys_at_the_same_percentiles(num_seeds):
+    values = np.random.default_rng(num_seeds).normal(0.004, 0.002, num_seeds)
+    expected = stats.bootstrap(
+        (values,), np.mean, n_resamples=50_000, confidence_level=1 - 2 * bootstrap_tail(num_seeds), method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    np.testing.assert_allclose(bootstrap_interval([values]), expected, atol=0.05 * (expected.high - expected.low))
+
+
+def test_bootstrap_of_two_samples_is_scipys():
+    rng = np.random.default_rng(1)
+    ours, theirs = rng.normal(0.94, 0.002, 9), rng.normal(0.93, 0.004, 12)
+    expected = stats.bootstrap(
+        (ours, theirs), lambda a, b, axis: a.mean(axis) - b.mean(axis), n_resamples=50_000, vectorized=True,
+        confidence_level=1 - 2 * bootstrap_tail(9), method="percentile", rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    np.testing.assert_allclose(bootstrap_interval([ours, theirs]), expected, atol=0.05 * (expected.high - expected.low))
+
+
+def test_bootstrap_of_eight_seeds_covers_as_much_as_it_says():
+    """The plain percentile interval of eight normal values covers 90 % only."""
+    samples = np.random.default_rng(9).normal(0, 0.002, (1000, 8))
+    intervals = np.array([bootstrap_interval([values]) for values in samples])
+    covered = np.mean((intervals[:, 0] <= 0) & (intervals[:, 1] >= 0))
+    assert 0.93 < covered < 0.97
+
+
+def test_bootstrap_covers_the_truth_though_one_row_is_far_noisier():
+    """There the pooled t interval is much too short, which is what the bootstrap stands beside it for."""
+    rng, by_t, resampled, studies = np.random.default_rng(8), 0, 0, 400
+    for _ in range(studies):
+        noise = rng.normal(0, 1, (6, 10)) * np.array([0.001, 0.006, 0.001, 0.001, 0.001, 0.001])[:, None]
+        found = compare(table(0.93 + noise), {"r1": "r0"})["r1"]
+        by_t += found.interval[0] <= 0 <= found.interval[1]
+        resampled += found.bootstrap[0] <= 0 <= found.bootstrap[1]
+    assert by_t / studies < 0.85
+    assert 0.91 < resampled / studies < 0.98
+
+
+# ---------------------------------------------------------------- power
+
+
+@pytest.mark.parametrize(("rows", "seeds", "comparisons"), [(2, 3, 1), (6, 2, 5), (6, 5, 1)])
+def test_power_is_what_simulated_studies_find(rows, seeds, comparisons):
+    """The detectable difference is found in 80 % of studies at the level of Holm's first step."""
+    std = 0.002
+    difference = detectable_with(seeds, std, num_rows=rows, num_comparisons=comparisons)
+    rng, found = np.random.default_rng([rows, seeds]), 0
+    for _ in range(STUDIES):
+        values = rng.normal(0, std, (rows, seeds))
+        values[1] += difference
+        found += compare(table(values), {"r1": "r0"})["r1"].p <= 0.05 / comparisons
+    assert 0.78 < found / STUDIES < 0.82
+
+
+@pytest.mark.parametrize(("ratio", "rows", "comparisons"), list(itertools.product([0.5, 1, 3], [2, 8], [1, 7])))
+def test_seeds_needed_are_enough_and_one_less_is_not(ratio, rows, comparisons):
+    def power(num_seeds: int) -> float:
+        """By SciPy's own noncentral t distribution."""
+        df = (rows - 1) * (num_seeds - 1)
+        return stats.nct.sf(stats.t.ppf(1 - 0.025 / comparisons, df), df, ratio * np.sqrt(num_seeds / 2))
+
+    needed = seeds_needed(ratio * 0.002, 0.002, num_rows=rows, num_comparisons=comparisons)
+    assert power(needed) >= 0.8 - 1e-9
+    assert needed == 2 or power(needed - 1) < 0.8
+
+
+def test_the_textbooks_sample_size():
+    """Cohen's d = 0.5 of paired differences at 80 % power needs 34 pairs (and d = 1 needs 10)."""
+    assert [seeds_needed(d * np.sqrt(2) * 0.002, 0.002) for d in (0.5, 1.0)] == [34, 10]
+    assert power_of(0.5, 1 / np.sqrt(34), 33) == pytest.approx(0.8078, abs=2e-4)

@@ -1,0 +1,42 @@
+"""What a study costs and can show, before its first run."""
+
+import pytest
+
+from pocketvit.errors import InputError
+from pocketvit.studies import detectable_with, parse_study, plan_study, seeds_needed
+
+ROWS = {"a": {"seeds": 5}, "b": {"model.depth": 2}, "c": {"model.depth": 3, "schedule.passes": 120}}
+
+
+def study(**values):
+    return parse_study({"recipe": "digits", "seeds": 3, "baseline": "a", "rows": ROWS} | values, "test")
+
+
+def test_time_adds_up_over_cells_and_devices():
+    plan = plan_study(study(), std=0.002, seconds_per_pass=2.0, startup_s=30.0, num_devices=2)
+    passes = 5 * 60 + 3 * 60 + 3 * 120
+    assert (plan.num_runs, plan.num_passes) == (11, passes)
+    assert plan.hours == pytest.approx((passes * 2.0 + 11 * 30.0) / 2 / 3600)
+
+
+def test_power_is_that_of_the_row_with_the_fewest_seeds():
+    plan = plan_study(study(), std=0.002, seconds_per_pass=1.0, differences=[0.004])
+    assert plan.detectable == detectable_with(3, 0.002, num_rows=3, num_comparisons=2)
+    assert plan.needed == ((0.004, seeds_needed(0.004, 0.002, num_rows=3, num_comparisons=2)),)
+    assert plan.lines()[-2].startswith("3 seeds a row find a difference of 0.")
+
+
+def test_one_seed_finds_nothing_and_one_row_has_nothing_to_find():
+    once = plan_study(study(seeds=1), std=0.002, seconds_per_pass=1.0)
+    assert any("One seed a row finds nothing" in line for line in once.lines())
+    alone = plan_study(study(rows={"a": {}}), std=0.002, seconds_per_pass=1.0)
+    assert alone.detectable is None and len(alone.lines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [({"std": 0.0}, "std=0.0"), ({"num_devices": 0}, "num_devices=0"), ({"differences": [1e-6]}, "difference=1e-06")],
+)
+def test_impossible_numbers_are_named(values, words):
+    with pytest.raises(InputError, match=words):
+        plan_study(study(), **({"std": 0.002, "seconds_per_pass": 1.0} | values))
