@@ -9,6 +9,7 @@ RESULTS/<row>-s<seed>.json.
 
 import argparse
 import fcntl
+import json
 import os
 import queue
 import shutil
@@ -17,12 +18,10 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from pocketvit.config import RunConfig, flatten, load_config, override, save_config
 from pocketvit.recipes import recipe
+from pocketvit.studies import load_study
 from pocketvit.training.progress import Silent
 
 AHEAD = 3
@@ -59,16 +58,6 @@ def command(config: RunConfig) -> list[str]:
     return ["pocketvit", "train", config.recipe, *flags]
 
 
-def cells(study: dict[str, Any], data: str | None = None) -> dict[str, RunConfig]:
-    """The configuration of each cell by name, in the order of the file, with the recipe's data or others."""
-    found, elsewhere = {}, {"data.source": data} if data else {}
-    for row, values in study["rows"].items():
-        for seed in study["seeds"]:
-            base = override(recipe(study["recipe"]), study.get("base", {}))
-            found[f"{row}-s{seed}"] = override(base, values | {"seed": seed} | elsewhere)
-    return found
-
-
 def work(gpu: str, todo: "queue.Queue[str]", out: Path, results: Path, started: float) -> None:
     """Take cells until none is left."""
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": gpu, "TORCHINDUCTOR_COMPILE_THREADS": "6"}
@@ -83,7 +72,7 @@ def work(gpu: str, todo: "queue.Queue[str]", out: Path, results: Path, started: 
         result = out / name / "run" / "result.json"
         if code == 0:
             shutil.copy(result, results / f"{name}.json")
-            state = "accuracy {test_accuracy:.4f} {images_per_s:,.0f} images/s".format(**yaml.safe_load(result.read_text()))
+            state = "accuracy {test_accuracy:.4f} {images_per_s:,.0f} images/s".format(**json.loads(result.read_text()))
         else:
             state = f"FAILED ({code}): " + (out / name / "log.txt").read_text()[-300:]
         print(f"{time.monotonic() - started:6.0f} s  gpu {gpu}  {name}: {state}", flush=True)
@@ -105,7 +94,9 @@ def main() -> None:
         return
     todo: queue.Queue[str] = queue.Queue()
     arguments.results.mkdir(parents=True, exist_ok=True)
-    for name, config in cells(yaml.safe_load(arguments.study.read_text()), arguments.data).items():
+    elsewhere = {"data.source": arguments.data} if arguments.data else {}
+    for cell in load_study(arguments.study).cells():
+        name, config = cell.name, override(cell.config, elsewhere)
         if not name.startswith(tuple(arguments.only.split(","))) or (arguments.results / f"{name}.json").exists():
             continue
         (arguments.out / name).mkdir(parents=True, exist_ok=True)

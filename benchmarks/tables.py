@@ -6,11 +6,11 @@
 import shlex
 from pathlib import Path
 
-import yaml
-from cells import cells, command
+from cells import command
 
 from pocketvit.config import override
 from pocketvit.report import PublishedRow, results_table, update_readme
+from pocketvit.studies import load_study
 
 ROOT = Path(__file__).parents[1]
 STUDIES = {
@@ -42,13 +42,10 @@ PLACES = {
 
 def table(study: str) -> str:
     """A study's table, with the commands that run its rows again."""
-    rows = yaml.safe_load((ROOT / "benchmarks" / STUDIES[study]).read_text())
-    commands = {
-        name.rpartition("-s")[0]: shlex.join(command(override(config, {"seed": 0})))
-        for name, config in cells(rows).items()
-    }
-    if len(rows["seeds"]) > 1:
-        commands = {row: f"{text} --seed SEED" for row, text in commands.items()}
+    commands = {}
+    for cell in load_study(ROOT / "benchmarks" / STUDIES[study]).cells():
+        text = shlex.join(command(override(cell.config, {"seed": 0})))
+        commands[cell.row] = f"{text} --seed SEED" if cell.row in commands else text
     return results_table(ROOT / "results" / study, PUBLISHED.get(study, ()), commands)
 
 

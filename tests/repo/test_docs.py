@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from pocketvit.config import flatten
 from pocketvit.recipes import RECIPES, recipe
@@ -40,13 +39,13 @@ def test_every_table_is_the_one_made_from_the_results(tables):
 def test_committed_results_belong_to_the_configurations_they_stand_for(tables):
     """Each result's config hash is that of its row in benchmarks/, on the data it was run on."""
     from pocketvit.config import config_hash
+    from pocketvit.studies import load_study
 
     for study, file in tables.STUDIES.items():
-        rows = yaml.safe_load((ROOT / "benchmarks" / file).read_text())
-        for name, config in tables.cells(rows).items():
-            result = json.loads((ROOT / "results" / study / f"{name}.json").read_text())
-            assert result["config_hash"] == config_hash(config, result["data_fingerprint"]), f"{study}/{name}"
-            assert result["seed"] == config.seed
+        for cell in load_study(ROOT / "benchmarks" / file).cells():
+            result = json.loads((ROOT / "results" / study / f"{cell.name}.json").read_text())
+            assert result["config_hash"] == config_hash(cell.config, result["data_fingerprint"]), cell.name
+            assert result["seed"] == cell.seed
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
