@@ -1,10 +1,15 @@
 """A run small enough to train in a second on one core."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from pocketvit.config import RunConfig, override
 from pocketvit.recipes import recipe
+
+sys.path.insert(0, str(Path(__file__).parent))  # started processes import `worker_processes` by its name
 
 
 @pytest.fixture

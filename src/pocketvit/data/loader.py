@@ -4,7 +4,7 @@ A pass is planned on the CPU (`TrainLoader.plan`: pure NumPy, so it can run in a
 trains) and loaded in chunks of whole steps (`TrainLoader.load`). On a GPU the whole training set lives in its
 memory and a chunk is usually a whole pass: no copy from the host, and one augmentation call for 50,000 images.
 
-Shapes: S steps, B batch, C channels, H W pixels.
+Shapes: S steps, B batch, B′ the share of it that this process trains on, C channels, H W pixels.
 """
 
 from dataclasses import dataclass
@@ -44,11 +44,11 @@ class Chunk:
     """Some consecutive batches of a pass on the device, ready but for normalising, erasing and mixing."""
 
     images: Tensor
-    """uint8, (S·B, H, W, C)."""
+    """uint8, (S·B′, H, W, C)."""
     labels: Tensor
-    """int64, (S·B,)."""
+    """int64, (S·B′,)."""
     erase: Tensor
-    """Boxes to erase, int64, (S·B, 4)."""
+    """Boxes to erase, int64, (S·B′, 4)."""
     mix: Tensor
     """How each batch is mixed, float32, (S, 7)."""
 
@@ -67,6 +67,8 @@ class TrainLoader:
         seed: the run's seed.
         batch_size: B.
         device: where batches are wanted.
+        share: positions within a batch that are loaded, B′ of them: mirror pairs, where several processes share the
+            work; none loads all.
     Raises:
         InputError: fewer images than one batch.
     """
@@ -80,11 +82,13 @@ class TrainLoader:
         seed: int,
         batch_size: int,
         device: torch.device,
+        share: np.ndarray | None = None,
     ) -> None:
         if len(split) < batch_size:
             raise InputError(f"batch_size={batch_size} is more than the {len(split)} training images; choose fewer")
         self.split, self.data, self.augment = split, data, augment
         self.seed, self.batch_size, self.device = seed, batch_size, device
+        self.share = np.arange(batch_size) if share is None else share
         self.image_size = tuple(split.images.shape[1:3])
         self.steps_per_pass = len(split) // batch_size
         """A pass drops its last, partial batch."""
@@ -136,7 +140,8 @@ class TrainLoader:
 
     def load(self, plan: PassPlan, first_step: int, num_steps: int) -> Chunk:
         """Augment the images of some steps of a pass and bring them to the device."""
-        rows = slice(first_step * self.batch_size, (first_step + num_steps) * self.batch_size)
+        steps = np.arange(first_step, first_step + num_steps)
+        rows = (steps[:, None] * self.batch_size + self.share).ravel()  # (S, B′) -> (S·B′,)
         mix = plan.mix[first_step : first_step + num_steps]
         return self._augmented(plan.indices[rows], plan.images[rows], mix)
 

@@ -9,11 +9,13 @@ the digest says so and the checkpoint before it is used. The last two are kept.
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -50,6 +52,8 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Tensor], progress:
     write_atomically(target, content)
     for old in list_checkpoints(folder)[KEEP:]:
         old.unlink(missing_ok=True)
+    for torn in folder.glob("*.partial"):  # left by a run that was killed while it saved
+        torn.unlink(missing_ok=True)
     return target
 
 
@@ -88,7 +92,7 @@ def write_atomically(target: Path, content: bytes) -> None:
     """
     partial = target.with_name(target.name + ".partial")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(exist_ok=True)  # not its parents: a run folder that was removed must not come back empty
         with open(partial, "wb") as file:
             file.write(content)
             file.flush()
@@ -104,3 +108,14 @@ def write_atomically(target: Path, content: bytes) -> None:
             partial.unlink()
         why = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
         raise InputError(f"cannot write {target}: {why}; what was saved before is still whole") from error
+
+
+def write_arrays(target: Path, **arrays: np.ndarray) -> None:
+    """Write named arrays as an .npz file, as `write_atomically` does.
+
+    Raises:
+        InputError: no space left, or the folder cannot be written.
+    """
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_atomically(target, content.getvalue())

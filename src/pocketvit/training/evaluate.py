@@ -21,7 +21,7 @@ from pocketvit.data.augment import normalise
 from pocketvit.data.pixels import decode, resize
 from pocketvit.errors import InputError
 from pocketvit.model import ViT
-from pocketvit.training.checkpoint import write_atomically
+from pocketvit.training.checkpoint import write_arrays, write_atomically
 from pocketvit.training.device import choose_device
 
 EVAL_BATCH = {"cuda": 2_000, "mps": 500, "cpu": 200}
@@ -168,11 +168,10 @@ def predict_files(run: str | Path, files: Sequence[str | Path], *, device: str =
 
 def save_predictions(path: Path, logits: Tensor, split: Split, class_names: Sequence[str]) -> None:
     """Write test logits (N, K), labels (N,), indices (N,) into the test set, and class names."""
-    with open(path, "wb") as file:
-        np.savez(
-            file,
-            logits=logits.numpy(),
-            labels=split.labels,
-            indices=np.arange(len(split.labels)),
-            class_names=np.array(class_names),
-        )
+    write_arrays(
+        path,
+        logits=logits.numpy(),
+        labels=split.labels,
+        indices=np.arange(len(split.labels)),
+        class_names=np.array(class_names),
+    )

@@ -12,8 +12,10 @@ from pocketvit.data import Splits
 from pocketvit.data.augment import normalise_and_erase
 from pocketvit.data.loader import TrainLoader
 from pocketvit.data.mix import mix, smooth_targets
+from pocketvit.errors import InputError
 from pocketvit.model import ViT
 from pocketvit.report import write_report
+from pocketvit.training.checkpoint import write_arrays
 from pocketvit.training.evaluate import TrainedModel, accuracy, save_predictions
 from pocketvit.training.runlog import RunFolder
 
@@ -61,7 +63,10 @@ def write_result(
     save_predictions(folder.predictions, logits, splits.test, splits.class_names)
     save_samples(folder.samples, logits, splits, seen_images(loader, trained))
     result["total_s"] = time.perf_counter() - started
-    write_report(folder.path, result)
+    try:
+        write_report(folder.path, result)
+    except OSError as error:
+        raise InputError(f"cannot write the report in {folder.path}: {error.strerror}") from error
     folder.write_json(folder.result, result)
     return result
 
@@ -73,7 +78,7 @@ def seen_images(loader: TrainLoader, trained: TrainedModel) -> tuple[np.ndarray,
         uint8 (S, H, W, C), and per image its class, or the shares of two mixed ones.
     """
     plan, images, captions = loader.plan(0), [], []
-    mean, std = (torch.tensor(value, dtype=torch.float32, device=loader.device) for value in (trained.mean, trained.std))
+    mean, std = (torch.tensor(s, dtype=torch.float32, device=loader.device) for s in (trained.mean, trained.std))
     for step in range(min(SAMPLE_BATCHES, loader.steps_per_pass)):
         chunk = loader.load(plan, step, 1)
         targets = smooth_targets(chunk.labels, len(trained.class_names), 0.0)  # (B, K)
@@ -100,8 +105,7 @@ def save_figures(path: Path, model: ViT, filters: Tensor | None) -> None:
         unit = torch.nn.functional.normalize(table, dim=1)
         figures["position_similarity"] = (unit @ unit.T).numpy()  # (P, P)
     if figures:
-        with open(path, "wb") as file:
-            np.savez(file, **figures)
+        write_arrays(path, **figures)
 
 
 def _told(target: np.ndarray, class_names: tuple[str, ...]) -> str:
@@ -118,11 +122,10 @@ def save_samples(path: Path, logits: Tensor, splits: Splits, seen: tuple[np.ndar
     losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     wrong = logits.argmax(dim=1) != labels
     worst = torch.where(wrong, losses, -1).argsort(descending=True)[: min(MAX_ERRORS, int(wrong.sum()))].numpy()
-    with open(path, "wb") as file:
-        np.savez(
-            file,
-            train_images=seen[0],
-            train_captions=np.array(seen[1]),
-            error_images=splits.test.images[worst],
-            error_indices=worst,
-        )
+    write_arrays(
+        path,
+        train_images=seen[0],
+        train_captions=np.array(seen[1]),
+        error_images=splits.test.images[worst],
+        error_indices=worst,
+    )

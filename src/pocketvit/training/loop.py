@@ -1,9 +1,10 @@
 """A run from configuration to result.
 
-    open the data and the run folder  ->  build model, optimizers, step  ->  pass by pass: plan, load, step,
-    log, evaluate, save  ->  test, report, result.json
+    meet the other processes, if any  ->  open the data  ->  build model, optimizers, step  ->  open the run folder
+    ->  pass by pass: plan, load, step, log, evaluate, save  ->  test, report, result.json
 """
 
+import platform
 import time
 from typing import Any
 
@@ -13,6 +14,7 @@ from pocketvit.config import RunConfig, config_hash
 from pocketvit.data import open_splits
 from pocketvit.errors import InputError
 from pocketvit.training.device import choose_device, device_name, peak_memory_gib
+from pocketvit.training.distributed import Processes, join
 from pocketvit.training.finish import save_figures, write_result
 from pocketvit.training.progress import Reporter, Silent
 from pocketvit.training.runlog import RunFolder, environment
@@ -22,23 +24,54 @@ from pocketvit.training.trainer import Trainer
 def train(config: RunConfig, reporter: Reporter | None = None) -> dict[str, Any]:
     """Train a model as `config` says and write its run folder.
 
+    Started by torchrun, this is one process of the run: the first one writes and reports.
+
     Returns:
         the content of result.json.
     Raises:
         InputError: something in the configuration or the data cannot be used, or the loss stopped being finite.
+        SystemExit: the same on a process other than the first, which says why.
         Stopped: a signal came; the run is saved.
     """
     started = time.perf_counter()
-    reporter = reporter or Silent()
+    with join(config.train.device) as processes:
+        if processes.launched and config.out is None:
+            raise processes.error("torchrun needs --out DIR, so that a restarted command finds its run again")
+        trainer = prepare(config, processes, reporter if reporter and processes.first else Silent())
+        splits = trainer.splits
+        trainer.folder = processes.from_first(lambda: RunFolder.open(config, splits.fingerprint))
+        trainer.reporter.note(f"run folder: {trainer.folder.path}")
+        env = environment(device_name(trainer.device))
+        processes.from_first(lambda: trainer.folder.write_json(trainer.folder.env, env))
+        run(trainer)
+        return processes.from_first(lambda: finish(trainer, env, started))
+
+
+def prepare(config: RunConfig, processes: Processes, reporter: Reporter) -> Trainer:
+    """Open the data and build everything that a run needs but its folder.
+
+    Raises:
+        InputError: something in the configuration or the data cannot be used.
+    """
     device = choose_device(config.train.device)
-    splits = open_splits(config.data)
+    if device.type == "mps" and processes.size > 1:
+        raise processes.error("train.device=mps runs in one process only; under torchrun use train.device=cpu")
+    splits = processes.in_turn(lambda: open_splits(config.data))
+    if splits.fingerprint != processes.from_first(lambda: splits.fingerprint):
+        here = f"{config.data.source} on {platform.node()}"
+        raise InputError(f"{here} differs from the data of the first process; give every host the same files")
     for note in splits.notes:
         reporter.note(note)
-    trainer = Trainer(config, splits, device, reporter)
-    trainer.folder = RunFolder.open(config, splits.fingerprint)
-    reporter.note(f"run folder: {trainer.folder.path}")
-    env = environment(device_name(device))
-    trainer.folder.write_json(trainer.folder.env, env)
+    return Trainer(config, splits, device, reporter, processes)
+
+
+def run(trainer: Trainer) -> None:
+    """Train from where the run folder stands to the end of the schedule.
+
+    Raises:
+        InputError: the loss is not finite, or GPU memory ran out; says which batch would fit.
+        Stopped: a signal came; the run is saved.
+    """
     out_of_memory = False
     try:
         trainer.resume()
@@ -46,21 +79,27 @@ def train(config: RunConfig, reporter: Reporter | None = None) -> dict[str, Any]
     except torch.cuda.OutOfMemoryError:
         out_of_memory = True  # while the exception is handled, its traceback keeps the failed step's memory
     finally:
-        reporter.stop()
+        trainer.reporter.stop()
     if out_of_memory:
         fits = trainer.largest_batch()
         advice = f"about batch_size={fits} would fit" if fits else "not even a small batch fits this GPU"
-        raise InputError(f"out of GPU memory at batch_size={config.batch_size}; {advice}")
+        raise InputError(f"out of GPU memory at batch_size={trainer.config.batch_size}; {advice}")
+
+
+def finish(trainer: Trainer, env: dict[str, Any], started: float) -> dict[str, Any]:
+    """Test the trained model and write the rest of the run folder; returns the content of result.json."""
+    config, splits = trainer.config, trainer.splits
     summary = {
         "recipe": config.recipe,
         "seed": config.seed,
         "config_hash": config_hash(config, splits.fingerprint),
         "data_fingerprint": splits.fingerprint,
         "num_params": trainer.model.num_params,
-        "num_gpus": 1 if device.type == "cuda" else 0,
+        "num_processes": trainer.processes.size,
+        "num_gpus": trainer.processes.size if trainer.device.type == "cuda" else 0,
         "train_s": trainer.train_s,
         "images_seen": int(trainer.step.step) * config.batch_size,
-        "peak_memory_gib": peak_memory_gib(device),
+        "peak_memory_gib": peak_memory_gib(trainer.device),
         "device": env["device"],
         "versions": env["versions"],
         "commit": env["commit"],

@@ -62,14 +62,23 @@ class RunFolder:
             if mine != (config_hash(held, data_fingerprint), held.seed):
                 raise InputError(f"{folder.path} holds a run with another config or seed; choose another --out")
             return folder
-        if folder.path.exists() and any(folder.path.iterdir()):
+        if folder.path.exists() and any(path.suffix != ".partial" for path in folder.path.iterdir()):
             raise InputError(f"{folder.path} is not empty and holds no run; choose another --out")
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot make the run folder {folder.path}: {error.strerror}") from error
-        save_config(config, folder.config)
+        folder.write_config(config)
         return folder
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write config.yaml, whole or not at all."""
+        partial = self.config.with_name(self.config.name + ".partial")
+        try:
+            save_config(config, partial)
+            os.replace(partial, self.config)
+        except OSError as error:
+            raise InputError(f"cannot write {self.config}: {error.strerror}") from error
 
     def write_json(self, path: Path, content: dict[str, Any]) -> None:
         """Write one of the folder's JSON files, whole or not at all."""
@@ -92,7 +101,10 @@ class RunFolder:
     def cut_metrics(self, size: int) -> None:
         """Drop the lines that a killed run wrote after its last checkpoint."""
         if self.metrics_bytes() > size:
-            os.truncate(self.metrics, size)
+            try:
+                os.truncate(self.metrics, size)
+            except OSError as error:
+                raise InputError(f"cannot write {self.metrics}: {error.strerror}") from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""

@@ -4,7 +4,8 @@ The step finds everything it needs in device memory by its own two counters: the
 and the place where its loss is written. So on CUDA the whole of it (augmentation's last part, forward, backward,
 update) is captured once in a CUDA graph and replayed, and the host hears of it once a chunk.
 
-Shapes: S steps of a chunk, B batch, C channels, H W pixels, K classes, L blocks.
+Shapes: S steps of a chunk, B batch (on several processes, the share of this one), C channels, H W pixels,
+K classes, L blocks.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from pocketvit.data.loader import Chunk
 from pocketvit.data.mix import mix, smooth_targets
 from pocketvit.optim.build import create_state, state_tensors
 from pocketvit.optim.ema import EMA
+from pocketvit.training.distributed import Processes
 
 WARMUP_STEPS = 3
 
@@ -33,6 +35,7 @@ class Loss:
         num_classes: K.
         label_smoothing: probability spread over all classes.
         bf16: run the model under bf16 autocast.
+        batch_size: images of a step over all processes.
     """
 
     mean: Tensor
@@ -40,17 +43,30 @@ class Loss:
     num_classes: int
     label_smoothing: float
     bf16: bool
+    batch_size: int
 
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, erase: Tensor, mix_row: Tensor, keep: Tensor | None
     ) -> Tensor:
-        """Mean loss of images (B, H, W, C) with labels (B,), boxes (B, 4), mixing (7,) and stochastic depth (L, 2, B)."""
+        """The loss of a batch, or what a share of it adds to that.
+
+        Args:
+            model: from pixels to logits.
+            images: uint8, (B, H, W, C).
+            labels: int64, (B,).
+            erase: boxes, (B, 4).
+            mix_row: how the batch is mixed, (7,).
+            keep: stochastic depth, (L, 2, B), or none.
+        Returns:
+            the sum of the images' losses over the batch size, 0-dim.
+        """
         x = normalise_and_erase(images, self.mean, self.std, erase)  # (B, C, H, W)
         targets = smooth_targets(labels, self.num_classes, self.label_smoothing)  # (B, K)
         x, targets = mix(x, targets, mix_row)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
             logits = model(x, keep)  # (B, K)
-        return -(targets * torch.log_softmax(logits.float(), dim=1)).sum(dim=1).mean()
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # bf16 is too coarse for a sum
+        return -(targets * torch.log_softmax(logits, dim=1)).sum() / self.batch_size
 
 
 class TrainStep:
@@ -62,7 +78,8 @@ class TrainStep:
         loss: of a batch.
         ema: average of the weights, updated after them; none keeps no average.
         factors: learning rate of every step of the run over the peak, (total steps,).
-        batch_size: B.
+        batch_size: B, the images of a step on this process.
+        processes: that share each batch.
         compile: compile the loss with `torch.compile`.
         cuda_graph: capture the step; only on CUDA.
     """
@@ -76,11 +93,13 @@ class TrainStep:
         ema: EMA | None,
         factors: np.ndarray,
         batch_size: int,
+        processes: Processes,
         compile: bool,
         cuda_graph: bool,
     ) -> None:
         device = next(model.parameters()).device
         self.model, self.optimizers, self.ema, self.batch_size = model, optimizers, ema, batch_size
+        self.processes = processes
         self.loss = torch.compile(loss.__call__, fullgraph=True, dynamic=False) if compile else loss
         self.cuda_graph = cuda_graph and device.type == "cuda"
         self.factors = torch.from_numpy(factors.astype(np.float32)).to(device)
@@ -115,13 +134,10 @@ class TrainStep:
         else:
             self.graph.replay()
 
-    def _run(self) -> None:
+    def backward(self) -> Tensor:
+        """Find the gradients of the next batch, over all processes; returns its loss, 0-dim."""
         images, labels, erase, mix_rows, *keep = self.inputs
         rows = self.position * self.batch_size + torch.arange(self.batch_size, device=self.position.device)  # (B,)
-        for optimizer in self.optimizers:
-            factor = self.factors[self.step].squeeze()
-            for group in optimizer.param_groups:
-                group["lr"].copy_(factor * group["peak_lr"])
         loss = self.loss(
             self.model,
             images[rows],
@@ -131,12 +147,20 @@ class TrainStep:
             keep[0][self.position].squeeze(0) if keep else None,
         )
         loss.backward()
+        return self.processes.sum_gradients(self.model.parameters(), loss)
+
+    def _run(self) -> None:
+        for optimizer in self.optimizers:
+            factor = self.factors[self.step].squeeze()
+            for group in optimizer.param_groups:
+                group["lr"].copy_(factor * group["peak_lr"])
+        loss = self.backward()
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
             self.ema.update()
-        self.losses.index_copy_(0, self.step, loss.detach().reshape(1))
+        self.losses.index_copy_(0, self.step, loss.reshape(1))
         self.position += 1
         self.step += 1
 
@@ -152,7 +176,9 @@ class TrainStep:
                 self.step.zero_()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # NCCL's watchdog calls CUDA from a thread of its own, which the default mode forbids during the capture.
+        mode = "global" if self.processes.size == 1 else "thread_local"
+        with torch.cuda.graph(graph, capture_error_mode=mode):
             self._run()
         self.graph = graph
         self.load_state(before)

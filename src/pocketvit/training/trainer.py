@@ -18,7 +18,6 @@ from pocketvit.data import Splits, channel_stats
 from pocketvit.data.transfer import to_device
 from pocketvit.data.augment import normalise_and_erase
 from pocketvit.data.loader import Chunk, PassPlan, TrainLoader
-from pocketvit.errors import InputError
 from pocketvit.model import ViT, drop_path_factors
 from pocketvit.model.whitening import whiten, whitening_filters
 from pocketvit.optim.build import build_optimizers
@@ -27,6 +26,7 @@ from pocketvit.optim.schedule import lr_table
 from pocketvit.randomness import Stream, permutation, torch_seed, uniform
 from pocketvit.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from pocketvit.training.device import largest_batch, synchronize, uses_bf16
+from pocketvit.training.distributed import ALONE, Processes
 from pocketvit.training.evaluate import TrainedModel, accuracy, predict_logits
 from pocketvit.training.progress import Reporter
 from pocketvit.training.runlog import RunFolder
@@ -45,7 +45,7 @@ class Work:
     num_steps: int
     chunk: Chunk
     keep: Tensor | None
-    """Stochastic depth, (S, L, 2, B)."""
+    """Stochastic depth, (S, L, 2, B′)."""
 
 
 class Trainer:
@@ -56,12 +56,21 @@ class Trainer:
         splits: its data.
         device: where it runs.
         reporter: where it says how it goes.
+        processes: that share the work. All of them call the same methods in the same order.
     """
 
     folder: RunFolder
 
-    def __init__(self, config: RunConfig, splits: Splits, device: torch.device, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        splits: Splits,
+        device: torch.device,
+        reporter: Reporter,
+        processes: Processes = ALONE,
+    ) -> None:
         self.config, self.splits, self.device, self.reporter = config, splits, device, reporter
+        self.processes = processes
         self.loader = TrainLoader(
             splits.train,
             data=config.data,
@@ -69,6 +78,7 @@ class Trainer:
             seed=config.seed,
             batch_size=config.batch_size,
             device=device,
+            share=processes.share(config.batch_size),
         )
         self.model = ViT(
             config.model,
@@ -80,7 +90,7 @@ class Trainer:
         self.mean, self.std = (torch.tensor(s, dtype=torch.float32, device=device) for s in self.stats)
         self.filters = self._whiten() if config.model.patch_init == "whitening" else None
         """Whitening filters that the patch embedding started from, (F, C, p, p)."""
-        self.step = self._make_step(config.batch_size, compile=config.train.compile)
+        self.step = self._make_step(len(self.loader.share), processes, compile=config.train.compile)
         self.pass_index, self.step_in_pass, self.train_s = 0, 0, 0.0
 
     def _whiten(self) -> Tensor:
@@ -93,7 +103,9 @@ class Trainer:
         whiten(self.model.tokens.patches, filters, pairs=model.whitening_pairs)
         return filters
 
-    def _make_step(self, batch_size: int, *, compile: bool | None, cuda_graph: bool | None = None) -> TrainStep:
+    def _make_step(
+        self, batch_size: int, processes: Processes, *, compile: bool | None, cuda_graph: bool | None = None
+    ) -> TrainStep:
         schedule, optim, on_cuda = self.config.schedule, self.config.optim, self.device.type == "cuda"
         self.lr = lr_table(
             schedule.name,
@@ -108,31 +120,48 @@ class Trainer:
         return TrainStep(
             self.model,
             build_optimizers(optim, self.model),
-            Loss(self.mean, self.std, len(self.splits.class_names), optim.label_smoothing, bf16),
+            Loss(
+                self.mean,
+                self.std,
+                num_classes=len(self.splits.class_names),
+                label_smoothing=optim.label_smoothing,
+                bf16=bf16,
+                batch_size=self.config.batch_size,
+            ),
             ema=EMA(dict(self.model.named_parameters()), optim.ema_decay) if optim.ema_decay else None,
             factors=self.lr / optim.lr,
             batch_size=batch_size,
+            processes=processes,
             compile=on_cuda if compile is None else compile,
             cuda_graph=self.config.train.cuda_graph if cuda_graph is None else cuda_graph,
         )
 
     def resume(self) -> None:
         """Go on from the folder's newest whole checkpoint, or from the start where there is none."""
+        progress = self.processes.from_first(self._restore)
+        self.processes.copy_from_first(list(self.step.state().values()))
+        self.pass_index, self.step_in_pass = progress.pass_index, progress.step_in_pass
+        self.train_s = progress.train_s
+
+    def _restore(self) -> Progress:
+        """Read the newest whole checkpoint, and cut the metrics to what belongs to it; says where the run stands."""
         found = load_checkpoint(self.folder.checkpoints)
         if found is None:
             self.folder.cut_metrics(0)
-            return
+            return Progress(pass_index=0, step_in_pass=0, train_s=0.0, metrics_bytes=0)
         state, progress, passed_over = found
         for line in passed_over:
             self.reporter.note(line)
         self.step.load_state(state)
         self.folder.cut_metrics(progress.metrics_bytes)
-        self.pass_index, self.step_in_pass = progress.pass_index, progress.step_in_pass
-        self.train_s = progress.train_s
-        self.reporter.note(f"going on from step {int(self.step.step)} (pass {self.pass_index + 1})")
+        self.reporter.note(f"going on from step {int(self.step.step)} (pass {progress.pass_index + 1})")
+        return progress
 
     def save(self) -> None:
         """Write a checkpoint of where the run stands."""
+        self.processes.from_first(self._save)
+
+    def _save(self) -> None:
         progress = Progress(self.pass_index, self.step_in_pass, self.train_s, self.folder.metrics_bytes())
         save_checkpoint(self.folder.checkpoints, int(self.step.step), self.step.state(), progress)
 
@@ -160,9 +189,10 @@ class Trainer:
                 synchronize(self.device)
                 self.train_s += time.perf_counter() - began
                 self.end_chunk(done)
-                if stop.signum is not None:
+                signum = self.processes.agree(stop.signum)
+                if signum is not None:
                     self.save()
-                    raise Stopped(stop.signum, self.folder.path)
+                    raise Stopped(signum, self.folder.path)
 
     def work(self, planner: Executor) -> Iterator[Work]:
         """The chunks of the rest of the run, each loaded when asked for and drawn a pass ahead in another thread."""
@@ -190,14 +220,20 @@ class Trainer:
 
     def load(self, plan: PassPlan, keep: np.ndarray | None, first: int, count: int) -> Work:
         """Bring some steps of a pass to the device."""
-        on_device = None if keep is None else to_device(keep[first : first + count], self.device)
-        return Work(count, self.loader.load(plan, first, count), on_device)
+        if keep is not None:
+            keep = to_device(keep[first : first + count][..., self.loader.share], self.device)  # (S, L, 2, B′)
+        return Work(count, self.loader.load(plan, first, count), keep)
 
     def run_chunk(self, work: Work, stop: StopRequest) -> int:
-        """Ask the device for the steps of a chunk, until a signal comes; how many were asked for."""
+        """Ask the device for the steps of a chunk, until a signal comes; how many were asked for.
+
+        All processes must stop after the same step. Those on GPUs agree on that once a chunk only, because asking in
+        every step would keep them from running ahead.
+        """
         self.step.set_chunk(work.chunk, work.keep)
+        looks = self.processes.size == 1 or self.device.type != "cuda"
         for done in range(work.num_steps):
-            if stop.signum is not None:
+            if looks and self.processes.agree(stop.signum) is not None:
                 return done
             self.step()
             self.reporter.advance(1)
@@ -210,7 +246,7 @@ class Trainer:
         if self.step_in_pass < self.loader.steps_per_pass:
             return
         self.pass_index, self.step_in_pass = self.pass_index + 1, 0
-        self.end_pass()
+        self.processes.from_first(self.end_pass)
         every = self.config.train.checkpoint_every_passes
         if every and self.pass_index % every == 0 and self.pass_index < self.config.schedule.passes:
             self.save()
@@ -220,7 +256,7 @@ class Trainer:
         bad = ~torch.isfinite(losses)
         if bad.any():
             at = first + int(bad.nonzero()[0])
-            raise InputError(
+            raise self.processes.error(
                 f"the loss is not finite at step {at}; lower optim.lr={self.config.optim.lr} or lengthen the warm-up "
                 f"(the last good checkpoint is kept in {self.folder.checkpoints})"
             )
@@ -262,13 +298,13 @@ class Trainer:
         return TrainedModel(self.averaged(), self.splits.class_names, mean, std)
 
     def largest_batch(self) -> int:
-        """The batch size that would fit this GPU, after it ran out of memory."""
+        """The batch size that would fit GPUs like this one, one a process, after it ran out of memory."""
         del self.step
 
         def run(batch_size: int) -> None:
-            step = self._make_step(batch_size, compile=False, cuda_graph=False)
+            step = self._make_step(batch_size, ALONE, compile=False, cuda_graph=False)
             work = self.load(*self.plan(0), 0, 1)
             step.set_chunk(work.chunk, None if work.keep is None else work.keep[..., :batch_size])
             step()
 
-        return largest_batch(run, self.device)
+        return largest_batch(run, self.device) * self.processes.size

@@ -1,0 +1,176 @@
+"""One run on many processes: the only place that touches process groups.
+
+`torchrun` starts the same command several times and tells each process its rank in the environment. Everything
+random in a run is addressed rather than drawn in sequence, so each process knows alone what every image of a batch
+gets, and does its share of it. Their gradients are added up, and each then makes the same update. So N processes
+compute the run that one would, but for the order in which numbers are added.
+
+A share is made of mirror pairs: image j of a batch of B is mixed with image B − 1 − j, and both are always on the same
+process. In the order of the batch, a share's mirror order pairs the same two images, so mixing needs no neighbour.
+
+The first process writes the run folder, evaluates and speaks; the others stay silent.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pocketvit.errors import InputError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run, as one of them sees them. One alone never waits or communicates."""
+
+    rank: int = 0
+    """Which of them this is."""
+    size: int = 1
+    """How many there are."""
+    launched: bool = False
+    """Whether a launcher such as torchrun started them."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.rank == 0
+
+    def share(self, batch_size: int) -> np.ndarray:
+        """Positions within a batch that this process trains on, int64, rising: mirror pairs.
+
+        The shares cover the batch and differ by two images at most.
+
+        Raises:
+            InputError: a process would get no image.
+        """
+        pairs = (batch_size + 1) // 2  # the middle image of an odd batch is its own partner
+        if pairs < self.size:
+            raise InputError(
+                f"batch_size={batch_size} is too small for {self.size} processes; use at least {2 * self.size - 1}"
+            )
+        mine = np.arange(pairs)[self.rank * pairs // self.size : (self.rank + 1) * pairs // self.size]
+        return np.union1d(mine, batch_size - 1 - mine)
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> Tensor:
+        """Replace the gradients by their sums over all processes, in one exchange with the loss.
+
+        The new gradients are parts of one flat buffer. Nothing waits for the host, so it can be captured in a CUDA
+        graph.
+
+        Args:
+            parameters: in the same order everywhere; those without a gradient are left out.
+            loss: this process's part of the loss, 0-dim.
+        Returns:
+            the sum of the losses, 0-dim, without a graph.
+        """
+        if self.size == 1:
+            return loss.detach()
+        with_grad = [parameter for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat([*(parameter.grad.flatten() for parameter in with_grad), loss.detach().reshape(1)])
+        dist.all_reduce(flat)
+        *grads, total = flat.split([*(parameter.numel() for parameter in with_grad), 1])
+        for parameter, grad in zip(with_grad, grads, strict=True):
+            parameter.grad = grad.view_as(parameter)
+        return total.squeeze(0)
+
+    def agree(self, signum: int | None) -> int | None:
+        """The signal that any process has got, for all; none if there is none."""
+        if self.size == 1:
+            return signum
+        highest = torch.tensor(signum or 0)
+        dist.all_reduce(highest, op=dist.ReduceOp.MAX)
+        return int(highest) or None
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """Call `make` on the first process, while the others wait for what it returns.
+
+        Raises:
+            InputError: on the first process, as `make` raised it.
+            SystemExit: on the others, where `make` raised: the first one says why.
+        """
+        if self.size == 1:
+            return make()
+        made: T | None = None
+        error: InputError | None = None
+        if self.first:
+            try:
+                made = make()
+            except InputError as refused:
+                error = refused
+        answer: list[Any] = [(error is None, made)]
+        dist.broadcast_object_list(answer, src=0, device=torch.device("cpu"))
+        if error is not None:
+            raise error
+        done, made = answer[0]
+        if not done:
+            raise SystemExit(2)
+        return made
+
+    def error(self, message: str) -> BaseException:
+        """What to raise where every process finds the same thing wrong, so that one line says it."""
+        return InputError(message) if self.first else SystemExit(2)
+
+    def in_turn(self, make: Callable[[], T]) -> T:
+        """Call `make` on every process, on the first before the others: they find in caches what it left there.
+
+        Raises:
+            InputError: as `make` raised it.
+        """
+        made: list[T] = []
+        self.from_first(lambda: made.append(make()))
+        return made[0] if made else make()
+
+    def copy_from_first(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite tensors with the first process's."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
+
+ALONE = Processes()
+"""A run in one process."""
+
+
+@contextmanager
+def join(device: str) -> Iterator[Processes]:
+    """Meet the other processes of the run that torchrun started; a process that it did not start is alone.
+
+    Each process takes the GPU of its place on the host. Tensors on GPUs travel by NCCL, the rest by gloo.
+
+    Args:
+        device: `train.device`.
+    Raises:
+        InputError: a GPU is wanted, and the host has fewer than processes.
+    """
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
+        yield ALONE
+        return
+    processes = Processes(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), launched=True)
+    gpu = _take_gpu() if device in ("auto", "cuda") and torch.cuda.is_available() else None
+    if processes.size == 1:
+        yield processes
+        return
+    dist.init_process_group("gloo" if gpu is None else "cpu:gloo,cuda:nccl", device_id=gpu)
+    try:
+        yield processes
+    finally:
+        dist.destroy_process_group()
+
+
+def _take_gpu() -> torch.device:
+    """The GPU of this process's place on the host."""
+    place, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if place >= gpus:
+        raise InputError(
+            f"process {place} of this host has no GPU, there are {gpus}; use --nproc-per-node={gpus} or train.device=cpu"
+        )
+    torch.cuda.set_device(place)
+    return torch.device("cuda", place)

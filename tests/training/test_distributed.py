@@ -1,0 +1,126 @@
+"""One run on several processes is the run of one, but for rounding."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import worker_processes
+from safetensors.torch import load_file
+from worker_processes import gradients, outcome, stopped_at, together
+
+import pocketvit
+from pocketvit.config import override
+from pocketvit.data import open_splits
+from pocketvit.data.loader import TrainLoader
+from pocketvit.errors import InputError
+from pocketvit.training import train
+from pocketvit.training.distributed import ALONE, Processes
+
+SIZES = [2, 3]
+"""Numbers of processes; a batch of 16 does not divide by the second."""
+
+
+def curve(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("batch_size", [5, 6, 7, 16, 17, 256])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_shares_cover_a_batch_in_mirror_pairs(batch_size, size):
+    shares = [Processes(rank, size).share(batch_size) for rank in range(size)]
+    assert sorted(np.concatenate(shares)) == list(range(batch_size))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 2
+    for share in shares:
+        np.testing.assert_array_equal(share[::-1], batch_size - 1 - share)
+
+
+def test_one_process_takes_the_batch_as_it_is():
+    np.testing.assert_array_equal(ALONE.share(7), np.arange(7))
+
+
+def test_a_batch_too_small_for_the_processes_is_refused():
+    Processes(1, 3).share(5)
+    with pytest.raises(InputError, match="batch_size=4 is too small for 3 processes; use at least 5"):
+        Processes(0, 3).share(4)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=str)
+@pytest.mark.parametrize(("size", "batch_size"), [(1, 16), (2, 16), (3, 16), (2, 17)])
+def test_gradients_equal_those_of_one_process(small, tmp_path, size, batch_size, dtype, tolerance):
+    config = override(small, {"batch_size": batch_size})
+    losses, rows = gradients(config, dtype)
+    for other_losses, other_rows in together(size, tmp_path, gradients, config, dtype):
+        torch.testing.assert_close(other_losses, losses, rtol=tolerance, atol=0)
+        error = (other_rows - rows).norm(dim=1) / rows.norm(dim=1)
+        assert error.max() < tolerance
+
+
+def test_the_compared_batches_are_plain_cut_and_mixed(small):
+    """What the test above relies on: its batches see all three."""
+    loader = TrainLoader(
+        open_splits(small.data).train,
+        data=small.data,
+        augment=small.augment,
+        seed=small.seed,
+        batch_size=16,
+        device=torch.device("cpu"),
+    )
+    kinds = {(float(inside) == 1, float(outside) == 1) for inside, outside in loader.plan(0).mix[:, :2]}
+    assert kinds == {(True, True), (False, True), (False, False)}
+
+
+@pytest.mark.parametrize("repeats", ["fresh", "batch"])
+def test_a_run_on_more_processes_ends_where_one_does(small, tmp_path, repeats):
+    base = override(small, {"data.repeats": repeats, "schedule.passes": 3, "optim.ema_decay": 0.9})
+    alone = train(base)
+    assert (alone["num_processes"], alone["num_gpus"]) == (1, 0)
+    for size in SIZES:
+        config = override(base, {"out": tmp_path / f"on-{size}"})
+        results = together(size, tmp_path, train, config)
+        assert all(result == results[0] for result in results)
+        assert json.loads((config.out / "result.json").read_text()) == results[0]
+        assert (results[0]["num_processes"], results[0]["num_gpus"]) == (size, 0)
+        assert results[0]["images_seen"] == alone["images_seen"]
+        assert results[0]["config_hash"] == alone["config_hash"]
+        np.testing.assert_allclose(curve(config.out), curve(base.out), rtol=1e-4)
+        mine, theirs = load_file(config.out / "model.safetensors"), load_file(base.out / "model.safetensors")
+        for name, tensor in mine.items():
+            torch.testing.assert_close(tensor, theirs[name], rtol=1e-2, atol=1e-3)
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step(small, tmp_path):
+    straight, stopped = (override(small, {"out": tmp_path / name}) for name in ("straight", "stopped"))
+    together(2, tmp_path, train, straight)
+    told = together(2, tmp_path, stopped_at, stopped, 1, 15)
+    assert told[0] == told[1]
+    assert f"--resume {stopped.out}" in told[0][1]
+    assert [path.name.split(".")[0] for path in (stopped.out / "checkpoint").glob("*")].count("step-000000016") == 1
+    together(2, tmp_path, train, stopped)
+    assert curve(stopped.out) == curve(straight.out)
+    ours, theirs = load_file(stopped.out / "model.safetensors"), load_file(straight.out / "model.safetensors")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_what_the_first_process_refuses_ends_all_and_is_said_once(small, tmp_path):
+    small.out.mkdir()
+    (small.out / "thesis.txt").write_text("mine")
+    first, second = together(2, tmp_path, outcome, small)
+    assert first.startswith("InputError") and "is not empty" in first
+    assert second == "SystemExit: 2"
+
+
+def test_torchrun_needs_a_run_folder(small, monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="torchrun needs --out DIR"):
+        train(override(small, {"out": None}))
+    assert train(small)["num_processes"] == 1
+
+
+def test_only_one_file_touches_process_groups():
+    package = Path(pocketvit.__file__).parent
+    touching = [path.name for path in package.rglob("*.py") if "torch.distributed" in path.read_text()]
+    assert touching == ["distributed.py"]
+    assert worker_processes.CONTEXT.get_start_method() == "forkserver"

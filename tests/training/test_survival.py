@@ -1,0 +1,206 @@
+"""A run outlives what happens to it: kills, signals, bad disks."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from worker_processes import start, together
+
+from pocketvit.config import RunConfig, override, save_config
+from pocketvit.errors import InputError
+from pocketvit.training import Stopped, checkpoint, train
+from pocketvit.training.checkpoint import list_checkpoints, load_checkpoint
+from pocketvit.training.progress import Silent
+
+CLOCK = {"train_s", "images_per_s"}
+KILLS = 50
+
+
+def metrics(folder: Path) -> list[dict]:
+    """The lines of metrics.jsonl without the clock's fields."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in CLOCK} for line in lines]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Two finished runs are bit-identical but for the clock."""
+    left, right = (load_file(folder / "model.safetensors") for folder in (a, b))
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    assert metrics(a) == metrics(b)
+
+
+class AfterPass(Silent):
+    """Calls a function after one pass, and keeps what the run says."""
+
+    def __init__(self, number: int, function=lambda: None) -> None:
+        self.number, self.function, self.notes = number, function, []
+
+    def note(self, line):
+        self.notes.append(line)
+
+    def passed(self, line):
+        if line["pass"] == self.number:
+            self.function()
+
+
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def wait_for_lines(folder: Path, count: int, process: subprocess.Popen) -> None:
+    """Wait until a run has finished some passes."""
+    path, until = folder / "metrics.jsonl", time.monotonic() + 60
+    while not path.exists() or path.read_text().count("\n") < count:
+        assert process.poll() is None and time.monotonic() < until, "the run did not get there"
+        time.sleep(0.01)
+
+
+# ---------------------------------------------------------------- kill -9
+
+
+@pytest.mark.long
+def test_a_run_killed_fifty_times_is_the_run_that_was_not(small, tmp_path):
+    config = override(small, {"schedule.passes": 400, "train.checkpoint_every_passes": 1, "optim.ema_decay": 0.9})
+    straight = override(config, {"out": tmp_path / "straight"})
+    began = time.monotonic()
+    process = start(train, straight)
+    process.join()
+    assert process.exitcode == 0
+    seconds, moments, reached = time.monotonic() - began, random.Random(0), []
+    for _ in range(KILLS):
+        process = start(train, config)
+        process.join(moments.uniform(0.0, 1.5 * seconds / KILLS))
+        assert process.exitcode is None, "the run ended before it was killed often enough; give it more passes"
+        process.kill()
+        process.join()
+        reached.append(len(list_checkpoints(config.out / "checkpoint")) and newest_step(config.out))
+    assert reached == sorted(reached), "a kill never loses a checkpoint"
+    assert len(set(reached)) > KILLS // 4, "the kills fell all over the run"
+    process = start(train, config)
+    process.join()
+    assert process.exitcode == 0
+    assert_same_run(config.out, straight.out)
+    assert len(list((config.out / "checkpoint").iterdir())) == checkpoint.KEEP
+    assert not list(config.out.glob("*.partial"))
+
+
+def newest_step(folder: Path) -> int:
+    return int(list_checkpoints(folder / "checkpoint")[0].name.split(".")[0].removeprefix("step-"))
+
+
+# ---------------------------------------------------------------- damaged checkpoints
+
+
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flip(content: bytes) -> bytes:
+    at = len(content) // 3
+    return content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :]
+
+
+def tear(content: bytes) -> bytes:
+    return content[: len(content) // 2] + bytes(len(content) - len(content) // 2)
+
+
+@pytest.mark.parametrize("damage", [cut, flip, tear, lambda content: b""], ids=["cut", "flipped", "torn", "empty"])
+def test_a_damaged_newest_checkpoint_is_said_and_passed_over(small, tmp_path, damage):
+    config = override(small, {"train.checkpoint_every_passes": 1})
+    train(override(config, {"out": tmp_path / "straight"}))
+    with pytest.raises(Stopped):
+        train(config, AfterPass(4, stop))
+    newest = list_checkpoints(config.out / "checkpoint")[0]
+    newest.write_bytes(damage(newest.read_bytes()))
+    ear = AfterPass(0)
+    train(config, ear)
+    assert sum("is damaged" in line and newest.name in line for line in ear.notes) == 1
+    assert_same_run(config.out, tmp_path / "straight")
+
+
+# ---------------------------------------------------------------- disks
+
+
+def break_disk(monkeypatch, call: str, code: int) -> None:
+    """Make every later write of a whole file fail in one system call."""
+
+    def refuse(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    if call == "open":
+        monkeypatch.setattr(checkpoint, "open", refuse, raising=False)
+    else:
+        monkeypatch.setattr(checkpoint.os, call, refuse)
+
+
+@pytest.mark.parametrize("call", ["open", "fsync", "replace"])
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(errno.ENOSPC, "[Nn]o space left"), (errno.EROFS, "Read-only file system")],
+    ids=["full", "read-only"],
+)
+def test_a_failing_disk_is_said_in_a_line_and_costs_no_checkpoint(small, tmp_path, monkeypatch, call, code, words):
+    with pytest.raises(InputError, match=words) as refused, monkeypatch.context() as broken:
+        train(small, AfterPass(3, lambda: break_disk(broken, call, code)))
+    assert "\n" not in str(refused.value) and str(small.out) in str(refused.value)
+    _, progress, passed_over = load_checkpoint(small.out / "checkpoint")
+    assert (progress.pass_index, passed_over) == (2, [])
+    assert not list((small.out / "checkpoint").glob("*.partial"))
+    train(small)
+    train(override(small, {"out": tmp_path / "straight"}))
+    assert_same_run(small.out, tmp_path / "straight")
+
+
+def test_a_folder_removed_under_the_run_is_said_and_not_made_again(small):
+    with pytest.raises(InputError, match="No such file or directory") as refused:
+        train(small, AfterPass(3, lambda: shutil.rmtree(small.out)))
+    assert "\n" not in str(refused.value) and str(small.out) in str(refused.value)
+    assert not small.out.exists()
+
+
+def test_a_run_killed_while_it_made_its_folder_starts(small):
+    small.out.mkdir()
+    (small.out / "config.yaml.partial").write_text("seed: 0\nmod")
+    train(small)
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "pocketvit", "train", *map(str, arguments)]
+
+
+@pytest.fixture
+def longer(small) -> RunConfig:
+    """A run long enough to be hit on its way."""
+    return override(small, {"schedule.passes": 40, "train.eval_every_passes": 10, "train.checkpoint_every_passes": 4})
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"])
+def test_a_signalled_command_has_its_exit_code_and_resumes_bit_for_bit(longer, tmp_path, signum, code):
+    save_config(longer, tmp_path / "config.yaml")
+    process = subprocess.Popen(
+        command("--config", tmp_path / "config.yaml", "--out", longer.out), stdout=subprocess.PIPE, text=True
+    )
+    wait_for_lines(longer.out, 3, process)
+    process.send_signal(signum)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert f"pocketvit train --resume {longer.out}" in said
+    assert not (longer.out / "result.json").exists()
+    subprocess.run(command("--resume", longer.out), check=True, capture_output=True)
+    train(override(longer, {"out": tmp_path / "straight"}))
+    assert_same_run(longer.out, tmp_path / "straight")

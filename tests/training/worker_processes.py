@@ -1,0 +1,97 @@
+"""Functions that tests run in processes of their own, and their launcher.
+
+Processes are forked from a server that has imported torch, so that starting one takes a moment only.
+"""
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pocketvit.config import RunConfig
+from pocketvit.training import Stopped, train
+from pocketvit.training.distributed import join
+from pocketvit.training.loop import prepare
+from pocketvit.training.progress import Silent
+from pocketvit.training.step import TrainStep
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["pocketvit.training", "torch.distributed", "pocketvit.report.page", "yaml"])
+
+
+def start(function: Callable[..., Any], *arguments: Any) -> BaseProcess:
+    """Call a function of this module in a new process."""
+    process = CONTEXT.Process(target=function, args=arguments)
+    process.start()
+    return process
+
+
+def together(size: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Call a function in `size` processes of one run; what each of them returned, by rank."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    answers = [folder / f"answer-{rank}-of-{size}.pt" for rank in range(size)]
+    members = [start(member, rank, size, port, answers[rank], function, *arguments) for rank in range(size)]
+    for process in members:
+        process.join(60)
+        assert process.exitcode == 0, "see the traceback above"
+    return [torch.load(path, weights_only=False) for path in answers]
+
+
+def member(rank: int, size: int, port: int, answer: Path, function: Callable[..., Any], *arguments: Any) -> None:
+    """One process of a run, told of its place as torchrun does it."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    torch.save(function(*arguments), answer)
+
+
+def gradients(config: RunConfig, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses (S,) and gradients (S, parameters) of each batch of the first pass at the initial weights."""
+    with join("cpu") as processes:
+        trainer = prepare(config, processes, Silent())
+        trainer.model.to(dtype)
+        loss = trainer.step.loss
+        trainer.step.loss = dataclasses.replace(loss, mean=loss.mean.to(dtype), std=loss.std.to(dtype))
+        work = trainer.load(*trainer.plan(0), 0, trainer.loader.steps_per_pass)
+        trainer.step.set_chunk(work.chunk, work.keep)
+        losses, rows = [], []
+        for _ in range(work.num_steps):
+            losses.append(trainer.step.backward())
+            rows.append(torch.cat([parameter.grad.flatten() for parameter in trainer.model.parameters()]))
+            trainer.model.zero_grad()
+            trainer.step.position += 1
+        return torch.stack(losses), torch.stack(rows)
+
+
+def stopped_at(config: RunConfig, rank: int, step: int) -> tuple[int, str]:
+    """Train until one process gets SIGTERM during a step; the signal and the message that came out of this one."""
+    ordinary = TrainStep.__call__
+
+    def with_signal(self: TrainStep) -> None:
+        if int(os.environ["RANK"]) == rank and int(self.step) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        ordinary(self)
+
+    TrainStep.__call__ = with_signal
+    try:
+        train(config)
+    except Stopped as stopped:
+        return stopped.signum, str(stopped)
+    raise AssertionError("not stopped")
+
+
+def outcome(config: RunConfig) -> str:
+    """How training ends: the kind of the exception and its message."""
+    try:
+        train(config)
+    except (Exception, SystemExit) as error:
+        return f"{type(error).__name__}: {error}"
+    return "done"
