@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from worker_processes import start, together
+from worker_processes import start
 
 from pocketvit.config import RunConfig, override, save_config
 from pocketvit.errors import InputError
