@@ -5,7 +5,6 @@ Nothing here imports torch before a command needs it, so that `--help` answers a
 
 import contextlib
 import io
-import os
 import re
 import signal
 import sys
@@ -42,8 +41,6 @@ SHORT_FORMS = {"--data": "--data.source"}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 bad input, 130 or 143 stopped by a signal and saved."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    # OpenMP threads that wait by spinning take a busy machine's cores from each other; torch reads this when imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         sys.exit(dispatch(arguments))
     except InputError as error:
