@@ -90,6 +90,17 @@ class Trainer:
         self.mean, self.std = (torch.tensor(s, dtype=torch.float32, device=device) for s in self.stats)
         self.filters = self._whiten() if config.model.patch_init == "whitening" else None
         """Whitening filters that the patch embedding started from, (F, C, p, p)."""
+        schedule = config.schedule
+        self.lr = lr_table(
+            schedule.name,
+            peak=config.optim.lr,
+            steps=schedule.passes * self.loader.steps_per_pass,
+            warmup_steps=schedule.warmup_passes * self.loader.steps_per_pass,
+            warmup_lr=schedule.warmup_lr,
+            final_lr=schedule.final_lr,
+            decay_frac=schedule.decay_frac,
+        )
+        """Learning rate of every step of the run, (total steps,)."""
         self.step = self._make_step(len(self.loader.share), processes, compile=config.train.compile)
         self.pass_index, self.step_in_pass, self.train_s = 0, 0, 0.0
 
@@ -106,16 +117,7 @@ class Trainer:
     def _make_step(
         self, batch_size: int, processes: Processes, *, compile: bool | None, cuda_graph: bool | None = None
     ) -> TrainStep:
-        schedule, optim, on_cuda = self.config.schedule, self.config.optim, self.device.type == "cuda"
-        self.lr = lr_table(
-            schedule.name,
-            peak=optim.lr,
-            steps=schedule.passes * self.loader.steps_per_pass,
-            warmup_steps=schedule.warmup_passes * self.loader.steps_per_pass,
-            warmup_lr=schedule.warmup_lr,
-            final_lr=schedule.final_lr,
-            decay_frac=schedule.decay_frac,
-        )
+        optim, on_cuda = self.config.optim, self.device.type == "cuda"
         bf16 = uses_bf16(self.config.train.precision, self.device)
         return TrainStep(
             self.model,
