@@ -32,7 +32,7 @@ test-long: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m 'long and not gpu'
 
 test-gpu:
-	PYTHONPATH=src $(PYTHON) -m pytest -m gpu
+	PYTHONPATH=src$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON) -m pytest -m gpu
 
 clean:
 	rm -rf $(VENV) build dist

@@ -56,7 +56,9 @@ def backward_tiles(num_tokens: int, head_dim: int) -> Tiles:
     """
     tiles = cut(num_tokens, triton.next_power_of_2(head_dim), rows=16, num_warps=1)
     if (tiles.MAIN + tiles.TAIL) * tiles.COLUMNS <= 1536:
-        return tiles
+        return tiles._replace(num_stages=3)  # the next rows load while these are worked on
+    if tiles.MAIN == tiles.COLUMNS == 64 and tiles.TAIL == 16:
+        return cut(num_tokens, 64, rows=64, num_warps=4)
     tiles = tiles._replace(COLUMNS=max(32, tiles.COLUMNS))
     if tiles.MAIN > tiles.TAIL == tiles.COLUMNS:
         tiles = tiles._replace(TAIL=64)
