@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pocketvit.errors import InputError
+from pocketvit.usercode import REFERENCE, Code
 
 
 def unknown(kind: str, name: str, known: Collection[str]) -> str:
@@ -30,10 +31,12 @@ def check_types(section: str, config: Any) -> None:
 
 
 def _fit(name: str, value: Any, hint: Any) -> Any:
-    """`value` as the type `hint`; lists become tuples, text numbers (YAML reads 1e-3 as text) and paths."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    """`value` as the type `hint`; lists become tuples, text numbers (YAML reads 1e-3 as text), paths and code."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     if value is None and type(None) in options:
         return None
+    if Code in options:
+        return _name_or_code(name, value, typing.get_args(options[0]))
     kind = next(option for option in options if option is not type(None))
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
@@ -55,6 +58,18 @@ def _fit(name: str, value: Any, hint: Any) -> Any:
         return value
     wanted = "a list of " + str(len(arguments)) + " numbers" if origin is tuple else f"of type {kind.__name__}"
     raise InputError(f"{name}={value!r}: must be {wanted}" + (" or none" if len(options) > 1 else ""))
+
+
+def _name_or_code(name: str, value: Any, built_in: tuple[str, ...]) -> str | Code:
+    """`value` if it is the name of a built-in part or code; a reference to code is read, without running it."""
+    if value in built_in or isinstance(value, Code):
+        return value
+    if isinstance(value, str) and REFERENCE.fullmatch(value):
+        try:
+            return Code.read(value)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
+    raise InputError(f"{name}={value!r}: must be one of {', '.join(built_in)}, or FILE.py:NAME")
 
 
 def at_least(name: str, value: float, least: float) -> None:

@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 from pocketvit.checks import above, at_least, between, check_types, unknown
 from pocketvit.errors import InputError
+from pocketvit.usercode import Code, keep_copies, resolve
 
 SCHEMA_VERSION = 1
 """Part of `config_hash`. Raise it when a default changes, because hashes leave defaults out."""
 
-NOT_HASHED = ("recipe", "seed", "out", "data.source", "data.cache_dir", "train.device")
+NOT_HASHED = ("recipe", "seed", "out", "data.source", "data.cache_dir", "data.keep", "train.device")
 """Fields that say who, where and which draw, but not what is computed; the data counts by its fingerprint."""
 
 
@@ -53,6 +54,10 @@ class ModelConfig:
     """Rank of the value projection; none is full."""
     kv_rank_shared: int | None = None
     """Rank of one latent that keys and values are both made from (DeepSeek-V2); none is no latent."""
+    attention: Literal["standard"] | Code = "standard"
+    """The attention layer; or FILE.py:NAME, a class of your own."""
+    block: Literal["standard"] | Code = "standard"
+    """The transformer block; or FILE.py:NAME, a class of your own."""
     qk_norm: bool = False
     """Normalise queries and keys, head by head, before their product."""
     mlp_ratio: float = 2.0
@@ -152,6 +157,8 @@ class DataConfig:
     """Copies in a row with repeats=batch; that many passes share one shuffle."""
     cache_dir: Path | None = None
     """Folder of downloaded and decoded sets; by default $POCKETVIT_DATA or ~/.cache/pocketvit."""
+    keep: Literal["auto", "gpu", "host", "disk"] = "auto"
+    """Where a GPU's training images are: in its memory, pinned on the host, or on disk; auto takes what has room."""
 
     def __post_init__(self) -> None:
         check_types("data", self)
@@ -171,8 +178,8 @@ class AugmentConfig:
     """Chance of a horizontal flip."""
     crop_pad: int = 4
     """Random crop after padding with this many black pixels on each side; 0 turns it off."""
-    policy: Literal["none", "cifar10", "svhn", "imagenet", "randaugment", "trivialaugment"] = "cifar10"
-    """AutoAugment's policy for one of three data sets, or RandAugment, or TrivialAugment."""
+    policy: Literal["none", "cifar10", "svhn", "imagenet", "randaugment", "trivialaugment"] | Code = "cifar10"
+    """AutoAugment's policy for one of three data sets, RandAugment, TrivialAugment; or FILE.py:NAME, a function."""
     skip_ops: tuple[str, ...] = ()
     """Operations of the policy to leave out, such as rotate; the image stays as it is there."""
     randaugment_ops: int = 2
@@ -217,8 +224,8 @@ class AugmentConfig:
 class OptimConfig:
     """The loss and the update of the weights."""
 
-    name: Literal["adamw", "lion", "muon"] = "adamw"
-    """Optimizer; muon takes the matrices of the blocks, and AdamW the rest."""
+    name: Literal["adamw", "lion", "muon"] | Code = "adamw"
+    """Optimizer; muon takes the matrices of the blocks, and AdamW the rest. Or FILE.py:NAME, a class of your own."""
     lr: float = 1e-3
     """Peak learning rate; with muon, of its AdamW part."""
     weight_decay: float = 0.05
@@ -251,8 +258,8 @@ class OptimConfig:
 class ScheduleConfig:
     """How long to train, and the learning rate over the steps."""
 
-    name: Literal["cosine", "linear", "wsd"] = "cosine"
-    """Shape after the warm-up: half a cosine, a straight line, or constant and then a straight line."""
+    name: Literal["cosine", "linear", "wsd"] | Code = "cosine"
+    """Shape after the warm-up: half a cosine, a straight line, constant and then a straight line; or FILE.py:NAME."""
     passes: int = 300
     """Passes over the training images; the paper's 100 epochs are 300 of them."""
     warmup_passes: int = 30
@@ -294,6 +301,10 @@ class TrainConfig:
     """torch.compile; by default on CUDA only."""
     cuda_graph: bool = True
     """Capture the whole step in a CUDA graph, where there is CUDA."""
+    kernels: Literal["auto", "fused", "reference"] = "auto"
+    """Fused kernels where they are supported, everywhere or an error, or plain PyTorch only."""
+    deterministic: bool = False
+    """Only operations of PyTorch, cuBLAS and cuDNN that give the same bits every time on the same GPUs; slower."""
     eval_every_passes: int = 15
     """Evaluate every so many passes; the paper's five epochs are 15."""
     checkpoint_every_passes: int = 10
@@ -365,23 +376,35 @@ def override(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """The config as plain nested mappings that YAML and JSON can hold, with the schema version."""
+    """The config as plain nested mappings that YAML and JSON can hold, with the schema version.
+
+    Code becomes a reference to the copy that `save_config` makes of it.
+    """
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
         if isinstance(value, tuple):
             return list(value)
+        if isinstance(value, Code):
+            return value.copied
         return str(value) if isinstance(value, Path) else value
 
     return plain(dataclasses.asdict(config)) | {"schema": SCHEMA_VERSION}
 
 
-def from_dict(mapping: Mapping[str, Any]) -> RunConfig:
+def from_dict(
+    mapping: Mapping[str, Any], *, folder: Path = Path(), where: str = "config", allow_code: bool = False
+) -> RunConfig:
     """The config that `to_dict` wrote; fields left out take their defaults.
 
+    Args:
+        mapping: what `to_dict` wrote.
+        folder: that it was found in; code is taken from there and nowhere else.
+        where: names the config in messages.
+        allow_code: agree to run the code that it names.
     Raises:
-        InputError: not a config, an unknown field, a wrong value, or a newer schema.
+        InputError: not a config, an unknown field, a wrong value, a newer schema, or code without consent.
     """
     values: dict[str, Any] = {}
     for key, item in mapping.items():
@@ -392,21 +415,32 @@ def from_dict(mapping: Mapping[str, Any]) -> RunConfig:
     schema = values.pop("schema", SCHEMA_VERSION)
     if schema != SCHEMA_VERSION:
         raise InputError(f"config has schema {schema}; this version reads {SCHEMA_VERSION}")
-    return override(RunConfig(), values)
+    return override(
+        RunConfig(), resolve(values, folder=folder, where=where, allow_code=allow_code, inside=True)
+    )
 
 
 def save_config(config: RunConfig, path: Path) -> None:
-    """Write `config.yaml`."""
+    """Write `config.yaml`, and the files of the code that it names into code/ beside it.
+
+    Raises:
+        InputError: two different files of code have the same name.
+        OSError: the folder cannot be written.
+    """
     import yaml
 
+    keep_copies(code_of(config).values(), path.parent)
     path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
 
 
-def load_config(path: Path) -> RunConfig:
+def load_config(path: Path, *, allow_code: bool = False) -> RunConfig:
     """Read a saved `config.yaml`.
 
+    Args:
+        path: of the file.
+        allow_code: agree to run the code that it names, which must lie in the same folder.
     Raises:
-        InputError: no such file, not YAML, or not a config.
+        InputError: no such file, not YAML, not a config, or code without consent.
     """
     import yaml
 
@@ -418,17 +452,23 @@ def load_config(path: Path) -> RunConfig:
         raise InputError(f"config {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(mapping, Mapping):
         raise InputError(f"config {path} holds no fields; expected the mapping that a run folder's config.yaml has")
-    return from_dict(mapping)
+    return from_dict(mapping, folder=path.parent, where=str(path), allow_code=allow_code)
+
+
+def code_of(config: Any) -> dict[str, Code]:
+    """The user's own code in a config or in a section of one, by dotted name."""
+    return {name: value for name, value in flatten(config).items() if isinstance(value, Code)}
 
 
 def config_hash(config: RunConfig, data_fingerprint: str) -> str:
     """A name for what a run computes, apart from its seed: 12 hex digits.
 
-    Fields at their default are left out, so that adding a field does not rename older runs.
+    Fields at their default are left out, so that adding a field does not rename older runs. Code counts by its name
+    and its file's content.
     """
     defaults = flatten(RunConfig())
     differing = {
-        name: value
+        name: value.identity if isinstance(value, Code) else value
         for name, value in flatten(config).items()
         if value != defaults[name] and name not in NOT_HASHED
     }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import typing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,16 +17,23 @@ from pocketvit.recipes import recipe
 from pocketvit.training import load_model
 from pocketvit.training.progress import Silent
 from pocketvit.training.trainer import Trainer
+from pocketvit.usercode import Code
 
 
 def choices(config: type, name: str) -> tuple:
-    """The values of a field that is a choice among literals."""
-    return typing.get_args(typing.get_type_hints(config)[name])
+    """The values of a field that is a choice among literals, or among literals and code."""
+    values = typing.get_args(typing.get_type_hints(config)[name])
+    return typing.get_args(values[0]) if Code in values else values
 
 
 def optional(strategy):
     return st.none() | strategy
 
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+OWN_ATTENTION = Code.read("my_attention.py:MyAttention", EXAMPLES)
+OWN = {"block": "ParallelBlock", "optim": "SignSGD", "policy": "dim", "schedule": "square"}
+OWN = {part: Code.read(f"my_parts.py:{name}", EXAMPLES) for part, name in OWN.items()}
 
 MODEL = {
     "patch_size": st.sampled_from([2, 4, 8]),
@@ -41,6 +49,8 @@ MODEL = {
     "k_rank": optional(st.integers(1, 8)),
     "v_rank": optional(st.integers(1, 8)),
     "kv_rank_shared": optional(st.integers(1, 8)),
+    "attention": st.sampled_from(["standard", OWN_ATTENTION]),
+    "block": st.sampled_from(["standard", OWN["block"]]),
     "qk_norm": st.booleans(),
     "mlp_ratio": st.sampled_from([0.5, 2.0, 4.0]),
     "activation": st.sampled_from(choices(ModelConfig, "activation")),
@@ -56,7 +66,7 @@ MODEL = {
 AUGMENT = {
     "flip_prob": st.sampled_from([0.0, 0.5]),
     "crop_pad": st.sampled_from([0, 2]),
-    "policy": st.sampled_from(choices(AugmentConfig, "policy")),
+    "policy": st.sampled_from([*choices(AugmentConfig, "policy"), OWN["policy"]]),
     "skip_ops": st.sampled_from([(), ("rotate", "equalize")]),
     "randaugment_ops": st.integers(1, 3),
     "randaugment_level": st.integers(0, 9),
@@ -66,12 +76,12 @@ AUGMENT = {
     "mixup_alpha": st.sampled_from([0.2, 1.0]),
 }
 OPTIM = {
-    "name": st.sampled_from(choices(OptimConfig, "name")),
+    "name": st.sampled_from([*choices(OptimConfig, "name"), OWN["optim"]]),
     "decay": st.sampled_from(choices(OptimConfig, "decay")),
     "ema_decay": st.sampled_from([0.0, 0.9]),
     "label_smoothing": st.sampled_from([0.0, 0.1]),
 }
-SCHEDULE = {"name": st.sampled_from(choices(ScheduleConfig, "name"))}
+SCHEDULE = {"name": st.sampled_from([*choices(ScheduleConfig, "name"), OWN["schedule"]])}
 SECTIONS = {"model": MODEL, "augment": AUGMENT, "optim": OPTIM, "schedule": SCHEDULE}
 FIELDS = {f"{section}.{name}": values for section, fields in SECTIONS.items() for name, values in fields.items()}
 FIELDS["data.repeats"] = st.sampled_from(["fresh", "batch"])
@@ -124,7 +134,7 @@ def test_any_combination_trains_saves_and_loads(tmp_path_factory, values):
     trained = trainer.trained()
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     trained.save(path)
-    assert torch.equal(load_model(path).logits(IMAGES), trained.logits(IMAGES))
+    assert torch.equal(load_model(path, allow_code=True).logits(IMAGES), trained.logits(IMAGES))
 
 
 @settings(max_examples=200, deadline=None)

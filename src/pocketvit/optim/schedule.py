@@ -8,13 +8,14 @@ import numpy as np
 
 from pocketvit.checks import above, at_least, between, unknown
 from pocketvit.errors import InputError
+from pocketvit.usercode import Code
 
 SCHEDULES = ("cosine", "linear", "wsd")
 """Shapes after the warm-up: half a cosine, a straight line, or warmup-stable-decay (constant, then a straight line)."""
 
 
 def lr_table(
-    schedule: str,
+    schedule: str | Code,
     *,
     peak: float,
     steps: int,
@@ -36,7 +37,7 @@ def lr_table(
         falls in a straight line (Hägele et al. 2024, https://arxiv.org/abs/2405.18392), not exponentially.
 
     Args:
-        schedule: one of `SCHEDULES`.
+        schedule: one of `SCHEDULES`, or a user's own shape (see `_own_shape`).
         peak: greatest learning rate.
         steps: number of steps in the run.
         warmup_steps: number of steps below the peak at the start, less than `steps`.
@@ -61,15 +62,42 @@ def lr_table(
 
     t = np.arange(steps, dtype=np.float64)
     progress = np.maximum(t - (steps - fall_steps), 0) / fall_steps  # 0 until the fall starts, 1 at t = steps
-    remaining = (1 + np.cos(np.pi * progress)) / 2 if schedule == "cosine" else 1 - progress
+    if isinstance(schedule, Code):
+        remaining = _own_shape(schedule, progress)
+    else:
+        remaining = (1 + np.cos(np.pi * progress)) / 2 if schedule == "cosine" else 1 - progress
     table = final_lr + (peak - final_lr) * remaining
     table[:warmup_steps] = warmup_lr + (peak - warmup_lr) * t[:warmup_steps] / max(warmup_steps, 1)
     return table
 
 
-def _check(schedule: str, peak: float, steps: int, warmup_steps: int, warmup_lr: float, final_lr: float) -> None:
+def _own_shape(code: Code, progress: np.ndarray) -> np.ndarray:
+    """What the user's function makes of progress: 1 is the peak, 0 the final learning rate.
+
+    Args:
+        code: a function of one array.
+        progress: 0 at the end of the warm-up, 1 at the end of the run, float64, (steps,).
+    Returns:
+        float64 (steps,).
+    Raises:
+        InputError: it fails, or gives anything but as many numbers of at least 0.
+    """
+    found = code.call(progress=progress.copy())
+    try:
+        shape = np.asarray(found, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{code} gives a {type(found).__name__}; it must give an array of numbers") from error
+    if shape.shape != progress.shape:
+        raise InputError(f"{code} gives numbers of shape {shape.shape}; it must give {progress.shape}, one a step")
+    if not (np.isfinite(shape) & (shape >= 0)).all():
+        at = int(np.argmin(np.isfinite(shape) & (shape >= 0)))
+        raise InputError(f"{code} gives {shape[at]} at progress {progress[at]:.3f}; it must give numbers of at least 0")
+    return shape
+
+
+def _check(schedule: str | Code, peak: float, steps: int, warmup_steps: int, warmup_lr: float, final_lr: float) -> None:
     """Raise an `InputError` that names the configuration's field for the first wrong value."""
-    if schedule not in SCHEDULES:
+    if not isinstance(schedule, Code) and schedule not in SCHEDULES:
         raise InputError("schedule.name: " + unknown("schedule", schedule, SCHEDULES))
     above("optim.lr", peak, 0)
     at_least("schedule.warmup_lr", warmup_lr, 0)

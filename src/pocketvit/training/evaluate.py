@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from pocketvit.config import ModelConfig, load_config
+from pocketvit.config import ModelConfig, code_of, load_config
 from pocketvit.data import Dataset, Split, open_dataset
 from pocketvit.data.augment import normalise
 from pocketvit.data.pixels import decode, resize
@@ -23,6 +23,7 @@ from pocketvit.errors import InputError
 from pocketvit.model import ViT
 from pocketvit.training.checkpoint import write_arrays, write_atomically
 from pocketvit.training.device import choose_device
+from pocketvit.usercode import Code, keep_copies, resolve
 
 EVAL_BATCH = {"cuda": 2_000, "mps": 500, "cpu": 200}
 
@@ -84,23 +85,38 @@ class TrainedModel:
         return self.logits(images).softmax(dim=1).numpy()
 
     def save(self, path: Path) -> None:
-        """Write weights and everything else in one safetensors file."""
+        """Write weights and everything else in one safetensors file; the user's own code, if any, into code/ beside it.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        model = {name: v.copied if isinstance(v, Code) else v for name, v in asdict(self.model.config).items()}
         about = {
-            "model": json.dumps(asdict(self.model.config)),
+            "model": json.dumps(model),
             "image_size": json.dumps(self.model.image_size),
             "class_names": json.dumps(self.class_names),
             "mean": json.dumps(self.mean),
             "std": json.dumps(self.std),
         }
         weights = {name: tensor.cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+        try:
+            keep_copies(code_of(self.model.config).values(), path.parent)
+        except OSError as error:
+            raise InputError(f"cannot write the code beside {path}: {error.strerror}") from error
         write_atomically(path, save(weights, metadata=about))
 
 
-def load_model(run: str | Path, device: str | torch.device = "cpu") -> TrainedModel:
+def load_model(
+    run: str | Path, device: str | torch.device = "cpu", *, allow_code: bool = False
+) -> TrainedModel:
     """Load a trained model from its run folder, or from its model.safetensors alone.
 
+    Args:
+        run: the folder or the file. A model with code of the user's own needs the folder code/ beside the file.
+        device: to load it to.
+        allow_code: agree to run that code.
     Raises:
-        InputError: there is none, or it is not one of ours.
+        InputError: there is none, it is not one of ours, or it has code without consent.
     """
     path = Path(run)
     path = path / "model.safetensors" if path.is_dir() else path
@@ -110,12 +126,16 @@ def load_model(run: str | Path, device: str | torch.device = "cpu") -> TrainedMo
         with safe_open(path, framework="pt") as file:
             about = {key: json.loads(value) for key, value in file.metadata().items()}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        chosen = {f"model.{name}": value for name, value in about["model"].items()}
+        chosen = resolve(chosen, folder=path.parent, where=str(path), allow_code=allow_code, inside=True)
         model = ViT(
-            ModelConfig(**about["model"]),
+            ModelConfig(**{name.removeprefix("model."): value for name, value in chosen.items()}),
             image_size=tuple(about["image_size"]),
             num_classes=len(about["class_names"]),
         )
         model.load_state_dict(weights)
+    except InputError:
+        raise
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
         raise InputError(f"{path} is not a model that PocketViT saved: {str(error).splitlines()[0]}") from error
     names, mean, std = (tuple(about[key]) for key in ("class_names", "mean", "std"))
@@ -139,26 +159,31 @@ def evaluate(trained: TrainedModel, dataset: Dataset) -> dict[str, Any]:
     return {"images": len(labels), "accuracy": float(hits.mean()), "per_class": per_class}
 
 
-def evaluate_run(run: str | Path, *, source: str | None = None, device: str = "auto") -> dict[str, Any]:
+def evaluate_run(
+    run: str | Path, *, source: str | None = None, device: str = "auto", allow_code: bool = False
+) -> dict[str, Any]:
     """`evaluate` a finished run on its own test images, or on those of another source.
 
     Raises:
-        InputError: no finished run there, or the data cannot be used.
+        InputError: no finished run there, the data cannot be used, or it has code and `allow_code` does not agree.
     """
-    trained = load_model(run, choose_device(device))
-    config = load_config(Path(run) / "config.yaml").data
+    trained = load_model(run, choose_device(device), allow_code=allow_code)
+    config = load_config(Path(run) / "config.yaml", allow_code=True).data  # nothing but the data is taken from it
     return evaluate(trained, open_dataset(replace(config, source=source, format=None) if source else config))
 
 
-def predict_files(run: str | Path, files: Sequence[str | Path], *, device: str = "auto") -> list[dict[str, Any]]:
+def predict_files(
+    run: str | Path, files: Sequence[str | Path], *, device: str = "auto", allow_code: bool = False
+) -> list[dict[str, Any]]:
     """Classify image files, resized to the model's size.
 
     Returns:
         for each file its name and `probabilities`, a class name -> probability mapping.
     Raises:
-        InputError: no trained model there, or a file is missing or no image.
+        InputError: no trained model there, a file is missing or no image, or the model has code and `allow_code` does
+            not agree.
     """
-    trained = load_model(run, choose_device(device))
+    trained = load_model(run, choose_device(device), allow_code=allow_code)
     images = np.stack([resize(decode(Path(file), str(file)), trained.model.image_size) for file in files])
     return [
         {"file": str(file), "probabilities": dict(zip(trained.class_names, map(float, row), strict=True))}

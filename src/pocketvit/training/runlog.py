@@ -1,10 +1,11 @@
 """The run folder, and where a run was made.
 
-A run folder holds config.yaml, env.json, metrics.jsonl (a line a pass), checkpoint/, model.safetensors,
-predictions.npz, samples.npz, figures.npz (where there is
-something to show), report.html and, written last, result.json: a run without it did not finish.
+A run folder holds config.yaml, code/ (the user's own, where there is some), env.json, metrics.jsonl (a line a pass),
+checkpoint/, model.safetensors, predictions.npz, samples.npz, figures.npz (where there is something to show),
+report.html and, written last, result.json: a run without it did not finish.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -19,9 +20,10 @@ from typing import Any
 
 import torch
 
-from pocketvit.config import RunConfig, config_hash, load_config, save_config
+from pocketvit.config import RunConfig, code_of, config_hash, load_config, save_config
 from pocketvit.errors import InputError
 from pocketvit.training.checkpoint import write_atomically
+from pocketvit.usercode import FOLDER as CODE_FOLDER
 
 
 class RunFolder:
@@ -57,12 +59,19 @@ class RunFolder:
         if folder.result.exists():
             raise InputError(f"{folder.path} holds a finished run; choose another --out or remove it")
         if folder.config.exists():
-            held = load_config(folder.config)
+            held = load_config(folder.config, allow_code=True)  # to compare it; what will run is `config`'s code
             mine = (config_hash(config, data_fingerprint), config.seed)
             if mine != (config_hash(held, data_fingerprint), held.seed):
+                if code_of(held) != code_of(config):
+                    raise InputError(
+                        f"{folder.path} holds a run with other code; go on with its copy by --resume {folder.path} "
+                        "--allow-code, or choose another --out"
+                    )
                 raise InputError(f"{folder.path} holds a run with another config or seed; choose another --out")
             return folder
-        if folder.path.exists() and any(path.suffix != ".partial" for path in folder.path.iterdir()):
+        if folder.path.exists() and any(
+            path.suffix != ".partial" and path.name != CODE_FOLDER for path in folder.path.iterdir()
+        ):
             raise InputError(f"{folder.path} is not empty and holds no run; choose another --out")
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -79,6 +88,25 @@ class RunFolder:
             os.replace(partial, self.config)
         except OSError as error:
             raise InputError(f"cannot write {self.config}: {error.strerror}") from error
+
+    def code_origins(self, config: RunConfig) -> dict[str, str]:
+        """Where the files of the user's own code were copied from when the run began, by file name."""
+        known: dict[str, str] = {}
+        with contextlib.suppress(OSError, ValueError):
+            known = json.loads(self.env.read_text()).get("code", {})
+        return {code.path.name: known.get(code.path.name, str(code.path)) for code in code_of(config).values()}
+
+    def code_notes(self, config: RunConfig) -> list[str]:
+        """A line on each piece of the user's own code: what runs, and whether it is still what the user has."""
+        lines, origins = [], self.code_origins(config)
+        for field, code in code_of(config).items():
+            origin, line = Path(origins[code.path.name]), f"{field} is {code.name} in {code.path}"
+            if not origin.is_file():
+                line += f"; {origin}, which it was copied from, is gone"
+            elif origin.read_bytes() != code.source:
+                line += f"; {origin}, which it was copied from, has changed since"
+            lines.append(line)
+        return lines
 
     def write_json(self, path: Path, content: dict[str, Any]) -> None:
         """Write one of the folder's JSON files, whole or not at all."""

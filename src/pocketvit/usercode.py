@@ -1,0 +1,233 @@
+"""A user's own code in a run: `FILE.py:NAME` where the name of a built-in part could stand.
+
+    read    `Code.read` takes the file's content into the configuration; nothing of it runs
+    allow   what comes out of a file (a config, a run folder, a study) may name code only with consent: `resolve`
+    copy    `keep_copies` puts the file into code/ beside whatever refers to it
+    run     `Code.call` makes a module of the content, finds NAME in it and calls it
+
+The content is read once and kept. So what is hashed, copied and run is the same even if the file changes meanwhile,
+and a file counts by its content: moved elsewhere it is the same code, changed it is another.
+"""
+
+import hashlib
+import importlib.util
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from importlib.abc import SourceLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pocketvit.errors import InputError
+
+FIELDS = ("model.attention", "model.block", "augment.policy", "optim.name", "schedule.name")
+"""Fields of a configuration that take code."""
+
+FOLDER = "code"
+"""Where copies lie, beside the file that refers to them."""
+
+REFERENCE = re.compile(r"(?P<file>[^\x00-\x1f\x7f]+\.py):(?P<name>[A-Za-z_]\w*)(?:@(?P<digest>[0-9a-f]{16}))?")
+"""FILE.py:NAME, and in what a run leaves behind also the digest that the file must have."""
+
+
+class Code:
+    """A class or function in a Python file. Two are equal if their name and the file's whole content are.
+
+    Args:
+        path: where the content came from.
+        name: of the class or function.
+        source: the content.
+    """
+
+    def __init__(self, path: Path, name: str, source: bytes) -> None:
+        self.path, self.name, self.source = path, name, source
+
+    @classmethod
+    def read(cls, reference: str, folder: Path = Path()) -> "Code":
+        """Read the file of a reference, without running it; a relative path is relative to `folder`.
+
+        Raises:
+            InputError: not a reference, no such file, or one that has another digest than the reference says.
+        """
+        parts = REFERENCE.fullmatch(reference)
+        if parts is None:
+            raise InputError(f"{reference!r} is not of the form FILE.py:NAME")
+        path = Path(os.path.abspath(folder / parts["file"]))
+        try:
+            code = cls(path, parts["name"], path.read_bytes())
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
+        if parts["digest"] not in (None, code.digest):
+            raise InputError(
+                f"{path} has changed: its SHA-256 begins with {code.digest}, {parts['digest']} was expected; put the "
+                "file back as it was"
+            )
+        return code
+
+    @cached_property
+    def digest(self) -> str:
+        """The first 16 hex digits of the content's SHA-256."""
+        return hashlib.sha256(self.source).hexdigest()[:16]
+
+    @property
+    def identity(self) -> str:
+        """What counts in a hash of the configuration: the name and the content, not the place."""
+        return f"{self.name}@{self.digest}"
+
+    @property
+    def copied(self) -> str:
+        """The reference to the copy, for a file that lies beside the folder of copies."""
+        return f"{FOLDER}/{self.path.name}:{self.identity}"
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.name}"
+
+    def __repr__(self) -> str:
+        return f"Code({self})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Code) and (self.name, self.source) == (other.name, other.source)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.source))
+
+    def load(self) -> Callable:
+        """The class or function; the file runs the first time that it is asked for anything.
+
+        Raises:
+            InputError: the file fails, or has nothing callable of that name.
+        """
+        module = self.guard(lambda: _module(self), "fails when it is loaded")
+        found = getattr(module, self.name, None)
+        if not callable(found):
+            has = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+            raise InputError(f"{self.path} has no class or function {self.name}; it has {', '.join(has) or 'none'}")
+        return found
+
+    def call(self, **arguments: Any) -> Any:
+        """Call the class or function, giving the arguments by position.
+
+        Raises:
+            InputError: it cannot be loaded, or fails with these arguments.
+        """
+        found = self.load()
+        return self.guard(lambda: found(*arguments.values()), f"fails when called with ({', '.join(arguments)})")
+
+    def guard(self, action: Callable[[], Any], fails: str) -> Any:
+        """What `action`, which runs the user's code, returns.
+
+        Args:
+            action: does something with the code.
+            fails: says what was tried, after the name of the code.
+        Raises:
+            InputError: it raised something; says what, and in which line of the user's file.
+        """
+        try:
+            return action()
+        except Exception as error:  # whatever the user's code raises
+            lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(self.path)]
+            where = f" (line {lines[-1]})" if lines else ""
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise InputError(f"{self} {fails}: {reason}{where}") from error
+
+
+class _Loader(SourceLoader):
+    """Gives the content that was read, so that the file is not read again and no bytecode is left beside it."""
+
+    def __init__(self, code: Code) -> None:
+        self.code = code
+
+    def get_filename(self, _fullname: str) -> str:
+        return str(self.code.path)
+
+    def get_data(self, _path: str) -> bytes:
+        return self.code.source
+
+
+def _module(code: Code) -> ModuleType:
+    """The file as a module, run once for a path and a content; its name is made of both, so it hides no other."""
+    name = f"pocketvit_usercode_{hashlib.sha256(str(code.path).encode() + code.source).hexdigest()[:16]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, code.path, loader=_Loader(code))
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # before it runs: dataclasses and pickle look a class's module up
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+# ---------------------------------------------------------------- code that files name
+
+
+def resolve(content: Any, *, folder: Path, where: str, allow_code: bool, inside: bool) -> Any:
+    """Read the code that the content of a file names; nothing of it runs.
+
+    Args:
+        content: mappings, at any depth, with dotted names of fields and their values or lists of values.
+        folder: that relative paths start from.
+        where: names the file in messages.
+        allow_code: whether the caller agrees to run what the file names.
+        inside: whether code outside of `folder` is refused, agreed or not.
+    Returns:
+        a copy with `Code` in the place of references.
+    Raises:
+        InputError: it names code without consent; says what would run. Or the code cannot be read.
+    """
+    named: list[str] = []
+
+    def look(field: str, reference: str) -> None:
+        parts = REFERENCE.fullmatch(reference)
+        path = Path(os.path.abspath(folder / parts["file"]))
+        if inside and not path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{where}: {field}={reference} lies outside of {folder}; only copies inside of it are run")
+        named.append(f"{field} is {parts['name']} in {path}")
+
+    def read(field: str, reference: str) -> Code:
+        try:
+            return Code.read(reference, folder)
+        except InputError as error:
+            raise InputError(f"{where}: {field}: {error}") from error
+
+    _replace(content, look)
+    if named and not allow_code:
+        raise InputError(
+            f"{where} would run code of its own: {', '.join(named)}; read it, then allow it with --allow-code "
+            "(in Python allow_code=True)"
+        )
+    return _replace(content, read)
+
+
+def _replace(content: Any, act: Callable[[str, str], Any], field: str = "") -> Any:
+    """A copy of `content` with act(field, reference) in the place of every reference to code."""
+    if isinstance(content, Mapping):
+        return {key: _replace(value, act, key) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_replace(item, act, field) for item in content]
+    refers = field in FIELDS and isinstance(content, str) and REFERENCE.fullmatch(content)
+    return act(field, content) if refers else content
+
+
+def keep_copies(codes: Iterable[Code], folder: Path) -> None:
+    """Put the files of some code into the folder of copies in `folder`.
+
+    Raises:
+        InputError: different files have the same name.
+        OSError: the folder cannot be written.
+    """
+    for code in codes:
+        target = folder / FOLDER / code.path.name
+        if target.exists():
+            if target.read_bytes() != code.source:
+                raise InputError(f"{target} already is another file than {code.path}; rename one of them")
+            continue
+        target.parent.mkdir(exist_ok=True)
+        partial = target.with_name(target.name + ".partial")
+        partial.write_bytes(code.source)
+        os.replace(partial, target)

@@ -1,0 +1,287 @@
+"""Attention, block, optimizer, augmentation and schedule of the user's own: used as they must be, or refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pocketvit.config import ModelConfig, RunConfig, override
+from pocketvit.data import Split, Splits
+from pocketvit.errors import InputError
+from pocketvit.model import ViT
+from pocketvit.model.attention import Attention
+from pocketvit.model.own import fork_of
+from pocketvit.optim.build import build_optimizers
+from pocketvit.optim.lion import Lion
+from pocketvit.optim.schedule import lr_table
+from pocketvit.recipes import recipe
+from pocketvit.training.progress import Silent
+from pocketvit.training.trainer import Trainer
+from pocketvit.usercode import Code
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+RNG = np.random.default_rng(0)
+SET = Split(RNG.integers(0, 256, (24, 16, 16, 3), dtype=np.uint8), np.arange(24) % 3)
+SPLITS = Splits(SET, None, SET, ("a", "b", "c"), "made", ())
+SMALL = {"batch_size": 8, "schedule.passes": 2, "schedule.warmup_passes": 0, "model.width": 24, "model.depth": 2}
+SMALL |= {"model.num_heads": 2, "train.device": "cpu"}
+HEADER = """\
+import numpy as np, torch
+from torch import nn, Tensor
+from pocketvit.model import make_attention
+from pocketvit.model.attention import Attention
+from pocketvit.optim.lion import Lion
+class Thru(nn.Module):
+    def __init__(self, config, rotary):
+        super().__init__()
+        self.fc = nn.Linear(config.width, config.width)
+    def forward(self, x, keep=None):
+        return self.fc(x)
+class Step(Lion):
+    def __init__(self, groups, config):
+        super().__init__(groups, lr=0.0)
+"""
+
+
+def forward(body: str, arguments: str = "self, x, keep=None") -> str:
+    """A layer with this forward."""
+    return f"class f(Thru):\n    def forward({arguments}):\n        {body}\n"
+
+
+def init(body: str) -> str:
+    """A layer with this behind its constructor."""
+    return f"class f(Thru):\n    def __init__(self, c, r):\n        super().__init__(c, r)\n        {body}\n"
+
+
+def update(*body: str) -> str:
+    """An optimizer with this update of parameters p by gradients g."""
+    lines = "".join(f"        {line}\n" for line in body)
+    return f"class f(Step):\n    def _update(self, p, g, group):\n{lines}"
+
+
+def trainer(**fields) -> Trainer:
+    config = override(recipe("paper"), SMALL | {name.replace("__", "."): value for name, value in fields.items()})
+    return Trainer(config, SPLITS, torch.device("cpu"), Silent())
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Writes Python lines to a file and gives its reference to `f`."""
+
+    def write(lines: str, name: str = "f") -> str:
+        path = tmp_path / f"own{len(list(tmp_path.iterdir()))}.py"
+        path.write_text(HEADER + lines)
+        return f"{path}:{name}"
+
+    return write
+
+
+def refused(**fields) -> str:
+    with pytest.raises(InputError) as caught:
+        trainer(**fields)
+    assert "\n" not in str(caught.value)
+    assert "own" in str(caught.value), "the file is named"
+    return str(caught.value)
+
+
+# ---------------------------------------------------------------- attention and block
+
+
+def test_an_own_attention_equal_to_the_built_in_one_computes_the_same(own):
+    mine = own("class f(Attention):\n    pass\n")
+    given = {"width": 24, "num_heads": 2, "depth": 2}
+    models = [
+        ViT(ModelConfig(attention=attention, **given), generator=torch.Generator().manual_seed(1))
+        for attention in ("standard", mine)
+    ]
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(models[0](images), models[1](images))
+    assert type(models[0].blocks[0].attn) is Attention and type(models[1].blocks[0].attn) is not Attention
+
+
+def test_rotary_positions_reach_an_own_attention(own):
+    mine = own(init("assert r is not None"))
+    trainer(model__attention=mine, model__positions="rope", model__num_heads=3)
+    assert "AssertionError" in refused(model__attention=mine)
+
+
+def test_weights_that_a_module_draws_itself_follow_from_the_seed(own):
+    mine = own(init("self.mine = nn.Parameter(torch.randn(5))"))
+    drawn = [[block.attn.mine for block in trainer(model__attention=mine, seed=s).model.blocks] for s in (0, 0, 1)]
+    assert torch.equal(drawn[0][0], drawn[1][0]) and not torch.equal(drawn[0][0], drawn[2][0])
+    assert not torch.equal(drawn[0][0], drawn[0][1]), "blocks differ"
+    before = torch.random.get_rng_state()
+    with fork_of(torch.Generator().manual_seed(3)):
+        torch.randn(5)
+    assert torch.equal(before, torch.random.get_rng_state()), "PyTorch's own generator is left as it was"
+
+
+def test_a_convolution_without_a_bias_can_be_part_of_it(own):
+    trainer(model__block=own(init("self.conv = nn.Conv2d(3, 3, 1, bias=False)")))
+
+
+@pytest.mark.parametrize("field", ["model__attention", "model__block"])
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("def f(config, rotary):\n    return 3\n", "makes a int; it must make a torch.nn.Module"),
+        ("class f(nn.Module):\n    pass\n", "fails when called with (config, rotary): TypeError"),
+        (forward("pass", "self"), "TypeError"),
+        (forward("return x[:, 1:]"), "gives float32 2x16x24; it must"),
+        (forward("return x, x"), "gives a tuple; it must give tokens"),
+        (forward("return x @ x"), "RuntimeError"),
+        (init("self.twice = 2 * self.fc.weight"), "cannot be copied"),
+    ],
+)
+def test_a_part_of_the_model_that_does_not_fit_is_refused(own, field, lines, words):
+    assert words in refused(**{field: own(lines)})
+
+
+def test_a_block_without_a_gradient_is_refused(own):
+    lines = forward("return x.detach()")
+    assert "cannot be trained: RuntimeError" in refused(model__block=own(lines))
+
+
+def test_a_block_must_take_stochastic_depth(own):
+    lines = forward("return x * keep")
+    assert "forward(x, keep)" in refused(model__block=own(lines))
+
+
+def test_an_attention_that_the_own_block_does_not_use_is_refused(own):
+    attention = own("class f(Attention):\n    pass\n")
+    assert "has no effect" in refused(model__attention=attention, model__block=own("class f(Thru):\n    pass\n"))
+    using = own(init("self.attn = make_attention(c, r)"))
+    trainer(model__attention=attention, model__block=using)
+
+
+def test_what_cannot_be_compiled_is_refused_where_it_would_be(own):
+    mine = own(forward("return x if x.sum() > 0 else -x"))
+    assert "cannot be compiled in one piece" in refused(model__attention=mine, train__compile=True)
+
+
+def test_what_fails_in_bf16_only_is_refused_before_the_first_step(own):
+    lines = forward("return self.fc(x) if x.dtype != torch.bfloat16 else 1 / 0")
+    trainer(model__attention=own(lines))
+    assert "ZeroDivisionError" in refused(model__attention=own(lines), train__precision="bf16")
+
+
+# ---------------------------------------------------------------- optimizer
+
+
+def test_an_own_optimizer_steps_like_the_built_in_one_that_it_is(own):
+    mine = own("def f(groups, config):\n    return Lion(groups, lr=0.0, betas=(0.9, 0.99))\n")
+    runs = [trainer(optim__name=name) for name in ("lion", mine)]
+    for run in runs:
+        work = run.load(*run.plan(0), 0, 2)
+        run.step.set_chunk(work.chunk, work.keep)
+        run.step.factors.fill_(1.0)
+        run.step()
+        run.step()
+    for a, b in zip(*(run.model.parameters() for run in runs), strict=True):
+        assert torch.equal(a, b)
+    assert runs[0].step.state().keys() == runs[1].step.state().keys()
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("def f(groups):\n    pass\n", "fails when called with (groups, config): TypeError"),
+        ("def f(groups, config):\n    return 1\n", "makes a int; it must make a torch.optim.Optimizer"),
+        ("def f(groups, config):\n    return torch.optim.SGD(groups[0]['params'])\n", "replaces the groups' lr"),
+        ("def f(groups, config):\n    groups[0]['params'].pop()\n    return Lion(groups, 0.0)\n", "1 parameters of 2"),
+        (update("torch._foreach_sub_(p, g)"), "moves weights at learning rate 0"),
+        (update("pass"), "does not move the weights"),
+        (update("for x in p:", "    self.state[x]['steps'] = 3"), "keeps 'steps' as a int; keep it in a tensor"),
+        (
+            update(
+                "for x in p:",
+                "    self.before = [*getattr(self, 'before', []), self.state[x].get('m')]",
+                "    self.state[x]['m'] = torch.ones(9999)",
+                "    x.sub_(group['lr'])",
+            ),
+            "makes new state tensors",
+        ),
+        (update("1 / 0"), "fails in step(): ZeroDivisionError"),
+        (update("torch._foreach_add_(p, group['lr'].sign() * 3e38)"), "makes weights that are not finite"),
+    ],
+)  # fmt: skip
+def test_an_optimizer_that_does_not_fit_is_refused(own, lines, words):
+    assert words in refused(optim__name=own(lines))
+
+
+# ---------------------------------------------------------------- augmentation
+
+
+def test_an_own_augmentation_sees_pixels_and_numbers_of_each_image(own):
+    mine = own("def f(images, draws):\n    assert draws.shape == (len(images), 16)\n"
+               "    return torch.where(draws[:, :1, None, None] < 0.5, 255 - images, images)\n")  # fmt: skip
+    plain, run = trainer(augment__policy="none"), trainer(augment__policy=mine)
+    (plan, _), (same, _) = run.plan(0), plain.plan(0)
+    before, after = (r.loader.load(p, 0, 3).images for r, p in ((plain, same), (run, plan)))
+    inverted = torch.from_numpy(plan.images.draws[:, 0] < 0.5)
+    assert 0 < inverted.sum() < len(inverted) == 24
+    assert torch.equal(after[inverted], 255 - before[inverted]) and torch.equal(after[~inverted], before[~inverted])
+    one = run.loader.load(plan, 2, 1).images
+    assert torch.equal(one, after[16:]), "the same in a smaller chunk"
+    batch = trainer(augment__policy=mine, data__repeats="batch").plan(0)[0]
+    assert batch.images.draws.shape == (24, 16)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("def f(images):\n    return images\n", "fails when called with (images, draws): TypeError"),
+        ("def f(images, draws):\n    return images.float()\n", "gives torch.float32 (4, 16, 16, 3); it must"),
+        ("def f(images, draws):\n    return images[:, 1:]\n", "(4, 15, 16, 3)"),
+        ("def f(images, draws):\n    return None\n", "gives a NoneType"),
+        ("def f(images, draws):\n    return images.roll(1, 0)\n", "in another place of the batch"),
+        ("def f(images, draws):\n    return (images * torch.rand(())).to(torch.uint8)\n", "no random numbers"),
+    ],
+)
+def test_an_augmentation_that_does_not_fit_is_refused(own, lines, words):
+    assert words in refused(augment__policy=own(lines))
+
+
+# ---------------------------------------------------------------- schedule
+
+TIMES = {"peak": 1e-3, "steps": 100, "warmup_steps": 10, "warmup_lr": 1e-6, "final_lr": 1e-5}
+
+
+def test_an_own_schedule_equal_to_a_built_in_one_is_that(own):
+    mine = Code.read(own("def f(progress):\n    return (1 + np.cos(np.pi * progress)) / 2\n"))
+    assert np.array_equal(lr_table(mine, **TIMES), lr_table("cosine", **TIMES))
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("def f():\n    pass\n", "fails when called with (progress): TypeError"),
+        ("def f(progress):\n    return 1.0\n", "gives numbers of shape (); it must give (6,), one a step"),
+        ("def f(progress):\n    return 'high'\n", "gives a str; it must give an array of numbers"),
+        ("def f(progress):\n    return 0.5 - progress\n", "at progress 0.667; it must give numbers of at least 0"),
+        ("def f(progress):\n    return np.log(-1 - progress)\n", "gives nan at progress 0.000"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_a_schedule_that_does_not_fit_is_refused(own, lines, words):
+    assert words in refused(schedule__name=own(lines))
+
+
+# ---------------------------------------------------------------- the examples of the docs
+
+
+def test_the_examples_fit():
+    parts = EXAMPLES / "my_parts.py"
+    fields = {"optim.name": "SignSGD", "augment.policy": "dim", "schedule.name": "square"}
+    fields["model.block"] = "ParallelBlock"
+    fields = {name: f"{parts}:{value}" for name, value in fields.items()}
+    run = trainer(model__attention=f"{EXAMPLES}/my_attention.py:MyAttention", **fields)
+    work = run.load(*run.plan(0), 0, 1)
+    run.step.set_chunk(work.chunk, work.keep)
+    run.step()
+    assert torch.isfinite(run.step.losses[0])
+    assert isinstance(run.model.blocks[0].attn, nn.Module)
+    assert not isinstance(build_optimizers(run.config.optim, run.model)[0], Lion)
+    assert override(RunConfig(), fields).schedule.name.load()(np.array([0.0, 1.0])).tolist() == [1, 0]
