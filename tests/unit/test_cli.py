@@ -79,6 +79,11 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["predict", "--run", "nowhere"], "give at least one image file"),
         (["predict", "a.png", "--run", "nowhere"], "no trained model at nowhere"),
         (["report", "nowhere"], "nowhere"),
+        (["study", "digit"], "unknown study 'digit'; did you mean digits?"),
+        (["study", "no.yaml"], "cannot read study no.yaml"),
+        (["study", "digits", "--time-limit", "9x"], "--time-limit 9x: write hours, minutes or seconds, such as 9m"),
+        (["study", "digits", "--only", "one-clz"], "unknown row 'one-clz'; did you mean one-cls?"),
+        (["study", "digits", "--seeds", "0"], "seeds=0: must be at least 1"),
         (["data", "get", "cifra10"], "did you mean"),
         (["data", "check", "/no/such"], "does not exist"),
         (["data", "lsit"], "did you mean data list?"),
@@ -162,7 +167,7 @@ def test_help_version_and_module_form(capsys):
     assert code == 0 and "pocketvit COMMAND" in out and "digits or paper" in out
     code, out, _ = run(["--version"], capsys)
     assert code == 0 and out.startswith("pocketvit ")
-    for command in ("train", "eval", "predict", "report"):
+    for command in ("train", "eval", "predict", "report", "study"):
         code, out, _ = run([command, "--help"], capsys)
         assert code == 0 and out
     done = subprocess.run([sys.executable, "-m", "pocketvit", "nope"], capture_output=True, text=True, check=False)

@@ -1,0 +1,59 @@
+"""Timing: repeats after a warm-up, the median with its spread, device time where there is a device clock."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from pocketvit.training.device import synchronize
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long the same work took, several times."""
+
+    seconds: tuple[float, ...]
+    """Of each repeat."""
+
+    @property
+    def median_s(self) -> float:
+        """The middle one."""
+        return statistics.median(self.seconds)
+
+    def per_s(self, amount: float) -> dict[str, float]:
+        """The rate at which `amount` of anything was done: median, slowest and fastest repeat, per second."""
+        return {
+            "median": amount / self.median_s,
+            "min": amount / max(self.seconds),
+            "max": amount / min(self.seconds),
+        }
+
+
+def time_repeats(work: Callable[[], object], device: torch.device, repeats: int) -> Timing:
+    """Do the work once to warm up, then `repeats` times on the clock.
+
+    On CUDA the clock is the device's own (events before and after the work), elsewhere the host's.
+    """
+    work()
+    synchronize(device)
+    once = _device_seconds if device.type == "cuda" else _host_seconds
+    return Timing(tuple(once(work, device) for _ in range(repeats)))
+
+
+def _device_seconds(work: Callable[[], object], device: torch.device) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    with torch.cuda.device(device):
+        start.record()
+        work()
+        end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def _host_seconds(work: Callable[[], object], device: torch.device) -> float:
+    began = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - began

@@ -1,0 +1,106 @@
+"""The two times that no implementation can beat: arithmetic, and traffic with the device's memory.
+
+Both are counted, and set against what this machine reached in a large matrix product and in a large copy, so that a
+measurement can be set beside them. Operations are those of the matrix products in the plain model, forward and
+backward, without any recomputation (the fused kernels leave out what nobody reads of the last block, 7 % of the paper's
+model). The count of bytes is modest. It holds only what has to pass through memory whatever is fused: the images, the
+weights with their gradients and optimizer state, and each block's input, written in the forward pass and read again in
+the backward pass. Everything inside a block is taken to stay on the chip, so real kernels move several times as much.
+
+Shapes: B batch, C channels, H W pixels, N tokens, D width, L blocks.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from pocketvit.bench.clock import time_repeats
+from pocketvit.config import RunConfig
+from pocketvit.model import ViT
+from pocketvit.optim.build import build_optimizers, create_state
+
+FP32_BYTES = 4
+MATRIX_SIZE = {"cuda": 8192, "mps": 4096, "cpu": 1536}
+"""Side of the square matrices whose product is timed."""
+COPY_BYTES = {"cuda": 2**30, "mps": 2**28, "cpu": 2**27}
+"""Size of the array whose copy is timed: several times any cache."""
+REPEATS = 7
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What this machine reaches when it does one thing only."""
+
+    matrix_flop_per_s: float
+    """In a large matrix product of the precision that is trained in."""
+    copy_bytes_per_s: float
+    """In a large copy, bytes read plus bytes written."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What has to be done for one batch."""
+
+    flop: float
+    """Multiplications and additions in matrix products."""
+    num_bytes: float
+    """Read from and written to the device's memory, at the least."""
+
+    def floors_s(self, rates: Rates) -> tuple[float, float]:
+        """The least time for the arithmetic and for the traffic, seconds."""
+        return self.flop / rates.matrix_flop_per_s, self.num_bytes / rates.copy_bytes_per_s
+
+
+def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:
+    """Time a matrix product and a copy on random numbers; zeros can run faster than real data do."""
+    generator = torch.Generator(device).manual_seed(0)
+    size = MATRIX_SIZE[device.type]
+    a, b = (torch.randn(size, size, device=device, generator=generator).to(dtype) for _ in range(2))
+    product = torch.empty_like(a)
+    matrix = time_repeats(lambda: torch.mm(a, b, out=product), device, REPEATS)
+    source = torch.randint(256, (COPY_BYTES[device.type],), device=device, dtype=torch.uint8, generator=generator)
+    target = torch.empty_like(source)
+    copy = time_repeats(lambda: target.copy_(source), device, REPEATS)
+    return Rates(2 * size**3 / matrix.median_s, 2 * len(source) / copy.median_s)
+
+
+def flop_per_image(model: ViT) -> tuple[int, int]:
+    """Operations in the matrix products of one image, forward alone and forward with backward.
+
+    Args:
+        model: on the CPU; keeps no gradients.
+    """
+    images = torch.zeros(1, 3, *model.image_size)
+    # Fused attention is one opaque operator to the counter, and its backward pass computes the scores again.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        logits = model(images)
+        forward = counter.get_total_flops()
+        logits.sum().backward()
+    model.zero_grad(set_to_none=True)
+    return forward, counter.get_total_flops()
+
+
+def forward_work(model: ViT, batch_size: int) -> Work:
+    """Classifying a batch: float pixels and weights are read once; the logits are too few to count."""
+    pixels = batch_size * 3 * model.image_size[0] * model.image_size[1]
+    return Work(batch_size * flop_per_image(model)[0], FP32_BYTES * (pixels + model.num_params))
+
+
+def training_work(config: RunConfig, model: ViT, *, bf16: bool) -> Work:
+    """A training step of `config.batch_size` images, by the count that this file begins with.
+
+    Args:
+        config: of the run.
+        model: on the CPU.
+        bf16: whether the residual stream is kept in bf16.
+    """
+    optimizers = build_optimizers(config.optim, model)
+    create_state(optimizers)
+    moments = sum(t.numel() for o in optimizers for state in o.state.values() for t in state.values() if t.ndim)
+    pixels = config.batch_size * 3 * model.image_size[0] * model.image_size[1]  # uint8, read
+    updated = 2 * model.num_params + moments  # weights, gradients and moments
+    stream = config.model.depth * config.batch_size * model.tokens.num_tokens * config.model.width
+    traffic = pixels + 2 * FP32_BYTES * updated + 2 * (2 if bf16 else FP32_BYTES) * stream  # both written and read
+    return Work(config.batch_size * flop_per_image(model)[1], traffic)

@@ -1,0 +1,129 @@
+"""Where the time of one training step goes (the paper's Fig. 4): its phases, and its ten heaviest kernels.
+
+A captured step is one launch to the host, so inside it nothing can be told apart. Therefore the step is profiled as it
+is before the capture: compiled, or with the fused kernels, as the configuration says. Its kernels are those that
+the captured step repeats. The gaps between them are not, so a GPU's times are sums over kernels, and the time from step
+to step, gaps included, stands beside them.
+
+Source: Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10", Figure 4
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler writes to the terminal otherwise; read at import
+
+import torch
+from torch.profiler import ProfilerActivity, record_function
+
+from pocketvit.bench.clock import time_repeats
+from pocketvit.bench.made import made_trainer
+from pocketvit.bench.picture import draw
+from pocketvit.bench.trace import Item, kernels, phase_ms, read_events, work_items
+from pocketvit.config import RunConfig, override
+from pocketvit.errors import InputError
+from pocketvit.training.device import choose_device, device_name, synchronize
+from pocketvit.training.runlog import environment
+from pocketvit.training.trainer import Trainer
+
+NUM_KERNELS = 10
+STEPS = {"cuda": 10, "mps": 3, "cpu": 2}
+"""Steps profiled; the times given are of one."""
+PASS_IMAGES = {"cuda": 50_000, "mps": 1_024, "cpu": 0}
+"""Images that are augmented together, so that their part in one step is what it is in a run; at least `STEPS`."""
+TRACE, SUMMARY, PICTURE = "trace.json.gz", "profile.json", "profile.png"
+
+
+def profile(config: RunConfig, out: Path) -> dict[str, Any]:
+    """Profile a step on made images and write profile.json, profile.png and trace.json.gz.
+
+    Args:
+        config: what to run.
+        out: the folder for the three files.
+    Returns:
+        the content of profile.json: `phases_ms` and `busy_ms`, their sum; `kernels`, the heaviest, with `frac` of that
+        sum; `step_ms`, from one step to the next without the profiler; all of one step.
+    Raises:
+        InputError: the folder cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {out}: {error.strerror}") from error
+    device = choose_device(config.train.device)
+    steps = STEPS[device.type]
+    num_images = max(steps * config.batch_size, PASS_IMAGES[device.type])
+    plain = override(config, {"train.cuda_graph": False})
+    trainer = made_trainer(plain, device, num_images)
+    step_s = _run_profiled(trainer, steps, out / TRACE)
+    items = _of_one_step(work_items(read_events(out / TRACE)), steps, trainer.loader.chunk_steps)
+    summary = _summary(config, trainer, items) | {"step_ms": step_s * 1e3}
+    (out / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+    draw(summary, out / PICTURE)
+    return summary
+
+
+def _run_profiled(trainer: Trainer, steps: int, trace: Path) -> float:
+    """Load a chunk and run some steps of it under the profiler; returns the seconds of a step without it."""
+    drawn = trainer.plan(0)
+
+    def load() -> None:
+        with record_function("data"):
+            work = trainer.load(*drawn, 0, trainer.loader.chunk_steps)
+            trainer.step.set_chunk(work.chunk, work.keep)
+
+    def run() -> None:
+        trainer.step.position.zero_()
+        trainer.step.step.zero_()
+        for _ in range(steps):
+            trainer.step()
+
+    load()
+    step_s = time_repeats(run, trainer.device, 3).median_s / steps  # compiles first
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if trainer.device.type == "cuda" else [])
+    with torch.profiler.profile(activities=activities):
+        run()  # what the profiler itself sets up when it is first used stays out of the trace
+        synchronize(trainer.device)
+    with torch.profiler.profile(activities=activities) as profiler:
+        load()
+        run()
+        synchronize(trainer.device)
+    profiler.export_chrome_trace(str(trace))
+    return step_s
+
+
+def _of_one_step(items: list[Item], steps: int, chunk_steps: int) -> list[Item]:
+    """The work of one step: a chunk's data serves all of its steps, the rest was done `steps` times."""
+    found = []
+    for item in items:
+        served = chunk_steps if item.phase == "data" else steps
+        found.append(dataclasses.replace(item, ms=item.ms / served, runs=item.runs / served))
+    return found
+
+
+def _summary(config: RunConfig, trainer: Trainer, items: list[Item]) -> dict[str, Any]:
+    device = trainer.device
+    env, phases = environment(device_name(device)), phase_ms(items)
+    busy_ms = sum(phases.values())
+    heaviest = [dataclasses.asdict(k) | {"frac": k.ms / busy_ms} for k in kernels(items)[:NUM_KERNELS]]
+    on_gpu = device.type == "cuda"
+    how = (
+        "Sums over kernels of a step that is not captured in a CUDA graph, without the gaps between them"
+        if on_gpu
+        else "Sums over operators, without the time between them"
+    )
+    return {
+        "recipe": config.recipe,
+        "batch_size": config.batch_size,
+        "num_params": trainer.model.num_params,
+        "num_gpus": 1 if on_gpu else 0,
+        "train": dataclasses.asdict(trainer.config.train),
+        "load_average": os.getloadavg()[0],
+        "how": f"{how}; data is a step's share of augmenting {trainer.loader.chunk_steps} batches at once.",
+        "busy_ms": busy_ms,
+        "phases_ms": phases,
+        "kernels": heaviest,
+    } | {key: env[key] for key in ("device", "versions", "cuda", "commit", "dirty", "command", "started")}

@@ -1,0 +1,65 @@
+"""Seconds from starting Python to the end of the first training step, in a process of its own.
+
+    python -m pocketvit.bench.start CONFIG.yaml        (what the process runs)
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from pocketvit.config import RunConfig, load_config, save_config
+
+NUM_IMAGES = {"cuda": 50_000, "mps": 4_096, "cpu": 1_024}
+"""Made images to start on; on a GPU all of them are loaded and augmented before the first step."""
+
+
+def start_times(config: RunConfig) -> dict[str, float]:
+    """Seconds to the first step with an empty compile cache, and again with the cache that this leaves.
+
+    Raises:
+        RuntimeError: the process failed; the message holds the end of what it said.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        save_config(config, file)
+        caches = {name: str(Path(folder) / name) for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")}
+        return {f"{start}_s": _seconds(file, os.environ | caches) for start in ("cold", "warm")}
+
+
+def _seconds(file: Path, environment: dict[str, str]) -> float:
+    """Run this file as a process; seconds until it says that the step is done."""
+    command = [sys.executable, "-m", "pocketvit.bench.start", str(file)]
+    began = time.perf_counter()
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True) as process,
+    ):
+        done = process.stdout.readline() == "done\n"
+        seconds = time.perf_counter() - began
+        process.wait()
+        if not done:
+            errors.seek(0)
+            raise RuntimeError(f"the measured start failed: {errors.read()[-2000:]}")
+    return seconds
+
+
+def main(file: Path) -> None:
+    """Take one step, and say so."""
+    config = load_config(file)
+    from pocketvit.bench.made import first_chunk, made_trainer
+    from pocketvit.training.device import choose_device, synchronize
+
+    device = choose_device(config.train.device)
+    trainer = made_trainer(config, device, max(NUM_IMAGES[device.type], config.batch_size))
+    work = first_chunk(trainer)
+    trainer.step.set_chunk(work.chunk, work.keep)
+    trainer.step()
+    synchronize(device)
+    print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,120 @@
+"""The results of `pocketvit bench` and `pocketvit profile` as text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pocketvit.report.tables import ABSENT, markdown_table
+from pocketvit.report.text import count
+
+MODES = {"forward": "forward", "step": "training step", "recipe": "whole recipe"}
+"""The modes of a bench, and the headings of their columns."""
+SPEED_NOTE = (
+    "Images/s: median of {repeats} repeats, slowest to fastest in brackets. Forward: classification in evaluation "
+    "mode. Training step: loss, mixing, backward and update, on images that lie on the device. Whole recipe: passes as "
+    "in a run, drawing and augmentation included. Floors: the least time of a training step's matrix products at the "
+    "measured rate, and of its traffic with memory (images, weights with gradients and optimizer state, each block's "
+    "input once each way) at the measured bandwidth, as a share of the time taken. Memory: most that tensors held."
+)
+
+
+def speed_table(result: Mapping[str, Any]) -> str:
+    """A bench as Markdown: where it ran, a row per batch size and variant, and how to read it.
+
+    Args:
+        result: as `pocketvit.bench.throughput.bench` returns it, or its JSON file.
+    """
+    measured: dict[tuple[int, str], dict[str, Mapping[str, Any]]] = {}
+    for row in result["rows"]:
+        measured.setdefault((row["batch_size"], row["variant"]), {})[row["mode"]] = row
+    rows = [_speed_cells(modes) for modes in measured.values()]
+    table = markdown_table(rows, list(rows[0]))
+    return f"{_where(result)}\n\n{table}\n\n{SPEED_NOTE.format(repeats=result['repeats'])}"
+
+
+def speed_line(result: Mapping[str, Any]) -> str:
+    """The newest measurements of a bench that still runs."""
+    if result["start"]:
+        return f"first step after {result['start']['cold_s']:.1f} s, again after {result['start']['warm_s']:.1f} s"
+    newest = result["rows"][-len(MODES) :]
+    speeds = (f"{MODES[row['mode']]} {_speed(row)}" for row in newest)
+    return f"batch {newest[0]['batch_size']}, {newest[0]['variant']}: {', '.join(speeds)}"
+
+
+def _speed_cells(modes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """One batch size and variant, by column."""
+    step = modes["step"]
+    speeds = {f"{heading}, images/s": _speed(modes[mode]) for mode, heading in MODES.items()}
+    return {
+        "batch": str(step["batch_size"]),
+        "variant": step["variant"],
+        **speeds,
+        "step (ms)": ABSENT if step["error"] else f"{step['batch_ms']:.2f}",
+        "arithmetic floor": _share(step, "flop_floor_ms"),
+        "memory floor": _share(step, "byte_floor_ms"),
+        "forward (GiB)": _memory(modes["forward"]),
+        "training (GiB)": _memory(step),
+    }
+
+
+def _speed(row: Mapping[str, Any]) -> str:
+    if row["error"]:
+        return row["error"]
+    middle, low, high = (count(row[f"images_per_s{end}"]) for end in ("", "_min", "_max"))
+    return f"{middle} ({low} – {high})"
+
+
+def _share(row: Mapping[str, Any], floor: str) -> str:
+    return ABSENT if row["error"] else f"{row[floor] / row['batch_ms']:.1%}"
+
+
+def _memory(row: Mapping[str, Any]) -> str:
+    return ABSENT if row["peak_memory_gib"] is None else f"{row['peak_memory_gib']:.2f}"
+
+
+def _where(result: Mapping[str, Any]) -> str:
+    """The machine, its two rates, and how long a start takes."""
+    rates, loads = result["rates"], result["load_averages"]
+    parts = [
+        f"{result['device']}, PyTorch {result['versions']['torch']}, {result['precision']}; {result['recipe']}, "
+        f"{count(result['num_params'])} parameters, {result['flop_per_image']['training'] / 1e9:.3f} GFLOP an image.",
+        f"Measured: {rates['matrix_flop_per_s'] / 1e12:.3g} TFLOP/s in a large matrix product, "
+        f"{rates['copy_bytes_per_s'] / 1e9:.3g} GB/s in a copy.",
+    ]
+    if result["start"]:
+        start = result["start"]
+        parts.append(
+            f"From starting Python to the end of the first step, batch {start['batch_size']}: {start['cold_s']:.1f} s "
+            f"with an empty compile cache, {start['warm_s']:.1f} s again."
+        )
+    if loads:
+        parts.append(f"Load average {min(loads):.1f} – {max(loads):.1f}.")
+    return " ".join(parts)
+
+
+def profile_table(summary: Mapping[str, Any]) -> str:
+    """A profile as Markdown: a step's phases, its heaviest kernels, and what the times are.
+
+    Args:
+        summary: as `pocketvit.bench.profile.profile` returns it, or its JSON file.
+    """
+    busy_ms = summary["busy_ms"]
+    phases = [
+        {"phase": name, "ms": f"{ms:.3f}", "share": f"{ms / busy_ms:.1%}"} for name, ms in summary["phases_ms"].items()
+    ]
+    kernels = [
+        {
+            "kernel": f"`{kernel['name']}`",
+            "phase": kernel["phase"],
+            "ms": f"{kernel['ms']:.3f}",
+            "share": f"{kernel['frac']:.1%}",
+            "runs a step": f"{kernel['runs']:.3g}",
+        }
+        for kernel in summary["kernels"]
+    ]
+    where = (
+        f"{summary['device']}, PyTorch {summary['versions']['torch']}; {summary['recipe']}, batch "
+        f"{summary['batch_size']}: {busy_ms:.2f} ms of work in a step, {summary['step_ms']:.2f} ms from one step to "
+        f"the next. {summary['how']}"
+    )
+    tables = (markdown_table(rows, list(rows[0])) for rows in (phases, kernels))
+    return "\n\n".join([where, *tables])

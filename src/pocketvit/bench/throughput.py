@@ -1,0 +1,304 @@
+"""The paper's Table 1 on this machine: images/s and memory over the batch size, ours eager, compiled and fused.
+
+Every batch size is measured in three modes, each variant beside the others in one run:
+
+- forward: classify one batch in evaluation mode, again and again;
+- step: training steps as they are, on images that lie on the device: loss, mixing, backward, update;
+- recipe: whole passes as in a run, the drawing and the augmentation of the images included.
+
+Source: Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10", Table 1
+Differs: the paper gives one throughput and one memory a batch size, and does not say of what.
+"""
+
+import dataclasses
+import gc
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pocketvit.bench.clock import Timing, time_repeats
+from pocketvit.bench.floors import Rates, Work, flop_per_image, forward_work, measure_rates, training_work
+from pocketvit.bench.made import made_trainer
+from pocketvit.bench.start import start_times
+from pocketvit.checks import at_least, unknown
+from pocketvit.config import RunConfig, override
+from pocketvit.errors import InputError
+from pocketvit.model import ViT
+from pocketvit.training.device import choose_device, device_name, peak_memory_gib, synchronize, uses_bf16
+from pocketvit.training.runlog import environment
+from pocketvit.training.trainer import Trainer
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "eager": {"train.compile": False, "train.cuda_graph": False, "train.kernels": "reference"},
+    "compiled": {"train.compile": True, "train.cuda_graph": True, "train.kernels": "reference"},
+    "fused": {"train.cuda_graph": True, "train.kernels": "auto"},
+}
+"""What is measured, and how each sets the machine side of a run."""
+
+BATCH_SIZES = {"cuda": (32, 64, 128, 256, 512, 1024), "mps": (32, 64, 128, 256), "cpu": (16, 64)}
+"""The paper's, and few and small ones where training is slow."""
+DEFAULT_VARIANTS = {"cuda": ("eager", "compiled", "fused"), "mps": ("eager",), "cpu": ("eager",)}
+DEFAULT_REPEATS = {"cuda": 5, "mps": 5, "cpu": 3}
+
+PASS_IMAGES = {"cuda": 50_000, "mps": 2_048, "cpu": 128}
+"""Training images of a pass, as many as CIFAR-10 has where that takes a second; at least two batches."""
+EAGER_STEPS = 32
+"""Most steps of an eager pass on a GPU, where a pass of small batches would take a minute."""
+REPEAT_S = 0.2
+"""How long a repeat lasts, about, where batches are run one by one."""
+MOST_CALLS = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measurement."""
+
+    variant: str
+    """A key of `VARIANTS`."""
+    mode: Literal["forward", "step", "recipe"]
+    batch_size: int
+    images_per_s: float | None = None
+    """Median over the repeats; none where the measurement failed."""
+    images_per_s_min: float | None = None
+    """The slowest repeat."""
+    images_per_s_max: float | None = None
+    """The fastest repeat."""
+    batch_ms: float | None = None
+    """Median time of one batch."""
+    peak_memory_gib: float | None = None
+    """Most memory that tensors held at once, model, optimizer and images included; none off the GPU."""
+    flop_floor_ms: float | None = None
+    """Least time of a batch's arithmetic at the measured rate; as everywhere, none for recipe."""
+    byte_floor_ms: float | None = None
+    """Least time of a batch's traffic with memory at the measured rate."""
+    error: str | None = None
+    """Why there is no measurement."""
+    not_fused: str | None = None
+    """Why the blocks were not computed by the fused kernels."""
+
+
+def bench(
+    config: RunConfig,
+    *,
+    batch_sizes: Sequence[int] | None = None,
+    variants: Sequence[str] | None = None,
+    repeats: int | None = None,
+    starts: bool = True,
+    update: Callable[[dict[str, Any]], None] = lambda result: None,
+) -> dict[str, Any]:
+    """Measure a configuration.
+
+    Args:
+        config: what to run; its batch size and the fields that the variants set are replaced.
+        batch_sizes: none takes `BATCH_SIZES` of the device; likewise `variants` and `repeats`.
+        variants: keys of `VARIANTS`.
+        repeats: timed repeats of each measurement.
+        starts: measure the seconds until the first step as well, at the configuration's own batch size.
+        update: is given the result as far as it is known, after each variant and batch size.
+    Returns:
+        what was measured: where and by what, `num_params`, the measured `rates`, `rows` (fields of `Row`) and, over the
+        last minute at the end of each variant and batch size, the machine's `load_averages`.
+    Raises:
+        InputError: an unknown variant, or a number below 1.
+    """
+    device = choose_device(config.train.device)
+    batch_sizes = tuple(batch_sizes or BATCH_SIZES[device.type])
+    variants = tuple(variants or DEFAULT_VARIANTS[device.type])
+    repeats = DEFAULT_REPEATS[device.type] if repeats is None else repeats
+    for name in variants:
+        if name not in VARIANTS:
+            raise InputError(unknown("variant", name, VARIANTS))
+    for name, value in [("repeats", repeats), *(("batch_sizes", size) for size in batch_sizes)]:
+        at_least(name, value, 1)
+    result, rates = _head(config, device), _rates(config, device)
+    result |= {"repeats": repeats, "rates": dataclasses.asdict(rates), "start": None, "rows": [], "load_averages": []}
+    for batch_size in batch_sizes:
+        for variant in variants:
+            changed = override(config, {"batch_size": batch_size} | VARIANTS[variant])
+            result["rows"] += [dataclasses.asdict(row) for row in _rows(changed, variant, device, repeats, rates)]
+            result["load_averages"].append(os.getloadavg()[0])
+            update(result)
+    if starts:
+        result["start"] = {"batch_size": config.batch_size} | start_times(config)
+        update(result)
+    return result
+
+
+def _head(config: RunConfig, device: torch.device) -> dict[str, Any]:
+    """What the numbers belong to."""
+    env, model = environment(device_name(device)), _model(config, torch.device("cpu"))
+    forward, training = flop_per_image(model)
+    return {
+        "recipe": config.recipe,
+        "num_params": model.num_params,
+        "num_gpus": 1 if device.type == "cuda" else 0,
+        "precision": "bf16" if uses_bf16(config.train.precision, device) else "fp32",
+        "flop_per_image": {"forward": forward, "training": training},
+    } | {key: env[key] for key in ("device", "versions", "cuda", "commit", "dirty", "command", "started")}
+
+
+def _rates(config: RunConfig, device: torch.device) -> Rates:
+    rates = measure_rates(device, torch.bfloat16 if uses_bf16(config.train.precision, device) else torch.float32)
+    _forget(device)
+    return rates
+
+
+def _model(config: RunConfig, device: torch.device) -> ViT:
+    """The model alone, in the training mode."""
+    return made_trainer(override(config, {"batch_size": 1}), device, 1).model
+
+
+def _rows(config: RunConfig, variant: str, device: torch.device, repeats: int, rates: Rates) -> Iterator[Row]:
+    """The three measurements of one variant at one batch size; each failure is a row as well."""
+    on_cpu, bf16 = _model(config, torch.device("cpu")), uses_bf16(config.train.precision, device)
+    not_fused = on_cpu.not_fused(device, torch.bfloat16 if bf16 else torch.float32)
+    common = {"variant": variant, "batch_size": config.batch_size, "not_fused": not_fused}
+    works = {
+        "forward": forward_work(on_cpu, config.batch_size),
+        "step": training_work(config, on_cpu, bf16=bf16),
+        "recipe": None,
+    }
+    for modes, measure in ((("forward",), _time_forward), (("step", "recipe"), _time_training)):
+        _forget(device)
+        try:
+            timings = measure(config, device, repeats)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            timings = None  # the memory is freed after this, when the traceback is gone
+        for mode in modes:
+            if timings is None:
+                yield Row(mode=mode, error="out of memory", **common)
+            else:
+                measured = _measured(timings[mode], config.batch_size, works[mode], rates)
+                yield Row(mode=mode, peak_memory_gib=peak_memory_gib(device), **measured, **common)
+    _forget(device)
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Whether this is what became of running out of memory; a broken capture, say, raises an error of its own."""
+    return error is not None and (isinstance(error, torch.OutOfMemoryError) or _out_of_memory(error.__context__))
+
+
+def _measured(timing: Timing, batch_size: int, work: Work | None, rates: Rates) -> dict[str, float]:
+    """The fields of a row that follow from the timing of one batch."""
+    speed = timing.per_s(batch_size)
+    fields = {
+        "images_per_s": speed["median"],
+        "images_per_s_min": speed["min"],
+        "images_per_s_max": speed["max"],
+        "batch_ms": timing.median_s * 1e3,
+    }
+    if work is not None:
+        flop_s, byte_s = work.floors_s(rates)
+        fields |= {"flop_floor_ms": flop_s * 1e3, "byte_floor_ms": byte_s * 1e3}
+    return fields
+
+
+def _forget(device: torch.device) -> None:
+    """Free what the last measurement left, its compiled code too, of which torch keeps a few versions only."""
+    torch.compiler.reset()
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+# ---------------------------------------------------------------- the three modes
+
+
+@torch.no_grad()
+def _time_forward(config: RunConfig, device: torch.device, repeats: int) -> dict[str, Timing]:
+    """Classify a batch that lies on the device; the time of one."""
+    model = _model(config, device).eval()
+    _forget(device)  # the optimizer that was made with it
+    images = torch.randn(config.batch_size, 3, *model.image_size, device=device)
+    bf16 = uses_bf16(config.train.precision, device)
+    compiles = config.train.compile if config.train.compile is not None else device.type == "cuda"
+    plain = model.not_fused(device, torch.bfloat16 if bf16 else torch.float32) is not None
+    call = torch.compile(model, fullgraph=True, dynamic=False) if compiles and plain else model
+
+    def forward() -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
+            return call(images)  # (B, K)
+
+    work = _captured(forward) if config.train.cuda_graph and device.type == "cuda" else forward
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            work()
+
+    return {"forward": _per_batch(run, MOST_CALLS, device, repeats)}
+
+
+def _captured(work: Callable[[], object]) -> Callable[[], object]:
+    """The same work as one CUDA graph."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+def _time_training(config: RunConfig, device: torch.device, repeats: int) -> dict[str, Timing]:
+    """Passes as a run makes them, then the steps of the last one alone; the times of one step."""
+    steps = max(2, PASS_IMAGES[device.type] // config.batch_size)
+    if config.train.compile is False and device.type == "cuda":
+        steps = min(steps, EAGER_STEPS)
+    # One pass warms up, and a further one is loaded while the last is trained on.
+    schedule = {"schedule.passes": repeats + 2, "schedule.warmup_passes": 0}
+    trainer = made_trainer(override(config, schedule), device, steps * config.batch_size)
+    recipe = _time_passes(trainer, repeats)
+
+    def run(calls: int) -> None:
+        trainer.step.position.zero_()
+        trainer.step.step.zero_()
+        for _ in range(calls):
+            trainer.step()
+
+    return {"recipe": recipe, "step": _per_batch(run, trainer.loader.chunk_steps, device, repeats)}
+
+
+def _time_passes(trainer: Trainer, repeats: int) -> Timing:
+    """Train as `Trainer.run` does, but for logs and checkpoints; the time of a step, on average over each pass."""
+    seconds = []
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        work = trainer.work(threads)
+        current = next(work)
+        trainer.step.set_chunk(current.chunk, current.keep)  # compiles and captures
+        for _ in range(repeats + 1):
+            began, done = time.perf_counter(), 0
+            while done < trainer.loader.steps_per_pass:
+                trainer.step.set_chunk(current.chunk, current.keep)
+                for _ in range(current.num_steps):
+                    trainer.step()
+                done += current.num_steps
+                current = next(work)  # loads while the device still trains
+                synchronize(trainer.device)
+            seconds.append((time.perf_counter() - began) / done)
+    return Timing(tuple(seconds[1:]))
+
+
+def _per_batch(run: Callable[[int], None], most: int, device: torch.device, repeats: int) -> Timing:
+    """The time of one batch.
+
+    Args:
+        run: runs so many batches in a row.
+        most: how many it can run.
+        device: where.
+        repeats: of about `REPEAT_S` each.
+    """
+    once_s = time_repeats(lambda: run(1), device, 1).median_s
+    calls = max(1, min(most, round(REPEAT_S / once_s)))
+    timing = time_repeats(lambda: run(calls), device, repeats)
+    return Timing(tuple(seconds / calls for seconds in timing.seconds))

@@ -1,0 +1,122 @@
+"""What a profiler's trace says of a training step: the time of its phases, and its heaviest kernels.
+
+A trace is the list of events that `torch.profiler` exports for Chrome and Perfetto. A phase is a range that the host
+marked ("data", and those of `TrainStep`). An item of work belongs to the phase in which the host asked for it. On a
+GPU the work is the kernels and copies, each tied to the call that launched it by a number; so a kernel of the backward
+pass counts as that, although autograd launches it from a thread of its own and it runs after the call returned. On
+the CPU the work is the operators, without the time of those that they call.
+"""
+
+import gzip
+import json
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PHASES = ("data", "forward", "backward", "optimizer")
+"""In the order of a step."""
+OTHER = "other"
+"""The phase of what was asked for outside all ranges: counters, learning rates."""
+
+Event = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One run of a kernel or of an operator."""
+
+    name: str
+    phase: str
+    ms: float
+    runs: float = 1.0
+    """Less than one where it serves several steps and one of them is looked at."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """All runs of a kernel, or of an operator on the CPU."""
+
+    name: str
+    phase: str
+    """Where most of its time lies."""
+    ms: float
+    """Of all runs together."""
+    runs: float
+    """How many they are."""
+
+
+def read_events(path: Path) -> list[Event]:
+    """The events that have a beginning and an end, of a trace in a .json.gz file."""
+    with gzip.open(path) as file:
+        return [event for event in json.load(file)["traceEvents"] if event.get("ph") == "X"]
+
+
+def work_items(events: Sequence[Event]) -> list[Item]:
+    """Everything that the device did; the device is the GPU if it did anything, else the CPU."""
+    phase_at = _phases(events)
+    launches = {
+        event["args"]["correlation"]: event["ts"]
+        for event in events
+        if event.get("cat") in ("cuda_runtime", "cuda_driver") and "correlation" in event["args"]
+    }
+    on_gpu = [event for event in events if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")]
+    if on_gpu:
+        asked = [launches.get(event["args"]["correlation"], event["ts"]) for event in on_gpu]
+        return [Item(e["name"], phase_at(ts), e["dur"] / 1e3) for e, ts in zip(on_gpu, asked, strict=True)]
+    operators = [event for event in events if event.get("cat") == "cpu_op"]
+    return [Item(e["name"], phase_at(e["ts"]), us / 1e3) for e, us in zip(operators, _self_us(operators), strict=True)]
+
+
+def _phases(events: Iterable[Event]) -> Callable[[float], str]:
+    """A function from a time on the host to the phase that it lies in."""
+    ranges = sorted(
+        (event["ts"], event["ts"] + event["dur"], event["name"])
+        for event in events
+        if event.get("cat") == "user_annotation" and event["name"] in PHASES
+    )
+    starts = [start for start, _, _ in ranges]
+
+    def phase_at(ts: float) -> str:
+        i = bisect_right(starts, ts) - 1
+        return ranges[i][2] if i >= 0 and ts <= ranges[i][1] else OTHER
+
+    return phase_at
+
+
+def _self_us(operators: Sequence[Event]) -> list[float]:
+    """Each operator's time without that of the operators which it called, microseconds."""
+    own = [event["dur"] for event in operators]
+    order = sorted(range(len(operators)), key=lambda i: (operators[i]["ts"], -operators[i]["dur"]))
+    open_calls: dict[Any, list[int]] = defaultdict(list)
+    for i in order:
+        event, callers = operators[i], open_calls[operators[i]["tid"]]
+        while callers and operators[callers[-1]]["ts"] + operators[callers[-1]]["dur"] <= event["ts"]:
+            callers.pop()
+        if callers:
+            own[callers[-1]] -= event["dur"]
+        callers.append(i)
+    return own
+
+
+def phase_ms(items: Iterable[Item]) -> dict[str, float]:
+    """The work of each phase, all of them in order, milliseconds."""
+    total = dict.fromkeys((*PHASES, OTHER), 0.0)
+    for item in items:
+        total[item.phase] += item.ms
+    return total
+
+
+def kernels(items: Iterable[Item]) -> list[Kernel]:
+    """The work by kernel, the heaviest first."""
+    by_name: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        by_name[item.name].append(item)
+    found = []
+    for name, own in by_name.items():
+        by_phase = phase_ms(own)
+        runs = sum(item.runs for item in own)
+        found.append(Kernel(name, max(by_phase, key=by_phase.get), sum(by_phase.values()), runs))
+    return sorted(found, key=lambda kernel: -kernel.ms)

@@ -1,0 +1,93 @@
+"""The command line: each sub-command parses, calls one function of the package and prints what it returns.
+
+Nothing here imports torch before a command needs it, so that `--help` answers at once.
+"""
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from pocketvit.cli.bench import bench_command, profile_command
+from pocketvit.cli.data import data_check_command, data_get_command, data_list_command
+from pocketvit.cli.runs import eval_command, predict_command, report_command
+from pocketvit.cli.study import study_command
+from pocketvit.cli.train import parse_train, train_command
+from pocketvit.errors import InputError
+
+__all__ = ["COMMANDS", "dispatch", "main", "parse_train"]
+
+USAGE = """\
+usage: pocketvit COMMAND [ARGUMENTS]
+
+Train small vision transformers from scratch on small images.
+
+  train [RECIPE]        train a model; RECIPE is {recipes} (default digits)
+  eval RUN              accuracy of a finished run on its test images, or on --data
+  predict FILES...      class probabilities of image files, by --run RUN
+  report RUN            make a run's report.html again
+  study FILE|NAME       train every row of a study on every seed, and say what can be said of the differences
+  bench [RECIPE]        images/s and memory over the batch size, on this machine
+  profile [RECIPE]      where the time of a training step goes: phases, kernels, a trace
+  data list             the data sets known by name
+  data get NAME         download one
+  data check SOURCE     what a data set holds, and whether it is the real CIFAR-10
+
+Any field of a run can be set by its dotted name: pocketvit train paper --optim.lr 2e-3 --model.num-cls-tokens 2
+`pocketvit COMMAND --help` explains a command.
+"""
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train_command,
+    "eval": eval_command,
+    "predict": predict_command,
+    "report": report_command,
+    "study": study_command,
+    "bench": bench_command,
+    "profile": profile_command,
+    "data list": data_list_command,
+    "data get": data_get_command,
+    "data check": data_check_command,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 2 bad input, 130 or 143 stopped by a signal and saved."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.exit(dispatch(arguments))
+    except InputError as error:
+        print(f"pocketvit: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output left: nobody to tell
+        sys.exit(0)
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Find the command and run it.
+
+    Raises:
+        InputError: no such command, or the command's own.
+    """
+    from pocketvit.checks import unknown
+
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        from pocketvit.recipes import RECIPES
+
+        print(USAGE.format(recipes=" or ".join(RECIPES)), end="")
+        return 0
+    if arguments[0] == "--version":
+        from pocketvit import __version__
+
+        print(f"pocketvit {__version__}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name == "data" and rest and not rest[0].startswith("-"):
+        name, rest = f"data {rest[0]}", rest[1:]
+    elif name == "data":
+        name, rest = "data list", rest
+    if name not in COMMANDS:
+        raise InputError(unknown("command", name, COMMANDS))
+    return COMMANDS[name](rest)

@@ -1,0 +1,101 @@
+"""`pocketvit bench` and `pocketvit profile`: how fast a configuration runs here, and where its time goes."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pocketvit.cli.parsing import parse
+from pocketvit.cli.train import parse_train
+from pocketvit.errors import InputError
+
+
+@dataclass(frozen=True)
+class BenchArguments:
+    """Measure images/s and memory of a recipe (default paper) over the batch size, on made images.
+
+    Takes a recipe and any field of a run besides these: pocketvit bench paper --model.num-heads 3
+    """
+
+    batch_sizes: str | None = None
+    """By comma; by default 32,64,128,256,512,1024 on a GPU, 16,64 on a CPU."""
+    variants: str | None = None
+    """Of eager, compiled and fused, by comma; by default all on a GPU, eager on a CPU."""
+    repeats: int | None = None
+    """Timed repeats of each measurement; by default 5, on a CPU 3."""
+    starts: bool = True
+    """Measure the seconds to the first step as well, in two processes of their own."""
+    out: Path | None = None
+    """A JSON file to write, anew after each variant and batch size."""
+
+
+@dataclass(frozen=True)
+class ProfileArguments:
+    """Divide the time of one training step of a recipe (default paper) into its phases and kernels, on made images.
+
+    Takes a recipe and any field of a run besides this: pocketvit profile paper --batch-size 1024
+    """
+
+    out: Path = Path("profile")
+    """The folder for profile.json, profile.png, and trace.json.gz for https://ui.perfetto.dev."""
+
+
+def bench_command(arguments: list[str]) -> int:
+    """`pocketvit bench [RECIPE] [--FIELD VALUE ...] [--batch-sizes 32,64] [--out FILE.json] ...`."""
+    own, config = _parse(BenchArguments, arguments, "pocketvit bench")
+    batch_sizes = _numbers("--batch-sizes", own.batch_sizes)
+    if own.out is not None:
+        _check_writable(own.out)
+    from rich.console import Console
+
+    from pocketvit.bench.table import speed_line, speed_table
+    from pocketvit.bench.throughput import bench
+
+    progress = Console(stderr=True)
+
+    def update(result: dict[str, Any]) -> None:
+        progress.print(speed_line(result), highlight=False, markup=False, soft_wrap=True)
+        if own.out is not None:
+            own.out.write_text(json.dumps(result, indent=2) + "\n")
+
+    variants = own.variants.split(",") if own.variants else None
+    result = bench(
+        config, batch_sizes=batch_sizes, variants=variants, repeats=own.repeats, starts=own.starts, update=update
+    )
+    print(speed_table(result))
+    return 0
+
+
+def profile_command(arguments: list[str]) -> int:
+    """`pocketvit profile [RECIPE] [--FIELD VALUE ...] [--out DIR]`."""
+    own, config = _parse(ProfileArguments, arguments, "pocketvit profile")
+    from pocketvit.bench.profile import profile
+    from pocketvit.bench.table import profile_table
+
+    print(profile_table(profile(config, own.out)))
+    print(f"\nprofile.json, profile.png and trace.json.gz in {own.out}")
+    return 0
+
+
+def _parse(target: type, arguments: list[str], prog: str) -> tuple[Any, "RunConfig"]:  # noqa: F821 (imported late)
+    """The command's own arguments, and the configuration that the others describe; the paper's if they name none."""
+    own, rest = parse(target, arguments, prog, return_unknown_args=True)
+    names_base = rest and not rest[0].startswith("-") or any(part.partition("=")[0] == "--config" for part in rest)
+    return own, parse_train(rest if names_base else ["paper", *rest])
+
+
+def _numbers(flag: str, text: str | None) -> tuple[int, ...] | None:
+    """Whole numbers by comma."""
+    try:
+        return None if text is None else tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{flag} {text}: write whole numbers by comma, such as 32,64") from None
+
+
+def _check_writable(file: Path) -> None:
+    """Refuse a file that cannot be written before anything is measured."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {error.strerror}") from error

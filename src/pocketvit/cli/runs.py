@@ -1,0 +1,90 @@
+"""`pocketvit eval`, `predict` and `report`: what can be done with a finished run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from pocketvit.cli.parsing import parse
+from pocketvit.errors import InputError
+
+
+@dataclass(frozen=True)
+class EvalArguments:
+    """Accuracy of a finished run."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    data: str | None = None
+    """Another data set with the same classes; by default the run's own."""
+    device: str = "auto"
+    """cuda, mps, cpu or auto."""
+    allow_code: bool = False
+    """Agree to run the code of its own that the run's model needs."""
+
+
+def eval_command(arguments: list[str]) -> int:
+    """`pocketvit eval RUN [--data SOURCE]`."""
+    parsed = parse(EvalArguments, arguments, "pocketvit eval")
+    from pocketvit.training import evaluate_run
+
+    scores = evaluate_run(parsed.run, source=parsed.data, device=parsed.device, allow_code=parsed.allow_code)
+    print(f"test accuracy {scores['accuracy']:.2%} on {scores['images']:,} images")
+    for name, value in scores["per_class"].items():
+        print(f"  {name:<16}{value:7.2%}")
+    return 0
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """Class probabilities of image files."""
+
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """Images, in any format that Pillow reads; they are resized to the model's size."""
+    run: Path
+    """Run folder, or a model.safetensors."""
+    json: bool = False
+    """Print JSON instead of a table."""
+    top: int = 3
+    """Classes to show for each image in the table."""
+    device: str = "auto"
+    """cuda, mps, cpu or auto."""
+    allow_code: bool = False
+    """Agree to run the code of its own that the model needs."""
+
+
+def predict_command(arguments: list[str]) -> int:
+    """`pocketvit predict FILES... --run RUN [--json]`."""
+    parsed = parse(PredictArguments, arguments, "pocketvit predict")
+    if not parsed.files:
+        raise InputError("give at least one image file")
+    from pocketvit.training import predict_files
+
+    predictions = predict_files(parsed.run, parsed.files, device=parsed.device, allow_code=parsed.allow_code)
+    if parsed.json:
+        import json
+
+        print(json.dumps(predictions, indent=2))
+        return 0
+    width = max(len(entry["file"]) for entry in predictions)
+    for entry in predictions:
+        best = sorted(entry["probabilities"].items(), key=lambda item: -item[1])[: parsed.top]
+        print(f"{entry['file']:<{width}}  " + "  ".join(f"{name} {p:.1%}" for name, p in best))
+    return 0
+
+
+@dataclass(frozen=True)
+class ReportArguments:
+    """Make a run's report.html again."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+
+
+def report_command(arguments: list[str]) -> int:
+    """`pocketvit report RUN`."""
+    parsed = parse(ReportArguments, arguments, "pocketvit report")
+    from pocketvit.report import write_report
+
+    print(write_report(parsed.run))
+    return 0

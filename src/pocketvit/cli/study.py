@@ -1,0 +1,113 @@
+"""`pocketvit study`: run a study, or say beforehand what it takes."""
+
+import re
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from pocketvit.cli.parsing import parse
+from pocketvit.errors import InputError
+
+if TYPE_CHECKING:
+    from pocketvit.studies import Study
+    from pocketvit.studies.runner import StudyRun
+
+FAILED, TIME_UP = 1, 3
+"""Exit codes: a cell failed; cells are left for the next time."""
+
+
+@dataclass(frozen=True)
+class StudyArguments:
+    """Run every cell of a study that has no result yet, then write its tables and its page.
+
+    The same command, given again, goes on where it was. Exit code: 0 all cells are done, 1 some failed, 3 the time
+    was up before the last, 130 or 143 stopped by a signal and saved.
+    """
+
+    study: tyro.conf.Positional[str]
+    """A .yaml file, or the name of a built-in study: digits, paper-table2, paper-table3 or paper-fig6."""
+    seeds: int | None = None
+    """Seeds of every row, from 0; by default as the study says."""
+    gpus: str | None = None
+    """GPUs to use, such as 0,1,2,3; by default all. One trains at a time on each."""
+    engine: Literal["local", "ray"] = "local"
+    """Where the cells run: in processes of this machine, or as tasks of a Ray cluster."""
+    address: str = "auto"
+    """Of the Ray cluster."""
+    time_limit: str | None = None
+    """Such as 9m or 1h30m: start no cell that would not end in time, then save and stop."""
+    out: Path | None = None
+    """The study's folder; by default runs/NAME."""
+    results: Path = Path("results")
+    """A folder with results of earlier runs; cells that are there are not run again."""
+    data: str | None = None
+    """Another data set, as in `pocketvit train --data`."""
+    only: str | None = None
+    """Rows to run, by comma; names may hold * and ?."""
+    plan: bool = False
+    """Run nothing; say how many runs and hours it takes and which differences it can find."""
+    allow_code: bool = False
+    """Agree to run the code that the study names."""
+
+
+def study_command(arguments: list[str]) -> int:
+    """`pocketvit study FILE|NAME [--seeds N] [--gpus 0,1] [--time-limit 9m] [--plan] ...`."""
+    parsed = parse(StudyArguments, arguments, "pocketvit study")
+    limit = seconds(parsed.time_limit) if parsed.time_limit else inf
+    gpus = parsed.gpus.split(",") if parsed.gpus else None
+    from pocketvit.studies.choose import find_study, with_data, with_seeds
+
+    study = find_study(parsed.study, allow_code=parsed.allow_code)
+    study = study if parsed.seeds is None else with_seeds(study, parsed.seeds)
+    study = study if parsed.data is None else with_data(study, parsed.data)
+    out = parsed.out or Path("runs") / study.name
+    if parsed.plan:
+        from pocketvit.studies.forecast import forecast
+
+        print("\n".join(forecast(study, out, results=parsed.results, num_devices=len(gpus or [""]))))
+        return 0
+    from pocketvit.studies.runner import run_study
+
+    only = parsed.only.split(",") if parsed.only else ()
+    address = parsed.address if parsed.engine == "ray" else None
+    run = run_study(
+        study, out, gpus=gpus, address=address, results=parsed.results, time_limit_s=limit, only=only
+    )
+    return _end(study, run, out)
+
+
+def _end(study: "Study", run: "StudyRun", out: Path) -> int:
+    """Write the tables, print the verdicts and what is left; returns the exit code."""
+    from rich.console import Console
+
+    from pocketvit.studies.live import verdict_table
+    from pocketvit.studies.outputs import write_outputs
+
+    files = write_outputs(study, run.gathered, out)
+    console = Console()
+    console.print(verdict_table(study, run.gathered))
+    failed = [cell for cell in run.gathered if cell.state == "failed"]
+    for cell in failed:
+        print(f"{cell.row} seed {cell.seed} failed: {cell.error}")
+    print(f"{', '.join(file.name for file in files)} in {out}")
+    if run.left:
+        print(f"{run.left} cells are left; the same command goes on")
+    if run.signum is not None:
+        return 128 + run.signum
+    return FAILED if failed else TIME_UP if run.left else 0
+
+
+def seconds(text: str) -> float:
+    """A time span such as 90s, 9m or 1h30m.
+
+    Raises:
+        InputError: not of that form.
+    """
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    if not text or found is None:
+        raise InputError(f"--time-limit {text}: write hours, minutes or seconds, such as 9m or 1h30m")
+    hours, minutes, rest = (int(part or 0) for part in found.groups())
+    return 3600 * hours + 60 * minutes + rest

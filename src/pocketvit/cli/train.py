@@ -1,0 +1,106 @@
+"""`pocketvit train`: recipes, saved configurations and dotted fields to a `RunConfig`."""
+
+from pathlib import Path
+
+import tyro
+
+from pocketvit.cli.parsing import code_registry, parse
+from pocketvit.errors import InputError
+
+SHORT_FORMS = {"--data": "--data.source"}
+"""Flags of `train` that stand for a longer one; --seed, --out and --batch-size are fields themselves."""
+
+
+def train_command(arguments: list[str]) -> int:
+    """`pocketvit train [RECIPE] [--FIELD VALUE ...] [--config FILE.yaml | --resume DIR] [--allow-code]`."""
+    config = parse_train(arguments)
+    from rich.console import Console
+
+    from pocketvit.training import Stopped, train
+    from pocketvit.training.progress import reporter
+
+    console = Console()
+    try:
+        result = train(config, reporter(console))
+    except Stopped as stopped:
+        print(stopped)
+        return 128 + stopped.signum
+    print(result_text(result))
+    return 0
+
+
+def parse_train(arguments: list[str]) -> "RunConfig":  # noqa: F821 (imported late)
+    """The configuration that the arguments of `train` describe.
+
+    Raises:
+        InputError: an unknown recipe or field, a wrong value, or two bases at once.
+    """
+    from dataclasses import replace
+
+    from pocketvit.config import RunConfig, load_config
+    from pocketvit.recipes import recipe
+
+    rest = [_long_form(argument) for argument in arguments]
+    named = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    allow_code, rest = "--allow-code" in rest, [argument for argument in rest if argument != "--allow-code"]
+    saved, rest = _take(rest, "--config")
+    resumed, rest = _take(rest, "--resume")
+    if sum(base is not None for base in (named, saved, resumed)) > 1:
+        raise InputError("give one of RECIPE, --config FILE.yaml and --resume DIR")
+    if resumed is not None:
+        if rest:
+            raise InputError(f"--resume goes on with the saved config and takes no other flags, such as {rest[0]}")
+        return replace(load_config(Path(resumed) / "config.yaml", allow_code=allow_code), out=Path(resumed))
+    base = recipe(named or "digits")
+    if saved is not None:
+        base = replace(load_config(Path(saved), allow_code=allow_code), out=None)
+    _check_flags(rest, base)
+    return parse(
+        RunConfig,
+        rest,
+        "pocketvit train [RECIPE | --config FILE.yaml | --resume DIR] [--allow-code]",
+        default=base,
+        description="Train a model. Defaults below are those of the chosen recipe.",
+        config=(tyro.conf.FlagConversionOff,),
+        registry=code_registry(),
+    )
+
+
+def _long_form(argument: str) -> str:
+    flag, equals, value = argument.partition("=")
+    return SHORT_FORMS.get(flag, flag) + equals + value
+
+
+def _take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
+    """The value of a flag, given as --flag VALUE or --flag=VALUE, and the arguments without it."""
+    for i, argument in enumerate(arguments):
+        if argument == flag:
+            if i + 1 == len(arguments):
+                raise InputError(f"{flag} needs a value")
+            return arguments[i + 1], arguments[:i] + arguments[i + 2 :]
+        if argument.startswith(flag + "="):
+            return argument.removeprefix(flag + "="), arguments[:i] + arguments[i + 1 :]
+    return None, arguments
+
+
+def _check_flags(arguments: list[str], base: "RunConfig") -> None:  # noqa: F821 (imported late)
+    """Refuse an unknown flag with the nearest known one."""
+    from pocketvit.checks import unknown
+    from pocketvit.config import flatten
+
+    known = [f"--{name.replace('_', '-')}" for name in flatten(base)]
+    for argument in arguments:
+        flag = argument.partition("=")[0].replace("_", "-")
+        if flag.startswith("--") and flag not in (*known, "--help"):
+            raise InputError(unknown("flag", flag, known))
+
+
+def result_text(result: dict) -> str:
+    """A finished run in two lines."""
+    accuracy = f"test accuracy {result['test_accuracy']:.2%} after the last step"
+    if result["val_accuracy"] is not None:
+        accuracy += f" (validation {result['val_accuracy']:.2%})"
+    elif result["best_test_accuracy"] is not None:
+        accuracy += f" (best of {len(result['curve'])} looks at the test set: {result['best_test_accuracy']:.2%})"
+    seconds, speed = result["train_s"], result["images_per_s"]
+    return f"{accuracy}\ntrained {seconds:.1f} s at {speed:,.0f} images/s on {result['device']}"

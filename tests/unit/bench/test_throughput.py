@@ -1,0 +1,169 @@
+"""`pocketvit bench` on a tiny model: what is in its result, and what a failed measurement leaves of it."""
+
+import dataclasses
+import json
+import os
+
+import pytest
+import torch
+
+from pocketvit.bench import floors, start, throughput
+from pocketvit.bench.table import speed_line, speed_table
+from pocketvit.bench.throughput import Row, bench
+from pocketvit.cli import main
+from pocketvit.config import override, save_config
+from pocketvit.errors import InputError
+from pocketvit.recipes import recipe
+
+TINY = {"model.width": 16, "model.depth": 1, "model.num_heads": 2, "train.device": "cpu"}
+FLAGS = [part for name, value in TINY.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Small products and copies, short repeats."""
+    monkeypatch.setattr(floors, "MATRIX_SIZE", {"cpu": 128})
+    monkeypatch.setattr(floors, "COPY_BYTES", {"cpu": 2**20})
+    monkeypatch.setattr(throughput, "PASS_IMAGES", {"cpu": 0})
+    monkeypatch.setattr(throughput, "REPEAT_S", 0.005)
+
+
+@pytest.fixture
+def tiny():
+    return override(recipe("digits"), TINY)
+
+
+def test_every_batch_size_has_its_three_modes(tiny):
+    seen = []
+    result = bench(tiny, batch_sizes=(4, 8), repeats=2, starts=False, update=lambda r: seen.append(speed_line(r)))
+    assert json.loads(json.dumps(result)) == result, "it can be written as it is"
+    assert [(row["batch_size"], row["mode"]) for row in result["rows"]] == [
+        (size, mode) for size in (4, 8) for mode in ("forward", "step", "recipe")
+    ]
+    assert len(seen) == len(result["load_averages"]) == 2 and seen[1].startswith("batch 8, eager: forward ")
+    for key in ("device", "versions", "num_params", "num_gpus", "precision", "commit", "command", "started"):
+        assert key in result
+    assert (result["num_gpus"], result["repeats"], result["start"]) == (0, 2, None)
+    for row in result["rows"]:
+        assert row.keys() == {field.name for field in dataclasses.fields(Row)}
+        assert 0 < row["images_per_s_min"] <= row["images_per_s"] <= row["images_per_s_max"]
+        assert row["batch_ms"] == pytest.approx(row["batch_size"] / row["images_per_s"] * 1e3)
+        assert row["error"] is None and row["peak_memory_gib"] is None
+        assert row["not_fused"], "the fused kernels need a GPU, and the row says so"
+        assert (row["flop_floor_ms"] is None) == (row["mode"] == "recipe")
+
+
+def test_the_variants_stand_side_by_side_at_each_batch_size(tiny):
+    result = bench(tiny, batch_sizes=(4, 8), variants=("fused", "eager"), repeats=1, starts=False)
+    assert [(r["batch_size"], r["variant"]) for r in result["rows"][::3]] == [
+        (4, "fused"), (4, "eager"), (8, "fused"), (8, "eager"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", ["_time_forward", "_time_training"])
+@pytest.mark.parametrize("buried", [False, True])
+def test_out_of_memory_is_a_row_and_the_others_go_on(tiny, monkeypatch, broken, buried):
+    measure = getattr(throughput, broken)
+
+    def run_out(config, device, repeats):
+        if config.batch_size != 8:
+            return measure(config, device, repeats)
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        finally:
+            if buried:
+                raise RuntimeError("operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(throughput, broken, run_out)
+    result = bench(tiny, batch_sizes=(4, 8, 16), repeats=1, starts=False)
+    failed = {(row["batch_size"], row["mode"]) for row in result["rows"] if row["error"] == "out of memory"}
+    assert failed == {(8, mode) for mode in (("forward",) if broken == "_time_forward" else ("step", "recipe"))}
+    assert all((row["images_per_s"] is None) == bool(row["error"]) for row in result["rows"])
+    assert "out of memory" in speed_table(result)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(throughput, "_time_forward", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        bench(tiny, batch_sizes=(4,), repeats=1, starts=False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"variants": ("eeger",)}, "unknown variant 'eeger'; did you mean eager?"),
+        ({"repeats": 0}, "repeats=0: must be at least 1"),
+        ({"batch_sizes": (8, -1)}, "batch_sizes=-1: must be at least 1"),
+    ],
+)
+def test_bad_input(tiny, asked, words):
+    with pytest.raises(InputError, match=words.replace("?", r"\?")):
+        bench(tiny, **asked)
+
+
+def test_the_table_holds_medians_ends_and_shares():
+    common = {"variant": "fused", "batch_size": 256, "peak_memory_gib": 0.5}
+    speeds = {"images_per_s": 129_000.4, "images_per_s_min": 128_000, "images_per_s_max": 130_000, "batch_ms": 2.0}
+    row = Row(mode="step", flop_floor_ms=0.5, byte_floor_ms=0.1, **common, **speeds)
+    rows = [dataclasses.asdict(dataclasses.replace(row, mode=mode)) for mode in ("forward", "step", "recipe")]
+    result = {
+        "device": "a GPU", "versions": {"torch": "2"}, "precision": "bf16", "recipe": "paper", "num_params": 2_697_610,
+        "flop_per_image": {"training": 1.125e9}, "rates": {"matrix_flop_per_s": 8e14, "copy_bytes_per_s": 3e12},
+        "start": {"batch_size": 256, "cold_s": 19.0, "warm_s": 9.0}, "load_averages": [0.5, 2.0], "repeats": 5,
+        "rows": rows,
+    }  # fmt: skip
+    table = speed_table(result)
+    assert "| 256 | fused | 129,000 (128,000 – 130,000) |" in table
+    assert "| 2.00 | 25.0% | 5.0% | 0.50 | 0.50 |" in table
+    assert "2,697,610 parameters, 1.125 GFLOP" in table and "800 TFLOP/s" in table and "3e+03 GB/s" in table
+    assert "19.0 s with an empty compile cache, 9.0 s again" in table and "Load average 0.5 – 2.0" in table
+
+
+def test_the_process_that_is_timed_takes_a_step(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(start, "NUM_IMAGES", {"cpu": 4})
+    save_config(override(tiny, {"batch_size": 2}), tmp_path / "config.yaml")
+    start.main(tmp_path / "config.yaml")
+    assert capsys.readouterr().out == "done\n"
+
+
+@pytest.mark.long
+def test_a_start_is_timed_in_a_process_of_its_own(tiny):
+    times = start.start_times(override(tiny, {"batch_size": 2}))
+    assert times.keys() == {"cold_s", "warm_s"}
+    assert all(0.2 < seconds < 120 for seconds in times.values())
+
+
+def test_a_start_that_fails_says_why(tmp_path):
+    with pytest.raises(RuntimeError, match="(?s)the measured start failed: .*cannot read config"):
+        start._seconds(tmp_path / "no.yaml", dict(os.environ))
+
+
+def test_the_command(capsys, tmp_path):
+    file = tmp_path / "new" / "speed.json"
+    with pytest.raises(SystemExit) as left:
+        main(["bench", "digits", *FLAGS, "--batch-sizes", "4", "--repeats", "1", "--no-starts", "--out", str(file)])
+    out, err = capsys.readouterr()
+    assert not left.value.code
+    assert "| 4 | eager |" in out and err.startswith("batch 4, eager: forward ")
+    result = json.loads(file.read_text())
+    assert (result["recipe"], len(result["rows"])) == ("digits", 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bench", "--batch-sizes", "32,x"], "--batch-sizes 32,x: write whole numbers by comma"),
+        (["bench", "--model.widht", "4"], "unknown flag '--model.widht'; did you mean --model.width?"),
+        (["bench", "papper"], "unknown recipe 'papper'"),
+        (["bench", "--out", "/proc/nowhere/x.json"], "cannot write /proc/nowhere/x.json"),
+        (["profile", "digits", "--train.device", "cpu", "--out", "/proc/x"], "cannot make the folder /proc/x"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments, words, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    err = capsys.readouterr().err
+    assert left.value.code == 2 and words in err and err.count("\n") == 1
