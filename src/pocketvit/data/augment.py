@@ -1,7 +1,8 @@
 """The paper's augmentation: drawn for every image of a pass at once on the CPU, applied in batches on the device.
 
 One image's way: `draw_images` gives it a row of an `ImageTable`; `augment` flips, crops and AutoAugments its uint8
-pixels; `normalise_and_erase` makes them floats and blanks a box. Mixing with a partner follows in `mix`.
+pixels, by a fused kernel or by its plain twin; `normalise_and_erase` makes them floats and blanks a box. Mixing with
+a partner follows in `mix`.
 
 Shapes: B images, C = 3 channels, H W pixels.
 
@@ -20,9 +21,21 @@ from pocketvit.config import AugmentConfig
 from pocketvit.data.autoaugment import NUM_DRAWS, OpTable, autoaugment, resolve
 from pocketvit.data.randaugment import TRIVIAL_DRAWS, randaugment, trivialaugment
 from pocketvit.data.transfer import to_device
+from pocketvit.errors import InputError
+from pocketvit.kernels.attention import INTERPRETED, Kernels
 from pocketvit.randomness import Stream, uniform
+from pocketvit.usercode import Code
+
+try:
+    from pocketvit.kernels import augment_ops as fused
+except ImportError:  # Triton comes with PyTorch on Linux only
+    fused = None
 
 ERASE_MAX_TRIES = 100
+OWN_DRAWS = 16
+"""Numbers that a user's own policy gets for each image."""
+PIECE = 8_192
+"""Most images the twin works on at once, so that its intermediate results stay under what a training step needs."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +50,14 @@ class ImageTable:
     """AutoAugment's two operations, or none at all."""
     erase: np.ndarray
     """Erased box (top, left, height, width), pixels, int64, (B, 4); height 0 erases nothing."""
+    draws: np.ndarray | None = None
+    """Numbers in [0, 1) for a user's own policy, float32, (B, OWN_DRAWS); none without one."""
 
     def __getitem__(self, rows: np.ndarray | slice) -> "ImageTable":
         """The table of some of the images, in the order asked for."""
         ops = None if self.ops is None else self.ops[rows]
-        return ImageTable(self.flip[rows], self.shift[rows], ops, self.erase[rows])
+        draws = None if self.draws is None else self.draws[rows]
+        return ImageTable(self.flip[rows], self.shift[rows], ops, self.erase[rows], draws)
 
     @staticmethod
     def concatenate(tables: Sequence["ImageTable"]) -> "ImageTable":
@@ -54,6 +70,7 @@ class ImageTable:
             np.concatenate([t.shift for t in tables]),
             ops,
             np.concatenate([t.erase for t in tables]),
+            None if tables[0].draws is None else np.concatenate([t.draws for t in tables]),
         )
 
 
@@ -71,25 +88,27 @@ def draw_images(
     """
     draws = uniform(seed, Stream.IMAGE, pass_index, size, 3)
     pad = config.crop_pad
+    own = isinstance(config.policy, Code)
     return ImageTable(
         flip=draws[:, 0] < config.flip_prob,
         shift=np.floor(draws[:, 1:3] * (2 * pad + 1)).astype(np.int64) - pad,
         ops=_draw_ops(config, seed, pass_index, size, image_size),
         erase=_draw_erase(config, seed, pass_index, size, image_size),
+        draws=uniform(seed, Stream.POLICY, pass_index, size, OWN_DRAWS) if own else None,
     )
 
 
 def _draw_ops(
     config: AugmentConfig, seed: int, pass_index: int, size: int, image_size: tuple[int, int]
 ) -> OpTable | None:
-    """The operations of the policy, a row per image; none where there is no policy."""
+    """The operations of the policy, a row per image; none where there is no policy, or a user's own."""
 
     def draws(columns: int) -> np.ndarray:
         return uniform(seed, Stream.POLICY, pass_index, size, columns)
 
     common = {"image_size": image_size, "skip": config.skip_ops}
     match config.policy:
-        case "none":
+        case "none" | Code():
             return None
         case "randaugment":
             return randaugment(draws(2 * config.randaugment_ops), level=config.randaugment_level, **common)
@@ -127,17 +146,61 @@ def _draw_erase(
     return boxes
 
 
-def augment(images: Tensor, table: ImageTable) -> Tensor:
-    """Flip, crop and AutoAugment.
+def augment(images: Tensor, table: ImageTable, *, kernels: Kernels = "auto") -> Tensor:
+    """Flip, crop and AutoAugment; nothing waits for the device.
 
     Args:
         images: uint8, (B, H, W, C).
         table: a row per image.
+        kernels: "auto" (fused where that is supported), "fused" or "reference". All give the same bytes.
     Returns:
         uint8 (B, H, W, C).
+    Raises:
+        InputError: an unknown `kernels`, or `kernels="fused"` for images that it does not support.
     """
-    moved = flip_and_crop(images, to_device(table.flip, images.device), to_device(table.shift, images.device))
-    return moved if table.ops is None else autoaugment(moved, table.ops)
+    if kernels not in ("auto", "fused", "reference"):
+        raise InputError(f"kernels={kernels!r}: must be one of auto, fused, reference")
+    reason = "reference was asked for" if kernels == "reference" else supported(images)
+    if reason is None:
+        return _augment_fused(images, table)
+    if kernels == "fused":
+        raise InputError(f"kernels='fused' cannot be had for this augmentation: {reason}; use auto")
+    return augment_reference(images, table)
+
+
+def supported(images: Tensor) -> str | None:
+    """None where the fused kernel covers these images, (B, H, W, C); else one line that says why the twin runs."""
+    if fused is None:
+        return "Triton is not installed"
+    if max(images.shape[1:3]) > fused.MAX_SIDE:
+        return f"images of {images.shape[1]}x{images.shape[2]} pixels have a side over {fused.MAX_SIDE}"
+    if INTERPRETED:
+        return None
+    if not images.is_cuda:
+        return "the images are not on an NVIDIA GPU"
+    major, minor = torch.cuda.get_device_capability(images.device)
+    return None if major >= 8 else f"the GPU's compute capability is {major}.{minor}, below 8.0"
+
+
+def _augment_fused(images: Tensor, table: ImageTable) -> Tensor:
+    """`augment` by the fused kernel: one copy of the table to the device and a launch for each operation in a row."""
+    ops = table.ops
+    if ops is None:  # one stage of no operation, to flip and crop
+        ops = OpTable(np.zeros((len(images), 1), np.int8), np.zeros((len(images), 1)))
+    rows = fused.table_rows(table.flip, table.shift, ops.op, ops.value)
+    return fused.run_stages(images, to_device(rows, images.device))
+
+
+def augment_reference(images: Tensor, table: ImageTable) -> Tensor:
+    """The plain twin of `augment`, on any device with float64."""
+
+    def one_piece(images: Tensor, table: ImageTable) -> Tensor:
+        flip, shift = to_device(table.flip, images.device), to_device(table.shift, images.device)
+        moved = flip_and_crop(images, flip, shift)
+        return moved if table.ops is None else autoaugment(moved, table.ops)
+
+    pieces = [slice(start, start + PIECE) for start in range(0, max(1, len(images)), PIECE)]
+    return torch.cat([one_piece(images[piece], table[piece]) for piece in pieces])
 
 
 def flip_and_crop(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:

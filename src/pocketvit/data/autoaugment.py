@@ -2,7 +2,8 @@
 
 It is done in two steps, so that chance and pixels stay apart. `resolve` turns five uniform numbers an image into a
 table of what is to be done (NumPy, on the CPU, a few milliseconds for 50,000 images); `autoaugment` does it, for a
-whole batch on its device, one operation at a time on all images that need it.
+whole batch on its device, one operation at a time on all images that need it. On a GPU a kernel that reads the same
+table stands in for `autoaugment` (`pocketvit.kernels.augment_triton`).
 
 Shapes: N images of a table, B images of a batch, S stages (two), H W pixels.
 

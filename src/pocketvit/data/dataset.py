@@ -1,7 +1,8 @@
 """One form for every image set: uint8 RGB pixels, integer labels, class names, a train and a test split.
 
 Whatever a set was stored as, in memory it is an array of uint8 pixels (N, H, W, 3) and an array of int64 labels (N,).
-Everything after this file, from augmentation to the report, knows this one form.
+Everything after this file, from augmentation to the report, knows this one form. The pixels may be mapped from a file
+larger than memory, so whatever goes over a whole set does it in `pieces`.
 
 A set's *fingerprint* says which images and labels it holds, and nothing else: each image is hashed together with its
 size and label, the hashes are sorted and hashed again. So the official CIFAR-10 archive, the Hub's parquet files and
@@ -11,6 +12,7 @@ say whether a set is the real one.
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -24,14 +26,44 @@ CIFAR10_TRAIN_FINGERPRINT = "76ea728cb49ae2929f6b4265d23f882f"
 """The fingerprint of CIFAR-10's 50,000 training images."""
 CIFAR10_TEST_FINGERPRINT = "855849acd53c2be072e324c6751bbb86"
 """The fingerprint of CIFAR-10's 10,000 test images."""
+PIECE_BYTES = 2**24
+"""Pixels taken up at once where a whole set is gone over."""
+
+
+class MappedRows:
+    """Some images of a set that is mapped from disk, in an order of their own; read when indexed, never copied whole.
+
+    It stands in for an array (N, H, W, 3): it has a shape, and slices and index arrays give arrays.
+
+    Args:
+        images: the mapped set, uint8, (M, H, W, 3).
+        rows: which of them, int64, (N,).
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(self, images: np.ndarray, rows: np.ndarray) -> None:
+        self.images, self.rows = images, rows
+        self.shape = (len(rows), *images.shape[1:])
+        self.size = math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
+        return self.images[self.rows[index]]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self.images[row] for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Split:
     """Images with their labels."""
 
-    images: np.ndarray
-    """Pixels, uint8, (N, H, W, 3), C-contiguous; a `np.memmap` where the set comes from the cache."""
+    images: np.ndarray | MappedRows
+    """Pixels, uint8, (N, H, W, 3), C-contiguous; a `np.memmap`, or rows of one, where the set comes from the cache."""
     labels: np.ndarray
     """Class numbers, int64, (N,)."""
 
@@ -45,8 +77,14 @@ class Split:
         return len(self.images)
 
     def take(self, indices: np.ndarray) -> Self:
-        """The images and labels at `indices`, in that order, copied."""
-        return type(self)(self.images[indices], self.labels[indices])
+        """The images and labels at `indices`, int64, in that order: copied, or left on disk if mapped from there."""
+        if isinstance(self.images, MappedRows):
+            images = MappedRows(self.images.images, self.images.rows[indices])
+        elif isinstance(self.images, np.memmap):
+            images = MappedRows(self.images, indices)
+        else:
+            images = self.images[indices]
+        return type(self)(images, self.labels[indices])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -162,10 +200,17 @@ def hold_out(labels: np.ndarray, held_per_class: np.ndarray, seed: int) -> tuple
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def channel_stats(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pieces(images: np.ndarray | MappedRows, num_bytes: int = PIECE_BYTES) -> Iterator[slice]:
+    """Slices that follow one another over all images (N, H, W, 3), of about `num_bytes` of pixels each."""
+    length = max(1, num_bytes * len(images) // images.size)
+    return (slice(start, start + length) for start in range(0, len(images), length))
+
+
+def channel_stats(images: np.ndarray | MappedRows) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel over all pixels, on the scale where 255 is 1.
 
-    The sums are integers, so the result does not depend on the order of the images or on rounding.
+    The sums are integers, so the result does not depend on the order of the images or on rounding. Takes about a
+    second a GiB.
 
     Args:
         images: pixels, uint8, (N, H, W, 3).
@@ -173,11 +218,13 @@ def channel_stats(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mean and (population) standard deviation, float64, (3,) each.
     """
     total, squares = [0, 0, 0], [0, 0, 0]
-    for start in range(0, len(images), 4096):  # in pieces: a memory-mapped set need not fit into memory
-        pixels = images[start : start + 4096].reshape(-1, images.shape[2] * 3).astype(np.uint32)  # (n·H, W·3)
+    for piece in pieces(images, 2**18):  # small enough for the processor's cache
+        pixels = images[piece].reshape(-1, images.shape[2] * 3).astype(np.uint16)  # (n·H, W·3)
+        sums = pixels.sum(axis=0, dtype=np.uint64)
+        square_sums = np.square(pixels).sum(axis=0, dtype=np.uint64)  # 255² fits into 16 bits
         for channel in range(3):
-            total[channel] += int(pixels[:, channel::3].sum(dtype=np.uint64))
-            squares[channel] += int(np.square(pixels[:, channel::3]).sum(dtype=np.uint64))
+            total[channel] += int(sums[channel::3].sum())
+            squares[channel] += int(square_sums[channel::3].sum())
     count = images.size // 3
     mean = [t / (255 * count) for t in total]
     std = [math.sqrt(count * s - t * t) / (255 * count) for t, s in zip(total, squares, strict=True)]

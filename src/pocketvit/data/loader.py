@@ -1,8 +1,9 @@
 """The order of the images, pass by pass, and the augmented batches on the device.
 
-A pass is planned on the CPU (`TrainLoader.plan`: pure NumPy, so it can run in another thread while the device
-trains) and loaded in chunks of whole steps (`TrainLoader.load`). On a GPU the whole training set lives in its
-memory and a chunk is usually a whole pass: no copy from the host, and one augmentation call for 50,000 images.
+A pass is planned on the CPU (`TrainLoader.plan`) and loaded in chunks of whole steps: their images are collected where
+they are kept (`TrainLoader.read`), then augmented on the device (`TrainLoader.bring`). The first two ask nothing of
+the device, so they can run in other threads while it trains. On a GPU the whole training set usually lives in its
+memory (`residence`) and a chunk is a whole pass: no copy from the host, and one augmentation call for 50,000 images.
 
 Shapes: S steps, B batch, B′ the share of it that this process trains on, C channels, H W pixels.
 """
@@ -17,14 +18,18 @@ from pocketvit.config import AugmentConfig, DataConfig
 from pocketvit.data.augment import ImageTable, augment, draw_images
 from pocketvit.data.dataset import Split
 from pocketvit.data.mix import MIX_COLUMNS, draw_mix
+from pocketvit.data.own import check_policy, own_policy
+from pocketvit.data.residence import TrainImages
 from pocketvit.data.transfer import to_device
 from pocketvit.errors import InputError
+from pocketvit.kernels.attention import Kernels
 from pocketvit.randomness import Stream, permutation
+from pocketvit.usercode import Code
 
 CHUNK_IMAGES = {"cuda": 65_536, "mps": 4_096, "cpu": 1_024}
 """Most images brought to the device at once: enough to fill it, few enough that progress shows."""
-AUGMENT_IMAGES = 8_192
-"""Most images augmented at once, so that the intermediate results stay under what a training step needs."""
+CHUNK_BYTES = 2**28
+"""Most bytes of pixels brought to the device at once, where images are large: four chunks may be there together."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,20 @@ class PassPlan:
     """How each is augmented, (S·B,) rows."""
     mix: np.ndarray
     """How each batch is mixed, float32, (S, 7)."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Images on their way to the device: collected, but not augmented yet."""
+
+    indices: np.ndarray
+    """Which image, int64, (S·B′,)."""
+    images: ImageTable
+    """How each is augmented, (S·B′,) rows."""
+    mix: np.ndarray
+    """How each batch is mixed, float32, (S, 7)."""
+    pixels: np.ndarray | None
+    """uint8, (S·B′, H, W, C), or none where the device has them."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +88,10 @@ class TrainLoader:
         device: where batches are wanted.
         share: positions within a batch that are loaded, B′ of them: mirror pairs, where several processes share the
             work; none loads all.
+        kernels: which augmentation runs, as `augment` takes it.
     Raises:
-        InputError: fewer images than one batch.
+        InputError: fewer images than one batch, a policy of the user's own that does not fit, or no room to keep the
+            images where `data.keep` says.
     """
 
     def __init__(
@@ -83,19 +104,24 @@ class TrainLoader:
         batch_size: int,
         device: torch.device,
         share: np.ndarray | None = None,
+        kernels: Kernels = "auto",
     ) -> None:
         if len(split) < batch_size:
             raise InputError(f"batch_size={batch_size} is more than the {len(split)} training images; choose fewer")
         self.split, self.data, self.augment = split, data, augment
         self.seed, self.batch_size, self.device = seed, batch_size, device
         self.share = np.arange(batch_size) if share is None else share
+        self.kernels: Kernels = kernels
         self.image_size = tuple(split.images.shape[1:3])
+        if isinstance(augment.policy, Code):
+            check_policy(augment.policy, self.image_size)
         self.steps_per_pass = len(split) // batch_size
         """A pass drops its last, partial batch."""
-        self.chunk_steps = max(1, min(self.steps_per_pass, CHUNK_IMAGES[device.type] // batch_size))
-        self.resident = device.type == "cuda"
-        if self.resident:
-            self.images, self.labels = to_device(split.images, device), to_device(split.labels, device)
+        chunk_images = min(CHUNK_IMAGES[device.type], CHUNK_BYTES * len(split) // split.images.size)
+        self.chunk_steps = max(1, min(self.steps_per_pass, chunk_images // batch_size))
+        """Most steps of a chunk; the same wherever the images are kept, because processes must agree on it."""
+        self.images = TrainImages(split.images, keep=data.keep, device=device)
+        self.labels = to_device(split.labels, device)
 
     def plan(self, pass_index: int) -> PassPlan:
         """Draw a pass. The same for a given seed and pass, whatever ran before."""
@@ -139,11 +165,15 @@ class TrainLoader:
         )
 
     def load(self, plan: PassPlan, first_step: int, num_steps: int) -> Chunk:
-        """Augment the images of some steps of a pass and bring them to the device."""
+        """Some steps of a pass, at once."""
+        return self.bring(self.read(plan, first_step, num_steps))
+
+    def read(self, plan: PassPlan, first_step: int, num_steps: int) -> Reading:
+        """Collect the images of some steps of a pass; asks nothing of the device."""
         steps = np.arange(first_step, first_step + num_steps)
         rows = (steps[:, None] * self.batch_size + self.share).ravel()  # (S, B′) -> (S·B′,)
         mix = plan.mix[first_step : first_step + num_steps]
-        return self._augmented(plan.indices[rows], plan.images[rows], mix)
+        return self._read(plan.indices[rows], plan.images[rows], mix)
 
     def sample(self, indices: np.ndarray, *, pass_index: int | None) -> Chunk:
         """Some training images, unmixed, augmented as in a pass, or clean where there is none."""
@@ -154,19 +184,20 @@ class TrainLoader:
             )
         else:
             table = self._draw_images(pass_index)
-        return self._augmented(indices, table[indices], np.empty((0, len(MIX_COLUMNS)), np.float32))
+        return self.bring(self._read(indices, table[indices], np.empty((0, len(MIX_COLUMNS)), np.float32)))
 
-    def _augmented(self, indices: np.ndarray, table: ImageTable, mix: np.ndarray) -> Chunk:
-        if self.resident:
-            where = to_device(indices, self.device)
-            images, labels = self.images[where], self.labels[where]
-        else:
-            images, labels = torch.from_numpy(self.split.images[indices]), torch.from_numpy(self.split.labels[indices])
-        pieces = range(0, len(indices), AUGMENT_IMAGES)
-        augmented = [augment(images[i : i + AUGMENT_IMAGES], table[i : i + AUGMENT_IMAGES]) for i in pieces]
+    def _read(self, indices: np.ndarray, images: ImageTable, mix: np.ndarray) -> Reading:
+        return Reading(indices, images, mix, self.images.collect(indices))
+
+    def bring(self, reading: Reading) -> Chunk:
+        """Augment images that were collected and bring them to the device; does not wait for it."""
+        table = reading.images
+        images = augment(self.images.bring(reading.indices, reading.pixels), table, kernels=self.kernels)
+        if table.draws is not None:
+            images = own_policy(self.augment.policy, images, table.draws)
         return Chunk(
-            images=torch.cat(augmented).to(self.device),
-            labels=labels.to(self.device),
+            images=images.to(self.device),
+            labels=self.labels[to_device(reading.indices, self.device)],
             erase=to_device(table.erase, self.device),
-            mix=to_device(mix, self.device),
+            mix=to_device(reading.mix, self.device),
         )

@@ -1,0 +1,77 @@
+"""How much memory one process may still take, on its GPU and on its host.
+
+A batch system or a container often allows less than the machine has. Linux says so in the control groups that a
+process is in (`/proc/self/cgroup`), each within its parent, and every one of them counts.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+PROC = Path("/proc")
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Room:
+    """Free memory, bytes."""
+
+    gpu: int
+    """Of the process's GPU."""
+    host: int
+    """Of the host, this process's part of it."""
+
+
+def free_room(device: torch.device) -> Room:
+    """What a process on this CUDA device may still take. The processes of a run share their host evenly."""
+    return Room(free_gpu_memory(device), free_host_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
+def free_gpu_memory(device: torch.device) -> int:
+    """Memory of a CUDA device that no tensor holds, bytes; less where the process may use a fraction only."""
+    free, total = torch.cuda.mem_get_info(device)
+    allowed = torch.cuda.get_per_process_memory_fraction(device) * total
+    return int(min(free + torch.cuda.memory_reserved(device), allowed)) - torch.cuda.memory_allocated(device)
+
+
+def free_host_memory() -> int:
+    """Host memory that can be had without swapping, bytes; files that are merely kept in memory count as free.
+
+    0 where the system doesn't say, as outside Linux.
+    """
+    try:
+        meminfo = dict(line.split(":", 1) for line in (PROC / "meminfo").read_text().splitlines())
+        groups = (PROC / "self" / "cgroup").read_text().splitlines()
+    except (OSError, ValueError):
+        return 0
+    available = int(meminfo.get("MemAvailable", "0 kB").split()[0]) * 1024
+    return max(0, min([available, *_left_by_groups(groups)]))
+
+
+def _left_by_groups(groups: list[str]) -> Iterator[int]:
+    """What each control group with a limit has left, bytes.
+
+    Args:
+        groups: lines "number:controllers:path"; version 2 has a single one, without controllers.
+    """
+    for line in groups:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "memory":
+            top, limit, used, files = CGROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"
+        elif controllers == "":
+            top, limit, used, files = CGROUPS, "memory.max", "memory.current", ""
+        else:
+            continue
+        group = top / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if not folder.is_relative_to(top):
+                break
+            try:
+                left = int((folder / limit).read_text()) - int((folder / used).read_text())
+                stat = dict(row.split() for row in (folder / "memory.stat").read_text().splitlines())
+            except (OSError, ValueError):  # no such group as seen from inside a container, or its limit is "max"
+                continue
+            yield left + sum(int(stat.get(f"{files}{kind}_file", 0)) for kind in ("active", "inactive"))

@@ -1,0 +1,47 @@
+"""Operations that repeat, for as long as they are wanted."""
+
+import os
+
+import pytest
+import torch
+
+from pocketvit.errors import InputError
+from pocketvit.training.device import WORKSPACE, repeating
+
+
+def state() -> tuple:
+    cudnn = torch.backends.cudnn
+    return torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark, os.environ.get(WORKSPACE)
+
+
+@pytest.mark.parametrize("workspace", [None, ":16:8", "other"])
+def test_everything_is_set_and_put_back(monkeypatch, workspace):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    if workspace is None:
+        monkeypatch.delenv(WORKSPACE, raising=False)
+    else:
+        monkeypatch.setenv(WORKSPACE, workspace)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    before = state()
+    with pytest.raises(KeyError), repeating(True, "cuda"):
+        assert state() == (True, True, False, ":16:8" if workspace == ":16:8" else ":4096:8")
+        raise KeyError
+    assert state() == before
+
+
+def test_nothing_changes_where_it_is_not_wanted():
+    before = state()
+    with repeating(False, "cuda"):
+        assert state() == before
+
+
+def test_too_late_for_cublas_is_refused_but_not_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.delenv(WORKSPACE, raising=False)
+    before = state()
+    with pytest.raises(InputError, match="needs CUBLAS_WORKSPACE_CONFIG=:4096:8"), repeating(True, "auto"):
+        pass
+    assert state() == before
+    with repeating(True, "cpu"):
+        assert state()[0]
+    assert state() == before
