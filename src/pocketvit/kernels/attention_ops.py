@@ -67,34 +67,54 @@ def backward_tiles(num_tokens: int, head_dim: int) -> Tiles:
 
 
 def launch_forward(
-    kernel: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, tiles: Tiles | None = None
+    kernel: Any,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    tiles: Tiles | None = None,
+    out: Tensor | None = None,
+    lse: Tensor | None = None,
+    keep: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention of q (B, A, N, E) to k and v (B, A_kv, N, E) by `forward_kernel`, wrapped or not.
 
     Returns:
-        the heads' outputs (B, N, A, E) and the rows' log-sum-exp in float32, (B, A, N).
+        the heads' outputs (B, N, A, E) and the rows' log-sum-exp in float32, (B, A, N), in `out` and `lse` where these
+        are given. With `keep` (B,), each image's outputs are multiplied by its factor.
     """
     B, (A, N, E) = q.shape[0], map(int, q.shape[1:])  # of a traced size only B stays open
-    out = q.new_empty(B, N, A, E)
-    lse = q.new_empty(B, A, N, dtype=torch.float32)
-    constants = {"SCALE": scale, "A": A, "GROUP": A // int(k.shape[1]), "N": N, "E": E}
-    kernel[(B * A,)](*_with_strides(q, k, v), out, lse, **constants, **(tiles or forward_tiles(N, E))._asdict())
+    out = q.new_empty(B, N, A, E) if out is None else out
+    lse = q.new_empty(B, A, N, dtype=torch.float32) if lse is None else lse
+    constants = {"KEPT": keep is not None, "SCALE": scale, "A": A, "GROUP": A // int(k.shape[1]), "N": N, "E": E}
+    tiles = tiles or forward_tiles(N, E)
+    kernel[(B * A,)](*_with_strides(q, k, v), out, lse, lse if keep is None else keep, **constants, **tiles._asdict())
     return out, lse
 
 
 def launch_backward(
-    kernel: Any, q: Tensor, k: Tensor, v: Tensor, dout: Tensor, lse: Tensor, scale: float, tiles: Tiles | None = None
+    kernel: Any,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dout: Tensor,
+    lse: Tensor,
+    scale: float,
+    tiles: Tiles | None = None,
+    grad: Tensor | None = None,
+    keep: Tensor | None = None,
 ) -> Tensor:
     """The gradients of q, k and v for that of the outputs, dout (B, N, A, E), by `backward_kernel`, wrapped or not.
 
     Returns:
-        the three of them side by side in one tensor, (B, N, A + 2 A_kv, E).
+        the three of them side by side in one tensor, (B, N, A + 2 A_kv, E): in `grad` where it is given.
     """
     B, (A, N, E), A_kv = q.shape[0], map(int, q.shape[1:]), int(k.shape[1])
-    grad = q.new_empty(B, N, A + 2 * A_kv, E)
+    grad = q.new_empty(B, N, A + 2 * A_kv, E) if grad is None else grad
     inputs = _with_strides(q, k, v, dout.transpose(1, 2))  # the last as the others, (B, A, N, E)
-    constants = {"SCALE": scale, "A": A, "GROUP": A // A_kv, "N": N, "E": E}
-    kernel[(B * A_kv,)](*inputs, lse, grad, **constants, **(tiles or backward_tiles(N, E))._asdict())
+    constants = {"KEPT": keep is not None, "SCALE": scale, "A": A, "GROUP": A // A_kv, "N": N, "E": E}
+    tiles = tiles or backward_tiles(N, E)
+    kernel[(B * A_kv,)](*inputs, lse, grad, lse if keep is None else keep, **constants, **tiles._asdict())
     return grad
 
 

@@ -51,9 +51,9 @@ def _scores(q, k, START: tl.constexpr, N: tl.constexpr):
 
 
 @triton.jit
-def _forward_tile(q_head, q_n, out_head, out_n, lse_head, start, k0, k1, v0, v1,
+def _forward_tile(q_head, q_n, out_head, out_n, lse_head, factor, start, k0, k1, v0, v1,
                   SCALE: tl.constexpr, N: tl.constexpr, E: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
-    """Attend from ROWS queries to all keys: k0 and v0 are the main tile, k1 and v1 the tail."""
+    """Attend from ROWS queries to all keys: k0 and v0 are the main tile, k1 and v1 the tail; the output times `factor`."""
     LOG2_SCALE: tl.constexpr = SCALE * 1.4426950408889634  # exp(x) = exp2(x * log2(e))
     q = _read(q_head, q_n, start, N, E, ROWS, k0.shape[1])
     s0 = _scores(q, k0, 0, N)
@@ -64,17 +64,20 @@ def _forward_tile(q_head, q_n, out_head, out_n, lse_head, start, k0, k1, v0, v1,
     total = tl.sum(p0, 1) + tl.sum(p1, 1)
     out = tl.dot(p0.to(v0.dtype), v0)
     out = tl.dot(p1.to(v1.dtype), v1, out)
-    _write(out_head, out_n, start, out * (1.0 / total)[:, None], N, E)
+    _write(out_head, out_n, start, out * (factor / total)[:, None], N, E)
     row = start + tl.arange(0, ROWS)
     tl.store(lse_head + row, top + tl.log2(total), mask=row < N)
 
 
 @triton.jit
-def forward_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, out, lse,
-                    SCALE: tl.constexpr, A: tl.constexpr, GROUP: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
+def forward_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, out, lse, keep,
+                    KEPT: tl.constexpr, SCALE: tl.constexpr, A: tl.constexpr, GROUP: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
                     COLUMNS: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr,
                     REST: tl.constexpr):  # fmt: skip
-    """One program per image and query head; writes out (B, N, A, E) and lse (B, A, N)."""
+    """One program per image and query head; writes out (B, N, A, E) and lse (B, A, N).
+
+    If KEPT, each image's output is multiplied by its number in keep (B,).
+    """
     b = (tl.program_id(0) // A).to(tl.int64)  # offsets into a large batch pass 2**31
     a = tl.program_id(0) % A
     k_head = k + b * k_b + a // GROUP * k_a
@@ -86,19 +89,24 @@ def forward_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, out, ls
     q_head = q + b * q_b + a * q_a
     out_head = out + (b * N * A + a) * E
     lse_head = lse + (b * A + a) * N
+    factor = 1.0
+    if KEPT:
+        factor = tl.load(keep + b)
     END: tl.constexpr = N - N % ROWS if REST else N
     for start in range(0, END, ROWS):
-        _forward_tile(q_head, q_n, out_head, A * E, lse_head, start, k0, k1, v0, v1, SCALE, N, E, ROWS)
+        _forward_tile(q_head, q_n, out_head, A * E, lse_head, factor, start, k0, k1, v0, v1, SCALE, N, E, ROWS)
     if REST:
-        _forward_tile(q_head, q_n, out_head, A * E, lse_head, END, k0, k1, v0, v1, SCALE, N, E, REST)
+        _forward_tile(q_head, q_n, out_head, A * E, lse_head, factor, END, k0, k1, v0, v1, SCALE, N, E, REST)
 
 
 @triton.jit
-def _backward_tile(q_head, q_n, dout_head, dout_n, lse_head, dq_head, dq_n, start, k0, k1, v0, v1, dk0, dk1, dv0, dv1,
-                   SCALE: tl.constexpr, N: tl.constexpr, E: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
+def _backward_tile(q_head, q_n, dout_head, dout_n, lse_head, factor, dq_head, dq_n, start, k0, k1, v0, v1,
+                   dk0, dk1, dv0, dv1, KEPT: tl.constexpr, SCALE: tl.constexpr, N: tl.constexpr, E: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
     """Write the gradient of ROWS queries; return those of k (short of SCALE) and v with the queries' share added."""
     q = _read(q_head, q_n, start, N, E, ROWS, k0.shape[1])
     dout = _read(dout_head, dout_n, start, N, E, ROWS, k0.shape[1])
+    if KEPT:
+        dout = (dout * factor).to(q.dtype)
     row = start + tl.arange(0, ROWS)
     lse = tl.load(lse_head + row, mask=row < N, other=0.0)[:, None]
     LOG2_SCALE: tl.constexpr = SCALE * 1.4426950408889634
@@ -121,7 +129,7 @@ def _backward_tile(q_head, q_n, dout_head, dout_n, lse_head, dq_head, dq_n, star
 
 @triton.jit
 def backward_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, dout, dout_b, dout_a, dout_n, lse, grad,
-                     SCALE: tl.constexpr, A: tl.constexpr, GROUP: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
+                     keep, KEPT: tl.constexpr, SCALE: tl.constexpr, A: tl.constexpr, GROUP: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
                      COLUMNS: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr,
                      REST: tl.constexpr):  # fmt: skip
     """One program per image and key head, over the query heads that share it.
@@ -143,6 +151,9 @@ def backward_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, dout, 
     dk1 = tl.zeros([TAIL, COLUMNS], tl.float32)
     dv1 = tl.zeros([TAIL, COLUMNS], tl.float32)
     grad_image = grad + b * N * GRAD_N
+    factor = 1.0
+    if KEPT:
+        factor = tl.load(keep + b)
     END: tl.constexpr = N - N % ROWS if REST else N
     for i in range(GROUP):
         a = a_kv * GROUP + i
@@ -151,11 +162,11 @@ def backward_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, dout, 
         lse_head = lse + (b * A + a) * N
         dq_head = grad_image + a * E
         for start in range(0, END, ROWS):
-            dk0, dk1, dv0, dv1 = _backward_tile(q_head, q_n, dout_head, dout_n, lse_head, dq_head, GRAD_N, start,
-                                                k0, k1, v0, v1, dk0, dk1, dv0, dv1, SCALE, N, E, ROWS)  # fmt: skip
+            dk0, dk1, dv0, dv1 = _backward_tile(q_head, q_n, dout_head, dout_n, lse_head, factor, dq_head, GRAD_N,
+                                                start, k0, k1, v0, v1, dk0, dk1, dv0, dv1, KEPT, SCALE, N, E, ROWS)  # fmt: skip
         if REST:
-            dk0, dk1, dv0, dv1 = _backward_tile(q_head, q_n, dout_head, dout_n, lse_head, dq_head, GRAD_N, END,
-                                                k0, k1, v0, v1, dk0, dk1, dv0, dv1, SCALE, N, E, REST)  # fmt: skip
+            dk0, dk1, dv0, dv1 = _backward_tile(q_head, q_n, dout_head, dout_n, lse_head, factor, dq_head, GRAD_N,
+                                                END, k0, k1, v0, v1, dk0, dk1, dv0, dv1, KEPT, SCALE, N, E, REST)  # fmt: skip
     dk_head = grad_image + (A + a_kv) * E
     dv_head = grad_image + (A + A_KV + a_kv) * E
     _write(dk_head, GRAD_N, 0, dk0 * SCALE, N, E)

@@ -12,7 +12,7 @@ DeepSeek-V2 has; the joint latent here has neither as well.
 from torch import Tensor, nn
 
 from pocketvit.config import ModelConfig
-from pocketvit.kernels.attention import attention, attention_qkv
+from pocketvit.kernels.attention import Kernels, attention, attention_qkv
 from pocketvit.model.norm import make_norm
 from pocketvit.model.positions import RotaryPositions
 
@@ -57,6 +57,7 @@ class Attention(nn.Module):
         self.q_norm = make_norm(config.norm, config.head_dim) if config.qk_norm else None
         self.k_norm = make_norm(config.norm, config.head_dim) if config.qk_norm else None
         self.rotary = rotary
+        self.kernels: Kernels = "auto"
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ class Attention(nn.Module):
         if self.packed:
             qkv = self.qkv(x).unflatten(2, (3, -1, self.head_dim))  # (B, N, 3, A, E)
             if self.q_norm is None and self.rotary is None:
-                return self.proj(attention_qkv(qkv))  # (B, N, D)
+                return self.proj(attention_qkv(qkv, kernels=self.kernels))  # (B, N, D)
             q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, A, N, E)
         else:
             q, k, v = self.project(x)
@@ -72,7 +73,7 @@ class Attention(nn.Module):
             q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
         if self.rotary is not None:
             q, k = self.rotary(q), self.rotary(k)
-        x = attention(q, k, v)  # (B, A, N, E)
+        x = attention(q, k, v, kernels=self.kernels)  # (B, A, N, E)
         return self.proj(x.transpose(1, 2).flatten(2))  # (B, N, D)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pocketvit.config import ModelConfig
-from pocketvit.model.attention import Attention
 from pocketvit.model.norm import make_norm
+from pocketvit.model.own import make_attention
 from pocketvit.model.positions import RotaryPositions
 
 
@@ -50,7 +50,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, rotary: RotaryPositions | None = None) -> None:
         super().__init__()
         self.norm1 = make_norm(config.norm, config.width)
-        self.attn = Attention(config, rotary)
+        self.attn = make_attention(config, rotary)
         self.norm2 = make_norm(config.norm, config.width)
         self.mlp = MLP(config)
         scaled = config.layer_scale is not None

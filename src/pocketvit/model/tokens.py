@@ -49,14 +49,19 @@ class PatchEmbedding(nn.Module):
         """P."""
         return self.grid[0] * self.grid[1]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Project the patches of images (B, C, H, W) to tokens (B, P, D), row by row."""
+    def forward(self, images: Tensor, lead: int = 0) -> Tensor:
+        """Project the patches of images (B, C, H, W), row by row, behind `lead` tokens of zeros, and without the bias.
+
+        Returns:
+            (B, lead + P, D).
+        """
         if self.stride != self.patch_size:
-            return self.proj(images).flatten(2).transpose(1, 2)  # (B, P, D)
+            x = F.conv2d(images, self.proj.weight, stride=self.stride).flatten(2).transpose(1, 2)  # (B, P, D)
+            return F.pad(x, (0, 0, lead, 0))
         (rows, columns), p = self.grid, self.patch_size
         x = images.unflatten(3, (columns, p)).unflatten(2, (rows, p))  # (B, C, rows, p, columns, p)
         x = x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, P, C·p·p)
-        return F.linear(x, self.proj.weight.flatten(1), self.proj.bias)  # (B, P, D)
+        return F.linear(F.pad(x, (0, 0, lead, 0)), self.proj.weight.flatten(1))
 
 
 class Tokens(nn.Module):
@@ -78,19 +83,30 @@ class Tokens(nn.Module):
         if config.num_registers:
             self.registers = nn.Parameter(torch.zeros(1, config.num_registers, config.width))
         if config.positions == "learned":
-            num_tokens = self.num_special + self.patches.num_patches
-            self.positions = nn.Parameter(torch.zeros(1, num_tokens, config.width))  # (1, N, D)
+            self.positions = nn.Parameter(torch.zeros(1, self.num_tokens, config.width))  # (1, N, D)
         elif config.positions == "sincos":
             table = sincos_table(self.patches.grid, self.num_special, config.width)
             self.register_buffer("positions", table, persistent=False)
         else:
             self.positions = None
 
+    @property
+    def num_tokens(self) -> int:
+        """N."""
+        return self.num_special + self.patches.num_patches
+
     def forward(self, images: Tensor) -> Tensor:
         """Turn images (B, C, H, W) into tokens (B, N, D)."""
-        x = self.patches(images)  # (B, P, D)
-        special = [getattr(self, name).to(x.dtype) for name in ("cls", "registers") if hasattr(self, name)]
-        if special:
-            x = torch.cat([*(token.expand(len(x), -1, -1) for token in special), x], dim=1)  # (B, N, D)
+        x = self.patches(images, lead=self.num_special)
         # Under autocast the sum, and with it the residual stream, stays in bf16.
-        return x if self.positions is None else x + self.positions.to(x.dtype)
+        return x + self.offsets().to(x.dtype)
+
+    def offsets(self) -> Tensor:
+        """What all images have in common: CLS tokens, registers and the patches' bias, at their positions, (1, N, D).
+
+        Adding them up first leaves one sum over the batch for the gradients of all of them.
+        """
+        special = [getattr(self, name) for name in ("cls", "registers") if hasattr(self, name)]
+        bias = self.patches.proj.bias.expand(1, self.patches.num_patches, -1)
+        offsets = torch.cat([*special, bias], dim=1)  # (1, N, D)
+        return offsets if self.positions is None else offsets + self.positions

@@ -13,8 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from pocketvit.config import ModelConfig
+from pocketvit.kernels.attention import Kernels
+from pocketvit.kernels.blocks import run_blocks, supported
+from pocketvit.model.attention import Attention
 from pocketvit.model.block import Block, LayerScale
+from pocketvit.model.folded import fold, foldable, plan_of
 from pocketvit.model.norm import make_norm
+from pocketvit.model.own import check_parts, fork_of, part
 from pocketvit.model.positions import RotaryPositions
 from pocketvit.model.tokens import Tokens
 
@@ -29,7 +34,7 @@ class ViT(nn.Module):
         in_channels: C.
         generator: source of the initial weights, on the CPU; None uses PyTorch's own.
     Raises:
-        InputError: the patches do not tile the image.
+        InputError: the patches do not tile the image, or the user's own code does not fit.
     """
 
     def __init__(
@@ -48,10 +53,14 @@ class ViT(nn.Module):
         rotary = None
         if config.positions == "rope":
             rotary = RotaryPositions(self.tokens.patches.grid, self.tokens.num_special, config.head_dim)
-        self.blocks = nn.ModuleList(Block(config, rotary) for _ in range(config.depth))
+        block = part(config.block, Block)
+        with fork_of(generator):
+            self.blocks = nn.ModuleList(block(config, rotary) for _ in range(config.depth))
+        check_parts(config, self.blocks[0], self.tokens.num_tokens)
         self.norm = make_norm(config.norm, config.width)
         self.pool = POOLS[config.pool](config, self.tokens)
         self.head = make_head(config, config.width * max(1, self.tokens.num_cls), num_classes)
+        self.kernels: Kernels = "auto"
         self.init_weights(generator)
 
     @property
@@ -70,7 +79,8 @@ class ViT(nn.Module):
             if isinstance(module, nn.Conv2d):
                 bound = module.weight[0].numel() ** -0.5
                 nn.init.uniform_(module.weight, -bound, bound, generator=generator)
-                nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+                if module.bias is not None:
+                    nn.init.uniform_(module.bias, -bound, bound, generator=generator)
             elif isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02, generator=generator)
                 if module.bias is not None:
@@ -92,9 +102,26 @@ class ViT(nn.Module):
             logits (B, K).
         """
         x = self.tokens(images)  # (B, N, D)
-        for i, block in enumerate(self.blocks):
-            x = block(x, None if keep is None else keep[i])  # (B, N, D)
+        if self.not_fused(x.device, x.dtype) is None:
+            x = run_blocks(x, keep, fold(self.blocks), plan_of(self.config, self.tokens.num_tokens))  # (B, N or T, D)
+        else:
+            for i, block in enumerate(self.blocks):
+                x = block(x, None if keep is None else keep[i])  # (B, N, D)
         return self.head(self.pool(x, self.norm))  # (B, K)
+
+    def not_fused(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        """None where the blocks run as fused kernels on tokens of this type; else one line that says why not."""
+        if self.kernels == "reference":
+            return "train.kernels=reference"
+        plan = plan_of(self.config, self.tokens.num_tokens)
+        return foldable(self.config, self.blocks[0]) or supported(device, dtype, self.tokens.num_tokens, plan)
+
+    def use_kernels(self, kernels: Kernels) -> None:
+        """Choose how blocks and attention are computed: `train.kernels`."""
+        self.kernels = kernels
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.kernels = "reference" if kernels == "reference" else "auto"
 
 
 class ClsPool(nn.Module):

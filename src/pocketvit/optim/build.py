@@ -14,34 +14,44 @@ from pocketvit.config import OptimConfig
 from pocketvit.errors import InputError
 from pocketvit.optim.lion import Lion
 from pocketvit.optim.muon import Muon
+from pocketvit.optim.own import check_optimizer, make_optimizer
+from pocketvit.usercode import Code
 
 
-def build_optimizers(config: OptimConfig, model: nn.Module) -> list[torch.optim.Optimizer]:
+def build_optimizers(config: OptimConfig, model: nn.Module, *, fused: bool = False) -> list[torch.optim.Optimizer]:
     """The optimizers that together update every trained parameter of the model once.
 
+    Args:
+        config: which, and their settings.
+        model: on its device.
+        fused: use the kernel for AdamW, on a GPU; it moves the parameters' memory.
     Raises:
-        InputError: Muon is asked for and the model has no matrices in its blocks.
+        InputError: Muon is asked for and the model has no matrices in its blocks, or the user's own optimizer does
+            not do what it must.
     """
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if isinstance(config.name, Code):
+        check_optimizer(config.name, config)
+        return [make_optimizer(config.name, param_groups(config, named, config.lr), config)]
     if config.name == "lion":
         return [Lion(param_groups(config, named, config.lr), lr=0.0, betas=config.betas or (0.9, 0.99))]
     if config.name == "adamw":
-        return [_adamw(config, named)]
+        return [_adamw(config, named, fused)]
     hidden = {name: p for name, p in named.items() if name.startswith("blocks.") and p.ndim == 2}
     if not hidden:
         raise InputError("optim.name=muon needs matrices in the model's blocks, and there are none")
     muon = Muon(param_groups(config, hidden, config.muon_lr), lr=0.0, momentum=config.muon_momentum)
-    return [muon, _adamw(config, {name: p for name, p in named.items() if name not in hidden})]
+    return [muon, _adamw(config, {name: p for name, p in named.items() if name not in hidden}, fused)]
 
 
-def _adamw(config: OptimConfig, named: dict[str, nn.Parameter]) -> torch.optim.AdamW:
-    device = next(iter(named.values())).device
-    return torch.optim.AdamW(
-        param_groups(config, named, config.lr),
-        betas=config.betas or (0.9, 0.999),
-        fused=True,
-        capturable=device.type == "cuda",
-    )
+def _adamw(config: OptimConfig, named: dict[str, nn.Parameter], fused: bool) -> torch.optim.Optimizer:
+    groups, betas = param_groups(config, named, config.lr), config.betas or (0.9, 0.999)
+    if fused:
+        from pocketvit.optim.adamw import AdamW  # needs Triton
+
+        return AdamW(groups, lr=0.0, betas=betas)
+    on_cuda = next(iter(named.values())).is_cuda
+    return torch.optim.AdamW(groups, betas=betas, fused=True, capturable=on_cuda)
 
 
 def param_groups(config: OptimConfig, named: dict[str, nn.Parameter], peak_lr: float) -> list[dict[str, Any]]:

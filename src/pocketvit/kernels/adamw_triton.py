@@ -1,0 +1,26 @@
+"""AdamW's update of a flat array of parameters, in one pass over memory."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def adamw_kernel(param, grad, exp_avg, exp_avg_sq, step, lr, size,
+                 BETA1: tl.constexpr, BETA2: tl.constexpr, LOG2_BETA1: tl.constexpr, LOG2_BETA2: tl.constexpr,
+                 EPS: tl.constexpr, WEIGHT_DECAY: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    """Update BLOCK numbers of param, exp_avg and exp_avg_sq, (size,) each; step and lr are one number each."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < size
+    rate, t = tl.load(lr), tl.load(step)
+    g = tl.load(grad + at, mask=inside, other=0.0)
+    p = tl.load(param + at, mask=inside, other=0.0)
+    m = tl.load(exp_avg + at, mask=inside, other=0.0)
+    v = tl.load(exp_avg_sq + at, mask=inside, other=0.0)
+    m += (g - m) * (1 - BETA1)
+    v = v * BETA2 + g * g * (1 - BETA2)
+    unbiased_m = m / (1 - tl.exp2(t * LOG2_BETA1))
+    unbiased_v = v / (1 - tl.exp2(t * LOG2_BETA2))
+    p = p * (1 - rate * WEIGHT_DECAY) - rate * unbiased_m / (tl.sqrt(unbiased_v) + EPS)
+    tl.store(param + at, p, mask=inside)
+    tl.store(exp_avg + at, m, mask=inside)
+    tl.store(exp_avg_sq + at, v, mask=inside)

@@ -1,0 +1,93 @@
+"""A stack of transformer blocks: fused kernels for short sequences and narrow models, plain PyTorch elsewhere.
+
+A small ViT is bound by memory traffic and launches rather than by its products, so the fused kernels take a tile of
+tokens through everything between two attentions at once. `blocks_reference` is their plain twin: the same function,
+readable, on any device and in any floating dtype.
+
+Shapes: B batch, N tokens, D width, L layers, A heads, A_kv key and value heads, E head dim, F = (A + 2 A_kv) · E,
+H hidden width of the MLP.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pocketvit.errors import InputError
+from pocketvit.kernels import attention as attention_kernels
+from pocketvit.kernels.attention import INTERPRETED, Kernels, attention_reference
+from pocketvit.kernels.block_weights import BlockPlan, BlockWeights
+
+if attention_kernels.triton is not None:
+    from pocketvit.kernels.blocks_ops import FusedBlocks
+
+MAX_WIDTH = 256
+"""The widest token that the kernels keep in registers."""
+
+
+def run_blocks(
+    x: Tensor, keep: Tensor | None, weights: BlockWeights, plan: BlockPlan, *, kernels: Kernels = "auto"
+) -> Tensor:
+    """Refine tokens by L pre-norm blocks: x ← x + keep₁ · attention(norm(x)), then x ← x + keep₂ · MLP(norm(x)).
+
+    Args:
+        x: tokens, (B, N, D).
+        keep: factor of each image's two branches in each layer, float32 (L, 2, B); none is 1.
+        weights: of all layers, float32; they are rounded to the dtype of x, their gradients are not.
+        plan: heads, norm, activation, and how many tokens are wanted in the end.
+        kernels: "auto", "fused" or "reference".
+    Returns:
+        the first `plan.taken` tokens of each image, (B, taken, D).
+    Raises:
+        InputError: an unknown `kernels`, or `kernels="fused"` for inputs that it does not support.
+    """
+    if kernels not in ("auto", "fused", "reference"):
+        raise InputError(f"kernels={kernels!r}: must be one of auto, fused, reference")
+    reason = "reference was asked for" if kernels == "reference" else supported(x.device, x.dtype, x.shape[1], plan)
+    if reason is not None and kernels == "fused":
+        raise InputError(f"kernels='fused' cannot be had for these blocks: {reason}; use auto")
+    if reason is not None:
+        return blocks_reference(x, keep, weights, plan)
+    if keep is None:
+        keep = torch.ones(len(weights.w_qkv), 2, len(x), device=x.device)
+    return FusedBlocks.apply(x, keep, plan, torch.is_grad_enabled(), *weights)
+
+
+def blocks_reference(x: Tensor, keep: Tensor | None, weights: BlockWeights, plan: BlockPlan) -> Tensor:
+    """The plain twin of `run_blocks`."""
+    heads, kv_heads = plan.num_heads, plan.num_kv_heads
+    for i, w in enumerate(map(BlockWeights._make, zip(*(t.to(x.dtype) for t in weights), strict=True))):
+        qkv = F.linear(_norm(x, plan), w.w_qkv, w.b_qkv)  # (B, N, F)
+        qkv = qkv.unflatten(2, (-1, plan.head_dim)).transpose(1, 2)  # (B, A + 2 A_kv, N, E)
+        o = attention_reference(*qkv.split((heads, kv_heads, kv_heads), dim=1)).transpose(1, 2).flatten(2)  # (B, N, D)
+        x = x + _kept(F.linear(o, w.w_proj, w.b_proj), keep, i, 0)
+        if i == len(weights.w_qkv) - 1:
+            x = x[:, : plan.taken]
+        hidden = F.gelu(F.linear(_norm(x, plan), w.w_fc1, w.b_fc1), approximate="tanh" if plan.tanh else "none")
+        x = x + _kept(F.linear(hidden, w.w_fc2, w.b_fc2), keep, i, 1)
+    return x
+
+
+def _norm(x: Tensor, plan: BlockPlan) -> Tensor:
+    """LayerNorm or RMSNorm without a factor or an offset."""
+    norm = F.layer_norm if plan.centred else F.rms_norm
+    return norm(x, x.shape[2:], eps=plan.eps)
+
+
+def _kept(branch: Tensor, keep: Tensor | None, layer: int, which: int) -> Tensor:
+    """A branch (B, N, D) after stochastic depth."""
+    return branch if keep is None else branch * keep[layer, which, :, None, None].to(branch.dtype)
+
+
+def supported(device: torch.device, dtype: torch.dtype, num_tokens: int, plan: BlockPlan) -> str | None:
+    """None where the fused kernels cover such tokens; else one line that says why the twin runs."""
+    if attention_kernels.triton is None:
+        return "Triton is not installed"
+    if plan.width % 32 or plan.width > MAX_WIDTH:
+        return f"a width of {plan.width} is not a multiple of 32 up to {MAX_WIDTH}"
+    if plan.hidden_width % plan.width:
+        return f"the MLP's hidden width, {plan.hidden_width}, is not a multiple of the width, {plan.width}"
+    head = torch.empty(0, 1, num_tokens, plan.head_dim, device=device, dtype=dtype)
+    reason = attention_kernels.supported(head, head, head)
+    if reason is None and not INTERPRETED and torch.cuda.get_device_capability(device)[0] != 9:
+        return "the kernels are made for GPUs of compute capability 9.x"
+    return reason

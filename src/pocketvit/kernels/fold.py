@@ -1,0 +1,81 @@
+"""Folding a norm's factor γ and offset β into the linear layer behind it, and taking the gradients back.
+
+    W (γ ∘ n + β) + b = (W diag γ) n + (W β + b)
+
+so that the tokens only need n, the normalised stream. The gradients of W' = W diag γ and b' = W β + b give those of
+the parts:
+
+    dW = dW' diag γ + db' βᵀ    dγ = Σ over W's rows of W ∘ dW'    dβ = Wᵀ db'    db = db'
+
+All of it is weight-sized: it costs what a few images do, whatever the batch. On a GPU one kernel does each direction
+for all layers, where the formulas alone would launch two dozen.
+
+Shapes: L layers, F outputs, D inputs.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pocketvit.kernels import attention as attention_kernels
+
+if attention_kernels.triton is not None:
+    from pocketvit.kernels.fold_triton import fold_kernel, unfold_kernel
+
+ROWS = 32
+"""Rows of W that a program takes at a time."""
+
+
+def fold_norm(w: Tensor, b: Tensor, factor: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Linear layers with the norms in front of them merged in.
+
+    Args:
+        w: weights, (L, F, D).
+        b: biases, (L, F).
+        factor: of the norms, (L, D).
+        offset: likewise; none for RMSNorm.
+    Returns:
+        W' (L, F, D) and b' (L, F).
+    """
+    if (w.is_cuda or attention_kernels.INTERPRETED) and w.dtype == torch.float32 and w.shape[2] % 32 == 0:
+        return FoldedNorm.apply(w, b, factor, offset)
+    if offset is not None:
+        b = torch.baddbmm(b[:, :, None], w, offset[:, :, None]).squeeze(2)  # (L, F)
+    return w * factor[:, None], b
+
+
+class FoldedNorm(torch.autograd.Function):
+    """`fold_norm` by the two kernels."""
+
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, b: Tensor, factor: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor]:
+        L, F, D = w.shape
+        w_out, b_out = w.new_empty(L, F, D), w.new_empty(L, F)
+        shift = factor if offset is None else offset
+        fold_kernel[(-(-F // ROWS), L)](
+            w, b, factor, shift, w.stride(0), b.stride(0), factor.stride(0), shift.stride(0), w_out, b_out,
+            SHIFTED=offset is not None, F=F, D=D, C=_chunk(D), ROWS=ROWS,
+        )  # fmt: skip
+        ctx.save_for_backward(w, factor, offset)
+        return w_out, b_out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dfolded: Tensor, db: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        w, factor, offset = ctx.saved_tensors
+        L, F, D = w.shape
+        dfolded, db = dfolded.contiguous(), db.contiguous()
+        dw, dfactor, doffset = w.new_empty(L, F, D), w.new_empty(L, D), w.new_empty(L, D)
+        shift = factor if offset is None else offset
+        unfold_kernel[(D // _chunk(D), L)](
+            w, factor, shift, w.stride(0), factor.stride(0), shift.stride(0), dfolded, db, dw, dfactor, doffset,
+            SHIFTED=offset is not None, F=F, D=D, C=_chunk(D), ROWS=ROWS,
+        )  # fmt: skip
+        return dw, db, dfactor, None if offset is None else doffset
+
+
+def _chunk(width: int) -> int:
+    """Columns that a program takes at a time, a power of two that divides the width."""
+    return 64 if width % 64 == 0 else 32

@@ -1,0 +1,292 @@
+"""A stack of blocks: folding against the model's own blocks, the twin and the kernels against float64.
+
+Triton reads TRITON_INTERPRET when it is first imported, so the tests marked `in_interpreter` are skipped here and run
+by `test_kernels_in_the_interpreter` in a process of their own.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from block_cases import Case, assert_small, made, relative_errors, results
+from torch import Tensor
+
+from pocketvit.config import ModelConfig
+from pocketvit.errors import InputError
+from pocketvit.kernels.attention import INTERPRETED
+from pocketvit.kernels.blocks import blocks_reference, run_blocks, supported
+from pocketvit.model import ViT
+from pocketvit.model.attention import Attention
+from pocketvit.model.folded import fold, plan_of
+
+TESTS = Path(__file__).parents[1]
+in_interpreter = pytest.mark.skipif(not INTERPRETED, reason="run by test_kernels_in_the_interpreter")
+natively = pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
+
+CASES = [
+    Case(3, 45, 32, 1, 2, 1),
+    Case(2, 33, 64, 4, 1, 33, num_layers=1, centred=False, tanh=True),
+    Case(2, 13, 96, 3, 4, 2, num_layers=1, centred=False),
+    Case(2, 9, 192, 12, 1, 1, num_layers=1, tanh=True),
+    Case(5, 5, 32, 2, 1, 5),
+    Case(2, 64, 32, 1, 1, 64, num_layers=1),
+    Case(2, 9, 64, 4, 2, 1, num_layers=1, num_kv_heads=2),
+    Case(3, 7, 96, 4, 1, 7, num_layers=1, num_kv_heads=1, tanh=True),
+]
+"""Tiles take 64 or 128 tokens: several, one exactly full, all others with a rest."""
+
+SMALL = CASES[4]
+
+FOLDED = {
+    "plain": {},
+    "rmsnorm": {"norm": "rmsnorm"},
+    "layer scale": {"layer_scale": 0.1},
+    "tanh": {"activation": "gelu_tanh"},
+    "grouped-query": {"num_kv_heads": 2},
+    "multi-query": {"num_kv_heads": 1, "norm": "rmsnorm", "layer_scale": 0.1},
+    "q": {"q_rank": 6},
+    "k": {"k_rank": 6},
+    "v": {"v_rank": 6},
+    "qk": {"q_rank": 6, "k_rank": 5},
+    "kv": {"k_rank": 6, "v_rank": 5},
+    "qkv": {"q_rank": 6, "k_rank": 5, "v_rank": 4, "num_kv_heads": 2},
+    "joint": {"kv_rank_shared": 7},
+    "joint-q": {"kv_rank_shared": 7, "q_rank": 6, "num_kv_heads": 1},
+    "3 CLS": {"num_cls_tokens": 3},
+    "registers": {"num_registers": 2, "num_cls_tokens": 2},
+    "mean": {"pool": "mean", "num_registers": 1},
+    "attention pool": {"pool": "attention"},
+}
+
+
+def model_of(width: int, **choices) -> ViT:
+    """Two blocks on 17 or so tokens, with weights large enough to matter."""
+    generator = torch.Generator().manual_seed(0)
+    config = ModelConfig(width=width, num_heads=width // 16, depth=2, patch_size=8, **choices)
+    model = ViT(config, generator=generator)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def own_blocks(x: Tensor, keep: Tensor | None, model: ViT) -> Tensor:
+    """The model's blocks one after the other."""
+    for i, block in enumerate(model.blocks):
+        x = block(x, None if keep is None else keep[i])
+    return x
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """Fresh memory holds NaN, so that a number which nobody wrote shows."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory and torch.empty(0).new_empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@natively
+def test_kernels_in_the_interpreter():
+    files = [__file__, str(TESTS / "property" / "test_blocks_kernel_property.py")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# ---------------------------------------------------------------- folding and the twin
+
+
+@natively
+@pytest.mark.parametrize("dropped", [False, True], ids=["all kept", "some dropped"])
+@pytest.mark.parametrize("choice", FOLDED)
+def test_folded_blocks_equal_the_models_own(choice, dropped):
+    model = model_of(64, **FOLDED[choice]).double()
+    plan = plan_of(model.config, model.tokens.num_tokens)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(3, model.tokens.num_tokens, 64, dtype=torch.float64, generator=generator).requires_grad_()
+    keep = 1.25 * torch.randint(2, (2, 2, 3), generator=generator) if dropped else None
+    out, expected = blocks_reference(x, keep, fold(model.blocks), plan), own_blocks(x, keep, model)[:, : plan.taken]
+    dout = torch.randn(out.shape, dtype=torch.float64, generator=generator)
+    leaves = {"x": x} | dict(model.blocks.named_parameters())
+    found, wanted = (torch.autograd.grad(y, list(leaves.values()), dout) for y in (out, expected))
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+    for name, a, b in zip(leaves, found, wanted, strict=True):
+        # The gradient of a key's bias is zero, so it is measured by the size of all.
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@natively
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_twin(case):
+    inputs = made(case)
+    exact = results(blocks_reference, inputs, case.plan, exact=True)
+    assert_small(relative_errors(results(blocks_reference, inputs, case.plan), exact), 1e-5)
+
+
+# ---------------------------------------------------------------- the kernels
+
+fused = partial(run_blocks, kernels="fused")
+
+
+@in_interpreter
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_fused(case, poisoned):
+    inputs = made(case)
+    exact = results(blocks_reference, inputs, case.plan, exact=True)
+    assert_small(relative_errors(results(fused, inputs, case.plan), exact), 1e-5)
+
+
+@in_interpreter
+def test_an_image_that_skips_everything_stays_as_it_is(poisoned):
+    inputs = made(SMALL)
+    inputs.keep[:, :, 1] = 0.0
+    assert torch.equal(fused(inputs.x, inputs.keep, inputs.weights, SMALL.plan)[1], inputs.x[1])
+
+
+@in_interpreter
+def test_strided_inputs_and_no_keep(poisoned):
+    inputs = made(SMALL)
+    x = inputs.x.transpose(0, 1).contiguous().transpose(0, 1)
+    keep = inputs.keep.repeat_interleave(2, dim=2)[..., ::2]
+    assert not x.is_contiguous() and not keep.is_contiguous()
+    for given in (keep, None):
+        found, twin = (f(x, given, inputs.weights, SMALL.plan) for f in (fused, blocks_reference))
+        torch.testing.assert_close(found, twin)
+
+
+@in_interpreter
+def test_gradient_of_a_broadcast_loss():
+    """The gradient of a sum has stride 0 everywhere."""
+    case = SMALL._replace(num_layers=1)
+    inputs = made(case)
+    broadcast = inputs._replace(dout=inputs.dout[:1, :1, :1].expand_as(inputs.dout))
+    exact = results(blocks_reference, broadcast, case.plan, exact=True)
+    assert_small(relative_errors(results(fused, broadcast, case.plan), exact), 1e-5)
+
+
+@in_interpreter
+@pytest.mark.parametrize("tanh", [False, True])
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp2")  # an infinity is what it takes here
+def test_large_activations_stay_finite(tanh, poisoned):
+    """A stream of size 1,000, scores of 10,000, and a hidden layer of 100, where GELU is flat or straight."""
+    case = SMALL._replace(tanh=tanh, num_layers=1)
+    inputs = made(case)
+    inputs.weights.w_qkv.mul_(100)
+    inputs.weights.w_fc1.mul_(100)
+    found = results(fused, inputs._replace(x=1e3 * inputs.x), case.plan)
+    assert all(tensor.isfinite().all() for tensor in found)
+
+
+@in_interpreter
+def test_without_gradients_one_layers_memory_serves_all(poisoned, monkeypatch):
+    from pocketvit.kernels import blocks_ops as ops
+
+    inputs, numbers, make = made(SMALL), [], ops._Saved.new
+
+    def counted(*arguments):
+        saved = make(*arguments)
+        numbers.append(sum(tensor.numel() for tensor in saved))
+        return saved
+
+    monkeypatch.setattr(ops._Saved, "new", counted)
+    kept = fused(inputs.x, inputs.keep, inputs.weights, SMALL.plan)
+    with torch.no_grad():
+        lean = fused(inputs.x, inputs.keep, inputs.weights, SMALL.plan)
+    assert torch.equal(kept, lean)
+    assert numbers[0] == SMALL.num_layers * numbers[1]
+
+
+@in_interpreter
+@pytest.mark.parametrize("choices", [{"num_cls_tokens": 2, "q_rank": 4, "layer_scale": 0.1}, {"pool": "mean"}], ids=str)
+def test_a_whole_model_gives_the_same(choices, poisoned):
+    model = model_of(32, mlp_ratio=1, **choices)
+    generator = torch.Generator().manual_seed(2)
+    images, keep = torch.randn(3, 3, 32, 32, generator=generator), made(Case(3, 1, 32, 2, 1, 1)).keep
+    found = {}
+    for kernels in ("fused", "reference"):
+        model.use_kernels(kernels)
+        reason = model.not_fused(images.device, images.dtype)
+        assert reason == ("train.kernels=reference" if kernels == "reference" else None)
+        logits = model(images, keep)  # (B, K)
+        loss = (logits * torch.linspace(-1, 1, 10)).sum()
+        found[kernels] = [logits.detach(), *torch.autograd.grad(loss, list(model.parameters()))]
+    torch.testing.assert_close(found["fused"], found["reference"], rtol=1e-4, atol=1e-5)
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@natively
+def test_the_cpu_runs_the_twin_and_says_so():
+    inputs = made(SMALL)
+    assert "not on an NVIDIA GPU" in supported(inputs.x.device, torch.bfloat16, 5, SMALL.plan)
+    arguments = inputs.x, inputs.keep, inputs.weights, SMALL.plan
+    assert torch.equal(run_blocks(*arguments), run_blocks(*arguments, kernels="reference"))
+    with pytest.raises(InputError) as refused:
+        run_blocks(*arguments, kernels="fused")
+    text = str(refused.value)
+    assert "kernels='fused' cannot be had for these blocks: the tensors are not on an NVIDIA GPU; use auto" == text
+
+
+@natively
+def test_unknown_kernels():
+    inputs = made(SMALL)
+    with pytest.raises(InputError, match="kernels='fast': must be one of auto, fused, reference"):
+        run_blocks(inputs.x, None, inputs.weights, SMALL.plan, kernels="fast")
+
+
+@in_interpreter
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"width": 48, "num_heads": 3}, "a width of 48 is not a multiple of 32 up to 256"),
+        ({"width": 288, "num_heads": 9}, "a width of 288 is not a multiple of 32 up to 256"),
+        ({"mlp_ratio": 1.5}, "the MLP's hidden width, 48.0, is not a multiple of the width, 32"),
+        ({"num_heads": 4}, "a head dim of 8 is not a multiple of 8 from 16 to 64"),
+        ({"N": 258}, "258 tokens are more than 257"),
+    ],
+    ids=str,
+)
+def test_what_is_not_supported_says_why(changes, reason):
+    case = SMALL._replace(**changes)
+    assert supported(torch.device("cpu"), torch.float32, case.N, case.plan) == reason
+
+
+class Own(Attention):
+    """Attention that the kernels know nothing of."""
+
+
+@in_interpreter
+@pytest.mark.parametrize(
+    ("choices", "reason"),
+    [
+        ({"positions": "rope"}, "model.positions=rope stands between"),
+        ({"qk_norm": True}, "model.qk_norm stands between"),
+        ({"mlp_ratio": 2.5}, "hidden width, 80, is not a multiple"),
+        ({"width": 48}, "a width of 48 is not a multiple of 32"),
+    ],
+    ids=str,
+)
+def test_models_that_cannot_be_fused_say_why(choices, reason):
+    model = model_of(**{"width": 32} | choices)
+    assert reason in model.not_fused(torch.device("cpu"), torch.float32)
+    model.use_kernels("fused")
+    assert model(torch.zeros(2, 3, 32, 32)).isfinite().all()
+
+
+@in_interpreter
+def test_attention_of_the_users_own_is_not_fused():
+    model = model_of(32)
+    for block in model.blocks:
+        block.attn = Own(model.config)
+    assert model.not_fused(torch.device("cpu"), torch.float32) == "the blocks are the user's own"
