@@ -6,11 +6,10 @@
 import shlex
 from pathlib import Path
 
-from cells import command
-
 from pocketvit.config import override
 from pocketvit.report import PublishedRow, results_table, update_readme
 from pocketvit.studies import load_study
+from pocketvit.studies.launch import command_line
 
 ROOT = Path(__file__).parents[1]
 STUDIES = {
@@ -44,7 +43,7 @@ def table(study: str) -> str:
     """A study's table, with the commands that run its rows again."""
     commands = {}
     for cell in load_study(ROOT / "benchmarks" / STUDIES[study]).cells():
-        text = shlex.join(command(override(cell.config, {"seed": 0})))
+        text = shlex.join(command_line(override(cell.config, {"seed": 0})))
         commands[cell.row] = f"{text} --seed SEED" if cell.row in commands else text
     return results_table(ROOT / "results" / study, PUBLISHED.get(study, ()), commands)
 

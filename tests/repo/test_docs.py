@@ -79,8 +79,9 @@ def test_the_readmes_python_runs(tmp_path):
     assert 0 < float(done.stdout.split()[0]) < 1
 
 
-def test_the_readmes_commands_are_understood():
-    """Every `pocketvit train` line of the documents parses."""
+def test_the_readmes_commands_are_understood(monkeypatch):
+    """Every `pocketvit train` line of the documents parses, in the repository's folder."""
+    monkeypatch.chdir(ROOT)
     from pocketvit.cli import parse_train
 
     lines = [line for path in DOCUMENTS for line in re.findall(r"pocketvit train[^#`|\n]*", path.read_text())]

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "src" / "pocketvit"
-BASE = {"errors", "checks", "randomness", "config"}
+BASE = {"errors", "usercode", "checks", "randomness", "config"}
 ALLOWED = {
     "errors": set(),
-    "checks": {"errors"},
+    "usercode": {"errors"},
+    "checks": {"errors", "usercode"},
     "randomness": set(),
-    "config": {"errors", "checks"},
+    "config": {"errors", "usercode", "checks"},
     "recipes": BASE,
     "kernels": BASE,
     "model": BASE | {"recipes", "kernels"},
@@ -22,7 +23,8 @@ ALLOWED = {
     "data": BASE | {"kernels"},
     "report": {"errors"},
     "training": BASE | {"recipes", "kernels", "model", "optim", "data", "report"},
-    "studies": BASE | {"recipes", "report", "training"},
+    "bench": BASE | {"recipes", "kernels", "model", "optim", "data", "report", "training"},
+    "studies": BASE | {"recipes", "data", "report", "training"},
 }
 """What each part may import of the package, beside itself; cli and __init__ may import anything."""
 ORACLES = {"torchvision", "timm"}

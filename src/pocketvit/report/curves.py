@@ -34,7 +34,7 @@ def accuracy_curves(points: Sequence[Mapping], decimals: int) -> list[Curve]:
         return []
     last = points[-1]
     remark = f"{text.percent(last['accuracy'], decimals)} on the {SPLITS[last['split']][0]} at the end"
-    unit, seconds = _time_unit(max(point["train_s"] for point in points))
+    unit, seconds = time_unit(max(point["train_s"] for point in points))
     return [
         _accuracy_curve("Accuracy by images seen", remark, points, "images", 1, "images", text.short_count),
         _accuracy_curve("Accuracy by training time", remark, points, "train_s", seconds, unit, "{:g}".format),
@@ -76,12 +76,12 @@ def _accuracy_curve(
             lines.append(Series(label, x, [point["accuracy"] for point in of_split], colour))
     plot = line_plot(
         title, lines, description=f"{title}: {remark}", x_label=x_label,
-        x_format=x_format, y_format=lambda value: f"{100 * value:.4g}{text.NBSP}%",
+        x_format=x_format, y_format=text.axis_percent,
     )  # fmt: skip
     return Curve(title, remark, plot)
 
 
-def _time_unit(longest_s: float) -> tuple[str, float]:
+def time_unit(longest_s: float) -> tuple[str, float]:
     """The unit for an axis up to `longest_s` seconds, and its length in seconds."""
     for name, seconds in (("hours", 3600.0), ("minutes", 60.0)):
         if longest_s >= 3 * seconds:

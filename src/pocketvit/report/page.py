@@ -5,12 +5,10 @@ mailed, printed or opened from a memory stick. Everything that comes from the ru
 is escaped. The same run folder gives the same bytes.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pocketvit.report import text
 from pocketvit.report.curves import accuracy_curves, pass_curves
@@ -23,6 +21,7 @@ from pocketvit.report.pictures import (
 )
 from pocketvit.report.runfolder import Predictions, RunFolder, Samples, read_run
 from pocketvit.report.scores import class_scores, confusion_matrix, log_softmax, top_confusions, wilson_interval
+from pocketvit.report.templating import page_environment, write_page
 
 # K is the number of classes, T the number of test images.
 
@@ -47,29 +46,17 @@ def write_report(run_dir: Path, result: Mapping | None = None) -> Path:
         InputError: a file is missing or damaged.
     """
     run = read_run(Path(run_dir), result)
-    page = run.path / "report.html"
-    unfinished = page.with_name(".report.html.tmp")
-    unfinished.write_text(render(run), encoding="utf-8")
-    os.replace(unfinished, page)  # a reader never meets half a page
-    return page
+    return write_page(run.path / "report.html", render(run))
 
 
 def render(run: RunFolder) -> str:
     """The page as HTML."""
-    environment = Environment(
-        loader=PackageLoader("pocketvit.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(count=text.count, percent=text.percent, duration=text.duration)
     predictions = run.predictions
     decimals = text.percent_decimals(len(predictions.labels))
     log_probabilities = log_softmax(predictions.logits)  # (T, K)
     predicted = log_probabilities.argmax(axis=1)  # (T,)
     matrix = confusion_matrix(predictions.labels, predicted, len(predictions.class_names))
-    return environment.get_template("report.html.j2").render(
+    return page_environment().get_template("report.html.j2").render(
         result=run.result,
         class_names=predictions.class_names,
         headline=_headline(run, int(np.trace(matrix))),

@@ -9,14 +9,19 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup, escape
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-COLOURS = {"muted": "#010101", "rule": "#020202", "accent": "#030303", "warm": "#040404"}
+COLOURS = {
+    "muted": "#010101", "rule": "#020202", "accent": "#030303", "warm": "#040404",
+    "ink": "#050505", "violet": "#060606", "green": "#070707", "ochre": "#080808",
+}  # fmt: skip
 """CSS variables of the page, and the stand-in that matplotlib draws each with."""
 
 SIZE_INCHES = (5.4, 3.0)
@@ -38,6 +43,9 @@ class Series:
     y: Sequence[float]
     colour: str = "accent"
     """A key of COLOURS."""
+    band: tuple[Sequence[float], Sequence[float]] | None = None
+    """Lower and upper edge of a shaded band around the line, one value for each point."""
+    dashed: bool = False
 
 
 def line_plot(
@@ -48,6 +56,8 @@ def line_plot(
     x_label: str,
     x_format: Callable[[float], str],
     y_format: Callable[[float], str],
+    y_start: float | None = None,
+    legend: bool = True,
 ) -> Markup:
     """Draw lines over a common axis.
 
@@ -57,6 +67,8 @@ def line_plot(
         description: what a reader who cannot see the plot is told.
         x_label: what the horizontal axis counts.
         x_format, y_format: write the numbers along the axes.
+        y_start: where the vertical axis begins; what is below is cut off. By default all is shown.
+        legend: name the lines inside the plot, where there are several.
     Returns:
         an `<svg>` element, safe to put into a page.
     """
@@ -64,10 +76,7 @@ def line_plot(
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
     for depth, line in enumerate(series):
-        # A single point would be an invisible line, and long lines would drown in markers.
-        marker = "o" if len(line.x) <= MAX_MARKERS else None
-        axes.plot(line.x, line.y, color=COLOURS[line.colour], linewidth=1.8, marker=marker, markersize=3.6,
-                  label=line.label, zorder=3 - depth / 10, solid_capstyle="round", clip_on=False)  # fmt: skip
+        _draw(axes, line, zorder=3 - depth / 10, clip_on=y_start is not None)
     axes.set_xlabel(x_label, color=COLOURS["muted"], fontsize=FONT_POINTS, loc="right", parse_math=False)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: x_format(value)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: y_format(value)))
@@ -77,9 +86,21 @@ def line_plot(
     axes.grid(axis="y", color=COLOURS["rule"], linewidth=1)
     axes.spines[:].set_visible(False)
     axes.set_xlim(left=0)
-    if len(series) > 1:
+    axes.set_ylim(bottom=y_start)
+    if legend and len(series) > 1:
         axes.legend(loc="lower right", frameon=False, fontsize=FONT_POINTS, labelcolor=COLOURS["muted"])
     return _embeddable(figure, name, description)
+
+
+def _draw(axes: Axes, line: Series, **place: Any) -> None:
+    """One line with its band; `place` says how deep it lies and whether it may reach beyond the axes."""
+    # A single point would be an invisible line; long lines, and those in a band, would drown in markers.
+    marker = "o" if len(line.x) <= (1 if line.band else MAX_MARKERS) else None
+    colour = COLOURS[line.colour]
+    if line.band:
+        axes.fill_between(line.x, *line.band, color=colour, alpha=0.2, linewidth=0, **place)
+    axes.plot(line.x, line.y, color=colour, linewidth=1.8, linestyle="--" if line.dashed else "-", marker=marker,
+              markersize=3.6, label=line.label, solid_capstyle="round", **place)  # fmt: skip
 
 
 def _embeddable(figure: Figure, name: str, description: str) -> Markup:

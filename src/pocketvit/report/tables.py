@@ -71,6 +71,11 @@ class PublishedRow:
         }
 
 
+def markdown_text(text: str) -> str:
+    """Any text in one line, so that Markdown shows it as it stands; `markdown_table` sees to the upright bar itself."""
+    return re.sub(r"([\\`*_~\[\]<>&#$])", r"\\\1", " ".join(text.split()))
+
+
 def markdown_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:
     """Write a table in GitHub's Markdown.
 

@@ -21,6 +21,16 @@ def percent(fraction: float, decimals: int = 1) -> str:
     return f"{100 * fraction:.{decimals}f}{NBSP}%"
 
 
+def axis_percent(fraction: float) -> str:
+    """A fraction as a percentage along the axis of a plot: 0.925 is 92.5 %."""
+    return f"{100 * fraction:.4g}{NBSP}%"
+
+
+def signed_points(fraction: float) -> str:
+    """A difference of two fractions in percentage points: 0.0042 is +0.42."""
+    return f"{100 * fraction:+.2f}".replace("-", "−")
+
+
 def percent_decimals(total: int) -> int:
     """How many decimals a percentage of `total` images deserves: one image of 1,000 is 0.1 points."""
     return 2 if total >= 1000 else 1

@@ -30,6 +30,7 @@ from pocketvit.checks import unknown
 from pocketvit.config import RunConfig, flatten, override
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
+from pocketvit.usercode import Code, resolve
 
 STUDY_KEYS = ("name", "recipe", "base", "seeds", "baseline", "compare", "rows")
 ROW_KEYS = ("inherit", "grid", "seeds")
@@ -107,11 +108,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_study(path: Path) -> Study:
+def load_study(path: Path, *, allow_code: bool = False) -> Study:
     """Read a study file; without a `name` of its own the study is called like the file.
 
+    Args:
+        path: of the file; code that it names lies relative to its folder.
+        allow_code: agree to run that code.
     Raises:
-        InputError: no such file, not YAML, or anything in it that cannot be run.
+        InputError: no such file, not YAML, anything in it that cannot be run, or code without consent.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
@@ -121,6 +125,7 @@ def load_study(path: Path) -> Study:
         raise InputError(f"study {path} is not YAML: {' '.join(str(error).split())}") from error
     except InputError as error:
         raise InputError(f"study {path}: {error}") from error
+    content = resolve(content, folder=path.parent, where=f"study {path}", allow_code=allow_code, inside=False)
     return parse_study(content, path.stem.replace("_", "-"))
 
 
@@ -219,6 +224,8 @@ def _label(value: Any) -> str:
     """A value as a part of a row's name."""
     if isinstance(value, list):
         return ",".join(map(_label, value))
+    if isinstance(value, Code):
+        return value.name
     return "none" if value is None else re.sub(r"[^A-Za-z0-9._+-]", "_", str(value))
 
 

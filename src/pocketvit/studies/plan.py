@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from pocketvit.checks import above, at_least
+from pocketvit.report.text import duration
 from pocketvit.studies.grid import Study
 from pocketvit.studies.power import POWER, detectable_with, seeds_needed
 from pocketvit.studies.verdict import points
@@ -34,8 +35,8 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan in sentences."""
         said = [
-            f"{self.num_runs} runs of {self.num_rows} rows, {self.num_passes:,} passes: about {self.hours:.1f} h "
-            f"on {self.num_devices} device{'s' if self.num_devices > 1 else ''}."
+            f"{self.num_runs} runs of {self.num_rows} rows, {self.num_passes:,} passes: about "
+            f"{duration(3600 * self.hours)} on {self.num_devices} device{'s' if self.num_devices > 1 else ''}."
         ]
         if self.detectable is None:
             return said

@@ -20,13 +20,14 @@ one variance for all rows. seed[s] is what a seed does to every row alike (the s
 
 Where no row has a second seed nothing is known of the noise, and a comparison holds no p-value and no interval. The
 t interval is exact if the rows have the same seeds, and slightly too wide otherwise. It misleads if one row is much
-noisier than the rest: look at the rows' `std`. From eight seeds on the bootstrap interval stands beside it, which
-assumes neither equal variances nor a normal distribution.
+noisier than the rest, as one that diverges with some seeds is: such rows can be set apart, and then share their
+variance with none but the row that they are compared with. From eight seeds on the bootstrap interval stands beside
+it, which assumes neither equal variances nor a normal distribution.
 
 Accuracies are fractions, by row and seed. A run that failed is simply absent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, sqrt
 
@@ -140,22 +141,27 @@ def pooled_spread(accuracies: Accuracies) -> Spread:
     return Spread(noise=noise, noise_df=noise_df, total=total, total_df=total_df)
 
 
-def compare(accuracies: Accuracies, pairs: Mapping[str, str]) -> dict[str, Comparison]:
+def compare(
+    accuracies: Accuracies, pairs: Mapping[str, str], apart: Collection[str] = ()
+) -> dict[str, Comparison]:
     """Compare rows with their references, corrected for the number of comparisons.
 
     Args:
         accuracies: of all rows of the study; those in no comparison still help to know the spread.
         pairs: each row's reference, as in `Study.compare`.
+        apart: rows too noisy to share the seed variance of the others, see `findings.noisy_rows`.
     Returns:
         by row, in the order of `pairs`.
     Raises:
         InputError: an accuracy that is no number.
     """
-    spread = pooled_spread(accuracies)
-    single = [
-        _compare_two(row, reference, accuracies.get(row, {}), accuracies.get(reference, {}), spread)
-        for row, reference in pairs.items()
-    ]
+    _check_finite(accuracies)
+    pooled = pooled_spread({row: values for row, values in accuracies.items() if row not in apart})
+    single = []
+    for row, reference in pairs.items():
+        two = {name: accuracies.get(name, {}) for name in (row, reference)}
+        spread = pooled_spread(two) if {row, reference} & set(apart) else pooled
+        single.append(_compare_two(row, reference, two[row], two[reference], spread))
     tested = [comparison.p for comparison in single if comparison.p is not None]
     adjusted = iter(holm(tested))
     corrected = [c if c.p is None else replace(c, p_holm=next(adjusted)) for c in single]

@@ -110,3 +110,15 @@ def test_numbers():
     assert short == ["0", "500", "1.5 k", "2.5 M"]
     assert text.percent(0.97222).replace(text.NBSP, " ") == "97.2 %"
     assert [text.percent_decimals(total) for total in (360, 10_000)] == [1, 2]
+
+
+def test_a_band_is_shaded_and_an_axis_may_begin_above_the_data():
+    line = Series("line", [1, 2, 3], [0.0, 5.0, 6.0], "ink", band=([0.0, 4.0, 5.0], [0.0, 6.0, 7.0]), dashed=True)
+    formats = {"description": "climbs", "x_label": "", "x_format": "{:g}".format, "y_format": "{:g}".format}
+    whole, cut = line_plot("band", [line], **formats), line_plot("band", [line], y_start=4.5, **formats)
+    assert "fill: var(--ink); fill-opacity: 0.2" in whole and "stroke-dasharray" in whole
+
+    def numbers_upwards(svg: str) -> list[str]:
+        return re.findall(r"text-anchor: end[^>]*>(\d+)</text>", svg)
+
+    assert "0" in numbers_upwards(whole) and "5" in numbers_upwards(cut) and "0" not in numbers_upwards(cut)

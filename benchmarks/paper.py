@@ -1,0 +1,72 @@
+"""Write docs/paper.md anew from results/, and draw its figures.
+
+    python benchmarks/paper.py [--data DIR]
+
+Figure 6 is drawn once its study has results, Figure 5 where the real CIFAR-10 is given. Figure 4 is the picture that
+`pocketvit profile paper` makes, kept as docs/images/paper-fig4.png.
+"""
+
+import argparse
+import base64
+import io
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from PIL import Image
+
+from pocketvit.config import override
+from pocketvit.data import open_splits
+from pocketvit.recipes import recipe
+from pocketvit.report.pictures import filter_sheet_uri
+from pocketvit.report.study_curves import mean_curve
+from pocketvit.studies.evidence import Evidence, read_evidence
+from pocketvit.studies.paper_page import paper_page
+from pocketvit.training.progress import Silent
+from pocketvit.training.trainer import Trainer
+
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
+ENLARGED = 12
+"""Pixels a side that Figure 5 gives each of a filter's."""
+
+
+def draw_figure5(data: str, path: Path) -> None:
+    """The whitening filters that a run starts from; nothing is trained."""
+    whitening = {"data.source": data, "model.patch_init": "whitening", "model.depth": 1, "train.device": "cpu"}
+    config = override(recipe("paper"), whitening)
+    filters = Trainer(config, open_splits(config.data), torch.device("cpu"), Silent()).filters  # (F, C, p, p)
+    uri = filter_sheet_uri(filters.permute(0, 2, 3, 1).numpy())
+    sheet = Image.open(io.BytesIO(base64.b64decode(uri.partition("base64,")[2])))
+    width, height = sheet.size
+    sheet.resize((ENLARGED * width, ENLARGED * height), Image.Resampling.NEAREST).save(path, optimize=True)
+
+
+def draw_figure6(evidence: Evidence, path: Path) -> None:
+    """Accuracy over training time by each optimizer; nothing is drawn before it was measured."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for (study, row), runs in evidence.runs.items():
+        curve = mean_curve([result["curve"] for result in runs.values()], "test")
+        if study == "paper-fig6" and curve:
+            mean, low, high = ([100 * y for y in ys] for ys in (curve.mean, curve.low, curve.high))
+            axes.plot(curve.train_s, mean, label=f"{row} (n = {len(runs)})")
+            axes.fill_between(curve.train_s, low, high, alpha=0.2)
+    if axes.lines:
+        axes.set(xlabel="training time (s)", ylabel="test accuracy (%)")
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.3)
+        figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="the real CIFAR-10, for Figure 5")
+    arguments = parser.parse_args()
+    if arguments.data:
+        draw_figure5(arguments.data, IMAGES / "paper-fig5.png")
+    draw_figure6(read_evidence(ROOT / "results"), IMAGES / "paper-fig6.png")
+    (ROOT / "docs" / "paper.md").write_text(paper_page(ROOT / "results", IMAGES), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Tables in LaTeX that need no package."""
+
+from collections.abc import Mapping, Sequence
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"$<$", ">": r"$>$", "|": r"$|$", '"': "''",
+    "±": r"$\pm$", "−": r"$-$", "×": r"$\times$", "…": r"\dots{}", "—": "---", "\N{NO-BREAK SPACE}": "~",
+    "[": "{[}", "*": "{*}",  # at the start of a row both would belong to the line break in front of it
+}  # fmt: skip
+"""What LaTeX would take for a command, would print as something else, or does not know without a package."""
+_TRANSLATION = str.maketrans(_SPECIAL)
+
+
+def latex_text(text: str) -> str:
+    """Any text so that LaTeX prints it as it stands."""
+    return text.translate(_TRANSLATION)
+
+
+def latex_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], wide: Sequence[str] = ()) -> str:
+    """Write a tabular environment.
+
+    Args:
+        rows: a mapping from column to text for each row; nothing in it is taken for LaTeX.
+        columns: the columns to show, in order.
+        wide: columns that hold sentences, which are set in lines of 5 cm.
+    """
+    layout = "".join("p{5cm}" if column in wide else "l" for column in columns)
+    lines = [[latex_text(column) for column in columns]]
+    lines += [[latex_text(" ".join(row[column].split())) for column in columns] for row in rows]
+    head, *body = (" & ".join(cells) + r" \\" for cells in lines)
+    begin, end, rule = rf"\begin{{tabular}}{{{layout}}}", r"\end{tabular}", r"\hline"
+    return "\n".join([begin, rule, head, rule, *body, rule, end])

@@ -1,0 +1,121 @@
+"""Accuracy over a study's training, a line and a band for each row.
+
+The line is the mean over a row's seeds, the band reaches from the worst to the best of them. More than a handful of
+lines cannot be told apart, so the rows are dealt out over several pairs of plots, with the row that most others are
+compared with in each of them.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from markupsafe import Markup
+
+from pocketvit.report import text
+from pocketvit.report.curves import SPLITS, time_unit
+from pocketvit.report.plots import Series, line_plot
+
+REFERENCE_COLOUR = "ink"
+COLOURS = ("accent", "warm", "violet", "green", "ochre")
+"""Of the rows in one plot, beside the reference."""
+
+BEHIND = 0.15
+"""A row that ends this far behind the best one (it diverged) does not decide where the vertical axis begins."""
+
+Curves = Sequence[Sequence[Mapping]]
+"""The runs of a row, each with the evaluations in result.json's `curve`."""
+
+
+@dataclass(frozen=True)
+class CurveGroup:
+    """Two plots of the same rows, with one legend."""
+
+    legend: list[tuple[str, str]]
+    """Row and colour; the first is drawn dashed if it is the reference."""
+    has_reference: bool
+    below: list[str]
+    """Rows that never reach the axis."""
+    plots: list[tuple[str, Markup]]
+    """Title and drawing."""
+
+
+@dataclass(frozen=True)
+class MeanCurve:
+    """A row's accuracy at each evaluation that all its runs share, over its seeds."""
+
+    images: list[float]
+    train_s: list[float]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+def study_curves(rows: Mapping[str, Curves], references: Sequence[str]) -> tuple[str, list[CurveGroup]]:
+    """Draw the rows that have a curve.
+
+    Args:
+        rows: the finished runs of each row, by name.
+        references: what each compared row is compared with, one entry a row.
+    Returns:
+        the set that the accuracies are of, in words, and the plots; none where nothing was evaluated.
+    """
+    points = Counter(point["split"] for runs in rows.values() for run in runs for point in run)
+    split = max(SPLITS, key=lambda name: points[name])  # with a validation set there is one look at the test set
+    curves = {name: curve for name, runs in rows.items() if (curve := mean_curve(runs, split))}
+    if not curves:
+        return SPLITS[split][0], []
+    reference = next((name for name, _ in Counter(references).most_common() if name in curves), None)
+    others = [name for name in curves if name != reference]
+    groups = []
+    for start in range(0, max(1, len(others)), len(COLOURS)):
+        chosen = dict(zip(others[start : start + len(COLOURS)], COLOURS, strict=False))
+        coloured = ({reference: REFERENCE_COLOUR} if reference else {}) | chosen
+        groups.append(_draw_group(len(groups), curves, coloured, reference))
+    return SPLITS[split][0], groups
+
+
+def mean_curve(runs: Curves, split: str) -> MeanCurve | None:
+    """The mean and the extremes of several runs wherever all of them were evaluated; None where that is nowhere."""
+    by_images = [{point["images"]: point for point in run if point["split"] == split} for run in runs]
+    shared = sorted(set.intersection(*map(set, by_images))) if by_images else []
+    if not shared:
+        return None
+    at = [[run[images] for run in by_images] for images in shared]
+    accuracies = [[point["accuracy"] for point in points] for points in at]
+    return MeanCurve(
+        images=shared,
+        train_s=[fmean(point["train_s"] for point in points) for points in at],
+        mean=[fmean(values) for values in accuracies],
+        low=[min(values) for values in accuracies],
+        high=[max(values) for values in accuracies],
+    )
+
+
+def _draw_group(
+    number: int, curves: Mapping[str, MeanCurve], colours: Mapping[str, str], reference: str | None
+) -> CurveGroup:
+    """Both plots of the rows in `colours`."""
+    shown = [curves[name] for name in colours]
+    unit, seconds = time_unit(max(curve.train_s[-1] for curve in shown))
+    # In the first third all climb alike, which would take most of the height from what tells them apart.
+    best = max(curve.mean[-1] for curve in shown)
+    start = min(min(curve.low[len(curve.low) // 3 :]) for curve in shown if curve.mean[-1] > best - BEHIND)
+    below = [name for name in colours if max(curves[name].high) < start]
+    plots = []
+    for title, key, scale, label, x_format in (
+        ("by images seen", "images", 1.0, "images", text.short_count),
+        ("by training time", "train_s", seconds, unit, "{:g}".format),
+    ):
+        lines = [
+            Series(name, [x / scale for x in getattr(curve, key)], curve.mean, colour,
+                   (curve.low, curve.high), dashed=name == reference)
+            for curve, (name, colour) in zip(shown, colours.items(), strict=True)
+        ]  # fmt: skip
+        ends = ", ".join(f"{name} {text.percent(curves[name].mean[-1], 2)}" for name in colours)
+        drawing = line_plot(
+            f"study curves {number} {key}", lines, description=f"Accuracy {title}; at the end {ends}", x_label=label,
+            x_format=x_format, y_format=text.axis_percent, y_start=start, legend=False,
+        )  # fmt: skip
+        plots.append((f"Accuracy {title}", drawing))
+    return CurveGroup(list(colours.items()), reference in colours, below, plots)

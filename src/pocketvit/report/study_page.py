@@ -1,0 +1,137 @@
+"""The page of a study: `study.html`, a single file that needs nothing beside it.
+
+As in the report of one run, the page asks for no other file, runs no script, and escapes whatever comes from outside:
+names, settings, errors. It links to the reports of its runs, by paths relative to itself, where they are there.
+
+What it shows is handed in as plain text and numbers; nothing is computed here but where things stand.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from pocketvit.report import text
+from pocketvit.report.study_curves import study_curves
+from pocketvit.report.templating import page_environment, write_page
+
+FAR = 4.0
+"""An effect this many times as far from nothing as the median one would press the others together; it is cut off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageCell:
+    """One run."""
+
+    seed: int
+    state: str
+    """done, failed or missing."""
+    accuracy: float | None
+    """A fraction; None unless done."""
+    curve: Sequence[Mapping]
+    """result.json's `curve`; empty unless done."""
+    error: str | None
+    """Why it failed."""
+    report: str | None
+    """Link to its report, relative to the page; None where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageEffect:
+    """A row's difference to its reference, fractions."""
+
+    reference: str
+    difference: float
+    interval: tuple[float, float] | None
+    kind: str
+    """helps, hurts, equal or untold."""
+    text: str
+    """The difference and its interval, in points."""
+    verdict: str
+    """In plain words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageRow:
+    """One configuration."""
+
+    name: str
+    settings: Sequence[tuple[str, str]]
+    """What makes the row: fields and their values."""
+    command: str
+    """How to run it again."""
+    figures: Mapping[str, str]
+    """The row in the tables: text by column."""
+    effect: PageEffect | None
+    cells: Sequence[PageCell]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPage:
+    """Everything on the page."""
+
+    name: str
+    summary: Sequence[tuple[str, str, Sequence[str]]]
+    """Kind of effect, what it is called, and the rows that have it."""
+    facts: Sequence[tuple[str, str, str]]
+    """Name, value and remark of what stands at the top."""
+    rows: Sequence[PageRow]
+    outcome_columns: Sequence[str]
+    cost_columns: Sequence[str]
+    """Of the two tables; the first of each is the row's name."""
+    notes: Sequence[str]
+    """How to read the table, one paragraph each."""
+    origin: Sequence[tuple[str, str]]
+    """Devices, versions and the like."""
+
+
+def write_study_page(page: StudyPage, path: Path) -> Path:
+    """Write the page to `path`; the same page gives the same bytes."""
+    return write_page(path, render_study(page))
+
+
+def render_study(page: StudyPage) -> str:
+    """The page as HTML."""
+    curves = {row.name: [cell.curve for cell in row.cells if cell.state == "done"] for row in page.rows}
+    references = [row.effect.reference for row in page.rows if row.effect]
+    test_set, groups = study_curves(curves, references)
+    return page_environment().get_template("study.html.j2").render(
+        page=page,
+        forest=_forest([row for row in page.rows if row.effect]),
+        curve_set=test_set,
+        curve_groups=groups,
+        failures=[(row.name, cell) for row in page.rows for cell in row.cells if cell.state == "failed"],
+    )  # fmt: skip
+
+
+def _forest(rows: Sequence[PageRow]) -> dict | None:
+    """Where each difference and its interval stand on a common axis, in percent of its length from the left."""
+    if not rows:
+        return None
+    reach = [max(map(abs, row.effect.interval or (row.effect.difference,))) for row in rows]
+    # The axis holds zero and every interval but those that lie far beyond the others.
+    bound = min(max(reach), FAR * median(reach)) or max(reach) or 0.001
+    spans = [_clipped(row.effect, bound) for row in rows]
+    margin = 0.04 * (max(high for _, _, high in spans) - min(low for low, _, _ in spans))
+    start = min(0.0, min(low for low, _, _ in spans)) - margin
+    end = max(0.0, max(high for _, _, high in spans)) + margin
+
+    def position(value: float) -> float:
+        return 100 * (value - start) / ((end - start) or 1.0)
+
+    return {
+        "zero": position(0.0),
+        "start_text": text.signed_points(start),
+        "end_text": text.signed_points(end),
+        "rows": [
+            {"row": row, "from": position(low), "at": position(middle), "to": position(high),
+             "beyond": abs(row.effect.difference) > bound}
+            for row, (low, middle, high) in zip(rows, spans, strict=True)
+        ],
+    }  # fmt: skip
+
+
+def _clipped(effect: PageEffect, bound: float) -> tuple[float, float, float]:
+    """Lower end, difference and upper end of an effect, none of them farther from zero than `bound`."""
+    low, high = effect.interval or (effect.difference, effect.difference)
+    return tuple(min(bound, max(-bound, value)) for value in (low, effect.difference, high))

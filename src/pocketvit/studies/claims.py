@@ -1,0 +1,141 @@
+"""What the paper claims, and whether our runs bear it out.
+
+Every claim is decided by figures of ours in a way fixed before the studies were run:
+
+- an effect of a certain size is reproduced if it is there (p below 0.05), has the claimed sign, and our 95 % interval
+  reaches half of the claimed size; it is not if the interval ends before that, or if the effect goes the other way;
+- harmlessness is reproduced if our interval excludes a loss of more than `MINIMAL`; it is not if the whole interval
+  lies beyond that, or, where the paper saw no loss at all, if any is there;
+- what our runs leave open, or were not measured for, cannot be told.
+
+Accuracies are those after the last step, because the best of several looks is chosen on the test set.
+"""
+
+from dataclasses import dataclass
+
+from pocketvit.studies import judges
+from pocketvit.studies.judges import Judge
+
+TABLE2, TABLE3, FIG6 = "paper-table2", "paper-table3", "paper-fig6"
+MLA = ("mla-q", "mla-k", "mla-qk", "mla-kv", "mla-qkv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One statement of the paper that can be wrong."""
+
+    words: str
+    where: str
+    decided_by: str
+    """The figure of ours that decides it."""
+    judge: Judge
+
+
+def _effect(words: str, where: str, study: str, row: str, reference: str, claimed: float) -> Claim:
+    decided_by = f"accuracy, `{row}` − `{reference}`"
+    return Claim(
+        words=words, where=where, decided_by=decided_by, judge=judges.effect(study, row, reference, claimed)
+    )
+
+
+def _harmless(words: str, where: str, study: str, row: str, reference: str, *, at_all: bool = False) -> Claim:
+    decided_by = f"accuracy, `{row}` − `{reference}`{'; any loss counts' if at_all else ''}"
+    judge = judges.harmless(study, row, reference, at_all=at_all)
+    return Claim(words=words, where=where, decided_by=decided_by, judge=judge)
+
+
+CLAIMS = (
+    Claim(
+        words="The baseline reaches 93.65 %.",
+        where="Table 2",
+        decided_by="best look of `baseline`",
+        judge=judges.reaches(TABLE2, "baseline"),
+    ),
+    _effect(
+        "Removing AutoAugment costs accuracy noticeably (92.14).", "section 2.2", TABLE2, "no-aa", "baseline", -0.0151
+    ),
+    _effect("Disabling CutMix leads to a decline (92.77).", "section 2.2", TABLE2, "no-cutmix", "baseline", -0.0088),
+    _harmless(
+        "MixUp is not beneficial (93.68 without it).", "section 2.2", TABLE2, "no-mixup", "baseline", at_all=True
+    ),
+    _effect("Sinusoidal positions are slightly worse (93.43).", "section 2.2", TABLE2, "sincos", "baseline", -0.0022),
+    Claim(
+        words="Whitening initialisation speeds the training up.",
+        where="section 2.2",
+        decided_by="images to 90 %, `whitening` and `baseline`",
+        judge=judges.sooner(TABLE2, "whitening", "baseline"),
+    ),
+    _effect(
+        "Whitening does not translate well to ViTs (93.28).", "section 2.2", TABLE2, "whitening", "baseline", -0.0037
+    ),
+    _effect("Compressing q, k and v costs noticeably (91.8).", "section 2.3", TABLE2, "mla-qkv", "baseline", -0.0185),
+    _harmless("Compressing queries does not degrade performance.", "Introduction", TABLE2, "mla-q", "baseline"),
+    Claim(
+        words="Compressing queries costs least of all compressions.",
+        where="Table 2, caption",
+        decided_by="accuracy, each other compression − `mla-q`",
+        judge=judges.best_of(TABLE2, "mla-q", MLA[1:]),
+    ),
+    Claim(
+        words="Low-rank compression reduces activation memory.",
+        where="sections 1.4, 2.3",
+        decided_by="most memory held, compressions and `baseline`",
+        judge=judges.smaller(TABLE2, MLA, "baseline"),
+    ),
+    Claim(
+        words="Batches of 1024 reduce the training time (3582 to 1371 s).",
+        where="section 2.2",
+        decided_by="training time, `ba-bs1024` and `ba`",
+        judge=judges.quicker(TABLE2, "ba-bs1024", "ba"),
+    ),
+    _effect("Batches of 1024 diminish accuracy (93.44 to 92.09).", "section 2.2", TABLE2, "ba-bs1024", "ba", -0.0135),
+    _effect(
+        "Lion is more effective than AdamW (92.38 to 92.09).",
+        "section 2.2",
+        TABLE2,
+        "ba-bs1024-lion",
+        "ba-bs1024",
+        0.0029,
+    ),
+    Claim(
+        words="Lion requires fewer iterations to find a good solution.",
+        where="Figure 6",
+        decided_by="images to 90 %, `lion` and `adamw`; beside them `lion-lr1e-4`, at a rate that suits it",
+        judge=judges.sooner(FIG6, "lion", "adamw", also="lion-lr1e-4"),
+    ),
+    Claim(
+        words="Lion consumes more time per step.",
+        where="Figure 6",
+        decided_by="images/s, `lion` and `adamw`",
+        judge=judges.slower(FIG6, "lion", "adamw"),
+    ),
+    _effect("Half the width costs 3.24 points (90.41).", "section 2.3", TABLE3, "width96", "width192", -0.0324),
+    _effect("Two CLS tokens improve 90.41 to 93.95.", "Table 3", TABLE3, "width96-2cls", "width96", 0.0354),
+    _harmless(
+        "Narrower patch tokens do no harm if the CLS tokens together stay as wide.",
+        "Introduction",
+        TABLE3,
+        "width96-2cls",
+        "width192",
+        at_all=True,
+    ),
+    Claim(
+        words="The backward pass takes most of the training time (79.3 of 120.7 ms).",
+        where="Figure 4",
+        decided_by="profile of a training step",
+        judge=judges.mostly_backward,
+    ),
+    Claim(
+        words="One training step takes 120.7 ms.",
+        where="Figure 4",
+        decided_by="the paper's own Table 2",
+        judge=judges.step_time,
+    ),
+    Claim(
+        words="From batches of 128 on, speed hardly grows (9,449 to 10,607 images/s).",
+        where="Table 1",
+        decided_by="images/s of the forward pass, batches of 128 and 1024",
+        judge=judges.levels_off,
+    ),
+)
+"""In the order of the paper's tables."""

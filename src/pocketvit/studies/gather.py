@@ -1,0 +1,101 @@
+"""What became of a study's cells, read from what they left on disk.
+
+A cell's result counts wherever it lies: in the study's own folder, or as a file under results/ that another study
+wrote, perhaps on another machine. A cell without a result that left a note of its failure has failed; any other is
+missing.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pocketvit.errors import InputError
+from pocketvit.studies.jobs import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellResult:
+    """What became of one cell of a study."""
+
+    row: str
+    seed: int
+    state: Literal["done", "failed", "missing"]
+    result: dict[str, Any] | None
+    """The content of result.json; None unless done."""
+    error: str | None
+    """Why it failed, in one line; None unless failed."""
+    folder: Path | None
+    """The run folder; None where there is none, as for a result that came as a file alone."""
+
+
+def gather(jobs: Sequence[Job], results: Path | None = None) -> list[CellResult]:
+    """What became of a study's cells.
+
+    Args:
+        jobs: the study's, one a cell.
+        results: a folder of results from elsewhere.
+    Returns:
+        one entry a cell, in the order of `jobs`.
+    """
+    folders = {job.out: None for job in jobs} | ({results: None} if results else {})
+    found = find_results(list(folders))
+    return [outcome(job, *found.get(job.key, (None, None))) for job in jobs]
+
+
+def outcome(job: Job, result: dict[str, Any] | None, path: Path | None = None) -> CellResult:
+    """What became of one cell.
+
+    Args:
+        job: the cell.
+        result: its result, if it has one.
+        path: the file that the result was read from.
+    """
+    row, seed = job.cell.row, job.cell.seed
+    if result is not None and path is not None:
+        folder = path.parent if path.name == "result.json" else None
+        return CellResult(row=row, seed=seed, state="done", result=result, error=None, folder=folder)
+    folder = job.folder if job.folder.is_dir() else None
+    if job.failure.is_file():
+        error = job.failure.read_text(encoding="utf-8").strip()
+        return CellResult(row=row, seed=seed, state="failed", result=None, error=error, folder=folder)
+    return CellResult(row=row, seed=seed, state="missing", result=None, error=None, folder=folder)
+
+
+def note_failure(job: Job, error: str) -> None:
+    """Keep why a cell failed, for `outcome` to find.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        job.failure.write_text(error + "\n", encoding="utf-8")
+    except OSError as broken:
+        raise InputError(f"cannot write {job.failure}: {broken.strerror}") from broken
+
+
+def find_results(folders: Sequence[Path]) -> dict[str, tuple[dict[str, Any], Path]]:
+    """Every result in some folders, at any depth, by the key of its cell, with its file; the first found counts."""
+    found: dict[str, tuple[dict[str, Any], Path]] = {}
+    for folder in folders:
+        for path in sorted(folder.rglob("*.json")):
+            result = read_result(path)
+            if result is not None:
+                found.setdefault(result_key(result), (result, path))
+    return found
+
+
+def result_key(result: dict[str, Any]) -> str:
+    """The key of the cell that a result is of."""
+    return f"{result['config_hash']}-s{result['seed']}"
+
+
+def read_result(path: Path) -> dict[str, Any] | None:
+    """A run's result; None where the file is absent, torn, or holds something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(content, dict) and {"config_hash", "seed", "test_accuracy"} <= content.keys()
+    return content if whole else None

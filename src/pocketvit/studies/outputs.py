@@ -1,0 +1,192 @@
+"""Write down what a study found: for a document, a paper, a program, and a reader.
+
+    table.md    the table in Markdown, with how to read it and what failed
+    table.tex   the same in LaTeX, without any package
+    table.csv   one line a row, every figure in full; empty where there is none
+    cells.csv   one line a cell
+    study.html  the page with curves, see `report/study_page.py`
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pocketvit.report import markdown_table
+from pocketvit.report.latex import latex_table
+from pocketvit.report.study_page import write_study_page
+from pocketvit.report.tables import ABSENT, markdown_text
+from pocketvit.report.text import count, duration
+from pocketvit.studies.findings import Finding, accuracies, findings, noisy_rows
+from pocketvit.studies.gather import CellResult
+from pocketvit.studies.grid import Study
+from pocketvit.studies.page import study_page
+from pocketvit.studies.verdict import p_value, points
+
+OUTCOME_COLUMNS = (
+    "row", "n", "accuracy (%)", "std", "best look (%)", "against", "difference", "95 % CI", "p", "verdict",
+)  # fmt: skip
+COST_COLUMNS = ("row", "parameters", "training time", "images/s", "memory (GiB)")
+
+CELL_FIELDS = (
+    "test_accuracy", "val_accuracy", "best_test_accuracy", "train_s", "images_seen", "images_per_s", "peak_memory_gib",
+    "num_params", "device", "num_gpus", "config_hash", "data_fingerprint", "commit", "command",
+)  # fmt: skip
+"""What cells.csv repeats of each result."""
+
+
+def write_outputs(study: Study, gathered: Sequence[CellResult], folder: Path) -> list[Path]:
+    """Write all tables and the page of a study, finished or not.
+
+    Args:
+        study: as it was read.
+        gathered: all its cells.
+        folder: where to; made if it is not there.
+    Returns:
+        the files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found = findings(study, gathered)
+    rows = [table_row(finding) for finding in found]
+    outcome, cost = table_columns(found)
+    columns = [*outcome, *cost[1:]]
+    texts = {
+        "table.md": _markdown(rows, columns, found),
+        "table.tex": latex_table(rows, columns, wide=["verdict"]) + "\n",
+    }
+    for name, content in texts.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    _write_csv(folder / "table.csv", [_row_record(finding) for finding in found])
+    _write_csv(folder / "cells.csv", [_cell_record(cell) for finding in found for cell in finding.cells])
+    page = study_page(study, found, rows, (outcome, cost), notes(found), folder)
+    write_study_page(page, folder / "study.html")
+    return [folder / name for name in (*texts, "table.csv", "cells.csv", "study.html")]
+
+
+def table_columns(found: Sequence[Finding]) -> tuple[list[str], list[str]]:
+    """The columns on outcome and on cost; those on best looks and comparisons only where there are any."""
+    left_out = set()
+    if not any(finding.best_look.num_seeds for finding in found):
+        left_out.add("best look (%)")
+    if not any(finding.comparison for finding in found):
+        left_out |= {"against", "difference", "95 % CI", "p", "verdict"}
+    return [column for column in OUTCOME_COLUMNS if column not in left_out], list(COST_COLUMNS)
+
+
+def table_row(finding: Finding) -> dict[str, str]:
+    """A row as plain text, by column; what is not known is a dash."""
+    comparison = finding.comparison
+    cells = {
+        "row": finding.row,
+        "n": runs_text(finding),
+        "accuracy (%)": _percent(finding.accuracy.mean),
+        "std": _percent(finding.accuracy.std),
+        "best look (%)": _percent(finding.best_look.mean),
+        "parameters": None if finding.num_params is None else count(finding.num_params),
+        "training time": None if finding.train_s is None else duration(finding.train_s),
+        "images/s": None if finding.images_per_s is None else count(finding.images_per_s),
+        "memory (GiB)": None if finding.peak_memory_gib is None else f"{finding.peak_memory_gib:.2f}",
+    }
+    if comparison:
+        low, high = comparison.interval or (None, None)
+        cells |= {
+            "against": comparison.reference,
+            "difference": None if comparison.difference is None else points(comparison.difference, signed=True),
+            "95 % CI": None if low is None else f"{points(low, signed=True)} … {points(high, signed=True)}",
+            "p": None if comparison.p_holm is None else p_value(comparison.p_holm).removeprefix("p").strip(" ="),
+            "verdict": finding.verdict,
+        }
+    return dict.fromkeys((*OUTCOME_COLUMNS, *COST_COLUMNS), ABSENT) | {k: v for k, v in cells.items() if v is not None}
+
+
+def runs_text(finding: Finding) -> str:
+    """How many runs are behind a row, and what became of the others: 2 of 3 (1 failed)."""
+    done = finding.count("done")
+    others = [f"{finding.count(state)} {state}" for state in ("failed", "missing") if finding.count(state)]
+    return f"{done} of {len(finding.cells)} ({', '.join(others)})" if others else str(done)
+
+
+def notes(found: Sequence[Finding]) -> list[str]:
+    """How to read the table, a paragraph each, as plain text."""
+    said = [
+        "Accuracy is that on the test images after the last step: its mean and the standard deviation of a single run "
+        "over seeds (n − 1)."
+    ]
+    if any(finding.best_look.num_seeds for finding in found):
+        said.append("The best look is the highest accuracy seen on the test images during training: it flatters.")
+    if any(finding.comparison for finding in found):
+        said.append(
+            "A difference is that to the row under “against”, in points, over the seeds that both share, with its 95 % "
+            "confidence interval (t, the seed variance pooled over all rows). p is corrected for all comparisons of "
+            "the study by Holm’s method; the interval is that of the one comparison."
+        )
+    if noisy := noisy_rows(accuracies([cell for finding in found for cell in finding.cells])):
+        said.append(f"Scattered far more than the others, so compared by the spread of their own: {', '.join(noisy)}.")
+    said.append(
+        "Training time holds augmentation, but no compiling and no evaluation; memory is the most held on the GPU at "
+        "once."
+    )
+    return said
+
+
+# ---------------------------------------------------------------- formats
+
+
+def _markdown(rows: Sequence[Mapping[str, str]], columns: Sequence[str], found: Sequence[Finding]) -> str:
+    """The table, what failed, and the notes."""
+    escaped = [{column: markdown_text(text) for column, text in row.items()} for row in rows]
+    failed = [
+        f"- {markdown_text(f'{cell.row}, seed {cell.seed} failed: ' + (cell.error or 'no reason known'))}"
+        for finding in found
+        for cell in finding.cells
+        if cell.state == "failed"
+    ]
+    parts = [markdown_table(escaped, columns), *(["\n".join(failed)] if failed else []), " ".join(notes(found))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _row_record(finding: Finding) -> dict[str, Any]:
+    """A row of table.csv: fractions, seconds, GiB."""
+    comparison = finding.comparison
+    low, high = (comparison.interval if comparison else None) or (None, None)
+    return {
+        "row": finding.row,
+        "num_done": finding.count("done"),
+        "num_failed": finding.count("failed"),
+        "num_missing": finding.count("missing"),
+        "mean": finding.accuracy.mean,
+        "std": finding.accuracy.std,
+        "best_look_mean": finding.best_look.mean,
+        "best_look_std": finding.best_look.std,
+        "reference": comparison and comparison.reference,
+        "paired": comparison and comparison.paired,
+        "difference": comparison and comparison.difference,
+        "ci_low": low,
+        "ci_high": high,
+        "p": comparison and comparison.p,
+        "p_holm": comparison and comparison.p_holm,
+        "detectable": comparison and comparison.detectable,
+        "verdict": finding.verdict,
+        "num_params": finding.num_params,
+        "train_s": finding.train_s,
+        "images_per_s": finding.images_per_s,
+        "peak_memory_gib": finding.peak_memory_gib,
+    }
+
+
+def _cell_record(cell: CellResult) -> dict[str, Any]:
+    """A row of cells.csv."""
+    record = {"row": cell.row, "seed": cell.seed, "state": cell.state, "error": cell.error}
+    result = cell.result or {}
+    return record | {field: result.get(field) for field in CELL_FIELDS} | {"folder": cell.folder}
+
+
+def _write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(records[0]) if records else [])
+        writer.writeheader()
+        writer.writerows(records)
+
+
+def _percent(fraction: float | None) -> str | None:
+    return None if fraction is None else f"{100 * fraction:.2f}"

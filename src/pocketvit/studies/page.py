@@ -1,0 +1,137 @@
+"""A study's findings as the plain texts and numbers that its page shows."""
+
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from math import sqrt
+from pathlib import Path
+from urllib.parse import quote
+
+from pocketvit.report.study_page import PageCell, PageEffect, PageRow, StudyPage
+from pocketvit.report.text import NBSP, duration
+from pocketvit.studies.findings import Finding, accuracies, noisy_rows
+from pocketvit.studies.gather import CellResult
+from pocketvit.studies.grid import Row, Study
+from pocketvit.studies.launch import command_line
+from pocketvit.studies.stats import pooled_spread
+from pocketvit.studies.verdict import effect, points
+
+KINDS = {
+    "helps": "Helps",
+    "hurts": "Hurts",
+    "equal": "No difference seen",
+    "untold": "Cannot be told",
+}
+
+
+def study_page(
+    study: Study,
+    found: Sequence[Finding],
+    figures: Sequence[Mapping[str, str]],
+    columns: tuple[Sequence[str], Sequence[str]],
+    notes: Sequence[str],
+    folder: Path,
+) -> StudyPage:
+    """The page of a study.
+
+    Args:
+        study: as it was read.
+        found: what its rows say, in its order.
+        figures: the rows of its table, in the same order.
+        columns: of its tables on outcome and on cost.
+        notes: how to read the table.
+        folder: where the page will lie; links to reports start there.
+    """
+    cells = [cell for finding in found for cell in finding.cells]
+    rows = zip(study.rows, found, figures, strict=True)
+    return StudyPage(
+        name=study.name,
+        summary=[
+            (kind, label, [finding.row for finding in found if finding.kind == kind])
+            for kind, label in KINDS.items()
+            if any(finding.kind == kind for finding in found)
+        ],
+        facts=_facts(found, cells),
+        rows=[_row(row, finding, texts, folder) for row, finding, texts in rows],
+        outcome_columns=columns[0],
+        cost_columns=columns[1],
+        notes=notes,
+        origin=_origin(study, cells),
+    )
+
+
+def _row(row: Row, finding: Finding, figures: Mapping[str, str], folder: Path) -> PageRow:
+    comparison = finding.comparison
+    difference = comparison and comparison.difference
+    return PageRow(
+        name=row.name,
+        settings=[(field, str(value)) for field, value in row.overrides.items()],
+        command=f"{shlex.join(command_line(row.config))} --seed SEED",
+        figures=figures,
+        effect=None if difference is None else PageEffect(
+            reference=comparison.reference,
+            difference=difference,
+            interval=comparison.interval,
+            kind=finding.kind,
+            text=effect(comparison).removesuffix(" points"),
+            verdict=finding.verdict,
+        ),
+        cells=[_cell(cell, folder) for cell in finding.cells],
+    )  # fmt: skip
+
+
+def _cell(cell: CellResult, folder: Path) -> PageCell:
+    report = cell.folder / "report.html" if cell.folder else None
+    result = cell.result or {}
+    return PageCell(
+        seed=cell.seed,
+        state=cell.state,
+        accuracy=result.get("test_accuracy"),
+        curve=result.get("curve", ()),
+        error=cell.error,
+        # A link is a URL: blanks and signs in the names of folders would end or change it.
+        report=quote(Path(os.path.relpath(report, folder)).as_posix()) if report and report.is_file() else None,
+    )
+
+
+def _facts(found: Sequence[Finding], cells: Sequence[CellResult]) -> list[tuple[str, str, str]]:
+    """Name, value and remark of what stands at the top of the page."""
+    done = [cell for cell in cells if cell.state == "done"]
+    absent = [f"{count} {state}" for state in ("failed", "missing") if (count := sum(c.state == state for c in cells))]
+    facts = [("Runs", f"{len(done)} of {len(cells)}", ", ".join(absent) or f"all of {len(found)} rows")]
+    if done:
+        seconds = sum(cell.result.get("train_s", 0.0) for cell in done)
+        facts.append(("Training time", duration(seconds), "all runs together"))
+    final = accuracies(done)
+    apart = noisy_rows(final)
+    spread = pooled_spread({row: values for row, values in final.items() if row not in apart})
+    if spread.total is not None:
+        remark = "std over seeds, pooled" + (f" without {', '.join(apart)}" if apart else "")
+        facts.append(("One run scatters by", f"{points(sqrt(spread.total))}{NBSP}points", remark))
+    facts.append(("Device", _listed(cell.result.get("device") for cell in done), ""))
+    return facts
+
+
+def _origin(study: Study, cells: Sequence[CellResult]) -> list[tuple[str, str]]:
+    """How the runs came about: name and text."""
+    results = [cell.result for cell in cells if cell.result]
+    versions = [result.get("versions", {}) for result in results]
+    fields = [
+        ("recipe", study.recipe),
+        ("seeds", _listed(cell.seed for cell in cells)),
+        ("devices", _listed(_hardware(result) for result in results)),
+        ("commits", _listed(result.get("commit") for result in results)),
+        ("data", _listed(result.get("data_fingerprint") for result in results)),
+    ]
+    names = dict.fromkeys(name for entry in versions for name in entry)
+    return fields + [(name, _listed(entry.get(name) for entry in versions)) for name in names]
+
+
+def _hardware(result: Mapping) -> str:
+    number = result.get("num_gpus", 0)
+    return (f"{number} × " if number > 1 else "") + str(result.get("device"))
+
+
+def _listed(values: Iterable) -> str:
+    """The distinct values in order, those that are not known left out."""
+    return ", ".join(dict.fromkeys(str(value) for value in values if value is not None)) or "not known"

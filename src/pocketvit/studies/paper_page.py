@@ -1,0 +1,214 @@
+"""docs/paper.md: the paper's numbers beside ours, and what became of its claims, made from results/ alone."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from pocketvit.report import markdown_table
+from pocketvit.report.tables import ABSENT, mean_and_spread
+from pocketvit.report.text import count, duration
+from pocketvit.studies import paper
+from pocketvit.studies.claims import CLAIMS
+from pocketvit.studies.evidence import Evidence, images_to_reach, read_evidence
+from pocketvit.studies.judges import GOOD, MINIMAL, NOT_MEASURED
+from pocketvit.studies.paper import PublishedRun
+from pocketvit.studies.verdict import points
+
+ABSENT_YET = "not measured yet"
+
+HEAD = """\
+# The paper, row by row
+
+Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10", ran everything once and reports the best of 20 looks
+at the test set. Here every row is run again over several seeds, and like is compared with like: the paper's figure
+stands beside our best of 20 looks; the accuracy after the last step, which nobody chose, stands apart.
+
+This page is made by `python benchmarks/paper.py` from results/. To measure: `pocketvit study paper-table2`,
+`pocketvit study paper-table3`, `pocketvit study paper-fig6`, `pocketvit bench paper`, `pocketvit profile paper`."""
+
+RULES = f"""\
+Rules, fixed before the studies were run: an effect is *reproduced* if it is there (p below 0.05, corrected by Holm over
+the comparisons of its table), has the claimed sign, and our 95 % interval reaches half of the claimed size; *not
+reproduced* if the interval ends before that or the effect goes the other way. That something does no harm is
+*reproduced* if our interval excludes a loss of more than {points(MINIMAL)} points, which is what the paper calls
+minimal, and *not reproduced* if the whole interval lies beyond it; where the paper saw no loss at all, any that is
+there counts. Accuracies here are those after the last step; differences are taken seed by seed."""
+
+RUNS_NOTE = """\
+n: runs, each with a seed of its own. Ours: mean ± standard deviation over seeds (n − 1), in percent. Verdict: whether
+the paper's figure lies where one more run of ours would lie with a chance of 95 % (a prediction interval by t, with the
+variance over seeds pooled over the rows of the table, but for rows that scatter far more than the others). Time:
+training with augmentation; the paper's on an RTX 3090 (on four under DDP), ours on one {device}."""
+
+TABLE2_NOTE = """\
+The paper's code gives half of the batches to CutMix or MixUp, with equal chance; where one is taken out the other has
+all of them (`no-mixup`, `no-cutmix`). The rows ending in `-only` leave the other one's share as it was. `ba` is the
+baseline with Batch Augmentation, every image three times in a row: what the paper's code does when it is started on
+several GPUs. Which of the two made 93.65 % is not recorded."""
+
+
+def paper_page(results: Path, images: Path) -> str:
+    """The whole page, to lie beside the folder of its pictures.
+
+    Args:
+        results: the folder of all results.
+        images: that of the pictures `paper-fig4.png`, `paper-fig5.png` and `paper-fig6.png`, as far as there are any.
+    """
+    evidence = read_evidence(results)
+    parts = [
+        HEAD,
+        "## What became of the claims",
+        _claims(evidence),
+        "## Table 1: speed",
+        _speed(evidence),
+        "## Table 2: one change at a time",
+        _runs(evidence, "paper-table2"),
+        TABLE2_NOTE,
+        "## Table 3: CLS tokens",
+        _runs(evidence, "paper-table3"),
+        "## Figure 4: one training step",
+        _step(evidence),
+        _picture(images, "paper-fig4.png", "The parts of a training step and its heaviest kernels"),
+        _whitening(images),
+        "## Figure 6: optimizers over time",
+        _picture(images, "paper-fig6.png", "Accuracy over training time, a band from the worst to the best seed"),
+        _optimizers(evidence),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _whitening(images: Path) -> str:
+    picture = _picture(images, "paper-fig5.png", "48 filters of 4 × 4 pixels: brightness, edges, colours")
+    said = "The filters that a run of `whitening` starts from, by falling eigenvalue."
+    return f"## Figure 5: whitening filters\n\n{picture}\n\n{said}" if picture else ""
+
+
+def _picture(images: Path, name: str, words: str) -> str:
+    return f"![{words}]({images.name}/{name})" if (images / name).is_file() else ""
+
+
+def _claims(evidence: Evidence) -> str:
+    judged = [(claim, claim.judge(evidence)) for claim in CLAIMS]
+    totals = Counter(judgement.verdict for _, judgement in judged)
+    total = ", ".join(f"{totals[v]} {v}" for v in ("reproduced", "not reproduced", "cannot be told"))
+    if waiting := sum(judgement == NOT_MEASURED for _, judgement in judged):
+        total += f" ({waiting} not measured yet)"
+    rows = [
+        {"#": str(number), "the paper says": claim.words, "where": claim.where, "decided by": claim.decided_by,
+         "verdict": f"*{judgement.verdict}*", "because": judgement.reason}
+        for number, (claim, judgement) in enumerate(judged, start=1)
+    ]  # fmt: skip
+    return f"{len(judged)} claims: {total}.\n\n{markdown_table(rows, list(rows[0]))}\n\n{RULES}"
+
+
+def _runs(evidence: Evidence, study: str) -> str:
+    """The paper's rows of one table, and behind them those that we added."""
+    named = {run.row: run for run in paper.RUNS if run.study == study}
+    order = [*named, *(row for of, row in evidence.runs if of == study and row not in named)]
+    rows = [_run_row(evidence, study, row, named.get(row)) for row in order]
+    devices = {result["device"] for row in order for result in evidence.runs[study, row].values()}
+    note = RUNS_NOTE.format(device=" or ".join(sorted(devices)) or "GPU")
+    return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
+
+
+def _run_row(evidence: Evidence, study: str, row: str, run: PublishedRun | None) -> dict[str, str]:
+    best = list(evidence.figures(study, "best_test_accuracy")[row].values())
+    final = list(evidence.figures(study, "test_accuracy")[row].values())
+    seconds = evidence.mean(study, row, "train_s")
+    return {
+        "in the paper": run.where.partition(", ")[2] if run else ABSENT,
+        "our row": f"`{row}`",
+        "paper, best of 20 (%)": f"{100 * run.accuracy:.2f}" if run else ABSENT,
+        "ours, best of 20 (%)": mean_and_spread([100 * value for value in best]) if best else ABSENT_YET,
+        "ours, last step (%)": mean_and_spread([100 * value for value in final]) if final else ABSENT,
+        "n": str(len(final)),
+        "verdict": _verdict(evidence, run) if run else "not in the paper",
+        "time, paper": duration(run.train_s) if run and run.train_s else ABSENT,
+        "time, ours": ABSENT if seconds is None else duration(seconds),
+    }
+
+
+def _verdict(evidence: Evidence, run: PublishedRun) -> str:
+    """Where the paper's figure lies beside one more run of ours."""
+    if not evidence.figures(run.study, "best_test_accuracy")[run.row]:
+        return ABSENT_YET
+    interval = evidence.single_run_interval(run.study, run.row)
+    if interval is None:
+        return "cannot be told from one run"
+    low, high = interval
+    half = points((high - low) / 2)
+    if low <= run.accuracy <= high:
+        return f"agrees (within ± {half})"
+    away = points((low + high) / 2 - run.accuracy, signed=True)
+    return f"differs: ours {away} (± {half} would agree)"
+
+
+def _speed(evidence: Evidence) -> str:
+    measured = {
+        (row["mode"], row["batch_size"]): row
+        for row in (evidence.bench or {}).get("rows", ())
+        if row["variant"] == "fused" and row["images_per_s"]
+    }
+    rows = []
+    for batch_size, (images_per_s, memory) in paper.SPEED.items():
+        forward, step = (measured.get((mode, batch_size)) for mode in ("forward", "step"))
+        rows.append(
+            {"batch size": str(batch_size), "images/s, paper": count(images_per_s),
+             "images/s forward, ours": count(forward["images_per_s"]) if forward else ABSENT_YET,
+             "images/s training, ours": count(step["images_per_s"]) if step else ABSENT_YET,
+             "memory, paper": f"{memory:.2f} GB",
+             "memory training, ours": f"{step['peak_memory_gib']:.2f} GiB" if step else ABSENT_YET}
+        )  # fmt: skip
+    where = f"ours on one {evidence.bench['device']}, bf16 and fused kernels" if evidence.bench else "ours is to come"
+    note = (
+        'The paper speaks of the "forward time" and gives one memory a batch size, without saying of what; it measured '
+        f"on an RTX 3090, {where}."
+    )
+    return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
+
+
+def _step(evidence: Evidence) -> str:
+    ours = evidence.profile["phases_ms"] if evidence.profile else {}
+    theirs = paper.STEP_MS | {"everything else": paper.WHOLE_STEP_MS - sum(paper.STEP_MS.values())}
+    whole = sum(ours.values())
+    rows = [
+        {"part": part, "paper (ms)": f"{theirs[part]:.1f}" if part in theirs else ABSENT,
+         "paper (%)": f"{100 * theirs[part] / paper.WHOLE_STEP_MS:.0f}" if part in theirs else ABSENT,
+         "ours (ms)": f"{ours[part]:.2f}" if part in ours else ABSENT if ours else ABSENT_YET,
+         "ours (%)": f"{100 * ours[part] / whole:.0f}" if part in ours else ABSENT}
+        for part in dict.fromkeys([*theirs, *ours])
+    ]  # fmt: skip
+    note = (
+        f"Batch size 256. The paper's whole step is {paper.WHOLE_STEP_MS} ms here; by its Table 2 it is "
+        f"{paper.baseline_step_ms():.1f} ms. Ours: sums over kernels, without the gaps between them."
+    )
+    return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
+
+
+def _optimizers(evidence: Evidence) -> str:
+    rows = []
+    for (study, row), runs in evidence.runs.items():
+        if study != "paper-fig6":
+            continue
+        final = [100 * result["test_accuracy"] for result in runs.values()]
+        rows.append(
+            {"our row": f"`{row}`", "n": str(len(runs)),
+             "last step (%)": mean_and_spread(final) if final else ABSENT_YET,
+             "M images to 90 %": _reached([images_to_reach(result, GOOD) for result in runs.values()]),
+             "images/s": count(evidence.mean(study, row, "images_per_s")) if runs else ABSENT,
+             "training time": duration(evidence.mean(study, row, "train_s")) if runs else ABSENT}
+        )  # fmt: skip
+    note = (
+        "The figure has no readable values, so there is nothing of the paper's to set beside these. All rows: Batch "
+        "Augmentation, batches of 1024, the learning rate of the paper unless the name says otherwise. Muon is in the "
+        "paper's code, but not in the paper."
+    )
+    return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
+
+
+def _reached(needed: Sequence[float | None]) -> str:
+    """The mean over the runs that got there, and how many did."""
+    there = [images / 1e6 for images in needed if images is not None]
+    if not there:
+        return "never" if needed else ABSENT
+    return mean_and_spread(there) + ("" if len(there) == len(needed) else f" in {len(there)} of {len(needed)} runs")

@@ -1,0 +1,22 @@
+"""A browser for the pages that studies write."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests import `browser` and `made_study` by their names
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    """A browser for the tests of one file; they are skipped where it is not installed."""
+    from browser import Browser
+
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("no chromium on this machine; see apt.txt")
+    browser = Browser(program, tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()

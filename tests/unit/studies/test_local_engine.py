@@ -1,0 +1,127 @@
+"""Cells in processes of this machine: where they go, whose turn it is, and that none outlives its study."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pocketvit.errors import InputError
+from pocketvit.studies import local, parse_study
+from pocketvit.studies.jobs import study_jobs
+from pocketvit.studies.local import LocalEngine, cpu_slots, find_slots, gpu_slots
+from pocketvit.studies.turn import Turn
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    rows = {"a": {}, "b": {"model.depth": 2}, "c": {"model.depth": 3}, "d": {"model.depth": 5}}
+    return study_jobs(parse_study({"recipe": "digits", "rows": rows}, "test"), tmp_path, lambda data: "0" * 32)
+
+
+@pytest.fixture
+def asleep(monkeypatch):
+    """Cells that do nothing until they are stopped; gives the environment of each."""
+    given = []
+
+    def launch(job, *, lock, environment, keep):
+        given.append(environment)
+        job.log.parent.mkdir(parents=True)
+        job.log.write_text("asleep\n")
+        return subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE, start_new_session=True)
+
+    monkeypatch.setattr(local, "launch", launch)
+    return given
+
+
+def test_cells_go_to_the_device_with_the_fewest(jobs, asleep, tmp_path):
+    engine = LocalEngine(gpu_slots(["2", "5"], tmp_path))
+    for job in jobs[:3]:
+        engine.start(job)
+    assert list(engine.running.values()) == ["gpu 2", "gpu 2", "gpu 5"]
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in asleep] == ["2", "5", "2"]
+    assert engine.room() == [jobs[1]], "the next one waits for the cell on gpu 5"
+    engine.start(jobs[3])
+    assert engine.room() is None
+    began = time.monotonic()
+    engine.stop()
+    assert time.monotonic() - began < 5
+    ended = dict(engine.ended())
+    assert ended == dict.fromkeys(jobs, "ended by SIGTERM") and not engine.running
+
+
+def test_one_training_on_each_core(jobs, asleep):
+    engine = LocalEngine(cpu_slots(2))
+    for job in jobs[:2]:
+        engine.start(job)
+    assert engine.room() is None and asleep[0]["OMP_NUM_THREADS"] == "1"
+    engine.kill()
+    assert dict(engine.ended()) == dict.fromkeys(jobs[:2], "ended by SIGKILL (out of memory?)")
+    assert engine.room() == []
+
+
+def test_a_device_that_is_not_here_is_said(tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    wrong = [(["0"], "cpu", "leave --gpus out"), (["0"], "auto", "no CUDA"), (None, "cuda", "no CUDA")]
+    for gpus, device, words in wrong:
+        with pytest.raises(InputError, match=words):
+            find_slots(gpus, device, tmp_path)
+    assert {slot.room for slot in find_slots(None, "cpu", tmp_path)} == {1}
+
+
+def test_all_gpus_that_may_be_seen_are_used(tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [slot.name for slot in find_slots(None, "auto", tmp_path)] == ["gpu 0", "gpu 1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    assert [slot.name for slot in find_slots(None, "auto", tmp_path)] == ["gpu 4", "gpu 6"]
+    assert [slot.name for slot in find_slots(["7"], "auto", tmp_path)] == ["gpu 7"]
+
+
+def test_trainings_on_one_device_take_turns(tmp_path):
+    console = Console(file=open(os.devnull, "w"))
+    first, second = (Turn(console, tmp_path / "lock") for _ in range(2))
+    first.start(10, 0)
+    waiting = threading.Thread(target=second.start, args=(10, 0))
+    waiting.start()
+    waiting.join(timeout=0.3)
+    assert waiting.is_alive(), "the second waits"
+    first.stop()
+    waiting.join(timeout=5)
+    assert not waiting.is_alive()
+    second.stop()
+
+
+def test_a_cell_ends_with_the_study_that_started_it(tmp_path):
+    """Even if that is killed, and even where the kernel does not see to it."""
+    cell = (
+        "import sys; sys.platform = {platform!r}\n"
+        "from pocketvit.studies.worker import end_with_starter\n"
+        "end_with_starter(); print('up', flush=True)\n"
+        "import time; time.sleep(60)"
+    )
+    starter = (
+        "import subprocess, sys, time\n"
+        "cell = subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
+        "cell.stdout.readline(); print(cell.pid, flush=True); time.sleep(60)"
+    )
+    for platform in {sys.platform, "another"}:
+        command = [sys.executable, "-c", starter, cell.format(platform=platform)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        pid = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        until = time.monotonic() + 5
+        while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+            assert time.monotonic() < until, "it lives on"
+            time.sleep(0.05)

@@ -1,0 +1,218 @@
+"""What our results say about the paper's numbers and claims, and what they cannot say."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pocketvit.config import config_hash
+from pocketvit.studies import judges, paper
+from pocketvit.studies.choose import find_study
+from pocketvit.studies.claims import CLAIMS
+from pocketvit.studies.evidence import STUDIES, Evidence, images_to_reach, read_evidence
+from pocketvit.studies.paper_page import paper_page
+
+T2, T3, FIG6 = STUDIES
+NO_IMAGES = Path("images")
+
+
+def run(accuracy: float, **fields) -> dict:
+    """A result that climbs evenly to its accuracy in 10 looks."""
+    curve = [
+        {"images": 1_000_000 * k, "train_s": 10.0 * k, "accuracy": accuracy * k / 10, "split": "test"}
+        for k in range(1, 11)
+    ]
+    values = {"test_accuracy": accuracy, "best_test_accuracy": accuracy + 0.0005, "train_s": 190.0, "curve": curve,
+              "images_per_s": 78_000.0, "peak_memory_gib": 1.6, "device": "NVIDIA H100 80GB HBM3"}  # fmt: skip
+    return values | fields
+
+
+def evidence(study: str = T2, bench=None, profile=None, **rows) -> Evidence:
+    """Rows of accuracies, or of whole results, one entry a seed; other rows of the studies are not measured."""
+    runs = {(name, row.name): {} for name in STUDIES for row in find_study(name).rows}
+    for row, values in rows.items():
+        results = (value if isinstance(value, dict) else run(value) for value in values)
+        runs[study, row.replace("_", "-")] = dict(enumerate(results))
+    return Evidence(runs, bench, profile)
+
+
+BASE = [0.9410, 0.9422, 0.9414]
+
+
+def shifted(by: float, noise=(0.0002, -0.0003, 0.0001)) -> list[float]:
+    return [value + by + extra for value, extra in zip(BASE, noise, strict=True)]
+
+
+# ---------------------------------------------------------------- the numbers
+
+
+def test_every_published_run_is_a_row_of_a_built_in_study():
+    rows = {(study, row.name) for study in STUDIES for row in find_study(study).rows}
+    assert {(run.study, run.row) for run in paper.RUNS} <= rows
+    assert len({(run.study, run.row) for run in paper.RUNS}) == len(paper.RUNS) == 17
+
+
+def test_the_papers_two_step_times_do_not_agree():
+    assert paper.baseline_step_ms() == pytest.approx(79.6, abs=0.05)
+    assert sum(paper.STEP_MS.values()) < paper.WHOLE_STEP_MS
+    with pytest.raises(KeyError):
+        paper.published(T2, "no such row")
+
+
+def test_results_are_found_by_what_was_computed(tmp_path):
+    cell = next(cell for cell in find_study(T2).cells() if cell.row == "baseline" and cell.seed == 1)
+    result = run(0.94) | {"config_hash": config_hash(cell.config, paper.CIFAR10_FINGERPRINT), "seed": 1}
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "any-name.json").write_text(json.dumps(result))
+    (tmp_path / "other-data.json").write_text(json.dumps(result | {"config_hash": config_hash(cell.config, "other")}))
+    found = read_evidence(tmp_path)
+    assert list(found.runs[T2, "baseline"]) == [1] and list(found.runs[T3, "width192"]) == [1]
+    assert not found.runs[T2, "no-aa"] and found.bench is None
+
+
+def test_images_to_reach_an_accuracy():
+    result = run(0.95)
+    assert images_to_reach(result, 0.19) == pytest.approx(2_000_000)
+    assert images_to_reach(result, 0.9) == pytest.approx(10_000_000 * 0.9 / 0.95)
+    assert images_to_reach(result, 0.96) is None
+    assert images_to_reach({"curve": [{"images": 5, "accuracy": 0.99, "split": "val"}]}, 0.5) is None
+
+
+# ---------------------------------------------------------------- the judges
+
+
+@pytest.mark.parametrize(
+    ("by", "claimed", "verdict"),
+    [
+        (-0.015, -0.0151, "reproduced"),
+        (-0.015, -0.0088, "reproduced"),  # larger than claimed is there all the same
+        (0.015, -0.0151, "not reproduced"),
+        (0.0, -0.0151, "not reproduced"),
+        (-0.003, -0.0151, "not reproduced"),  # there, but a fifth of what was claimed
+        (0.0, -0.0005, "cannot be told"),  # too small a claim for so few seeds
+        (0.003, 0.0354, "not reproduced"),
+        (0.035, 0.0354, "reproduced"),
+    ],
+)
+def test_an_effect_needs_sign_size_and_certainty(by, claimed, verdict):
+    judged = judges.effect(T2, "no-aa", "baseline", claimed)(evidence(baseline=BASE, no_aa=shifted(by)))
+    assert judged.verdict == verdict, judged.reason
+    assert "the paper:" in judged.reason and "n = 3" in judged.reason
+
+
+@pytest.mark.parametrize(
+    ("by", "noise", "verdict"),
+    [
+        (0.0, (0.0002, -0.0003, 0.0001), "reproduced"),
+        (0.01, (0.0002, -0.0003, 0.0001), "reproduced"),
+        (-0.01, (0.0002, -0.0003, 0.0001), "not reproduced"),
+        (-0.002, (0.004, -0.004, 0.0), "cannot be told"),
+    ],
+)
+def test_harmless_is_what_excludes_more_than_a_minimal_loss(by, noise, verdict):
+    judged = judges.harmless(T2, "mla-q", "baseline")(evidence(baseline=BASE, mla_q=shifted(by, noise)))
+    assert judged.verdict == verdict, judged.reason
+
+
+def test_where_the_paper_saw_no_loss_at_all_a_small_one_counts():
+    small_loss = evidence(baseline=BASE, mla_q=shifted(-0.0015, (0.0001, 0.0, -0.0001)))
+    assert judges.harmless(T2, "mla-q", "baseline")(small_loss).verdict == "reproduced"
+    assert judges.harmless(T2, "mla-q", "baseline", at_all=True)(small_loss).verdict == "not reproduced"
+
+
+def test_the_best_of_several_must_beat_each_of_them():
+    judge = judges.best_of(T2, "mla-q", ["mla-k", "mla-qk"])
+    others = {"mla_k": shifted(-0.01), "mla_qk": shifted(-0.02, (0.0, 0.0002, -0.0001))}
+    assert judge(evidence(mla_q=BASE, **others)).verdict == "reproduced"
+    assert judge(evidence(mla_q=BASE, **others | {"mla_k": shifted(0.01)})).verdict == "not reproduced"
+    assert judge(evidence(mla_q=BASE, **others | {"mla_k": shifted(0.0)})).verdict == "cannot be told"
+    assert judge(evidence(mla_q=BASE, mla_k=BASE)) == judges.NOT_MEASURED
+    assert judge(evidence(mla_q=[0.94], mla_k=[0.93], mla_qk=[0.92])).verdict == "cannot be told"
+
+
+def test_a_figure_is_reached_if_one_more_run_might():
+    judge = judges.reaches(T2, "baseline")
+    assert judge(evidence(baseline=BASE)).verdict == "reproduced"  # ours is higher
+    assert judge(evidence(baseline=[0.9360, 0.9366, 0.9357])).verdict == "reproduced"
+    assert judge(evidence(baseline=[0.9260, 0.9266, 0.9257])).verdict == "not reproduced"
+    assert judge(evidence(baseline=[0.92])).verdict == "cannot be told"
+
+
+def test_sooner_counts_images_and_knows_runs_that_never_get_there():
+    judge = judges.sooner(FIG6, "lion", "adamw", also="muon")
+    slow, fast = [0.91, 0.911, 0.912], [0.95, 0.9512, 0.953]
+    assert judge(evidence(FIG6, adamw=slow, lion=fast)).verdict == "reproduced"
+    assert judge(evidence(FIG6, adamw=fast, lion=slow)).verdict == "not reproduced"
+    assert judge(evidence(FIG6, adamw=slow, lion=[0.3, 0.2, 0.4])).verdict == "not reproduced"
+    some = judge(evidence(FIG6, adamw=slow, lion=[0.3, 0.95, 0.4], muon=fast))
+    assert some.verdict == "cannot be told" and "(1 of 3 runs)" in some.reason and "muon 9.46 M (n = 3)" in some.reason
+    assert judge(evidence(FIG6, adamw=slow)) == judges.NOT_MEASURED
+
+
+def test_cost_is_judged_by_what_the_runs_held_and_took():
+    def rows(**fields):
+        return evidence(baseline=[run(0.94)], mla_q=[run(0.93, **fields)])
+
+    smaller, slower = judges.smaller(T2, ["mla-q"], "baseline"), judges.slower(T2, "mla-q", "baseline")
+    quicker = judges.quicker(T2, "mla-q", "baseline")
+    assert smaller(rows(peak_memory_gib=1.2)).verdict == "reproduced"
+    assert smaller(rows(peak_memory_gib=1.6)).verdict == "not reproduced"
+    assert smaller(rows(peak_memory_gib=None)) == judges.NOT_MEASURED
+    assert slower(rows(images_per_s=70_000.0)).verdict == "reproduced"
+    assert slower(rows(images_per_s=79_000.0)).verdict == "not reproduced"
+    verdicts = [quicker(rows(train_s=seconds)).verdict for seconds in (100.0, 170.0, 189.0)]
+    assert verdicts == ["reproduced", "cannot be told", "not reproduced"]
+
+
+def bench(fast: float) -> dict:
+    rows = [
+        {"mode": mode, "variant": "fused", "batch_size": size, "images_per_s": speed, "peak_memory_gib": size / 400}
+        for mode in ("forward", "step")
+        for size, speed in ((32, 9e4), (64, 1e5), (128, 1e5), (256, 1e5), (512, 1e5), (1024, fast))
+    ]
+    return {"rows": rows, "device": "NVIDIA H100 80GB HBM3"}
+
+
+def profile(backward: float) -> dict:
+    return {"phases_ms": {"data": 0.3, "forward": 1.0, "backward": backward, "optimizer": 0.2}, "step_ms": 4.4}
+
+
+def test_speed_and_profile_are_read():
+    assert judges.levels_off(evidence(bench=bench(1.1e5))).verdict == "reproduced"
+    assert judges.levels_off(evidence(bench=bench(3e5))).verdict == "not reproduced"
+    assert judges.mostly_backward(evidence(profile=profile(2.0))).verdict == "reproduced"
+    assert judges.mostly_backward(evidence(profile=profile(1.0))).verdict == "not reproduced"
+    told = judges.step_time(evidence(baseline=BASE, profile=profile(2.0)))
+    assert told.verdict == "not reproduced" and "79.6 ms" in told.reason and "4.40 ms" in told.reason
+
+
+# ---------------------------------------------------------------- the page
+
+
+def test_without_results_nothing_is_claimed():
+    for claim in CLAIMS:
+        if claim.judge is not judges.step_time:  # decided by the paper's own numbers
+            assert claim.judge(evidence()) == judges.NOT_MEASURED, claim.words
+
+
+def test_the_page_of_no_results_says_so_everywhere(tmp_path):
+    page = paper_page(tmp_path, NO_IMAGES)
+    assert f"{len(CLAIMS)} claims: 0 reproduced, 1 not reproduced" in page
+    assert "nan" not in page and "None" not in page and "![" not in page
+    assert page.count("not measured yet") > 60
+
+
+def test_the_page_of_all_results_has_no_gap(monkeypatch):
+    runs = {
+        (study, row.name): {seed: run(0.94 + 0.0003 * seed + 0.0001 * number) for seed in row.seeds}
+        for study in STUDIES
+        for number, row in enumerate(find_study(study).rows)
+    }
+    whole = Evidence(runs, bench(2e5), profile(2.0))
+    monkeypatch.setattr("pocketvit.studies.paper_page.read_evidence", lambda results: whole)
+    page = paper_page(Path("results"), NO_IMAGES)
+    assert "not measured yet" not in page and "python benchmarks/paper.py" in page
+    assert "| Baseline | `baseline` | 93.65 | 94.11 ± 0.05 | 94.06 ± 0.05 | 5 |" in page
+    assert "differs: ours +0.46" in page
+    for published in paper.RUNS:
+        assert f"`{published.row}` | {100 * published.accuracy:.2f}" in page
