@@ -2,12 +2,14 @@
 
 import io
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported
+sys.path.insert(0, str(Path(__file__).parent / "cases"))  # what several tests import
 
 CIFAR = Path(os.environ.get("POCKETVIT_CIFAR10", Path(__file__).parents[2] / "shared" / "data" / "cifar10"))
 """The real CIFAR-10 as parquet files, where the machine has it."""

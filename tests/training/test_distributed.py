@@ -1,14 +1,17 @@
 """One run on several processes is the run of one, but for rounding."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import worker_processes
 from safetensors.torch import load_file
-from worker_processes import gradients, outcome, stopped_at, together
+from worker_processes import gradients, left_by_the_first, outcome, start_members, stopped_at, together
 
 import pocketvit
 from pocketvit.config import override
@@ -16,7 +19,7 @@ from pocketvit.data import open_splits
 from pocketvit.data.loader import TrainLoader
 from pocketvit.errors import InputError
 from pocketvit.training import train
-from pocketvit.training.distributed import ALONE, Processes
+from pocketvit.training.distributed import ALONE, Processes, _meet
 
 SIZES = [2, 3]
 """Numbers of processes; a batch of 16 does not divide by the second."""
@@ -109,6 +112,28 @@ def test_what_the_first_process_refuses_ends_all_and_is_said_once(small, tmp_pat
     first, second = together(2, tmp_path, outcome, small)
     assert first.startswith("InputError") and "is not empty" in first
     assert second == "SystemExit: 2"
+
+
+def test_what_dead_processes_left_in_the_store_is_not_believed():
+    """torchrun keeps its store over restarts: a name, a question of this rank and the answer to it are still there."""
+    store = dist.HashStore()
+    for key, value in {"start": "old", "old/1": "old question", "old/old question": "here"}.items():
+        store.set(key, value)
+    with ThreadPoolExecutor() as pool:
+        second = pool.submit(_meet, store, 1, 2)
+        time.sleep(0.2)
+        assert not second.done()
+        first = _meet(store, 0, 2)
+        first.set("address", "new")
+        assert second.result(timeout=10).get("address") == b"new"
+
+
+def test_a_process_that_waits_for_one_that_has_left_ends(tmp_path):
+    members = start_members(2, tmp_path, left_by_the_first)
+    for process in members:
+        process.join(60)
+    assert [process.exitcode for process in members] == [0, 1]
+    assert [(tmp_path / f"answer-{rank}-of-2.pt").exists() for rank in range(2)] == [True, False]
 
 
 def test_torchrun_needs_a_run_folder(small, monkeypatch):

@@ -1,7 +1,6 @@
 """A run outlives what happens to it: kills, signals, bad disks."""
 
 import errno
-import json
 import os
 import random
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from survival import assert_same_run, train_in_a_process, wait_for_lines
 from worker_processes import start
 
 from pocketvit.config import RunConfig, override, save_config
@@ -22,22 +21,7 @@ from pocketvit.training import Stopped, checkpoint, train
 from pocketvit.training.checkpoint import list_checkpoints, load_checkpoint
 from pocketvit.training.progress import Silent
 
-CLOCK = {"train_s", "images_per_s"}
 KILLS = 50
-
-
-def metrics(folder: Path) -> list[dict]:
-    """The lines of metrics.jsonl without the clock's fields."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in CLOCK} for line in lines]
-
-
-def assert_same_run(a: Path, b: Path) -> None:
-    """Two finished runs are bit-identical but for the clock."""
-    left, right = (load_file(folder / "model.safetensors") for folder in (a, b))
-    assert left.keys() == right.keys()
-    assert all(torch.equal(left[name], right[name]) for name in left)
-    assert metrics(a) == metrics(b)
 
 
 class AfterPass(Silent):
@@ -58,14 +42,6 @@ def stop() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def wait_for_lines(folder: Path, count: int, process: subprocess.Popen) -> None:
-    """Wait until a run has finished some passes."""
-    path, until = folder / "metrics.jsonl", time.monotonic() + 60
-    while not path.exists() or path.read_text().count("\n") < count:
-        assert process.poll() is None and time.monotonic() < until, "the run did not get there"
-        time.sleep(0.01)
-
-
 # ---------------------------------------------------------------- kill -9
 
 
@@ -74,9 +50,7 @@ def test_a_run_killed_fifty_times_is_the_run_that_was_not(small, tmp_path):
     config = override(small, {"schedule.passes": 400, "train.checkpoint_every_passes": 1, "optim.ema_decay": 0.9})
     straight = override(config, {"out": tmp_path / "straight"})
     began = time.monotonic()
-    process = start(train, straight)
-    process.join()
-    assert process.exitcode == 0
+    train_in_a_process(straight)
     seconds, moments, reached = time.monotonic() - began, random.Random(0), []
     for _ in range(KILLS):
         process = start(train, config)
@@ -87,9 +61,7 @@ def test_a_run_killed_fifty_times_is_the_run_that_was_not(small, tmp_path):
         reached.append(len(list_checkpoints(config.out / "checkpoint")) and newest_step(config.out))
     assert reached == sorted(reached), "a kill never loses a checkpoint"
     assert len(set(reached)) > KILLS // 4, "the kills fell all over the run"
-    process = start(train, config)
-    process.join()
-    assert process.exitcode == 0
+    train_in_a_process(config)
     assert_same_run(config.out, straight.out)
     assert len(list((config.out / "checkpoint").iterdir())) == checkpoint.KEEP
     assert not list(config.out.glob("*.partial"))
@@ -195,7 +167,7 @@ def test_a_signalled_command_has_its_exit_code_and_resumes_bit_for_bit(longer, t
     process = subprocess.Popen(
         command("--config", tmp_path / "config.yaml", "--out", longer.out), stdout=subprocess.PIPE, text=True
     )
-    wait_for_lines(longer.out, 3, process)
+    wait_for_lines(longer.out, 3, lambda: process.poll() is None)
     process.send_signal(signum)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == code
@@ -204,3 +176,13 @@ def test_a_signalled_command_has_its_exit_code_and_resumes_bit_for_bit(longer, t
     subprocess.run(command("--resume", longer.out), check=True, capture_output=True)
     train(override(longer, {"out": tmp_path / "straight"}))
     assert_same_run(longer.out, tmp_path / "straight")
+
+
+# ---------------------------------------------------------------- determinism
+
+
+def test_a_deterministic_run_leaves_pytorch_as_it_was(small, tmp_path):
+    train(override(small, {"train.deterministic": True}))
+    assert not torch.are_deterministic_algorithms_enabled()
+    train(override(small, {"train.deterministic": True, "out": tmp_path / "again"}))
+    assert_same_run(small.out, tmp_path / "again")

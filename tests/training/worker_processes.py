@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 
 from pocketvit.config import RunConfig
-from pocketvit.training import Stopped, train
+from pocketvit.training import Stopped, distributed, train
 from pocketvit.training.distributed import join
 from pocketvit.training.loop import prepare
 from pocketvit.training.progress import Silent
@@ -33,17 +34,23 @@ def start(function: Callable[..., Any], *arguments: Any) -> BaseProcess:
     return process
 
 
-def together(size: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """Call a function in `size` processes of one run; what each of them returned, by rank."""
+def start_members(size: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[BaseProcess]:
+    """Call a function in `size` processes of one run, which write what it returns into the folder."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    answers = [folder / f"answer-{rank}-of-{size}.pt" for rank in range(size)]
-    members = [start(member, rank, size, port, answers[rank], function, *arguments) for rank in range(size)]
-    for process in members:
+    return [
+        start(member, rank, size, port, folder / f"answer-{rank}-of-{size}.pt", function, *arguments)
+        for rank in range(size)
+    ]
+
+
+def together(size: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Call a function in `size` processes of one run; what each of them returned, by rank."""
+    for process in start_members(size, folder, function, *arguments):
         process.join(60)
         assert process.exitcode == 0, "see the traceback above"
-    return [torch.load(path, weights_only=False) for path in answers]
+    return [torch.load(folder / f"answer-{rank}-of-{size}.pt", weights_only=False) for rank in range(size)]
 
 
 def member(rank: int, size: int, port: int, answer: Path, function: Callable[..., Any], *arguments: Any) -> None:
@@ -86,6 +93,14 @@ def stopped_at(config: RunConfig, rank: int, step: int) -> tuple[int, str]:
     except Stopped as stopped:
         return stopped.signum, str(stopped)
     raise AssertionError("not stopped")
+
+
+def left_by_the_first() -> None:
+    """The first process leaves at once, the second waits as it would for a GPU: without looking at connections."""
+    distributed.LEAVE_S = 0.5
+    with join("cpu") as processes:
+        if not processes.first:
+            time.sleep(60)
 
 
 def outcome(config: RunConfig) -> str:

@@ -93,7 +93,8 @@ def test_a_newer_schema_is_refused():
 
 def test_hash_ignores_who_where_and_which_draw():
     base = config_hash(RunConfig(), "data")
-    other = {"recipe": "x", "seed": 5, "out": "there", "data.source": "p", "data.cache_dir": "c", "train.device": "cpu"}
+    other = {"recipe": "x", "seed": 5, "out": "there", "train.device": "cpu"}
+    other |= {"data.source": "p", "data.cache_dir": "c", "data.keep": "disk"}
     assert set(other) == set(NOT_HASHED)
     assert config_hash(override(RunConfig(), other), "data") == base
 

@@ -1,11 +1,17 @@
-"""Which machine a run is on: the device, its name, its memory, and what fits."""
+"""Which machine a run is on: the device, its name, its memory, what fits, and whether its results repeat."""
 
+import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
 from pocketvit.errors import InputError
+
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""Environment variable that cuBLAS reads when it starts; sums repeat only with one of two of its values."""
+REPEATING = (":4096:8", ":16:8")
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -79,3 +85,39 @@ def largest_batch(run: Callable[[int], None], device: torch.device, *, small: in
     allowed = torch.cuda.get_per_process_memory_fraction(device) * torch.cuda.mem_get_info(device)[1]
     fixed = peaks[0] - small * per_image
     return max(0, int((0.95 * min(free, allowed) - fixed) / per_image) // 8 * 8)
+
+
+@contextmanager
+def repeating(wanted: bool, device: str) -> Iterator[None]:
+    """Let PyTorch take operations that give the same bits every time, and no others; put things back afterwards.
+
+    Args:
+        wanted: `train.deterministic`; if not, nothing is changed.
+        device: `train.device`.
+    Raises:
+        InputError: CUDA has started in this process without the setting that cuBLAS needs.
+    """
+    if not wanted:
+        yield
+        return
+    workspace, cudnn = os.environ.get(WORKSPACE), torch.backends.cudnn
+    if device != "cpu" and workspace not in REPEATING:
+        if torch.cuda.is_initialized():
+            raise InputError(
+                f"train.deterministic needs {WORKSPACE}={REPEATING[0]} before CUDA starts, which it has in this "
+                "process; set it in the environment"
+            )
+        os.environ[WORKSPACE] = REPEATING[0]
+    modes = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    choices = cudnn.deterministic, cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(modes[0], warn_only=modes[1])
+        cudnn.deterministic, cudnn.benchmark = choices
+        if workspace is None:
+            os.environ.pop(WORKSPACE, None)
+        else:
+            os.environ[WORKSPACE] = workspace

@@ -9,13 +9,21 @@ A share is made of mirror pairs: image j of a batch of B is mixed with image B â
 process. In the order of the batch, a share's mirror order pairs the same two images, so mixing needs no neighbour.
 
 The first process writes the run folder, evaluates and speaks; the others stay silent.
+
+When a process dies, the others cannot go on. An exchange over NCCL would wait for the dead one on the GPU without an
+end, one over gloo fails. So each process watches its neighbour (`Watch`), and ends at once with one line when it is
+gone; torchrun then starts all of them again, and they go on from the last checkpoint.
 """
 
 import os
+import threading
+import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +33,17 @@ from torch import Tensor, nn
 from pocketvit.errors import InputError
 
 T = TypeVar("T")
+
+MEET_S = 600.0
+"""How long to wait for the other processes at the start."""
+BEAT_S = 1.0
+"""Seconds between two signs of life."""
+SILENT_S = 60.0
+"""A neighbour that says nothing for so long is taken for dead: its host lost power or its network."""
+LEAVE_S = 10.0
+"""Processes that end in good order leave within this many seconds of each other."""
+WATCH_TAG = 1
+"""Tells signs of life from other messages."""
 
 
 @dataclass(frozen=True)
@@ -143,12 +162,14 @@ ALONE = Processes()
 def join(device: str) -> Iterator[Processes]:
     """Meet the other processes of the run that torchrun started; a process that it did not start is alone.
 
-    Each process takes the GPU of its place on the host. Tensors on GPUs travel by NCCL, the rest by gloo.
+    Each process takes the GPU of its place on the host. Tensors on GPUs travel by NCCL, the rest by gloo. CUDA graphs
+    that hold exchanges have to be gone when this is left.
 
     Args:
         device: `train.device`.
     Raises:
         InputError: a GPU is wanted, and the host has fewer than processes.
+        TimeoutError: the other processes did not come.
     """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
         yield ALONE
@@ -158,11 +179,104 @@ def join(device: str) -> Iterator[Processes]:
     if processes.size == 1:
         yield processes
         return
-    dist.init_process_group("gloo" if gpu is None else "cpu:gloo,cuda:nccl", device_id=gpu)
+    store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=MEET_S)))
+    backend = "gloo" if gpu is None else "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, store=_meet(store, rank, size), rank=rank, world_size=size, device_id=gpu)
+    watch = Watch(processes)
     try:
         yield processes
+    except RuntimeError:
+        watch.give_time()  # an exchange fails when another process dies; then that is what has to be said
+        raise
     finally:
-        dist.destroy_process_group()
+        if watch.leave():
+            dist.destroy_process_group()
+
+
+def _meet(store: dist.Store, rank: int, size: int) -> dist.Store:
+    """A part of the store that only those use who are alive now.
+
+    torchrun keeps one store over all its restarts. What dead processes left there, addresses and NCCL's id, looks
+    like the answer of living ones, and whoever takes it waits for the dead. The counts of restarts do not help: they
+    differ between hosts. So the first process makes up a name for this start, and another one believes a name once
+    the first has answered under it a question that was made up just now.
+
+    Raises:
+        TimeoutError: no answer came.
+    """
+    if rank == 0:
+        name = uuid.uuid4().hex
+        store.set("start", name)
+        for other in range(1, size):
+            question = store.get(f"{name}/{other}").decode()
+            store.set(f"{name}/{question}", "here")
+        return dist.PrefixStore(name, store)
+    question, until = uuid.uuid4().hex, time.monotonic() + MEET_S
+    while time.monotonic() < until:
+        name = store.get("start").decode()
+        store.set(f"{name}/{rank}", question)
+        if store.check([f"{name}/{question}"]):
+            return dist.PrefixStore(name, store)
+        time.sleep(0.05)
+    raise TimeoutError(f"process {rank} waited {MEET_S:.0f} s for the first process in vain")
+
+
+class Watch:
+    """Ends this process as soon as another one of the run is gone, even while the main thread waits for it.
+
+    In a ring, each process sends the next one a sign of life every second, from a thread of its own, and expects one
+    from the process before it. The connection to a process that dies breaks at once, so its neighbour ends, then the
+    neighbour's neighbour. A process that leaves in good order says so; the others then have to leave as well, or else
+    they wait for it in vain and end too. The end is `os._exit`: ordinary clean-up would wait for the GPU.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self.rank = processes.rank
+        self.before, self.after = (self.rank - 1) % processes.size, (self.rank + 1) % processes.size
+        self.launcher = os.getppid()
+        self.leaves = False
+        self.hurry = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+
+    def leave(self) -> bool:
+        """Tell that this process leaves; whether its neighbours leave too."""
+        self.leaves = True
+        self.hurry.set()
+        self.thread.join(LEAVE_S)
+        return not self.thread.is_alive()
+
+    def give_time(self) -> None:
+        """Wait a moment, in which the end of another process is found, if it is that."""
+        self.hurry.set()
+        self.thread.join(LEAVE_S / 2)
+
+    def _watch(self) -> None:
+        silent = timedelta(seconds=SILENT_S)
+        said = heard = False
+        while not (said and heard):
+            self.hurry.wait(LEAVE_S if heard else BEAT_S)
+            leaving = self.leaves
+            if os.getppid() != self.launcher:
+                self._end("the launcher is gone")
+            if heard and not leaving:
+                self._end(f"process {self.before} has left, and this one waits for it in vain")
+            try:
+                word, other = torch.tensor([leaving]), torch.tensor([False])
+                sending = None if said else dist.isend(word, self.after, tag=WATCH_TAG)
+                if not heard:
+                    dist.irecv(other, self.before, tag=WATCH_TAG).wait(silent)
+                if sending is not None:
+                    sending.wait(silent)
+            except RuntimeError:
+                self._end("another process of the run is gone")
+            said, heard = said or leaving, heard or bool(other)
+
+    def _end(self, why: str) -> NoReturn:
+        """End this process with one line."""
+        with suppress(OSError):
+            os.write(2, f"pocketvit: {why}; process {self.rank} ends, start the run again to go on\n".encode())
+        os._exit(1)
 
 
 def _take_gpu() -> torch.device:
@@ -170,7 +284,8 @@ def _take_gpu() -> torch.device:
     place, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
     if place >= gpus:
         raise InputError(
-            f"process {place} of this host has no GPU, there are {gpus}; use --nproc-per-node={gpus} or train.device=cpu"
+            f"process {place} of this host has no GPU, there are {gpus}; "
+            f"use --nproc-per-node={gpus} or train.device=cpu"
         )
     torch.cuda.set_device(place)
     return torch.device("cuda", place)

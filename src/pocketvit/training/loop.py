@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from pocketvit.config import RunConfig, config_hash
+from pocketvit.config import RunConfig, code_of, config_hash
 from pocketvit.data import open_splits
 from pocketvit.errors import InputError
-from pocketvit.training.device import choose_device, device_name, peak_memory_gib
+from pocketvit.training.device import choose_device, device_name, peak_memory_gib, repeating
 from pocketvit.training.distributed import Processes, join
 from pocketvit.training.finish import save_figures, write_result
 from pocketvit.training.progress import Reporter, Silent
@@ -32,19 +32,36 @@ def train(config: RunConfig, reporter: Reporter | None = None) -> dict[str, Any]
         InputError: something in the configuration or the data cannot be used, or the loss stopped being finite.
         SystemExit: the same on a process other than the first, which says why.
         Stopped: a signal came; the run is saved.
+        TimeoutError: the other processes did not come.
     """
     started = time.perf_counter()
-    with join(config.train.device) as processes:
+    with repeating(config.train.deterministic, config.train.device), join(config.train.device) as processes:
         if processes.launched and config.out is None:
             raise processes.error("torchrun needs --out DIR, so that a restarted command finds its run again")
         trainer = prepare(config, processes, reporter if reporter and processes.first else Silent())
-        splits = trainer.splits
-        trainer.folder = processes.from_first(lambda: RunFolder.open(config, splits.fingerprint))
-        trainer.reporter.note(f"run folder: {trainer.folder.path}")
-        env = environment(device_name(trainer.device))
-        processes.from_first(lambda: trainer.folder.write_json(trainer.folder.env, env))
-        run(trainer)
-        return processes.from_first(lambda: finish(trainer, env, started))
+        try:
+            env = open_folder(trainer)
+            run(trainer)
+            return processes.from_first(lambda: finish(trainer, env, started))
+        finally:
+            trainer.drop_graph()
+
+
+def open_folder(trainer: Trainer) -> dict[str, Any]:
+    """Find or make the run's folder and write env.json; returns its content.
+
+    Raises:
+        InputError: the folder cannot be used.
+    """
+    config, processes = trainer.config, trainer.processes
+    trainer.folder = processes.from_first(lambda: RunFolder.open(config, trainer.splits.fingerprint))
+    trainer.reporter.note(f"run folder: {trainer.folder.path}")
+    for line in processes.from_first(lambda: trainer.folder.code_notes(config)):
+        trainer.reporter.note(line)
+    origins = processes.from_first(lambda: trainer.folder.code_origins(config))
+    env = environment(device_name(trainer.device)) | {"code": origins}
+    processes.from_first(lambda: trainer.folder.write_json(trainer.folder.env, env))
+    return env
 
 
 def prepare(config: RunConfig, processes: Processes, reporter: Reporter) -> Trainer:
@@ -60,6 +77,10 @@ def prepare(config: RunConfig, processes: Processes, reporter: Reporter) -> Trai
     if splits.fingerprint != processes.from_first(lambda: splits.fingerprint):
         here = f"{config.data.source} on {platform.node()}"
         raise InputError(f"{here} differs from the data of the first process; give every host the same files")
+    code = {name: own.identity for name, own in code_of(config).items()}
+    if code != processes.from_first(lambda: code):
+        here = f"the code on {platform.node()}"
+        raise InputError(f"{here} differs from that of the first process; give every host the same files")
     for note in splits.notes:
         reporter.note(note)
     return Trainer(config, splits, device, reporter, processes)

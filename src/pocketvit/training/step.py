@@ -8,12 +8,13 @@ Shapes: S steps of a chunk, B batch (on several processes, the share of this one
 K classes, L blocks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from pocketvit.data.augment import normalise_and_erase
 from pocketvit.data.loader import Chunk
@@ -60,13 +61,30 @@ class Loss:
         Returns:
             the sum of the images' losses over the batch size, 0-dim.
         """
+        return self.of(model, *self.prepare(images, labels, erase, mix_row), keep)
+
+    def prepare(self, images: Tensor, labels: Tensor, erase: Tensor, mix_row: Tensor) -> tuple[Tensor, Tensor]:
+        """What the model sees, (B, C, H, W), and what it should say, (B, K)."""
         x = normalise_and_erase(images, self.mean, self.std, erase)  # (B, C, H, W)
         targets = smooth_targets(labels, self.num_classes, self.label_smoothing)  # (B, K)
-        x, targets = mix(x, targets, mix_row)
+        return mix(x, targets, mix_row)
+
+    def of(self, model: nn.Module, x: Tensor, targets: Tensor, keep: Tensor | None) -> Tensor:
+        """The loss of prepared images x (B, C, H, W) with their targets (B, K), 0-dim."""
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
             logits = model(x, keep)  # (B, K)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # bf16 is too coarse for a sum
         return -(targets * torch.log_softmax(logits, dim=1)).sum() / self.batch_size
+
+
+def compiled(loss: Loss, *, whole: bool) -> Callable[..., Tensor]:
+    """The loss, compiled as a whole with its model, or only in its preparation."""
+    if whole:
+        return torch.compile(loss.__call__, fullgraph=True, dynamic=False)
+    prepare = torch.compile(loss.prepare, fullgraph=True, dynamic=False)
+    return lambda model, images, labels, erase, mix_row, keep: loss.of(
+        model, *prepare(images, labels, erase, mix_row), keep
+    )
 
 
 class TrainStep:
@@ -81,6 +99,7 @@ class TrainStep:
         batch_size: B, the images of a step on this process.
         processes: that share each batch.
         compile: compile the loss with `torch.compile`.
+        fused: the model's blocks run as kernels of our own, so that there is little left to compile.
         cuda_graph: capture the step; only on CUDA.
     """
 
@@ -95,12 +114,13 @@ class TrainStep:
         batch_size: int,
         processes: Processes,
         compile: bool,
+        fused: bool,
         cuda_graph: bool,
     ) -> None:
         device = next(model.parameters()).device
         self.model, self.optimizers, self.ema, self.batch_size = model, optimizers, ema, batch_size
         self.processes = processes
-        self.loss = torch.compile(loss.__call__, fullgraph=True, dynamic=False) if compile else loss
+        self.loss = compiled(loss, whole=not fused) if compile else loss
         self.cuda_graph = cuda_graph and device.type == "cuda"
         self.factors = torch.from_numpy(factors.astype(np.float32)).to(device)
         self.losses = torch.full_like(self.factors, torch.nan)
@@ -115,9 +135,12 @@ class TrainStep:
     def set_chunk(self, chunk: Chunk, keep: Tensor | None) -> None:
         """Take the next steps from this chunk, with its stochastic depth, (S, L, 2, B) or none.
 
-        Once captured, the graph reads from fixed memory, so a new chunk is copied over the first one.
+        Once captured, the graph reads from fixed memory, so a new chunk is copied over the first one. Where that was
+        shorter, the rest of a pass that was stopped, the step is captured anew.
         """
         tensors = (*chunk.tensors(), *(() if keep is None else (keep,)))
+        if self.graph is not None and len(chunk.mix) > len(self.inputs[3]):
+            self.graph = None
         if self.graph is None:
             self.inputs = tensors
         else:
@@ -138,15 +161,17 @@ class TrainStep:
         """Find the gradients of the next batch, over all processes; returns its loss, 0-dim."""
         images, labels, erase, mix_rows, *keep = self.inputs
         rows = self.position * self.batch_size + torch.arange(self.batch_size, device=self.position.device)  # (B,)
-        loss = self.loss(
-            self.model,
-            images[rows],
-            labels[rows],
-            erase[rows],
-            mix_rows[self.position].squeeze(0),
-            keep[0][self.position].squeeze(0) if keep else None,
-        )
-        loss.backward()
+        with record_function("forward"):
+            loss = self.loss(
+                self.model,
+                images[rows],
+                labels[rows],
+                erase[rows],
+                mix_rows[self.position].squeeze(0),
+                keep[0][self.position].squeeze(0) if keep else None,
+            )
+        with record_function("backward"):
+            loss.backward()
         return self.processes.sum_gradients(self.model.parameters(), loss)
 
     def _run(self) -> None:
@@ -155,11 +180,12 @@ class TrainStep:
             for group in optimizer.param_groups:
                 group["lr"].copy_(factor * group["peak_lr"])
         loss = self.backward()
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        if self.ema is not None:
-            self.ema.update()
+        with record_function("optimizer"):
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            if self.ema is not None:
+                self.ema.update()
         self.losses.index_copy_(0, self.step, loss.reshape(1))
         self.position += 1
         self.step += 1

@@ -2,8 +2,14 @@
 
 import signal
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from pocketvit.usercode import FOLDER as CODE_FOLDER
+
+AGAIN_S = 1.0
+"""A second Ctrl-C counts as one after so long: a terminal and torchrun both pass the first one on."""
 
 
 class Stopped(Exception):
@@ -14,13 +20,17 @@ class Stopped(Exception):
     """
 
     def __init__(self, signum: int, folder: Path) -> None:
-        super().__init__(f"stopped and saved; go on with: pocketvit train --resume {folder}")
+        consent = " --allow-code" if (folder / CODE_FOLDER).is_dir() else ""
+        super().__init__(f"stopped and saved; go on with: pocketvit train --resume {folder}{consent}")
         self.signum = signum
 
 
 @dataclass
 class StopRequest:
-    """Notes SIGINT and SIGTERM while it is entered; asked a second time, it raises KeyboardInterrupt at once."""
+    """Notes SIGINT and SIGTERM while it is entered; a second Ctrl-C raises KeyboardInterrupt at once.
+
+    A second SIGTERM changes nothing: a batch system sends one to every process, and torchrun passes its own one on.
+    """
 
     signum: int | None = None
 
@@ -32,9 +42,11 @@ class StopRequest:
         return self
 
     def _note(self, signum: int, _frame: object) -> None:
-        if self.signum is not None:
+        now = time.monotonic()
+        if self.signum is None:
+            self.signum, self.asked_at = signum, now
+        elif signum == signal.SIGINT and now - self.asked_at >= AGAIN_S:
             raise KeyboardInterrupt
-        self.signum = signum
 
     def __exit__(self, *_: object) -> None:
         for signum, handler in self.before.items():

@@ -5,7 +5,7 @@ Training is interrupted only between steps: Ctrl-C or SIGTERM lets the step fini
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,13 +17,15 @@ from pocketvit.config import RunConfig
 from pocketvit.data import Splits, channel_stats
 from pocketvit.data.transfer import to_device
 from pocketvit.data.augment import normalise_and_erase
-from pocketvit.data.loader import Chunk, PassPlan, TrainLoader
+from pocketvit.data.loader import Chunk, PassPlan, Reading, TrainLoader
 from pocketvit.model import ViT, drop_path_factors
+from pocketvit.model.own import check_trains
 from pocketvit.model.whitening import whiten, whitening_filters
 from pocketvit.optim.build import build_optimizers
 from pocketvit.optim.ema import EMA
 from pocketvit.optim.schedule import lr_table
 from pocketvit.randomness import Stream, permutation, torch_seed, uniform
+from pocketvit.training.ahead import ahead
 from pocketvit.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from pocketvit.training.device import largest_batch, synchronize, uses_bf16
 from pocketvit.training.distributed import ALONE, Processes
@@ -79,13 +81,18 @@ class Trainer:
             batch_size=config.batch_size,
             device=device,
             share=processes.share(config.batch_size),
+            kernels=config.train.kernels,
         )
+        if self.loader.images.note is not None:
+            reporter.note(self.loader.images.note)
         self.model = ViT(
             config.model,
             image_size=self.loader.image_size,
             num_classes=len(splits.class_names),
             generator=torch.Generator().manual_seed(torch_seed(config.seed, Stream.INIT)),
         ).to(device)
+        self.fused = self._choose_kernels()
+        """Whether the blocks and the update run as kernels of our own."""
         self.stats = channel_stats(splits.train.images)
         self.mean, self.std = (torch.tensor(s, dtype=torch.float32, device=device) for s in self.stats)
         self.filters = self._whiten() if config.model.patch_init == "whitening" else None
@@ -104,6 +111,18 @@ class Trainer:
         self.step = self._make_step(len(self.loader.share), processes, compile=config.train.compile)
         self.pass_index, self.step_in_pass, self.train_s = 0, 0, 0.0
 
+    def _choose_kernels(self) -> bool:
+        """Tell the model which kernels to use, and the user where the fused ones cannot be had."""
+        kernels, on_cuda = self.config.train.kernels, self.device.type == "cuda"
+        self.model.use_kernels(kernels)
+        bf16 = uses_bf16(self.config.train.precision, self.device)
+        reason = self.model.not_fused(self.device, torch.bfloat16 if bf16 else torch.float32)
+        if reason and kernels == "fused":
+            raise self.processes.error(f"train.kernels=fused cannot be had: {reason}; use train.kernels=auto")
+        if reason and on_cuda and kernels == "auto":
+            self.reporter.note(f"the blocks run without fused kernels: {reason}")
+        return on_cuda and reason is None
+
     def _whiten(self) -> Tensor:
         """Start the patch embedding from the whitening filters of some training images, clean or augmented."""
         model, loader = self.config.model, self.loader
@@ -119,9 +138,12 @@ class Trainer:
     ) -> TrainStep:
         optim, on_cuda = self.config.optim, self.device.type == "cuda"
         bf16 = uses_bf16(self.config.train.precision, self.device)
+        compile = on_cuda if compile is None else compile
+        cuda_graph = on_cuda and (self.config.train.cuda_graph if cuda_graph is None else cuda_graph)
+        check_trains(self.model, device=self.device, bf16=bf16, compile=compile, cuda_graph=cuda_graph)
         return TrainStep(
             self.model,
-            build_optimizers(optim, self.model),
+            build_optimizers(optim, self.model, fused=self.fused),
             Loss(
                 self.mean,
                 self.std,
@@ -134,8 +156,9 @@ class Trainer:
             factors=self.lr / optim.lr,
             batch_size=batch_size,
             processes=processes,
-            compile=on_cuda if compile is None else compile,
-            cuda_graph=self.config.train.cuda_graph if cuda_graph is None else cuda_graph,
+            compile=compile,
+            fused=self.fused,
+            cuda_graph=cuda_graph,
         )
 
     def resume(self) -> None:
@@ -174,9 +197,11 @@ class Trainer:
             InputError: the loss is not finite.
             Stopped: a signal came.
         """
-        with ThreadPoolExecutor(max_workers=1) as planner, StopRequest() as stop:
+        if self.device.type == "cuda":  # compiles the augmentation's kernel, off the clock
+            self.loader.sample(np.arange(min(16, len(self.splits.train))), pass_index=0)
+        with ThreadPoolExecutor(max_workers=2) as threads, StopRequest() as stop:
             began = time.perf_counter()
-            work = self.work(planner)
+            work = self.work(threads)
             current = next(work, None)
             synchronize(self.device)
             self.train_s += time.perf_counter() - began
@@ -196,18 +221,22 @@ class Trainer:
                     self.save()
                     raise Stopped(signum, self.folder.path)
 
-    def work(self, planner: Executor) -> Iterator[Work]:
-        """The chunks of the rest of the run, each loaded when asked for and drawn a pass ahead in another thread."""
-        passes, steps = self.config.schedule.passes, self.loader.steps_per_pass
-        first, planned = self.step_in_pass, planner.submit(self.plan, self.pass_index)
-        for pass_index in range(self.pass_index, passes):
-            plan, keep = planned.result()
-            if pass_index + 1 < passes:
-                planned = planner.submit(self.plan, pass_index + 1)
-            while first < steps:
-                count = min(self.loader.chunk_steps, steps - first)
-                yield self.load(plan, keep, first, count)
-                first += count
+    def work(self, threads: Executor) -> Iterator[Work]:
+        """The chunks of the rest of the run, augmented when asked for.
+
+        Two other threads are ahead of that: one draws the next pass, one reads the next chunk.
+        """
+        plans = ahead(threads, map(self.plan, range(self.pass_index, self.config.schedule.passes)))
+        return (self.bring(*read) for read in ahead(threads, self.readings(plans)))
+
+    def readings(
+        self, plans: Iterable[tuple[PassPlan, np.ndarray | None]]
+    ) -> Iterator[tuple[Reading, np.ndarray | None]]:
+        """Read the chunks of the rest of the run, each with its stochastic depth."""
+        first, steps = self.step_in_pass, self.loader.steps_per_pass
+        for plan, keep in plans:
+            for start in range(first, steps, self.loader.chunk_steps):
+                yield self.read(plan, keep, start, min(self.loader.chunk_steps, steps - start))
             first = 0
 
     def plan(self, pass_index: int) -> tuple[PassPlan, np.ndarray | None]:
@@ -221,10 +250,21 @@ class Trainer:
         return plan, drop_path_factors(model, draws.reshape(steps, model.depth, 2, batch_size))
 
     def load(self, plan: PassPlan, keep: np.ndarray | None, first: int, count: int) -> Work:
-        """Bring some steps of a pass to the device."""
+        """Some steps of a pass on the device, at once."""
+        return self.bring(*self.read(plan, keep, first, count))
+
+    def read(
+        self, plan: PassPlan, keep: np.ndarray | None, first: int, count: int
+    ) -> tuple[Reading, np.ndarray | None]:
+        """Collect some steps of a pass; asks nothing of the device."""
         if keep is not None:
-            keep = to_device(keep[first : first + count][..., self.loader.share], self.device)  # (S, L, 2, B′)
-        return Work(count, self.loader.load(plan, first, count), keep)
+            keep = keep[first : first + count][..., self.loader.share]  # (S, L, 2, B) -> (S, L, 2, B′)
+        return self.loader.read(plan, first, count), keep
+
+    def bring(self, reading: Reading, keep: np.ndarray | None) -> Work:
+        """Bring steps that were collected to the device."""
+        chunk = self.loader.bring(reading)
+        return Work(len(reading.mix), chunk, None if keep is None else to_device(keep, self.device))
 
     def run_chunk(self, work: Work, stop: StopRequest) -> int:
         """Ask the device for the steps of a chunk, until a signal comes; how many were asked for.
@@ -298,6 +338,11 @@ class Trainer:
         """The model as it is, with what it needs to be used alone."""
         mean, std = (tuple(float(x) for x in s) for s in self.stats)
         return TrainedModel(self.averaged(), self.splits.class_names, mean, std)
+
+    def drop_graph(self) -> None:
+        """Let go of the captured step: NCCL cannot leave while a graph holds its exchanges."""
+        if hasattr(self, "step"):  # `largest_batch` has deleted it
+            self.step.graph = None
 
     def largest_batch(self) -> int:
         """The batch size that would fit GPUs like this one, one a process, after it ran out of memory."""
