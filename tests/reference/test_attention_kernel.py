@@ -23,6 +23,8 @@ natively = pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
 
 SHAPES = [
     (2, 1, 1, 65, 16),
+    (2, 2, 2, 65, 8),
+    (1, 4, 2, 17, 8),
     (1, 2, 2, 66, 16),
     (1, 1, 1, 68, 64),
     (1, 1, 1, 80, 32),

@@ -93,7 +93,8 @@ def poisoned() -> Iterator[None]:
 
 @natively
 def test_kernels_in_the_interpreter():
-    files = [__file__, str(TESTS / "property" / "test_blocks_kernel_property.py")]
+    others = ("reference/test_fold_kernel.py", "property/test_blocks_kernel_property.py")
+    files = [__file__, *(str(TESTS / other) for other in others)]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
         env={**os.environ, "TRITON_INTERPRET": "1"},
@@ -252,7 +253,7 @@ def test_unknown_kernels():
         ({"width": 48, "num_heads": 3}, "a width of 48 is not a multiple of 32 up to 256"),
         ({"width": 288, "num_heads": 9}, "a width of 288 is not a multiple of 32 up to 256"),
         ({"mlp_ratio": 1.5}, "the MLP's hidden width, 48.0, is not a multiple of the width, 32"),
-        ({"num_heads": 4}, "a head dim of 8 is not a multiple of 8 from 16 to 64"),
+        ({"num_heads": 8}, "a head dim of 4 is not a multiple of 8 from 8 to 64"),
         ({"N": 258}, "258 tokens are more than 257"),
     ],
     ids=str,

@@ -2,10 +2,10 @@
 
 Both are counted, and set against what this machine reached in a large matrix product and in a large copy, so that a
 measurement can be set beside them. Operations are those of the matrix products in the plain model, forward and
-backward, without any recomputation (the fused kernels leave out what nobody reads of the last block, 7 % of the paper's
-model). The count of bytes is modest. It holds only what has to pass through memory whatever is fused: the images, the
-weights with their gradients and optimizer state, and each block's input, written in the forward pass and read again in
-the backward pass. Everything inside a block is taken to stay on the chip, so real kernels move several times as much.
+backward, without any recomputation. The count of bytes is modest. It holds only what has to pass through memory
+whatever is fused: the images, the weights with their gradients and optimizer state, and each block's input, written in
+the forward pass and read again in the backward pass. Everything inside a block is taken to stay on the chip, so real
+kernels move several times as much.
 
 Shapes: B batch, C channels, H W pixels, N tokens, D width, L blocks.
 """

@@ -22,7 +22,7 @@ from pocketvit.data.autoaugment import NUM_DRAWS, OpTable, autoaugment, resolve
 from pocketvit.data.randaugment import TRIVIAL_DRAWS, randaugment, trivialaugment
 from pocketvit.data.transfer import to_device
 from pocketvit.errors import InputError
-from pocketvit.kernels.attention import INTERPRETED, Kernels
+from pocketvit.kernels.attention import INTERPRETED, Kernels, check_kernels
 from pocketvit.randomness import Stream, uniform
 from pocketvit.usercode import Code
 
@@ -158,8 +158,7 @@ def augment(images: Tensor, table: ImageTable, *, kernels: Kernels = "auto") -> 
     Raises:
         InputError: an unknown `kernels`, or `kernels="fused"` for images that it does not support.
     """
-    if kernels not in ("auto", "fused", "reference"):
-        raise InputError(f"kernels={kernels!r}: must be one of auto, fused, reference")
+    check_kernels(kernels)
     reason = "reference was asked for" if kernels == "reference" else supported(images)
     if reason is None:
         return _augment_fused(images, table)

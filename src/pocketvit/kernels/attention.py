@@ -74,7 +74,8 @@ def attention_qkv(qkv: Tensor, *, scale: float | None = None, kernels: Kernels =
     """
     if qkv.ndim != 5 or qkv.shape[2] != 3:
         raise InputError(f"qkv has the shape {tuple(qkv.shape)}: must be (batch, tokens, 3, heads, head dim)")
-    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, A, N, E)
+    # Not permuted as a whole: autograd would gather the three gradients in another order and copy them all once more.
+    q, k, v = (x.transpose(1, 2) for x in qkv.unbind(2))  # each (B, A, N, E)
     scale = _checked_scale(q, k, v, scale)
     if not _use_fused(q, k, v, kernels):
         return attention_reference(q, k, v, scale=scale).transpose(1, 2).flatten(2)  # (B, N, A·E)
@@ -100,8 +101,8 @@ def supported(q: Tensor, k: Tensor, v: Tensor) -> str | None:
         return "queries and keys differ in number"
     if N > MAX_TOKENS:
         return f"{N} tokens are more than {MAX_TOKENS}"
-    if not (16 <= E <= 64 and E % 8 == 0):
-        return f"a head dim of {E} is not a multiple of 8 from 16 to 64"
+    if not (8 <= E <= 64 and E % 8 == 0):
+        return f"a head dim of {E} is not a multiple of 8 from 8 to 64"
     if not q.stride(3) == k.stride(3) == v.stride(3) == 1:
         return "the numbers of a head must lie next to each other in memory"
     major = 9 if INTERPRETED else _capability(q.device.index)
@@ -118,10 +119,15 @@ def _capability(index: int) -> int:
     return torch.cuda.get_device_capability(index)[0]
 
 
-def _use_fused(q: Tensor, k: Tensor, v: Tensor, kernels: Kernels) -> bool:
-    """Whether the fused kernels run; raise an `InputError` if they were asked for and cannot."""
+def check_kernels(kernels: Kernels) -> None:
+    """Raise an `InputError` for an unknown choice."""
     if kernels not in ("auto", "fused", "reference"):
         raise InputError(f"kernels={kernels!r}: must be one of auto, fused, reference")
+
+
+def _use_fused(q: Tensor, k: Tensor, v: Tensor, kernels: Kernels) -> bool:
+    """Whether the fused kernels run; raise an `InputError` if they were asked for and cannot."""
+    check_kernels(kernels)
     if kernels == "reference":
         return False
     reason = supported(q, k, v)

@@ -35,7 +35,8 @@ class Tiles(NamedTuple):
 
 
 def cut(num_tokens: int, columns: int, rows: int, num_warps: int, num_stages: int = 1) -> Tiles:
-    """The tiles of a sequence, given the head's padded width and how many query rows to take at a time."""
+    """The tiles of a sequence, given the head's width as a power of two and how many query rows to take at a time."""
+    columns = max(16, columns)  # the least that the matrix units take
     main = max(16, triton.next_power_of_2(num_tokens) // 2)
     tail = max(16, triton.next_power_of_2(max(1, num_tokens - main)))
     rest = max(16, triton.next_power_of_2(num_tokens % rows)) if num_tokens % rows else rows

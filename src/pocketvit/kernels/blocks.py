@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from pocketvit.errors import InputError
 from pocketvit.kernels import attention as attention_kernels
-from pocketvit.kernels.attention import INTERPRETED, Kernels, attention_reference
+from pocketvit.kernels.attention import INTERPRETED, Kernels, attention_reference, check_kernels
 from pocketvit.kernels.block_weights import BlockPlan, BlockWeights
 
 if attention_kernels.triton is not None:
@@ -40,8 +40,7 @@ def run_blocks(
     Raises:
         InputError: an unknown `kernels`, or `kernels="fused"` for inputs that it does not support.
     """
-    if kernels not in ("auto", "fused", "reference"):
-        raise InputError(f"kernels={kernels!r}: must be one of auto, fused, reference")
+    check_kernels(kernels)
     reason = "reference was asked for" if kernels == "reference" else supported(x.device, x.dtype, x.shape[1], plan)
     if reason is not None and kernels == "fused":
         raise InputError(f"kernels='fused' cannot be had for these blocks: {reason}; use auto")

@@ -12,8 +12,8 @@ few threads. So a program takes a tile of `ROWS` tokens through everything that 
 two kernels there lies attention, the only thing that mixes tokens. Nothing is written that the other direction can
 find again cheaply: the MLP's hidden layer is computed twice, and written once, for the gradients of its weights.
 
-A token's D channels are handled as D / C chunks of C = 64 (or 32) channels, because a tile's sides must be powers of two
-and 192 is none. In the code a plural (`xs`) is a tuple of chunks, each (ROWS, C).
+A token's D channels are handled as D / C chunks of C = 64 (or 32) channels, because a tile's sides must be powers of
+two and 192 is none. In the code a plural (`xs`) is a tuple of chunks, each (ROWS, C).
 
 The norms come without their factors and offsets: these are folded into the linear layer that follows
 (`pocketvit.model.folded`). So what the linear layer reads, n = (x − mean) / std, is also all that the norm's backward
@@ -222,9 +222,10 @@ def mlp_backward_kernel(n1, rstd_in, dout, keep, w_proj, w_fc1, b_fc1, w_fc2, a_
                         num_rows, B, N, taken,
                         CENTRED: tl.constexpr, TANH: tl.constexpr, D: tl.constexpr, C: tl.constexpr,
                         H: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
-    """From the gradient of `block_tail`'s out to those of x₁ and o, (M, D); and two (B·taken, H) for the weights' gradients.
+    """From the gradient of `block_tail`'s out to those of x₁ and o, (M, D).
 
-    a is the MLP's hidden layer times keep₂, dh the gradient of what its GELU reads.
+    Leaves a and dh, (B·taken, H) each, for the weights' gradients: the MLP's hidden layer times keep₂, and the gradient
+    of what its GELU reads.
     """
     r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     alive = r < num_rows

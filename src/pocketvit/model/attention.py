@@ -10,6 +10,7 @@ DeepSeek-V2 has; the joint latent here has neither as well.
 """
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pocketvit.config import ModelConfig
 from pocketvit.kernels.attention import Kernels, attention, attention_qkv
@@ -60,25 +61,29 @@ class Attention(nn.Module):
         self.kernels: Kernels = "auto"
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Mix tokens (B, N, D) -> (B, N, D)."""
-        if self.packed:
+    def forward(self, x: Tensor, taken: int | None = None) -> Tensor:
+        """Mix tokens (B, N, D) -> (B, N, D), or only the first T of them where that many are taken."""
+        if self.packed and taken is None:
             qkv = self.qkv(x).unflatten(2, (3, -1, self.head_dim))  # (B, N, 3, A, E)
             if self.q_norm is None and self.rotary is None:
                 return self.proj(attention_qkv(qkv, kernels=self.kernels))  # (B, N, D)
             q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, A, N, E)
         else:
-            q, k, v = self.project(x)
+            q, k, v = self.project(x, taken)
         if self.q_norm is not None:
             q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
         if self.rotary is not None:
             q, k = self.rotary(q), self.rotary(k)
-        x = attention(q, k, v, kernels=self.kernels)  # (B, A, N, E)
-        return self.proj(x.transpose(1, 2).flatten(2))  # (B, N, D)
+        x = attention(q, k, v, kernels=self.kernels)  # (B, A, N or T, E)
+        return self.proj(x.transpose(1, 2).flatten(2))  # (B, N or T, D)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens (B, N, D) as queries (B, A, N, E), keys and values (B, A_kv, N, E)."""
-        source = self.kv_latent(x) if self.shared_latent else x  # (B, N, R) or (B, N, D)
-        projected = self.q(x), self.k(source), self.v(source)
+    def project(self, x: Tensor, taken: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (B, N, D) as queries (B, A, N or T, E), keys and values (B, A_kv, N, E)."""
+        if self.packed:
+            parts = zip(self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), (x[:, :taken], x, x), strict=True)
+            projected = tuple(F.linear(y, weight, bias) for weight, bias, y in parts)
+        else:
+            source = self.kv_latent(x) if self.shared_latent else x  # (B, N, R) or (B, N, D)
+            projected = self.q(x[:, :taken]), self.k(source), self.v(source)
         q, k, v = (y.unflatten(2, (-1, self.head_dim)).transpose(1, 2) for y in projected)
         return q, k, v

@@ -57,17 +57,19 @@ class Block(nn.Module):
         self.scale1 = LayerScale(config.width, config.layer_scale) if scaled else nn.Identity()
         self.scale2 = LayerScale(config.width, config.layer_scale) if scaled else nn.Identity()
 
-    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, keep: Tensor | None = None, taken: int | None = None) -> Tensor:
         """Refine tokens.
 
         Args:
             x: tokens, (B, N, D).
             keep: what each image's two branches are multiplied by, (2, B): 0 where stochastic depth skips the
                 branch, 1 / (chance to keep it) elsewhere. None keeps all.
+            taken: how many of the tokens, from the first, are wanted in the end: T; none takes all.
         Returns:
-            tokens (B, N, D).
+            tokens (B, N or T, D).
         """
-        attn = self.scale1(self.attn(self.norm1(x)))
-        x = x + (attn if keep is None else attn * keep[0, :, None, None].to(x.dtype))
+        wanted = () if taken is None else (taken,)  # attention of the user's own may know nothing of it
+        attn = self.scale1(self.attn(self.norm1(x), *wanted))  # (B, N or T, D)
+        x = x[:, :taken] + (attn if keep is None else attn * keep[0, :, None, None].to(x.dtype))
         mlp = self.scale2(self.mlp(self.norm2(x)))
         return x + (mlp if keep is None else mlp * keep[1, :, None, None].to(x.dtype))

@@ -62,7 +62,8 @@ class RotaryPositions(nn.Module):
         self.register_buffer("sin", angles.sin().float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Turn queries or keys, (B, A, N, E) -> (B, A, N, E), in fp32 and back to their type."""
+        """Turn queries or keys of the first N tokens, (B, A, N, E) -> (B, A, N, E), in fp32 and back to their type."""
         even, odd = x.float().unflatten(3, (-1, 2)).unbind(4)  # (B, A, N, E/2) each
-        turned = torch.stack([even * self.cos - odd * self.sin, even * self.sin + odd * self.cos], dim=4)
+        cos, sin = self.cos[: x.shape[2]], self.sin[: x.shape[2]]
+        turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=4)
         return turned.flatten(3).to(x.dtype)  # (B, A, N, E)

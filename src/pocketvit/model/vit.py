@@ -48,7 +48,7 @@ class ViT(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.image_size = image_size
+        self.image_size, self.num_classes = image_size, num_classes
         self.tokens = Tokens(config, image_size, in_channels)
         rotary = None
         if config.positions == "rope":
@@ -106,7 +106,10 @@ class ViT(nn.Module):
             x = run_blocks(x, keep, fold(self.blocks), plan_of(self.config, self.tokens.num_tokens))  # (B, N or T, D)
         else:
             for i, block in enumerate(self.blocks):
-                x = block(x, None if keep is None else keep[i])  # (B, N, D)
+                # With pool=cls nobody reads the other tokens of the last block, so they are not made.
+                last = i == len(self.blocks) - 1 and type(block) is Block and type(block.attn) is Attention
+                taken = (self.tokens.num_cls,) if last and self.tokens.num_cls else ()
+                x = block(x, None if keep is None else keep[i], *taken)  # (B, N, D), at last (B, N or T, D)
         return self.head(self.pool(x, self.norm))  # (B, K)
 
     def not_fused(self, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -170,7 +173,7 @@ POOLS = {"cls": ClsPool, "mean": MeanPool, "attention": AttentionPool}
 
 
 def make_head(config: ModelConfig, channels: int, num_classes: int) -> nn.Module:
-    """The classifier on top of the pooled tokens: linear, or the paper's Eq. 4 with a hidden layer as wide as a token."""
+    """The classifier on the pooled tokens: linear, or the paper's Eq. 4 with a hidden layer as wide as a token."""
     if config.head == "linear":
         return nn.Linear(channels, num_classes)
     return nn.Sequential(nn.Linear(channels, config.width), nn.ReLU(), nn.Linear(config.width, num_classes))

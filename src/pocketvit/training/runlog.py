@@ -172,7 +172,12 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> tuple[str | None, bool | None]:
-    """The commit of the source and whether it was changed since; POCKETVIT_COMMIT where git does not track it."""
+    """The commit of the source, and whether it was changed since.
+
+    POCKETVIT_COMMIT, if set, names it: for a copy of the source that git does not track, or not as it is.
+    """
+    if "POCKETVIT_COMMIT" in os.environ:
+        return os.environ["POCKETVIT_COMMIT"], None
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]

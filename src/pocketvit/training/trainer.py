@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,29 +16,21 @@ from torch import Tensor
 
 from pocketvit.config import RunConfig
 from pocketvit.data import Splits, channel_stats
-from pocketvit.data.transfer import to_device
-from pocketvit.data.augment import normalise_and_erase
 from pocketvit.data.loader import Chunk, PassPlan, Reading, TrainLoader
+from pocketvit.data.transfer import to_device
 from pocketvit.model import ViT, drop_path_factors
-from pocketvit.model.own import check_trains
-from pocketvit.model.whitening import whiten, whitening_filters
-from pocketvit.optim.build import build_optimizers
-from pocketvit.optim.ema import EMA
 from pocketvit.optim.schedule import lr_table
-from pocketvit.randomness import Stream, permutation, torch_seed, uniform
+from pocketvit.randomness import Stream, torch_seed, uniform
 from pocketvit.training.ahead import ahead
 from pocketvit.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from pocketvit.training.device import largest_batch, synchronize, uses_bf16
+from pocketvit.training.device import largest_batch, synchronize
 from pocketvit.training.distributed import ALONE, Processes
 from pocketvit.training.evaluate import TrainedModel, accuracy, predict_logits
 from pocketvit.training.progress import Reporter
 from pocketvit.training.runlog import RunFolder
-from pocketvit.training.step import Loss, TrainStep
+from pocketvit.training.setup import choose_kernels, make_step, start_whitened
+from pocketvit.training.step import TrainStep
 from pocketvit.training.stop import Stopped, StopRequest
-
-
-WHITENING_IMAGES = 5_000
-"""Training images whose patches the whitening filters come from, as in the paper's code."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +84,14 @@ class Trainer:
             num_classes=len(splits.class_names),
             generator=torch.Generator().manual_seed(torch_seed(config.seed, Stream.INIT)),
         ).to(device)
-        self.fused = self._choose_kernels()
+        self.fused = choose_kernels(self.model, config.train, device, processes, reporter)
         """Whether the blocks and the update run as kernels of our own."""
         self.stats = channel_stats(splits.train.images)
         self.mean, self.std = (torch.tensor(s, dtype=torch.float32, device=device) for s in self.stats)
-        self.filters = self._whiten() if config.model.patch_init == "whitening" else None
+        self.filters: Tensor | None = None
         """Whitening filters that the patch embedding started from, (F, C, p, p)."""
+        if config.model.patch_init == "whitening":
+            self.filters = start_whitened(self.model, self.loader, self.mean, self.std)
         schedule = config.schedule
         self.lr = lr_table(
             schedule.name,
@@ -108,57 +103,19 @@ class Trainer:
             decay_frac=schedule.decay_frac,
         )
         """Learning rate of every step of the run, (total steps,)."""
-        self.step = self._make_step(len(self.loader.share), processes, compile=config.train.compile)
+        self.step = self._make_step(len(self.loader.share), processes)
         self.pass_index, self.step_in_pass, self.train_s = 0, 0, 0.0
 
-    def _choose_kernels(self) -> bool:
-        """Tell the model which kernels to use, and the user where the fused ones cannot be had."""
-        kernels, on_cuda = self.config.train.kernels, self.device.type == "cuda"
-        self.model.use_kernels(kernels)
-        bf16 = uses_bf16(self.config.train.precision, self.device)
-        reason = self.model.not_fused(self.device, torch.bfloat16 if bf16 else torch.float32)
-        if reason and kernels == "fused":
-            raise self.processes.error(f"train.kernels=fused cannot be had: {reason}; use train.kernels=auto")
-        if reason and on_cuda and kernels == "auto":
-            self.reporter.note(f"the blocks run without fused kernels: {reason}")
-        return on_cuda and reason is None
-
-    def _whiten(self) -> Tensor:
-        """Start the patch embedding from the whitening filters of some training images, clean or augmented."""
-        model, loader = self.config.model, self.loader
-        sample = permutation(self.config.seed, Stream.SAMPLE, 0, len(self.splits.train))[:WHITENING_IMAGES]
-        images = loader.sample(sample, pass_index=0 if model.whitening_patches == "augmented" else None)
-        pixels = normalise_and_erase(images.images, self.mean, self.std, images.erase)
-        filters = whitening_filters(pixels, model.patch_size)
-        whiten(self.model.tokens.patches, filters, pairs=model.whitening_pairs)
-        return filters
-
-    def _make_step(
-        self, batch_size: int, processes: Processes, *, compile: bool | None, cuda_graph: bool | None = None
-    ) -> TrainStep:
-        optim, on_cuda = self.config.optim, self.device.type == "cuda"
-        bf16 = uses_bf16(self.config.train.precision, self.device)
-        compile = on_cuda if compile is None else compile
-        cuda_graph = on_cuda and (self.config.train.cuda_graph if cuda_graph is None else cuda_graph)
-        check_trains(self.model, device=self.device, bf16=bf16, compile=compile, cuda_graph=cuda_graph)
-        return TrainStep(
+    def _make_step(self, batch_size: int, processes: Processes, **how: Any) -> TrainStep:
+        return make_step(
+            self.config,
             self.model,
-            build_optimizers(optim, self.model, fused=self.fused),
-            Loss(
-                self.mean,
-                self.std,
-                num_classes=len(self.splits.class_names),
-                label_smoothing=optim.label_smoothing,
-                bf16=bf16,
-                batch_size=self.config.batch_size,
-            ),
-            ema=EMA(dict(self.model.named_parameters()), optim.ema_decay) if optim.ema_decay else None,
-            factors=self.lr / optim.lr,
             batch_size=batch_size,
+            stats=(self.mean, self.std),
+            factors=self.lr / self.config.optim.lr,
             processes=processes,
-            compile=compile,
             fused=self.fused,
-            cuda_graph=cuda_graph,
+            **how,
         )
 
     def resume(self) -> None:

@@ -1,0 +1,116 @@
+"""What a run is made of, from its configuration: kernels, whitened patches, the training step."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pocketvit.config import RunConfig, TrainConfig
+from pocketvit.data.augment import normalise_and_erase
+from pocketvit.data.loader import TrainLoader
+from pocketvit.model import ViT
+from pocketvit.model.own import check_trains
+from pocketvit.model.whitening import whiten, whitening_filters
+from pocketvit.optim.build import build_optimizers
+from pocketvit.optim.ema import EMA
+from pocketvit.randomness import Stream, permutation
+from pocketvit.training.device import uses_bf16
+from pocketvit.training.distributed import Processes
+from pocketvit.training.progress import Reporter
+from pocketvit.training.step import Loss, TrainStep
+
+WHITENING_IMAGES = 5_000
+"""Training images whose patches the whitening filters come from, as in the paper's code."""
+
+
+def choose_kernels(
+    model: ViT, config: TrainConfig, device: torch.device, processes: Processes, reporter: Reporter
+) -> bool:
+    """Tell the model which kernels to use, and the user where the fused ones cannot be had.
+
+    Returns:
+        whether the blocks and the update run as kernels of our own.
+    Raises:
+        InputError: `train.kernels=fused` for a model or a device that they do not support.
+    """
+    model.use_kernels(config.kernels)
+    reason = model.not_fused(device, torch.bfloat16 if uses_bf16(config.precision, device) else torch.float32)
+    if reason and config.kernels == "fused":
+        raise processes.error(f"train.kernels=fused cannot be had: {reason}; use train.kernels=auto")
+    if reason and device.type == "cuda" and config.kernels == "auto":
+        reporter.note(f"the blocks run without fused kernels: {reason}")
+    return device.type == "cuda" and reason is None
+
+
+def start_whitened(model: ViT, loader: TrainLoader, mean: Tensor, std: Tensor) -> Tensor:
+    """Start the patch embedding from the whitening filters of some training images, clean or augmented.
+
+    Args:
+        model: on its device.
+        loader: of the training images.
+        mean: of the training pixels in [0, 1], (C,).
+        std: likewise.
+    Returns:
+        the filters, (F, C, p, p).
+    """
+    config = model.config
+    sample = permutation(loader.seed, Stream.SAMPLE, 0, len(loader.split))[:WHITENING_IMAGES]
+    images = loader.sample(sample, pass_index=0 if config.whitening_patches == "augmented" else None)
+    pixels = normalise_and_erase(images.images, mean, std, images.erase)
+    filters = whitening_filters(pixels, config.patch_size)
+    whiten(model.tokens.patches, filters, pairs=config.whitening_pairs)
+    return filters
+
+
+def make_step(
+    config: RunConfig,
+    model: ViT,
+    *,
+    batch_size: int,
+    stats: tuple[Tensor, Tensor],
+    factors: np.ndarray,
+    processes: Processes,
+    fused: bool,
+    compile: bool | None = None,
+    cuda_graph: bool | None = None,
+) -> TrainStep:
+    """The training step of a run.
+
+    Args:
+        config: the run.
+        model: on its device, with its kernels chosen.
+        batch_size: images of a step on this process.
+        stats: mean and standard deviation of the training pixels in [0, 1], (C,) each.
+        factors: learning rate of every step over the peak, (total steps,).
+        processes: that share the work.
+        fused: what `choose_kernels` said.
+        compile: instead of `train.compile`.
+        cuda_graph: instead of `train.cuda_graph`.
+    Raises:
+        InputError: the user's own code cannot be trained as the run wants it.
+    """
+    mean, std = stats
+    on_cuda, bf16 = mean.is_cuda, uses_bf16(config.train.precision, mean.device)
+    compile = config.train.compile if compile is None else compile
+    compile = on_cuda if compile is None else compile
+    cuda_graph = on_cuda and (config.train.cuda_graph if cuda_graph is None else cuda_graph)
+    check_trains(model, device=mean.device, bf16=bf16, compile=compile, cuda_graph=cuda_graph)
+    loss = Loss(
+        mean,
+        std,
+        num_classes=model.num_classes,
+        label_smoothing=config.optim.label_smoothing,
+        bf16=bf16,
+        batch_size=config.batch_size,
+    )
+    return TrainStep(
+        model,
+        build_optimizers(config.optim, model, fused=fused),
+        loss,
+        ema=EMA(dict(model.named_parameters()), config.optim.ema_decay) if config.optim.ema_decay else None,
+        factors=factors,
+        batch_size=batch_size,
+        processes=processes,
+        compile=compile,
+        fused=fused,
+        cuda_graph=cuda_graph,
+    )
