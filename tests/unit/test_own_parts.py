@@ -97,7 +97,7 @@ def test_an_own_attention_equal_to_the_built_in_one_computes_the_same(own):
         for attention in ("standard", mine)
     ]
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(models[0](images), models[1](images))
+    torch.testing.assert_close(*(model(images) for model in models))  # the built-in one makes fewer tokens at last
     assert type(models[0].blocks[0].attn) is Attention and type(models[1].blocks[0].attn) is not Attention
 
 
