@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,3 +49,12 @@ def real_images() -> np.ndarray:
 
     rows = next(pq.ParquetFile(files[0]).iter_batches(64, columns=["img"])).column("img").to_pylist()
     return np.stack([np.asarray(Image.open(io.BytesIO(row["bytes"])).convert("RGB")) for row in rows])
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """Fresh memory holds NaN, and 255 in bytes, so that a number which nobody wrote shows."""
+    from poison import poisoned_memory
+
+    with poisoned_memory():
+        yield

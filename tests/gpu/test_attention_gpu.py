@@ -1,10 +1,8 @@
 """The attention kernels on the GPU against float64, and inside `torch.compile` and CUDA graphs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import torch
+from poison import poisoned_memory
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -50,21 +48,10 @@ def inputs(B: int, A: int, A_kv: int, N: int, E: int, dtype: torch.dtype = torch
     return list(packed.transpose(1, 2).split((A, A_kv, A_kv), dim=1))
 
 
-@contextmanager
-def poisoned() -> Iterator[None]:
-    """Fresh memory holds NaN, so that a number which nobody wrote shows."""
-    torch.use_deterministic_algorithms(True)
-    try:
-        assert torch.empty(3, device="cuda").isnan().all()
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
-
-
 def fused(tensors: list[Tensor], dout: Tensor, scale: float | None = None) -> list[Tensor]:
     """The outputs and the gradients of the fused kernels."""
     leaves = [x.detach().requires_grad_() for x in tensors]
-    with poisoned():
+    with poisoned_memory("cuda"):
         out = attention(*leaves, scale=scale, kernels="fused")
         return [out.detach(), *torch.autograd.grad(out, leaves, dout)]
 

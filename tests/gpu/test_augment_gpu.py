@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from poison import poisoned_memory
 from torch import Tensor
 
 from pocketvit.config import AugmentConfig
@@ -50,13 +51,9 @@ def many_images(real_images: np.ndarray) -> Tensor:
 
 @pytest.fixture
 def poisoned() -> Iterator[None]:
-    """Fresh memory is not zero, so that a byte which nobody wrote shows."""
-    torch.use_deterministic_algorithms(True)
-    try:
-        assert torch.empty(3, dtype=torch.uint8, device="cuda").eq(255).all()
+    """Fresh memory on the GPU is not zero, so that a byte which nobody wrote shows."""
+    with poisoned_memory("cuda"):
         yield
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 def assert_fused_equals_the_twin(images: Tensor, table: ImageTable) -> None:

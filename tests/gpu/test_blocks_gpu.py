@@ -1,11 +1,10 @@
 """The block kernels on the GPU against float64, repeated, in CUDA graphs, and in training."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import pytest
 import torch
+from poison import poisoned_memory
 from block_cases import Case, Inputs, assert_small, made, relative_errors, results
 from torch import Tensor
 
@@ -57,20 +56,9 @@ def on_gpu(case: Case, seed: int = 0) -> Inputs:
     return inputs if case.B > 1 else inputs._replace(keep=torch.full_like(inputs.keep, 1.25))
 
 
-@contextmanager
-def poisoned() -> Iterator[None]:
-    """Fresh memory holds NaN, so that a number which nobody wrote shows."""
-    torch.use_deterministic_algorithms(True)
-    try:
-        assert torch.empty(3, device="cuda").isnan().all()
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
-
-
 def poisoned_results(inputs: Inputs, case: Case) -> list[Tensor]:
     """The output and the gradients of the fused kernels."""
-    with poisoned():
+    with poisoned_memory("cuda"):
         return results(fused, inputs, case.plan)
 
 
@@ -103,7 +91,7 @@ def test_large_activations_stay_finite(case):
 def test_without_gradients_the_output_is_the_same(case):
     inputs = on_gpu(case)
     kept = fused(inputs.x, inputs.keep, inputs.weights, case.plan)
-    with poisoned(), torch.no_grad():
+    with poisoned_memory("cuda"), torch.no_grad():
         assert torch.equal(fused(inputs.x, inputs.keep, inputs.weights, case.plan), kept)
     ones = torch.ones_like(inputs.keep)
     none, all_kept = (fused(inputs.x, keep, inputs.weights, case.plan) for keep in (None, ones))

@@ -4,12 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interpreter import in_interpreter, natively
 from torch import Tensor
 
-from pocketvit.kernels.attention import INTERPRETED, attention
-
-in_interpreter = pytest.mark.skipif(not INTERPRETED, reason="run by test_kernels_in_the_interpreter")
-natively = pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
+from pocketvit.kernels.attention import attention
 
 
 @st.composite

@@ -5,14 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interpreter import in_interpreter, natively
 from torch import Tensor
 
 from pocketvit.data.augment import ImageTable, augment, augment_reference
 from pocketvit.data.autoaugment import OPS, OpTable
-from pocketvit.kernels.attention import INTERPRETED
-
-in_interpreter = pytest.mark.skipif(not INTERPRETED, reason="run by test_kernel_in_the_interpreter")
-natively = pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
 
 VALUES = {
     "shear": st.floats(-1, 1),

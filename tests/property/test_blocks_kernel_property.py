@@ -7,12 +7,10 @@ import torch
 from block_cases import Case, assert_small, made, relative_errors, results
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interpreter import in_interpreter, natively
 
-from pocketvit.kernels.attention import INTERPRETED
+from pocketvit.kernels.block_weights import chunk
 from pocketvit.kernels.blocks import MAX_WIDTH, blocks_reference, run_blocks, supported
-
-in_interpreter = pytest.mark.skipif(not INTERPRETED, reason="run by test_kernels_in_the_interpreter")
-natively = pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
 
 
 @st.composite
@@ -53,11 +51,10 @@ def test_launches_divide_what_they_walk_over(case):
     plan = case.plan
     assert supported(torch.device("cpu"), torch.float32, case.N, plan) is None
     F = (plan.num_heads + 2 * plan.num_kv_heads) * plan.head_dim
-    sizes = ops.Sizes(case.B, case.N, plan.width, F, plan.hidden_width, case.num_layers)
     wider = ops.Launches(norm_linear=F, block_tail=plan.hidden_width, mlp_backward=plan.hidden_width,
                          norm_linear_backward=F)  # fmt: skip
-    assert plan.width % sizes.chunk == 0
-    tiles = [sizes.chunk, ops.WEIGHT_TILE["OUT"], ops.WEIGHT_TILE["TOKENS"]]
+    assert plan.width % chunk(plan.width) == 0
+    tiles = [chunk(plan.width), ops.WEIGHT_TILE["OUT"], ops.WEIGHT_TILE["TOKENS"]]
     for launch, size in zip(ops.launches(plan.width), wider, strict=True):
         options = launch.options(size)
         assert size % options["COLUMNS"] == 0 and options["COLUMNS"] <= launch.columns

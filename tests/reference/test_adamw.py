@@ -5,26 +5,20 @@ by `test_kernel_in_the_interpreter` in a process of their own.
 """
 
 import copy
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from interpreter import assert_green_in_the_interpreter, in_interpreter, natively
 from torch import Tensor, nn
 
 from pocketvit.config import ModelConfig, OptimConfig
 from pocketvit.errors import InputError
-from pocketvit.kernels.attention import INTERPRETED
 from pocketvit.model import ViT
 from pocketvit.model.folded import _stack
 from pocketvit.optim.build import build_optimizers, create_state, state_tensors
 from pocketvit.training.distributed import ALONE
 from pocketvit.training.step import Loss, TrainStep
-
-in_interpreter = pytest.mark.skipif(not INTERPRETED, reason="run by test_kernel_in_the_interpreter")
-natively = pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
 
 SHAPES = [(7, 5), (32, 16), (5,), (3, 2, 4, 4), (), (1025,), (64, 16)]
 """Some break the alignment of what follows, and the whole is no multiple of a block."""
@@ -75,13 +69,7 @@ def model_of(depth: int = 3) -> ViT:
 
 @natively
 def test_kernel_in_the_interpreter():
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert_green_in_the_interpreter("reference/test_adamw.py")
 
 
 # ---------------------------------------------------------------- the update

@@ -4,22 +4,14 @@ Triton reads TRITON_INTERPRET when it is first imported, so the tests marked `in
 by `test_kernels_in_the_interpreter` in a process of their own.
 """
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
+from interpreter import assert_green_in_the_interpreter, in_interpreter, natively
 from torch import Tensor
 
 from pocketvit.errors import InputError
-from pocketvit.kernels.attention import INTERPRETED, attention, attention_qkv, supported
-
-TESTS = Path(__file__).parents[1]
-in_interpreter = pytest.mark.skipif(not INTERPRETED, reason="run by test_kernels_in_the_interpreter")
-natively = pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
+from pocketvit.kernels.attention import attention, attention_qkv, supported
 
 SHAPES = [
     (2, 1, 1, 65, 16),
@@ -83,25 +75,9 @@ def assert_small(found: dict[str, float], bound: float) -> None:
     assert all(error < bound for error in found.values()), found
 
 
-@pytest.fixture
-def poisoned() -> Iterator[None]:
-    """Fresh memory holds NaN, so that a number which nobody wrote shows."""
-    torch.use_deterministic_algorithms(True)
-    assert torch.utils.deterministic.fill_uninitialized_memory and torch.empty(0).new_empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 @natively
 def test_kernels_in_the_interpreter():
-    files = [__file__, str(TESTS / "property" / "test_attention_kernel_property.py")]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert_green_in_the_interpreter("reference/test_attention_kernel.py", "property/test_attention_kernel_property.py")
 
 
 @natively

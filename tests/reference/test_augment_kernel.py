@@ -4,26 +4,17 @@ Triton reads TRITON_INTERPRET when it is first imported, so the tests marked `in
 by `test_kernel_in_the_interpreter` in a process of their own, together with those of `test_pillow_ops`.
 """
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from interpreter import assert_green_in_the_interpreter, in_interpreter, natively
 from torch import Tensor
 
 from pocketvit.config import AugmentConfig
 from pocketvit.data.augment import ImageTable, augment, augment_reference, draw_images, supported
 from pocketvit.data.autoaugment import OPS, OpTable, arguments
 from pocketvit.errors import InputError
-from pocketvit.kernels.attention import INTERPRETED
-
-TESTS = Path(__file__).parents[1]
-in_interpreter = pytest.mark.skipif(not INTERPRETED, reason="run by test_kernel_in_the_interpreter")
-natively = pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
 
 AUGMENTATIONS = {
     "cifar10": {},
@@ -49,26 +40,13 @@ def table_for(images: Tensor, **config) -> ImageTable:
     return draw_images(AugmentConfig(**config), seed=5, pass_index=1, size=len(images), image_size=size)
 
 
-@pytest.fixture
-def poisoned() -> Iterator[None]:
-    """Fresh memory is not zero, so that a byte which nobody wrote shows."""
-    torch.use_deterministic_algorithms(True)
-    assert torch.empty(3, dtype=torch.uint8).eq(255).all()
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 @natively
 def test_kernel_in_the_interpreter():
-    folder = Path(__file__).parent
-    files = [__file__, folder / "test_pillow_ops.py", TESTS / "property" / "test_augment_kernel_property.py"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "not gpu", "-p", "no:cacheprovider", *map(str, files)],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
+    assert_green_in_the_interpreter(
+        "reference/test_augment_kernel.py",
+        "reference/test_pillow_ops.py",
+        "property/test_augment_kernel_property.py",
     )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @in_interpreter

@@ -4,29 +4,20 @@ Triton reads TRITON_INTERPRET when it is first imported, so the tests marked `in
 by `test_kernels_in_the_interpreter` in a process of their own.
 """
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 from block_cases import Case, assert_small, made, relative_errors, results
+from interpreter import assert_green_in_the_interpreter, in_interpreter, natively
 from torch import Tensor
 
 from pocketvit.config import ModelConfig
 from pocketvit.errors import InputError
-from pocketvit.kernels.attention import INTERPRETED
 from pocketvit.kernels.blocks import blocks_reference, run_blocks, supported
 from pocketvit.model import ViT
 from pocketvit.model.attention import Attention
 from pocketvit.model.folded import fold, plan_of
-
-TESTS = Path(__file__).parents[1]
-in_interpreter = pytest.mark.skipif(not INTERPRETED, reason="run by test_kernels_in_the_interpreter")
-natively = pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
 
 CASES = [
     Case(3, 45, 32, 1, 2, 1),
@@ -82,26 +73,13 @@ def own_blocks(x: Tensor, keep: Tensor | None, model: ViT) -> Tensor:
     return x
 
 
-@pytest.fixture
-def poisoned() -> Iterator[None]:
-    """Fresh memory holds NaN, so that a number which nobody wrote shows."""
-    torch.use_deterministic_algorithms(True)
-    assert torch.utils.deterministic.fill_uninitialized_memory and torch.empty(0).new_empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 @natively
 def test_kernels_in_the_interpreter():
-    others = ("reference/test_fold_kernel.py", "property/test_blocks_kernel_property.py")
-    files = [__file__, *(str(TESTS / other) for other in others)]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
+    assert_green_in_the_interpreter(
+        "reference/test_blocks_kernel.py",
+        "reference/test_fold_kernel.py",
+        "property/test_blocks_kernel_property.py",
     )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # ---------------------------------------------------------------- folding and the twin

@@ -3,18 +3,14 @@
 The tests marked `in_interpreter` are run by `test_blocks_kernel`, in a process of their own.
 """
 
-from collections.abc import Iterator
 
 import pytest
 import torch
+from interpreter import in_interpreter, natively
 from torch import Tensor
 from torch.nn import functional as F
 
-from pocketvit.kernels.attention import INTERPRETED
 from pocketvit.kernels.fold import fold_norm
-
-in_interpreter = pytest.mark.skipif(not INTERPRETED, reason="run by test_blocks_kernel")
-natively = pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
 
 SIZES = [(1, 32, 32), (3, 40, 32), (2, 72, 96), (2, 33, 192), (1, 5, 256)]
 """Layers, outputs, inputs; the kernels take 32 outputs at a time."""
@@ -41,15 +37,6 @@ def assert_close_to_exact(tensors: list[Tensor]) -> None:
     """Float64 takes the plain formulas."""
     for found, exact in zip(folded(tensors), folded([tensor.double() for tensor in tensors]), strict=True):
         assert (found.double() - exact).norm() < 1e-5 * exact.norm()
-
-
-@pytest.fixture
-def poisoned() -> Iterator[None]:
-    """Fresh memory holds NaN, so that a number which nobody wrote shows."""
-    torch.use_deterministic_algorithms(True)
-    assert torch.empty(0).new_empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @natively

@@ -6,6 +6,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 
+def chunk(width: int) -> int:
+    """C, the channels that a kernel handles at a time: a power of two that divides the width, a multiple of 32."""
+    return 64 if width % 64 == 0 else 32
+
+
 class BlockWeights(NamedTuple):
     """The trained tensors of L blocks without norm factors: those are folded into the linear layer behind the norm."""
 

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from pocketvit.kernels import attention_triton
 from pocketvit.kernels.attention_ops import launch_backward, launch_forward
-from pocketvit.kernels.block_weights import BlockPlan, BlockWeights
+from pocketvit.kernels.block_weights import BlockPlan, BlockWeights, chunk
 from pocketvit.kernels.blocks_triton import (
     block_tail_kernel,
     mlp_backward_kernel,
@@ -33,11 +33,6 @@ class Sizes(NamedTuple):
     H: int
     L: int
 
-    @property
-    def chunk(self) -> int:
-        """C, the channels that are handled at a time."""
-        return 64 if self.D % 64 == 0 else 32
-
 
 class Launch(NamedTuple):
     """How a kernel is launched."""
@@ -50,7 +45,7 @@ class Launch(NamedTuple):
     num_stages: int
 
     def options(self, size: int) -> dict[str, int]:
-        """The launch's arguments, but for the columns' name, given the size of the wider side."""
+        """The launch's arguments, given the size of the wider side."""
         columns = next(columns for columns in (64, 32, 16) if columns <= self.columns and size % columns == 0)
         return {
             "ROWS": self.rows,
@@ -181,7 +176,7 @@ def _heads(qkv: Tensor, plan: BlockPlan) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _norm_constants(s: Sizes, plan: BlockPlan) -> dict[str, Any]:
-    return {"CENTRED": plan.centred, "D": s.D, "C": s.chunk}
+    return {"CENTRED": plan.centred, "D": s.D, "C": chunk(s.D)}
 
 
 def _forward_layer(x: Tensor, keep: Tensor, w: BlockWeights, saved: _Saved,
@@ -239,6 +234,6 @@ def _weight_gradients(keep: Tensor, saved: _Saved, grads: _Gradients, s: Sizes, 
     tiles += triton.cdiv(s.D, WEIGHT_TILE["OUT"]) * (s.H // s.D)
     weight_gradients_kernel[(tiles * s.L,)](
         saved.n, grads.dqkv, saved.o, grads.dx1, saved.n1, grads.dh, grads.a, grads.dout, keep, *dw,
-        s.B, s.L, D=s.D, C=s.chunk, F=s.F, H=s.H, N=s.N, TAKEN=plan.taken, **WEIGHT_TILE,
+        s.B, s.L, D=s.D, C=chunk(s.D), F=s.F, H=s.H, N=s.N, TAKEN=plan.taken, **WEIGHT_TILE,
     )  # fmt: skip
     return dw

@@ -20,8 +20,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pocketvit.kernels import attention as attention_kernels
+from pocketvit.kernels.block_weights import chunk
 
 if attention_kernels.triton is not None:
+    import triton
+
     from pocketvit.kernels.fold_triton import fold_kernel, unfold_kernel
 
 ROWS = 32
@@ -39,7 +42,8 @@ def fold_norm(w: Tensor, b: Tensor, factor: Tensor, offset: Tensor | None) -> tu
     Returns:
         W' (L, F, D) and b' (L, F).
     """
-    if (w.is_cuda or attention_kernels.INTERPRETED) and w.dtype == torch.float32 and w.shape[2] % 32 == 0:
+    runs = attention_kernels.triton is not None and (w.is_cuda or attention_kernels.INTERPRETED)
+    if runs and w.dtype == torch.float32 and w.shape[2] % 32 == 0:
         return FoldedNorm.apply(w, b, factor, offset)
     if offset is not None:
         b = torch.baddbmm(b[:, :, None], w, offset[:, :, None]).squeeze(2)  # (L, F)
@@ -54,9 +58,9 @@ class FoldedNorm(torch.autograd.Function):
         L, F, D = w.shape
         w_out, b_out = w.new_empty(L, F, D), w.new_empty(L, F)
         shift = factor if offset is None else offset
-        fold_kernel[(-(-F // ROWS), L)](
+        fold_kernel[(triton.cdiv(F, ROWS), L)](
             w, b, factor, shift, w.stride(0), b.stride(0), factor.stride(0), shift.stride(0), w_out, b_out,
-            SHIFTED=offset is not None, F=F, D=D, C=_chunk(D), ROWS=ROWS,
+            SHIFTED=offset is not None, F=F, D=D, C=chunk(D), ROWS=ROWS,
         )  # fmt: skip
         ctx.save_for_backward(w, factor, offset)
         return w_out, b_out
@@ -69,13 +73,8 @@ class FoldedNorm(torch.autograd.Function):
         dfolded, db = dfolded.contiguous(), db.contiguous()
         dw, dfactor, doffset = w.new_empty(L, F, D), w.new_empty(L, D), w.new_empty(L, D)
         shift = factor if offset is None else offset
-        unfold_kernel[(D // _chunk(D), L)](
+        unfold_kernel[(D // chunk(D), L)](
             w, factor, shift, w.stride(0), factor.stride(0), shift.stride(0), dfolded, db, dw, dfactor, doffset,
-            SHIFTED=offset is not None, F=F, D=D, C=_chunk(D), ROWS=ROWS,
+            SHIFTED=offset is not None, F=F, D=D, C=chunk(D), ROWS=ROWS,
         )  # fmt: skip
         return dw, db, dfactor, None if offset is None else doffset
-
-
-def _chunk(width: int) -> int:
-    """Columns that a program takes at a time, a power of two that divides the width."""
-    return 64 if width % 64 == 0 else 32

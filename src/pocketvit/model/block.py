@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pocketvit.config import ModelConfig
+from pocketvit.model.attention import Attention
 from pocketvit.model.norm import make_norm
 from pocketvit.model.own import make_attention
 from pocketvit.model.positions import RotaryPositions
@@ -56,6 +57,11 @@ class Block(nn.Module):
         scaled = config.layer_scale is not None
         self.scale1 = LayerScale(config.width, config.layer_scale) if scaled else nn.Identity()
         self.scale2 = LayerScale(config.width, config.layer_scale) if scaled else nn.Identity()
+
+    @staticmethod
+    def is_standard(block: nn.Module) -> bool:
+        """Whether a block and its attention are the built-in ones, not the user's own."""
+        return type(block) is Block and type(block.attn) is Attention
 
     def forward(self, x: Tensor, keep: Tensor | None = None, taken: int | None = None) -> Tensor:
         """Refine tokens.

@@ -39,7 +39,7 @@ def plan_of(config: ModelConfig, num_tokens: int) -> BlockPlan:
 
 def foldable(config: ModelConfig, block: nn.Module) -> str | None:
     """None where a model with such blocks can be folded; else one line that says why not."""
-    if type(block) is not Block or type(block.attn) is not Attention:
+    if not Block.is_standard(block):
         return "the blocks are the user's own"
     if config.qk_norm:
         return "model.qk_norm stands between projection and attention"

@@ -107,7 +107,7 @@ class ViT(nn.Module):
         else:
             for i, block in enumerate(self.blocks):
                 # With pool=cls nobody reads the other tokens of the last block, so they are not made.
-                last = i == len(self.blocks) - 1 and type(block) is Block and type(block.attn) is Attention
+                last = i == len(self.blocks) - 1 and Block.is_standard(block)
                 taken = (self.tokens.num_cls,) if last and self.tokens.num_cls else ()
                 x = block(x, None if keep is None else keep[i], *taken)  # (B, N, D), at last (B, N or T, D)
         return self.head(self.pool(x, self.norm))  # (B, K)
