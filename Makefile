@@ -4,6 +4,7 @@
 #   make test       install with the test tools, then run the CPU suite
 #   make test-long  the tests that take minutes
 #   make test-gpu PYTHON=python3   the gpu-marked tests with an existing Python; installs nothing
+#                                  (FLAGS='-n 8' spreads their compiling over the cores, with pytest-xdist)
 
 PYTHON ?= python3
 VENV := .venv
@@ -32,7 +33,7 @@ test-long: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m 'long and not gpu'
 
 test-gpu:
-	PYTHONPATH=src$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON) -m pytest -m gpu
+	PYTHONPATH=src$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON) -m pytest -m gpu $(FLAGS)
 
 clean:
 	rm -rf $(VENV) build dist
