@@ -20,8 +20,7 @@ from pocketvit.data import open_splits
 from pocketvit.recipes import recipe
 from pocketvit.report.pictures import filter_sheet_uri
 from pocketvit.report.study_curves import mean_curve
-from pocketvit.studies.evidence import Evidence, read_evidence
-from pocketvit.studies.paper_page import paper_page
+from pocketvit.studies.paper import Evidence, paper_page, read_evidence
 from pocketvit.training.progress import Silent
 from pocketvit.training.trainer import Trainer
 

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from pocketvit.studies.paper import CIFAR10_FINGERPRINT
-from pocketvit.studies.paper_page import paper_page
+from pocketvit.studies.paper import paper_page
+from pocketvit.studies.paper.numbers import CIFAR10_FINGERPRINT
 
 ROOT = Path(__file__).parents[2]
 

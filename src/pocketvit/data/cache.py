@@ -4,26 +4,34 @@ Decoding 60,000 small images takes about ten seconds; mapping the result takes m
 between processes. An entry is a folder of `.npy` files and a `meta.json`. Its key is a hash of the format, the options,
 and the name, size and time of every source file, so a changed source makes a new entry.
 
-An entry is written into a folder of its own and renamed into place when it is whole: two processes that decode the
-same set at once don't disturb each other, and one that is killed leaves nothing that looks like an entry.
+An entry is written into a folder of its own, image by image as they are decoded, so that a set may be larger than
+memory, and renamed into place when it is whole: two processes that decode the same set at once don't disturb each
+other, and one that is killed leaves nothing that looks like an entry.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pocketvit.data.dataset import Decoded, Split
 from pocketvit.data.disk import write_error
+from pocketvit.data.parts import Keep
 from pocketvit.errors import InputError
 
 VERSION = 1
 """Raised when decoding or the layout of an entry changes, so that older entries are not used."""
+WRITING = ".writing-"
+"""How the name of a folder begins in which an entry is being written."""
+ABANDONED_S = 86_400
+"""Seconds without a write after which such a folder is taken for one that a killed process left."""
 
 
 def entry_key(root: Path, files: Sequence[Path], options: Sequence[str | int | None]) -> str:
@@ -46,7 +54,7 @@ def entry_key(root: Path, files: Sequence[Path], options: Sequence[str | int | N
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def load_or_build(folder: Path, key: str, build: Callable[[], Decoded]) -> Decoded:
+def load_or_build(folder: Path, key: str, build: Callable[[Keep], Decoded]) -> Decoded:
     """Map the entry `key` into memory, building and storing it first if there is none, or only a torn one.
 
     The images are mapped copy-on-write: writing to them in memory never reaches the file.
@@ -54,7 +62,8 @@ def load_or_build(folder: Path, key: str, build: Callable[[], Decoded]) -> Decod
     Args:
         folder: where entries are kept.
         key: the entry's name.
-        build: decodes the set.
+        build: decodes the set, giving its images to a `Keep` that writes each as it comes; those of a set that is in
+            memory already are written afterwards.
     Raises:
         InputError: the entry cannot be written, for want of space or of permission.
     """
@@ -62,11 +71,25 @@ def load_or_build(folder: Path, key: str, build: Callable[[], Decoded]) -> Decod
     stored = _load(entry)
     if stored is not None:
         return stored
-    decoded = build()
-    try:
-        _store(decoded, entry)
-    except OSError as error:
-        raise write_error(folder, error) from error
+    with _errors_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder)
+        # On a network drive a file that is still mapped can hinder the cleaning up.
+        scratch = tempfile.TemporaryDirectory(prefix=WRITING, dir=folder, ignore_cleanup_errors=True)
+        whole = Path(scratch.name) / "entry"
+        whole.mkdir()
+    with scratch:
+
+        def keep(split: str, images: Iterable[np.ndarray], count: int) -> np.ndarray:
+            file = whole / f"{split}_images.npy"
+            with _errors_named(folder):
+                _write(file, images, count)
+                return np.load(file, mmap_mode="c")
+
+        decoded = build(keep)
+        with _errors_named(folder):
+            _complete(decoded, whole)
+            _move_in_place(whole, entry)
     return _load(entry) or decoded
 
 
@@ -83,34 +106,60 @@ def _load(entry: Path) -> Decoded | None:
         return None
 
 
-def _store(decoded: Decoded, entry: Path) -> None:
-    """Write a set beside its place, then move it there."""
-    entry.parent.mkdir(parents=True, exist_ok=True)
+def _complete(decoded: Decoded, whole: Path) -> None:
+    """Write what an entry still lacks beside the images that were written while they were decoded."""
     splits = {"train": decoded.train} | ({"test": decoded.test} if decoded.test is not None else {})
+    for split, content in splits.items():
+        if not (whole / f"{split}_images.npy").exists():
+            _write(whole / f"{split}_images.npy", content.images, len(content))
+        _write(whole / f"{split}_labels.npy", content.labels, len(content))
     meta = {"splits": list(splits), "class_names": decoded.class_names, "notes": decoded.notes}
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=entry.parent) as scratch:
-        whole = Path(scratch) / "entry"
-        whole.mkdir()
-        for split, content in splits.items():
-            _write(whole / f"{split}_images.npy", content.images)
-            _write(whole / f"{split}_labels.npy", content.labels)
-        (whole / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-        try:
+    (whole / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _move_in_place(whole: Path, entry: Path) -> None:
+    """Move an entry that is whole to where it is looked for."""
+    try:
+        whole.rename(entry)
+    except OSError:
+        # Either another process was first, and its entry serves as well, or a torn one is in the way.
+        if _load(entry) is None:
+            shutil.rmtree(entry)
             whole.rename(entry)
-        except OSError:
-            # Either another process was first, and its entry serves as well, or a torn one is in the way.
-            if _load(entry) is None:
-                shutil.rmtree(entry)
-                whole.rename(entry)
 
 
-def _write(file: Path, array: np.ndarray) -> None:
-    """Write an array as `.npy`.
+def _write(file: Path, rows: Iterable[np.ndarray], count: int) -> None:
+    """Write the rows of an array as `.npy`, one by one.
 
-    Not `np.save`, which loses the reason when a disk is full.
+    Not through a mapped file, which ends the process where a disk is full, nor by `np.save`, which loses the reason.
+
+    Args:
+        rows: of one shape and dtype, at least one.
+        count: how many there are.
     """
     with file.open("wb") as stream:
-        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(array))
-        stream.write(np.ascontiguousarray(array).data)
+        for i, row in enumerate(rows):
+            if i == 0:
+                header = {"descr": row.dtype.str, "fortran_order": False, "shape": (count, *row.shape)}
+                np.lib.format.write_array_header_1_0(stream, header)
+            stream.write(row.tobytes())
         stream.flush()
         os.fsync(stream.fileno())  # else a power cut after the renaming may leave an entry full of zeros
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes left behind half-written, which may be as large as a set."""
+    for scratch in folder.glob(f"{WRITING}*"):
+        with contextlib.suppress(OSError):  # its process is alive, and done just now, or it is another user's
+            last_written = max(path.stat().st_mtime for path in (scratch, *scratch.rglob("*")))
+            if time.time() - last_written > ABANDONED_S:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _errors_named(folder: Path) -> Iterator[None]:
+    """Say in one line why the folder could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise write_error(folder, error) from error

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from pocketvit.data.dataset import Decoded
-from pocketvit.data.parts import Part, assemble, name_row
+from pocketvit.data.parts import Keep, Part, assemble, in_memory, name_row
 from pocketvit.data.pixels import one_line
 from pocketvit.errors import InputError
 
@@ -96,7 +96,7 @@ def files(path: Path) -> list[Path]:
     return [place / name for layout in _LAYOUTS for name in layout.names if (place / name).is_file()]
 
 
-def read(path: Path, resize: int | None) -> Decoded:
+def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
     """Read both splits.
 
     Raises:
@@ -117,7 +117,7 @@ def read(path: Path, resize: int | None) -> Decoded:
         split: _part({f"{place}, {name}": batches[name] for name in names}, layout.labels_key)
         for split, names in (("train", layout.train), ("test", layout.test))
     }
-    return assemble(parts, class_names, str(place), resize)
+    return assemble(parts, class_names, str(place), resize, keep)
 
 
 def _places(path: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pocketvit.data.dataset import Decoded
-from pocketvit.data.parts import SPLIT_OF_WORD, Part, assemble, visible_files
+from pocketvit.data.parts import SPLIT_OF_WORD, Keep, Part, assemble, in_memory, visible_files
 from pocketvit.data.pixels import decode
 from pocketvit.errors import InputError
 
@@ -32,7 +32,7 @@ def files(path: Path) -> list[Path]:
     return _flatten(_find(path))
 
 
-def read(path: Path, resize: int | None) -> Decoded:
+def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
     """Read all splits.
 
     Raises:
@@ -40,7 +40,7 @@ def read(path: Path, resize: int | None) -> Decoded:
     """
     found = _find(path)
     parts = {split: _part(classes) for split, classes in found.items()}
-    decoded = assemble(parts, tuple(found.get("train", ())), str(path), resize)
+    decoded = assemble(parts, tuple(found.get("train", ())), str(path), resize, keep)
 
     aside = sorted(set(visible_files(path)) - set(_flatten(found)))
     if not aside:

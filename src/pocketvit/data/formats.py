@@ -1,7 +1,7 @@
 """The file formats a set may come in, and how to tell which one a path holds.
 
 Each format is a module with three functions: `matches(path)` looks at names only, `files(path)` lists what would be
-read (the cache's key is made from it), and `read(path, resize)` decodes it.
+read (the cache's key is made from it), and `read(path, resize, keep)` decodes it.
 """
 
 import difflib
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pocketvit.data import cifar, folders, npz, parquet
 from pocketvit.data.dataset import Decoded
+from pocketvit.data.parts import Keep
 from pocketvit.errors import InputError
 
 
@@ -24,8 +25,8 @@ class Format:
     """Whether the path looks like this format, by its name and the names below it."""
     files: Callable[[Path], list[Path]]
     """The files that are read."""
-    read: Callable[[Path, int | None], Decoded]
-    """Decode the path, bringing all images to a square of so many pixels a side unless None."""
+    read: Callable[[Path, int | None, Keep], Decoded]
+    """Decode the path, bringing all images to a square of so many pixels a side unless None, and keep them."""
 
 
 FORMATS = tuple(

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pocketvit.data.dataset import Decoded
-from pocketvit.data.parts import Part, assemble
+from pocketvit.data.parts import Keep, Part, assemble, in_memory
 from pocketvit.data.pixels import alpha_to_rgb, grey16_to_rgb, one_line
 from pocketvit.errors import InputError
 
@@ -38,7 +38,7 @@ def files(path: Path) -> list[Path]:
     return [path]
 
 
-def read(path: Path, resize: int | None) -> Decoded:
+def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
     """Read all splits.
 
     Raises:
@@ -55,7 +55,7 @@ def read(path: Path, resize: int | None) -> Decoded:
         split: _part(arrays, path, *names) for split, names in form.items() if arrays.keys() >= set(names)
     }
     class_names = arrays.get("class_names")
-    return assemble(parts, None if class_names is None else [str(n) for n in class_names], str(path), resize)
+    return assemble(parts, None if class_names is None else [str(n) for n in class_names], str(path), resize, keep)
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pocketvit.data.dataset import Decoded
-from pocketvit.data.parts import SPLIT_OF_WORD, Part, assemble, name_row, visible_files
+from pocketvit.data.parts import SPLIT_OF_WORD, Keep, Part, assemble, in_memory, name_row, visible_files
 from pocketvit.data.pixels import decode, one_line
 from pocketvit.errors import InputError
 
@@ -40,7 +40,7 @@ def files(path: Path) -> list[Path]:
     return [path] if path.is_file() else [file for file in visible_files(path) if file.suffix == ".parquet"]
 
 
-def read(path: Path, resize: int | None) -> Decoded:
+def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
     """Read all splits.
 
     Raises:
@@ -54,7 +54,7 @@ def read(path: Path, resize: int | None) -> Decoded:
     image_column = _find_column(first, schema, features, _IMAGE_COLUMNS, "Image")
     label_column = _find_column(first, schema, features, _LABEL_COLUMNS, "ClassLabel")
     parts = {split: _part(members, image_column, label_column) for split, members in by_split.items()}
-    return assemble(parts, features.get(label_column, {}).get("names"), str(path), resize)
+    return assemble(parts, features.get(label_column, {}).get("names"), str(path), resize, keep)
 
 
 def require_pyarrow() -> None:

@@ -1,7 +1,8 @@
 """From the parts that a file format holds (train, test, validation) to one decoded set.
 
 Every reader of a format hands over its parts as it finds them: labels as numbers or names, images one by one. What
-follows is the same for all: choose what to train and test on, number the classes, bring the images to one size.
+follows is the same for all: choose what to train and test on, number the classes, bring the images to one size. The
+images are not gathered here: they go one by one to whatever keeps them, memory or a file.
 """
 
 import os
@@ -13,7 +14,7 @@ import numpy as np
 
 from pocketvit.data.dataset import Decoded, Split
 from pocketvit.data.labels import find_class_names, number_labels
-from pocketvit.data.pixels import Fitter, stack
+from pocketvit.data.pixels import Fitter
 from pocketvit.errors import InputError
 
 SPLIT_OF_WORD = {
@@ -27,6 +28,9 @@ SPLIT_OF_WORD = {
     "dev": "val",
 }
 """The split that a word in a file or folder name speaks of."""
+
+Keep = Callable[[str, Iterable[np.ndarray], int], np.ndarray]
+"""Takes a split's name, its images, uint8 (H, W, 3) of one size, and their number; gives them back as (N, H, W, 3)."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,22 @@ def name_row(files: Sequence[tuple[str, int]], index: int) -> str:
     raise IndexError("a row beyond the last file")
 
 
+def in_memory(_split: str, images: Iterable[np.ndarray], count: int) -> np.ndarray:
+    """Keep the images of a split in memory, uint8, (N, H, W, 3)."""
+    kept = np.empty(0)
+    for i, image in enumerate(images):
+        if i == 0:
+            kept = np.empty((count, *image.shape), dtype=np.uint8)
+        kept[i] = image
+    return kept
+
+
 def assemble(
-    parts: Mapping[str, Part], class_names: Sequence[str] | None, name: str, resize: int | None
+    parts: Mapping[str, Part],
+    class_names: Sequence[str] | None,
+    name: str,
+    resize: int | None,
+    keep: Keep = in_memory,
 ) -> Decoded:
     """Decode the parts that are used into one set.
 
@@ -77,6 +95,7 @@ def assemble(
         class_names: the classes in their order, where the format says.
         name: what to call the whole in a message.
         resize: side in pixels that all images are brought to, if asked for.
+        keep: where the images go.
     Raises:
         InputError: nothing to train on, an empty part, a label outside the classes, images of mixed size.
     """
@@ -99,5 +118,6 @@ def assemble(
     splits = {}
     for split, part in used.items():
         labels = number_labels(part.labels, class_names, part.where)
-        splits[split] = Split(stack(part.images, len(labels), part.where, fitter), labels)
+        fitted = (fitter.fit(image, part.where, i) for i, image in enumerate(part.images))
+        splits[split] = Split(keep(split, fitted, len(labels)), labels)
     return Decoded(splits["train"], splits.get(test_split), tuple(class_names), (*notes, *fitter.notes()))

@@ -12,7 +12,7 @@
 """
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -124,26 +124,6 @@ class Fitter:
         if not self.num_resized:
             return ()
         return (f"{self.num_resized:,} images resized to {self.resize}x{self.resize} (bicubic)",)
-
-
-def stack(images: Iterable[np.ndarray], count: int, where: Callable[[int], str], fitter: Fitter) -> np.ndarray:
-    """Gather images into one array.
-
-    Args:
-        images: uint8, (H, W, 3) each, at least one.
-        count: how many there are.
-        where: what to call the i-th in a message.
-        fitter: brings them to one size.
-    Returns:
-        pixels, uint8, (N, H, W, 3).
-    """
-    stacked = np.empty(0)
-    for i, image in enumerate(images):
-        fitted = fitter.fit(image, where, i)
-        if i == 0:
-            stacked = np.empty((count, *fitted.shape), dtype=np.uint8)
-        stacked[i] = fitted
-    return stacked
 
 
 def one_line(error: Exception) -> str:

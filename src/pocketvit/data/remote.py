@@ -15,6 +15,7 @@ from pocketvit.data import formats, parquet
 from pocketvit.data.dataset import Decoded, channel_stats, is_cifar10
 from pocketvit.data.disk import write_error
 from pocketvit.data.download import Progress, download
+from pocketvit.data.parts import in_memory
 from pocketvit.errors import InputError
 
 
@@ -98,7 +99,7 @@ def _accept(remote: RemoteSet, offer: Offer, place: Path, progress: Progress | N
         if not (place / file.name).exists():
             download([file.url], place / file.name, checksum=file.checksum, progress=progress)
     try:
-        decoded = formats.find_format(formats.detect(place)).read(place, None)
+        decoded = formats.find_format(formats.detect(place)).read(place, None, in_memory)
         if remote.is_real(decoded):
             return decoded
         raise InputError(f"the images that came are not those of {remote.name}")

@@ -208,7 +208,7 @@ def _digits(resize: int | None) -> Decoded:
 def _decode(path: Path, kind: Format, resize: int | None, home: Path, decoded: Decoded | None = None) -> Decoded:
     """The set at `path`, from the cache if it is there; `decoded` spares decoding it if it isn't."""
     key = entry_key(path, kind.files(path), (kind.name, resize))
-    return load_or_build(home / "decoded", key, lambda: decoded or kind.read(path, resize))
+    return load_or_build(home / "decoded", key, lambda keep: decoded or kind.read(path, resize, keep))
 
 
 def _finish(name: str, decoded: Decoded, test_frac: float, split_seed: int) -> Dataset:

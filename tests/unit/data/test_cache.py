@@ -1,21 +1,30 @@
 """The cache of decoded sets: mapped, atomic, rebuilt when torn."""
 
 import errno
+import itertools
 import os
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
 
 from pocketvit.data.cache import entry_key, load_or_build
 from pocketvit.data.dataset import Decoded, Split
+from pocketvit.data.parts import Keep, in_memory
 from pocketvit.errors import InputError
 
 
-def some_set(seed: int = 0, test: bool = True) -> Decoded:
+def some_set(keep: Keep = in_memory, seed: int = 0, test: bool = True) -> Decoded:
     images = np.random.default_rng(seed).integers(0, 256, (20, 4, 4, 3), dtype=np.uint8)
-    split = Split(images, np.arange(20) % 2)
-    return Decoded(split, split.take(np.arange(5)) if test else None, ("a", "b"), ("a note",))
+    labels = np.arange(20) % 2
+    train, held = (
+        Split(keep(split, iter(images[:count]), count), labels[:count]) for split, count in (("train", 20), ("test", 5))
+    )
+    return Decoded(train, held if test else None, ("a", "b"), ("a note",))
 
 
 def same(a: Decoded, b: Decoded) -> bool:
@@ -25,13 +34,13 @@ def same(a: Decoded, b: Decoded) -> bool:
     )
 
 
-def never() -> Decoded:
+def never(keep: Keep) -> Decoded:
     raise AssertionError("decoded again")
 
 
 @pytest.mark.parametrize("test", [True, False])
 def test_second_time_is_mapped(tmp_path, test):
-    first = load_or_build(tmp_path, "key", lambda: some_set(test=test))
+    first = load_or_build(tmp_path, "key", lambda keep: some_set(keep, test=test))
     second = load_or_build(tmp_path, "key", never)
     assert same(first, some_set(test=test)) and same(second, first)
     assert isinstance(second.train.images, np.memmap)
@@ -52,8 +61,8 @@ def test_torn_entry_is_rebuilt(tmp_path, name, damage):
         file.unlink()
     else:
         os.truncate(file, 0 if damage == "empty" else file.stat().st_size - 1)
-    assert same(load_or_build(tmp_path, "key", lambda: some_set(1)), some_set(1))
-    assert same(load_or_build(tmp_path, "key", never), some_set(1))
+    assert same(load_or_build(tmp_path, "key", lambda keep: some_set(keep, 1)), some_set(seed=1))
+    assert same(load_or_build(tmp_path, "key", never), some_set(seed=1))
 
 
 def test_two_at_once(tmp_path):
@@ -61,9 +70,10 @@ def test_two_at_once(tmp_path):
     both_decoding = threading.Barrier(2)
     results = []
 
-    def build() -> Decoded:
+    def build(keep: Keep) -> Decoded:
+        decoded = some_set(keep)
         both_decoding.wait(10)
-        return some_set()
+        return decoded
 
     threads = [threading.Thread(target=lambda: results.append(load_or_build(tmp_path, "key", build))) for _ in range(2)]
     for thread in threads:
@@ -75,9 +85,13 @@ def test_two_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-def test_failed_write_leaves_nothing(tmp_path, monkeypatch, code):
+@pytest.mark.parametrize("written_before", [0, 2], ids=["images", "labels"])
+def test_failed_write_leaves_nothing(tmp_path, monkeypatch, code, written_before):
+    writes = itertools.count()
+
     def fail(descriptor: int) -> None:
-        raise OSError(code, os.strerror(code))
+        if next(writes) >= written_before:
+            raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as broken:
         broken.setattr(os, "fsync", fail)
@@ -93,13 +107,59 @@ def test_folder_that_cannot_be_made(tmp_path):
         load_or_build(tmp_path / "file" / "decoded", "key", some_set)
 
 
-def test_interrupted_build_leaves_nothing(tmp_path):
-    def interrupt() -> Decoded:
+def test_a_set_in_memory_is_stored_as_well(tmp_path):
+    load_or_build(tmp_path, "key", lambda keep: some_set())
+    assert same(load_or_build(tmp_path, "key", never), some_set())
+
+
+def test_files_are_those_of_numpy(tmp_path):
+    load_or_build(tmp_path, "key", some_set)
+    np.save(tmp_path / "images.npy", some_set().train.images)
+    np.save(tmp_path / "labels.npy", some_set().train.labels)
+    for name in ("images.npy", "labels.npy"):
+        assert (tmp_path / "key" / f"train_{name}").read_bytes() == (tmp_path / name).read_bytes()
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_interrupted_build_leaves_nothing(tmp_path, split):
+    def interrupt(keep: Keep) -> Decoded:
+        def broken_off(name: str, images: Iterable[np.ndarray], count: int) -> np.ndarray:
+            return keep(name, cut_short(images) if name == split else images, count)
+
+        return some_set(broken_off)
+
+    def cut_short(images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        yield from itertools.islice(images, 3)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         load_or_build(tmp_path, "key", interrupt)
     assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from pocketvit.data.cache import load_or_build
+
+def images():
+    yield from np.zeros((1000, 32, 32, 3), np.uint8)
+    os.kill(os.getpid(), 9)
+
+load_or_build(Path(sys.argv[1]), "key", lambda keep: keep("train", images(), 1001))
+"""
+
+
+def test_what_a_killed_process_left_is_never_used_and_removed_a_day_later(tmp_path):
+    assert subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False).returncode == -9
+    (left,) = tmp_path.iterdir()
+    assert same(load_or_build(tmp_path, "key", some_set), some_set())
+    assert left.exists()  # its process might be alive still
+    for path in (left, *left.rglob("*")):
+        os.utime(path, (time.time() - 90_000,) * 2)
+    load_or_build(tmp_path, "other", some_set)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["key", "other"]
 
 
 def test_key_changes_with_whatever_changes_the_set(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pocketvit.data.pixels import Fitter, decode, grey16_to_rgb, stack, to_rgb
+from pocketvit.data.pixels import Fitter, decode, grey16_to_rgb, to_rgb
 from pocketvit.errors import InputError
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -118,14 +118,14 @@ def test_missing_file_is_named(tmp_path):
 
 
 def test_mixed_sizes_name_both_and_offer_resize():
-    images = [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8)]
+    fitter = Fitter(None)
+    fitter.fit(np.zeros((4, 4, 3), np.uint8), "image{}".format, 0)
     with pytest.raises(InputError, match=r"image0 is 4x4 but image1 is 4x5: .*--data\.resize N"):
-        stack(images, 2, "image{}".format, Fitter(None))
+        fitter.fit(np.zeros((4, 5, 3), np.uint8), "image{}".format, 1)
 
 
 def test_resize_is_pillows_bicubic():
-    images = [COLOUR, np.zeros((6, 6, 3), np.uint8)]
     fitter = Fitter(6)
-    stacked = stack(images, 2, str, fitter)
-    assert np.array_equal(stacked[0], np.asarray(Image.fromarray(COLOUR).resize((6, 6), Image.Resampling.BICUBIC)))
-    assert stacked.shape == (2, 6, 6, 3) and fitter.notes() == ("1 images resized to 6x6 (bicubic)",)
+    resized, fits = fitter.fit(COLOUR, str, 0), fitter.fit(np.zeros((6, 6, 3), np.uint8), str, 1)
+    assert np.array_equal(resized, np.asarray(Image.fromarray(COLOUR).resize((6, 6), Image.Resampling.BICUBIC)))
+    assert fits.shape == (6, 6, 3) and fitter.notes() == ("1 images resized to 6x6 (bicubic)",)

@@ -1,5 +1,7 @@
 """Loading by name and by path."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,23 @@ def test_changed_source_is_read_again(write, made_set, tmp_path):
 def test_cache_dir_is_used(flat, home, tmp_path):
     load_dataset(str(flat), cache_dir=tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere" / "decoded").is_dir() and not home.exists()
+
+
+@pytest.mark.parametrize("form", ["folder", "parquet"])
+def test_decoding_holds_few_images_at_a_time(write, tmp_path, form):
+    """300 images of 192 KiB, never more than 5 MiB of them."""
+    images, labels = [np.full((256, 256, 3), value, np.uint8) for value in range(0, 250, 50)] * 60, [0, 1, 1] * 100
+    if form == "folder":
+        path = write.folder(tmp_path / "set", {"train": (images[30:], labels[30:]), "test": (images[:30], labels[:30])})
+    else:
+        path = write.parquet(tmp_path / "set.parquet", images, labels)
+    tracemalloc.start()
+    try:
+        dataset = load_dataset(path)
+        assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert len(dataset.train) + len(dataset.test) == 300 and dataset.image_size == (256, 256)
 
 
 def test_too_few_images_to_carve_a_test_split(write, made_set, tmp_path):

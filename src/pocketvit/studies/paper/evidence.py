@@ -15,7 +15,7 @@ from pocketvit.config import config_hash
 from pocketvit.studies.choose import find_study
 from pocketvit.studies.findings import noisy_rows
 from pocketvit.studies.gather import find_results
-from pocketvit.studies.paper import CIFAR10_FINGERPRINT
+from pocketvit.studies.paper.numbers import CIFAR10_FINGERPRINT
 from pocketvit.studies.power import LEVEL
 from pocketvit.studies.stats import Accuracies, Comparison, compare, pooled_spread, summarise
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from pocketvit.config import config_hash
-from pocketvit.studies import judges, paper
 from pocketvit.studies.choose import find_study
-from pocketvit.studies.claims import CLAIMS
-from pocketvit.studies.evidence import STUDIES, Evidence, images_to_reach, read_evidence
-from pocketvit.studies.paper_page import paper_page
+from pocketvit.studies.paper import judges, numbers
+from pocketvit.studies.paper.claims import CLAIMS
+from pocketvit.studies.paper.evidence import STUDIES, Evidence, images_to_reach, read_evidence
+from pocketvit.studies.paper.page import paper_page
 
 T2, T3, FIG6 = STUDIES
 NO_IMAGES = Path("images")
@@ -48,20 +48,20 @@ def shifted(by: float, noise=(0.0002, -0.0003, 0.0001)) -> list[float]:
 
 def test_every_published_run_is_a_row_of_a_built_in_study():
     rows = {(study, row.name) for study in STUDIES for row in find_study(study).rows}
-    assert {(run.study, run.row) for run in paper.RUNS} <= rows
-    assert len({(run.study, run.row) for run in paper.RUNS}) == len(paper.RUNS) == 17
+    assert {(run.study, run.row) for run in numbers.RUNS} <= rows
+    assert len({(run.study, run.row) for run in numbers.RUNS}) == len(numbers.RUNS) == 17
 
 
 def test_the_papers_two_step_times_do_not_agree():
-    assert paper.baseline_step_ms() == pytest.approx(79.6, abs=0.05)
-    assert sum(paper.STEP_MS.values()) < paper.WHOLE_STEP_MS
+    assert numbers.baseline_step_ms() == pytest.approx(79.6, abs=0.05)
+    assert sum(numbers.STEP_MS.values()) < numbers.WHOLE_STEP_MS
     with pytest.raises(KeyError):
-        paper.published(T2, "no such row")
+        numbers.published(T2, "no such row")
 
 
 def test_results_are_found_by_what_was_computed(tmp_path):
     cell = next(cell for cell in find_study(T2).cells() if cell.row == "baseline" and cell.seed == 1)
-    result = run(0.94) | {"config_hash": config_hash(cell.config, paper.CIFAR10_FINGERPRINT), "seed": 1}
+    result = run(0.94) | {"config_hash": config_hash(cell.config, numbers.CIFAR10_FINGERPRINT), "seed": 1}
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "any-name.json").write_text(json.dumps(result))
     (tmp_path / "other-data.json").write_text(json.dumps(result | {"config_hash": config_hash(cell.config, "other")}))
@@ -209,10 +209,10 @@ def test_the_page_of_all_results_has_no_gap(monkeypatch):
         for number, row in enumerate(find_study(study).rows)
     }
     whole = Evidence(runs, bench(2e5), profile(2.0))
-    monkeypatch.setattr("pocketvit.studies.paper_page.read_evidence", lambda results: whole)
+    monkeypatch.setattr("pocketvit.studies.paper.page.read_evidence", lambda results: whole)
     page = paper_page(Path("results"), NO_IMAGES)
     assert "not measured yet" not in page and "python benchmarks/paper.py" in page
     assert "| Baseline | `baseline` | 93.65 | 94.11 ± 0.05 | 94.06 ± 0.05 | 5 |" in page
     assert "differs: ours +0.46" in page
-    for published in paper.RUNS:
+    for published in numbers.RUNS:
         assert f"`{published.row}` | {100 * published.accuracy:.2f}" in page

@@ -9,9 +9,9 @@ from statistics import fmean
 from typing import Literal, NamedTuple
 
 from pocketvit.report.text import count, duration
-from pocketvit.studies import paper
-from pocketvit.studies.evidence import Evidence, images_to_reach
 from pocketvit.studies.findings import noisy_rows
+from pocketvit.studies.paper import numbers
+from pocketvit.studies.paper.evidence import Evidence, images_to_reach
 from pocketvit.studies.power import LEVEL
 from pocketvit.studies.stats import Comparison, compare
 from pocketvit.studies.verdict import p_value, points
@@ -52,7 +52,7 @@ def reaches(study: str, row: str) -> Judge:
     """The row's best look is at least the paper's, or one run of it may be."""
 
     def judge(evidence: Evidence) -> Judgement:
-        theirs = paper.published(study, row).accuracy
+        theirs = numbers.published(study, row).accuracy
         ours, interval = evidence.mean(study, row, "best_test_accuracy"), evidence.single_run_interval(study, row)
         if ours is None:
             return NOT_MEASURED
@@ -194,12 +194,12 @@ def mostly_backward(evidence: Evidence) -> Judgement:
 def step_time(evidence: Evidence) -> Judgement:
     """The profiled step is the step of the training; the paper's own numbers already say no."""
     reason = (
-        f"by its Table 2 a step takes {paper.baseline_step_ms():.1f} ms (4,658 s over {paper.STEPS:,} steps), so the "
-        "profiler's own cost is in the figure, or it is of another run"
+        f"by its Table 2 a step takes {numbers.baseline_step_ms():.1f} ms (4,658 s over {numbers.STEPS:,} steps), so "
+        "the profiler's own cost is in the figure, or it is of another run"
     )
     seconds = evidence.mean("paper-table2", "baseline", "train_s")
     if seconds is not None:
-        reason += f"; ours takes {1e3 * seconds / paper.STEPS:.2f} ms in training"
+        reason += f"; ours takes {1e3 * seconds / numbers.STEPS:.2f} ms in training"
         if evidence.profile is not None:
             reason += f" and {evidence.profile['step_ms']:.2f} ms uncaptured, as it is profiled"
     return Judgement("not reproduced", reason)

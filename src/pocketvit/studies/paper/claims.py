@@ -13,8 +13,8 @@ Accuracies are those after the last step, because the best of several looks is c
 
 from dataclasses import dataclass
 
-from pocketvit.studies import judges
-from pocketvit.studies.judges import Judge
+from pocketvit.studies.paper import judges
+from pocketvit.studies.paper.judges import Judge
 
 TABLE2, TABLE3, FIG6 = "paper-table2", "paper-table3", "paper-fig6"
 MLA = ("mla-q", "mla-k", "mla-qk", "mla-kv", "mla-qkv")

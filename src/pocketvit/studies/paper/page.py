@@ -7,11 +7,11 @@ from pathlib import Path
 from pocketvit.report import markdown_table
 from pocketvit.report.tables import ABSENT, mean_and_spread
 from pocketvit.report.text import count, duration
-from pocketvit.studies import paper
-from pocketvit.studies.claims import CLAIMS
-from pocketvit.studies.evidence import Evidence, images_to_reach, read_evidence
-from pocketvit.studies.judges import GOOD, MINIMAL, NOT_MEASURED
-from pocketvit.studies.paper import PublishedRun
+from pocketvit.studies.paper import numbers
+from pocketvit.studies.paper.claims import CLAIMS
+from pocketvit.studies.paper.evidence import Evidence, images_to_reach, read_evidence
+from pocketvit.studies.paper.judges import GOOD, MINIMAL, NOT_MEASURED
+from pocketvit.studies.paper.numbers import PublishedRun
 from pocketvit.studies.verdict import points
 
 ABSENT_YET = "not measured yet"
@@ -103,7 +103,7 @@ def _claims(evidence: Evidence) -> str:
 
 def _runs(evidence: Evidence, study: str) -> str:
     """The paper's rows of one table, and behind them those that we added."""
-    named = {run.row: run for run in paper.RUNS if run.study == study}
+    named = {run.row: run for run in numbers.RUNS if run.study == study}
     order = [*named, *(row for of, row in evidence.runs if of == study and row not in named)]
     rows = [_run_row(evidence, study, row, named.get(row)) for row in order]
     devices = {result["device"] for row in order for result in evidence.runs[study, row].values()}
@@ -150,7 +150,7 @@ def _speed(evidence: Evidence) -> str:
         if row["variant"] == "fused" and row["images_per_s"]
     }
     rows = []
-    for batch_size, (images_per_s, memory) in paper.SPEED.items():
+    for batch_size, (images_per_s, memory) in numbers.SPEED.items():
         forward, step = (measured.get((mode, batch_size)) for mode in ("forward", "step"))
         rows.append(
             {"batch size": str(batch_size), "images/s, paper": count(images_per_s),
@@ -169,18 +169,18 @@ def _speed(evidence: Evidence) -> str:
 
 def _step(evidence: Evidence) -> str:
     ours = evidence.profile["phases_ms"] if evidence.profile else {}
-    theirs = paper.STEP_MS | {"everything else": paper.WHOLE_STEP_MS - sum(paper.STEP_MS.values())}
+    theirs = numbers.STEP_MS | {"everything else": numbers.WHOLE_STEP_MS - sum(numbers.STEP_MS.values())}
     whole = sum(ours.values())
     rows = [
         {"part": part, "paper (ms)": f"{theirs[part]:.1f}" if part in theirs else ABSENT,
-         "paper (%)": f"{100 * theirs[part] / paper.WHOLE_STEP_MS:.0f}" if part in theirs else ABSENT,
+         "paper (%)": f"{100 * theirs[part] / numbers.WHOLE_STEP_MS:.0f}" if part in theirs else ABSENT,
          "ours (ms)": f"{ours[part]:.2f}" if part in ours else ABSENT if ours else ABSENT_YET,
          "ours (%)": f"{100 * ours[part] / whole:.0f}" if part in ours else ABSENT}
         for part in dict.fromkeys([*theirs, *ours])
     ]  # fmt: skip
     note = (
-        f"Batch size 256. The paper's whole step is {paper.WHOLE_STEP_MS} ms here; by its Table 2 it is "
-        f"{paper.baseline_step_ms():.1f} ms. Ours: sums over kernels, without the gaps between them."
+        f"Batch size 256. The paper's whole step is {numbers.WHOLE_STEP_MS} ms here; by its Table 2 it is "
+        f"{numbers.baseline_step_ms():.1f} ms. Ours: sums over kernels, without the gaps between them."
     )
     return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
 

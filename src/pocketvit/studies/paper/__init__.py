@@ -1,0 +1,10 @@
+"""The paper's numbers and claims beside our results, as docs/paper.md shows them.
+
+`numbers.py` holds what the paper published, `claims.py` what it says. `evidence.py` gathers the results of ours that
+bear on it, `judges.py` decides the claims by them, and `page.py` writes it all down.
+"""
+
+from pocketvit.studies.paper.evidence import Evidence, read_evidence
+from pocketvit.studies.paper.page import paper_page
+
+__all__ = ["Evidence", "paper_page", "read_evidence"]
