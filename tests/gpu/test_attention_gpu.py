@@ -180,11 +180,11 @@ def test_cuda_graph_replays_on_new_numbers():
 
 
 def test_operators_are_well_formed():
-    from pocketvit.kernels import attention_ops as ops
+    from pocketvit.kernels import attention_operators as operators
 
     q, k, v = (x.detach().requires_grad_() for x in inputs(2, 4, 2, 17, 16))
-    torch.library.opcheck(ops.attention_op, (q, k, v, 0.25))
-    torch.library.opcheck(ops.attention_qkv_op, (made(2, 17, 3, 2, 16).requires_grad_(), 0.25))
+    torch.library.opcheck(operators.attention_op, (q, k, v, 0.25))
+    torch.library.opcheck(operators.attention_qkv_op, (made(2, 17, 3, 2, 16).requires_grad_(), 0.25))
 
 
 def test_float32_runs_the_twin():

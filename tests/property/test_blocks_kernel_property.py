@@ -55,7 +55,7 @@ def test_launches_divide_what_they_walk_over(case):
                          norm_linear_backward=F)  # fmt: skip
     assert plan.width % chunk(plan.width) == 0
     tiles = [chunk(plan.width), ops.WEIGHT_TILE["OUT"], ops.WEIGHT_TILE["TOKENS"]]
-    for launch, size in zip(ops.launches(plan.width), wider, strict=True):
+    for launch, size in zip(ops.launches(plan.width, case.B * case.N), wider, strict=True):
         options = launch.options(size)
         assert size % options["COLUMNS"] == 0 and options["COLUMNS"] <= launch.columns
         tiles += [options["ROWS"], options["COLUMNS"]]

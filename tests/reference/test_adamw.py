@@ -13,6 +13,7 @@ from interpreter import assert_green_in_the_interpreter, in_interpreter, nativel
 from torch import Tensor, nn
 
 from pocketvit.config import ModelConfig, OptimConfig
+from pocketvit.data.batch import BatchMaker
 from pocketvit.errors import InputError
 from pocketvit.model import ViT
 from pocketvit.model.folded import _stack
@@ -221,14 +222,14 @@ def test_state_is_made_and_named_as_with_torchs(name):
 @in_interpreter
 def test_a_checkpoint_of_either_goes_on_in_the_other():
     """The states of two training steps, one with each AdamW, hold the same tensors and the same numbers."""
-    loss = Loss(torch.zeros(3), torch.ones(3), num_classes=10, label_smoothing=0.1, bf16=False, batch_size=2)
+    loss = Loss(BatchMaker(torch.zeros(3), torch.ones(3), 10, 0.1), bf16=False, batch_size=2)
     steps = []
     for fused in (True, False):
         model = model_of(depth=1)
         model.use_kernels("reference")
         optimizers = build_optimizers(OptimConfig(), model, fused=fused)
-        steps.append(TrainStep(model, optimizers, loss, ema=None, factors=np.full(4, 0.5), batch_size=2,
-                               processes=ALONE, compile=False, fused=False, cuda_graph=False))  # fmt: skip
+        steps.append(TrainStep(model, optimizers, loss, ema=None, factors=np.full(4, 0.5),
+                               processes=ALONE, cuda_graph=False))  # fmt: skip
     generator = torch.Generator().manual_seed(1)
 
     def update(step: TrainStep, grads: list[Tensor]) -> None:

@@ -96,15 +96,16 @@ def test_fused(shape, poisoned):
 @pytest.mark.parametrize("rows", [16, 32, 64])
 def test_any_tile_of_queries_gives_the_same(rows, poisoned):
     from pocketvit.kernels import attention_ops as ops
+    from pocketvit.kernels.attention_triton import backward_kernel, forward_kernel
 
     q, k, v = inputs(1, 2, 1, 65, 16)
     dout = made(1, 65, 2, 16, seed=9)
     tiles = ops.cut(65, columns=32, rows=rows, num_warps=4)
     assert (tiles.REST > 0) == (rows > 16)
-    out, lse = ops.launch_forward(ops.forward_kernel, q, k, v, 0.25, tiles)
-    grad = ops.launch_backward(ops.backward_kernel, q, k, v, dout, lse, 0.25, tiles)
-    usual_out, usual_lse = ops.launch_forward(ops.forward_kernel, q, k, v, 0.25)
-    usual_grad = ops.launch_backward(ops.backward_kernel, q, k, v, dout, usual_lse, 0.25)
+    out, lse = ops.launch_forward(forward_kernel, q, k, v, 0.25, tiles)
+    grad = ops.launch_backward(backward_kernel, q, k, v, dout, lse, 0.25, tiles)
+    usual_out, usual_lse = ops.launch_forward(forward_kernel, q, k, v, 0.25)
+    usual_grad = ops.launch_backward(backward_kernel, q, k, v, dout, usual_lse, 0.25)
     torch.testing.assert_close((out, lse, grad), (usual_out, usual_lse, usual_grad))
 
 
@@ -164,12 +165,12 @@ def test_gradient_of_a_broadcast_loss():
 
 @in_interpreter
 def test_operators_are_well_formed():
-    from pocketvit.kernels import attention_ops as ops
+    from pocketvit.kernels import attention_operators as operators
 
     q, k, v = (x.requires_grad_() for x in inputs(1, 2, 1, 17, 16))
     checks = ("test_schema", "test_autograd_registration")
-    torch.library.opcheck(ops.attention_op, (q, k, v, 0.25), test_utils=checks)
-    torch.library.opcheck(ops.attention_qkv_op, (made(1, 17, 3, 2, 16).requires_grad_(), 0.25), test_utils=checks)
+    torch.library.opcheck(operators.attention_op, (q, k, v, 0.25), test_utils=checks)
+    torch.library.opcheck(operators.attention_qkv_op, (made(1, 17, 3, 2, 16).requires_grad_(), 0.25), test_utils=checks)
 
 
 @natively

@@ -46,6 +46,7 @@ def test_kernel_in_the_interpreter():
         "reference/test_augment_kernel.py",
         "reference/test_pillow_ops.py",
         "property/test_augment_kernel_property.py",
+        "reference/test_batch_kernel.py",
     )
 
 

@@ -78,6 +78,7 @@ def test_kernels_in_the_interpreter():
     assert_green_in_the_interpreter(
         "reference/test_blocks_kernel.py",
         "reference/test_fold_kernel.py",
+        "unit/training/test_compiling.py",
         "property/test_blocks_kernel_property.py",
     )
 

@@ -66,7 +66,8 @@ def gradients(config: RunConfig, dtype: torch.dtype) -> tuple[torch.Tensor, torc
         trainer = prepare(config, processes, Silent())
         trainer.model.to(dtype)
         loss = trainer.step.loss
-        trainer.step.loss = dataclasses.replace(loss, mean=loss.mean.to(dtype), std=loss.std.to(dtype))
+        mean, std = (tensor.to(dtype) for tensor in (loss.batches.mean, loss.batches.std))
+        trainer.step.loss = dataclasses.replace(loss, batches=dataclasses.replace(loss.batches, mean=mean, std=std))
         work = trainer.load(*trainer.plan(0), 0, trainer.loader.steps_per_pass)
         trainer.step.set_chunk(work.chunk, work.keep)
         losses, rows = [], []

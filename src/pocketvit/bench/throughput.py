@@ -132,7 +132,7 @@ def bench(
 
 def _head(config: RunConfig, device: torch.device) -> dict[str, Any]:
     """What the numbers belong to."""
-    env, model = environment(device_name(device)), _model(config, torch.device("cpu"))
+    env, model = environment(device_name(device)), _model(config)
     forward, training = flop_per_image(model)
     return {
         "recipe": config.recipe,
@@ -149,14 +149,14 @@ def _rates(config: RunConfig, device: torch.device) -> Rates:
     return rates
 
 
-def _model(config: RunConfig, device: torch.device) -> ViT:
-    """The model alone, in the training mode."""
-    return made_trainer(override(config, {"batch_size": 1}), device, 1).model
+def _model(config: RunConfig) -> ViT:
+    """The model alone, on the CPU, in the training mode."""
+    return made_trainer(override(config, {"batch_size": 1}), torch.device("cpu"), 1).model
 
 
 def _rows(config: RunConfig, variant: str, device: torch.device, repeats: int, rates: Rates) -> Iterator[Row]:
     """The three measurements of one variant at one batch size; each failure is a row as well."""
-    on_cpu, bf16 = _model(config, torch.device("cpu")), uses_bf16(config.train.precision, device)
+    on_cpu, bf16 = _model(config), uses_bf16(config.train.precision, device)
     not_fused = on_cpu.not_fused(device, torch.bfloat16 if bf16 else torch.float32)
     common = {"variant": variant, "batch_size": config.batch_size, "not_fused": not_fused}
     works = {
@@ -216,8 +216,7 @@ def _forget(device: torch.device) -> None:
 @torch.no_grad()
 def _time_forward(config: RunConfig, device: torch.device, repeats: int) -> dict[str, Timing]:
     """Classify a batch that lies on the device; the time of one."""
-    model = _model(config, device).eval()
-    _forget(device)  # the optimizer that was made with it
+    model = _model(config).eval().to(device)
     images = torch.randn(config.batch_size, 3, *model.image_size, device=device)
     bf16 = uses_bf16(config.train.precision, device)
     compiles = config.train.compile if config.train.compile is not None else device.type == "cuda"

@@ -20,8 +20,6 @@ from pocketvit.errors import InputError
 
 try:
     import triton
-
-    from pocketvit.kernels import attention_ops as fused
 except ImportError:  # Triton comes with PyTorch on Linux only
     triton = None
 
@@ -56,7 +54,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, ke
     scale = _checked_scale(q, k, v, scale)
     if not _use_fused(q, k, v, kernels):
         return attention_reference(q, k, v, scale=scale)
-    out, _ = fused.attention_op(q, k, v, scale)  # (B, N, A, E)
+    from pocketvit.kernels.attention_operators import attention_op
+
+    out, _ = attention_op(q, k, v, scale)  # (B, N, A, E)
     return out.transpose(1, 2)
 
 
@@ -79,7 +79,9 @@ def attention_qkv(qkv: Tensor, *, scale: float | None = None, kernels: Kernels =
     scale = _checked_scale(q, k, v, scale)
     if not _use_fused(q, k, v, kernels):
         return attention_reference(q, k, v, scale=scale).transpose(1, 2).flatten(2)  # (B, N, A·E)
-    out, _ = fused.attention_qkv_op(qkv, scale)  # (B, N, A, E)
+    from pocketvit.kernels.attention_operators import attention_qkv_op
+
+    out, _ = attention_qkv_op(qkv, scale)  # (B, N, A, E)
     return out.flatten(2)  # (B, N, A·E)
 
 
@@ -105,18 +107,12 @@ def supported(q: Tensor, k: Tensor, v: Tensor) -> str | None:
         return f"a head dim of {E} is not a multiple of 8 from 8 to 64"
     if not q.stride(3) == k.stride(3) == v.stride(3) == 1:
         return "the numbers of a head must lie next to each other in memory"
-    major = 9 if INTERPRETED else _capability(q.device.index)
+    major = 9 if INTERPRETED else torch.cuda.get_device_properties(q.device).major
     if major < 8:
         return f"the GPU's compute capability is {major}.x, below 8.0"
     if major != 9 and N > MAX_TOKENS_ANY_GPU:
         return f"{N} tokens are more than {MAX_TOKENS_ANY_GPU}, and the GPU's compute capability is {major}.x, not 9.x"
     return None
-
-
-@torch.compiler.assume_constant_result
-def _capability(index: int) -> int:
-    """The first number of a GPU's compute capability; a constant to `torch.compile`."""
-    return torch.cuda.get_device_capability(index)[0]
 
 
 def check_kernels(kernels: Kernels) -> None:

@@ -1,8 +1,7 @@
-"""Launching the attention kernels, and the operators by which PyTorch knows them.
+"""Launching the attention kernels.
 
-As `torch.library.triton_op`s they work with autograd, and `torch.compile` sees through them: it allocates their
-outputs itself and breaks no graph. Nothing is tuned at run time; the tiles follow from the shape alone. The
-constants are for an H100, chosen so that nothing spills from the registers.
+Nothing is tuned at run time; the tiles follow from the shape alone. The constants are for an H100, chosen so that
+nothing spills from the registers.
 
 Shapes: B batch, N tokens, A query heads, A_kv key and value heads, E head dim.
 """
@@ -12,9 +11,8 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
 
-from pocketvit.kernels.attention_triton import backward_kernel, forward_kernel
+from pocketvit.kernels.launch import launch
 
 
 class Tiles(NamedTuple):
@@ -89,7 +87,8 @@ def launch_forward(
     lse = q.new_empty(B, A, N, dtype=torch.float32) if lse is None else lse
     constants = {"KEPT": keep is not None, "SCALE": scale, "A": A, "GROUP": A // int(k.shape[1]), "N": N, "E": E}
     tiles = tiles or forward_tiles(N, E)
-    kernel[(B * A,)](*_with_strides(q, k, v), out, lse, lse if keep is None else keep, **constants, **tiles._asdict())
+    inputs = (*_with_strides(q, k, v), out, lse, lse if keep is None else keep)
+    launch(kernel, (B * A,), *inputs, **constants, **tiles._asdict())
     return out, lse
 
 
@@ -115,63 +114,11 @@ def launch_backward(
     inputs = _with_strides(q, k, v, dout.transpose(1, 2))  # the last as the others, (B, A, N, E)
     constants = {"KEPT": keep is not None, "SCALE": scale, "A": A, "GROUP": A // A_kv, "N": N, "E": E}
     tiles = tiles or backward_tiles(N, E)
-    kernel[(B * A_kv,)](*inputs, lse, grad, lse if keep is None else keep, **constants, **tiles._asdict())
+    inputs += [lse, grad, lse if keep is None else keep]
+    launch(kernel, (B * A_kv,), *inputs, **constants, **tiles._asdict())
     return grad
 
 
 def _with_strides(*tensors: Tensor) -> list[Any]:
     """Each (B, A, N, E) tensor, followed by its strides but the last, which is 1."""
     return [item for x in tensors for item in (x, *x.stride()[:3])]
-
-
-def split_qkv(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The queries, keys and values of a packed projection (B, N, 3, A, E), as views (B, A, N, E)."""
-    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, A, N, E)
-    return q, k, v
-
-
-@triton_op("pocketvit::attention", mutates_args=())
-def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """`launch_forward` as an operator."""
-    return launch_forward(wrap_triton(forward_kernel), q, k, v, scale)
-
-
-@triton_op("pocketvit::attention_qkv", mutates_args=())
-def attention_qkv_op(qkv: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """`launch_forward` of a packed projection (B, N, 3, A, E), whose gradient then is one tensor as well."""
-    return launch_forward(wrap_triton(forward_kernel), *split_qkv(qkv), scale)
-
-
-@triton_op("pocketvit::attention_backward", mutates_args=())
-def attention_backward_op(q: Tensor, k: Tensor, v: Tensor, dout: Tensor, lse: Tensor, scale: float) -> Tensor:
-    """`launch_backward` as an operator."""
-    return launch_backward(wrap_triton(backward_kernel), q, k, v, dout, lse, scale)
-
-
-def _save(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    """Keep what backward needs, for both operators."""
-    *tensors, ctx.scale = inputs
-    ctx.save_for_backward(*tensors, output[1])
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)  # else every step would fill a gradient of lse with zeros
-
-
-def _gradients(ctx: Any, q: Tensor, k: Tensor, v: Tensor, dout: Tensor, lse: Tensor) -> Tensor:
-    dout = dout if dout.stride(3) == 1 else dout.contiguous()
-    return attention_backward_op(q, k, v, dout, lse, ctx.scale)  # (B, N, A + 2 A_kv, E)
-
-
-def _backward(ctx: Any, dout: Tensor, _dlse: None) -> tuple[Tensor, Tensor, Tensor, None]:
-    q, k, v, lse = ctx.saved_tensors
-    grad = _gradients(ctx, q, k, v, dout, lse).transpose(1, 2)  # (B, A + 2 A_kv, N, E)
-    dq, dk, dv = grad.split((q.shape[1], k.shape[1], v.shape[1]), dim=1)
-    return dq, dk, dv, None
-
-
-def _backward_qkv(ctx: Any, dout: Tensor, _dlse: None) -> tuple[Tensor, None]:
-    qkv, lse = ctx.saved_tensors
-    return _gradients(ctx, *split_qkv(qkv), dout, lse).view(qkv.shape), None  # (B, N, 3, A, E)
-
-
-attention_op.register_autograd(_backward, setup_context=_save)
-attention_qkv_op.register_autograd(_backward_qkv, setup_context=_save)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pocketvit.kernels.augment_triton import ROTATE, stage_kernel
+from pocketvit.kernels.launch import launch
 
 ROW = np.dtype([("flip", "i4"), ("shift", "i4", 2), ("op", "i4"), ("argument", "f8", 2)])
 """An image's part of a stage: 32 bytes. The argument of rotation is its cosine and sine."""
@@ -56,7 +57,9 @@ def run_stages(images: Tensor, rows: Tensor, *, block: int | None = None, num_wa
         return images.clone()
     for stage in rows:  # (B, 8)
         out = torch.empty_like(images)
-        stage_kernel[(count,)](
+        launch(
+            stage_kernel,
+            (count,),
             images,
             out,
             stage,

@@ -57,3 +57,9 @@ class BlockPlan:
     def head_dim(self) -> int:
         """E."""
         return self.width // self.num_heads
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of a layer's `BlockWeights`, in order."""
+        D, H, F = self.width, self.hidden_width, (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
+        return (F, D), (F,), (D, D), (D,), (H, D), (H,), (D, H), (D,)

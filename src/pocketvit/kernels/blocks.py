@@ -87,6 +87,6 @@ def supported(device: torch.device, dtype: torch.dtype, num_tokens: int, plan: B
         return f"the MLP's hidden width, {plan.hidden_width}, is not a multiple of the width, {plan.width}"
     head = torch.empty(0, 1, num_tokens, plan.head_dim, device=device, dtype=dtype)
     reason = attention_kernels.supported(head, head, head)
-    if reason is None and not INTERPRETED and torch.cuda.get_device_capability(device)[0] != 9:
+    if reason is None and not INTERPRETED and torch.cuda.get_device_properties(device).major != 9:
         return "the kernels are made for GPUs of compute capability 9.x"
     return reason

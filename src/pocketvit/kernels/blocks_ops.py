@@ -20,6 +20,7 @@ from pocketvit.kernels.blocks_triton import (
     norm_linear_backward_kernel,
     norm_linear_kernel,
 )
+from pocketvit.kernels.launch import launch
 from pocketvit.kernels.weight_gradients_triton import weight_gradients_kernel
 
 
@@ -64,13 +65,22 @@ class Launches(NamedTuple):
     norm_linear_backward: Launch
 
 
-def launches(width: int) -> Launches:
-    """What is fastest on an H100 at the paper's width; above it, what fits its registers and shared memory."""
-    wide = width > 192
+MULTIPROCESSORS = 132
+"""Of an H100 or H200."""
+
+
+def launches(width: int, num_tokens: int) -> Launches:
+    """What is fastest on an H100 at the paper's width; above it, what fits its registers and shared memory.
+
+    So few tokens that tiles of 64 leave some of the GPU idle go in smaller tiles.
+    """
+    wide, few = width > 192, num_tokens <= 64 * MULTIPROCESSORS
     return Launches(
-        norm_linear=Launch(rows=64, columns=64, num_warps=4, num_stages=3),
+        norm_linear=Launch(rows=32 if few else 64, columns=64, num_warps=4, num_stages=3),
         block_tail=Launch(rows=64, columns=32 if wide else 64, num_warps=4, num_stages=2),
-        mlp_backward=Launch(rows=128, columns=32, num_warps=8, num_stages=2 if wide else 3),
+        mlp_backward=Launch(
+            rows=64 if few else 128, columns=32, num_warps=4 if few else 8, num_stages=2 if wide else 3
+        ),
         norm_linear_backward=Launch(rows=64, columns=64, num_warps=4, num_stages=3),
     )
 
@@ -183,9 +193,9 @@ def _forward_layer(x: Tensor, keep: Tensor, w: BlockWeights, saved: _Saved,
                    s: Sizes, plan: BlockPlan, i: int, slot: int, out: Tensor) -> None:  # fmt: skip
     """Layer i from its input x (B, N, D) to `out`, leaving what backward needs in place `slot` of `saved`."""
     here, common = _Saved(*(t[slot] for t in saved)), _norm_constants(s, plan)
-    norm_linear, block_tail, *_ = launches(s.D)
-    norm_linear_kernel[(triton.cdiv(s.B * s.N, norm_linear.rows),)](
-        x, w.w_qkv[i], w.b_qkv[i], here.n, here.rstd, here.qkv, s.B * s.N,
+    norm_linear, block_tail, *_ = launches(s.D, s.B * s.N)
+    launch(
+        norm_linear_kernel, (triton.cdiv(s.B * s.N, norm_linear.rows),), x, w.w_qkv[i], w.b_qkv[i], here.n, here.rstd, here.qkv, s.B * s.N,
         EPS=plan.eps, F=s.F, **common, **norm_linear.options(s.F),
     )  # fmt: skip
     q, k, v = _heads(here.qkv, plan)
@@ -193,8 +203,8 @@ def _forward_layer(x: Tensor, keep: Tensor, w: BlockWeights, saved: _Saved,
         attention_triton.forward_kernel, q, k, v, plan.head_dim**-0.5, out=here.o, lse=here.lse, keep=keep[0]
     )
     taken = plan.taken if i == s.L - 1 else s.N
-    block_tail_kernel[(triton.cdiv(s.B * taken, block_tail.rows),)](
-        x, here.o, keep, w.w_proj[i], w.b_proj[i], w.w_fc1[i], w.b_fc1[i], w.w_fc2[i], w.b_fc2[i],
+    launch(
+        block_tail_kernel, (triton.cdiv(s.B * taken, block_tail.rows),), x, here.o, keep, w.w_proj[i], w.b_proj[i], w.w_fc1[i], w.b_fc1[i], w.w_fc2[i], w.b_fc2[i],
         here.n1, here.rstd1, out, s.B * taken, s.B, s.N, taken,
         EPS=plan.eps, TANH=plan.tanh, H=s.H, **common, **block_tail.options(s.H),
     )  # fmt: skip
@@ -206,12 +216,12 @@ def _backward_layer(keep: Tensor, w: BlockWeights, saved: _Saved, grads: _Gradie
     here, grad, common = _Saved(*(t[i] for t in saved)), _Gradients(*(t[i] for t in grads)), _norm_constants(s, plan)
     taken = plan.taken if i == s.L - 1 else s.N
     do = torch.empty_like(dx)
-    *_, mlp_backward, norm_linear_backward = launches(s.D)
+    *_, mlp_backward, norm_linear_backward = launches(s.D, s.B * s.N)
     if taken < s.N:  # the other tokens were read by attention only
         grad.dx1.zero_()
         do.zero_()
-    mlp_backward_kernel[(triton.cdiv(s.B * taken, mlp_backward.rows),)](
-        here.n1, here.rstd1, grad.dout, keep, w.w_proj[i], w.w_fc1[i], w.b_fc1[i], w.w_fc2[i],
+    launch(
+        mlp_backward_kernel, (triton.cdiv(s.B * taken, mlp_backward.rows),), here.n1, here.rstd1, grad.dout, keep, w.w_proj[i], w.w_fc1[i], w.b_fc1[i], w.w_fc2[i],
         grad.a, grad.dh, grad.dx1, do, s.B * taken, s.B, s.N, taken,
         TANH=plan.tanh, H=s.H, **common, **mlp_backward.options(s.H),
     )  # fmt: skip
@@ -220,20 +230,19 @@ def _backward_layer(keep: Tensor, w: BlockWeights, saved: _Saved, grads: _Gradie
         attention_triton.backward_kernel, q, k, v, do.unflatten(2, (-1, plan.head_dim)), here.lse,
         plan.head_dim**-0.5, grad=grad.dqkv, keep=keep[0],
     )  # fmt: skip
-    norm_linear_backward_kernel[(triton.cdiv(s.B * s.N, norm_linear_backward.rows),)](
-        grad.dqkv, w.w_qkv[i], here.n, here.rstd, grad.dx1, dx, s.B * s.N,
+    launch(
+        norm_linear_backward_kernel, (triton.cdiv(s.B * s.N, norm_linear_backward.rows),), grad.dqkv, w.w_qkv[i], here.n, here.rstd, grad.dx1, dx, s.B * s.N,
         F=s.F, **common, **norm_linear_backward.options(s.F),
     )  # fmt: skip
 
 
 def _weight_gradients(keep: Tensor, saved: _Saved, grads: _Gradients, s: Sizes, plan: BlockPlan) -> BlockWeights:
     """The gradients of all layers' weights, float32."""
-    shapes = [(s.F, s.D), (s.F,), (s.D, s.D), (s.D,), (s.H, s.D), (s.H,), (s.D, s.H), (s.D,)]
-    dw = BlockWeights(*(keep.new_empty(s.L, *shape) for shape in shapes))
+    dw = BlockWeights(*(keep.new_empty(s.L, *shape) for shape in plan.shapes))
     tiles = sum(triton.cdiv(n, WEIGHT_TILE["OUT"]) for n in (s.F, s.D, s.H))
     tiles += triton.cdiv(s.D, WEIGHT_TILE["OUT"]) * (s.H // s.D)
-    weight_gradients_kernel[(tiles * s.L,)](
-        saved.n, grads.dqkv, saved.o, grads.dx1, saved.n1, grads.dh, grads.a, grads.dout, keep, *dw,
+    launch(
+        weight_gradients_kernel, (tiles * s.L,), saved.n, grads.dqkv, saved.o, grads.dx1, saved.n1, grads.dh, grads.a, grads.dout, keep, *dw,
         s.B, s.L, D=s.D, C=chunk(s.D), F=s.F, H=s.H, N=s.N, TAKEN=plan.taken, **WEIGHT_TILE,
     )  # fmt: skip
     return dw

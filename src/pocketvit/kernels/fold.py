@@ -21,14 +21,18 @@ from torch.autograd.function import once_differentiable
 
 from pocketvit.kernels import attention as attention_kernels
 from pocketvit.kernels.block_weights import chunk
+from pocketvit.kernels.launch import is_compiling, launch
 
 if attention_kernels.triton is not None:
     import triton
 
     from pocketvit.kernels.fold_triton import fold_kernel, unfold_kernel
 
-ROWS = 32
-"""Rows of W that a program takes at a time."""
+FOLD_ROWS = 32
+"""Rows of W that a program of the way there owns."""
+UNFOLD_COLUMNS, UNFOLD_ROWS = 16, 128
+"""Columns of W that a program of the way back owns, so few that there are about as many programs as an H100 has
+multiprocessors; and rows that it takes at a time."""
 
 
 def fold_norm(w: Tensor, b: Tensor, factor: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -42,7 +46,7 @@ def fold_norm(w: Tensor, b: Tensor, factor: Tensor, offset: Tensor | None) -> tu
     Returns:
         W' (L, F, D) and b' (L, F).
     """
-    runs = attention_kernels.triton is not None and (w.is_cuda or attention_kernels.INTERPRETED)
+    runs = attention_kernels.triton is not None and (w.is_cuda or is_compiling() or attention_kernels.INTERPRETED)
     if runs and w.dtype == torch.float32 and w.shape[2] % 32 == 0:
         return FoldedNorm.apply(w, b, factor, offset)
     if offset is not None:
@@ -58,9 +62,9 @@ class FoldedNorm(torch.autograd.Function):
         L, F, D = w.shape
         w_out, b_out = w.new_empty(L, F, D), w.new_empty(L, F)
         shift = factor if offset is None else offset
-        fold_kernel[(triton.cdiv(F, ROWS), L)](
-            w, b, factor, shift, w.stride(0), b.stride(0), factor.stride(0), shift.stride(0), w_out, b_out,
-            SHIFTED=offset is not None, F=F, D=D, C=chunk(D), ROWS=ROWS,
+        launch(
+            fold_kernel, (triton.cdiv(F, FOLD_ROWS), L), w, b, factor, shift, w.stride(0), b.stride(0), factor.stride(0), shift.stride(0), w_out, b_out,
+            SHIFTED=offset is not None, F=F, D=D, C=chunk(D), ROWS=FOLD_ROWS,
         )  # fmt: skip
         ctx.save_for_backward(w, factor, offset)
         return w_out, b_out
@@ -73,8 +77,8 @@ class FoldedNorm(torch.autograd.Function):
         dfolded, db = dfolded.contiguous(), db.contiguous()
         dw, dfactor, doffset = w.new_empty(L, F, D), w.new_empty(L, D), w.new_empty(L, D)
         shift = factor if offset is None else offset
-        unfold_kernel[(D // chunk(D), L)](
-            w, factor, shift, w.stride(0), factor.stride(0), shift.stride(0), dfolded, db, dw, dfactor, doffset,
-            SHIFTED=offset is not None, F=F, D=D, C=chunk(D), ROWS=ROWS,
+        launch(
+            unfold_kernel, (D // UNFOLD_COLUMNS, L), w, factor, shift, w.stride(0), factor.stride(0), shift.stride(0), dfolded, db, dw, dfactor, doffset,
+            SHIFTED=offset is not None, F=F, D=D, C=UNFOLD_COLUMNS, ROWS=UNFOLD_ROWS,
         )  # fmt: skip
         return dw, db, dfactor, None if offset is None else doffset

@@ -52,15 +52,14 @@ def fold(blocks: Sequence[Block]) -> BlockWeights:
     """The blocks' tensors, merged and stacked, float32; differentiable.
 
     Args:
-        blocks: of one model, whose config is `foldable`.
+        blocks: of one model, whose config is `foldable`; autocast must be off.
     """
-    with torch.autocast(blocks[0].attn.proj.weight.device.type, enabled=False):
-        return BlockWeights(
-            *_behind_norms([block.norm1 for block in blocks], *_projections([block.attn for block in blocks])),
-            *_before_scales(*_linear([block.attn.proj for block in blocks]), [block.scale1 for block in blocks]),
-            *_behind_norms([block.norm2 for block in blocks], *_linear([block.mlp.fc1 for block in blocks])),
-            *_before_scales(*_linear([block.mlp.fc2 for block in blocks]), [block.scale2 for block in blocks]),
-        )
+    return BlockWeights(
+        *_behind_norms([block.norm1 for block in blocks], *_projections([block.attn for block in blocks])),
+        *_before_scales(*_linear([block.attn.proj for block in blocks]), [block.scale1 for block in blocks]),
+        *_behind_norms([block.norm2 for block in blocks], *_linear([block.mlp.fc1 for block in blocks])),
+        *_before_scales(*_linear([block.mlp.fc2 for block in blocks]), [block.scale2 for block in blocks]),
+    )
 
 
 class _EvenlySpaced(torch.autograd.Function):

@@ -103,7 +103,9 @@ class ViT(nn.Module):
         """
         x = self.tokens(images)  # (B, N, D)
         if self.not_fused(x.device, x.dtype) is None:
-            x = run_blocks(x, keep, fold(self.blocks), plan_of(self.config, self.tokens.num_tokens))  # (B, N or T, D)
+            with torch.autocast(x.device.type, enabled=False):
+                weights = fold(self.blocks)
+            x = run_blocks(x, keep, weights, plan_of(self.config, self.tokens.num_tokens))  # (B, N or T, D)
         else:
             for i, block in enumerate(self.blocks):
                 # With pool=cls nobody reads the other tokens of the last block, so they are not made.

@@ -17,6 +17,7 @@ from torch.optim.optimizer import ParamsT
 from pocketvit.checks import at_least, between
 from pocketvit.errors import InputError
 from pocketvit.kernels.adamw_triton import adamw_kernel
+from pocketvit.kernels.launch import launch
 from pocketvit.optim.capturable import CapturableOptimizer
 
 BLOCK = 1024
@@ -78,8 +79,8 @@ class AdamW(CapturableOptimizer):
         step += 1
         grad = torch.cat([param.grad.flatten() for param in in_order(params)])
         beta1, beta2 = group["betas"]
-        adamw_kernel[(triton.cdiv(flat.numel(), BLOCK),)](
-            flat, grad, exp_avg, exp_avg_sq, step, group["lr"], flat.numel(),
+        launch(
+            adamw_kernel, (triton.cdiv(flat.numel(), BLOCK),), flat, grad, exp_avg, exp_avg_sq, step, group["lr"], flat.numel(),
             BETA1=beta1, BETA2=beta2, LOG2_BETA1=log2(beta1), LOG2_BETA2=log2(beta2),
             EPS=group["eps"], WEIGHT_DECAY=group["weight_decay"], BLOCK=BLOCK,
         )  # fmt: skip

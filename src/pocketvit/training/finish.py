@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from pocketvit.data import Splits
-from pocketvit.data.augment import normalise_and_erase
+from pocketvit.data.batch import BatchMaker
 from pocketvit.data.loader import TrainLoader
-from pocketvit.data.mix import mix, smooth_targets
 from pocketvit.errors import InputError
 from pocketvit.model import ViT
-from pocketvit.report import write_report
 from pocketvit.training.checkpoint import write_arrays
 from pocketvit.training.evaluate import TrainedModel, accuracy, save_predictions
 from pocketvit.training.runlog import RunFolder
@@ -63,6 +61,8 @@ def write_result(
     save_predictions(folder.predictions, logits, splits.test, splits.class_names)
     save_samples(folder.samples, logits, splits, seen_images(loader, trained))
     result["total_s"] = time.perf_counter() - started
+    from pocketvit.report import write_report  # loads a drawing library
+
     try:
         write_report(folder.path, result)
     except OSError as error:
@@ -79,10 +79,10 @@ def seen_images(loader: TrainLoader, trained: TrainedModel) -> tuple[np.ndarray,
     """
     plan, images, captions = loader.plan(0), [], []
     mean, std = (torch.tensor(s, dtype=torch.float32, device=loader.device) for s in (trained.mean, trained.std))
+    batches = BatchMaker(mean, std, num_classes=len(trained.class_names), label_smoothing=0.0)
     for step in range(min(SAMPLE_BATCHES, loader.steps_per_pass)):
         chunk = loader.load(plan, step, 1)
-        targets = smooth_targets(chunk.labels, len(trained.class_names), 0.0)  # (B, K)
-        x, targets = mix(normalise_and_erase(chunk.images, mean, std, chunk.erase), targets, chunk.mix[0])
+        x, targets = batches.finish(chunk.images, chunk.labels, chunk.erase, chunk.mix[0])
         pixels = (x * std[:, None, None] + mean[:, None, None]) * 255  # (B, C, H, W)
         images.append(pixels[:SAMPLES_PER_BATCH].round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy())
         captions += [_told(row, trained.class_names) for row in targets[:SAMPLES_PER_BATCH].cpu().numpy()]

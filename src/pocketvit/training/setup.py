@@ -6,6 +6,7 @@ from torch import Tensor
 
 from pocketvit.config import RunConfig, TrainConfig
 from pocketvit.data.augment import normalise_and_erase
+from pocketvit.data.batch import BatchMaker
 from pocketvit.data.loader import TrainLoader
 from pocketvit.model import ViT
 from pocketvit.model.own import check_trains
@@ -65,7 +66,6 @@ def make_step(
     config: RunConfig,
     model: ViT,
     *,
-    batch_size: int,
     stats: tuple[Tensor, Tensor],
     factors: np.ndarray,
     processes: Processes,
@@ -78,7 +78,6 @@ def make_step(
     Args:
         config: the run.
         model: on its device, with its kernels chosen.
-        batch_size: images of a step on this process.
         stats: mean and standard deviation of the training pixels in [0, 1], (C,) each.
         factors: learning rate of every step over the peak, (total steps,).
         processes: that share the work.
@@ -94,23 +93,14 @@ def make_step(
     compile = on_cuda if compile is None else compile
     cuda_graph = on_cuda and (config.train.cuda_graph if cuda_graph is None else cuda_graph)
     check_trains(model, device=mean.device, bf16=bf16, compile=compile, cuda_graph=cuda_graph)
-    loss = Loss(
-        mean,
-        std,
-        num_classes=model.num_classes,
-        label_smoothing=config.optim.label_smoothing,
-        bf16=bf16,
-        batch_size=config.batch_size,
-    )
+    batches = BatchMaker(mean, std, num_classes=model.num_classes, label_smoothing=config.optim.label_smoothing)
+    loss = Loss(batches, bf16=bf16, batch_size=config.batch_size)
     return TrainStep(
         model,
         build_optimizers(config.optim, model, fused=fused),
-        loss,
+        loss.fused if fused else loss.compiled() if compile else loss,
         ema=EMA(dict(model.named_parameters()), config.optim.ema_decay) if config.optim.ema_decay else None,
         factors=factors,
-        batch_size=batch_size,
         processes=processes,
-        compile=compile,
-        fused=fused,
         cuda_graph=cuda_graph,
     )

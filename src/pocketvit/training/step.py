@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from pocketvit.data.augment import normalise_and_erase
+from pocketvit.data.batch import BatchMaker
 from pocketvit.data.loader import Chunk
-from pocketvit.data.mix import mix, smooth_targets
 from pocketvit.optim.build import create_state, state_tensors
 from pocketvit.optim.ema import EMA
 from pocketvit.training.distributed import Processes
@@ -26,48 +25,54 @@ from pocketvit.training.distributed import Processes
 WARMUP_STEPS = 3
 
 
+BatchLoss = Callable[[nn.Module, Sequence[Tensor], Tensor], Tensor]
+"""From a model, the tensors of a chunk and the position of a batch in it, (1,), to the loss."""
+
+
 @dataclass(frozen=True)
 class Loss:
     """The loss of a batch: the last part of augmentation, the model, cross-entropy against soft targets.
 
     Args:
-        mean: of the training pixels in [0, 1], (C,).
-        std: likewise, (C,).
-        num_classes: K.
-        label_smoothing: probability spread over all classes.
+        batches: makes what the model sees and what it should say.
         bf16: run the model under bf16 autocast.
         batch_size: images of a step over all processes.
     """
 
-    mean: Tensor
-    std: Tensor
-    num_classes: int
-    label_smoothing: float
+    batches: BatchMaker
     bf16: bool
     batch_size: int
 
-    def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, erase: Tensor, mix_row: Tensor, keep: Tensor | None
-    ) -> Tensor:
+    def __call__(self, model: nn.Module, inputs: Sequence[Tensor], position: Tensor) -> Tensor:
         """The loss of a batch, or what a share of it adds to that.
 
         Args:
             model: from pixels to logits.
-            images: uint8, (B, H, W, C).
-            labels: int64, (B,).
-            erase: boxes, (B, 4).
-            mix_row: how the batch is mixed, (7,).
-            keep: stochastic depth, (L, 2, B), or none.
+            inputs: images, labels, boxes and mixing of a chunk as in `Chunk`, and perhaps stochastic depth
+                (S, L, 2, B).
+            position: of the batch in the chunk, int64, (1,).
         Returns:
             the sum of the images' losses over the batch size, 0-dim.
         """
-        return self.of(model, *self.prepare(images, labels, erase, mix_row), keep)
+        return self.of_taken(model, *take(inputs, position))
 
-    def prepare(self, images: Tensor, labels: Tensor, erase: Tensor, mix_row: Tensor) -> tuple[Tensor, Tensor]:
-        """What the model sees, (B, C, H, W), and what it should say, (B, K)."""
-        x = normalise_and_erase(images, self.mean, self.std, erase)  # (B, C, H, W)
-        targets = smooth_targets(labels, self.num_classes, self.label_smoothing)  # (B, K)
-        return mix(x, targets, mix_row)
+    def compiled(self) -> BatchLoss:
+        """The same by `torch.compile`, the model included."""
+        whole = torch.compile(self.of_taken, fullgraph=True, dynamic=False)
+        return lambda model, inputs, position: whole(model, *take(inputs, position))
+
+    def fused(self, model: nn.Module, inputs: Sequence[Tensor], position: Tensor) -> Tensor:
+        """The same where the model's blocks are kernels of our own: the batch is made by one as well."""
+        *chunk, keep = inputs if len(inputs) == 5 else (*inputs, None)
+        dtype = torch.bfloat16 if self.bf16 else torch.float32
+        x, targets = self.batches.fused(*chunk, position, dtype)
+        return self.of(model, x, targets, None if keep is None else keep[position].squeeze(0))
+
+    def of_taken(
+        self, model: nn.Module, images: Tensor, labels: Tensor, erase: Tensor, mix_row: Tensor, keep: Tensor | None
+    ) -> Tensor:
+        """The loss of a batch as `take` takes it."""
+        return self.of(model, *self.batches.finish(images, labels, erase, mix_row), keep)
 
     def of(self, model: nn.Module, x: Tensor, targets: Tensor, keep: Tensor | None) -> Tensor:
         """The loss of prepared images x (B, C, H, W) with their targets (B, K), 0-dim."""
@@ -77,14 +82,13 @@ class Loss:
         return -(targets * torch.log_softmax(logits, dim=1)).sum() / self.batch_size
 
 
-def compiled(loss: Loss, *, whole: bool) -> Callable[..., Tensor]:
-    """The loss, compiled as a whole with its model, or only in its preparation."""
-    if whole:
-        return torch.compile(loss.__call__, fullgraph=True, dynamic=False)
-    prepare = torch.compile(loss.prepare, fullgraph=True, dynamic=False)
-    return lambda model, images, labels, erase, mix_row, keep: loss.of(
-        model, *prepare(images, labels, erase, mix_row), keep
-    )
+def take(inputs: Sequence[Tensor], position: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    """A batch of a chunk: its images (B, H, W, C), labels, boxes (B, 4), mixing (7,) and stochastic depth (L, 2, B)."""
+    images, labels, erase, mix_rows, *keep = inputs
+    batch_size = len(labels) // len(mix_rows)
+    rows = position * batch_size + torch.arange(batch_size, device=position.device)  # (B,)
+    kept = keep[0][position].squeeze(0) if keep else None
+    return images[rows], labels[rows], erase[rows], mix_rows[position].squeeze(0), kept
 
 
 class TrainStep:
@@ -93,13 +97,10 @@ class TrainStep:
     Args:
         model: on its device.
         optimizers: as `build_optimizers` makes them.
-        loss: of a batch.
+        loss: of a batch, in one of the forms of `Loss`.
         ema: average of the weights, updated after them; none keeps no average.
         factors: learning rate of every step of the run over the peak, (total steps,).
-        batch_size: B, the images of a step on this process.
         processes: that share each batch.
-        compile: compile the loss with `torch.compile`.
-        fused: the model's blocks run as kernels of our own, so that there is little left to compile.
         cuda_graph: capture the step; only on CUDA.
     """
 
@@ -107,20 +108,16 @@ class TrainStep:
         self,
         model: nn.Module,
         optimizers: Sequence[torch.optim.Optimizer],
-        loss: Loss,
+        loss: BatchLoss,
         *,
         ema: EMA | None,
         factors: np.ndarray,
-        batch_size: int,
         processes: Processes,
-        compile: bool,
-        fused: bool,
         cuda_graph: bool,
     ) -> None:
         device = next(model.parameters()).device
-        self.model, self.optimizers, self.ema, self.batch_size = model, optimizers, ema, batch_size
+        self.model, self.optimizers, self.loss, self.ema = model, optimizers, loss, ema
         self.processes = processes
-        self.loss = compiled(loss, whole=not fused) if compile else loss
         self.cuda_graph = cuda_graph and device.type == "cuda"
         self.factors = torch.from_numpy(factors.astype(np.float32)).to(device)
         self.losses = torch.full_like(self.factors, torch.nan)
@@ -159,17 +156,8 @@ class TrainStep:
 
     def backward(self) -> Tensor:
         """Find the gradients of the next batch, over all processes; returns its loss, 0-dim."""
-        images, labels, erase, mix_rows, *keep = self.inputs
-        rows = self.position * self.batch_size + torch.arange(self.batch_size, device=self.position.device)  # (B,)
         with record_function("forward"):
-            loss = self.loss(
-                self.model,
-                images[rows],
-                labels[rows],
-                erase[rows],
-                mix_rows[self.position].squeeze(0),
-                keep[0][self.position].squeeze(0) if keep else None,
-            )
+            loss = self.loss(self.model, self.inputs, self.position)
         with record_function("backward"):
             loss.backward()
         return self.processes.sum_gradients(self.model.parameters(), loss)

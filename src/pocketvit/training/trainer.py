@@ -7,6 +7,7 @@ import copy
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from pocketvit.optim.schedule import lr_table
 from pocketvit.randomness import Stream, torch_seed, uniform
 from pocketvit.training.ahead import ahead
 from pocketvit.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from pocketvit.training.compiling import kernels_compiled
 from pocketvit.training.device import largest_batch, synchronize
 from pocketvit.training.distributed import ALONE, Processes
 from pocketvit.training.evaluate import TrainedModel, accuracy, predict_logits
@@ -86,31 +88,33 @@ class Trainer:
         ).to(device)
         self.fused = choose_kernels(self.model, config.train, device, processes, reporter)
         """Whether the blocks and the update run as kernels of our own."""
-        self.stats = channel_stats(splits.train.images)
-        self.mean, self.std = (torch.tensor(s, dtype=torch.float32, device=device) for s in self.stats)
-        self.filters: Tensor | None = None
-        """Whitening filters that the patch embedding started from, (F, C, p, p)."""
-        if config.model.patch_init == "whitening":
-            self.filters = start_whitened(self.model, self.loader, self.mean, self.std)
-        schedule = config.schedule
-        self.lr = lr_table(
-            schedule.name,
-            peak=config.optim.lr,
-            steps=schedule.passes * self.loader.steps_per_pass,
-            warmup_steps=schedule.warmup_passes * self.loader.steps_per_pass,
-            warmup_lr=schedule.warmup_lr,
-            final_lr=schedule.final_lr,
-            decay_frac=schedule.decay_frac,
-        )
-        """Learning rate of every step of the run, (total steps,)."""
-        self.step = self._make_step(len(self.loader.share), processes)
+        with kernels_compiled(self.model, len(self.loader.share)) if self.fused else nullcontext():
+            self.stats = channel_stats(splits.train.images)
+            self.mean, self.std = (torch.tensor(s, dtype=torch.float32, device=device) for s in self.stats)
+            self.filters: Tensor | None = None
+            """Whitening filters that the patch embedding started from, (F, C, p, p)."""
+            if config.model.patch_init == "whitening":
+                self.filters = start_whitened(self.model, self.loader, self.mean, self.std)
+            schedule = config.schedule
+            self.lr = lr_table(
+                schedule.name,
+                peak=config.optim.lr,
+                steps=schedule.passes * self.loader.steps_per_pass,
+                warmup_steps=schedule.warmup_passes * self.loader.steps_per_pass,
+                warmup_lr=schedule.warmup_lr,
+                final_lr=schedule.final_lr,
+                decay_frac=schedule.decay_frac,
+            )
+            """Learning rate of every step of the run, (total steps,)."""
+            self.step = self._make_step(processes)
+            if device.type == "cuda":  # compiles the augmentation's kernel
+                self.loader.sample(np.arange(min(16, len(splits.train))), pass_index=0)
         self.pass_index, self.step_in_pass, self.train_s = 0, 0, 0.0
 
-    def _make_step(self, batch_size: int, processes: Processes, **how: Any) -> TrainStep:
+    def _make_step(self, processes: Processes, **how: Any) -> TrainStep:
         return make_step(
             self.config,
             self.model,
-            batch_size=batch_size,
             stats=(self.mean, self.std),
             factors=self.lr / self.config.optim.lr,
             processes=processes,
@@ -154,8 +158,6 @@ class Trainer:
             InputError: the loss is not finite.
             Stopped: a signal came.
         """
-        if self.device.type == "cuda":  # compiles the augmentation's kernel, off the clock
-            self.loader.sample(np.arange(min(16, len(self.splits.train))), pass_index=0)
         with ThreadPoolExecutor(max_workers=2) as threads, StopRequest() as stop:
             began = time.perf_counter()
             work = self.work(threads)
@@ -306,9 +308,11 @@ class Trainer:
         del self.step
 
         def run(batch_size: int) -> None:
-            step = self._make_step(batch_size, ALONE, compile=False, cuda_graph=False)
+            step = self._make_step(ALONE, compile=False, cuda_graph=False)
             work = self.load(*self.plan(0), 0, 1)
-            step.set_chunk(work.chunk, None if work.keep is None else work.keep[..., :batch_size])
+            images, labels, erase, mix = work.chunk.tensors()
+            chunk = Chunk(images[:batch_size], labels[:batch_size], erase[:batch_size], mix)
+            step.set_chunk(chunk, None if work.keep is None else work.keep[..., :batch_size])
             step()
 
         return largest_batch(run, self.device) * self.processes.size

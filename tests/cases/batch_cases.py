@@ -1,0 +1,59 @@
+"""Chunks for the tests of the batch kernel.
+
+Shapes: S steps, B batch, H W pixels, C channels, K classes.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from pocketvit.data.batch import BatchMaker
+from pocketvit.training.step import take
+
+
+class Form(NamedTuple):
+    """The sizes of a chunk."""
+
+    S: int
+    B: int
+    H: int
+    W: int
+    C: int
+    K: int
+    smoothing: float
+
+
+FORMS = [
+    Form(3, 5, 32, 32, 3, 10, 0.1),
+    Form(2, 4, 8, 13, 1, 7, 0.0),
+    Form(1, 1, 5, 4, 4, 2, 0.3),
+    Form(2, 3, 40, 24, 3, 100, 0.1),
+]
+MIX_ROWS = [
+    (1, 1, 0, 0, 0, 0, 1),  # a plain batch
+    (0.3, 0.3, 1, 2, 1, 2, 0.3),  # MixUp
+    (0, 1, 1, 4, 2, 9, 0.8),  # CutMix
+]
+"""As rows of `draw_mix`'s table; every step of a chunk gets another one."""
+
+
+def assert_equals_the_twin(form: Form, dtype: torch.dtype, atol: float, device: str = "cpu") -> None:
+    """The kernel's batches of a chunk are the twin's, position by position."""
+    generator = torch.Generator().manual_seed(0)
+    count = form.S * form.B
+    mean, std = (torch.rand(form.C, generator=generator) * 0.3 + 0.3 for _ in range(2))
+    images = torch.randint(0, 256, (count, form.H, form.W, form.C), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, form.K, (count,), generator=generator)
+    erase = torch.randint(0, 5, (count, 4), generator=generator)
+    erase[::2, 2] = 0  # every other image is left whole
+    mix = torch.tensor([MIX_ROWS[(step + form.B) % 3] for step in range(form.S)])
+    chunk = [tensor.to(device) for tensor in (images, labels, erase, mix)]
+    batches = BatchMaker(mean.to(device), std.to(device), form.K, form.smoothing)
+    for step in range(form.S):
+        position = torch.tensor([step], device=device)
+        x, targets = batches.fused(*chunk, position, dtype)
+        assert x.dtype == dtype
+        *taken, _ = take(chunk, position)
+        expected_x, expected_targets = batches.finish(*taken)
+        torch.testing.assert_close(x.float(), expected_x, rtol=0 if dtype == torch.float32 else 2**-8, atol=atol)
+        torch.testing.assert_close(targets, expected_targets, rtol=0, atol=1e-6)

@@ -1,0 +1,122 @@
+"""What is compiled ahead is what a step then launches.
+
+The tests marked `in_interpreter` are run by `test_blocks_kernel`, in a process of their own.
+"""
+
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from interpreter import in_interpreter, natively
+
+from pocketvit.config import ModelConfig
+from pocketvit.kernels import launch as launching
+from pocketvit.model import ViT
+from pocketvit.model.folded import plan_of
+from pocketvit.training.compiling import shadow_step
+
+pytest.importorskip("triton", reason="needs Triton")
+
+CHOICES = {
+    "paper": {"num_heads": 2},
+    "rmsnorm": {"num_heads": 4, "norm": "rmsnorm", "num_kv_heads": 2},
+    "mean pool, tanh": {"num_heads": 2, "pool": "mean", "activation": "gelu_tanh"},
+}
+
+
+@pytest.fixture
+def launched(monkeypatch) -> Callable[[], set]:
+    """Gives what was launched since the last call, as far as Triton compiles for it."""
+    seen = set()
+
+    def kind(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.dtype, value.data_ptr() % 16
+        return (value == 1, value % 16 == 0) if isinstance(value, int) else value
+
+    def note(kernel: Any, _grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+        seen.add((kernel.__name__, *map(kind, arguments), *sorted(constants.items())))
+        if not any(isinstance(value, torch.Tensor) and value.is_meta for value in arguments):
+            launch(kernel, _grid, *arguments, **constants)
+
+    def take() -> set:
+        found = set(seen)
+        seen.clear()
+        return found
+
+    launch = launching.launch
+    for name, module in list(sys.modules.items()):
+        if name.startswith("pocketvit.") and getattr(module, "launch", None) is launch:
+            monkeypatch.setattr(module, "launch", note)
+    return take
+
+
+@in_interpreter
+@pytest.mark.parametrize("name", CHOICES)
+def test_the_shadow_launches_what_a_step_launches(name, launched, monkeypatch):
+    from pocketvit.optim.adamw import AdamW
+
+    model = ViT(ModelConfig(width=32, depth=2, **CHOICES[name]), image_size=(16, 16))
+    AdamW(model.parameters())  # lays the parameters out as in a run
+    model.use_kernels("auto")
+    launched()
+    keep = torch.ones(2, 2, 4)
+    model(torch.randn(4, 3, 16, 16), keep).square().sum().backward()
+    real = launched()
+    assert len(real) > 7
+    monkeypatch.setattr(launching, "_compiling", _Set())
+    shadow_step(plan_of(model.config, model.tokens.num_tokens), 4, model.tokens.num_tokens, 2, torch.float32)
+    assert launched() == real
+
+
+class _Set:
+    """A context variable that is set."""
+
+    def get(self) -> bool:
+        return True
+
+
+class Compiled:
+    """A kernel that can only be compiled, and notes by whom."""
+
+    def __init__(self) -> None:
+        self.asked = []
+
+    def warmup(self, *arguments: Any, grid: tuple[int, ...], **constants: Any) -> None:
+        self.asked.append((arguments, grid, constants))
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, kernel):
+        ctx.kernel = kernel
+        launching.launch(kernel, (1,), x, WAY="forward")
+        return torch.empty_like(x)
+
+    @staticmethod
+    def backward(ctx, dx):
+        launching.launch(ctx.kernel, (2,), dx, WAY="backward")
+        return torch.empty_like(dx), None
+
+
+@natively
+def test_forward_and_backward_only_compile():
+    kernel, x = Compiled(), torch.empty(3, device="meta", requires_grad=True)
+    with launching.compiling():
+        out = Doubled.apply(x, kernel)
+        out.backward(torch.empty_like(out))
+    assert [(grid, constants) for _, grid, constants in kernel.asked] == [
+        ((1,), {"WAY": "forward"}),
+        ((2,), {"WAY": "backward"}),
+    ]
+
+
+@natively
+def test_other_threads_go_on_running_kernels():
+    with launching.compiling(), ThreadPoolExecutor(1) as thread:
+        assert launching.is_compiling()
+        assert not thread.submit(launching.is_compiling).result()
+    assert not launching.is_compiling()
