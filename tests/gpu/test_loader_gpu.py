@@ -19,8 +19,8 @@ from pocketvit.training.trainer import Trainer
 pytestmark = pytest.mark.gpu
 
 PLACES = ("gpu", "host", "disk")
-SLEEP_CYCLES = 1_000_000_000
-"""More than half a second of a GPU's time."""
+SLEEP_CYCLES = 3_000_000_000
+"""More than a second and a half of a GPU's time, also on a busy host."""
 
 
 @pytest.fixture(scope="module")

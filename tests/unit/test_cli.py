@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pocketvit.cli import main, parse_train
+from pocketvit.cli import COMMANDS, main, parse_train
 from pocketvit.config import load_config, save_config
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
@@ -45,6 +46,10 @@ def test_none_lists_and_switches():
     assert parse_train(["--train.compile", "None"]).train.compile is None
 
 
+def test_a_run_may_be_labelled():
+    assert parse_train(["paper", "--recipe", "mine"]) == replace(recipe("paper"), recipe="mine")
+
+
 def test_a_saved_config_is_rerun_exactly(tmp_path):
     config = parse_train(["paper", "--seed", "5", "--out", str(tmp_path / "run"), "--model.v-rank", "8"])
     save_config(config, tmp_path / "config.yaml")
@@ -66,7 +71,14 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["train", "--data", ".", "--data.format", "parkuet"], "parquet"),
         (["train", "--optim.lr", "fast"], "--optim.lr"),
         (["train", "--train.device", "tpu"], "--train.device"),
-        (["eval"], "pocketvit eval --help"),
+        (["train", "--model.q-rank", "x"], "--model.q-rank: 'x' is not {None}|INT (see pocketvit train --help)"),
+        (["train", "--recipe", "paper"], "--recipe is only a label; to train paper write: pocketvit train paper"),
+        (["eval"], "RUN is missing: Run folder. (see pocketvit eval --help)"),
+        (["eval", "nowhere", "--dat", "x"], "unknown flag '--dat'; did you mean --data?"),
+        (["eval", "nowhere", "--device", "gpu"], "--device"),
+        (["predict", "a.png"], "--run PATH is missing: Run folder, or a model.safetensors."),
+        (["predict", "a.png", "--run", "nowhere", "--device", "gpu"], "--device"),
+        (["bench", "--repeat", "1"], "unknown flag '--repeat'; did you mean --repeats?"),
         (["train", "--model.patch-size", "3"], "model.patch_size=3 does not divide the image size 8x8"),
         (["train", "--model.num-heads", "5"], "model.width=64 is not divisible by model.num_heads=5"),
         (["train", "--batch-size", "5000"], "batch_size=5000 is more than the 1437 training images"),
@@ -84,6 +96,8 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["study", "digits", "--time-limit", "9x"], "--time-limit 9x: write hours, minutes or seconds, such as 9m"),
         (["study", "digits", "--only", "one-clz"], "unknown row 'one-clz'; did you mean one-cls?"),
         (["study", "digits", "--seeds", "0"], "seeds=0: must be at least 1"),
+        (["study", "digits", "--sedes", "3"], "unknown flag '--sedes'; did you mean --seeds?"),
+        (["data", "get"], "NAME is missing"),
         (["data", "get", "cifra10"], "did you mean"),
         (["data", "check", "/no/such"], "does not exist"),
         (["data", "lsit"], "did you mean data list?"),
@@ -120,6 +134,7 @@ def test_train_eval_predict_report(capsys, tmp_path, monkeypatch):
     code, out, err = run(["train", *TINY], capsys)
     assert code == 0, err
     assert "run folder: runs/digits-000" in out and "test accuracy" in out
+    assert "best of" not in out, "there was one look at the test set"
     result = json.loads(Path("runs/digits-000/result.json").read_text())
     assert result["recipe"] == "digits"
     assert load_config(Path("runs/digits-000/config.yaml")).schedule.passes == 2
@@ -162,14 +177,39 @@ def test_data_list_and_check(capsys, monkeypatch, tmp_path):
     assert "not CIFAR-10" in out
 
 
+def test_what_the_refusal_of_mixed_sizes_advises_works(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "data"))
+    for number, side in enumerate([8, 8, 9, 8]):
+        path = tmp_path / "images" / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((side, side), 40 * number, np.uint8)).save(path)
+    check = ["data", "check", tmp_path / "images"]
+    code, _, err = run(check, capsys)
+    assert code == 2 and "--data.resize N" in err
+    code, out, _ = run([*check, "--data.resize", "8"], capsys)
+    assert code == 0 and "8x8 pixels in 2 classes" in out
+
+
+def test_a_plan_counts_on_the_devices_that_the_study_would_take(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pocketvit.studies.local.find_slots", lambda gpus, device, out: [None] * 3)
+    for flags, devices in (([], "3 devices"), (["--gpus", "0,1"], "2 devices"), (["--engine", "ray"], "1 device")):
+        code, out, _ = run(["study", "digits", "--plan", *flags], capsys)
+        assert code == 0 and f" on {devices}." in out
+
+
 def test_help_version_and_module_form(capsys):
     code, out, _ = run(["--help"], capsys)
     assert code == 0 and "pocketvit COMMAND" in out and "digits or paper" in out
+    for flag in ("-h", "--help", "help"):
+        assert run(["data", flag], capsys)[:2] == (0, out), "data alone is several commands"
     code, out, _ = run(["--version"], capsys)
     assert code == 0 and out.startswith("pocketvit ")
-    for command in ("train", "eval", "predict", "report", "study"):
-        code, out, _ = run([command, "--help"], capsys)
-        assert code == 0 and out
+    for command in COMMANDS:
+        code, out, _ = run([*command.split(), "--help"], capsys)
+        assert code == 0 and f"usage: pocketvit {command}" in out
+    code, out, _ = run(["train", "--help"], capsys)
+    assert all(flag in out for flag in ("--data SOURCE", "--config FILE.yaml", "--resume DIR", "--allow-code"))
     done = subprocess.run([sys.executable, "-m", "pocketvit", "nope"], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.startswith("pocketvit: unknown command 'nope'")
 

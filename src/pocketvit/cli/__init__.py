@@ -73,7 +73,8 @@ def dispatch(arguments: list[str]) -> int:
     """
     from pocketvit.checks import unknown
 
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    asks_for_help = {"-h", "--help", "help"}
+    if not arguments or arguments[0] in asks_for_help or arguments[0] == "data" and asks_for_help & {*arguments[1:2]}:
         from pocketvit.recipes import RECIPES
 
         print(USAGE.format(recipes=" or ".join(RECIPES)), end="")

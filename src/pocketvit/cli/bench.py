@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pocketvit.cli.parsing import parse
+from pocketvit.cli.parsing import flags_of, parse
 from pocketvit.cli.train import parse_train
 from pocketvit.errors import InputError
 
@@ -42,7 +42,7 @@ class ProfileArguments:
 
 def bench_command(arguments: list[str]) -> int:
     """`pocketvit bench [RECIPE] [--FIELD VALUE ...] [--batch-sizes 32,64] [--out FILE.json] ...`."""
-    own, config = _parse(BenchArguments, arguments, "pocketvit bench")
+    own, config = _parse(BenchArguments, arguments, "pocketvit bench [RECIPE] [--FIELD VALUE ...]")
     batch_sizes = _numbers("--batch-sizes", own.batch_sizes)
     if own.out is not None:
         _check_writable(own.out)
@@ -68,7 +68,7 @@ def bench_command(arguments: list[str]) -> int:
 
 def profile_command(arguments: list[str]) -> int:
     """`pocketvit profile [RECIPE] [--FIELD VALUE ...] [--out DIR]`."""
-    own, config = _parse(ProfileArguments, arguments, "pocketvit profile")
+    own, config = _parse(ProfileArguments, arguments, "pocketvit profile [RECIPE] [--FIELD VALUE ...]")
     from pocketvit.bench.profile import profile
     from pocketvit.bench.table import profile_table
 
@@ -81,7 +81,7 @@ def _parse(target: type, arguments: list[str], prog: str) -> tuple[Any, "RunConf
     """The command's own arguments, and the configuration that the others describe; the paper's if they name none."""
     own, rest = parse(target, arguments, prog, return_unknown_args=True)
     names_base = rest and not rest[0].startswith("-") or any(part.partition("=")[0] == "--config" for part in rest)
-    return own, parse_train(rest if names_base else ["paper", *rest])
+    return own, parse_train(rest if names_base else ["paper", *rest], others=flags_of(target))
 
 
 def _numbers(flag: str, text: str | None) -> tuple[int, ...] | None:

@@ -1,12 +1,12 @@
 """`pocketvit data`: list, get and check image sets."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
-from pocketvit.cli.parsing import parse
+from pocketvit.cli.parsing import parse, parse_command
 
 
 def data_list_command(arguments: list[str]) -> int:
@@ -26,26 +26,32 @@ def _nothing() -> None:
     """Take no arguments."""
 
 
+@dataclass(frozen=True)
+class GetArguments:
+    """Download a data set, or go on with a download that was cut off."""
+
+    name: tyro.conf.Positional[str]
+    """A name that `pocketvit data list` knows, or hf:OWNER/NAME."""
+    data_dir: Path | None = None
+    """The folder for it; by default $POCKETVIT_DATA or ~/.cache/pocketvit."""
+
+
 def data_get_command(arguments: list[str]) -> int:
     """`pocketvit data get NAME`."""
-
-    def arguments_of(name: Annotated[str, tyro.conf.Positional], data_dir: Path | None = None) -> tuple:
-        return name, data_dir
-
-    name, data_dir = parse(arguments_of, arguments, "pocketvit data get", description="Download a data set.")
+    parsed = parse_command(GetArguments, arguments, "pocketvit data get")
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
     from pocketvit.data.sources import get
 
     bar = Progress(*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
-    task = bar.add_task(name, total=None)
+    task = bar.add_task(parsed.name, total=None)
 
     def progress(done: int, total: int | None) -> None:
         bar.start()  # not before there is something to show
         bar.update(task, completed=done, total=total)
 
     try:
-        path = get(name, data_dir=data_dir, progress=progress)
+        path = get(parsed.name, data_dir=parsed.data_dir, progress=progress)
     finally:
         if bar.live.is_started:
             bar.stop()
@@ -67,7 +73,8 @@ class CheckArguments:
 
 def data_check_command(arguments: list[str]) -> int:
     """`pocketvit data check SOURCE`."""
-    parsed = parse(CheckArguments, arguments, "pocketvit data check")
+    arguments = [re.sub(r"^--data\.", "--", argument) for argument in arguments]  # as the messages on data write them
+    parsed = parse_command(CheckArguments, arguments, "pocketvit data check")
     from pocketvit.data.sources import check
 
     print(check(parsed.source, format=parsed.format, resize=parsed.resize).text())

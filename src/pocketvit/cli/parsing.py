@@ -1,13 +1,15 @@
 """Arguments to dataclasses, with errors in one line."""
 
 import contextlib
+import dataclasses
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import tyro
 
+from pocketvit.checks import unknown
 from pocketvit.errors import InputError
 from pocketvit.usercode import Code
 
@@ -27,9 +29,45 @@ def parse(target: Callable | type, arguments: list[str], prog: str, **options: A
             raise  # --help
         lines = [line.strip("│ ") for line in printed.getvalue().splitlines()]
         rules = [i for i, line in enumerate(lines) if line.startswith("╭") or not line.strip("─-")]
-        reason = " ".join(lines[rules[0] + 1 : rules[1]]) if len(rules) > 1 else " ".join(lines)
-        reason = re.sub(r"^Error parsing (?!-)\S+: ", "", reason)  # our own messages name the field themselves
+        reason = _reason(lines[rules[0] + 1 : rules[1]] if len(rules) > 1 else lines)
         raise InputError(f"{reason} (see {prog.split(' [')[0]} --help)") from None
+
+
+def parse_command(target: type, arguments: list[str], prog: str) -> Any:
+    """The arguments of a command as its dataclass, whose docstrings are the help.
+
+    Raises:
+        InputError: as `parse`, or an unknown flag, with the nearest known one.
+    """
+    check_flags(arguments, flags_of(target))
+    short_help = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
+    return parse(target, arguments, prog, config=short_help)
+
+
+def flags_of(target: type) -> list[str]:
+    """The flags of a dataclass."""
+    return [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(target)]
+
+
+def check_flags(arguments: list[str], known: Collection[str]) -> None:
+    """Refuse an unknown flag with the nearest known one.
+
+    Raises:
+        InputError: there is one.
+    """
+    for argument in arguments:
+        flag = argument.partition("=")[0].replace("_", "-")
+        if flag.startswith("--") and flag not in (*known, "--help"):
+            raise InputError(unknown("flag", flag, known))
+
+
+def _reason(lines: list[str]) -> str:
+    """What tyro says of bad arguments, without what it says to programmers."""
+    if lines[0].startswith("Missing from "):
+        return f"{lines[1]} is missing: {' '.join(lines[2:]).removesuffix(' (required)')}"
+    reason = re.sub(r" Got errors: .*", "", " ".join(lines))
+    reason = re.sub(r"no type matching (\S+) could be instantiated from \[(.*)\]\.", r"\2 is not \1", reason)
+    return re.sub(r"^Error parsing (?:(?=-)|\S+: )", "", reason)  # our own messages name the field themselves
 
 
 def code_registry() -> tyro.constructors.ConstructorRegistry:

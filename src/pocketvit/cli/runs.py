@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import tyro
 
-from pocketvit.cli.parsing import parse
+from pocketvit.cli.parsing import parse_command
 from pocketvit.errors import InputError
 
 
@@ -17,15 +18,15 @@ class EvalArguments:
     """Run folder."""
     data: str | None = None
     """Another data set with the same classes; by default the run's own."""
-    device: str = "auto"
-    """cuda, mps, cpu or auto."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """auto takes CUDA, else Apple's MPS, else the CPU."""
     allow_code: bool = False
     """Agree to run the code of its own that the run's model needs."""
 
 
 def eval_command(arguments: list[str]) -> int:
     """`pocketvit eval RUN [--data SOURCE]`."""
-    parsed = parse(EvalArguments, arguments, "pocketvit eval")
+    parsed = parse_command(EvalArguments, arguments, "pocketvit eval")
     from pocketvit.training import evaluate_run
 
     scores = evaluate_run(parsed.run, source=parsed.data, device=parsed.device, allow_code=parsed.allow_code)
@@ -39,7 +40,7 @@ def eval_command(arguments: list[str]) -> int:
 class PredictArguments:
     """Class probabilities of image files."""
 
-    files: tyro.conf.Positional[tuple[Path, ...]]
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(help_behavior_hint="(at least one)")]
     """Images, in any format that Pillow reads; they are resized to the model's size."""
     run: Path
     """Run folder, or a model.safetensors."""
@@ -47,15 +48,15 @@ class PredictArguments:
     """Print JSON instead of a table."""
     top: int = 3
     """Classes to show for each image in the table."""
-    device: str = "auto"
-    """cuda, mps, cpu or auto."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """auto takes CUDA, else Apple's MPS, else the CPU."""
     allow_code: bool = False
     """Agree to run the code of its own that the model needs."""
 
 
 def predict_command(arguments: list[str]) -> int:
     """`pocketvit predict FILES... --run RUN [--json]`."""
-    parsed = parse(PredictArguments, arguments, "pocketvit predict")
+    parsed = parse_command(PredictArguments, arguments, "pocketvit predict")
     if not parsed.files:
         raise InputError("give at least one image file")
     from pocketvit.training import predict_files
@@ -83,7 +84,7 @@ class ReportArguments:
 
 def report_command(arguments: list[str]) -> int:
     """`pocketvit report RUN`."""
-    parsed = parse(ReportArguments, arguments, "pocketvit report")
+    parsed = parse_command(ReportArguments, arguments, "pocketvit report")
     from pocketvit.report import write_report
 
     print(write_report(parsed.run))

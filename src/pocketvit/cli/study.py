@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from pocketvit.cli.parsing import parse
+from pocketvit.cli.parsing import parse_command
 from pocketvit.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class StudyArguments:
 
 def study_command(arguments: list[str]) -> int:
     """`pocketvit study FILE|NAME [--seeds N] [--gpus 0,1] [--time-limit 9m] [--plan] ...`."""
-    parsed = parse(StudyArguments, arguments, "pocketvit study")
+    parsed = parse_command(StudyArguments, arguments, "pocketvit study")
     limit = seconds(parsed.time_limit) if parsed.time_limit else inf
     gpus = parsed.gpus.split(",") if parsed.gpus else None
     from pocketvit.studies.choose import find_study, with_data, with_seeds
@@ -67,7 +67,8 @@ def study_command(arguments: list[str]) -> int:
     if parsed.plan:
         from pocketvit.studies.forecast import forecast
 
-        print("\n".join(forecast(study, out, results=parsed.results, num_devices=len(gpus or [""]))))
+        devices = len(gpus) if gpus else _num_devices(parsed.engine, out)
+        print("\n".join(forecast(study, out, results=parsed.results, num_devices=devices)))
         return 0
     from pocketvit.studies.runner import run_study
 
@@ -77,6 +78,13 @@ def study_command(arguments: list[str]) -> int:
         study, out, gpus=gpus, address=address, results=parsed.results, time_limit_s=limit, only=only
     )
     return _end(study, run, out)
+
+
+def _num_devices(engine: str, out: Path) -> int:
+    """Devices that a study takes here; of a Ray cluster, which is not asked, only one is counted on."""
+    from pocketvit.studies.local import find_slots
+
+    return len(find_slots(None, "auto", out)) if engine == "local" else 1
 
 
 def _end(study: "Study", run: "StudyRun", out: Path) -> int:

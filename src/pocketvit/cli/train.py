@@ -1,14 +1,21 @@
 """`pocketvit train`: recipes, saved configurations and dotted fields to a `RunConfig`."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import tyro
 
-from pocketvit.cli.parsing import code_registry, parse
+from pocketvit.cli.parsing import check_flags, code_registry, parse
 from pocketvit.errors import InputError
 
 SHORT_FORMS = {"--data": "--data.source"}
 """Flags of `train` that stand for a longer one; --seed, --out and --batch-size are fields themselves."""
+
+HELP = """\
+Train a model. RECIPE is {recipes} (default digits); the defaults below are those of the recipe.
+--data SOURCE is short for --data.source. --config FILE.yaml starts from a saved configuration instead of a recipe,
+--resume DIR goes on with an unfinished run, --allow-code agrees to run the code that either of them names.
+"""
 
 
 def train_command(arguments: list[str]) -> int:
@@ -29,16 +36,19 @@ def train_command(arguments: list[str]) -> int:
     return 0
 
 
-def parse_train(arguments: list[str]) -> "RunConfig":  # noqa: F821 (imported late)
+def parse_train(arguments: list[str], others: Collection[str] = ()) -> "RunConfig":  # noqa: F821 (imported late)
     """The configuration that the arguments of `train` describe.
 
+    Args:
+        arguments: as on the command line.
+        others: flags that the caller takes besides, for the hint where one is misspelt.
     Raises:
         InputError: an unknown recipe or field, a wrong value, or two bases at once.
     """
     from dataclasses import replace
 
-    from pocketvit.config import RunConfig, load_config
-    from pocketvit.recipes import recipe
+    from pocketvit.config import RunConfig, flatten, load_config
+    from pocketvit.recipes import RECIPES, recipe
 
     rest = [_long_form(argument) for argument in arguments]
     named = rest.pop(0) if rest and not rest[0].startswith("-") else None
@@ -54,16 +64,19 @@ def parse_train(arguments: list[str]) -> "RunConfig":  # noqa: F821 (imported la
     base = recipe(named or "digits")
     if saved is not None:
         base = replace(load_config(Path(saved), allow_code=allow_code), out=None)
-    _check_flags(rest, base)
-    return parse(
+    check_flags(rest, [*(f"--{name.replace('_', '-')}" for name in flatten(base)), *others])
+    config = parse(
         RunConfig,
         rest,
         "pocketvit train [RECIPE | --config FILE.yaml | --resume DIR] [--allow-code]",
         default=base,
-        description="Train a model. Defaults below are those of the chosen recipe.",
+        description=HELP.format(recipes=" or ".join(RECIPES)),
         config=(tyro.conf.FlagConversionOff,),
         registry=code_registry(),
     )
+    if config.recipe != base.recipe and config.recipe in RECIPES:
+        raise InputError(f"--recipe is only a label; to train {config.recipe} write: pocketvit train {config.recipe}")
+    return config
 
 
 def _long_form(argument: str) -> str:
@@ -83,24 +96,12 @@ def _take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
     return None, arguments
 
 
-def _check_flags(arguments: list[str], base: "RunConfig") -> None:  # noqa: F821 (imported late)
-    """Refuse an unknown flag with the nearest known one."""
-    from pocketvit.checks import unknown
-    from pocketvit.config import flatten
-
-    known = [f"--{name.replace('_', '-')}" for name in flatten(base)]
-    for argument in arguments:
-        flag = argument.partition("=")[0].replace("_", "-")
-        if flag.startswith("--") and flag not in (*known, "--help"):
-            raise InputError(unknown("flag", flag, known))
-
-
 def result_text(result: dict) -> str:
     """A finished run in two lines."""
     accuracy = f"test accuracy {result['test_accuracy']:.2%} after the last step"
     if result["val_accuracy"] is not None:
         accuracy += f" (validation {result['val_accuracy']:.2%})"
-    elif result["best_test_accuracy"] is not None:
+    elif len(result["curve"]) > 1:
         accuracy += f" (best of {len(result['curve'])} looks at the test set: {result['best_test_accuracy']:.2%})"
     seconds, speed = result["train_s"], result["images_per_s"]
     return f"{accuracy}\ntrained {seconds:.1f} s at {speed:,.0f} images/s on {result['device']}"

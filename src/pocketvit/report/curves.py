@@ -76,7 +76,7 @@ def _accuracy_curve(
             lines.append(Series(label, x, [point["accuracy"] for point in of_split], colour))
     plot = line_plot(
         title, lines, description=f"{title}: {remark}", x_label=x_label,
-        x_format=x_format, y_format=text.axis_percent,
+        x_format=x_format, y_format=text.axis_percent, y_range=(0.0, 1.0),
     )  # fmt: skip
     return Curve(title, remark, plot)
 

@@ -6,6 +6,7 @@ is escaped. The same run folder gives the same bytes.
 """
 
 from collections.abc import Mapping, Sequence
+from math import isqrt
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,8 @@ MAX_LEVEL_NAME = 3
 """Column heads of the table stand upright unless every class name has at most this many letters."""
 MAX_LISTED_CLASSES = 100
 MAX_CONFUSIONS = 10
+TILE = 120
+"""Greatest side of one of a square sheet's tiles on the page, CSS pixels."""
 
 
 def write_report(run_dir: Path, result: Mapping | None = None) -> Path:
@@ -115,7 +118,7 @@ def _facts(run: RunFolder, log_probabilities: np.ndarray) -> list[tuple[str, str
     if result["val_accuracy"] is not None:
         remark = "held out of the training set"
         facts.append(("Validation accuracy", text.percent(result["val_accuracy"], decimals), remark))
-    if result["best_test_accuracy"] is not None:
+    if result["best_test_accuracy"] is not None and len(result["curve"]) > 1:
         remark = "chosen on the test set, so flattering"
         facts.append(("Best over test", text.percent(result["best_test_accuracy"], decimals), remark))
     if result["peak_memory_gib"] is not None:
@@ -226,12 +229,17 @@ def _sheets(figures: Mapping[str, np.ndarray]) -> list[dict]:
     if "whitening_filters" in figures:
         filters = figures["whitening_filters"]
         remark = f"{len(filters)} patch filters by falling eigenvalue, each scaled by its largest weight"
-        sheets.append({"title": "Whitening filters", "remark": remark, "uri": filter_sheet_uri(filters)})
+        sheets.append(_sheet("Whitening filters", remark, filter_sheet_uri(filters), len(filters)))
     if "position_similarity" in figures:
         similarity = figures["position_similarity"]
         remark = f"cosine of each of {len(similarity)} positions to all others; dark −1, yellow 1"
-        sheets.append({"title": "Position similarity", "remark": remark, "uri": similarity_sheet_uri(similarity)})
+        sheets.append(_sheet("Position similarity", remark, similarity_sheet_uri(similarity), len(similarity)))
     return sheets
+
+
+def _sheet(title: str, remark: str, uri: str, num_tiles: int) -> dict:
+    """A sheet that few tiles do not blow up to the width of the page."""
+    return {"title": title, "remark": remark, "uri": uri, "width": TILE * isqrt(num_tiles)}
 
 
 def _flat(values: Mapping, prefix: str = "") -> list[tuple[str, str]]:

@@ -20,6 +20,8 @@ THUMBNAIL = 256
 ACCENT = (15, 118, 138)
 WARM = (214, 92, 48)
 """The page's two colours in a tone that reads on light and on dark."""
+LEAST_TILE = 8
+"""Smaller maps of positions are enlarged to this many pixels a side, so that the lines between them stay thin."""
 FAINTEST = 0.2
 """Opacity of the faintest error in a heat map."""
 
@@ -72,6 +74,8 @@ def similarity_sheet_uri(similarity: np.ndarray) -> str:
     """
     side = isqrt(len(similarity))
     maps = similarity.reshape(-1, side, side) if side * side == len(similarity) else similarity[None]  # (P, side, side)
+    scale = -(-LEAST_TILE // maps.shape[1])
+    maps = maps.repeat(scale, axis=1).repeat(scale, axis=2)  # (P, scale * side, scale * side)
     colours = matplotlib.colormaps["viridis"]((np.clip(maps, -1, 1) + 1) / 2)[..., :3]
     return _uri(Image.fromarray(_tiled(colours, columns=isqrt(len(maps)))), "PNG", optimize=True)
 

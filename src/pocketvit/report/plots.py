@@ -29,6 +29,8 @@ SIZE_INCHES = (5.4, 3.0)
 FONT_POINTS = 11.5
 MAX_MARKERS = 30
 """Up to this many points each one is marked; a longer line is a line."""
+MARGIN = 0.05
+"""Room between the data and the end of an axis, as a fraction of the axis."""
 ROUND_STEPS = (1, 2, 2.5, 5, 10)
 """Distances between the numbers along an axis, times a power of ten."""
 
@@ -57,6 +59,7 @@ def line_plot(
     x_format: Callable[[float], str],
     y_format: Callable[[float], str],
     y_start: float | None = None,
+    y_range: tuple[float, float] | None = None,
     legend: bool = True,
 ) -> Markup:
     """Draw lines over a common axis.
@@ -68,6 +71,7 @@ def line_plot(
         x_label: what the horizontal axis counts.
         x_format, y_format: write the numbers along the axes.
         y_start: where the vertical axis begins; what is below is cut off. By default all is shown.
+        y_range: the least and the greatest number that there can be; the vertical axis goes no further.
         legend: name the lines inside the plot, where there are several.
     Returns:
         an `<svg>` element, safe to put into a page.
@@ -85,8 +89,12 @@ def line_plot(
     axes.tick_params(colors=COLOURS["muted"], labelsize=FONT_POINTS, length=0, pad=5)
     axes.grid(axis="y", color=COLOURS["rule"], linewidth=1)
     axes.spines[:].set_visible(False)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, (1 + MARGIN) * axes.dataLim.x1)
     axes.set_ylim(bottom=y_start)
+    if y_range:  # around a level line matplotlib makes room, beyond 100 % too
+        bottom, top = axes.get_ylim()
+        margin = MARGIN * (top - bottom)
+        axes.set_ylim(max(bottom, y_range[0] - margin), min(top, y_range[1] + margin))
     if legend and len(series) > 1:
         axes.legend(loc="lower right", frameon=False, fontsize=FONT_POINTS, labelcolor=COLOURS["muted"])
     return _embeddable(figure, name, description)

@@ -115,7 +115,7 @@ def _draw_group(
         ends = ", ".join(f"{name} {text.percent(curves[name].mean[-1], 2)}" for name in colours)
         drawing = line_plot(
             f"study curves {number} {key}", lines, description=f"Accuracy {title}; at the end {ends}", x_label=label,
-            x_format=x_format, y_format=text.axis_percent, y_start=start, legend=False,
+            x_format=x_format, y_format=text.axis_percent, y_start=start, y_range=(0.0, 1.0), legend=False,
         )  # fmt: skip
         plots.append((f"Accuracy {title}", drawing))
     return CurveGroup(list(colours.items()), reference in colours, below, plots)

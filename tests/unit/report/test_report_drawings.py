@@ -90,10 +90,35 @@ def test_filters_are_scaled_each_by_itself_around_grey():
 
 def test_position_similarity_is_a_map_for_each_position():
     sheet = pixels_of(similarity_sheet_uri(np.eye(9)))
-    assert sheet.shape == (3 * 4 - 1, 3 * 4 - 1, 4)
-    brightest = np.argwhere((sheet[..., :3] == sheet[0, 0, :3]).all(axis=-1))
-    np.testing.assert_array_equal(brightest, [(5 * row, 5 * column) for row in range(3) for column in range(3)])
-    assert pixels_of(similarity_sheet_uri(np.eye(5))).shape == (5, 5, 4)  # not a square of patches: the matrix
+    assert sheet.shape == (3 * 10 - 1, 3 * 10 - 1, 4)  # each position is three pixels
+    first = [0, 3, 6, 10, 13, 16, 20, 23, 26]
+    corners = sheet[first][:, first]
+    brightest = np.argwhere((corners[..., :3] == sheet[0, 0, :3]).all(axis=-1))
+    np.testing.assert_array_equal(brightest, [(4 * row, 4 * column) for row in range(3) for column in range(3)])
+    assert pixels_of(similarity_sheet_uri(np.eye(5))).shape == (10, 10, 4)  # not a square of patches: the matrix
+    assert pixels_of(similarity_sheet_uri(np.eye(64))).shape == (8 * 9 - 1, 8 * 9 - 1, 4)
+
+
+def test_an_accuracy_axis_does_not_go_beyond_100_percent():
+    formats = {"description": "level", "x_label": "", "x_format": "{:g}".format, "y_format": text.axis_percent}
+
+    def numbers(**options) -> list[float]:
+        svg = line_plot("level", [Series("line", [1, 2], [1.0, 1.0])], **formats, **options)
+        return [float(number) for number in re.findall(rf">([\d.]+){text.NBSP}%</text>", svg)]
+
+    assert max(numbers()) > 100, "what matplotlib makes of a level line"
+    assert max(numbers(y_range=(0.0, 1.0))) == 100
+
+
+def test_a_plot_ends_to_the_right_of_its_last_point():
+    """Also where the rows of a study end close together, each with a single point."""
+    formats = {"description": "", "x_label": "", "x_format": "{:g}".format, "y_format": "{:g}".format}
+    rows = [Series(f"row {x}", [x], [0.5], band=([0.4], [0.6])) for x in (0.98, 1.0)]
+    svg = line_plot("ends", rows, y_start=0.3, legend=False, **formats)
+    (clip,) = set(re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', svg))
+    marks = [float(x) for x in re.findall(r'<use [^>]*?x="([\d.]+)" y="[\d.]+" style="fill', svg)]
+    assert marks, svg
+    assert max(marks) < sum(map(float, clip)) - 5
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,13 @@ def test_a_validation_split_is_shown_as_such(make_run):
         assert words in page.text
 
 
+def test_a_single_look_at_the_test_set_is_not_the_best_of_several(make_run):
+    run = make_run()
+    result = json.loads((run / "result.json").read_text())
+    assert "Best over test" in page_of(run).text
+    assert "Best over test" not in page_of(run, result | {"curve": result["curve"][-1:]}).text
+
+
 def test_optional_parts_may_be_missing(make_run):
     run = make_run(curve=[], best_test_accuracy=None)
     (run / "samples.npz").unlink()
@@ -195,6 +202,7 @@ def test_the_first_layer_is_shown_where_the_run_wrote_it(make_run):
     page = page_of(run)
     assert "48 patch filters" in page.text and "16 positions" in page.text
     assert {"Whitening filters", "Position similarity"} <= set(page.values("alt"))
+    assert "max-width:480px" in page.values("style"), "four maps a row do not fill the page"
 
 
 def test_files_of_two_runs_are_noticed(make_run):
