@@ -56,7 +56,7 @@ def _product(left, right, keep, dw, db, tile, num_rows, last, LEFT: tl.constexpr
         tl.store(db + n, tl.max(total, 1), mask=n < LEFT)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L"])
 def weight_gradients_kernel(n, dqkv, o, dx1, n1, dh, a, dout, keep,
                             dw_qkv, db_qkv, dw_proj, db_proj, dw_fc1, db_fc1, dw_fc2, db_fc2, B, L,
                             D: tl.constexpr, C: tl.constexpr, F: tl.constexpr, H: tl.constexpr, N: tl.constexpr,

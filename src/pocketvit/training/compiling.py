@@ -1,7 +1,9 @@
 """Compiling a run's kernels in other threads while the rest of it is set up.
 
 Which kernels these are follows from the model and the size of a batch. So tensors without memory are taken through
-the fused part of a step, forward and backward, where every launch only compiles (`pocketvit.kernels.launch`).
+the fused parts of a step, forward and backward, where every launch only compiles (`pocketvit.kernels.launch`). They
+are made as a step will have them: most of PyTorch's own operations on such tensors are written in Python and load its
+compiler.
 """
 
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from pocketvit.data.batch import BatchMaker
 from pocketvit.kernels.block_weights import BlockPlan
 from pocketvit.kernels.fold import fold_norm
 from pocketvit.kernels.launch import compiling
@@ -19,19 +22,20 @@ from pocketvit.model.folded import plan_of
 
 
 @contextmanager
-def kernels_compiled(model: ViT, batch_size: int) -> Iterator[None]:
-    """Inside, the kernels of the model's blocks are being compiled; when it ends, they are ready.
+def kernels_compiled(model: ViT, batch_size: int, label_smoothing: float) -> Iterator[None]:
+    """Inside, a step's kernels are being compiled; when it ends, they are ready.
 
     Args:
         model: on its GPU; its blocks run as fused kernels.
         batch_size: images of a step on this process.
+        label_smoothing: of the loss.
     """
     device, num_tokens = next(model.parameters()).device, model.tokens.num_tokens
-    plan = plan_of(model.config, num_tokens)
 
     def compile_all() -> None:
         with torch.cuda.device(device), compiling():
-            shadow_step(plan, batch_size, num_tokens, model.config.depth)
+            shadow_blocks(plan_of(model.config, num_tokens), batch_size, num_tokens)
+            shadow_batch(model, batch_size, label_smoothing)
 
     with ThreadPoolExecutor(max_workers=1) as thread:
         done = thread.submit(compile_all)
@@ -39,24 +43,32 @@ def kernels_compiled(model: ViT, batch_size: int) -> Iterator[None]:
         done.result()
 
 
-def shadow_step(
-    plan: BlockPlan, batch_size: int, num_tokens: int, num_layers: int, dtype: torch.dtype = torch.bfloat16
-) -> None:
-    """Launch what a step launches for its blocks, on tensors without memory; to be done inside `compiling`.
-
-    Weights are made as the folded ones will be rather than folded: most of PyTorch's operations on such tensors are
-    written in Python and load its compiler.
-    """
+def shadow_blocks(plan: BlockPlan, batch_size: int, num_tokens: int, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Launch what a step launches for its blocks; one layer stands for all, because they share their kernels."""
     from pocketvit.kernels.blocks_ops import FusedBlocks  # needs Triton
 
-    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device="meta", requires_grad=True)
+    def leaf(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return empty(*shape, dtype=dtype).requires_grad_()
 
-    x = empty(batch_size, num_tokens, plan.width, dtype=dtype)
-    weights = [empty(num_layers, *shape) for shape in plan.shapes]
-    out = FusedBlocks.apply(x, empty(num_layers, 2, batch_size).detach(), plan, True, *weights)
+    x = leaf(batch_size, num_tokens, plan.width, dtype=dtype)
+    weights = [leaf(1, *shape) for shape in plan.shapes]
+    out = FusedBlocks.apply(x, empty(1, 2, batch_size), plan, True, *weights)
     out.backward(torch.empty_like(out))
-    for rows in (weights[0].shape[1], weights[4].shape[1]):  # the layers behind a norm
-        factor, offset = empty(num_layers, plan.width), empty(num_layers, plan.width) if plan.centred else None
-        w, b = fold_norm(empty(num_layers, rows, plan.width), empty(num_layers, rows), factor, offset)
-        torch.autograd.backward([w, b], [torch.empty_like(w), torch.empty_like(b)])
+    for w, b in (weights[:2], weights[4:6]):  # the layers behind a norm
+        factor, offset = leaf(1, plan.width), leaf(1, plan.width) if plan.centred else None
+        folded = fold_norm(w, b, factor, offset)
+        torch.autograd.backward(folded, [torch.empty_like(tensor) for tensor in folded])
+
+
+def shadow_batch(model: ViT, batch_size: int, label_smoothing: float, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Launch what a step launches for its batch."""
+    channels = model.tokens.patches.proj.in_channels
+    batches = BatchMaker(empty(channels), empty(channels), model.num_classes, label_smoothing)
+    images = empty(batch_size, *model.image_size, channels, dtype=torch.uint8)
+    labels, erase, position = (empty(*shape, dtype=torch.int64) for shape in ((batch_size,), (batch_size, 4), (1,)))
+    batches.fused(images, labels, erase, empty(1, 7), position, dtype)
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A tensor without memory."""
+    return torch.empty(shape, dtype=dtype, device="meta")

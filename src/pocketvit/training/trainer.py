@@ -88,7 +88,8 @@ class Trainer:
         ).to(device)
         self.fused = choose_kernels(self.model, config.train, device, processes, reporter)
         """Whether the blocks and the update run as kernels of our own."""
-        with kernels_compiled(self.model, len(self.loader.share)) if self.fused else nullcontext():
+        smoothing = config.optim.label_smoothing
+        with kernels_compiled(self.model, len(self.loader.share), smoothing) if self.fused else nullcontext():
             self.stats = channel_stats(splits.train.images)
             self.mean, self.std = (torch.tensor(s, dtype=torch.float32, device=device) for s in self.stats)
             self.filters: Tensor | None = None
