@@ -18,7 +18,7 @@ from triton.testing import do_bench
 from pocketvit.kernels import attention_ops as ops
 from pocketvit.kernels.attention import attention_qkv
 from pocketvit.kernels.attention_operators import split_qkv
-from pocketvit.kernels.attention_triton import backward_kernel, forward_kernel
+from pocketvit.kernels.attention_triton import attention_backward_kernel, attention_kernel
 
 LAYERS = 8
 BYTES_PER_US = 3.0e6
@@ -96,9 +96,9 @@ def kernel_alone(direction: str, tiles: ops.Tiles, lse: Tensor) -> Callable[[Ten
         q, k, v = split_qkv(qkv.detach())
         scale = q.shape[3] ** -0.5
         if direction == "forward":
-            return ops.launch_forward(forward_kernel, q, k, v, scale, tiles)
+            return ops.launch_forward(attention_kernel, q, k, v, scale, tiles)
         dout = dout.unflatten(2, (q.shape[1], q.shape[3]))  # (B, N, A, E)
-        return ops.launch_backward(backward_kernel, q, k, v, dout, lse, scale, tiles)
+        return ops.launch_backward(attention_backward_kernel, q, k, v, dout, lse, scale, tiles)
 
     return layer
 

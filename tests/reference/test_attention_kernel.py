@@ -96,16 +96,16 @@ def test_fused(shape, poisoned):
 @pytest.mark.parametrize("rows", [16, 32, 64])
 def test_any_tile_of_queries_gives_the_same(rows, poisoned):
     from pocketvit.kernels import attention_ops as ops
-    from pocketvit.kernels.attention_triton import backward_kernel, forward_kernel
+    from pocketvit.kernels.attention_triton import attention_backward_kernel, attention_kernel
 
     q, k, v = inputs(1, 2, 1, 65, 16)
     dout = made(1, 65, 2, 16, seed=9)
     tiles = ops.cut(65, columns=32, rows=rows, num_warps=4)
     assert (tiles.REST > 0) == (rows > 16)
-    out, lse = ops.launch_forward(forward_kernel, q, k, v, 0.25, tiles)
-    grad = ops.launch_backward(backward_kernel, q, k, v, dout, lse, 0.25, tiles)
-    usual_out, usual_lse = ops.launch_forward(forward_kernel, q, k, v, 0.25)
-    usual_grad = ops.launch_backward(backward_kernel, q, k, v, dout, usual_lse, 0.25)
+    out, lse = ops.launch_forward(attention_kernel, q, k, v, 0.25, tiles)
+    grad = ops.launch_backward(attention_backward_kernel, q, k, v, dout, lse, 0.25, tiles)
+    usual_out, usual_lse = ops.launch_forward(attention_kernel, q, k, v, 0.25)
+    usual_grad = ops.launch_backward(attention_backward_kernel, q, k, v, dout, usual_lse, 0.25)
     torch.testing.assert_close((out, lse, grad), (usual_out, usual_lse, usual_grad))
 
 

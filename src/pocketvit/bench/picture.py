@@ -45,14 +45,15 @@ def draw(profile: Mapping[str, Any], path: Path) -> None:
 def _phase_bar(axes: Axes, phases_ms: Mapping[str, float]) -> None:
     left, total = 0.0, sum(phases_ms.values())
     for name, ms in phases_ms.items():
-        axes.barh(0, ms, left=left, color=COLOURS[name], label=f"{name} {ms:.3g} ms", edgecolor="white")
+        label = f"{name} {ms:.{2 if total < 10 else 0}f} ms"
+        axes.barh(0, ms, left=left, color=COLOURS[name], label=label, edgecolor="white")
         if ms >= LABELLED_FROM * total:
             axes.text(left + ms / 2, 0, f"{ms / total:.0%}", ha="center", va="center", fontsize=9, color="white")
         left += ms
     axes.set_axis_off()
     axes.set_xlim(0, total)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(phases_ms), frameon=False, fontsize=9,
-                labelcolor=INK, borderaxespad=0, handlelength=1)  # fmt: skip
+                labelcolor=INK, borderaxespad=0, handlelength=1, columnspacing=1.5)  # fmt: skip
 
 
 def _kernel_bars(axes: Axes, kernels: Sequence[Mapping[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The last part of augmentation, done anew in every step: a batch is taken from its chunk, normalised, erased and mixed.
+"""The last part of augmentation, done in every step: a batch is taken from its chunk, normalised, erased and mixed.
 
 Shapes: S steps of a chunk, B batch, C channels, H W pixels, K classes.
 """

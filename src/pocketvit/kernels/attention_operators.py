@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 from pocketvit.kernels.attention_ops import launch_backward, launch_forward
-from pocketvit.kernels.attention_triton import backward_kernel, forward_kernel
+from pocketvit.kernels.attention_triton import attention_backward_kernel, attention_kernel
 
 
 def split_qkv(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -25,19 +25,19 @@ def split_qkv(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 @triton_op("pocketvit::attention", mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """`launch_forward` as an operator."""
-    return launch_forward(wrap_triton(forward_kernel), q, k, v, scale)
+    return launch_forward(wrap_triton(attention_kernel), q, k, v, scale)
 
 
 @triton_op("pocketvit::attention_qkv", mutates_args=())
 def attention_qkv_op(qkv: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """`launch_forward` of a packed projection (B, N, 3, A, E), whose gradient then is one tensor as well."""
-    return launch_forward(wrap_triton(forward_kernel), *split_qkv(qkv), scale)
+    return launch_forward(wrap_triton(attention_kernel), *split_qkv(qkv), scale)
 
 
 @triton_op("pocketvit::attention_backward", mutates_args=())
 def attention_backward_op(q: Tensor, k: Tensor, v: Tensor, dout: Tensor, lse: Tensor, scale: float) -> Tensor:
     """`launch_backward` as an operator."""
-    return launch_backward(wrap_triton(backward_kernel), q, k, v, dout, lse, scale)
+    return launch_backward(wrap_triton(attention_backward_kernel), q, k, v, dout, lse, scale)
 
 
 def _save(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:

@@ -76,7 +76,7 @@ def launch_forward(
     lse: Tensor | None = None,
     keep: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Attention of q (B, A, N, E) to k and v (B, A_kv, N, E) by `forward_kernel`, wrapped or not.
+    """Attention of q (B, A, N, E) to k and v (B, A_kv, N, E) by `attention_kernel`, wrapped or not.
 
     Returns:
         the heads' outputs (B, N, A, E) and the rows' log-sum-exp in float32, (B, A, N), in `out` and `lse` where these
@@ -104,7 +104,9 @@ def launch_backward(
     grad: Tensor | None = None,
     keep: Tensor | None = None,
 ) -> Tensor:
-    """The gradients of q, k and v for that of the outputs, dout (B, N, A, E), by `backward_kernel`, wrapped or not.
+    """The gradients of q, k and v for that of the outputs, dout (B, N, A, E).
+
+    Args as those of `launch_forward`; the kernel is `attention_backward_kernel`, wrapped or not.
 
     Returns:
         the three of them side by side in one tensor, (B, N, A + 2 A_kv, E): in `grad` where it is given.

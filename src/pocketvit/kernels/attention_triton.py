@@ -70,10 +70,10 @@ def _forward_tile(q_head, q_n, out_head, out_n, lse_head, factor, start, k0, k1,
 
 
 @triton.jit
-def forward_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, out, lse, keep,
-                    KEPT: tl.constexpr, SCALE: tl.constexpr, A: tl.constexpr, GROUP: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
-                    COLUMNS: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr,
-                    REST: tl.constexpr):  # fmt: skip
+def attention_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, out, lse, keep,
+                     KEPT: tl.constexpr, SCALE: tl.constexpr, A: tl.constexpr, GROUP: tl.constexpr, N: tl.constexpr,
+                     E: tl.constexpr, COLUMNS: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr,
+                     ROWS: tl.constexpr, REST: tl.constexpr):  # fmt: skip
     """One program per image and query head; writes out (B, N, A, E) and lse (B, A, N).
 
     If KEPT, each image's output is multiplied by its number in keep (B,).
@@ -128,10 +128,11 @@ def _backward_tile(q_head, q_n, dout_head, dout_n, lse_head, factor, dq_head, dq
 
 
 @triton.jit
-def backward_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, dout, dout_b, dout_a, dout_n, lse, grad,
-                     keep, KEPT: tl.constexpr, SCALE: tl.constexpr, A: tl.constexpr, GROUP: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
-                     COLUMNS: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr,
-                     REST: tl.constexpr):  # fmt: skip
+def attention_backward_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, dout, dout_b, dout_a, dout_n,
+                              lse, grad, keep, KEPT: tl.constexpr, SCALE: tl.constexpr, A: tl.constexpr,
+                              GROUP: tl.constexpr, N: tl.constexpr, E: tl.constexpr, COLUMNS: tl.constexpr,
+                              MAIN: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr,
+                              REST: tl.constexpr):  # fmt: skip
     """One program per image and key head, over the query heads that share it.
 
     Writes grad (B, N, A + 2 A_kv, E): a token's query heads, then its key heads, then its value heads.

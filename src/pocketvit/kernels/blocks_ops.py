@@ -195,16 +195,18 @@ def _forward_layer(x: Tensor, keep: Tensor, w: BlockWeights, saved: _Saved,
     here, common = _Saved(*(t[slot] for t in saved)), _norm_constants(s, plan)
     norm_linear, block_tail, *_ = launches(s.D, s.B * s.N)
     launch(
-        norm_linear_kernel, (triton.cdiv(s.B * s.N, norm_linear.rows),), x, w.w_qkv[i], w.b_qkv[i], here.n, here.rstd, here.qkv, s.B * s.N,
+        norm_linear_kernel, (triton.cdiv(s.B * s.N, norm_linear.rows),),
+        x, w.w_qkv[i], w.b_qkv[i], here.n, here.rstd, here.qkv, s.B * s.N,
         EPS=plan.eps, F=s.F, **common, **norm_linear.options(s.F),
     )  # fmt: skip
     q, k, v = _heads(here.qkv, plan)
     launch_forward(
-        attention_triton.forward_kernel, q, k, v, plan.head_dim**-0.5, out=here.o, lse=here.lse, keep=keep[0]
+        attention_triton.attention_kernel, q, k, v, plan.head_dim**-0.5, out=here.o, lse=here.lse, keep=keep[0]
     )
     taken = plan.taken if i == s.L - 1 else s.N
     launch(
-        block_tail_kernel, (triton.cdiv(s.B * taken, block_tail.rows),), x, here.o, keep, w.w_proj[i], w.b_proj[i], w.w_fc1[i], w.b_fc1[i], w.w_fc2[i], w.b_fc2[i],
+        block_tail_kernel, (triton.cdiv(s.B * taken, block_tail.rows),),
+        x, here.o, keep, w.w_proj[i], w.b_proj[i], w.w_fc1[i], w.b_fc1[i], w.w_fc2[i], w.b_fc2[i],
         here.n1, here.rstd1, out, s.B * taken, s.B, s.N, taken,
         EPS=plan.eps, TANH=plan.tanh, H=s.H, **common, **block_tail.options(s.H),
     )  # fmt: skip
@@ -221,17 +223,19 @@ def _backward_layer(keep: Tensor, w: BlockWeights, saved: _Saved, grads: _Gradie
         grad.dx1.zero_()
         do.zero_()
     launch(
-        mlp_backward_kernel, (triton.cdiv(s.B * taken, mlp_backward.rows),), here.n1, here.rstd1, grad.dout, keep, w.w_proj[i], w.w_fc1[i], w.b_fc1[i], w.w_fc2[i],
+        mlp_backward_kernel, (triton.cdiv(s.B * taken, mlp_backward.rows),),
+        here.n1, here.rstd1, grad.dout, keep, w.w_proj[i], w.w_fc1[i], w.b_fc1[i], w.w_fc2[i],
         grad.a, grad.dh, grad.dx1, do, s.B * taken, s.B, s.N, taken,
         TANH=plan.tanh, H=s.H, **common, **mlp_backward.options(s.H),
     )  # fmt: skip
     q, k, v = _heads(here.qkv, plan)
     launch_backward(
-        attention_triton.backward_kernel, q, k, v, do.unflatten(2, (-1, plan.head_dim)), here.lse,
+        attention_triton.attention_backward_kernel, q, k, v, do.unflatten(2, (-1, plan.head_dim)), here.lse,
         plan.head_dim**-0.5, grad=grad.dqkv, keep=keep[0],
     )  # fmt: skip
     launch(
-        norm_linear_backward_kernel, (triton.cdiv(s.B * s.N, norm_linear_backward.rows),), grad.dqkv, w.w_qkv[i], here.n, here.rstd, grad.dx1, dx, s.B * s.N,
+        norm_linear_backward_kernel, (triton.cdiv(s.B * s.N, norm_linear_backward.rows),),
+        grad.dqkv, w.w_qkv[i], here.n, here.rstd, grad.dx1, dx, s.B * s.N,
         F=s.F, **common, **norm_linear_backward.options(s.F),
     )  # fmt: skip
 
@@ -242,7 +246,8 @@ def _weight_gradients(keep: Tensor, saved: _Saved, grads: _Gradients, s: Sizes, 
     tiles = sum(triton.cdiv(n, WEIGHT_TILE["OUT"]) for n in (s.F, s.D, s.H))
     tiles += triton.cdiv(s.D, WEIGHT_TILE["OUT"]) * (s.H // s.D)
     launch(
-        weight_gradients_kernel, (tiles * s.L,), saved.n, grads.dqkv, saved.o, grads.dx1, saved.n1, grads.dh, grads.a, grads.dout, keep, *dw,
+        weight_gradients_kernel, (tiles * s.L,),
+        saved.n, grads.dqkv, saved.o, grads.dx1, saved.n1, grads.dh, grads.a, grads.dout, keep, *dw,
         s.B, s.L, D=s.D, C=chunk(s.D), F=s.F, H=s.H, N=s.N, TAKEN=plan.taken, **WEIGHT_TILE,
     )  # fmt: skip
     return dw

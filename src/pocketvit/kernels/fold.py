@@ -63,7 +63,8 @@ class FoldedNorm(torch.autograd.Function):
         w_out, b_out = w.new_empty(L, F, D), w.new_empty(L, F)
         shift = factor if offset is None else offset
         launch(
-            fold_kernel, (triton.cdiv(F, FOLD_ROWS), L), w, b, factor, shift, w.stride(0), b.stride(0), factor.stride(0), shift.stride(0), w_out, b_out,
+            fold_kernel, (triton.cdiv(F, FOLD_ROWS), L),
+            w, b, factor, shift, w.stride(0), b.stride(0), factor.stride(0), shift.stride(0), w_out, b_out,
             SHIFTED=offset is not None, F=F, D=D, C=chunk(D), ROWS=FOLD_ROWS,
         )  # fmt: skip
         ctx.save_for_backward(w, factor, offset)
@@ -78,7 +79,8 @@ class FoldedNorm(torch.autograd.Function):
         dw, dfactor, doffset = w.new_empty(L, F, D), w.new_empty(L, D), w.new_empty(L, D)
         shift = factor if offset is None else offset
         launch(
-            unfold_kernel, (D // UNFOLD_COLUMNS, L), w, factor, shift, w.stride(0), factor.stride(0), shift.stride(0), dfolded, db, dw, dfactor, doffset,
+            unfold_kernel, (D // UNFOLD_COLUMNS, L),
+            w, factor, shift, w.stride(0), factor.stride(0), shift.stride(0), dfolded, db, dw, dfactor, doffset,
             SHIFTED=offset is not None, F=F, D=D, C=UNFOLD_COLUMNS, ROWS=UNFOLD_ROWS,
         )  # fmt: skip
         return dw, db, dfactor, None if offset is None else doffset

@@ -80,7 +80,8 @@ class AdamW(CapturableOptimizer):
         grad = torch.cat([param.grad.flatten() for param in in_order(params)])
         beta1, beta2 = group["betas"]
         launch(
-            adamw_kernel, (triton.cdiv(flat.numel(), BLOCK),), flat, grad, exp_avg, exp_avg_sq, step, group["lr"], flat.numel(),
+            adamw_kernel, (triton.cdiv(flat.numel(), BLOCK),),
+            flat, grad, exp_avg, exp_avg_sq, step, group["lr"], flat.numel(),
             BETA1=beta1, BETA2=beta2, LOG2_BETA1=log2(beta1), LOG2_BETA2=log2(beta2),
             EPS=group["eps"], WEIGHT_DECAY=group["weight_decay"], BLOCK=BLOCK,
         )  # fmt: skip
