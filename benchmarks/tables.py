@@ -3,9 +3,11 @@
     python benchmarks/tables.py
 """
 
+import json
 import shlex
 from pathlib import Path
 
+from pocketvit.bench.table import speed_table
 from pocketvit.config import override
 from pocketvit.report import PublishedRow, results_table, update_readme
 from pocketvit.studies import load_study
@@ -35,12 +37,17 @@ PLACES = {
     "README.md": ("paper-baseline", "digits"),
     "docs/design-space.md": ("design-space",),
     "docs/paper-baseline.md": ("learning-rate", "paper-baseline"),
+    "docs/fast.md": ("paper-table1",),
 }
 """Which tables stand in which document."""
+BENCH = "paper-table1"
+"""The one that `pocketvit bench` made rather than runs."""
 
 
 def table(study: str) -> str:
-    """A study's table, with the commands that run its rows again."""
+    """A study's table, with the commands that run its rows again; or a bench's."""
+    if study == BENCH:
+        return speed_table(json.loads((ROOT / "results" / BENCH / "bench.json").read_text()))
     commands = {}
     for cell in load_study(ROOT / "benchmarks" / STUDIES[study]).cells():
         text = shlex.join(command_line(override(cell.config, {"seed": 0})))

@@ -37,7 +37,7 @@ def speed_line(result: Mapping[str, Any]) -> str:
         return f"first step after {result['start']['cold_s']:.1f} s, again after {result['start']['warm_s']:.1f} s"
     newest = result["rows"][-len(MODES) :]
     speeds = (f"{MODES[row['mode']]} {_speed(row)}" for row in newest)
-    return f"batch {newest[0]['batch_size']}, {newest[0]['variant']}: {', '.join(speeds)}"
+    return f"batch {newest[0]['batch_size']}, {_variant(newest[0])}: {', '.join(speeds)}"
 
 
 def _speed_cells(modes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -46,7 +46,7 @@ def _speed_cells(modes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     speeds = {f"{heading}, images/s": _speed(modes[mode]) for mode, heading in MODES.items()}
     return {
         "batch": str(step["batch_size"]),
-        "variant": step["variant"],
+        "variant": _variant(step),
         **speeds,
         "step (ms)": ABSENT if step["error"] else f"{step['batch_ms']:.2f}",
         "arithmetic floor": _share(step, "flop_floor_ms"),
@@ -54,6 +54,12 @@ def _speed_cells(modes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         "forward (GiB)": _memory(modes["forward"]),
         "training (GiB)": _memory(step),
     }
+
+
+def _variant(row: Mapping[str, Any]) -> str:
+    """The variant, and why it is not what its name says where the fused kernels could not be had."""
+    in_vain = row["variant"] == "fused" and row["not_fused"]
+    return f"fused (blocks not fused: {row['not_fused']})" if in_vain else row["variant"]
 
 
 def _speed(row: Mapping[str, Any]) -> str:
@@ -78,7 +84,7 @@ def _where(result: Mapping[str, Any]) -> str:
         f"{result['device']}, PyTorch {result['versions']['torch']}, {result['precision']}; {result['recipe']}, "
         f"{count(result['num_params'])} parameters, {result['flop_per_image']['training'] / 1e9:.3f} GFLOP an image.",
         f"Measured: {rates['matrix_flop_per_s'] / 1e12:.3g} TFLOP/s in a large matrix product, "
-        f"{rates['copy_bytes_per_s'] / 1e9:.3g} GB/s in a copy.",
+        f"{count(rates['copy_bytes_per_s'] / 1e9)} GB/s in a copy.",
     ]
     if result["start"]:
         start = result["start"]

@@ -58,6 +58,8 @@ def test_the_variants_stand_side_by_side_at_each_batch_size(tiny):
     assert [(r["batch_size"], r["variant"]) for r in result["rows"][::3]] == [
         (4, "fused"), (4, "eager"), (8, "fused"), (8, "eager"),
     ]  # fmt: skip
+    table = speed_table(result)
+    assert f"| 4 | fused (blocks not fused: {result['rows'][0]['not_fused']}) |" in table and "| 4 | eager |" in table
 
 
 @pytest.mark.parametrize("broken", ["_time_forward", "_time_training"])
@@ -118,7 +120,7 @@ def test_the_table_holds_medians_ends_and_shares():
     table = speed_table(result)
     assert "| 256 | fused | 129,000 (128,000 – 130,000) |" in table
     assert "| 2.00 | 25.0% | 5.0% | 0.50 | 0.50 |" in table
-    assert "2,697,610 parameters, 1.125 GFLOP" in table and "800 TFLOP/s" in table and "3e+03 GB/s" in table
+    assert "2,697,610 parameters, 1.125 GFLOP" in table and "800 TFLOP/s" in table and "3,000 GB/s" in table
     assert "19.0 s with an empty compile cache, 9.0 s again" in table and "Load average 0.5 – 2.0" in table
 
 
