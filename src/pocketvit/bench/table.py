@@ -35,7 +35,8 @@ def speed_line(result: Mapping[str, Any]) -> str:
     """The newest measurements of a bench that still runs."""
     if result["start"]:
         return f"first step after {result['start']['cold_s']:.1f} s, again after {result['start']['warm_s']:.1f} s"
-    newest = result["rows"][-len(MODES) :]
+    last = result["rows"][-1]
+    newest = [row for row in result["rows"] if all(row[key] == last[key] for key in ("batch_size", "variant"))]
     speeds = (f"{MODES[row['mode']]} {_speed(row)}" for row in newest)
     return f"batch {newest[0]['batch_size']}, {_variant(newest[0])}: {', '.join(speeds)}"
 
@@ -43,7 +44,8 @@ def speed_line(result: Mapping[str, Any]) -> str:
 def _speed_cells(modes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """One batch size and variant, by column."""
     step = modes["step"]
-    speeds = {f"{heading}, images/s": _speed(modes[mode]) for mode, heading in MODES.items()}
+    speeds = {f"{heading}, images/s": _speed(modes[mode]) for mode, heading in MODES.items() if mode in modes}
+    forward = {"forward (GiB)": _memory(modes["forward"])} if "forward" in modes else {}
     return {
         "batch": str(step["batch_size"]),
         "variant": _variant(step),
@@ -51,7 +53,7 @@ def _speed_cells(modes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         "step (ms)": ABSENT if step["error"] else f"{step['batch_ms']:.2f}",
         "arithmetic floor": _share(step, "flop_floor_ms"),
         "memory floor": _share(step, "byte_floor_ms"),
-        "forward (GiB)": _memory(modes["forward"]),
+        **forward,
         "training (GiB)": _memory(step),
     }
 

@@ -89,6 +89,7 @@ def bench(
     batch_sizes: Sequence[int] | None = None,
     variants: Sequence[str] | None = None,
     repeats: int | None = None,
+    forward: bool = True,
     starts: bool = True,
     update: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> dict[str, Any]:
@@ -99,6 +100,7 @@ def bench(
         batch_sizes: none takes `BATCH_SIZES` of the device; likewise `variants` and `repeats`.
         variants: keys of `VARIANTS`.
         repeats: timed repeats of each measurement.
+        forward: measure classification as well as training.
         starts: measure the seconds until the first step as well, at the configuration's own batch size.
         update: is given the result as far as it is known, after each variant and batch size.
     Returns:
@@ -121,7 +123,8 @@ def bench(
     for batch_size in batch_sizes:
         for variant in variants:
             changed = override(config, {"batch_size": batch_size} | VARIANTS[variant])
-            result["rows"] += [dataclasses.asdict(row) for row in _rows(changed, variant, device, repeats, rates)]
+            rows = _rows(changed, variant, device, repeats, rates, forward)
+            result["rows"] += [dataclasses.asdict(row) for row in rows]
             result["load_averages"].append(os.getloadavg()[0])
             update(result)
     if starts:
@@ -154,8 +157,10 @@ def _model(config: RunConfig) -> ViT:
     return made_trainer(override(config, {"batch_size": 1}), torch.device("cpu"), 1).model
 
 
-def _rows(config: RunConfig, variant: str, device: torch.device, repeats: int, rates: Rates) -> Iterator[Row]:
-    """The three measurements of one variant at one batch size; each failure is a row as well."""
+def _rows(
+    config: RunConfig, variant: str, device: torch.device, repeats: int, rates: Rates, forward: bool
+) -> Iterator[Row]:
+    """The measurements of one variant at one batch size; each failure is a row as well."""
     on_cpu, bf16 = _model(config), uses_bf16(config.train.precision, device)
     not_fused = on_cpu.not_fused(device, torch.bfloat16 if bf16 else torch.float32)
     common = {"variant": variant, "batch_size": config.batch_size, "not_fused": not_fused}
@@ -164,7 +169,8 @@ def _rows(config: RunConfig, variant: str, device: torch.device, repeats: int, r
         "step": training_work(config, on_cpu, bf16=bf16),
         "recipe": None,
     }
-    for modes, measure in ((("forward",), _time_forward), (("step", "recipe"), _time_training)):
+    measurements = ((("forward",), _time_forward), (("step", "recipe"), _time_training))
+    for modes, measure in measurements if forward else measurements[1:]:
         _forget(device)
         try:
             timings = measure(config, device, repeats)

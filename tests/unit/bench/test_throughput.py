@@ -53,6 +53,16 @@ def test_every_batch_size_has_its_three_modes(tiny):
         assert (row["flop_floor_ms"] is None) == (row["mode"] == "recipe")
 
 
+def test_training_can_be_measured_alone(tiny):
+    said = []
+    result = bench(
+        tiny, batch_sizes=(4, 8), repeats=1, forward=False, starts=False, update=lambda r: said.append(speed_line(r))
+    )
+    assert [row["mode"] for row in result["rows"]] == ["step", "recipe"] * 2
+    assert all("forward" not in line and line.count("images") < 3 for line in said)
+    assert "forward, images/s" not in speed_table(result) and "| 8 | eager |" in speed_table(result)
+
+
 def test_the_variants_stand_side_by_side_at_each_batch_size(tiny):
     result = bench(tiny, batch_sizes=(4, 8), variants=("fused", "eager"), repeats=1, starts=False)
     assert [(r["batch_size"], r["variant"]) for r in result["rows"][::3]] == [

@@ -1,0 +1,72 @@
+"""Training speed of the model's choices, kernels off and on beside each other: results/speed/CHOICE.json.
+
+    python benchmarks/speed.py [--only heads3,mla-q] [--out results/speed]
+
+Off is `torch.compile` with a CUDA graph, at one batch size, because compiling takes longest. A choice that has a file is
+not measured again.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from pocketvit.bench.throughput import bench
+from pocketvit.config import RunConfig, override
+from pocketvit.recipes import recipe
+
+CHOICES = {
+    "paper": {},
+    "gelu-tanh": {"model.activation": "gelu_tanh"},
+    "heads3": {"model.num_heads": 3},
+    "width96-2cls": {"model.width": 96, "model.num_cls_tokens": 2},
+    "mean-pooling": {"model.pool": "mean"},
+    "mla-q": {"model.q_rank": 64},
+    "mla-k": {"model.k_rank": 64},
+    "mla-qk": {"model.q_rank": 64, "model.k_rank": 64},
+    "mla-kv": {"model.k_rank": 64, "model.v_rank": 64},
+    "mla-qkv": {"model.q_rank": 64, "model.k_rank": 64, "model.v_rank": 64},
+}
+BATCH_SIZES = (256, 1024)
+COMPILED_AT = 256
+REPEATS = 3
+
+
+def measure(config: RunConfig, batch_sizes: tuple[int, ...] = BATCH_SIZES, repeats: int = REPEATS) -> dict:
+    """A bench of training alone, `pocketvit.bench.throughput.bench`, with both kinds of kernels."""
+    result = None
+    for batch_size in batch_sizes:
+        variants = ("compiled", "fused") if batch_size == COMPILED_AT else ("fused",)
+        more = bench(
+            config, batch_sizes=(batch_size,), variants=variants, repeats=repeats, forward=False, starts=False
+        )
+        if result is None:
+            result = more
+        else:
+            result["rows"] += more["rows"]
+            result["load_averages"] += more["load_averages"]
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(CHOICES), help="choices, by comma")
+    parser.add_argument("--out", type=Path, default=Path("results/speed"))
+    arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("needs an NVIDIA GPU")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name in arguments.only.split(","):
+        file = arguments.out / f"{name}.json"
+        if file.exists():
+            continue
+        result = measure(override(recipe("paper"), CHOICES[name]))
+        result["command"] = f"python benchmarks/speed.py --only {name}"
+        file.write_text(json.dumps(result, indent=2) + "\n")
+        speeds = {(r["batch_size"], r["variant"], r["mode"]): round(r["images_per_s"]) for r in result["rows"]}
+        print(name, speeds, flush=True)
+
+
+if __name__ == "__main__":
+    main()
