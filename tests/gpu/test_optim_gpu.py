@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from pocketvit.optim.adamw import AdamW as FlatAdamW
+from pocketvit.optim import flat
 from pocketvit.optim.ema import EMA
 from pocketvit.optim.lion import Lion
 from pocketvit.optim.muon import Muon
@@ -40,11 +40,15 @@ def adamw(params: list[nn.Parameter], lr: Tensor) -> Optimizer:
 
 def flat_adamw(params: list[nn.Parameter], lr: Tensor) -> Optimizer:
     """Ours, which moves the parameters' memory."""
-    return FlatAdamW(params, lr=lr, weight_decay=0.1)
+    return flat.AdamW(params, lr=lr, weight_decay=0.1)
 
 
 def lion(params: list[nn.Parameter], lr: Tensor) -> Optimizer:
     return Lion(params, lr=lr, weight_decay=0.1)
+
+
+def flat_lion(params: list[nn.Parameter], lr: Tensor) -> Optimizer:
+    return flat.Lion(params, lr=lr, weight_decay=0.1)
 
 
 def muon(params: list[nn.Parameter], lr: Tensor) -> Optimizer:
@@ -99,7 +103,9 @@ def captured_run(make: Callable[[list[nn.Parameter], Tensor], Optimizer]) -> tup
 
 # Elementwise kernels give the same bits. Muon's matrix products may be done by another cuBLAS kernel during capture,
 # and then differ by bfloat16 rounding: a few hundredths of an entry of the step.
-@pytest.mark.parametrize(("make", "tolerance"), [(adamw, 0.0), (flat_adamw, 0.0), (lion, 0.0), (muon, 0.05 * LR)])
+@pytest.mark.parametrize(
+    ("make", "tolerance"), [(adamw, 0.0), (flat_adamw, 0.0), (lion, 0.0), (flat_lion, 0.0), (muon, 0.05 * LR)]
+)
 def test_captured_steps_equal_eager_ones(make, tolerance):
     params, ema = captured_run(make)
     expected, expected_ema = eager_run(make)
@@ -109,9 +115,10 @@ def test_captured_steps_equal_eager_ones(make, tolerance):
     torch.testing.assert_close(ema.averages(), expected_ema.averages(), rtol=0, atol=tolerance)
 
 
-def test_flat_adamw_captured_equals_torchs():
-    params, ema = captured_run(flat_adamw)
-    expected, expected_ema = eager_run(adamw)
+@pytest.mark.parametrize(("ours", "plain"), [(flat_adamw, adamw), (flat_lion, lion)])
+def test_flat_captured_equals_plain(ours, plain):
+    params, ema = captured_run(ours)
+    expected, expected_ema = eager_run(plain)
     for param, other in zip(params, expected, strict=True):
         torch.testing.assert_close(param, other, rtol=1e-6, atol=1e-4 * LR)
     torch.testing.assert_close(ema.averages(), expected_ema.averages(), rtol=1e-6, atol=1e-4 * LR)

@@ -24,7 +24,7 @@ def build_optimizers(config: OptimConfig, model: nn.Module, *, fused: bool = Fal
     Args:
         config: which, and their settings.
         model: on its device.
-        fused: use the kernel for AdamW, on a GPU; it moves the parameters' memory.
+        fused: use the kernels for AdamW and Lion, on a GPU; they move the parameters' memory.
     Raises:
         InputError: Muon is asked for and the model has no matrices in its blocks, or the user's own optimizer does
             not do what it must.
@@ -34,7 +34,7 @@ def build_optimizers(config: OptimConfig, model: nn.Module, *, fused: bool = Fal
         check_optimizer(config.name, config)
         return [make_optimizer(config.name, param_groups(config, named, config.lr), config)]
     if config.name == "lion":
-        return [Lion(param_groups(config, named, config.lr), lr=0.0, betas=config.betas or (0.9, 0.99))]
+        return [_lion(config, named, fused)]
     if config.name == "adamw":
         return [_adamw(config, named, fused)]
     hidden = {name: p for name, p in named.items() if name.startswith("blocks.") and p.ndim == 2}
@@ -47,11 +47,18 @@ def build_optimizers(config: OptimConfig, model: nn.Module, *, fused: bool = Fal
 def _adamw(config: OptimConfig, named: dict[str, nn.Parameter], fused: bool) -> torch.optim.Optimizer:
     groups, betas = param_groups(config, named, config.lr), config.betas or (0.9, 0.999)
     if fused:
-        from pocketvit.optim.adamw import AdamW  # needs Triton
+        from pocketvit.optim.flat import AdamW  # needs Triton
 
         return AdamW(groups, lr=0.0, betas=betas)
     on_cuda = next(iter(named.values())).is_cuda
     return torch.optim.AdamW(groups, betas=betas, fused=True, capturable=on_cuda)
+
+
+def _lion(config: OptimConfig, named: dict[str, nn.Parameter], fused: bool) -> torch.optim.Optimizer:
+    kind = Lion
+    if fused:
+        from pocketvit.optim.flat import Lion as kind  # needs Triton
+    return kind(param_groups(config, named, config.lr), lr=0.0, betas=config.betas or (0.9, 0.99))
 
 
 def param_groups(config: OptimConfig, named: dict[str, nn.Parameter], peak_lr: float) -> list[dict[str, Any]]:

@@ -63,7 +63,7 @@ def launched(monkeypatch) -> Callable[[], set]:
 @in_interpreter
 @pytest.mark.parametrize("name", CHOICES)
 def test_the_shadow_launches_what_a_step_launches(name, launched, monkeypatch):
-    from pocketvit.optim.adamw import AdamW
+    from pocketvit.optim.flat import AdamW
 
     model = ViT(ModelConfig(width=32, depth=2, **CHOICES[name]), image_size=(16, 16))
     AdamW(model.parameters())  # lays the parameters out as in a run

@@ -1,4 +1,4 @@
-"""AdamW over flat memory against torch's, step by step; the kernel runs in Triton's interpreter.
+"""AdamW and Lion over flat memory against their oracles, step by step; the kernels run in Triton's interpreter.
 
 Triton reads TRITON_INTERPRET when it is first imported, so the tests marked `in_interpreter` are skipped here and run
 by `test_kernel_in_the_interpreter` in a process of their own.
@@ -18,6 +18,7 @@ from pocketvit.errors import InputError
 from pocketvit.model import ViT
 from pocketvit.model.folded import _stack
 from pocketvit.optim.build import build_optimizers, create_state, state_tensors
+from pocketvit.optim.lion import Lion
 from pocketvit.training.distributed import ALONE
 from pocketvit.training.step import Loss, TrainStep
 
@@ -60,7 +61,7 @@ def train(optimizer: torch.optim.Optimizer, params: list[nn.Parameter], steps: r
 
 def make(params, **values):
     """Ours; imported late because it needs Triton."""
-    return pytest.importorskip("pocketvit.optim.adamw", reason="needs Triton").AdamW(params, **values)
+    return pytest.importorskip("pocketvit.optim.flat", reason="needs Triton").AdamW(params, **values)
 
 
 def model_of(depth: int = 3) -> ViT:
@@ -70,7 +71,7 @@ def model_of(depth: int = 3) -> ViT:
 
 @natively
 def test_kernel_in_the_interpreter():
-    assert_green_in_the_interpreter("reference/test_adamw.py")
+    assert_green_in_the_interpreter("reference/test_flat_optimizers.py")
 
 
 # ---------------------------------------------------------------- the update
@@ -86,6 +87,23 @@ def test_equals_torch(decays, betas):
     for param, expected, initial in zip(params, reference, draw(0), strict=True):
         torch.testing.assert_close(param.double(), expected, rtol=1e-5, atol=1e-4 * lr_at(0))
         assert (param - initial).abs().max() > 0.1 * lr_at(0)  # it has moved by far more than the tolerance
+
+
+@in_interpreter
+@pytest.mark.parametrize("betas", [(0.9, 0.99), (0.0, 0.5)], ids=str)
+@pytest.mark.parametrize("decays", [(0.0,), (0.3, 0.0)], ids=str)
+def test_lion_equals_the_plain_one(decays, betas):
+    from pocketvit.optim import flat
+
+    params, reference = start(), start()
+    ours = flat.Lion(groups_of(params, decays), lr=0.0, betas=betas)
+    theirs = Lion(groups_of(reference, decays), lr=0.0, betas=betas)
+    train(ours, params, range(STEPS))
+    train(theirs, reference, range(STEPS))
+    for param, expected, initial in zip(params, reference, draw(0), strict=True):
+        torch.testing.assert_close(param, expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(ours.state[param], theirs.state[expected], rtol=1e-6, atol=1e-6)
+        assert (param - initial).abs().max() > 1e-4  # signs cancel, but not to the tolerance
 
 
 @in_interpreter
@@ -202,7 +220,7 @@ def test_stacks_of_other_tensors_are_copies():
 
 
 @in_interpreter
-@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("name", ["adamw", "lion", "muon"])
 def test_state_is_made_and_named_as_with_torchs(name):
     config, states = OptimConfig(name=name, decay="matrices"), []
     for fused in (True, False):

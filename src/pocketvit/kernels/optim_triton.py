@@ -1,4 +1,7 @@
-"""AdamW's update of a flat array of parameters, in one pass over memory."""
+"""Optimizers' updates of a flat array of parameters, in one pass over memory.
+
+A program updates BLOCK numbers of `param` and its moments, (size,) each; lr and step are one number each.
+"""
 
 import triton
 import triton.language as tl
@@ -8,7 +11,7 @@ import triton.language as tl
 def adamw_kernel(param, grad, exp_avg, exp_avg_sq, step, lr, size,
                  BETA1: tl.constexpr, BETA2: tl.constexpr, LOG2_BETA1: tl.constexpr, LOG2_BETA2: tl.constexpr,
                  EPS: tl.constexpr, WEIGHT_DECAY: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    """Update BLOCK numbers of param, exp_avg and exp_avg_sq, (size,) each; step and lr are one number each."""
+    """AdamW's, see `pocketvit.optim.flat.AdamW`."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < size
     rate, t = tl.load(lr), tl.load(step)
@@ -24,3 +27,21 @@ def adamw_kernel(param, grad, exp_avg, exp_avg_sq, step, lr, size,
     tl.store(param + at, p, mask=inside)
     tl.store(exp_avg + at, m, mask=inside)
     tl.store(exp_avg_sq + at, v, mask=inside)
+
+
+@triton.jit
+def lion_kernel(param, grad, exp_avg, lr, size,
+                BETA1: tl.constexpr, BETA2: tl.constexpr, WEIGHT_DECAY: tl.constexpr,
+                BLOCK: tl.constexpr):  # fmt: skip
+    """Lion's, see `pocketvit.optim.lion.Lion`."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < size
+    rate = tl.load(lr)
+    g = tl.load(grad + at, mask=inside, other=0.0)
+    p = tl.load(param + at, mask=inside, other=0.0)
+    m = tl.load(exp_avg + at, mask=inside, other=0.0)
+    c = m + (g - m) * (1 - BETA1)
+    sign = tl.where(c > 0, 1.0, tl.where(c < 0, -1.0, 0.0))
+    p -= rate * (sign + WEIGHT_DECAY * p)
+    tl.store(param + at, p, mask=inside)
+    tl.store(exp_avg + at, m + (g - m) * (1 - BETA2), mask=inside)

@@ -1,0 +1,156 @@
+"""AdamW and Lion over flat memory: all parameters of a group are updated by one kernel, on a GPU.
+
+PyTorch's fused AdamW walks over a list of tensors with few thread blocks for each; a small model's hundred tensors
+keep a GPU busy for 140 µs a step, five times longer than reading and writing them takes. Laid out behind each other
+they are one array. On the CPU `torch.optim.AdamW` and `pocketvit.optim.lion.Lion` are as good, and they are the oracles
+of these.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import triton
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from pocketvit.checks import at_least, between
+from pocketvit.errors import InputError
+from pocketvit.kernels.launch import launch
+from pocketvit.kernels.optim_triton import adamw_kernel, lion_kernel
+from pocketvit.optim.capturable import CapturableOptimizer
+
+BLOCK = 1024
+
+
+class FlatOptimizer(CapturableOptimizer):
+    """An optimizer that works number by number, on parameters that lie behind each other.
+
+    The parameters' memory is moved: afterwards those of a group lie in the order given, except that sizes that would
+    break the alignment of what follows come last. A subclass implements `_update_flat`.
+
+    Args:
+        params: float32 parameters or groups of them; all of a group must have a gradient at every step.
+        lr: learning rate, a number or a 0-dim tensor on the parameters' device.
+        betas: the two decay rates, each in [0, 1).
+        weight_decay: decoupled weight decay.
+        hyper: what else the subclass keeps in its groups.
+    Raises:
+        InputError: a value out of its range; in a step, a parameter without a gradient.
+    """
+
+    MOMENTS: ClassVar[tuple[str, ...]]
+    """State tensors of the parameters' sizes."""
+
+    def __init__(
+        self, params: ParamsT, lr: float | Tensor, betas: tuple[float, float], weight_decay: float, **hyper: Any
+    ) -> None:
+        for beta in betas:
+            between("betas", beta, 0, 1, open_right=True)
+        self._flat: list[tuple[Tensor, dict[str, Tensor]]] = []
+        super().__init__(params, lr, weight_decay, betas=betas, **hyper)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, and lay its parameters and their moments out in flat memory."""
+        super().add_param_group(param_group)
+        params = in_order(self.param_groups[-1]["params"])
+        flat, start = torch.cat([param.detach().flatten() for param in params]), 0
+        moments = {name: torch.zeros_like(flat) for name in self.MOMENTS}
+        for param in params:
+            part = slice(start, start + param.numel())
+            param.data = flat[part].view_as(param)
+            self.state[param] = {name: moment[part].view_as(param) for name, moment in moments.items()}
+            start += param.numel()
+        self._flat.append((flat, moments))
+
+    def _update(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
+        index = next(i for i, other in enumerate(self.param_groups) if other is group)
+        if len(params) < len(group["params"]):
+            name, num_params = type(self).__name__, len(group["params"])
+            missing = num_params - len(params)
+            raise InputError(f"{name}: {missing} of {num_params} parameters of a group have no gradient; all must")
+        flat, moments = self._flat[index]
+        self._update_flat(flat, torch.cat([param.grad.flatten() for param in in_order(params)]), moments, group)
+
+    def _update_flat(self, param: Tensor, grad: Tensor, moments: dict[str, Tensor], group: dict[str, Any]) -> None:
+        """Change the flat parameters of a group and their moments in place, given their gradients."""
+        raise NotImplementedError
+
+
+class AdamW(FlatOptimizer):
+    """Adam with decoupled weight decay.
+
+    Source: Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101
+
+    Args:
+        params: as `FlatOptimizer`; likewise lr, betas (of the two running moments), weight_decay.
+        eps: added to the root of the second moment.
+    Raises:
+        InputError: as `FlatOptimizer`.
+    """
+
+    MOMENTS = ("exp_avg", "exp_avg_sq")
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        at_least("eps", eps, 0)
+        super().__init__(params, lr, betas, weight_decay, eps=eps)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; its parameters share one count of the steps taken."""
+        super().add_param_group(param_group)
+        params = self.param_groups[-1]["params"]
+        step = torch.zeros((), device=params[0].device)
+        for param in params:
+            self.state[param]["step"] = step
+
+    def _update_flat(self, param: Tensor, grad: Tensor, moments: dict[str, Tensor], group: dict[str, Any]) -> None:
+        step = self.state[group["params"][0]]["step"]
+        step += 1
+        beta1, beta2 = group["betas"]
+        launch(
+            adamw_kernel, (triton.cdiv(param.numel(), BLOCK),),
+            param, grad, moments["exp_avg"], moments["exp_avg_sq"], step, group["lr"], param.numel(),
+            BETA1=beta1, BETA2=beta2, LOG2_BETA1=log2(beta1), LOG2_BETA2=log2(beta2),
+            EPS=group["eps"], WEIGHT_DECAY=group["weight_decay"], BLOCK=BLOCK,
+        )  # fmt: skip
+
+
+class Lion(FlatOptimizer):
+    """`pocketvit.optim.lion.Lion`, which has the formulas."""
+
+    MOMENTS = ("exp_avg",)
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, lr, betas, weight_decay)
+
+    def _update_flat(self, param: Tensor, grad: Tensor, moments: dict[str, Tensor], group: dict[str, Any]) -> None:
+        beta1, beta2 = group["betas"]
+        launch(
+            lion_kernel, (triton.cdiv(param.numel(), BLOCK),),
+            param, grad, moments["exp_avg"], group["lr"], param.numel(),
+            BETA1=beta1, BETA2=beta2, WEIGHT_DECAY=group["weight_decay"], BLOCK=BLOCK,
+        )  # fmt: skip
+
+
+def log2(beta: float) -> float:
+    """The binary logarithm; that of 0 is so low that every power of it is 0 in float32."""
+    return math.log2(beta) if beta else -1000.0
+
+
+def in_order(params: Sequence[Tensor]) -> list[Tensor]:
+    """The parameters as they lie in memory: those whose size keeps the next one aligned first."""
+    return sorted(params, key=lambda param: param.numel() % 16 != 0)  # a stable sort: else as given
