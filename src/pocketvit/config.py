@@ -170,6 +170,13 @@ class DataConfig:
             at_least("data.resize", self.resize, 1)
 
 
+Operation = Literal[
+    "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "color", "contrast", "brightness",
+    "sharpness", "posterize", "solarize", "autocontrast", "equalize", "invert",
+]  # fmt: skip
+"""What the policies do to images."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """Augmentation, in the order of the fields. A part is off at probability, pixels or policy none."""
@@ -180,7 +187,7 @@ class AugmentConfig:
     """Random crop after padding with this many black pixels on each side; 0 turns it off."""
     policy: Literal["none", "cifar10", "svhn", "imagenet", "randaugment", "trivialaugment"] | Code = "cifar10"
     """AutoAugment's policy for one of three data sets, RandAugment, TrivialAugment; or FILE.py:NAME, a function."""
-    skip_ops: tuple[str, ...] = ()
+    skip_ops: tuple[Operation, ...] = ()
     """Operations of the policy to leave out, such as rotate; the image stays as it is there."""
     randaugment_ops: int = 2
     """Operations in a row by RandAugment."""

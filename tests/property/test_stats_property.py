@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pocketvit.studies import compare, pooled_spread, verdict
 from pocketvit.studies.stats import holm
+from pocketvit.studies.verdict import untold
 
 STEP = 1e-4
 """One image of CIFAR-10's test set: accuracies are multiples of it."""
@@ -83,14 +84,16 @@ def test_every_study_gets_verdicts_that_agree_with_its_numbers(study):
     assert 0 <= spread.total_df <= sum(map(len, study.values())) - len(study) + 1e-9
     for comparison in against_first(study).values():
         words = verdict(comparison)
+        assert untold(comparison) == words.startswith("cannot be told")
         if comparison.stderr is None:
-            assert words.startswith("cannot be told") and comparison.p is None and comparison.interval is None
+            assert untold(comparison) and comparison.p is None and comparison.interval is None
             continue
         low, high = comparison.interval
         assert low < comparison.difference < high
         assert (comparison.p < 0.05) == (not low <= 0 <= high) or isclose(comparison.p, 0.05, abs_tol=1e-6)
         found = "helps" if comparison.difference > 0 else "hurts"
-        assert words.startswith(found if comparison.p_holm <= 0.05 else "no difference seen")
+        unseen = "no difference seen" if comparison.detectable <= 1 else "cannot be told"
+        assert words.startswith(found if comparison.p_holm <= 0.05 else unseen)
 
 
 @given(st.lists(st.floats(0, 1), max_size=12))

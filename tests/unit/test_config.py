@@ -1,11 +1,14 @@
 """Configuration: dotted names, validation, YAML and the hash."""
 
+from typing import get_args
+
 import pytest
 import yaml
 
 from pocketvit.config import (
     NOT_HASHED,
     AugmentConfig,
+    Operation,
     RunConfig,
     config_hash,
     flatten,
@@ -15,6 +18,7 @@ from pocketvit.config import (
     save_config,
     to_dict,
 )
+from pocketvit.data.autoaugment import OPS
 from pocketvit.errors import InputError
 from pocketvit.recipes import RECIPES, recipe
 
@@ -55,6 +59,7 @@ def test_paper_recipe_is_the_papers():
         ({"augment.erase_area": [0.4]}, "a list of 2 numbers"),
         ({"augment.erase_area": [0.4, 0.02]}, "augment.erase_area"),
         ({"augment.cutmix_prob": 0.8}, "add up to more than 1"),
+        ({"augment.policy": "none", "augment.skip_ops": ["rotat"]}, "augment.skip_ops='rotat': must be one of"),
         ({"data.val_frac": 1.0}, "data.val_frac=1.0: must be in [0, 1)"),
         ({"schedule.warmup_passes": 300}, "must be less than schedule.passes=300"),
         ({"batch_size": 0}, "batch_size=0"),
@@ -75,6 +80,10 @@ def test_text_numbers_from_yaml_are_numbers():
 
 def test_lists_become_tuples():
     assert AugmentConfig(skip_ops=["rotate"]).skip_ops == ("rotate",)
+
+
+def test_the_operations_that_can_be_skipped_are_those_that_there_are():
+    assert set(get_args(Operation)) == set(OPS)
 
 
 def test_a_config_file_that_is_none_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from pocketvit.training.progress import Bar, Lines, pass_text, reporter
@@ -9,8 +10,8 @@ from pocketvit.training.progress import Bar, Lines, pass_text, reporter
 LINE = {"pass": 3, "loss": 1.25, "images_per_s": 12_345.6, "lr": 2e-3}
 
 
-def console(terminal: bool) -> Console:
-    return Console(file=io.StringIO(), force_terminal=terminal, width=120)
+def console(terminal: bool, width: int = 120) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width)
 
 
 def test_a_pass_in_words():
@@ -50,3 +51,17 @@ def test_the_bar_shows_speed_then_the_last_pass_with_the_latest_accuracy():
     bar.stop()
     shown = out.file.getvalue()
     assert "first step" in shown and "pass 4" in shown and "test accuracy 50.00%" in shown and "a line above" in shown
+
+
+@pytest.mark.parametrize("width", [120, 80, 40])
+def test_the_bar_is_one_line_however_narrow_the_terminal(width):
+    out = console(True, width)
+    bar = Bar(out)
+    bar.start(100, 0)
+    bar.passed(LINE | {"test_accuracy": 0.5})
+    bar.stop()
+    with out.capture() as captured:
+        out.print(bar.progress.get_renderable())
+    shown = captured.get()
+    assert shown.count("\n") == 1 and "0 %" in shown and "pass 3" in shown
+    assert ("…" in shown) == (width < 120)

@@ -61,8 +61,13 @@ def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
 def _load(path: Path) -> dict[str, np.ndarray]:
     """Every array of the file, by name."""
     try:
+        with open(path, "rb") as file:
+            if file.read(2) != b"PK":  # with which every zip archive begins
+                raise InputError(f"{path} is no .npz file; write one by numpy.savez, from arrays without objects")
         with np.load(path, allow_pickle=False) as archive:  # a pickle could run anything its maker liked
             return {name: archive[name] for name in archive.files}
+    except InputError:
+        raise
     # A broken file shows as BadZipFile, ValueError, EOFError, zlib.error or OSError, depending on where it is broken.
     except Exception as error:
         raise InputError(f"{path} is truncated, corrupt or holds pickled objects: {one_line(error)}") from error

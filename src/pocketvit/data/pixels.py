@@ -35,19 +35,20 @@ def decode(source: bytes | Path, where: str) -> np.ndarray:
     try:
         content = source.read_bytes() if isinstance(source, Path) else source
     except OSError as error:
-        raise InputError(f"{where}: cannot be read: {one_line(error)}") from error
+        raise InputError(f"{where}: cannot be read: {error.strerror}") from error
     if not content:
-        raise InputError(f"{where}: the image is empty (0 bytes)")
+        raise InputError(f"{where}: the image is empty (0 bytes); replace or remove it")
     try:
         with Image.open(io.BytesIO(content)) as image:
             return to_rgb(image)
     except UnidentifiedImageError as error:
-        raise InputError(f"{where}: no image format that Pillow reads") from error
+        raise InputError(f"{where}: no image format that Pillow reads; replace or remove it") from error
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     # Pillow's decoders meet broken bytes with OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as error:
-        raise InputError(f"{where}: the image is truncated or corrupt: {one_line(error)}") from error
+        why = f"the image is truncated or corrupt ({one_line(error)})"
+        raise InputError(f"{where}: {why}; replace or remove it") from error
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
@@ -123,7 +124,8 @@ class Fitter:
         """What was resized, to say aloud."""
         if not self.num_resized:
             return ()
-        return (f"{self.num_resized:,} images resized to {self.resize}x{self.resize} (bicubic)",)
+        plural = "s" if self.num_resized > 1 else ""
+        return (f"{self.num_resized:,} image{plural} resized to {self.resize}x{self.resize} (bicubic)",)
 
 
 def one_line(error: Exception) -> str:

@@ -8,6 +8,12 @@ def count(number: float) -> str:
     return f"{round(number):,}"
 
 
+def counted(number: int, noun: str) -> str:
+    """So many of something, in the singular or the plural: 1 run, 1,437 passes."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
 def short_count(number: float) -> str:
     """A number for the axis of a plot: 500 k, 1.5 M."""
     for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -13,7 +13,7 @@ from pocketvit.studies.gather import CellResult
 from pocketvit.studies.grid import Study
 from pocketvit.studies.power import LEVEL
 from pocketvit.studies.stats import Accuracies, Comparison, Summary, compare, summarise
-from pocketvit.studies.verdict import verdict
+from pocketvit.studies.verdict import untold, verdict
 
 Kind = Literal["helps", "hurts", "equal", "untold"]
 """What a comparison says: equal is that no difference was seen, untold that there is too little to go by."""
@@ -51,15 +51,17 @@ class Finding:
 
     @property
     def verdict(self) -> str | None:
-        """The comparison in plain words; None where there is none."""
-        return verdict(self.comparison) if self.comparison else None
+        """The comparison in plain words, or that all runs failed; None where there is no comparison."""
+        if self.comparison is None:
+            return None
+        return "failed" if self.count("failed") == len(self.cells) else verdict(self.comparison)
 
     @property
     def kind(self) -> Kind | None:
         """The verdict in one word; None without a comparison."""
         if self.comparison is None:
             return None
-        if self.comparison.p_holm is None:
+        if untold(self.comparison):
             return "untold"
         if self.comparison.p_holm > LEVEL:
             return "equal"

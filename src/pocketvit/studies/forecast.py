@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from pocketvit.data import open_dataset
-from pocketvit.report.text import count
+from pocketvit.report.text import count, counted
 from pocketvit.studies.findings import accuracies
 from pocketvit.studies.gather import find_results, gather
 from pocketvit.studies.grid import Study
@@ -56,9 +56,11 @@ def forecast(study: Study, out: Path, *, results: Path | None, num_devices: int)
         startup_s=beside_s,
         num_devices=num_devices,
     )
-    std_from = f"measured on {len(done)} runs of this study" if measured else "assumed; none was measured yet"
+    runs = f"{counted(len(done), 'run')} of this study"
+    why = f"it cannot be told from {runs}" if done else "no run was measured yet"
+    std_from = f"measured on {runs}" if measured else f"assumed; {why}"
     said = [*plan.lines(), f"Speed: {speed_from}.", f"Scatter over seeds: {points(std)} points, {std_from}."]
-    return said + ([f"{len(done)} of the runs are done already."] if done else [])
+    return said + ([f"{len(done)} of the runs {'is' if len(done) == 1 else 'are'} done already."] if done else [])
 
 
 def _alike(result: dict[str, Any], recipe: str, fingerprint: str) -> bool:
@@ -73,7 +75,7 @@ def _speed(runs: Sequence[dict[str, Any]]) -> tuple[float, float, str]:
         return ASSUMED_IMAGES_PER_S, ASSUMED_BESIDE_S, text
     images_per_s = median(run["images_per_s"] for run in runs)
     devices = ", ".join(sorted({run["device"] for run in runs}))
-    runs_text = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    runs_text = counted(len(runs), "run")
     # The least of them, because a run may also have waited for its turn on the GPU.
     beside_s = max(0.0, min(run["total_s"] - run["train_s"] for run in runs))
     return images_per_s, beside_s, f"{count(images_per_s)} images/s, the median of {runs_text} on {devices}"

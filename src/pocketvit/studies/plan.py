@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from pocketvit.checks import above, at_least
-from pocketvit.report.text import duration
+from pocketvit.report.text import counted, duration
 from pocketvit.studies.grid import Study
 from pocketvit.studies.power import POWER, detectable_with, seeds_needed
 from pocketvit.studies.verdict import points
@@ -23,6 +23,7 @@ class Plan:
     """With one run at a time on every device."""
     num_devices: int
     num_comparisons: int
+    """0 for a study that compares nothing."""
     num_seeds: int
     """Of the row with the fewest."""
     std: float
@@ -35,14 +36,16 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan in sentences."""
         said = [
-            f"{self.num_runs} runs of {self.num_rows} rows, {self.num_passes:,} passes: about "
-            f"{duration(3600 * self.hours)} on {self.num_devices} device{'s' if self.num_devices > 1 else ''}."
+            f"{counted(self.num_runs, 'run')} of {counted(self.num_rows, 'row')}, "
+            f"{counted(self.num_passes, 'pass')}: about {duration(3600 * self.hours)} on "
+            f"{counted(self.num_devices, 'device')}."
         ]
         if self.detectable is None:
             return said
+        correction = f", corrected for the number of comparisons ({self.num_comparisons})"
         said.append(
-            f"If a row's runs scatter by {points(self.std)} points over seeds, then with {100 * POWER:.0f} % power, "
-            f"corrected for the number of comparisons ({self.num_comparisons}):"
+            f"If a row's runs scatter by {points(self.std)} points over seeds, then with {100 * POWER:.0f} % power"
+            f"{correction if self.num_comparisons > 1 else ''}:"
         )
         if isfinite(self.detectable):
             said.append(f"{self.num_seeds} seeds a row find a difference of {points(self.detectable)} points.")
@@ -78,9 +81,9 @@ def plan_study(
     at_least("num_devices", num_devices, 1)
     cells = study.cells()
     num_passes = sum(cell.config.schedule.passes for cell in cells)
-    num_rows, num_comparisons = len(study.rows), max(1, len(study.compare))
+    num_rows, num_comparisons = len(study.rows), len(study.compare)
     num_seeds = min(len(row.seeds) for row in study.rows)
-    shape = {"num_rows": num_rows, "num_comparisons": num_comparisons}
+    shape = {"num_rows": num_rows, "num_comparisons": max(1, num_comparisons)}
     return Plan(
         num_rows=num_rows,
         num_runs=len(cells),

@@ -22,10 +22,19 @@ def verdict(comparison: Comparison) -> str:
     if comparison.p_holm <= LEVEL:
         found = [effect(comparison), p_value(comparison.p_holm), *unpaired]
         return f"{'helps' if difference > 0 else 'hurts'} ({', '.join(found)})"
+    if untold(comparison):
+        return f"cannot be told from n = {comparison.num_seeds} ({effect(comparison)}): so few runs can tell nothing"
     alone = comparison.p is not None and comparison.p <= LEVEL
     remarks = [f"alone {p_value(comparison.p)}, one of {comparison.num_comparisons} comparisons"] if alone else []
     remark = f" ({', '.join(remarks + unpaired)})" if remarks or unpaired else ""
     return f"no difference seen{remark}: ± {points(comparison.detectable or 0.0)} would have been"
+
+
+def untold(comparison: Comparison) -> bool:
+    """Whether there is too little to go by: no spread over seeds, or not enough to see even 100 points."""
+    if comparison.p_holm is None:
+        return True
+    return comparison.p_holm > LEVEL and (comparison.detectable or 0.0) > 1
 
 
 def effect(comparison: Comparison) -> str:

@@ -18,9 +18,11 @@ def choose_device(wanted: str) -> torch.device:
     """The device for `train.device`: auto takes CUDA, else Apple's MPS, else the CPU.
 
     Raises:
-        InputError: a device that this machine lacks.
+        InputError: no such device, or one that this machine lacks.
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted not in ("auto", *present):
+        raise InputError(f"device={wanted!r}: must be one of auto, {', '.join(present)}")
     if wanted == "auto":
         wanted = next(name for name, here in present.items() if here)
     if not present[wanted]:
@@ -38,7 +40,8 @@ def device_name(device: torch.device) -> str:
                 name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
         except (OSError, StopIteration):
             name = platform.processor() or platform.machine()
-        return f"{name} ({torch.get_num_threads()} threads)"
+        num_threads = torch.get_num_threads()
+        return f"{name} ({num_threads} thread{'s' if num_threads > 1 else ''})"
     return f"{platform.processor() or platform.machine()} ({device.type})"
 
 

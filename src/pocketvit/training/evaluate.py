@@ -121,6 +121,8 @@ def load_model(
     path = Path(run)
     path = path / "model.safetensors" if path.is_dir() else path
     if not path.exists():
+        if (Path(run) / "config.yaml").exists():
+            raise InputError(f"the run in {run} is not finished; go on with: pocketvit train --resume {run}")
         raise InputError(f"no trained model at {path}; give a finished run folder or a model.safetensors")
     try:
         with safe_open(path, framework="pt") as file:
@@ -167,6 +169,8 @@ def evaluate_run(
     Raises:
         InputError: no finished run there, the data cannot be used, or it has code and `allow_code` does not agree.
     """
+    if Path(run).is_file():
+        raise InputError(f"{run} is a model alone, which names no data; give its run folder, {Path(run).parent}")
     trained = load_model(run, choose_device(device), allow_code=allow_code)
     config = load_config(Path(run) / "config.yaml", allow_code=True).data  # nothing but the data is taken from it
     return evaluate(trained, open_dataset(replace(config, source=source, format=None) if source else config))

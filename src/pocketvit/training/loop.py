@@ -17,7 +17,7 @@ from pocketvit.training.device import choose_device, device_name, peak_memory_gi
 from pocketvit.training.distributed import Processes, join
 from pocketvit.training.finish import save_figures, write_result
 from pocketvit.training.progress import Reporter, Silent
-from pocketvit.training.runlog import RunFolder, environment
+from pocketvit.training.runlog import RunFolder
 from pocketvit.training.trainer import Trainer
 
 
@@ -58,10 +58,7 @@ def open_folder(trainer: Trainer) -> dict[str, Any]:
     trainer.reporter.note(f"run folder: {trainer.folder.path}")
     for line in processes.from_first(lambda: trainer.folder.code_notes(config)):
         trainer.reporter.note(line)
-    origins = processes.from_first(lambda: trainer.folder.code_origins(config))
-    env = environment(device_name(trainer.device)) | {"code": origins}
-    processes.from_first(lambda: trainer.folder.write_json(trainer.folder.env, env))
-    return env
+    return processes.from_first(lambda: trainer.folder.write_env(config, device_name(trainer.device)))
 
 
 def prepare(config: RunConfig, processes: Processes, reporter: Reporter) -> Trainer:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 
@@ -76,15 +77,20 @@ class _Status(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         first = f"first pass  {task.speed:.1f} steps/s" if task.speed else "first step"
-        return Text(task.fields["status"] or first, style="cyan")
+        return Text(task.fields["status"] or first, style="cyan", no_wrap=True, overflow="ellipsis")
 
 
 class Bar(Silent):
     """A live bar with pass, loss, accuracy, images/s, learning rate and time left."""
 
     def __init__(self, console: Console) -> None:
-        columns = (BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn(), _Status())
-        self.progress = Progress(*columns, console=console)
+        self.progress = Progress(
+            BarColumn(bar_width=12, table_column=Column(no_wrap=True)),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            _Status(),  # alone may be cut where the terminal is narrow, so that all stays on one line
+            console=console,
+        )
         self.accuracy: dict[str, Any] = {}
 
     def note(self, line: str) -> None:

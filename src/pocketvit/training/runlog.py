@@ -57,7 +57,10 @@ class RunFolder:
         """
         folder = cls(config.out or next_free(Path("runs"), config.recipe))
         if folder.result.exists():
-            raise InputError(f"{folder.path} holds a finished run; choose another --out or remove it")
+            raise InputError(
+                f"{folder.path} holds a finished run, with nothing left to do; for a new one choose another --out or "
+                "remove it"
+            )
         if folder.config.exists():
             held = load_config(folder.config, allow_code=True)  # to compare it; what will run is `config`'s code
             mine = (config_hash(config, data_fingerprint), config.seed)
@@ -69,14 +72,14 @@ class RunFolder:
                     )
                 raise InputError(f"{folder.path} holds a run with another config or seed; choose another --out")
             return folder
-        if folder.path.exists() and any(
-            path.suffix != ".partial" and path.name != CODE_FOLDER for path in folder.path.iterdir()
-        ):
-            raise InputError(f"{folder.path} is not empty and holds no run; choose another --out")
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
+            strangers = [p for p in folder.path.iterdir() if p.suffix != ".partial" and p.name != CODE_FOLDER]
         except OSError as error:
-            raise InputError(f"cannot make the run folder {folder.path}: {error.strerror}") from error
+            why = f"{error.strerror}; choose another --out"
+            raise InputError(f"cannot make the run folder {folder.path}: {why}") from error
+        if strangers:
+            raise InputError(f"{folder.path} is not empty and holds no run; choose another --out")
         folder.write_config(config)
         return folder
 
@@ -89,11 +92,27 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"cannot write {self.config}: {error.strerror}") from error
 
+    def write_env(self, config: RunConfig, device_name: str) -> dict[str, Any]:
+        """Write env.json; a run that goes on keeps the command and the time that it was started with.
+
+        Returns:
+            its content.
+        """
+        held = self.read_env()
+        kept = {key: held[key] for key in ("command", "started") if key in held}
+        env = environment(device_name) | kept | {"code": self.code_origins(config)}
+        self.write_json(self.env, env)
+        return env
+
+    def read_env(self) -> dict[str, Any]:
+        """The content of env.json; nothing where it is not there yet or cannot be read."""
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads(self.env.read_text())
+        return {}
+
     def code_origins(self, config: RunConfig) -> dict[str, str]:
         """Where the files of the user's own code were copied from when the run began, by file name."""
-        known: dict[str, str] = {}
-        with contextlib.suppress(OSError, ValueError):
-            known = json.loads(self.env.read_text()).get("code", {})
+        known = self.read_env().get("code", {})
         return {code.path.name: known.get(code.path.name, str(code.path)) for code in code_of(config).values()}
 
     def code_notes(self, config: RunConfig) -> list[str]:
@@ -150,7 +169,7 @@ def environment(device_name: str) -> dict[str, Any]:
     return {
         "commit": commit,
         "dirty": dirty,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device_name,
         "cpu_count": os.cpu_count(),
@@ -158,6 +177,12 @@ def environment(device_name: str) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "versions": versions(),
     }
+
+
+def command() -> str:
+    """The command line of this process; `python -m pocketvit` counts as `pocketvit`."""
+    program = Path(sys.argv[0])
+    return shlex.join([program.parent.name if program.name == "__main__.py" else program.name, *sys.argv[1:]])
 
 
 def versions() -> dict[str, str]:

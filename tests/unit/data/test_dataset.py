@@ -123,14 +123,3 @@ def test_real_test_split_is_recognised(cifar_folder):
     assert decoded.train.fingerprint == CIFAR10_TEST_FINGERPRINT
     assert np.bincount(decoded.train.labels).tolist() == [1000] * 10
     assert decoded.class_names[:2] == ("airplane", "automobile")
-
-
-@pytest.mark.long
-def test_real_cifar10_is_recognised(cifar_folder):
-    from pocketvit.data import parquet
-
-    decoded = parquet.read(cifar_folder, None)
-    assert is_cifar10(decoded)
-    mean, std = channel_stats(decoded.train.images)
-    assert np.allclose(mean, [0.49139968, 0.48215841, 0.44653091], atol=5e-9)
-    assert np.allclose(std, [0.24703223, 0.24348513, 0.26158784], atol=5e-9)

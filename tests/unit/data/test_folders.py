@@ -103,4 +103,4 @@ def test_mixed_sizes_name_both_files(split, write):
     with pytest.raises(InputError, match=f"ant/00000.png is 4x4 but {file} is 5x4: .*--data.resize"):
         folders.read(split, None)
     decoded = folders.read(split, 4)
-    assert len(decoded.test) == 7 and decoded.notes == ("1 images resized to 4x4 (bicubic)",)
+    assert len(decoded.test) == 7 and decoded.notes == ("1 image resized to 4x4 (bicubic)",)

@@ -86,6 +86,15 @@ def test_truncated_file_is_named(tmp_path, kept):
         npz.read(path, None)
 
 
+@pytest.mark.parametrize("content", [b"", b"no archive", b"\x93NUMPY\x01\x00"], ids=["empty", "text", "npy"])
+def test_another_file_with_its_suffix_is_no_npz(tmp_path, content):
+    path = tmp_path / "set.npz"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as refused:
+        npz.read(path, None)
+    assert str(refused.value) == f"{path} is no .npz file; write one by numpy.savez, from arrays without objects"
+
+
 def test_corrupt_file_is_named(tmp_path):
     path = save(tmp_path, images=IMAGES, labels=LABELS)
     content = bytearray(path.read_bytes())

@@ -94,7 +94,7 @@ def test_floating_point_is_refused():
 def test_truncated_image_is_named(format):
     picture = Image.fromarray(np.random.default_rng(3).integers(0, 256, (32, 32, 3), dtype=np.uint8))
     content = saved(picture, format)
-    with pytest.raises(InputError, match=r"^shard, row 7: .*(truncated|corrupt)") as caught:
+    with pytest.raises(InputError, match=r"^shard, row 7: .*(truncated|corrupt).*; replace or remove it$") as caught:
         decode(content[: len(content) * 2 // 3], "shard, row 7")
     assert "\n" not in str(caught.value)
 
@@ -108,12 +108,12 @@ def test_corrupt_png_is_named():
 
 @pytest.mark.parametrize(("content", "what"), [(b"", "empty"), (b"hello", "no image format")])
 def test_no_image_is_named(content, what):
-    with pytest.raises(InputError, match=f"^x: .*{what}"):
+    with pytest.raises(InputError, match=f"^x: .*{what}.*; replace or remove it$"):
         decode(content, "x")
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match="^gone.png: cannot be read"):
+    with pytest.raises(InputError, match="^gone.png: cannot be read: No such file or directory$"):
         decode(tmp_path / "gone.png", "gone.png")
 
 
@@ -128,4 +128,6 @@ def test_resize_is_pillows_bicubic():
     fitter = Fitter(6)
     resized, fits = fitter.fit(COLOUR, str, 0), fitter.fit(np.zeros((6, 6, 3), np.uint8), str, 1)
     assert np.array_equal(resized, np.asarray(Image.fromarray(COLOUR).resize((6, 6), Image.Resampling.BICUBIC)))
-    assert fits.shape == (6, 6, 3) and fitter.notes() == ("1 images resized to 6x6 (bicubic)",)
+    assert fits.shape == (6, 6, 3) and fitter.notes() == ("1 image resized to 6x6 (bicubic)",)
+    fitter.fit(COLOUR, str, 2)
+    assert fitter.notes() == ("2 images resized to 6x6 (bicubic)",)

@@ -172,6 +172,9 @@ def test_check_of_digits():
 
 @pytest.mark.long
 def test_check_recognises_the_real_cifar10(cifar_folder):
-    assert "the real CIFAR-10" in check(str(cifar_folder)).text()
+    report = check(str(cifar_folder))
+    assert "the real CIFAR-10" in report.text()
+    assert np.allclose(report.mean, [0.49139968, 0.48215841, 0.44653091], atol=5e-9)
+    assert np.allclose(report.std, [0.24703223, 0.24348513, 0.26158784], atol=5e-9)
     dataset = load_dataset(str(cifar_folder))
     assert isinstance(dataset, Dataset) and isinstance(dataset.train.images, np.memmap)

@@ -25,7 +25,15 @@ def test_without_a_run_the_figures_are_assumed_and_said_to_be(tmp_path):
     said = "\n".join(forecast(study(), tmp_path, results=tmp_path / "none", num_devices=2))
     assert "8 runs of 2 rows, 480 passes" in said and "on 2 devices" in said
     assert "images/s assumed" in said
-    assert f"Scatter over seeds: {points(ASSUMED_STD)} points, assumed" in said
+    assert f"Scatter over seeds: {points(ASSUMED_STD)} points, assumed; no run was measured yet." in said
+
+
+def test_too_few_runs_for_the_scatter_are_said_to_be(tmp_path):
+    jobs = study_jobs(study(), tmp_path, data_fingerprints())
+    for job, accuracy in zip(jobs[:2] + jobs[4:6], (0.90, 0.91, 0.92, 0.95), strict=True):  # two seeds of each row
+        write_result(job, tmp_path / "results" / f"{job.key}.json", test_accuracy=accuracy)
+    said = "\n".join(forecast(study(), tmp_path, results=tmp_path / "results", num_devices=1))
+    assert f"{points(ASSUMED_STD)} points, assumed; it cannot be told from 4 runs of this study." in said
 
 
 def test_measured_speed_and_scatter_are_used(tmp_path):

@@ -47,7 +47,7 @@ def test_rows_say_what_the_statistics_say(unfinished):
 def test_what_did_not_finish_is_never_a_number(unfinished):
     found = {finding.row: finding for finding in findings(*unfinished)}
     muon = table_row(found["muon"])
-    assert muon.pop("n") == "0 of 3 (3 failed)" and muon.pop("verdict") == "no result yet"
+    assert muon.pop("n") == "0 of 3 (3 failed)" and muon.pop("verdict") == "failed"
     assert muon.pop("row") == "muon" and muon.pop("against") == "baseline"
     assert set(muon.values()) == {ABSENT}
     assert table_row(found["whitening"])["n"] == "2 of 3 (1 failed)"
@@ -98,7 +98,7 @@ def test_a_row_that_diverges_is_set_apart_and_named():
             cell.result["test_accuracy"] = (0.3, 0.9, 0.6)[cell.seed]
     assert noisy_rows(accuracies(cells)) == ["muon"]
     found = {finding.row: finding for finding in findings(study, cells)}
-    assert found["mla-qkv"].kind == "hurts" and found["muon"].kind == "equal"
+    assert found["mla-qkv"].kind == "hurts" and found["muon"].kind == "untold"
     calm_error = next(finding.comparison.stderr for finding in calm if finding.row == "mla-qkv")
     assert found["mla-qkv"].comparison.stderr < 3 * calm_error
     assert any(note.endswith("their own: muon.") for note in notes(list(found.values())))

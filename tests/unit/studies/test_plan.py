@@ -33,6 +33,14 @@ def test_one_seed_finds_nothing_and_one_row_has_nothing_to_find():
     assert alone.detectable is None and len(alone.lines()) == 1
 
 
+def test_one_of_a_kind_is_singular_and_a_correction_is_said_where_there_is_one():
+    line = plan_study(study(seeds=1, rows={"a": {}}), std=0.002, seconds_per_pass=1.0).lines()[0]
+    assert line.startswith("1 run of 1 row, 60 passes: ") and line.endswith(" on 1 device.")
+    compared, alone = (plan_study(s, std=0.002, seconds_per_pass=1.0) for s in (study(), study(baseline=None)))
+    assert compared.lines()[1].endswith(" power, corrected for the number of comparisons (2):")
+    assert alone.lines()[1].endswith(" power:") and alone.num_comparisons == 0
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [({"std": 0.0}, "std=0.0"), ({"num_devices": 0}, "num_devices=0"), ({"differences": [1e-6]}, "difference=1e-06")],

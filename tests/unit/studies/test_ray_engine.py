@@ -14,22 +14,23 @@ ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.long
 
 
-@pytest.fixture
-def cluster(monkeypatch):
-    """A cluster whose head runs no cells, and two nodes for one cell each."""
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster whose head runs no cells, and two nodes for one cell each, of which a test may lose the first."""
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100_000_000})
-    nodes = [cluster.add_node(num_cpus=1, object_store_memory=100_000_000) for _ in range(2)]
-    yield cluster, nodes
-    ray.shutdown()
-    cluster.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_memory_monitor_refresh_ms", "0")
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100_000_000})
+        nodes = [cluster.add_node(num_cpus=1, object_store_memory=100_000_000) for _ in range(2)]
+        yield cluster, nodes
+        ray.shutdown()
+        cluster.shutdown()
 
 
 def study(passes: int):
     schedule = {"schedule.passes": passes, "schedule.warmup_passes": 0}
-    base = schedule | {"train.checkpoint_every_passes": 5, "train.device": "cpu"}
+    base = schedule | {"train.checkpoint_every_passes": 5, "train.device": "cpu", "model.depth": 2}
     rows = {"plain": {}, "two": {"model.num_cls_tokens": 2}, "broken": {"model.patch_size": 3}}
     return parse_study({"recipe": "digits", "base": base, "rows": rows}, "test")
 

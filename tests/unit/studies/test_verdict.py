@@ -29,6 +29,11 @@ def comparison(**values) -> Comparison:
             {"p": 0.013, "p_holm": 0.13},
             "no difference seen (alone p = 0.013, one of 10 comparisons): ± 0.20 would have been",
         ),
+        (
+            {"interval": (-0.5, 0.5084), "p": 0.4, "p_holm": 1.0, "detectable": 1.66},
+            "cannot be told from n = 3 (+0.42 ± 50.42 points): so few runs can tell nothing",
+        ),
+        ({"detectable": 1.66}, "helps (+0.42 ± 0.15 points, p = 0.01)"),
     ],
 )
 def test_verdicts(values, words):

@@ -1,4 +1,4 @@
-"""Operations that repeat, for as long as they are wanted."""
+"""Which device a run gets and what it is called; operations that repeat, for as long as they are wanted."""
 
 import os
 
@@ -6,7 +6,19 @@ import pytest
 import torch
 
 from pocketvit.errors import InputError
-from pocketvit.training.device import WORKSPACE, repeating
+from pocketvit.training.device import WORKSPACE, choose_device, device_name, repeating
+
+
+def test_a_device_that_there_is_not_is_refused_by_name():
+    with pytest.raises(InputError, match="^device='gpu': must be one of auto, cuda, mps, cpu$"):
+        choose_device("gpu")
+    assert choose_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize(("num_threads", "words"), [(1, "(1 thread)"), (2, "(2 threads)")])
+def test_the_processor_is_named_with_its_threads(monkeypatch, num_threads, words):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
+    assert device_name(torch.device("cpu")).endswith(words)
 
 
 def state() -> tuple:
