@@ -1,7 +1,7 @@
 # Everything goes through the virtual environment in .venv, made from Python >= 3.11.
 #
 #   make train      install, then train the embedded default (digits)
-#   make test       install with the test tools, then run the CPU suite
+#   make test       install with the test tools, then run the CPU suite in two processes side by side
 #   make test-long  the tests that take minutes
 #   make test-gpu PYTHON=python3   the gpu-marked tests with an existing Python; installs nothing
 #                                  (FLAGS='-n 8' spreads their compiling over the cores, with pytest-xdist)
@@ -27,7 +27,7 @@ train: $(VENV)/.installed
 	$(BIN)/pocketvit train
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m 'not gpu and not long'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not gpu and not long'
 
 test-long: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m 'long and not gpu'

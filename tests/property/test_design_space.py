@@ -159,7 +159,7 @@ def test_model_configs_are_made_or_refused_by_name(values):
         ({"model.positions": "sincos", "model.width": 42, "model.num_heads": 6}, "model.width=42 is not divisible by 4"),
         ({"model.q_rank": 0}, "model.q_rank=0: must be at least 1"),
         ({"schedule.name": "wsd", "schedule.decay_frac": 1.0, "schedule.warmup_passes": 1}, "schedule.decay_frac=1.0"),
-        ({"augment.skip_ops": ("rotat",)}, "did you mean rotate"),
+        ({"augment.skip_ops": ("rotat",)}, "augment.skip_ops='rotat': must be one of identity, shear_x,"),
         ({"optim.ema_decay": 1.0}, "optim.ema_decay=1.0"),
     ],
 )

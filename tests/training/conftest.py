@@ -1,6 +1,7 @@
 """A run small enough to train in a second on one core."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from pocketvit.recipes import recipe
 sys.path.insert(0, str(Path(__file__).parent))  # started processes import `worker_processes` by its name
 
 
-@pytest.fixture
-def made_set(tmp_path):
+@pytest.fixture(scope="session")
+def made_set(tmp_path_factory) -> Path:
     """An .npz file of 16 × 16 images in three classes told apart by colour: 96 to train on, 30 to test on."""
 
     def images(count, seed):
@@ -23,7 +24,7 @@ def made_set(tmp_path):
         pixels[np.arange(count), :, :, labels] += 100
         return pixels.astype(np.uint8), labels
 
-    path = tmp_path / "made.npz"
+    path = tmp_path_factory.mktemp("set") / "made.npz"
     (train_images, train_labels), (test_images, test_labels) = images(96, 0), images(30, 1)
     np.savez(
         path,
@@ -36,24 +37,34 @@ def made_set(tmp_path):
     return path
 
 
+@pytest.fixture(scope="session")
+def small_in(made_set) -> Callable[[Path], RunConfig]:
+    """Makes the configuration of a small run in a folder."""
+
+    def small_in(folder: Path) -> RunConfig:
+        return override(
+            recipe("paper"),
+            {
+                "out": folder / "run",
+                "batch_size": 16,
+                "model.width": 32,
+                "model.depth": 2,
+                "model.num_heads": 2,
+                "data.source": str(made_set),
+                "data.cache_dir": folder / "cache",
+                "optim.lr": 2e-3,
+                "schedule.passes": 5,
+                "schedule.warmup_passes": 1,
+                "train.device": "cpu",
+                "train.eval_every_passes": 2,
+                "train.checkpoint_every_passes": 2,
+            },
+        )
+
+    return small_in
+
+
 @pytest.fixture
-def small(made_set, tmp_path) -> RunConfig:
+def small(small_in, tmp_path) -> RunConfig:
     """The whole recipe of the paper on a small model: five passes of six steps, with every augmentation on."""
-    return override(
-        recipe("paper"),
-        {
-            "out": tmp_path / "run",
-            "batch_size": 16,
-            "model.width": 32,
-            "model.depth": 2,
-            "model.num_heads": 2,
-            "data.source": str(made_set),
-            "data.cache_dir": tmp_path / "cache",
-            "optim.lr": 2e-3,
-            "schedule.passes": 5,
-            "schedule.warmup_passes": 1,
-            "train.device": "cpu",
-            "train.eval_every_passes": 2,
-            "train.checkpoint_every_passes": 2,
-        },
-    )
+    return small_in(tmp_path)

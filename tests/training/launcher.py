@@ -2,19 +2,28 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
-import pytest
+from worker_processes import start
 
 from pocketvit.config import RunConfig, save_config
 
 
+def torchrun(log: Path, environment: dict[str, str], arguments: list[str]) -> None:
+    """Do in this process what the command does, writing into a log; the workers it starts are commands of their own."""
+    from torch.distributed.run import main
+
+    os.environ.update(environment)
+    with open(log, "a") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+    main(arguments)
+
+
 class Launcher:
-    """One torchrun command, and the workers that it started.
+    """One torchrun, and the workers that it started.
 
     Args:
         config: of the run; saved beside its folder.
@@ -29,12 +38,9 @@ class Launcher:
         self.log = config.out.with_suffix(".log")
         saved = config.out.with_suffix(".yaml")
         save_config(config, saved)
-        command = [sys.executable, "-m", "torch.distributed.run", "--monitor-interval=0.1", *options]
-        command += ["-m", "pocketvit", "train", "--config", str(saved), "--out", str(config.out)]
-        with open(self.log, "a") as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
-            )
+        arguments = ["--monitor-interval=0.1", *options, "-m", "pocketvit", "train"]
+        arguments += ["--config", str(saved), "--out", str(config.out)]
+        self.process = start(torchrun, self.log, environment, arguments)
 
     def __enter__(self) -> "Launcher":
         return self
@@ -44,7 +50,7 @@ class Launcher:
             self.lose()
 
     def running(self) -> bool:
-        return self.process.poll() is None
+        return self.process.is_alive()
 
     def workers(self) -> list[int]:
         """Process ids of the workers that are alive, by rank within the host."""
@@ -67,11 +73,14 @@ class Launcher:
         for pid in [self.process.pid, *self.workers()]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.wait()
+        self.process.join()
+
+    def ended(self, limit_s: float) -> int:
+        """Wait for the end; the exit code."""
+        self.process.join(limit_s)
+        assert not self.running(), f"not done in time:\n{self.log.read_text()}"
+        return self.process.exitcode
 
     def finish(self, code: int = 0) -> None:
-        """Wait for the end of the command."""
-        try:
-            assert self.process.wait(120) == code, self.log.read_text()
-        except subprocess.TimeoutExpired:
-            pytest.fail(f"not done in time:\n{self.log.read_text()}")
+        """Wait for the end, which has to have this exit code."""
+        assert self.ended(120) == code, self.log.read_text()

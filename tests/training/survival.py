@@ -12,6 +12,7 @@ from worker_processes import start
 
 from pocketvit.config import RunConfig
 from pocketvit.training import train
+from pocketvit.training.checkpoint import list_checkpoints
 
 CLOCK = {"train_s", "images_per_s"}
 
@@ -44,16 +45,35 @@ def wait_for_lines(folder: Path, count: int, running: Callable[[], bool], limit_
         time.sleep(0.01)
 
 
-def train_killed(config: RunConfig, kills: int, moments: random.Random) -> None:
-    """Train to the end in processes that are killed after one to six passes each, until the last."""
-    for _ in range(kills):
+def newest_step(folder: Path) -> int:
+    """The step of a run's newest checkpoint; 0 where there is none."""
+    checkpoints = list_checkpoints(folder / "checkpoint")
+    return int(checkpoints[0].name.split(".")[0].removeprefix("step-")) if checkpoints else 0
+
+
+def train_killed(config: RunConfig, kills: int, moments: random.Random) -> list[int]:
+    """Train to the end in processes that are killed, until the last.
+
+    Every fifth is killed while it begins, the others after one to six passes. Passes are counted, because by the clock
+    all kills would fall into the beginning on a machine that is slow or busy.
+
+    Returns:
+        The step of the newest checkpoint after each kill.
+    """
+    reached = []
+    for kill in range(kills):
         process = start(train, config)
-        wait_for_lines(config.out, count_lines(config.out) + moments.randint(1, 6), process.is_alive)
-        time.sleep(moments.uniform(0, 0.05))
+        if kill % 5:
+            wait_for_lines(config.out, count_lines(config.out) + moments.randint(1, 6), process.is_alive)
+            time.sleep(moments.uniform(0, 0.05))
+        else:
+            time.sleep(moments.uniform(0, 0.5))
         assert process.is_alive(), "the run ended before it was killed often enough; give it more passes"
         process.kill()
         process.join()
+        reached.append(newest_step(config.out))
     train_in_a_process(config)
+    return reached
 
 
 def train_in_a_process(config: RunConfig) -> None:

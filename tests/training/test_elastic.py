@@ -29,6 +29,14 @@ pytestmark = [
 SEVERAL_HOSTS = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 """Without it torchrun keeps the address of a lost host as that of the first process."""
 
+LONGER = {
+    "model.depth": 1,
+    "schedule.passes": 100,
+    "train.eval_every_passes": 20,
+    "train.checkpoint_every_passes": 3,
+    "optim.ema_decay": 0.9,
+}
+
 
 @pytest.fixture
 def launch():
@@ -40,15 +48,15 @@ def launch():
 @pytest.fixture
 def longer(small) -> RunConfig:
     """A run of two processes, long enough to be hit on its way."""
-    values = {"model.depth": 1, "schedule.passes": 100, "train.eval_every_passes": 20, "optim.ema_decay": 0.9}
-    return override(small, values | {"train.checkpoint_every_passes": 3})
+    return override(small, LONGER)
 
 
-@pytest.fixture
-def straight(longer, tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def straight(small_in, tmp_path_factory) -> Path:
     """The folder of the same run on two processes, undisturbed."""
-    config = override(longer, {"out": tmp_path / "straight"})
-    together(2, tmp_path, train, config)
+    folder = tmp_path_factory.mktemp("straight")
+    config = override(small_in(folder), LONGER)
+    together(2, folder, train, config)
     return config.out
 
 
@@ -118,7 +126,7 @@ def test_a_batch_systems_sigterm_saves_with_exit_code_143(longer, straight, laun
     wait_for_lines(longer.out, 10, launcher.running)
     for pid in [*launcher.workers(), launcher.process.pid]:
         os.kill(pid, signal.SIGTERM)
-    launcher.process.wait(60)
+    launcher.ended(60)
     lines = count_lines(longer.out)
     assert 10 <= lines < 100
     assert f"pocketvit train --resume {longer.out}" in launcher.log.read_text()
@@ -145,7 +153,7 @@ def test_a_lost_host_that_comes_back_goes_on_to_the_same_result(longer, straight
         wait_for_lines(longer.out, lines, agents[1 - lost].running)
         agents[lost].lose()
         if lost == meeting:
-            assert agents[1 - lost].process.wait(60) != 0
+            assert agents[1 - lost].ended(60) != 0
             agents[1 - lost] = launch(longer, *hosts[1 - lost], **SEVERAL_HOSTS)
         agents[lost] = launch(longer, *hosts[lost], **SEVERAL_HOSTS)
     for agent in agents:

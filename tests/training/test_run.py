@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -83,6 +84,8 @@ def test_a_saved_model_stands_alone(small):
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
     with pytest.raises(InputError, match="trained on 16x16"):
         model.logits(np.zeros((1, 8, 8, 3), np.uint8))
+    with pytest.raises(InputError, match=f"model.safetensors is a model alone, .* its run folder, {small.out}$"):
+        evaluate_run(small.out / "model.safetensors", device="cpu")
 
 
 def test_the_same_seed_gives_the_same_run_and_another_does_not(small, tmp_path):
@@ -102,6 +105,20 @@ def test_a_stopped_run_resumes_bit_for_bit(small, tmp_path, at_step):
     assert not (stopped.out / "result.json").exists()
     train(stopped)
     assert same_run(small.out, stopped.out)
+
+
+def test_a_resumed_run_keeps_the_command_that_began_it(small, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/bin/pocketvit", "train", "paper", "--seed", "0"])
+    with pytest.raises(Stopped):
+        train(small, Interrupt(3))
+    began = json.loads((small.out / "env.json").read_text())
+    began["started"] = "2020-01-01T00:00:00+00:00"
+    (small.out / "env.json").write_text(json.dumps(began))
+    monkeypatch.setattr(sys, "argv", ["/bin/pocketvit", "train", "--resume", str(small.out)])
+    result = train(small)
+    env = json.loads((small.out / "env.json").read_text())
+    assert result["command"] == env["command"] == "pocketvit train paper --seed 0"
+    assert env["started"] == began["started"]
 
 
 def test_a_crashed_run_goes_on_from_its_last_checkpoint(small, tmp_path):
@@ -160,13 +177,17 @@ def test_a_finished_run_another_config_and_a_strangers_folder_are_refused(small,
         train(override(small, {"seed": 3}))
     with pytest.raises(InputError, match="another config or seed"):
         train(override(small, {"optim.lr": 1e-4}))
+    with pytest.raises(InputError, match=f"the run in {small.out} is not finished; .* --resume {small.out}$"):
+        evaluate_run(small.out, device="cpu")
     train(small)
-    with pytest.raises(InputError, match="finished run"):
+    with pytest.raises(InputError, match="holds a finished run, with nothing left to do; for a new one choose another"):
         train(small)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="is not empty"):
         train(override(small, {"out": tmp_path / "full"}))
+    with pytest.raises(InputError, match=r"cannot make the run folder .*\.txt: File exists; choose another --out"):
+        train(override(small, {"out": tmp_path / "full" / "thesis.txt"}))
 
 
 def test_with_validation_the_test_set_is_used_once(small, tmp_path):

@@ -1,6 +1,6 @@
 """Functions that tests run in processes of their own, and their launcher.
 
-Processes are forked from a server that has imported torch, so that starting one takes a moment only.
+Processes are forked from a server that has imported what they need, so that starting one takes a moment only.
 """
 
 import dataclasses
@@ -24,7 +24,10 @@ from pocketvit.training.progress import Silent
 from pocketvit.training.step import TrainStep
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["pocketvit.training", "torch.distributed", "pocketvit.report.page", "yaml"])
+# The first optimizer of a process imports torch._dynamo, which takes longer than all else of a start.
+CONTEXT.set_forkserver_preload(
+    ["pocketvit.training", "torch._dynamo", "torch.distributed.run", "pocketvit.report.page", "yaml"]
+)
 
 
 def start(function: Callable[..., Any], *arguments: Any) -> BaseProcess:

@@ -306,7 +306,7 @@ def test_real_cells_end_and_fail_in_processes_of_their_own(tmp_path):
     folder = next((tmp_path / "out").glob("*-s0/result.json")).parent
     assert (folder / "report.html").is_file()
     result = json.loads((folder / "result.json").read_text())
-    assert result["command"].startswith("pocketvit train digits --schedule.passes 1")
+    assert result["command"].startswith("pocketvit train digits --model.depth 2 --schedule.passes 1")
 
 
 @pytest.mark.long
@@ -339,7 +339,7 @@ def table_of(out: Path) -> list[list[str]]:
 
 @pytest.mark.long
 def test_a_study_with_a_time_limit_saves_and_goes_on(tmp_path):
-    """A limit that is up before the cells train, as on a slow machine, leaves nothing to save; then a longer one does."""
+    """A limit that is up before the cells train, as on a slow machine, leaves nothing to save; then it gets longer."""
     file = write_study(tmp_path / "tiny.yaml", passes=300)
     for limit in ("15s", "30s", "60s"):
         assert subprocess.run(command(file, tmp_path / "out", "--time-limit", limit), check=False).returncode == 3
