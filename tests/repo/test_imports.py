@@ -71,6 +71,18 @@ def test_the_package_and_its_help_leave_torch_alone():
     assert run(train_help + "print('torch' in sys.modules)").splitlines()[-1] == "False"
 
 
+def test_a_run_on_the_cpu_leaves_pytorchs_compiler_alone(tmp_path):
+    """Importing it takes longer than a short run."""
+    code = (
+        "import sys, pocketvit\n"
+        "values = {'schedule.passes': 1, 'schedule.warmup_passes': 0, 'train.device': 'cpu', 'model.depth': 1}\n"
+        f"values['out'] = {str(tmp_path / 'run')!r}\n"
+        "pocketvit.train(pocketvit.override(pocketvit.recipe('digits'), values))\n"
+        "print('torch._dynamo' in sys.modules)\n"
+    )
+    assert run(code).splitlines()[-1] == "False"
+
+
 def test_help_answers_in_under_a_second():
     def seconds() -> float:
         began = time.perf_counter()

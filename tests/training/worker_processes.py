@@ -24,10 +24,7 @@ from pocketvit.training.progress import Silent
 from pocketvit.training.step import TrainStep
 
 CONTEXT = multiprocessing.get_context("forkserver")
-# The first optimizer of a process imports torch._dynamo, which takes longer than all else of a start.
-CONTEXT.set_forkserver_preload(
-    ["pocketvit.training", "torch._dynamo", "torch.distributed.run", "pocketvit.report.page", "yaml"]
-)
+CONTEXT.set_forkserver_preload(["pocketvit.training", "torch.distributed.run", "pocketvit.report.page", "yaml"])
 
 
 def start(function: Callable[..., Any], *arguments: Any) -> BaseProcess:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pocketvit.config import OptimConfig
 from pocketvit.errors import InputError
+from pocketvit.optim.guards import AdamW
 from pocketvit.optim.lion import Lion
 from pocketvit.optim.muon import Muon
 from pocketvit.optim.own import check_optimizer, make_optimizer
@@ -47,18 +48,20 @@ def build_optimizers(config: OptimConfig, model: nn.Module, *, fused: bool = Fal
 def _adamw(config: OptimConfig, named: dict[str, nn.Parameter], fused: bool) -> torch.optim.Optimizer:
     groups, betas = param_groups(config, named, config.lr), config.betas or (0.9, 0.999)
     if fused:
-        from pocketvit.optim.flat import AdamW  # needs Triton
+        from pocketvit.optim import flat  # needs Triton
 
-        return AdamW(groups, lr=0.0, betas=betas)
+        return flat.AdamW(groups, lr=0.0, betas=betas)
     on_cuda = next(iter(named.values())).is_cuda
-    return torch.optim.AdamW(groups, betas=betas, fused=True, capturable=on_cuda)
+    return AdamW(groups, betas=betas, fused=True, capturable=on_cuda)
 
 
 def _lion(config: OptimConfig, named: dict[str, nn.Parameter], fused: bool) -> torch.optim.Optimizer:
-    kind = Lion
+    groups, betas = param_groups(config, named, config.lr), config.betas or (0.9, 0.99)
     if fused:
-        from pocketvit.optim.flat import Lion as kind  # needs Triton
-    return kind(param_groups(config, named, config.lr), lr=0.0, betas=config.betas or (0.9, 0.99))
+        from pocketvit.optim import flat  # needs Triton
+
+        return flat.Lion(groups, lr=0.0, betas=betas)
+    return Lion(groups, lr=0.0, betas=betas)
 
 
 def param_groups(config: OptimConfig, named: dict[str, nn.Parameter], peak_lr: float) -> list[dict[str, Any]]:

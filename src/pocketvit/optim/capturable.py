@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from pocketvit.checks import at_least
+from pocketvit.optim.guards import unguarded
 
 
 class CapturableOptimizer(Optimizer):
@@ -85,14 +86,6 @@ class CapturableOptimizer(Optimizer):
             if name not in self.state[param]:
                 self.state[param][name] = torch.zeros_like(param)
         return [self.state[param][name] for param in params]
-
-
-def unguarded(method: Callable[..., None]) -> Callable[..., None]:
-    """A method of PyTorch's optimizers without the guard that keeps `torch.compile` out of it.
-
-    The guard loads PyTorch's compiler, six seconds at the start of every run, even where nothing is compiled.
-    """
-    return getattr(method, "__wrapped__", method)
 
 
 def descend(params: list[Tensor], directions: list[Tensor], lr: Tensor, weight_decay: float) -> None:
