@@ -296,11 +296,15 @@ class ScheduleConfig:
             )
 
 
+Device = Literal["auto", "cuda", "mps", "cpu"]
+"""Where to compute."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """The machine side of a run."""
 
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    device: Device = "auto"
     """auto takes CUDA, else Apple's MPS, else the CPU."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """auto: bf16 autocast on CUDA, fp32 elsewhere."""

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from pocketvit.cli.parsing import parse_command
+from pocketvit.config import Device
 from pocketvit.errors import InputError
 
 
@@ -18,7 +19,7 @@ class EvalArguments:
     """Run folder."""
     data: str | None = None
     """Another data set with the same classes; by default the run's own."""
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    device: Device = "auto"
     """auto takes CUDA, else Apple's MPS, else the CPU."""
     allow_code: bool = False
     """Agree to run the code of its own that the run's model needs."""
@@ -48,7 +49,7 @@ class PredictArguments:
     """Print JSON instead of a table."""
     top: int = 3
     """Classes to show for each image in the table."""
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    device: Device = "auto"
     """auto takes CUDA, else Apple's MPS, else the CPU."""
     allow_code: bool = False
     """Agree to run the code of its own that the model needs."""

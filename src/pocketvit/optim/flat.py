@@ -19,6 +19,7 @@ from pocketvit.checks import at_least, between
 from pocketvit.errors import InputError
 from pocketvit.kernels.launch import launch
 from pocketvit.kernels.optim_triton import adamw_kernel, lion_kernel
+from pocketvit.optim import lion
 from pocketvit.optim.capturable import CapturableOptimizer
 
 BLOCK = 1024
@@ -28,28 +29,15 @@ class FlatOptimizer(CapturableOptimizer):
     """An optimizer that works number by number, on parameters that lie behind each other.
 
     The parameters' memory is moved: afterwards those of a group lie in the order given, except that sizes that would
-    break the alignment of what follows come last. A subclass implements `_update_flat`.
+    break the alignment of what follows come last. The parameters are float32, and all of a group must have a gradient
+    at every step. A subclass implements `_update_flat`.
 
-    Args:
-        params: float32 parameters or groups of them; all of a group must have a gradient at every step.
-        lr: learning rate, a number or a 0-dim tensor on the parameters' device.
-        betas: the two decay rates, each in [0, 1).
-        weight_decay: decoupled weight decay.
-        hyper: what else the subclass keeps in its groups.
     Raises:
-        InputError: a value out of its range; in a step, a parameter without a gradient.
+        InputError: in a step, a parameter without a gradient.
     """
 
     MOMENTS: ClassVar[tuple[str, ...]]
     """State tensors of the parameters' sizes."""
-
-    def __init__(
-        self, params: ParamsT, lr: float | Tensor, betas: tuple[float, float], weight_decay: float, **hyper: Any
-    ) -> None:
-        for beta in betas:
-            between("betas", beta, 0, 1, open_right=True)
-        self._flat: list[tuple[Tensor, dict[str, Tensor]]] = []
-        super().__init__(params, lr, weight_decay, betas=betas, **hyper)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, and lay its parameters and their moments out in flat memory."""
@@ -62,7 +50,7 @@ class FlatOptimizer(CapturableOptimizer):
             param.data = flat[part].view_as(param)
             self.state[param] = {name: moment[part].view_as(param) for name, moment in moments.items()}
             start += param.numel()
-        self._flat.append((flat, moments))
+        self._flat = [*getattr(self, "_flat", []), (flat, moments)]
 
     def _update(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
         index = next(i for i, other in enumerate(self.param_groups) if other is group)
@@ -84,10 +72,13 @@ class AdamW(FlatOptimizer):
     Source: Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101
 
     Args:
-        params: as `FlatOptimizer`; likewise lr, betas (of the two running moments), weight_decay.
+        params: parameters or groups of them.
+        lr: learning rate, a number or a 0-dim tensor on the parameters' device.
+        betas: decay rates of the two running moments, each in [0, 1).
         eps: added to the root of the second moment.
+        weight_decay: decoupled weight decay.
     Raises:
-        InputError: as `FlatOptimizer`.
+        InputError: a value out of its range; in a step, a parameter without a gradient.
     """
 
     MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -100,8 +91,10 @@ class AdamW(FlatOptimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ) -> None:
+        for beta in betas:
+            between("betas", beta, 0, 1, open_right=True)
         at_least("eps", eps, 0)
-        super().__init__(params, lr, betas, weight_decay, eps=eps)
+        super().__init__(params, lr, weight_decay, betas=betas, eps=eps)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its parameters share one count of the steps taken."""
@@ -123,19 +116,10 @@ class AdamW(FlatOptimizer):
         )  # fmt: skip
 
 
-class Lion(FlatOptimizer):
-    """`pocketvit.optim.lion.Lion`, which has the formulas."""
+class Lion(FlatOptimizer, lion.Lion):
+    """`pocketvit.optim.lion.Lion` on flat memory; its formulas and arguments are there."""
 
     MOMENTS = ("exp_avg",)
-
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: float | Tensor,
-        betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0.0,
-    ) -> None:
-        super().__init__(params, lr, betas, weight_decay)
 
     def _update_flat(self, param: Tensor, grad: Tensor, moments: dict[str, Tensor], group: dict[str, Any]) -> None:
         beta1, beta2 = group["betas"]

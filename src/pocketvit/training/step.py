@@ -63,10 +63,9 @@ class Loss:
 
     def fused(self, model: nn.Module, inputs: Sequence[Tensor], position: Tensor) -> Tensor:
         """The same where the model's blocks are kernels of our own: the batch is made by one as well."""
-        *chunk, keep = inputs if len(inputs) == 5 else (*inputs, None)
         dtype = torch.bfloat16 if self.bf16 else torch.float32
-        x, targets = self.batches.fused(*chunk, position, dtype)
-        return self.of(model, x, targets, None if keep is None else keep[position].squeeze(0))
+        x, targets = self.batches.fused(*inputs[:4], position, dtype)
+        return self.of(model, x, targets, take_keep(inputs, position))
 
     def of_taken(
         self, model: nn.Module, images: Tensor, labels: Tensor, erase: Tensor, mix_row: Tensor, keep: Tensor | None
@@ -84,11 +83,16 @@ class Loss:
 
 def take(inputs: Sequence[Tensor], position: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """A batch of a chunk: its images (B, H, W, C), labels, boxes (B, 4), mixing (7,) and stochastic depth (L, 2, B)."""
-    images, labels, erase, mix_rows, *keep = inputs
+    images, labels, erase, mix_rows = inputs[:4]
     batch_size = len(labels) // len(mix_rows)
     rows = position * batch_size + torch.arange(batch_size, device=position.device)  # (B,)
-    kept = keep[0][position].squeeze(0) if keep else None
-    return images[rows], labels[rows], erase[rows], mix_rows[position].squeeze(0), kept
+    mix_row = mix_rows[position].squeeze(0)
+    return images[rows], labels[rows], erase[rows], mix_row, take_keep(inputs, position)
+
+
+def take_keep(inputs: Sequence[Tensor], position: Tensor) -> Tensor | None:
+    """Stochastic depth of a batch of a chunk, (L, 2, B); none where the chunk has none."""
+    return inputs[4][position].squeeze(0) if len(inputs) > 4 else None
 
 
 class TrainStep:
