@@ -1,0 +1,101 @@
+"""The sections `data` and `augment`: the images, and what is done to them before the model sees them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pocketvit.checks import above, at_least, between, check_types
+from pocketvit.errors import InputError
+from pocketvit.usercode import Code
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the images come from, how they are split and in what order a pass takes them."""
+
+    source: str = "digits"
+    """A known name (see `pocketvit data list`), a path, or hf:OWNER/NAME."""
+    format: str | None = None
+    """The format of a path; found by itself when none."""
+    resize: int | None = None
+    """Resize every image to this many pixels square; none leaves them."""
+    val_frac: float = 0.0
+    """Fraction of the training images held out for choosing; with it the test images are used once, at the end."""
+    test_frac: float = 0.2
+    """Fraction held out for testing where the source has no split of its own."""
+    split_seed: int = 0
+    """Seed of these two splits; apart from the run's seed, so that runs over seeds share them."""
+    repeats: Literal["fresh", "batch"] = "fresh"
+    """fresh: a pass is one shuffle of the images; batch: each image `num_repeats` times in a row."""
+    num_repeats: int = 3
+    """Copies in a row with repeats=batch; that many passes share one shuffle."""
+    cache_dir: Path | None = None
+    """Folder of downloaded and decoded sets; by default $POCKETVIT_DATA or ~/.cache/pocketvit."""
+    keep: Literal["auto", "gpu", "host", "disk"] = "auto"
+    """Where a GPU's training images are: in its memory, pinned on the host, or on disk; auto takes what has room."""
+
+    def __post_init__(self) -> None:
+        check_types("data", self)
+        between("data.val_frac", self.val_frac, 0, 1, open_right=True)
+        between("data.test_frac", self.test_frac, 0, 1, open_left=True, open_right=True)
+        at_least("data.num_repeats", self.num_repeats, 1)
+        at_least("data.split_seed", self.split_seed, 0)
+        if self.resize is not None:
+            at_least("data.resize", self.resize, 1)
+
+
+Operation = Literal[
+    "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "color", "contrast", "brightness",
+    "sharpness", "posterize", "solarize", "autocontrast", "equalize", "invert",
+]  # fmt: skip
+"""What the policies do to images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Augmentation, in the order of the fields. A part is off at probability, pixels or policy none."""
+
+    flip_prob: float = 0.5
+    """Chance of a horizontal flip."""
+    crop_pad: int = 4
+    """Random crop after padding with this many black pixels on each side; 0 turns it off."""
+    policy: Literal["none", "cifar10", "svhn", "imagenet", "randaugment", "trivialaugment"] | Code = "cifar10"
+    """AutoAugment's policy for one of three data sets, RandAugment, TrivialAugment; or FILE.py:NAME, a function."""
+    skip_ops: tuple[Operation, ...] = ()
+    """Operations of the policy to leave out, such as rotate; the image stays as it is there."""
+    randaugment_ops: int = 2
+    """Operations in a row by RandAugment."""
+    randaugment_level: int = 4
+    """Strength of RandAugment's operations, 0 … 9."""
+    erase_prob: float = 0.25
+    """Chance of random erasing."""
+    erase_area: tuple[float, float] = (0.02, 0.4)
+    """Least and greatest erased area as a fraction of the image."""
+    erase_aspect: tuple[float, float] = (0.3, 1 / 0.3)
+    """Least and greatest ratio of the erased box's height to its width, drawn uniformly."""
+    cutmix_prob: float = 0.25
+    """Chance that a batch is mixed by CutMix."""
+    mixup_prob: float = 0.25
+    """Chance that a batch is mixed by MixUp."""
+    cutmix_alpha: float = 1.0
+    """Both parameters of CutMix's Beta distribution."""
+    mixup_alpha: float = 1.0
+    """Both parameters of MixUp's Beta distribution."""
+
+    def __post_init__(self) -> None:
+        check_types("augment", self)
+        for name in ("flip_prob", "erase_prob", "cutmix_prob", "mixup_prob"):
+            between("augment." + name, getattr(self, name), 0, 1)
+        at_least("augment.crop_pad", self.crop_pad, 0)
+        at_least("augment.randaugment_ops", self.randaugment_ops, 1)
+        between("augment.randaugment_level", self.randaugment_level, 0, 9)
+        if self.cutmix_prob + self.mixup_prob > 1:
+            raise InputError(
+                f"augment.cutmix_prob={self.cutmix_prob} and augment.mixup_prob={self.mixup_prob} add up to more than 1"
+            )
+        for name in ("cutmix_alpha", "mixup_alpha"):
+            above("augment." + name, getattr(self, name), 0)
+        for name, top in (("erase_area", 1.0), ("erase_aspect", float("inf"))):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= top:
+                raise InputError(f"augment.{name}=({low}, {high}): must satisfy 0 < least <= greatest <= {top}")

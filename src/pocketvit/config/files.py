@@ -1,0 +1,92 @@
+"""A config as plain mappings, and as the file `config.yaml` of a run folder."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pocketvit.config.hashing import SCHEMA_VERSION
+from pocketvit.config.names import code_of, override
+from pocketvit.config.run import RunConfig
+from pocketvit.errors import InputError
+from pocketvit.usercode import Code, keep_copies, resolve
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """The config as plain nested mappings that YAML and JSON can hold, with the schema version.
+
+    Code becomes a reference to the copy that `save_config` makes of it.
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, tuple):
+            return list(value)
+        if isinstance(value, Code):
+            return value.copied
+        return str(value) if isinstance(value, Path) else value
+
+    return plain(dataclasses.asdict(config)) | {"schema": SCHEMA_VERSION}
+
+
+def from_dict(
+    mapping: Mapping[str, Any], *, folder: Path = Path(), where: str = "config", allow_code: bool = False
+) -> RunConfig:
+    """The config that `to_dict` wrote; fields left out take their defaults.
+
+    Args:
+        mapping: what `to_dict` wrote.
+        folder: that it was found in; code is taken from there and nowhere else.
+        where: names the config in messages.
+        allow_code: agree to run the code that it names.
+    Raises:
+        InputError: not a config, an unknown field, a wrong value, a newer schema, or code without consent.
+    """
+    values: dict[str, Any] = {}
+    for key, item in mapping.items():
+        if isinstance(item, Mapping):
+            values |= {f"{key}.{leaf}": value for leaf, value in item.items()}
+        else:
+            values[key] = item
+    schema = values.pop("schema", SCHEMA_VERSION)
+    if schema != SCHEMA_VERSION:
+        raise InputError(f"config has schema {schema}; this version reads {SCHEMA_VERSION}")
+    return override(
+        RunConfig(), resolve(values, folder=folder, where=where, allow_code=allow_code, inside=True)
+    )
+
+
+def save_config(config: RunConfig, path: Path) -> None:
+    """Write `config.yaml`, and the files of the code that it names into code/ beside it.
+
+    Raises:
+        InputError: two different files of code have the same name.
+        OSError: the folder cannot be written.
+    """
+    import yaml
+
+    keep_copies(code_of(config).values(), path.parent)
+    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def load_config(path: Path, *, allow_code: bool = False) -> RunConfig:
+    """Read a saved `config.yaml`.
+
+    Args:
+        path: of the file.
+        allow_code: agree to run the code that it names, which must lie in the same folder.
+    Raises:
+        InputError: no such file, not YAML, not a config, or code without consent.
+    """
+    import yaml
+
+    try:
+        mapping = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"cannot read config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"config {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(mapping, Mapping):
+        raise InputError(f"config {path} holds no fields; expected the mapping that a run folder's config.yaml has")
+    return from_dict(mapping, folder=path.parent, where=str(path), allow_code=allow_code)

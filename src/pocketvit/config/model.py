@@ -1,0 +1,119 @@
+"""The section `model`: the vision transformer."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pocketvit.checks import at_least, between, check_types
+from pocketvit.errors import InputError
+from pocketvit.usercode import Code
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The vision transformer. Defaults: the paper's Tiny ViT, 2,697,610 parameters on 32 × 32 images."""
+
+    patch_size: int = 4
+    """Side of a square patch, pixels."""
+    patch_stride: int | None = None
+    """Pixels between neighbouring patches; less than patch_size makes them overlap, none sets them side by side."""
+    patch_init: Literal["random", "whitening"] = "random"
+    """How the patch filters start: a convolution's default, or whitening filters of the training images."""
+    whitening_patches: Literal["clean", "augmented"] = "augmented"
+    """Whether the whitening filters come from clean or augmented images; the paper's code takes augmented ones."""
+    whitening_pairs: bool = False
+    """Set each whitening filter beside its negative, as in convolutional networks with a ReLU behind."""
+    width: int = 192
+    """Channels of a token."""
+    depth: int = 9
+    """Number of transformer blocks."""
+    num_heads: int = 12
+    """Attention heads; must divide the width."""
+    num_kv_heads: int | None = None
+    """Key and value heads, each shared by as many query heads: 1 is multi-query attention, none is one for each."""
+    q_rank: int | None = None
+    """Rank of the query projection (the paper's MLA); none is full."""
+    k_rank: int | None = None
+    """Rank of the key projection; none is full."""
+    v_rank: int | None = None
+    """Rank of the value projection; none is full."""
+    kv_rank_shared: int | None = None
+    """Rank of one latent that keys and values are both made from (DeepSeek-V2); none is no latent."""
+    attention: Literal["standard"] | Code = "standard"
+    """The attention layer; or FILE.py:NAME, a class of your own."""
+    block: Literal["standard"] | Code = "standard"
+    """The transformer block; or FILE.py:NAME, a class of your own."""
+    qk_norm: bool = False
+    """Normalise queries and keys, head by head, before their product."""
+    mlp_ratio: float = 2.0
+    """Width of the MLP's hidden layer over the width."""
+    activation: Literal["gelu", "gelu_tanh"] = "gelu"
+    """GELU by the error function, or its approximation by tanh."""
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    """Normalisation in front of every branch and of the head."""
+    layer_scale: float | None = None
+    """Starting value of a learned factor per channel on every branch; none leaves it out."""
+    positions: Literal["learned", "sincos", "rope", "none"] = "learned"
+    """Positions: a learned table, fixed 2-D sines and cosines, 2-D rotation of queries and keys, or none."""
+    num_cls_tokens: int = 1
+    """CLS tokens, concatenated into the head; they exist only with pool=cls."""
+    num_registers: int = 0
+    """Learned tokens that take part in attention and are read by nobody."""
+    pool: Literal["cls", "mean", "attention"] = "cls"
+    """What the head reads: the CLS tokens, the mean of the patch tokens, or their learned weighted mean."""
+    head: Literal["linear", "mlp"] = "linear"
+    """The classifier: one linear layer, or two with a ReLU between (the paper's Eq. 4)."""
+    drop_path: float = 0.1
+    """Stochastic depth: chance to skip a branch for an image, rising linearly from 0 to this in the last block."""
+
+    def __post_init__(self) -> None:
+        check_types("model", self)
+        for name in ("patch_size", "width", "depth", "num_heads"):
+            at_least("model." + name, getattr(self, name), 1)
+        for name in ("patch_stride", "num_kv_heads", "q_rank", "k_rank", "v_rank", "kv_rank_shared"):
+            if getattr(self, name) is not None:
+                at_least("model." + name, getattr(self, name), 1)
+        at_least("model.num_registers", self.num_registers, 0)
+        at_least("model.num_cls_tokens", self.num_cls_tokens, 1 if self.pool == "cls" else 0)
+        between("model.drop_path", self.drop_path, 0, 1, open_right=True)
+        if round(self.width * self.mlp_ratio) < 1:
+            raise InputError(f"model.mlp_ratio={self.mlp_ratio} leaves no hidden channel; must be > 0")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        """Refuse fields that do not go together."""
+        if self.width % self.num_heads:
+            raise InputError(f"model.width={self.width} is not divisible by model.num_heads={self.num_heads}")
+        if self.num_heads % (self.num_kv_heads or self.num_heads):
+            raise InputError(
+                f"model.num_heads={self.num_heads} is not divisible by model.num_kv_heads={self.num_kv_heads}"
+            )
+        if self.pool != "cls" and self.num_cls_tokens > 1:
+            raise InputError(
+                f"model.num_cls_tokens={self.num_cls_tokens} has no effect with model.pool={self.pool}; use pool=cls"
+            )
+        if self.patch_stride is not None and self.patch_stride > self.patch_size:
+            raise InputError(
+                f"model.patch_stride={self.patch_stride} is more than model.patch_size={self.patch_size}: pixels between "
+                "the patches would never be seen"
+            )
+        if self.kv_rank_shared is not None and (self.k_rank is not None or self.v_rank is not None):
+            raise InputError(
+                f"model.kv_rank_shared={self.kv_rank_shared} cannot stand beside model.k_rank or model.v_rank"
+            )
+        if self.positions == "sincos" and self.width % 4:
+            raise InputError(f"model.width={self.width} is not divisible by 4, as model.positions=sincos needs")
+        if self.positions == "rope" and self.head_dim % 4:
+            raise InputError(
+                f"model.num_heads={self.num_heads} makes heads of {self.head_dim} channels, not divisible by 4, as "
+                "model.positions=rope needs"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one attention head."""
+        return self.width // self.num_heads
+
+    @property
+    def hidden_width(self) -> int:
+        """Channels of the MLP's hidden layer."""
+        return round(self.width * self.mlp_ratio)

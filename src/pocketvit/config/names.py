@@ -1,0 +1,46 @@
+"""Fields by their dotted names: listing them, and setting some anew."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from pocketvit.checks import unknown
+from pocketvit.config.run import RunConfig
+from pocketvit.errors import InputError
+from pocketvit.usercode import Code
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Every field of a config by its dotted name, in order."""
+    flat = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            flat |= flatten(value, f"{prefix}{item.name}.")
+        else:
+            flat[prefix + item.name] = value
+    return flat
+
+
+def override(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+    """A copy of `config` with some fields, given by dotted name, set anew.
+
+    Raises:
+        InputError: an unknown name (with the nearest one), or a value that its field refuses.
+    """
+    known = flatten(config)
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise InputError(unknown("field", name, known))
+        section, _, leaf = name.rpartition(".")
+        sections.setdefault(section, {})[leaf] = value
+    top = sections.pop("", {})
+    for section, changes in sections.items():
+        top[section] = dataclasses.replace(getattr(config, section), **changes)
+    return dataclasses.replace(config, **top)
+
+
+def code_of(config: Any) -> dict[str, Code]:
+    """The user's own code in a config or in a section of one, by dotted name."""
+    return {name: value for name, value in flatten(config).items() if isinstance(value, Code)}

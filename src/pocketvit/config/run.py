@@ -1,0 +1,34 @@
+"""A run: its sections together, and the fields that stand above them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pocketvit.checks import at_least, between, check_types
+from pocketvit.config.data import AugmentConfig, DataConfig
+from pocketvit.config.model import ModelConfig
+from pocketvit.config.training import OptimConfig, ScheduleConfig, TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run."""
+
+    recipe: str = "custom"
+    """Name of the recipe that this started from: a label, not an input."""
+    seed: int = 0
+    """Seed of everything random in the run."""
+    out: Path | None = None
+    """Run folder; by default the next free runs/<recipe>-<nnn>."""
+    batch_size: int = 256
+    """Images per step, over all processes."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        check_types("", self)
+        at_least("batch_size", self.batch_size, 1)
+        between("seed", self.seed, 0, 2**63, open_right=True)
