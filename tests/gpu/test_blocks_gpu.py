@@ -137,7 +137,7 @@ def losses(splits, kernels: str, values: dict) -> Tensor:
     small |= {"schedule.passes": 4, "schedule.warmup_passes": 0, "train.compile": False, "train.kernels": kernels}
     trainer = Trainer(override(recipe("paper"), small | values), splits, torch.device("cuda", 0), Silent())
     assert trainer.fused == (kernels == "fused")
-    work = trainer.load(*trainer.plan(0), 0, trainer.loader.chunk_steps)
+    work = trainer.chunks.load(*trainer.chunks.plan(0), 0, trainer.loader.chunk_steps)
     trainer.step.set_chunk(work.chunk, work.keep)
     for _ in range(STEPS):
         trainer.step()

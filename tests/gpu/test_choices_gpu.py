@@ -41,7 +41,7 @@ def losses(splits: Splits, values: dict) -> torch.Tensor:
     small = {"batch_size": 32, "model.width": 64, "model.depth": 1, "model.num_heads": 4}
     small |= {"schedule.passes": 4, "schedule.warmup_passes": 0}
     trainer = Trainer(override(recipe("paper"), small | values), splits, torch.device("cuda", 0), Silent())
-    work = trainer.load(*trainer.plan(0), 0, trainer.loader.chunk_steps)
+    work = trainer.chunks.load(*trainer.chunks.plan(0), 0, trainer.loader.chunk_steps)
     trainer.step.set_chunk(work.chunk, work.keep)
     for _ in range(STEPS):
         trainer.step()

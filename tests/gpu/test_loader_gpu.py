@@ -160,7 +160,7 @@ def test_a_chunk_longer_than_the_first_is_captured_anew(made_splits, device):
         config = override(recipe("paper"), small | {"train.cuda_graph": captured})
         trainer = Trainer(config, made_splits, device, Silent())
         for first, count in ((0, 2), (2, 5), (7, 1)):
-            work = trainer.load(*trainer.plan(0), first, count)
+            work = trainer.chunks.load(*trainer.chunks.plan(0), first, count)
             trainer.step.set_chunk(work.chunk, work.keep)
             for _ in range(count):
                 trainer.step()

@@ -35,7 +35,7 @@ def made(splits: Splits, values: dict) -> Trainer:
 
 def losses(trainer: Trainer) -> torch.Tensor:
     """The losses of the first steps."""
-    work = trainer.load(*trainer.plan(0), 0, trainer.loader.chunk_steps)
+    work = trainer.chunks.load(*trainer.chunks.plan(0), 0, trainer.loader.chunk_steps)
     trainer.step.set_chunk(work.chunk, work.keep)
     for _ in range(STEPS):
         trainer.step()

@@ -56,7 +56,7 @@ def test_the_first_step_compiles_no_block_kernel(small, made_splits, optimizer):
     before = compiled()
     assert len(before) == len(kernels), "all are compiled by now"
     trainer.model.train()
-    work = trainer.load(*trainer.plan(0), 0, 2)
+    work = trainer.chunks.load(*trainer.chunks.plan(0), 0, 2)
     trainer.step.set_chunk(work.chunk, work.keep)
     trainer.step()
     assert compiled() == before

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.gpu
 
 def start(trainer):
     """Compile and capture on the first chunk; how many steps it has."""
-    work = trainer.load(*trainer.plan(0), 0, trainer.loader.chunk_steps)
+    work = trainer.chunks.load(*trainer.chunks.plan(0), 0, trainer.loader.chunk_steps)
     trainer.step.set_chunk(work.chunk, work.keep)
     return work.num_steps
 
@@ -53,12 +53,12 @@ def test_compiled_and_captured_in_bf16_stays_near_fp32(made_splits):
 def test_a_chunk_does_not_wait_for_the_gpu(made_splits):
     config = override(recipe("paper"), {"batch_size": 64, "model.width": 64, "model.depth": 1, "model.num_heads": 4})
     trainer = Trainer(config, made_splits, torch.device("cuda", 0), Silent())
-    plan, keep = trainer.plan(0)
+    plan, keep = trainer.chunks.plan(0)
     steps = start(trainer)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        work = trainer.load(plan, keep, 0, steps)
+        work = trainer.chunks.load(plan, keep, 0, steps)
         trainer.step.set_chunk(work.chunk, work.keep)
         for _ in range(steps):
             trainer.step()

@@ -123,7 +123,7 @@ def test_any_combination_trains_saves_and_loads(tmp_path_factory, values):
     if config is None:
         return
     trainer = Trainer(config, SPLITS, torch.device("cpu"), Silent())
-    work = trainer.load(*trainer.plan(0), 0, 1)
+    work = trainer.chunks.load(*trainer.chunks.plan(0), 0, 1)
     trainer.step.set_chunk(work.chunk, work.keep)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.lr[:] = 1e-3
@@ -166,5 +166,5 @@ def test_model_configs_are_made_or_refused_by_name(values):
 def test_what_excludes_each_other_is_said(values, words):
     with pytest.raises(InputError) as refused:
         trainer = Trainer(override(base(), values), SPLITS, torch.device("cpu"), Silent())
-        trainer.plan(0)
+        trainer.chunks.plan(0)
     assert words in str(refused.value)

@@ -68,7 +68,7 @@ def gradients(config: RunConfig, dtype: torch.dtype) -> tuple[torch.Tensor, torc
         loss = trainer.step.loss
         mean, std = (tensor.to(dtype) for tensor in (loss.batches.mean, loss.batches.std))
         trainer.step.loss = dataclasses.replace(loss, batches=dataclasses.replace(loss.batches, mean=mean, std=std))
-        work = trainer.load(*trainer.plan(0), 0, trainer.loader.steps_per_pass)
+        work = trainer.chunks.load(*trainer.chunks.plan(0), 0, trainer.loader.steps_per_pass)
         trainer.step.set_chunk(work.chunk, work.keep)
         losses, rows = [], []
         for _ in range(work.num_steps):

@@ -8,8 +8,9 @@ import torch
 
 from pocketvit.config import RunConfig
 from pocketvit.data import Split, Splits
+from pocketvit.training.chunks import Work
 from pocketvit.training.progress import Silent
-from pocketvit.training.trainer import Trainer, Work
+from pocketvit.training.trainer import Trainer
 
 NUM_CLASSES = 10
 IMAGE_SIZES = {"digits": 8}
@@ -35,4 +36,4 @@ def made_trainer(config: RunConfig, device: torch.device, num_images: int) -> Tr
 
 def first_chunk(trainer: Trainer) -> Work:
     """The first steps of the first pass, on the device."""
-    return trainer.load(*trainer.plan(0), 0, trainer.loader.chunk_steps)
+    return trainer.chunks.load(*trainer.chunks.plan(0), 0, trainer.loader.chunk_steps)

@@ -68,11 +68,11 @@ def profile(config: RunConfig, out: Path) -> dict[str, Any]:
 
 def _run_profiled(trainer: Trainer, steps: int, trace: Path) -> float:
     """Load a chunk and run some steps of it under the profiler; returns the seconds of a step without it."""
-    drawn = trainer.plan(0)
+    drawn = trainer.chunks.plan(0)
 
     def load() -> None:
         with record_function("data"):
-            work = trainer.load(*drawn, 0, trainer.loader.chunk_steps)
+            work = trainer.chunks.load(*drawn, 0, trainer.loader.chunk_steps)
             trainer.step.set_chunk(work.chunk, work.keep)
 
     def run() -> None:

@@ -278,7 +278,7 @@ def _time_passes(trainer: Trainer, repeats: int) -> Timing:
     """Train as `Trainer.run` does, but for logs and checkpoints; the time of a step, on average over each pass."""
     seconds = []
     with ThreadPoolExecutor(max_workers=2) as threads:
-        work = trainer.work(threads)
+        work = trainer.chunks.remaining(threads, trainer.pass_index, trainer.step_in_pass)
         current = next(work)
         trainer.step.set_chunk(current.chunk, current.keep)  # compiles and captures
         for _ in range(repeats + 1):

@@ -5,10 +5,8 @@ Training is interrupted only between steps: Ctrl-C or SIGTERM lets the step fini
 
 import copy
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,32 +15,20 @@ from torch import Tensor
 
 from pocketvit.config import RunConfig
 from pocketvit.data import Splits, channel_stats
-from pocketvit.data.loader import Chunk, PassPlan, Reading, TrainLoader
-from pocketvit.data.transfer import to_device
-from pocketvit.model import ViT, drop_path_factors
-from pocketvit.optim.schedule import lr_table
-from pocketvit.randomness import Stream, torch_seed, uniform
-from pocketvit.training.ahead import ahead
+from pocketvit.data.loader import Chunk, TrainLoader
+from pocketvit.model import ViT
+from pocketvit.randomness import Stream, torch_seed
 from pocketvit.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from pocketvit.training.chunks import Chunks, Work
 from pocketvit.training.compiling import kernels_compiled
 from pocketvit.training.device import largest_batch, synchronize
 from pocketvit.training.distributed import ALONE, Processes
 from pocketvit.training.evaluate import TrainedModel, accuracy, predict_logits
 from pocketvit.training.progress import Reporter
 from pocketvit.training.runlog import RunFolder
-from pocketvit.training.setup import choose_kernels, make_step, start_whitened
+from pocketvit.training.setup import choose_kernels, learning_rates, make_step, start_whitened
 from pocketvit.training.step import TrainStep
 from pocketvit.training.stop import Stopped, StopRequest
-
-
-@dataclass(frozen=True)
-class Work:
-    """Consecutive steps of a pass, ready on the device."""
-
-    num_steps: int
-    chunk: Chunk
-    keep: Tensor | None
-    """Stochastic depth, (S, L, 2, B′)."""
 
 
 class Trainer:
@@ -80,6 +66,7 @@ class Trainer:
         )
         if self.loader.images.note is not None:
             reporter.note(self.loader.images.note)
+        self.chunks = Chunks(config, self.loader)
         self.model = ViT(
             config.model,
             image_size=self.loader.image_size,
@@ -90,27 +77,22 @@ class Trainer:
         """Whether the blocks and the update run as kernels of our own."""
         smoothing = config.optim.label_smoothing
         with kernels_compiled(self.model, len(self.loader.share), smoothing) if self.fused else nullcontext():
-            self.stats = channel_stats(splits.train.images)
-            self.mean, self.std = (torch.tensor(s, dtype=torch.float32, device=device) for s in self.stats)
-            self.filters: Tensor | None = None
-            """Whitening filters that the patch embedding started from, (F, C, p, p)."""
-            if config.model.patch_init == "whitening":
-                self.filters = start_whitened(self.model, self.loader, self.mean, self.std)
-            schedule = config.schedule
-            self.lr = lr_table(
-                schedule.name,
-                peak=config.optim.lr,
-                steps=schedule.passes * self.loader.steps_per_pass,
-                warmup_steps=schedule.warmup_passes * self.loader.steps_per_pass,
-                warmup_lr=schedule.warmup_lr,
-                final_lr=schedule.final_lr,
-                decay_frac=schedule.decay_frac,
-            )
-            """Learning rate of every step of the run, (total steps,)."""
-            self.step = self._make_step(processes)
-            if device.type == "cuda":  # compiles the augmentation's kernel
-                self.loader.sample(np.arange(min(16, len(splits.train))), pass_index=0)
+            self._set_up()
         self.pass_index, self.step_in_pass, self.train_s = 0, 0, 0.0
+
+    def _set_up(self) -> None:
+        """The rest up to the first step: built while the kernels are compiled, where there are any."""
+        self.stats = channel_stats(self.splits.train.images)
+        self.mean, self.std = (torch.tensor(s, dtype=torch.float32, device=self.device) for s in self.stats)
+        self.filters: Tensor | None = None
+        """Whitening filters that the patch embedding started from, (F, C, p, p)."""
+        if self.config.model.patch_init == "whitening":
+            self.filters = start_whitened(self.model, self.loader, self.mean, self.std)
+        self.lr = learning_rates(self.config, self.loader.steps_per_pass)
+        """Learning rate of every step of the run, (total steps,)."""
+        self.step = self._make_step(self.processes)
+        if self.device.type == "cuda":  # compiles the augmentation's kernel
+            self.loader.sample(np.arange(min(16, len(self.splits.train))), pass_index=0)
 
     def _make_step(self, processes: Processes, **how: Any) -> TrainStep:
         return make_step(
@@ -161,7 +143,7 @@ class Trainer:
         """
         with ThreadPoolExecutor(max_workers=2) as threads, StopRequest() as stop:
             began = time.perf_counter()
-            work = self.work(threads)
+            work = self.chunks.remaining(threads, self.pass_index, self.step_in_pass)
             current = next(work, None)
             synchronize(self.device)
             self.train_s += time.perf_counter() - began
@@ -180,51 +162,6 @@ class Trainer:
                 if signum is not None:
                     self.save()
                     raise Stopped(signum, self.folder.path)
-
-    def work(self, threads: Executor) -> Iterator[Work]:
-        """The chunks of the rest of the run, augmented when asked for.
-
-        Two other threads are ahead of that: one draws the next pass, one reads the next chunk.
-        """
-        plans = ahead(threads, map(self.plan, range(self.pass_index, self.config.schedule.passes)))
-        return (self.bring(*read) for read in ahead(threads, self.readings(plans)))
-
-    def readings(
-        self, plans: Iterable[tuple[PassPlan, np.ndarray | None]]
-    ) -> Iterator[tuple[Reading, np.ndarray | None]]:
-        """Read the chunks of the rest of the run, each with its stochastic depth."""
-        first, steps = self.step_in_pass, self.loader.steps_per_pass
-        for plan, keep in plans:
-            for start in range(first, steps, self.loader.chunk_steps):
-                yield self.read(plan, keep, start, min(self.loader.chunk_steps, steps - start))
-            first = 0
-
-    def plan(self, pass_index: int) -> tuple[PassPlan, np.ndarray | None]:
-        """Draw a pass: what the loader needs, and stochastic depth (S, L, 2, B)."""
-        plan, model = self.loader.plan(pass_index), self.config.model
-        if not model.drop_path:
-            return plan, None
-        steps, batch_size = self.loader.steps_per_pass, self.config.batch_size
-        columns = model.depth * 2 * batch_size
-        draws = uniform(self.config.seed, Stream.DROP_PATH, pass_index, steps, columns)
-        return plan, drop_path_factors(model, draws.reshape(steps, model.depth, 2, batch_size))
-
-    def load(self, plan: PassPlan, keep: np.ndarray | None, first: int, count: int) -> Work:
-        """Some steps of a pass on the device, at once."""
-        return self.bring(*self.read(plan, keep, first, count))
-
-    def read(
-        self, plan: PassPlan, keep: np.ndarray | None, first: int, count: int
-    ) -> tuple[Reading, np.ndarray | None]:
-        """Collect some steps of a pass; asks nothing of the device."""
-        if keep is not None:
-            keep = keep[first : first + count][..., self.loader.share]  # (S, L, 2, B) -> (S, L, 2, B′)
-        return self.loader.read(plan, first, count), keep
-
-    def bring(self, reading: Reading, keep: np.ndarray | None) -> Work:
-        """Bring steps that were collected to the device."""
-        chunk = self.loader.bring(reading)
-        return Work(len(reading.mix), chunk, None if keep is None else to_device(keep, self.device))
 
     def run_chunk(self, work: Work, stop: StopRequest) -> int:
         """Ask the device for the steps of a chunk, until a signal comes; how many were asked for.
@@ -310,7 +247,7 @@ class Trainer:
 
         def run(batch_size: int) -> None:
             step = self._make_step(ALONE, compile=False, cuda_graph=False)
-            work = self.load(*self.plan(0), 0, 1)
+            work = self.chunks.load(*self.chunks.plan(0), 0, 1)
             images, labels, erase, mix = work.chunk.tensors()
             chunk = Chunk(images[:batch_size], labels[:batch_size], erase[:batch_size], mix)
             step.set_chunk(chunk, None if work.keep is None else work.keep[..., :batch_size])

@@ -23,18 +23,17 @@ SET = Split(np.random.default_rng(0).integers(0, 256, (90, 16, 16, 3), dtype=np.
         (3, 0, []),
     ],
 )
-def test_work_is_what_is_left_of_the_run(monkeypatch, pass_index, step_in_pass, expected):
+def test_remaining_is_what_is_left_of_the_run(monkeypatch, pass_index, step_in_pass, expected):
     monkeypatch.setattr("pocketvit.data.loader.CHUNK_IMAGES", {"cpu": 4 * 8})
     values = {"batch_size": 8, "schedule.passes": 3, "schedule.warmup_passes": 1}
     values |= {"model.width": 24, "model.num_heads": 2, "model.depth": 1}
     config = override(recipe("paper"), values)
     trainer = Trainer(config, Splits(SET, None, SET, ("a", "b", "c"), "made", ()), torch.device("cpu"), Silent())
-    trainer.pass_index, trainer.step_in_pass = pass_index, step_in_pass
     with ThreadPoolExecutor(2) as threads:
-        found = list(trainer.work(threads))
+        found = list(trainer.chunks.remaining(threads, pass_index, step_in_pass))
     assert [work.num_steps for work in found] == [count for _, _, count in expected]
     for work, (in_pass, first, count) in zip(found, expected, strict=True):
-        direct = trainer.load(*trainer.plan(in_pass), first, count)
+        direct = trainer.chunks.load(*trainer.chunks.plan(in_pass), first, count)
         assert torch.equal(work.keep, direct.keep)
         for a, b in zip(work.chunk.tensors(), direct.chunk.tensors(), strict=True):
             assert torch.equal(a, b)
