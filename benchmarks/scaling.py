@@ -1,47 +1,98 @@
-"""Images/s of the whole recipe over the number of GPUs and the batch size: results/scaling/speed/GPUS-BATCH.json.
+"""Training on several GPUs beside one, each a run under torchrun: its speed over the batch size, and its accuracy.
 
-    python benchmarks/scaling.py --gpus 1,2 --data cifar10 [--out results/scaling/speed]
+    python benchmarks/scaling.py --gpus 1,2 --data cifar10
+    python benchmarks/scaling.py --accuracy --gpus 2 --seeds 0,1,2 --data cifar10
 
-Each file is the result.json of a short run under torchrun. A pair that has a file is not measured again.
+Speed is that of the whole recipe over a few passes: results/scaling/speed/GPUS-BATCH.json. Accuracy is that of whole
+runs: results/scaling/paper-GPUSgpus-sSEED.json; those on one GPU are results/paper-baseline. What has a file is not run
+again.
 """
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from pocketvit.config import RunConfig, override
+from pocketvit.recipes import recipe
+from pocketvit.studies.launch import command_line
 
 BATCH_SIZES = (256, 1024, 4096)
 PASSES = 12
+SHORT = {
+    "schedule.passes": PASSES,
+    "schedule.warmup_passes": 1,
+    "train.eval_every_passes": PASSES,
+    "train.checkpoint_every_passes": 0,
+}
+"""What makes a run one of speed alone."""
 
 
-def measure(num_gpus: int, batch_size: int, data: str, folder: Path) -> Path:
-    """Run a few passes in `folder`, and return its result.json."""
-    short = ["--schedule.passes", str(PASSES), "--schedule.warmup-passes", "1"]
-    looks = ["--train.eval-every-passes", str(PASSES), "--train.checkpoint-every-passes", "0"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_gpus}"]
-    command += ["-m", "pocketvit", "train", "paper", "--data", data, "--batch-size", str(batch_size)]
-    subprocess.run([*command, *short, *looks, "--out", str(folder / "run")], check=True, stdout=subprocess.DEVNULL)
-    return folder / "run" / "result.json"
+def speed_config(batch_size: int) -> RunConfig:
+    """The run that a batch size's speed is measured by."""
+    return override(recipe("paper"), SHORT | {"batch_size": batch_size})
+
+
+def accuracy_config(seed: int) -> RunConfig:
+    """The paper's run."""
+    return override(recipe("paper"), {"seed": seed})
+
+
+def runs(
+    accuracy: bool, gpus: list[int], batch_sizes: list[int], seeds: list[int]
+) -> Iterator[tuple[str, int, RunConfig]]:
+    """What is to be run: the name of its file, the number of GPUs, the configuration."""
+    for num_gpus in gpus:
+        if not accuracy:
+            yield from ((f"{num_gpus}-{size}", num_gpus, speed_config(size)) for size in batch_sizes)
+        elif num_gpus > 1:
+            yield from ((f"paper-{num_gpus}gpus-s{seed}", num_gpus, accuracy_config(seed)) for seed in seeds)
+
+
+def run(num_gpus: int, config: RunConfig, folder: Path) -> dict[str, Any]:
+    """Train in `folder`: the content of result.json, with the batch size and the seconds of each pass."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_gpus}", "-m"]
+    subprocess.run([*command, *command_line(config), "--out", str(folder)], check=True, stdout=subprocess.DEVNULL)
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    ends = [0.0, *(line["train_s"] for line in lines)]
+    seconds = [end - start for start, end in zip(ends, ends[1:], strict=False)]
+    result = json.loads((folder / "result.json").read_text())
+    return result | {"batch_size": config.batch_size, "pass_train_s": seconds}
+
+
+def told(name: str, result: Mapping[str, Any]) -> str:
+    """A run in a line."""
+    return f"{name}: {result['images_per_s']:,.0f} images/s, {100 * result['test_accuracy']:.2f} %"
+
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers, by comma."""
+    return [int(part) for part in text.split(",")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gpus", default="1,2", help="numbers of GPUs, by comma")
+    parser.add_argument("--accuracy", action="store_true", help="whole runs, not speed")
+    parser.add_argument("--gpus", type=numbers, default=[1, 2], help="numbers of GPUs, by comma")
+    parser.add_argument("--batch-sizes", type=numbers, default=list(BATCH_SIZES), help="of speed, by comma")
+    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="of accuracy, by comma")
     parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--out", type=Path, default=Path("results/scaling/speed"))
+    parser.add_argument("--out", type=Path, help="results/scaling/speed, or results/scaling for accuracy")
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    for num_gpus in map(int, arguments.gpus.split(",")):
-        for batch_size in BATCH_SIZES:
-            file = arguments.out / f"{num_gpus}-{batch_size}.json"
-            if file.exists():
-                continue
-            with tempfile.TemporaryDirectory() as folder:
-                shutil.copy(measure(num_gpus, batch_size, arguments.data, Path(folder)), file)
-            print(num_gpus, batch_size, round(json.loads(file.read_text())["images_per_s"]), flush=True)
+    out = arguments.out or Path("results/scaling" if arguments.accuracy else "results/scaling/speed")
+    out.mkdir(parents=True, exist_ok=True)
+    for name, num_gpus, config in runs(arguments.accuracy, arguments.gpus, arguments.batch_sizes, arguments.seeds):
+        file = out / f"{name}.json"
+        if file.exists():
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            result = run(num_gpus, override(config, {"data.source": arguments.data}), Path(folder) / "run")
+        file.write_text(json.dumps(result, indent=2) + "\n")
+        print(told(name, result), flush=True)
 
 
 if __name__ == "__main__":

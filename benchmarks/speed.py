@@ -2,8 +2,9 @@
 
     python benchmarks/speed.py [--only heads3,mla-q] [--out results/speed]
 
-Off is `torch.compile` with a CUDA graph, at one batch size, because compiling takes longest. A choice that has a file is
-not measured again.
+Off is `torch.compile` with a CUDA graph, at one batch size, because compiling takes longest. A file holds what
+`pocketvit bench` writes, and under `choice` what was changed in the paper's model. A choice that has a file is not
+measured again.
 """
 
 import argparse
@@ -62,7 +63,7 @@ def main() -> None:
         if file.exists():
             continue
         result = measure(override(recipe("paper"), CHOICES[name]))
-        result["command"] = f"python benchmarks/speed.py --only {name}"
+        result |= {"choice": CHOICES[name], "command": f"python benchmarks/speed.py --only {name}"}
         file.write_text(json.dumps(result, indent=2) + "\n")
         speeds = {(r["batch_size"], r["variant"], r["mode"]): round(r["images_per_s"]) for r in result["rows"]}
         print(name, speeds, flush=True)

@@ -5,8 +5,14 @@
 
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from scaling_tables import scaling_accuracy, scaling_rows, scaling_speed
+from speed import CHOICES
+
+from pocketvit.bench.choices import choices_table
 from pocketvit.bench.table import speed_table
 from pocketvit.config import override
 from pocketvit.report import PublishedRow, results_table, update_readme
@@ -14,6 +20,7 @@ from pocketvit.studies import load_study
 from pocketvit.studies.launch import command_line
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
 STUDIES = {
     "paper-baseline": "paper_baseline.yaml",
     "learning-rate": "learning_rate.yaml",
@@ -37,29 +44,57 @@ PLACES = {
     "README.md": ("paper-baseline", "digits"),
     "docs/design-space.md": ("design-space",),
     "docs/paper-baseline.md": ("learning-rate", "paper-baseline"),
-    "docs/fast.md": ("paper-table1",),
+    "docs/fast.md": ("paper-table1", "speed-choices"),
+    "docs/scaling.md": ("scaling-speed", "scaling-accuracy", "scaling-rows"),
 }
 """Which tables stand in which document."""
-BENCH = "paper-table1"
-"""The one that `pocketvit bench` made rather than runs."""
 
 
-def table(study: str) -> str:
-    """A study's table, with the commands that run its rows again; or a bench's."""
-    if study == BENCH:
-        return speed_table(json.loads((ROOT / "results" / BENCH / "bench.json").read_text()))
+def study_table(study: str) -> str:
+    """A study's table, with the commands that run its rows again."""
     commands = {}
     for cell in load_study(ROOT / "benchmarks" / STUDIES[study]).cells():
         text = shlex.join(command_line(override(cell.config, {"seed": 0})))
         commands[cell.row] = f"{text} --seed SEED" if cell.row in commands else text
-    return results_table(ROOT / "results" / study, PUBLISHED.get(study, ()), commands)
+    return results_table(RESULTS / study, PUBLISHED.get(study, ()), commands)
+
+
+def bench_table() -> str:
+    """What `pocketvit bench paper` measured."""
+    return speed_table(read(RESULTS / "paper-table1" / "bench.json"))
+
+
+def speed_of_choices() -> str:
+    """What `benchmarks/speed.py` measured."""
+    files = {name: RESULTS / "speed" / f"{name}.json" for name in CHOICES}
+    return choices_table({name: read(file) if file.is_file() else None for name, file in files.items()})
+
+
+OTHERS: dict[str, Callable[[], str]] = {
+    "paper-table1": bench_table,
+    "speed-choices": speed_of_choices,
+    "scaling-speed": lambda: scaling_speed(RESULTS / "scaling" / "speed"),
+    "scaling-accuracy": lambda: scaling_accuracy(RESULTS),
+    "scaling-rows": lambda: scaling_rows(RESULTS),
+}
+"""The tables that are not those of a study with a folder of its own."""
+
+
+def table(name: str) -> str:
+    """One of the tables."""
+    return OTHERS[name]() if name in OTHERS else study_table(name)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def main() -> None:
-    for document, studies in PLACES.items():
-        for study in studies:
-            if update_readme(ROOT / document, study, table(study)):
-                print(f"{document}: {study} written anew")
+    for document, names in PLACES.items():
+        for name in names:
+            if update_readme(ROOT / document, name, table(name)):
+                print(f"{document}: {name} written anew")
 
 
 if __name__ == "__main__":

@@ -48,6 +48,57 @@ def test_committed_results_belong_to_the_configurations_they_stand_for(tables):
             assert result["seed"] == cell.seed
 
 
+def test_results_of_every_study_are_named_by_the_rows_they_belong_to(tables):
+    """Also those of studies that are not wholly run; a run's file is `<row>-s<seed>.json` in its study's folder."""
+    from pocketvit.config import config_hash
+    from pocketvit.studies import load_study
+    from pocketvit.studies.choose import builtin_studies, find_study
+
+    studies = {name: find_study(name) for name in builtin_studies()}
+    for file in (ROOT / "benchmarks").glob("*.yaml"):
+        study = load_study(file)
+        studies[study.name] = study
+    for name, study in studies.items():
+        configs = {row.name: row.config for row in study.rows}
+        for path in (ROOT / "results" / name).glob("*.json"):
+            row, _, seed = path.stem.rpartition("-s")
+            assert row in configs, f"{path}: study {name} has no such row"
+            result = json.loads(path.read_text())
+            assert result["config_hash"] == config_hash(configs[row], result["data_fingerprint"]), path
+            assert result["seed"] == int(seed) and result["num_gpus"] <= 1, path
+
+
+def test_speeds_on_several_gpus_are_of_the_runs_they_stand_for(tables):
+    """scaling_tables.py checks names; here the configuration."""
+    from scaling import speed_config
+
+    from pocketvit.config import config_hash
+
+    for path in (ROOT / "results" / "scaling" / "speed").glob("*.json"):
+        result = json.loads(path.read_text())
+        expected = config_hash(speed_config(result["batch_size"]), result["data_fingerprint"])
+        assert result["config_hash"] == expected, path
+
+
+def test_speeds_of_choices_are_of_the_models_they_stand_for(tables):
+    """Each with the kernels on and off in the same call, and all that is needed to compare it."""
+    from pocketvit import create_model
+
+    for name, choice in tables.CHOICES.items():
+        path = ROOT / "results" / "speed" / f"{name}.json"
+        if not path.is_file():
+            continue
+        result = json.loads(path.read_text())
+        assert result["choice"] == choice and result["num_gpus"] == 1, path
+        model = create_model("paper", **{field.removeprefix("model."): value for field, value in choice.items()})
+        assert result["num_params"] == model.num_params, path
+        assert {"device", "versions", "command", "commit"} <= result.keys(), path
+        measured = {(row["batch_size"], row["variant"]) for row in result["rows"]}
+        assert {(256, "compiled"), (256, "fused"), (1024, "fused")} <= measured, path
+        for row in result["rows"]:
+            assert row["images_per_s_min"] <= row["images_per_s"] <= row["images_per_s_max"], path
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):

@@ -43,7 +43,7 @@ def forecast(study: Study, out: Path, *, results: Path | None, num_devices: int)
     dataset = open_dataset(config.data)
     done = [cell.result for cell in gathered if cell.result is not None]
     folders = [out] if results is None else [out, results]
-    known = [result for result, _ in find_results(folders).values()]
+    known = [result for result, _ in find_results(folders, one_gpu=True).values()]
     others = [result for result in known if _alike(result, study.recipe, dataset.fingerprint)]
     images_per_s, beside_s, speed_from = _speed(done or others)
     spread = pooled_spread(accuracies(gathered))

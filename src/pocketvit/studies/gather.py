@@ -75,15 +75,27 @@ def note_failure(job: Job, error: str) -> None:
         raise InputError(f"cannot write {job.failure}: {broken.strerror}") from broken
 
 
-def find_results(folders: Sequence[Path]) -> dict[str, tuple[dict[str, Any], Path]]:
-    """Every result in some folders, at any depth, by the key of its cell, with its file; the first found counts."""
+def find_results(folders: Sequence[Path], *, one_gpu: bool = False) -> dict[str, tuple[dict[str, Any], Path]]:
+    """Every result in some folders, at any depth, by the key of its cell, with its file.
+
+    Where several have the same key, the first folder counts, there the run on the fewest GPUs, then the first by path.
+
+    Args:
+        folders: to search.
+        one_gpu: leave out runs on several GPUs, whose speed and time are those of no single one.
+    """
     found: dict[str, tuple[dict[str, Any], Path]] = {}
     for folder in folders:
-        for path in sorted(folder.rglob("*.json")):
-            result = read_result(path)
-            if result is not None:
-                found.setdefault(result_key(result), (result, path))
+        read = ((read_result(path), path) for path in sorted(folder.rglob("*.json")))
+        results = [(result, path) for result, path in read if result and not (one_gpu and _num_gpus(result) > 1)]
+        for result, path in sorted(results, key=lambda entry: _num_gpus(entry[0])):
+            found.setdefault(result_key(result), (result, path))
     return found
+
+
+def _num_gpus(result: dict[str, Any]) -> int:
+    """How many GPUs a run took; one on a CPU counts as one."""
+    return max(1, result.get("num_gpus", 1))
 
 
 def result_key(result: dict[str, Any]) -> str:

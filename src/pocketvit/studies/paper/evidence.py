@@ -88,9 +88,10 @@ def read_evidence(results: Path) -> Evidence:
     """Find the runs of the paper's studies by what they computed, and the two measurements of speed.
 
     Args:
-        results: the folder, searched at any depth; a run that two studies share is found for both.
+        results: the folder, searched at any depth; a run that two studies share is found for both. Runs on several
+            GPUs are left out: the page compares times on one.
     """
-    found = find_results([results])
+    found = find_results([results], one_gpu=True)
     runs: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
     for study in STUDIES:
         for cell in find_study(study).cells():

@@ -70,6 +70,17 @@ def test_results_are_found_by_what_was_computed(tmp_path):
     assert not found.runs[T2, "no-aa"] and found.bench is None
 
 
+def test_a_run_on_several_gpus_is_no_evidence(tmp_path):
+    """Its time is not that of one GPU; it has the same key as one on a single GPU."""
+    cells = [cell for cell in find_study(T2).cells() if cell.row == "baseline"]
+    for cell, num_gpus in [(cells[0], 2), (cells[0], 1), (cells[1], 2)]:
+        result = run(0.94, num_gpus=num_gpus, seed=cell.seed)
+        result["config_hash"] = config_hash(cell.config, numbers.CIFAR10_FINGERPRINT)
+        (tmp_path / f"{3 - num_gpus}-s{cell.seed}.json").write_text(json.dumps(result))
+    found = read_evidence(tmp_path).runs[T2, "baseline"]
+    assert list(found) == [0] and found[0]["num_gpus"] == 1
+
+
 def test_images_to_reach_an_accuracy():
     result = run(0.95)
     assert images_to_reach(result, 0.19) == pytest.approx(2_000_000)

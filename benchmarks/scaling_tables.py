@@ -1,0 +1,254 @@
+"""What docs/scaling.md shows of results/: speed and accuracy on several GPUs, and the paper's rows both ways."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from scaling import BATCH_SIZES, PASSES, accuracy_config
+
+from pocketvit.config import config_hash
+from pocketvit.errors import InputError
+from pocketvit.recipes import recipe
+from pocketvit.report import markdown_table
+from pocketvit.report.runfolder import read_json
+from pocketvit.report.tables import ABSENT, mean_and_spread
+from pocketvit.report.text import count
+from pocketvit.studies import Study, load_study
+from pocketvit.studies.findings import Finding, findings
+from pocketvit.studies.gather import CellResult, find_results, outcome
+from pocketvit.studies.grid import Row
+from pocketvit.studies.jobs import study_jobs
+from pocketvit.studies.outputs import notes, table_row
+from pocketvit.studies.paper.numbers import CIFAR10_FINGERPRINT, published
+
+NOT_MEASURED = "not measured yet"
+ROWS_FILE = Path(__file__).with_name("scaling_rows.yaml")
+PAPERS_ROW = {
+    "bs256": "ba",
+    "bs1024": "ba-bs1024",
+    "bs1024-lion": "ba-bs1024-lion",
+    "ba": "ba",
+    "ba-bs1024": "ba-bs1024",
+    "ba-bs1024-lion": "ba-bs1024-lion",
+}
+"""The row of the study paper-table2 that answers the same run of the paper."""
+SEEDS = (0, 1, 2)
+COMPARED = ("against", "difference", "95 % CI", "verdict")
+
+_SPEED_FILE = re.compile(r"(?P<gpus>\d+)-(?P<batch>\d+)")
+_RUN_FILE = re.compile(r"paper-(?P<gpus>\d+)gpus-s(?P<seed>\d+)")
+
+SPEED_NOTE = (
+    f"Runs of {PASSES} passes of the whole recipe under torchrun, on one host, augmentation included, compiling and "
+    "evaluation left out: median over the passes after the first, slowest to fastest in brackets. The batch size is "
+    "that of the whole run, so each of two GPUs takes half of it. Step: the time that a batch takes. Speed-up: over "
+    "one GPU of the same kind at the same batch size. Efficiency: speed-up over the number of GPUs; 100 % would be "
+    "perfect. Measured by `python benchmarks/scaling.py --gpus {gpus}`."
+)
+ROWS_NOTE = (
+    "Paper: one run, the best of 20 looks at the test set; its figure stands beside both ways. `bs`: batch size, each "
+    "image once a pass; `ba`: with Batch Augmentation, each image three times in a row. Ours: mean ± standard "
+    "deviation over n seeds, each on one GPU."
+)
+
+
+def scaling_speed(folder: Path) -> str:
+    """Images/s over batch size and number of GPUs: a sentence, a table, and how to read it.
+
+    Args:
+        folder: of `GPUS-BATCH.json` as `benchmarks/scaling.py` writes them; need not be there.
+    Raises:
+        InputError: a file that does not hold what its name says.
+    """
+    measured = _measured_speeds(folder)
+    if not measured:
+        return f"{NOT_MEASURED.capitalize()}."
+    gpus = sorted({1, *(num_gpus for _, num_gpus in measured)})
+    batches = sorted({*BATCH_SIZES, *(batch for batch, _ in measured)})
+    pairs = [(batch, num_gpus) for batch in batches for num_gpus in gpus]
+    rows = [_speed_row(measured, *pair) for pair in pairs]
+    behind = [[measured[pair]] if pair in measured else [] for pair in pairs]
+    note = SPEED_NOTE.format(gpus=",".join(map(str, gpus)))
+    return _noted(rows, behind, [_in_words(measured), note])
+
+
+def scaling_accuracy(results: Path) -> str:
+    """The paper's run on several GPUs against one, seed by seed.
+
+    Args:
+        results: the folder of all results.
+    Raises:
+        InputError: a file that does not hold what its name says.
+    """
+    files = {(1, seed): results / "paper-baseline" / f"paper-s{seed}.json" for seed in SEEDS}
+    files |= {(2, seed): results / "scaling" / f"paper-2gpus-s{seed}.json" for seed in SEEDS}
+    for path in sorted((results / "scaling").glob("*.json")):
+        name = _RUN_FILE.fullmatch(path.stem)
+        if name is None:
+            raise InputError(f"{path} is not named like a run on several GPUs; expected paper-<GPUs>gpus-s<seed>.json")
+        files[int(name["gpus"]), int(name["seed"])] = path
+    cells = [_run_cell(path, num_gpus, seed) for (num_gpus, seed), path in sorted(files.items())]
+    study = _gpus_study(sorted(files))
+    found = findings(study, cells)
+    rows = [{"GPUs": finding.row} | _cells(finding) for finding in found]
+    command = "`python benchmarks/scaling.py --accuracy --gpus 2`"
+    note = f"One GPU: the runs of `results/paper-baseline`; several: {command}."
+    return _noted(rows, [_results(finding) for finding in found], [" ".join([note, *notes(found)])])
+
+
+def scaling_rows(results: Path) -> str:
+    """The paper's rows on several GPUs beside ours, both ways; a run counts wherever under `results` it lies."""
+    study = load_study(ROWS_FILE)
+    known = find_results([results], one_gpu=True)
+    jobs = study_jobs(study, results, lambda data: CIFAR10_FINGERPRINT)
+    found = findings(study, [outcome(job, *known.get(job.key, (None, None))) for job in jobs])
+    rows = []
+    for finding in found:
+        theirs = published("paper-table2", PAPERS_ROW[finding.row])
+        paper = {"in the paper": theirs.name, "paper, best of 20 (%)": f"{100 * theirs.accuracy:.2f}"}
+        rows.append({"our row": f"`{finding.row}`"} | paper | _cells(finding))
+    command = f"`pocketvit study benchmarks/{ROWS_FILE.name}`"
+    note = f"{ROWS_NOTE} Measured by {command}."
+    return _noted(rows, [_results(finding) for finding in found], [" ".join([note, *notes(found)])])
+
+
+# ---------------------------------------------------------------- speed
+
+
+def _measured_speeds(folder: Path) -> dict[tuple[int, int], Mapping[str, Any]]:
+    """The results by batch size and number of GPUs."""
+    measured = {}
+    for path in sorted(folder.glob("*.json")):
+        name, result = _SPEED_FILE.fullmatch(path.stem), read_json(path)
+        if name is None:
+            raise InputError(f"{path} is not named like a measurement of speed; expected <GPUs>-<batch size>.json")
+        lacking = {"num_gpus", "batch_size", "pass_train_s", "images_seen", "device", "versions"} - result.keys()
+        if lacking:
+            raise InputError(f"{path} lacks {', '.join(sorted(lacking))}: was it written by benchmarks/scaling.py?")
+        key = int(name["batch"]), int(name["gpus"])
+        if key != (result["batch_size"], result["num_gpus"]):
+            raise InputError(f"{path} holds batch size {result['batch_size']} on {result['num_gpus']} GPUs")
+        measured[key] = result
+    return measured
+
+
+def _speeds(result: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Images/s over the passes after the first: median, least and most."""
+    passes = result["pass_train_s"]
+    images = result["images_seen"] / len(passes)
+    speeds = [images / seconds for seconds in passes[1:] or passes]
+    return median(speeds), min(speeds), max(speeds)
+
+
+def _speed_row(measured: Mapping[tuple[int, int], Mapping[str, Any]], batch: int, num_gpus: int) -> dict[str, str]:
+    """One batch size on so many GPUs, by column."""
+    row = {"batch size": count(batch), "GPUs": str(num_gpus), "images/s": NOT_MEASURED}
+    row |= dict.fromkeys(("step (ms)", "speed-up", "efficiency"), ABSENT)
+    if (batch, num_gpus) not in measured:
+        return row
+    middle, low, high = _speeds(measured[batch, num_gpus])
+    row["images/s"] = f"{count(middle)} ({count(low)} – {count(high)})"
+    row["step (ms)"] = f"{1e3 * batch / middle:.2f}"
+    faster = _speed_up(measured, batch, num_gpus)
+    if faster is not None:
+        row |= {"speed-up": f"{faster:.2f}", "efficiency": f"{faster / num_gpus:.0%}".replace("%", " %")}
+    return row
+
+
+def _speed_up(measured: Mapping[tuple[int, int], Mapping[str, Any]], batch: int, num_gpus: int) -> float | None:
+    """How many times as fast as one GPU of the same kind; None where that was not measured."""
+    ours, one = measured.get((batch, num_gpus)), measured.get((batch, 1))
+    if ours is None or one is None or ours["device"] != one["device"]:
+        return None
+    return _speeds(ours)[0] / _speeds(one)[0]
+
+
+def _in_words(measured: Mapping[tuple[int, int], Mapping[str, Any]]) -> str:
+    """The speed-ups as a sentence for each number of GPUs."""
+    sentences = []
+    for num_gpus in sorted({num_gpus for _, num_gpus in measured if num_gpus > 1}):
+        batches = sorted(batch for batch, gpus in measured if gpus == num_gpus)
+        ups = [(batch, up) for batch in batches if (up := _speed_up(measured, batch, num_gpus)) is not None]
+        said = [f"{up:.2f} at batch size {count(batch)}" for batch, up in ups]
+        if said:
+            sentences.append(f"{num_gpus} GPUs train as many times as fast as one: {', '.join(said)}.")
+    return " ".join(sentences)
+
+
+# ---------------------------------------------------------------- accuracy
+
+
+def _run_cell(path: Path, num_gpus: int, seed: int) -> CellResult:
+    """A run as a cell of a study whose rows are numbers of GPUs."""
+    result = read_json(path) if path.is_file() else None
+    if result is not None:
+        expected = config_hash(accuracy_config(seed), CIFAR10_FINGERPRINT), seed, num_gpus
+        if (result["config_hash"], result["seed"], result["num_gpus"]) != expected:
+            raise InputError(f"{path} is not the paper's run with seed {seed} on {num_gpus} GPUs")
+    state = "missing" if result is None else "done"
+    return CellResult(row=str(num_gpus), seed=seed, state=state, result=result, error=None, folder=None)
+
+
+def _gpus_study(runs: Sequence[tuple[int, int]]) -> Study:
+    """A row for each number of GPUs, compared with one; `runs` are pairs of that number and a seed."""
+    gpus = sorted({num_gpus for num_gpus, _ in runs})
+    seeds = {num_gpus: tuple(seed for number, seed in runs if number == num_gpus) for num_gpus in gpus}
+    rows = tuple(
+        Row(name=str(num_gpus), overrides={}, seeds=seeds[num_gpus], config=recipe("paper")) for num_gpus in gpus
+    )
+    pairs = {str(num_gpus): "1" for num_gpus in gpus if num_gpus > 1}
+    return Study(name="gpus", recipe="paper", rows=rows, compare=pairs)
+
+
+def _cells(finding: Finding) -> dict[str, str]:
+    """What both tables of runs say of a row, by column."""
+    told = table_row(finding)
+    return {
+        "best of 20 (%)": _spread(finding, "best_test_accuracy"),
+        "last step (%)": _spread(finding, "test_accuracy") if finding.count("done") else NOT_MEASURED,
+        "n": told["n"],
+        **{column: told[column] for column in (*COMPARED, "images/s", "training time", "memory (GiB)")},
+    }
+
+
+def _results(finding: Finding) -> list[Mapping[str, Any]]:
+    """A row's runs."""
+    return [cell.result for cell in finding.cells if cell.result]
+
+
+def _spread(finding: Finding, key: str) -> str:
+    """Mean and standard deviation of an accuracy over a row's runs, percent."""
+    values = [100 * result[key] for result in _results(finding) if result.get(key) is not None]
+    return mean_and_spread(values) if values else ABSENT
+
+
+def _noted(
+    rows: Sequence[Mapping[str, str]], behind: Sequence[Sequence[Mapping[str, Any]]], texts: Sequence[str]
+) -> str:
+    """A table with where it was measured above it, and how to read it below.
+
+    Args:
+        rows: by column.
+        behind: the results behind each row; where they are from several kinds of GPU, each row gets its own.
+        texts: the paragraphs below.
+    """
+    results = [result for of_row in behind for result in of_row]
+    if len({result["device"] for result in results}) > 1:
+        rows = [row | {"hardware": _devices(of_row) or ABSENT} for row, of_row in zip(rows, behind, strict=True)]
+    parts = [_where(results), markdown_table(rows, list(rows[0])), *texts]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _where(results: Sequence[Mapping[str, Any]]) -> str:
+    """The hardware, PyTorch and the size of the model; nothing where nothing was run."""
+    if not results:
+        return ""
+    torch = " or ".join(sorted({result["versions"]["torch"] for result in results}))
+    sizes = " or ".join(map(count, sorted({result["num_params"] for result in results})))
+    return f"{_devices(results)}, PyTorch {torch}; paper, {sizes} parameters."
+
+
+def _devices(results: Sequence[Mapping[str, Any]]) -> str:
+    return " or ".join(sorted({result["device"] for result in results}))

@@ -1,0 +1,76 @@
+"""The training speed of several configurations as one table, each with the fused kernels and without."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pocketvit.report.tables import ABSENT, markdown_table
+from pocketvit.report.text import count
+
+NOT_MEASURED = "not measured yet"
+SIDE_BY_SIDE = ((256, "compiled"), (256, "fused"), (1024, "fused"))
+"""Batch size and variant of each column of speeds."""
+COMPARED_AT = 256
+NOTE = (
+    "Thousand images/s: median of {repeats} repeats ± half the distance from the slowest to the fastest. Step: loss, "
+    "mixing, backward and update, on images that lie on the device. Recipe: passes as in a run, drawing and "
+    "augmentation included. Compiled: `torch.compile` and a CUDA graph, none of our kernels. A choice's variants were "
+    "measured in one call, one after the other."
+)
+
+
+def choices_table(results: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """Where it was measured, a row per choice, and how to read it, as Markdown.
+
+    Args:
+        results: by name, as `benchmarks/speed.py` writes them; none where nothing was measured.
+    """
+    measured = {name: result for name, result in results.items() if result}
+    if not measured:
+        return f"{NOT_MEASURED.capitalize()}."
+    rows = [{"choice": f"`{name}`"} | _cells(result) for name, result in results.items()]
+    devices = {result["device"] for result in measured.values()}
+    if len(devices) > 1:
+        of_row = [result["device"] if result else ABSENT for result in results.values()]
+        rows = [row | {"hardware": device} for row, device in zip(rows, of_row, strict=True)]
+    reasons = {name: why for name, result in measured.items() if (why := _not_fused(result))}
+    plain = [f"Blocks not fused for `{name}`: {why}." for name, why in reasons.items()]
+    repeats = " or ".join(sorted({str(result["repeats"]) for result in measured.values()}))
+    note = " ".join([NOTE.format(repeats=repeats), *plain])
+    return f"{_where(list(measured.values()))}\n\n{markdown_table(rows, list(rows[0]))}\n\n{note}"
+
+
+def _cells(result: Mapping[str, Any] | None) -> dict[str, str]:
+    """One configuration, by column."""
+    rows = {(row["batch_size"], row["variant"], row["mode"]): row for row in result["rows"]} if result else {}
+    cells = {"parameters": count(result["num_params"]) if result else NOT_MEASURED}
+    for mode in ("step", "recipe"):
+        for batch_size, variant in SIDE_BY_SIDE:
+            cells[f"{mode}, {batch_size:,} {variant}"] = _speed(rows.get((batch_size, variant, mode)))
+        fused, compiled = (
+            (rows.get((COMPARED_AT, variant, mode)) or {}).get("images_per_s") for variant in ("fused", "compiled")
+        )
+        cells[f"{mode}, fused / compiled"] = f"{fused / compiled:.2f}" if fused and compiled else ABSENT
+    return cells
+
+
+def _speed(row: Mapping[str, Any] | None) -> str:
+    """Thousand images/s with half their range: 127.77 ± 0.01."""
+    if row is None:
+        return ABSENT
+    if row["error"]:
+        return row["error"]
+    half = (row["images_per_s_max"] - row["images_per_s_min"]) / 2
+    return f"{row['images_per_s'] / 1e3:.2f} ± {half / 1e3:.2f}"
+
+
+def _not_fused(result: Mapping[str, Any]) -> str | None:
+    """Why a configuration's fused variant is not what its name says."""
+    return next((row["not_fused"] for row in result["rows"] if row["variant"] == "fused" and row["not_fused"]), None)
+
+
+def _where(results: list[Mapping[str, Any]]) -> str:
+    """The machine and how busy it was."""
+    heads = {f"{result['device']}, PyTorch {result['versions']['torch']}, {result['precision']}" for result in results}
+    loads = [load for result in results for load in result["load_averages"]]
+    busy = f" Load average {min(loads):.1f} – {max(loads):.1f}." if loads else ""
+    return f"{' or '.join(sorted(heads))}.{busy}"
