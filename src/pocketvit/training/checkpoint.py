@@ -3,7 +3,8 @@
 A checkpoint is one safetensors file in the run's `checkpoint/` folder: all tensors of the step's state, and in its
 metadata where the run stood. Its name holds the step and the first digits of the file's SHA-256. It is written under
 a temporary name, synced and renamed, so a file with a right name is whole, unless the disk changed it later; then
-the digest says so and the checkpoint before it is used. The last two are kept.
+the digest says so and the checkpoint before it is used. The last two are kept. Hashing and writing take a tenth of a
+second or more, so a thread does that while training goes on.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,13 +41,51 @@ class Progress:
     """Length of metrics.jsonl that belongs to the steps so far."""
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Tensor], progress: Progress) -> Path:
+class CheckpointWriter:
+    """Writes a run's checkpoints in a thread, one at a time.
+
+    Args:
+        folder: of the checkpoints.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.thread = ThreadPoolExecutor(max_workers=1)
+        self.written: Future[Path] | None = None
+
+    def __enter__(self) -> "CheckpointWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.thread.shutdown()
+
+    def save(self, step: int, state: dict[str, Tensor], progress: Progress) -> None:
+        """Begin to write the state after `step` steps; what is given may change as soon as this returns.
+
+        Raises:
+            InputError: the checkpoint before it could not be written.
+        """
+        self.wait()
+        copy = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+        self.written = self.thread.submit(write_checkpoint, self.folder, step, copy, progress)
+
+    def wait(self) -> None:
+        """Wait until what was saved last is on the disk.
+
+        Raises:
+            InputError: no space left, or the folder cannot be written; the checkpoints before stay whole.
+        """
+        if self.written is not None:
+            written, self.written = self.written, None
+            written.result()
+
+
+def write_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], progress: Progress) -> Path:
     """Write the state after `step` steps, then drop all but the last two checkpoints.
 
     Raises:
         InputError: no space left, or the folder cannot be written; the checkpoints before stay whole.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     content = save(tensors, metadata={"progress": json.dumps(asdict(progress))})
     digest = hashlib.sha256(content).hexdigest()[:16]
     target = folder / f"step-{step:09d}.{digest}.safetensors"

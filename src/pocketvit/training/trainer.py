@@ -18,7 +18,7 @@ from pocketvit.data import Splits, channel_stats
 from pocketvit.data.loader import Chunk, TrainLoader
 from pocketvit.model import ViT
 from pocketvit.randomness import Stream, torch_seed
-from pocketvit.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from pocketvit.training.checkpoint import CheckpointWriter, Progress, load_checkpoint
 from pocketvit.training.chunks import Chunks, Work
 from pocketvit.training.compiling import kernels_compiled
 from pocketvit.training.device import largest_batch, synchronize
@@ -126,22 +126,27 @@ class Trainer:
         self.reporter.note(f"going on from step {int(self.step.step)} (pass {progress.pass_index + 1})")
         return progress
 
-    def save(self) -> None:
-        """Write a checkpoint of where the run stands."""
-        self.processes.from_first(self._save)
+    def save(self, checkpoints: CheckpointWriter) -> None:
+        """Have a checkpoint of where the run stands written."""
 
-    def _save(self) -> None:
-        progress = Progress(self.pass_index, self.step_in_pass, self.train_s, self.folder.metrics_bytes())
-        save_checkpoint(self.folder.checkpoints, int(self.step.step), self.step.state(), progress)
+        def begin() -> None:
+            progress = Progress(self.pass_index, self.step_in_pass, self.train_s, self.folder.metrics_bytes())
+            checkpoints.save(int(self.step.step), self.step.state(), progress)
+
+        self.processes.from_first(begin)
 
     def run(self) -> None:
         """Train to the end of the schedule.
 
         Raises:
-            InputError: the loss is not finite.
+            InputError: the loss is not finite, or a checkpoint cannot be written.
             Stopped: a signal came.
         """
-        with ThreadPoolExecutor(max_workers=2) as threads, StopRequest() as stop:
+        with (
+            ThreadPoolExecutor(max_workers=2) as threads,
+            CheckpointWriter(self.folder.checkpoints) as checkpoints,
+            StopRequest() as stop,
+        ):
             began = time.perf_counter()
             work = self.chunks.remaining(threads, self.pass_index, self.step_in_pass)
             current = next(work, None)
@@ -157,11 +162,14 @@ class Trainer:
                 current = next(work, None) if stop.signum is None else None  # loads while the device still trains
                 synchronize(self.device)
                 self.train_s += time.perf_counter() - began
-                self.end_chunk(done)
+                if self.end_chunk(done):
+                    self.save(checkpoints)
                 signum = self.processes.agree(stop.signum)
                 if signum is not None:
-                    self.save()
+                    self.save(checkpoints)
+                    self.processes.from_first(checkpoints.wait)
                     raise Stopped(signum, self.folder.path)
+            self.processes.from_first(checkpoints.wait)
 
     def run_chunk(self, work: Work, stop: StopRequest) -> int:
         """Ask the device for the steps of a chunk, until a signal comes; how many were asked for.
@@ -178,17 +186,16 @@ class Trainer:
             self.reporter.advance(1)
         return work.num_steps
 
-    def end_chunk(self, done: int) -> None:
-        """Count the steps done; at the end of a pass log, evaluate and save."""
+    def end_chunk(self, done: int) -> bool:
+        """Count the steps done; at the end of a pass log and evaluate. Whether a checkpoint is due."""
         self._check_finite(int(self.step.step) - done)
         self.step_in_pass += done
         if self.step_in_pass < self.loader.steps_per_pass:
-            return
+            return False
         self.pass_index, self.step_in_pass = self.pass_index + 1, 0
         self.processes.from_first(self.end_pass)
         every = self.config.train.checkpoint_every_passes
-        if every and self.pass_index % every == 0 and self.pass_index < self.config.schedule.passes:
-            self.save()
+        return bool(every) and self.pass_index % every == 0 and self.pass_index < self.config.schedule.passes
 
     def _check_finite(self, first: int) -> None:
         losses = self.step.losses[first : int(self.step.step)]

@@ -1,0 +1,57 @@
+"""Checkpoints are written beside the training that goes on."""
+
+from threading import Event
+
+import pytest
+import torch
+
+from pocketvit.errors import InputError
+from pocketvit.training import checkpoint
+from pocketvit.training.checkpoint import CheckpointWriter, Progress, list_checkpoints, load_checkpoint
+
+HERE = Progress(pass_index=1, step_in_pass=0, train_s=2.0, metrics_bytes=3)
+
+
+@pytest.fixture
+def disk(monkeypatch) -> Event:
+    """Nothing is written before this is set."""
+    open_again, write = Event(), checkpoint.write_atomically
+
+    def slow(*arguments):
+        assert open_again.wait(30)
+        write(*arguments)
+
+    monkeypatch.setattr(checkpoint, "write_atomically", slow)
+    return open_again
+
+
+def test_the_state_may_change_while_it_is_written(tmp_path, disk):
+    state = {"weight": torch.arange(5.0)}
+    with CheckpointWriter(tmp_path / "checkpoint") as checkpoints:
+        checkpoints.save(7, state, HERE)
+        assert not list_checkpoints(tmp_path / "checkpoint"), "saving came back before anything was written"
+        state["weight"].zero_()
+        disk.set()
+        checkpoints.wait()
+    found, progress, _ = load_checkpoint(tmp_path / "checkpoint")
+    assert torch.equal(found["weight"], torch.arange(5.0)) and progress == HERE
+
+
+def test_one_is_written_at_a_time_and_leaving_waits_for_it(tmp_path, disk):
+    with CheckpointWriter(tmp_path / "checkpoint") as checkpoints:
+        disk.set()
+        for step in range(1, 5):
+            checkpoints.save(step, {"weight": torch.full((3,), float(step))}, HERE)
+            assert len(list_checkpoints(tmp_path / "checkpoint")) >= min(step - 1, checkpoint.KEEP)
+    assert len(list_checkpoints(tmp_path / "checkpoint")) == checkpoint.KEEP
+    found, *_ = load_checkpoint(tmp_path / "checkpoint")
+    assert found["weight"].tolist() == [4.0, 4.0, 4.0]
+
+
+@pytest.mark.parametrize("then", ["save", "wait"])
+def test_what_could_not_be_written_is_said_once_and_next(tmp_path, then):
+    with CheckpointWriter(tmp_path / "gone" / "checkpoint") as checkpoints:
+        checkpoints.save(1, {"weight": torch.ones(1)}, HERE)
+        with pytest.raises(InputError, match="No such file or directory"):
+            checkpoints.save(2, {"weight": torch.ones(1)}, HERE) if then == "save" else checkpoints.wait()
+        checkpoints.wait()
