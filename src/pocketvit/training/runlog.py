@@ -212,4 +212,4 @@ def git_state() -> tuple[str | None, bool | None]:
         git("ls-files", "--error-unmatch", Path(__file__).name)
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
-        return os.environ.get("POCKETVIT_COMMIT"), None
+        return None, None

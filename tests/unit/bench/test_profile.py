@@ -89,7 +89,8 @@ def profiled(tmp_path_factory):
     """A folder that `pocketvit profile` wrote."""
     folder = tmp_path_factory.mktemp("profile") / "out"
     flags = ["--model.width", "16", "--model.depth", "1", "--model.num-heads", "2", "--train.device", "cpu"]
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as left, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POCKETVIT_COMMIT", "0123abc")  # a copy of the source without git has none
         main(["profile", "digits", *flags, "--batch-size", "8", "--out", str(folder)])
     assert not left.value.code
     return folder
