@@ -56,12 +56,21 @@ def kill_a_node(cluster, node, out: Path, lines: int) -> threading.Thread:
     return thread
 
 
+def assert_left(count: int) -> None:
+    """So many nodes are alive, once the cluster has noticed who is not."""
+    until = time.monotonic() + 60
+    while (alive := sum(node["Alive"] for node in ray.nodes())) != count:
+        assert time.monotonic() < until, f"{alive} nodes are left"
+        time.sleep(0.1)
+
+
 def test_a_lost_node_changes_nothing_in_the_table(cluster, tmp_path):
     head, nodes = cluster
     killer = kill_a_node(head, nodes[0], tmp_path / "ray", lines=6)
     lost = run_study(study(20), tmp_path / "ray", address=head.address)
     killer.join(timeout=5)
-    assert not killer.is_alive() and len([n for n in ray.nodes() if n["Alive"]]) == 2, "head and one node are left"
+    assert not killer.is_alive()
+    assert_left(2)  # the head and one node
     whole = run_study(study(20), tmp_path / "local")
     assert table(lost) == table(whole)
     broken = next(cell for cell in lost.gathered if cell.row == "broken")
