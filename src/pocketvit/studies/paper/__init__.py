@@ -1,7 +1,7 @@
 """The paper's numbers and claims beside our results, as docs/paper.md shows them.
 
 `numbers.py` holds what the paper published, `claims.py` what it says. `evidence.py` gathers the results of ours that
-bear on it, `judges.py` decides the claims by them, and `page.py` writes it all down.
+bear on it, `judges.py` decides the claims by them according to `rules.py`, and `page.py` writes it all down.
 """
 
 from pocketvit.studies.paper.evidence import Evidence, read_evidence

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from math import sqrt
+from math import exp, log, sqrt
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from scipy import special
 
@@ -17,9 +17,14 @@ from pocketvit.studies.findings import noisy_rows
 from pocketvit.studies.gather import find_results
 from pocketvit.studies.paper.numbers import CIFAR10_FINGERPRINT
 from pocketvit.studies.power import LEVEL
-from pocketvit.studies.stats import Accuracies, Comparison, compare, pooled_spread, summarise
+from pocketvit.studies.stats import Accuracies, Comparison, compare, holm, pooled_spread, summarise
 
 STUDIES = ("paper-table2", "paper-table3", "paper-fig6")
+ADDED = {
+    "paper-table2": dict.fromkeys(("mla-k", "mla-qk", "mla-kv", "mla-qkv"), "mla-q"),
+    "paper-table3": {"width96-2cls": "width192"},
+}
+"""What the claims compare beside what the studies do: by study, each row's other reference."""
 BENCH = "paper-table1/bench.json"
 """Where under results/ the JSON of `pocketvit bench paper` lies."""
 PROFILE = "paper-fig4/profile.json"
@@ -27,6 +32,14 @@ PROFILE = "paper-fig4/profile.json"
 
 Runs = Mapping[int, Mapping[str, Any]]
 """The results of a row by seed."""
+
+
+class Ratio(NamedTuple):
+    """A figure of one row over that of another, with the 95 % interval of the ratio."""
+
+    middle: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -41,9 +54,27 @@ class Evidence:
     """The parts of a training step, as `pocketvit.bench.profile.profile` returns it."""
 
     @cached_property
-    def references(self) -> dict[str, Mapping[str, str]]:
-        """What each study compares with what."""
-        return {study: find_study(study).compare for study in STUDIES}
+    def comparisons(self) -> dict[tuple[str, str, str], Comparison]:
+        """All comparisons of accuracy after the last step, by study, row and reference.
+
+        p is corrected over all of a study, those of the claims among them.
+        """
+        found = {}
+        for study in STUDIES:
+            accuracies = self.figures(study, "test_accuracy")
+            of_study = [
+                comparison
+                for pairs in (find_study(study).compare, ADDED.get(study, {}))
+                for comparison in compare(accuracies, pairs, apart=noisy_rows(accuracies)).values()
+            ]
+            tested = [comparison.p for comparison in of_study if comparison.p is not None]
+            adjusted = iter(holm(tested))
+            for comparison in of_study:
+                p_holm = None if comparison.p is None else next(adjusted)
+                found[study, comparison.row, comparison.reference] = replace(
+                    comparison, p_holm=p_holm, num_comparisons=len(tested), detectable=None
+                )
+        return found
 
     def figures(self, study: str, key: str) -> Accuracies:
         """A figure of every run of a study, by row and seed."""
@@ -59,19 +90,31 @@ class Evidence:
         return fmean(values) if values else None
 
     def difference(self, study: str, row: str, reference: str) -> Comparison:
-        """Accuracy after the last step, a row against another.
+        """One of `comparisons`, or its mirror image; KeyError if it is neither."""
+        if (study, row, reference) in self.comparisons:
+            return self.comparisons[study, row, reference]
+        found = self.comparisons[study, reference, row]
+        if found.difference is None:
+            return replace(found, row=row, reference=reference)
+        interval = found.interval and (-found.interval[1], -found.interval[0])
+        return replace(found, row=row, reference=reference, difference=-found.difference, interval=interval)
 
-        p is corrected over the comparisons of the study if this is one of them.
+    def ratio(self, study: str, row: str, reference: str, key: str) -> Ratio | None:
+        """A figure of a row over its reference's; None where nothing tells how it scatters.
+
+        By the logarithms, compared as accuracies are. What is the same in every run has an interval of no width.
         """
-        accuracies, pairs = self.figures(study, "test_accuracy"), self.references[study]
-        if pairs.get(row) != reference:
-            pairs = {row: reference}
-        return compare(accuracies, pairs, apart=noisy_rows(accuracies))[row]
+        logs = {name: {s: log(value) for s, value in of.items()} for name, of in self.figures(study, key).items()}
+        found = compare(logs, {row: reference}, apart=noisy_rows(logs))[row]
+        if found.difference is None or (found.interval is None and found.num_seeds == 1):
+            return None
+        return Ratio(exp(found.difference), *map(exp, found.interval or 2 * (found.difference,)))
 
-    def single_run_interval(self, study: str, row: str) -> tuple[float, float] | None:
+    def best_look_interval(self, study: str, row: str, *, of_mean: bool = False) -> tuple[float, float] | None:
         """Where the best look of one more run would lie with a chance of 95 %; None where nothing tells.
 
-        A prediction interval by t, with the variance over seeds pooled as `pooled_spread` does.
+        A prediction interval by t, with the variance over seeds pooled as `pooled_spread` does; with `of_mean` the
+        confidence interval of the mean over seeds.
         """
         best = self.figures(study, "best_test_accuracy")
         apart = noisy_rows(best)
@@ -80,7 +123,7 @@ class Evidence:
         if summary.mean is None or not spread.total:
             return None
         t = float(special.stdtrit(spread.total_df, 1 - LEVEL / 2))
-        half = t * sqrt(spread.total * (1 + 1 / summary.num_seeds))
+        half = t * sqrt(spread.total * (1 / summary.num_seeds + (0 if of_mean else 1)))
         return summary.mean - half, summary.mean + half
 
 

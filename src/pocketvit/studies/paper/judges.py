@@ -1,32 +1,27 @@
 """Ways to decide a claim of the paper by our results.
 
 Each function here makes a judge: a function of the evidence that says reproduced, not reproduced or cannot be told, and
-why, in one sentence with the figures. `claims.py` says by which rules.
+why, in one sentence with the figures. `rules.py` says by which rules.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Literal, NamedTuple
 
 from pocketvit.report.text import count, duration
-from pocketvit.studies.findings import noisy_rows
-from pocketvit.studies.paper import numbers
-from pocketvit.studies.paper.evidence import Evidence, images_to_reach
+from pocketvit.studies.paper import numbers, rules
+from pocketvit.studies.paper.evidence import Evidence, Ratio, images_to_reach
+from pocketvit.studies.paper.rules import GOOD, MINIMAL
 from pocketvit.studies.power import LEVEL
 from pocketvit.studies.stats import Comparison, compare
 from pocketvit.studies.verdict import p_value, points
 
-MINIMAL = 0.0033
-"""A loss that the paper calls minimal: that of its low-rank queries, 93.65 to 93.32 %."""
-GOOD = 0.9
-"""The accuracy on the way at which two rows are timed against each other."""
-SHORTER, AS_LONG = 0.8, 0.95
-"""Shares of the other's time up to which a run is much faster, and from which it is not."""
-SLOWER = 1.01
-"""The share of the other's time from which a step takes longer: more than timing scatters by."""
-LESS_MEMORY = 0.98
-LEVEL_OFF = 1.25
-"""How much faster a batch eight times as large may be for speed to have levelled off."""
+FORMS: Mapping[str, Callable[[float], str]] = {
+    "train_s": duration,
+    "images_per_s": lambda speed: f"{count(speed)} images/s",
+    "peak_memory_gib": lambda memory: f"{memory:.2f} GiB",
+}
+"""How a figure of a run is written."""
 
 
 class Judgement(NamedTuple):
@@ -49,19 +44,21 @@ def _judgement(holds: bool, fails: bool, reason: str) -> Judgement:
 
 
 def reaches(study: str, row: str) -> Judge:
-    """The row's best look is at least the paper's, or one run of it may be."""
+    """The row's best look is on average no more than `MINIMAL` below the paper's."""
 
     def judge(evidence: Evidence) -> Judgement:
-        theirs = numbers.published(study, row).accuracy
-        ours, interval = evidence.mean(study, row, "best_test_accuracy"), evidence.single_run_interval(study, row)
+        theirs, ours = numbers.published(study, row).accuracy, evidence.mean(study, row, "best_test_accuracy")
         if ours is None:
             return NOT_MEASURED
         said = f"ours {100 * ours:.2f} %, as best of the looks"
-        if interval is None:
+        mean, run = (evidence.best_look_interval(study, row, of_mean=of_mean) for of_mean in (True, False))
+        if mean is None or run is None:
             return Judgement("cannot be told", f"{said}: no spread over seeds is known")
-        said += f"; one more run would lie between {100 * interval[0]:.2f} and {100 * interval[1]:.2f} %"
-        holds = theirs <= max(ours, interval[1])
-        return _judgement(holds, not holds, said)
+        said += (
+            f"; the mean over all seeds lies between {100 * mean[0]:.2f} and {100 * mean[1]:.2f} %, one more run would "
+            f"between {100 * run[0]:.2f} and {100 * run[1]:.2f} %"
+        )
+        return _judgement(mean[0] >= theirs - MINIMAL, run[1] < theirs, said)
 
     return judge
 
@@ -104,14 +101,13 @@ def best_of(study: str, row: str, others: Sequence[str]) -> Judge:
     """The row beats each of the others."""
 
     def judge(evidence: Evidence) -> Judgement:
-        accuracies = evidence.figures(study, "test_accuracy")
-        found = compare(accuracies, dict.fromkeys(others, row), apart=noisy_rows(accuracies))
-        if any(comparison.difference is None for comparison in found.values()):
+        found = [evidence.difference(study, other, row) for other in others]
+        if any(comparison.difference is None for comparison in found):
             return NOT_MEASURED
-        settled = [c for c in found.values() if c.p_holm is not None and c.p_holm <= LEVEL]
+        settled = [c for c in found if c.p_holm is not None and c.p_holm <= LEVEL]
         better = [c.row for c in settled if c.difference > 0]
         worse = [c.row for c in settled if c.difference < 0]
-        reason = ", ".join(f"{c.row} {_told_briefly(c)}" for c in found.values())
+        reason = ", ".join(f"{c.row} {_told_briefly(c)}" for c in found)
         return _judgement(len(worse) == len(others), bool(better), f"against {row}: {reason}")
 
     return judge
@@ -141,79 +137,73 @@ def sooner(study: str, row: str, reference: str, also: str | None = None) -> Jud
     return judge
 
 
-def quicker(study: str, row: str, reference: str) -> Judge:
-    """The row's training takes much less time than its reference's."""
+def less(
+    study: str, rows: Sequence[str], reference: str, key: str, at_most: float, from_: float, note: str = ""
+) -> Judge:
+    """A figure of every one of the rows is at most `at_most` times the reference's; it is not from `from_` on."""
 
     def judge(evidence: Evidence) -> Judgement:
-        ours, theirs = (evidence.mean(study, name, "train_s") for name in (row, reference))
-        if ours is None or theirs is None:
+        figures = {name: evidence.mean(study, name, key) for name in (reference, *rows)}
+        if None in figures.values():
             return NOT_MEASURED
-        reason = f"{duration(ours)} against {duration(theirs)} on one GPU, where the paper had four"
-        return _judgement(ours <= SHORTER * theirs, ours >= AS_LONG * theirs, reason)
-
-    return judge
-
-
-def slower(study: str, row: str, reference: str) -> Judge:
-    """A step of the row takes longer than one of its reference, at the same batch size."""
-
-    def judge(evidence: Evidence) -> Judgement:
-        ours, theirs = (evidence.mean(study, name, "images_per_s") for name in (row, reference))
-        if ours is None or theirs is None:
-            return NOT_MEASURED
-        reason = f"{count(ours)} images/s against {count(theirs)}"
-        return _judgement(theirs >= SLOWER * ours, theirs < SLOWER * ours, reason)
-
-    return judge
-
-
-def smaller(study: str, rows: Sequence[str], reference: str) -> Judge:
-    """Training every one of the rows holds less memory than training the reference."""
-
-    def judge(evidence: Evidence) -> Judgement:
-        memory = {name: evidence.mean(study, name, "peak_memory_gib") for name in (*rows, reference)}
-        if None in memory.values():
-            return NOT_MEASURED
-        less = [memory[name] <= LESS_MEMORY * memory[reference] for name in rows]
-        reason = "most held in training, GiB: " + ", ".join(f"{name} {value:.2f}" for name, value in memory.items())
-        return _judgement(all(less), not any(less), reason)
+        ratios = [evidence.ratio(study, name, reference, key) for name in rows]
+        said = {name: f"{name} {FORMS[key](value)}" for name, value in figures.items()}
+        ours = "; ".join(said[name] + _times(ratio) for name, ratio in zip(rows, ratios, strict=True))
+        reason = f"{ours}; {said[reference]}{note}"
+        if None in ratios:
+            return Judgement("cannot be told", f"{reason}: no spread over seeds is known")
+        return _judgement(
+            all(ratio.high <= at_most for ratio in ratios), all(ratio.low >= from_ for ratio in ratios), reason
+        )
 
     return judge
 
 
 def mostly_backward(evidence: Evidence) -> Judgement:
-    """More than half of a training step is its backward pass."""
+    """Most of a training step is its backward pass."""
     if evidence.profile is None:
         return NOT_MEASURED
     phases = evidence.profile["phases_ms"]
     share = phases["backward"] / sum(phases.values())
     reason = f"{100 * share:.0f} % of the work of a step, {phases['backward']:.2f} ms"
-    return _judgement(share > 0.5, share <= 0.5, reason)
+    return _judgement(share >= rules.MOST, share <= rules.HALF, reason)
 
 
 def step_time(evidence: Evidence) -> Judgement:
-    """The profiled step is the step of the training; the paper's own numbers already say no."""
+    """The profiled step is the step of the training, by the paper's own numbers."""
+    whole_s, step_ms = numbers.published("paper-table2", "baseline").train_s, numbers.baseline_step_ms()
+    ratio = numbers.WHOLE_STEP_MS / step_ms
+    apart = max(ratio, 1 / ratio)
+    fails = apart >= rules.OTHER
     reason = (
-        f"by its Table 2 a step takes {numbers.baseline_step_ms():.1f} ms (4,658 s over {numbers.STEPS:,} steps), so "
-        "the profiler's own cost is in the figure, or it is of another run"
+        f"by its Table 2 a step takes {step_ms:.1f} ms ({count(whole_s)} s over {numbers.STEPS:,} steps): × {ratio:.2f}"
     )
+    if fails:
+        reason += ", so the profiler's own cost is in the figure, or it is of another run"
     seconds = evidence.mean("paper-table2", "baseline", "train_s")
     if seconds is not None:
         reason += f"; ours takes {1e3 * seconds / numbers.STEPS:.2f} ms in training"
         if evidence.profile is not None:
             reason += f" and {evidence.profile['step_ms']:.2f} ms uncaptured, as it is profiled"
-    return Judgement("not reproduced", reason)
+    return _judgement(apart <= rules.SAME, fails, reason)
 
 
 def levels_off(evidence: Evidence) -> Judgement:
     """Classifying in batches of 1024 is hardly faster than in batches of 128."""
     rows = [row for row in (evidence.bench or {}).get("rows", ()) if row["mode"] == "forward" and row["images_per_s"]]
-    speeds = {row["batch_size"]: row["images_per_s"] for row in rows if row["variant"] == "fused"}
+    speeds = {row["batch_size"]: row for row in rows if row["variant"] == "fused"}
     if not {128, 1024} <= speeds.keys():
         return NOT_MEASURED
-    gain = speeds[1024] / speeds[128]
-    reason = f"{count(speeds[128])} images/s in batches of 128, {count(speeds[1024])} in batches of 1024: × {gain:.2f}"
-    return _judgement(gain <= LEVEL_OFF, gain > LEVEL_OFF, reason)
+    small, large = speeds[128], speeds[1024]
+    gain = Ratio(
+        large["images_per_s"] / small["images_per_s"],
+        large["images_per_s_min"] / small["images_per_s_max"],
+        large["images_per_s_max"] / small["images_per_s_min"],
+    )
+    reason = (
+        f"{count(small['images_per_s'])} images/s in batches of 128, {count(large['images_per_s'])} in batches of 1024"
+    )
+    return _judgement(gain.high <= rules.LEVEL_OFF, gain.low > rules.LEVEL_OFF, reason + _times(gain))
 
 
 # ---------------------------------------------------------------- words
@@ -235,6 +225,10 @@ def _untold(found: Comparison) -> Judgement:
         return NOT_MEASURED
     said = f"{points(found.difference, signed=True)} points from n = {found.num_seeds}: no spread over seeds is known"
     return Judgement("cannot be told", said)
+
+
+def _times(ratio: Ratio | None) -> str:
+    return f", × {ratio.middle:.3f} ({ratio.low:.3f} – {ratio.high:.3f})" if ratio else ""
 
 
 def _images_needed(evidence: Evidence, study: str, row: str) -> dict[int, float | None]:

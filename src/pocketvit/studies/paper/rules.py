@@ -1,0 +1,75 @@
+"""By which figures a claim of the paper counts as reproduced: the thresholds, and each rule in words for the page."""
+
+from typing import NamedTuple
+
+from pocketvit.studies.power import LEVEL
+from pocketvit.studies.verdict import points
+
+MINIMAL = 0.0033
+"""A loss that the paper calls minimal: that of its low-rank queries, 93.65 to 93.32 %."""
+NARROW = 0.0151
+"""Half the width up to which an interval that holds the paper's figure says something: a loss that the paper calls
+noticeable, 93.65 to 92.14 % without AutoAugment."""
+GOOD = 0.9
+"""The accuracy on the way at which two rows are timed against each other."""
+SHORTER, AS_LONG = 0.8, 0.95
+"""Shares of the other's time up to which a run is much faster, and from which it is not."""
+SLOWER = 0.99
+"""The share of the other's images/s up to which a step takes longer."""
+LESS_MEMORY = 0.98
+"""The share of the other's memory up to which it is less."""
+MOST, HALF = 0.55, 0.5
+"""Shares of a step from which a part takes most of it, and up to which it does not; a profile has no spread."""
+SAME, OTHER = 1.1, 1.25
+"""How far apart two figures of one step may be, as a ratio, and from where on they are not of the same step."""
+LEVEL_OFF = 1.25
+"""How much faster a batch eight times as large may be for speed to have levelled off."""
+
+
+class Rule(NamedTuple):
+    """What decides a kind of claim; between the two it cannot be told."""
+
+    reproduced: str
+    not_reproduced: str
+
+
+_P = f"p ≤ {LEVEL}"
+_ALONE = f"the difference is there ({_P} by a t-test of these two rows, not corrected)"
+
+REACHES = Rule(
+    f"the interval of our mean excludes a shortfall of more than {points(MINIMAL)} points",
+    "the prediction interval of one more run lies wholly below the paper's figure",
+)
+EFFECT = Rule(
+    f"the difference is there ({_P}), has the claimed sign, and its interval reaches half of the claimed size",
+    "the interval ends before half of the claimed size, or the difference is there with the other sign",
+)
+_NO_MORE = f"the interval excludes a loss of more than {points(MINIMAL)} points, which the paper calls minimal"
+HARMLESS = Rule(_NO_MORE, "the whole interval lies beyond that loss")
+HARMLESS_AT_ALL = Rule(
+    f"{_NO_MORE}, and no loss is seen",
+    f"the whole interval lies beyond that loss, or a smaller one is there ({_P}), where the paper saw none",
+)
+BEST = Rule(f"each of the others is worse ({_P})", f"any of the others is better ({_P})")
+SOONER = Rule(
+    f"all runs of both rows get to {100 * GOOD:.0f} %, {_ALONE}, and the row needs fewer images",
+    "the same, and the row needs more; or none of its runs gets there",
+)
+QUICKER = Rule(
+    f"the ratio's whole interval is at most {SHORTER}", f"the ratio's whole interval is at least {AS_LONG}"
+)
+SLOWS = Rule(f"the ratio's whole interval is at most {SLOWER}", f"the ratio's whole interval is at least {SLOWER}")
+SMALLER = Rule(
+    f"for each row the ratio's whole interval is at most {LESS_MEMORY}",
+    f"for each row the ratio's whole interval is at least {LESS_MEMORY}",
+)
+BACKWARD = Rule(
+    f"its share of a step's time in kernels is at least {100 * MOST:.0f} %", f"the share is at most {100 * HALF:.0f} %"
+)
+STEP_TIME = Rule(
+    f"the paper's two figures of a step differ by a factor of at most {SAME}", f"by a factor of at least {OTHER}"
+)
+LEVELS_OFF = Rule(
+    f"the speeds' ratio is at most {LEVEL_OFF}, from the slowest repeat to the fastest",
+    f"it is above {LEVEL_OFF}, from the slowest repeat to the fastest",
+)
