@@ -30,6 +30,18 @@ class Interrupt(Silent):
             os.kill(os.getpid(), self.signum)
 
 
+class Notes(Interrupt):
+    """Keeps what a run says, and interrupts it after some steps."""
+
+    def __init__(self):
+        super().__init__(4)
+        self.lines = []
+
+    def note(self, line):
+        self.lines.append(line)
+        self.left = 4
+
+
 def metrics(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key not in CLOCK} for line in lines]
@@ -163,9 +175,18 @@ def test_without_a_usable_checkpoint_it_starts_over(small, tmp_path):
     train(small)
     torn = override(small, {"out": tmp_path / "torn"})
     with pytest.raises(Stopped):
-        train(torn, Interrupt(8))
+        train(torn, Interrupt(27))
     for path in (torn.out / "checkpoint").iterdir():
         path.write_bytes(path.read_bytes()[:100])
+    ear = Notes()
+    with pytest.raises(Stopped):
+        train(torn, ear)
+    assert len([line for line in ear.lines if "is damaged" in line]) == 2
+    assert "so the run starts over" in ear.lines[-1]
+    said = len(ear.lines)
+    with pytest.raises(Stopped):
+        train(torn, ear)
+    assert any("going on from step" in line for line in ear.lines[said:]), "what was saved after that is used"
     train(torn)
     assert same_run(small.out, torn.out)
 
@@ -190,6 +211,87 @@ def test_a_finished_run_another_config_and_a_strangers_folder_are_refused(small,
         train(override(small, {"out": tmp_path / "full" / "thesis.txt"}))
 
 
+def test_other_data_in_the_same_place_are_refused(small, made_set, tmp_path):
+    """What a run trains on may not change under it, whatever the file is called."""
+    source = tmp_path / "mine.npz"
+    source.write_bytes(made_set.read_bytes())
+    config = override(small, {"data.source": str(source)})
+    with pytest.raises(Stopped):
+        train(config, Interrupt(8))
+    arrays = dict(np.load(made_set))
+    np.savez(source, **arrays | {"train_images": arrays["train_images"][::-1]})
+    with pytest.raises(InputError, match="holds a run on other data than .*mine.npz is now; choose another --out"):
+        train(config)
+    source.write_bytes(made_set.read_bytes())
+    train(config)
+    train(override(small, {"out": tmp_path / "straight"}))
+    assert same_run(config.out, tmp_path / "straight")
+
+
+def test_a_saved_config_finds_its_data_from_any_folder(small, made_set, tmp_path, monkeypatch):
+    monkeypatch.chdir(made_set.parent)
+    train(override(small, {"data.source": made_set.name}))
+    monkeypatch.chdir(tmp_path)
+    assert evaluate_run(small.out, device="cpu")["images"] == 30
+    again = load_config(small.out / "config.yaml")
+    train(override(again, {"out": tmp_path / "again"}))
+    assert same_run(small.out, tmp_path / "again")
+
+
+def test_two_processes_never_share_a_run_folder(small, monkeypatch):
+    import fcntl
+
+    from pocketvit.training import runlog
+
+    with pytest.raises(Stopped):
+        train(small, Interrupt(8))
+    monkeypatch.setattr(runlog, "LOCK_WAIT_S", 0.1)
+    with open(small.out / "config.yaml") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match=f"another process is at work in {small.out}; choose another --out"):
+            train(small)
+    assert train(small)["images_seen"] == 5 * 96
+
+
+def test_a_folder_whose_run_is_finished_is_refused_before_the_data_are_read(small):
+    train(small)
+    with pytest.raises(InputError, match="holds a finished run"):
+        train(override(small, {"data.source": "no-such-file"}))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_last_step_lets_the_run_finish(small, monkeypatch, signum):
+    import pocketvit.report as report
+
+    write = report.write_report
+
+    def signalled(*arguments):
+        os.kill(os.getpid(), signum)
+        write(*arguments)
+
+    monkeypatch.setattr(report, "write_report", signalled)
+    assert train(small) == json.loads((small.out / "result.json").read_text())
+
+
+@pytest.mark.parametrize("every", [0, 2])
+def test_a_run_that_could_not_finish_does_not_train_again(small, tmp_path, monkeypatch, every):
+    import pocketvit.report as report
+
+    config = override(small, {"train.checkpoint_every_passes": every})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken, pytest.raises(InputError, match="No space left"):
+        broken.setattr(report, "write_report", full)
+        train(config)
+    never = Interrupt(1)
+    result = train(config, never)
+    assert never.left == 1 and result["images_seen"] == 5 * 96
+    train(override(config, {"out": tmp_path / "straight"}))
+    assert same_run(config.out, tmp_path / "straight")
+
+
 def test_with_validation_the_test_set_is_used_once(small, tmp_path):
     result = train(override(small, {"data.val_frac": 0.25}))
     assert result["best_test_accuracy"] is None
@@ -199,31 +301,60 @@ def test_with_validation_the_test_set_is_used_once(small, tmp_path):
     assert result["images_seen"] == 5 * (72 // 16) * 16
 
 
-def test_a_diverging_run_stops_and_keeps_its_checkpoint(small):
-    class Poison(Silent):
-        """Makes a weight infinite once the first checkpoint is there."""
-
-        def passed(self, line):
-            if line["pass"] == 3:
-                torch.nn.init.constant_(self.model.norm.weight, float("inf"))
-
+@pytest.fixture
+def poison(monkeypatch):
+    """Makes a reporter that makes a weight infinite after a pass."""
     from pocketvit.training import loop
 
-    reporter = Poison()
-    made = loop.Trainer
+    trainers = []
 
-    class Watched(made):
+    class Watched(loop.Trainer):
         def __init__(self, *arguments):
             super().__init__(*arguments)
-            reporter.model = self.model
+            trainers.append(self)
 
-    loop.Trainer = Watched
-    try:
-        with pytest.raises(InputError, match="not finite at step 18"):
-            train(small, reporter)
-    finally:
-        loop.Trainer = made
+    class Poison(Silent):
+        def __init__(self, after_pass):
+            self.after_pass = after_pass
+
+        def passed(self, line):
+            if line["pass"] == self.after_pass:
+                torch.nn.init.constant_(trainers[-1].model.norm.weight, float("inf"))
+
+    monkeypatch.setattr(loop, "Trainer", Watched)
+    return Poison
+
+
+def test_a_diverging_run_stops_and_keeps_its_checkpoint(small, poison):
+    with pytest.raises(InputError, match=r"loss is not finite at step 18; .* \(the last good checkpoint is kept in "):
+        train(small, poison(after_pass=3))
     assert [path.name.split(".")[0] for path in (small.out / "checkpoint").iterdir()] == ["step-000000012"]
+
+
+def test_weights_that_are_not_finite_are_never_saved(small, poison):
+    """The loss of a step is that of the weights before it, so it does not tell."""
+    with pytest.raises(InputError, match=r"weights are not finite at step 11; .* \(no checkpoint is in "):
+        train(small, poison(after_pass=2))
+    assert not list(small.out.glob("checkpoint/*"))
+
+
+def test_what_compiles_is_rehearsed_off_the_clock_and_starts_from_where_it_was(small):
+    from pocketvit.training.distributed import ALONE
+    from pocketvit.training.loop import prepare
+
+    assert not prepare(override(small, {"train.compile": True}), ALONE, Silent()).step.warm
+    losses = []
+    for rehearsed in (False, True):
+        trainer = prepare(small, ALONE, Silent())
+        assert trainer.step.warm, "a plain step compiles nothing"
+        trainer.step.warm = not rehearsed
+        work = trainer.chunks.load(*trainer.chunks.plan(0), 0, 3)
+        trainer.step.set_chunk(work.chunk, work.keep)
+        assert trainer.step.warm and trainer.step.losses.isnan().all()
+        for _ in range(3):
+            trainer.step()
+        losses.append(trainer.step.losses[:3])
+    assert torch.equal(*losses)
 
 
 def test_batch_repeats_show_each_image_three_times(small):

@@ -111,8 +111,8 @@ def test_a_failing_disk_is_said_in_a_line_and_costs_no_checkpoint(small, tmp_pat
     with pytest.raises(InputError, match=words) as refused, monkeypatch.context() as broken:
         train(small, AfterPass(3, lambda: break_disk(broken, call, code)))
     assert "\n" not in str(refused.value) and str(small.out) in str(refused.value)
-    _, progress, passed_over = load_checkpoint(small.out / "checkpoint")
-    assert (progress.pass_index, passed_over) == (2, [])
+    (_, progress), said = load_checkpoint(small.out / "checkpoint")
+    assert (progress.pass_index, said) == (2, [])
     assert not list((small.out / "checkpoint").glob("*.partial"))
     train(small)
     train(override(small, {"out": tmp_path / "straight"}))

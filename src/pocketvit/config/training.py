@@ -100,7 +100,7 @@ class TrainConfig:
     eval_every_passes: int = 15
     """Evaluate every so many passes; the paper's five epochs are 15."""
     checkpoint_every_passes: int = 10
-    """Save a checkpoint every so many passes; 0 saves only when stopped."""
+    """Save a checkpoint every so many passes, and at the end; 0 saves only then and when stopped."""
 
     def __post_init__(self) -> None:
         check_types("train", self)

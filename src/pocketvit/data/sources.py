@@ -112,6 +112,13 @@ def load_dataset(
     return _finish(name, decoded, test_frac, split_seed)
 
 
+def lasting_source(source: str) -> str:
+    """A source that means the same from every working directory: a path becomes absolute, a known name stays."""
+    if source == DIGITS or _fetched_folder(source, data_home()) is not None:
+        return source
+    return str(Path(source).expanduser().absolute())
+
+
 def check(source: str | Path, **options: Any) -> CheckReport:
     """Load a set and count what it holds.
 

@@ -3,7 +3,7 @@
 A checkpoint is one safetensors file in the run's `checkpoint/` folder: all tensors of the step's state, and in its
 metadata where the run stood. Its name holds the step and the first digits of the file's SHA-256. It is written under
 a temporary name, synced and renamed, so a file with a right name is whole, unless the disk changed it later; then
-the digest says so and the checkpoint before it is used. The last two are kept. Hashing and writing take a tenth of a
+the digest says so, the file is set aside as `….damaged`, and the checkpoint before it is used. The last two are kept. Hashing and writing take a tenth of a
 second or more, so a thread does that while training goes on.
 """
 
@@ -102,26 +102,42 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.*.safetensors"), reverse=True)
 
 
-def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], Progress, list[str]] | None:
-    """The newest whole checkpoint.
+def load_checkpoint(folder: Path) -> tuple[tuple[dict[str, Tensor], Progress] | None, list[str]]:
+    """The newest whole checkpoint. Damaged ones are set aside, so that they never count as one of those to keep.
 
     Returns:
-        its tensors on the CPU, where the run stood, and a line on each damaged checkpoint that was passed over; None
-        where there is no whole one.
+        its tensors on the CPU and where the run stood, or None where there is no whole one; and a line on each
+        damaged one.
     """
-    passed_over: list[str] = []
+    said: list[str] = []
     for path in list_checkpoints(folder):
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest()[:16] != path.name.split(".")[1]:
-            passed_over.append(f"checkpoint {path.name} is damaged (its checksum differs); using the one before it")
-            continue
         try:
-            with safe_open(path, framework="pt") as file:
-                progress = Progress(**json.loads(file.metadata()["progress"]))
-                return {name: file.get_tensor(name) for name in file.keys()}, progress, passed_over  # noqa: SIM118
-        except SafetensorError:
-            passed_over.append(f"checkpoint {path.name} cannot be read; using the one before it")
-    return None
+            return _read_checkpoint(path), said
+        except _Damaged as damage:
+            with contextlib.suppress(OSError):  # a disk that refuses this refuses the next checkpoint as well
+                path.rename(path.with_name(path.name + ".damaged"))
+            said.append(f"checkpoint {path.name} is damaged ({damage}); using the one before it")
+    if said:
+        said[-1] = said[-1].replace("using the one before it", "there is none before it, so the run starts over")
+    return None, said
+
+
+class _Damaged(Exception):
+    """What is wrong with a checkpoint."""
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress]:
+    """A checkpoint's tensors, on the CPU, and where the run stood."""
+    try:
+        if hashlib.sha256(path.read_bytes()).hexdigest()[:16] != path.name.split(".")[1]:
+            raise _Damaged("its checksum differs")
+        with safe_open(path, framework="pt") as file:
+            progress = Progress(**json.loads(file.metadata()["progress"]))
+            return {name: file.get_tensor(name) for name in file.keys()}, progress  # noqa: SIM118
+    except OSError as error:
+        raise _Damaged(error.strerror or str(error)) from error
+    except SafetensorError as error:
+        raise _Damaged("it cannot be read") from error
 
 
 def write_atomically(target: Path, content: bytes) -> None:

@@ -63,31 +63,38 @@ def peak_memory_gib(device: torch.device) -> float | None:
     return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
 
 
-def largest_batch(run: Callable[[int], None], device: torch.device, *, small: int = 32) -> int:
-    """The batch size that would fit in the free memory of a GPU, by running two small ones.
+SMALL_BATCHES = (32, 4)
+"""Batch sizes to measure memory at, the first of them that fits twice."""
+
+
+def largest_batch(run: Callable[[int], None], device: torch.device) -> int:
+    """The batch size that would fit in the free memory of a GPU, by running a small one and twice that.
 
     Args:
         run: one training step at a batch size.
         device: a CUDA device.
-        small: the first of the two sizes; the second is twice that.
     Returns:
-        an estimate rounded down to a multiple of 8; 0 if not even the small ones fit.
+        an estimate rounded down to a multiple of the small one's quarter; 0 if not even the smallest ones fit.
     """
-    torch.cuda.empty_cache()
-    peaks = []
-    for size in (small, 2 * small):
-        torch.cuda.reset_peak_memory_stats(device)
+    for small in SMALL_BATCHES:
         try:
-            run(size)
+            first, second = (_peak_memory(run, size, device) for size in (small, 2 * small))
         except torch.cuda.OutOfMemoryError:
-            return 0
-        peaks.append(torch.cuda.max_memory_allocated(device))
-        torch.cuda.empty_cache()
-    per_image = max(1, (peaks[1] - peaks[0]) / small)
-    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    allowed = torch.cuda.get_per_process_memory_fraction(device) * torch.cuda.mem_get_info(device)[1]
-    fixed = peaks[0] - small * per_image
-    return max(0, int((0.95 * min(free, allowed) - fixed) / per_image) // 8 * 8)
+            continue
+        per_image = max(1, (second - first) / small)
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        allowed = torch.cuda.get_per_process_memory_fraction(device) * torch.cuda.mem_get_info(device)[1]
+        fixed, step = first - small * per_image, small // 4
+        return max(0, int((0.95 * min(free, allowed) - fixed) / per_image) // step * step)
+    return 0
+
+
+def _peak_memory(run: Callable[[int], None], batch_size: int, device: torch.device) -> int:
+    """Most memory that tensors held while a step ran, bytes."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    run(batch_size)
+    return torch.cuda.max_memory_allocated(device)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ EVAL_BATCH = {"cuda": 2_000, "mps": 500, "cpu": 200}
 
 @torch.inference_mode()
 def predict_logits(model: ViT, images: np.ndarray | Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Classify images in fp32, in batches.
+    """Classify images in fp32, in batches: smaller ones where the GPU has no room for the usual.
 
     Args:
         model: on its device; left in the mode it was in.
@@ -43,11 +43,17 @@ def predict_logits(model: ViT, images: np.ndarray | Tensor, mean: Tensor, std: T
     device = mean.device
     was_training = model.training
     model.eval()
-    logits = []
-    for start in range(0, len(images), EVAL_BATCH[device.type]):
-        batch = images[start : start + EVAL_BATCH[device.type]]
+    logits, start, size = [], 0, EVAL_BATCH[device.type]
+    while start < len(images):
+        batch = images[start : start + size]
         batch = torch.from_numpy(np.ascontiguousarray(batch)) if isinstance(batch, np.ndarray) else batch
-        logits.append(model(normalise(batch.to(device), mean, std)).float().cpu())
+        try:
+            logits.append(model(normalise(batch.to(device), mean, std)).float().cpu())
+            start += len(batch)
+        except torch.cuda.OutOfMemoryError:  # training has the GPU's memory; fewer images at a time give the same
+            if size == 1:
+                raise
+            size //= 2
     model.train(was_training)
     return torch.cat(logits)  # (N, K)
 

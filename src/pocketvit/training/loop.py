@@ -6,6 +6,8 @@
 
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from pocketvit.training.distributed import Processes, join
 from pocketvit.training.finish import save_figures, write_result
 from pocketvit.training.progress import Reporter, Silent
 from pocketvit.training.runlog import RunFolder
+from pocketvit.training.stop import StopRequest
 from pocketvit.training.trainer import Trainer
 
 
@@ -38,27 +41,40 @@ def train(config: RunConfig, reporter: Reporter | None = None) -> dict[str, Any]
     with repeating(config.train.deterministic, config.train.device), join(config.train.device) as processes:
         if processes.launched and config.out is None:
             raise processes.error("torchrun needs --out DIR, so that a restarted command finds its run again")
+        if config.out is not None:
+            processes.from_first(lambda: RunFolder(config.out).check_unfinished())  # before anything takes time
         trainer = prepare(config, processes, reporter if reporter and processes.first else Silent())
         try:
-            env = open_folder(trainer)
-            run(trainer)
-            return processes.from_first(lambda: finish(trainer, env, started))
+            with opened_folder(trainer) as env:
+                run(trainer)
+                with StopRequest():  # a signal now comes too late: the few files that are left are written first
+                    return processes.from_first(lambda: finish(trainer, env, started))
         finally:
             trainer.drop_graph()
 
 
-def open_folder(trainer: Trainer) -> dict[str, Any]:
-    """Find or make the run's folder and write env.json; returns its content.
+@contextmanager
+def opened_folder(trainer: Trainer) -> Iterator[dict[str, Any]]:
+    """Find or make the run's folder, keep it to this run, and write env.json; gives its content.
 
     Raises:
         InputError: the folder cannot be used.
     """
-    config, processes = trainer.config, trainer.processes
-    trainer.folder = processes.from_first(lambda: RunFolder.open(config, trainer.splits.fingerprint))
-    trainer.reporter.note(f"run folder: {trainer.folder.path}")
-    for line in processes.from_first(lambda: trainer.folder.code_notes(config)):
-        trainer.reporter.note(line)
-    return processes.from_first(lambda: trainer.folder.write_env(config, device_name(trainer.device)))
+    config, processes, fingerprint = trainer.config, trainer.processes, trainer.splits.fingerprint
+    trainer.folder = processes.from_first(lambda: RunFolder.open(config, fingerprint))
+    with ExitStack() as kept:
+
+        def lock() -> None:
+            kept.enter_context(trainer.folder.locked())
+            trainer.folder.check_unfinished()  # whoever held the lock may have finished the run
+
+        processes.from_first(lock)
+        trainer.reporter.note(f"run folder: {trainer.folder.path}")
+        for line in processes.from_first(lambda: trainer.folder.code_notes(config)):
+            trainer.reporter.note(line)
+        yield processes.from_first(
+            lambda: trainer.folder.write_env(config, device_name(trainer.device), fingerprint)
+        )
 
 
 def prepare(config: RunConfig, processes: Processes, reporter: Reporter) -> Trainer:
@@ -80,7 +96,12 @@ def prepare(config: RunConfig, processes: Processes, reporter: Reporter) -> Trai
         raise InputError(f"{here} differs from that of the first process; give every host the same files")
     for note in splits.notes:
         reporter.note(note)
-    return Trainer(config, splits, device, reporter, processes)
+    try:
+        return Trainer(config, splits, device, reporter, processes)
+    except torch.cuda.OutOfMemoryError as error:
+        raise processes.error(
+            "out of GPU memory before the first step; is another process using this GPU? Else choose a smaller model"
+        ) from error
 
 
 def run(trainer: Trainer) -> None:

@@ -13,6 +13,8 @@ import platform
 import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,10 +22,15 @@ from typing import Any
 
 import torch
 
-from pocketvit.config import RunConfig, code_of, config_hash, load_config, save_config
+from pocketvit.config import RunConfig, code_of, config_hash, load_config, override, save_config
+from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
 from pocketvit.training.checkpoint import write_atomically
 from pocketvit.usercode import FOLDER as CODE_FOLDER
+
+
+LOCK_WAIT_S = 15.0
+"""How long a run that was killed or is being restarted may take to let go of its folder."""
 
 
 class RunFolder:
@@ -50,19 +57,19 @@ class RunFolder:
         """Find or make the folder of a run, by the one rule for starting again.
 
         Without `out` it is the next free runs/<recipe>-<nnn>. An unfinished run with the same config hash and seed
-        there is continued; a finished one, or another config, is refused.
+        there, on the same data, is continued; a finished one, another config or other data are refused.
 
         Raises:
             InputError: refused, or the folder cannot be made.
         """
         folder = cls(config.out or next_free(Path("runs"), config.recipe))
-        if folder.result.exists():
-            raise InputError(
-                f"{folder.path} holds a finished run, with nothing left to do; for a new one choose another --out or "
-                "remove it"
-            )
+        folder.check_unfinished()
         if folder.config.exists():
             held = load_config(folder.config, allow_code=True)  # to compare it; what will run is `config`'s code
+            if folder.read_env().get("data_fingerprint", data_fingerprint) != data_fingerprint:
+                raise InputError(
+                    f"{folder.path} holds a run on other data than {config.data.source} is now; choose another --out"
+                )
             mine = (config_hash(config, data_fingerprint), config.seed)
             if mine != (config_hash(held, data_fingerprint), held.seed):
                 if code_of(held) != code_of(config):
@@ -83,16 +90,59 @@ class RunFolder:
         folder.write_config(config)
         return folder
 
-    def write_config(self, config: RunConfig) -> None:
-        """Write config.yaml, whole or not at all."""
-        partial = self.config.with_name(self.config.name + ".partial")
+    def check_unfinished(self) -> None:
+        """Refuse a folder whose run is finished.
+
+        Raises:
+            InputError: it is.
+        """
+        if self.result.exists():
+            raise InputError(
+                f"{self.path} holds a finished run, with nothing left to do; for a new one choose another --out or "
+                "remove it"
+            )
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the folder to this process; the lock goes with the process, however that ends.
+
+        Raises:
+            InputError: another process is at work there.
+        """
         try:
-            save_config(config, partial)
+            import fcntl
+        except ImportError:  # not on Windows
+            yield
+            return
+        with open(self.config) as file:
+            until = time.monotonic() + LOCK_WAIT_S
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        raise InputError(f"another process is at work in {self.path}; choose another --out") from None
+                    time.sleep(0.2)
+                except OSError:  # a file system without locks
+                    break
+            yield
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write config.yaml, whole or not at all; it names its data so that it can be used from any folder."""
+        partial = self.config.with_name(self.config.name + ".partial")
+        cache = config.data.cache_dir
+        lasting = {
+            "data.source": lasting_source(config.data.source),
+            "data.cache_dir": cache if cache is None else Path(cache).absolute(),
+        }
+        try:
+            save_config(override(config, lasting), partial)
             os.replace(partial, self.config)
         except OSError as error:
             raise InputError(f"cannot write {self.config}: {error.strerror}") from error
 
-    def write_env(self, config: RunConfig, device_name: str) -> dict[str, Any]:
+    def write_env(self, config: RunConfig, device_name: str, data_fingerprint: str) -> dict[str, Any]:
         """Write env.json; a run that goes on keeps the command and the time that it was started with.
 
         Returns:
@@ -100,7 +150,8 @@ class RunFolder:
         """
         held = self.read_env()
         kept = {key: held[key] for key in ("command", "started") if key in held}
-        env = environment(device_name) | kept | {"code": self.code_origins(config)}
+        env = environment(device_name) | kept
+        env |= {"code": self.code_origins(config), "data_fingerprint": data_fingerprint}
         self.write_json(self.env, env)
         return env
 

@@ -118,4 +118,5 @@ def make_step(
         factors=factors,
         processes=processes,
         cuda_graph=cuda_graph,
+        warm_up=compile or fused,
     )

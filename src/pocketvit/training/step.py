@@ -106,6 +106,7 @@ class TrainStep:
         factors: learning rate of every step of the run over the peak, (total steps,).
         processes: that share each batch.
         cuda_graph: capture the step; only on CUDA.
+        warm_up: run the step a few times before it counts, because its first runs compile; captured steps always are.
     """
 
     def __init__(
@@ -118,11 +119,13 @@ class TrainStep:
         factors: np.ndarray,
         processes: Processes,
         cuda_graph: bool,
+        warm_up: bool = False,
     ) -> None:
         device = next(model.parameters()).device
         self.model, self.optimizers, self.loss, self.ema = model, optimizers, loss, ema
         self.processes = processes
         self.cuda_graph = cuda_graph and device.type == "cuda"
+        self.warm = not warm_up
         self.factors = torch.from_numpy(factors.astype(np.float32)).to(device)
         self.losses = torch.full_like(self.factors, torch.nan)
         """Loss of every step of the run so far, (total steps,)."""
@@ -150,6 +153,8 @@ class TrainStep:
         self.position.zero_()
         if self.cuda_graph and self.graph is None:
             self._capture()
+        elif not self.warm:
+            self._warm_up()
 
     def __call__(self) -> None:
         """Run the next step."""
@@ -182,16 +187,27 @@ class TrainStep:
         self.position += 1
         self.step += 1
 
+    def _rehearse(self) -> None:
+        """Run the step on the chunk at hand until all of it is compiled."""
+        for _ in range(WARMUP_STEPS):
+            self._run()
+            self.position.zero_()
+            self.step.zero_()
+
+    def _warm_up(self) -> None:
+        """Rehearse, then put everything back as it was."""
+        before = {name: tensor.clone() for name, tensor in self.state().items()}
+        self._rehearse()
+        self.load_state(before)
+        self.warm = True
+
     def _capture(self) -> None:
-        """Compile and capture the step on the chunk at hand, then put everything back as it was."""
+        """Rehearse and capture the step on the chunk at hand, then put everything back as it was."""
         before = {name: tensor.clone() for name, tensor in self.state().items()}
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            for _ in range(WARMUP_STEPS):
-                self._run()
-                self.position.zero_()
-                self.step.zero_()
+            self._rehearse()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         # NCCL's watchdog calls CUDA from a thread of its own, which the default mode forbids during the capture.

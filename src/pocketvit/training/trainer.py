@@ -18,7 +18,7 @@ from pocketvit.data import Splits, channel_stats
 from pocketvit.data.loader import Chunk, TrainLoader
 from pocketvit.model import ViT
 from pocketvit.randomness import Stream, torch_seed
-from pocketvit.training.checkpoint import CheckpointWriter, Progress, load_checkpoint
+from pocketvit.training.checkpoint import CheckpointWriter, Progress, list_checkpoints, load_checkpoint
 from pocketvit.training.chunks import Chunks, Work
 from pocketvit.training.compiling import kernels_compiled
 from pocketvit.training.device import largest_batch, synchronize
@@ -114,20 +114,26 @@ class Trainer:
 
     def _restore(self) -> Progress:
         """Read the newest whole checkpoint, and cut the metrics to what belongs to it; says where the run stands."""
-        found = load_checkpoint(self.folder.checkpoints)
+        found, said = load_checkpoint(self.folder.checkpoints)
+        for line in said:
+            self.reporter.note(line)
         if found is None:
             self.folder.cut_metrics(0)
             return Progress(pass_index=0, step_in_pass=0, train_s=0.0, metrics_bytes=0)
-        state, progress, passed_over = found
-        for line in passed_over:
-            self.reporter.note(line)
+        state, progress = found
         self.step.load_state(state)
         self.folder.cut_metrics(progress.metrics_bytes)
         self.reporter.note(f"going on from step {int(self.step.step)} (pass {progress.pass_index + 1})")
         return progress
 
     def save(self, checkpoints: CheckpointWriter) -> None:
-        """Have a checkpoint of where the run stands written."""
+        """Have a checkpoint of where the run stands written.
+
+        Raises:
+            InputError: the weights are not finite, or the checkpoint before it could not be written.
+        """
+        if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
+            raise self._not_finite("the weights are", int(self.step.step) - 1)
 
         def begin() -> None:
             progress = Progress(self.pass_index, self.step_in_pass, self.train_s, self.folder.metrics_bytes())
@@ -194,18 +200,22 @@ class Trainer:
             return False
         self.pass_index, self.step_in_pass = self.pass_index + 1, 0
         self.processes.from_first(self.end_pass)
-        every = self.config.train.checkpoint_every_passes
-        return bool(every) and self.pass_index % every == 0 and self.pass_index < self.config.schedule.passes
+        every, last = self.config.train.checkpoint_every_passes, self.pass_index == self.config.schedule.passes
+        return last or (bool(every) and self.pass_index % every == 0)
 
     def _check_finite(self, first: int) -> None:
         losses = self.step.losses[first : int(self.step.step)]
         bad = ~torch.isfinite(losses)
         if bad.any():
-            at = first + int(bad.nonzero()[0])
-            raise self.processes.error(
-                f"the loss is not finite at step {at}; lower optim.lr={self.config.optim.lr} or lengthen the warm-up "
-                f"(the last good checkpoint is kept in {self.folder.checkpoints})"
-            )
+            raise self._not_finite("the loss is", first + int(bad.nonzero()[0]))
+
+    def _not_finite(self, what: str, step: int) -> BaseException:
+        """What to raise where a run has diverged."""
+        kept = "the last good checkpoint is kept in" if list_checkpoints(self.folder.checkpoints) else "no checkpoint is in"
+        return self.processes.error(
+            f"{what} not finite at step {step}; lower optim.lr={self.config.optim.lr} or lengthen the warm-up "
+            f"({kept} {self.folder.checkpoints})"
+        )
 
     def end_pass(self) -> None:
         """Write the pass's line in metrics.jsonl, with an accuracy where one is due."""

@@ -33,7 +33,7 @@ def test_the_state_may_change_while_it_is_written(tmp_path, disk):
         state["weight"].zero_()
         disk.set()
         checkpoints.wait()
-    found, progress, _ = load_checkpoint(tmp_path / "checkpoint")
+    (found, progress), _ = load_checkpoint(tmp_path / "checkpoint")
     assert torch.equal(found["weight"], torch.arange(5.0)) and progress == HERE
 
 
@@ -44,7 +44,7 @@ def test_one_is_written_at_a_time_and_leaving_waits_for_it(tmp_path, disk):
             checkpoints.save(step, {"weight": torch.full((3,), float(step))}, HERE)
             assert len(list_checkpoints(tmp_path / "checkpoint")) >= min(step - 1, checkpoint.KEEP)
     assert len(list_checkpoints(tmp_path / "checkpoint")) == checkpoint.KEEP
-    found, *_ = load_checkpoint(tmp_path / "checkpoint")
+    (found, _), _ = load_checkpoint(tmp_path / "checkpoint")
     assert found["weight"].tolist() == [4.0, 4.0, 4.0]
 
 

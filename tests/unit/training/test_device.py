@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pocketvit.errors import InputError
-from pocketvit.training.device import WORKSPACE, choose_device, device_name, repeating
+from pocketvit.training import device as devices
+from pocketvit.training.device import WORKSPACE, choose_device, device_name, largest_batch, repeating
 
 
 def test_a_device_that_there_is_not_is_refused_by_name():
@@ -57,3 +58,19 @@ def test_too_late_for_cublas_is_refused_but_not_on_the_cpu(monkeypatch):
     with repeating(True, "cpu"):
         assert state()[0]
     assert state() == before
+
+
+@pytest.mark.parametrize(("room", "fits"), [(100_000, 9_488), (400, 28), (130, 0)])
+def test_the_largest_batch_is_found_from_the_smallest_too(monkeypatch, room, fits):
+    """A step that takes 100 bytes and 10 an image, on a GPU with so many bytes; 5 % are kept free."""
+
+    def peak(_run, batch_size, _device):
+        if 100 + 10 * batch_size > room:
+            raise torch.cuda.OutOfMemoryError
+        return 100 + 10 * batch_size
+
+    monkeypatch.setattr(devices, "_peak_memory", peak)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (room, room))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)
+    assert largest_batch(lambda batch_size: None, torch.device("cuda", 0)) == fits
