@@ -25,7 +25,7 @@ class Stream(IntEnum):
     IMAGE = 1
     """Flip and crop: a row per image."""
     ERASE = 2
-    """Random erasing, first try; try t uses stream ERASE_TRIES + t: a row per image."""
+    """Random erasing, whether at all: a row per image."""
     MIX = 3
     """CutMix and MixUp: a row per step."""
     DROP_PATH = 4
@@ -39,7 +39,7 @@ class Stream(IntEnum):
     POLICY = 8
     """AutoAugment and its like: a row per image."""
     ERASE_TRIES = 1000
-    """The tries of random erasing after the first: ERASE_TRIES + t, t = 1 … 99."""
+    """The boxes that random erasing tries: ERASE_TRIES + t for try t = 0 … 99, a row per image."""
 
 
 def raw(seed: int, stream: int, pass_index: int, size: int) -> np.ndarray:

@@ -248,12 +248,7 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> tuple[str | None, bool | None]:
-    """The commit of the source, and whether it was changed since.
-
-    POCKETVIT_COMMIT, if set, names it: for a copy of the source that git does not track, or not as it is.
-    """
-    if "POCKETVIT_COMMIT" in os.environ:
-        return os.environ["POCKETVIT_COMMIT"], None
+    """The commit of the source, and whether it was changed since; of a copy without git, POCKETVIT_COMMIT and None."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
@@ -263,4 +258,4 @@ def git_state() -> tuple[str | None, bool | None]:
         git("ls-files", "--error-unmatch", Path(__file__).name)
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
-        return None, None
+        return os.environ.get("POCKETVIT_COMMIT"), None
