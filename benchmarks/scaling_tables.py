@@ -71,7 +71,7 @@ def scaling_speed(folder: Path) -> str:
     rows = [_speed_row(measured, *pair) for pair in pairs]
     behind = [[measured[pair]] if pair in measured else [] for pair in pairs]
     note = SPEED_NOTE.format(gpus=",".join(map(str, gpus)))
-    return _noted(rows, behind, [_in_words(measured), note])
+    return noted(rows, behind, [_in_words(measured), note])
 
 
 def scaling_accuracy(results: Path) -> str:
@@ -92,26 +92,23 @@ def scaling_accuracy(results: Path) -> str:
     cells = [_run_cell(path, num_gpus, seed) for (num_gpus, seed), path in sorted(files.items())]
     study = _gpus_study(sorted(files))
     found = findings(study, cells)
-    rows = [{"GPUs": finding.row} | _cells(finding) for finding in found]
+    rows = [{"GPUs": finding.row} | run_cells(finding) for finding in found]
     command = "`python benchmarks/scaling.py --accuracy --gpus 2`"
     note = f"One GPU: the runs of `results/paper-baseline`; several: {command}."
-    return _noted(rows, [_results(finding) for finding in found], [" ".join([note, *notes(found)])])
+    return noted(rows, [runs_of(finding) for finding in found], [" ".join([note, *notes(found)])])
 
 
 def scaling_rows(results: Path) -> str:
     """The paper's rows on several GPUs beside ours, both ways; a run counts wherever under `results` it lies."""
-    study = load_study(ROWS_FILE)
-    known = find_results([results], one_gpu=True)
-    jobs = study_jobs(study, results, lambda data: CIFAR10_FINGERPRINT)
-    found = findings(study, [outcome(job, *known.get(job.key, (None, None))) for job in jobs])
+    found = measured_findings(load_study(ROWS_FILE), results)
     rows = []
     for finding in found:
         theirs = published("paper-table2", PAPERS_ROW[finding.row])
         paper = {"in the paper": theirs.name, "paper, best of 20 (%)": f"{100 * theirs.accuracy:.2f}"}
-        rows.append({"our row": f"`{finding.row}`"} | paper | _cells(finding))
+        rows.append({"our row": f"`{finding.row}`"} | paper | run_cells(finding))
     command = f"`pocketvit study benchmarks/{ROWS_FILE.name}`"
     note = f"{ROWS_NOTE} Measured by {command}."
-    return _noted(rows, [_results(finding) for finding in found], [" ".join([note, *notes(found)])])
+    return noted(rows, [runs_of(finding) for finding in found], [" ".join([note, *notes(found)])])
 
 
 # ---------------------------------------------------------------- speed
@@ -202,8 +199,18 @@ def _gpus_study(runs: Sequence[tuple[int, int]]) -> Study:
     return Study(name="gpus", recipe="paper", rows=rows, compare=pairs)
 
 
-def _cells(finding: Finding) -> dict[str, str]:
-    """What both tables of runs say of a row, by column."""
+# ---------------------------------------------------------------- tables of runs, here and in docs/fast.md
+
+
+def measured_findings(study: Study, results: Path) -> list[Finding]:
+    """What runs on one GPU say of a study's rows, wherever under `results` they lie."""
+    known = find_results([results], one_gpu=True)
+    jobs = study_jobs(study, results, lambda data: CIFAR10_FINGERPRINT)
+    return findings(study, [outcome(job, *known.get(job.key, (None, None))) for job in jobs])
+
+
+def run_cells(finding: Finding) -> dict[str, str]:
+    """What each table of runs says of a row, by column."""
     told = table_row(finding)
     return {
         "best of 20 (%)": _spread(finding, "best_test_accuracy"),
@@ -213,18 +220,12 @@ def _cells(finding: Finding) -> dict[str, str]:
     }
 
 
-def _results(finding: Finding) -> list[Mapping[str, Any]]:
+def runs_of(finding: Finding) -> list[Mapping[str, Any]]:
     """A row's runs."""
     return [cell.result for cell in finding.cells if cell.result]
 
 
-def _spread(finding: Finding, key: str) -> str:
-    """Mean and standard deviation of an accuracy over a row's runs, percent."""
-    values = [100 * result[key] for result in _results(finding) if result.get(key) is not None]
-    return mean_and_spread(values) if values else ABSENT
-
-
-def _noted(
+def noted(
     rows: Sequence[Mapping[str, str]], behind: Sequence[Sequence[Mapping[str, Any]]], texts: Sequence[str]
 ) -> str:
     """A table with where it was measured above it, and how to read it below.
@@ -239,6 +240,12 @@ def _noted(
         rows = [row | {"hardware": _devices(of_row) or ABSENT} for row, of_row in zip(rows, behind, strict=True)]
     parts = [_where(results), markdown_table(rows, list(rows[0])), *texts]
     return "\n\n".join(part for part in parts if part)
+
+
+def _spread(finding: Finding, key: str) -> str:
+    """Mean and standard deviation of an accuracy over a row's runs, percent."""
+    values = [100 * result[key] for result in runs_of(finding) if result.get(key) is not None]
+    return mean_and_spread(values) if values else ABSENT
 
 
 def _where(results: Sequence[Mapping[str, Any]]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fast_tables import cpu_speed, kernels_accuracy
 from scaling_tables import scaling_accuracy, scaling_rows, scaling_speed
 from speed import CHOICES
 
@@ -44,7 +45,7 @@ PLACES = {
     "README.md": ("paper-baseline", "digits"),
     "docs/design-space.md": ("design-space",),
     "docs/paper-baseline.md": ("learning-rate", "paper-baseline"),
-    "docs/fast.md": ("paper-table1", "speed-choices"),
+    "docs/fast.md": ("paper-table1", "speed-choices", "speed-cpu", "kernels"),
     "docs/scaling.md": ("scaling-speed", "scaling-accuracy", "scaling-rows"),
 }
 """Which tables stand in which document."""
@@ -73,6 +74,8 @@ def speed_of_choices() -> str:
 OTHERS: dict[str, Callable[[], str]] = {
     "paper-table1": bench_table,
     "speed-choices": speed_of_choices,
+    "speed-cpu": lambda: cpu_speed(RESULTS / "speed" / "cpu.json"),
+    "kernels": lambda: kernels_accuracy(RESULTS),
     "scaling-speed": lambda: scaling_speed(RESULTS / "scaling" / "speed"),
     "scaling-accuracy": lambda: scaling_accuracy(RESULTS),
     "scaling-rows": lambda: scaling_rows(RESULTS),

@@ -10,8 +10,11 @@ import pytest
 
 from pocketvit.bench import floors, throughput
 from pocketvit.bench.choices import choices_table
-from pocketvit.config import override
+from pocketvit.config import config_hash, override
 from pocketvit.recipes import recipe
+from pocketvit.studies import load_study
+from pocketvit.studies.choose import find_study
+from pocketvit.studies.paper.numbers import CIFAR10_FINGERPRINT
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -99,3 +102,77 @@ def test_scaling_makes_only_what_is_missing(scaling, monkeypatch, tmp_path):
     assert len(started) == 1 and "--nproc-per-node=2 -m pocketvit train paper" in started[0]
     assert "--seed 1" in started[0] and "--data.source here" in started[0] and "passes" not in started[0]
     assert json.loads((tmp_path / "paper-2gpus-s1.json").read_text())["pass_train_s"] == [1.5]
+
+
+# ---------------------------------------------------------------- tables
+
+
+@pytest.fixture(scope="module")
+def fast():
+    """benchmarks/fast_tables.py as a module."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import fast_tables
+
+        yield fast_tables
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+def write_runs(fast, results: Path, fused: list[float], reference: list[float]) -> None:
+    """Runs with either kind of kernels, one a seed; and one on two GPUs, which does not count."""
+    accuracies = {"fused": fused, "reference": reference}
+    for cell in load_study(fast.KERNELS_FILE).cells():
+        for num_gpus in (1, 2):
+            if cell.seed < len(accuracies[cell.row]):
+                accuracy = accuracies[cell.row][cell.seed] if num_gpus == 1 else 0.1
+                content = {"test_accuracy": accuracy, "best_test_accuracy": accuracy, "images_per_s": 1e5,
+                           "train_s": 119.8, "peak_memory_gib": 1.5, "num_params": 2_697_610, "device": "H100",
+                           "versions": {"torch": "2.11.0"}, "seed": cell.seed, "num_gpus": num_gpus,
+                           "config_hash": config_hash(cell.config, CIFAR10_FINGERPRINT)}  # fmt: skip
+                path = results / f"gpus{num_gpus}" / f"{cell.row}-s{cell.seed}.json"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(content))
+
+
+def test_either_kind_of_kernels_is_compared_on_the_papers_run(fast):
+    rows = {row.name: row for row in load_study(fast.KERNELS_FILE).rows}
+    baseline = next(row.config for row in find_study("paper-table2").rows if row.name == "baseline")
+    assert rows["fused"].config == baseline, "so that its runs are those of results/paper-baseline"
+    assert rows["reference"].config == override(baseline, {"train.kernels": "reference"})
+    assert {row.seeds for row in rows.values()} == {(0, 1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("by", "where"),
+    [
+        (0.002, "0.24 points; the means lie 0.20 apart, within it"),
+        (0.003, "0.23 points; the means lie 0.30 apart, beyond it"),
+    ],
+)
+def test_the_means_of_both_kernels_stand_beside_a_binomial_deviation(fast, tmp_path, by, where):
+    write_runs(fast, tmp_path, [0.940, 0.941, 0.939], [0.940 + by, 0.9405 + by, 0.9395 + by])
+    table = fast.kernels_accuracy(tmp_path)
+    assert "| `fused` | 94.00 ± 0.10 | 94.00 ± 0.10 | 3 | reference |" in table
+    assert where in table and "not measured yet" not in table
+    interval = f"| −{100 * by:.2f} | {-100 * by - 0.12:.2f} … {-100 * by + 0.12:+.2f} |".replace("-", "−")
+    assert interval in table, "the paired t interval of +0.00, +0.05, -0.05 points around the mean"
+
+
+@pytest.mark.parametrize("reference", [[], [0.94, 0.941]], ids=["none", "some"])
+def test_what_lacks_of_either_kernels_runs_is_said(fast, tmp_path, reference):
+    write_runs(fast, tmp_path, [0.940, 0.941, 0.939], reference)
+    table = fast.kernels_accuracy(tmp_path)
+    assert "within one binomial standard deviation is not measured yet." in table and "None" not in table
+    assert f"{len(reference)} of 3 ({3 - len(reference)} missing)" in table
+
+
+def test_speed_on_a_cpu_is_told_with_its_ratio_and_its_range(fast, tmp_path):
+    speeds = {"ours": [80.0, 85.0, 90.0], "timm": [70.0, 75.0, 79.0]}
+    ratios = {"ratio": 1.139, "ratio_min": 1.02, "ratio_max": 1.443}
+    row = {"recipe": "paper", "batch_size": 64, "images_per_s": speeds} | ratios
+    content = {"device": "CPU (2 threads)", "versions": {"torch": "2.14.1"}, "timm": "1.0.31", "rows": [row]}
+    (tmp_path / "cpu.json").write_text(json.dumps(content))
+    table = fast.cpu_speed(tmp_path / "cpu.json")
+    assert "| paper | 64 | 85 | 75 | 1.14 (1.02 – 1.44) |" in table
+    assert "CPU (2 threads), PyTorch 2.14.1, timm 1.0.31" in table and "3 rounds" in table
