@@ -1,6 +1,7 @@
 """The documents say what the files say."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -141,3 +142,45 @@ def test_the_readmes_commands_are_understood(monkeypatch):
         words = line.replace("SEED", "0").split()[2:]
         if not {"--config", "--resume", "--help"} & set(words):
             parse_train(words)
+
+
+def test_every_step_of_the_road_says_what_was_predicted():
+    road = (ROOT / "docs" / "fast.md").read_text().partition("## The road")[2].partition("\n\nH100")[0]
+    steps = [[cell.strip() for cell in line.split("|")[1:-1]] for line in road.splitlines() if line.startswith("| ")]
+    assert len(steps) > 5 and all(len(step) == 3 and all(step) for step in steps), steps
+
+
+def test_a_steps_time_is_the_same_in_all_documents():
+    """The paper's model on one H100 at batch 256."""
+    bench = json.loads((ROOT / "results" / "paper-table1" / "bench.json").read_text())
+    what = {"variant": "fused", "mode": "step", "batch_size": 256}
+    step_ms = next(row["batch_ms"] for row in bench["rows"] if what.items() <= row.items())
+    scaling = (ROOT / "docs" / "scaling.md").read_text()
+    assert re.search(r"A step at batch 256 takes ([0-9.]+) ms", scaling)[1] == f"{step_ms:.1f}"
+
+
+@pytest.mark.parametrize(
+    ("before", "srun", "restarts", "started", "requeued"),
+    [
+        (False, "exit 1", "0", True, True),
+        (False, "exit 1", "10", True, False),
+        (False, "exit 0", "0", True, False),
+        (False, "touch run/result.json; exit 1", "0", True, False),
+        (True, "exit 1", "0", False, False),
+    ],
+    ids=["cut off", "too often", "well", "failed after its end", "finished before"],
+)
+def test_the_slurm_script_puts_only_an_unfinished_run_back(tmp_path, before, srun, restarts, started, requeued):
+    script = re.search(r"```sh\n(#!/bin/bash\n#SBATCH.*?)```", (ROOT / "docs" / "scaling.md").read_text(), re.DOTALL)[1]
+    (tmp_path / "run").mkdir()
+    if before:
+        (tmp_path / "run" / "result.json").touch()
+    programs = {"srun": f"echo srun >> log; {srun}", "scontrol": 'echo "$1" >> log'}
+    for name, body in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "job.sh").write_text(script.replace("/shared/runs/paper-8", "run"))
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_RESTART_COUNT": restarts, "SLURM_JOB_ID": "7"}
+    subprocess.run(["bash", "job.sh"], cwd=tmp_path, env=env, check=False)
+    log = (tmp_path / "log").read_text().split() if (tmp_path / "log").exists() else []
+    assert ("srun" in log, "requeue" in log) == (started, requeued)
