@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Collection
@@ -11,11 +12,27 @@ from typing import Any, Literal
 from pocketvit.errors import InputError
 from pocketvit.usercode import REFERENCE, Code
 
+LARGEST = 1_000_000
+"""No field takes a number beyond this, seeds apart: it could only be a slip, and would end far from its cause."""
+
+FEW = 12
+"""Most names that a message lists."""
+
 
 def unknown(kind: str, name: str, known: Collection[str]) -> str:
-    """The message for a name that is not among the known ones, with the nearest of them."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
+    """The message for a name that is not among the known ones, with the nearest of them.
+
+    These are the nearest that holds the name's last part as a part of its own (num-heads for heads), and the nearest
+    as it is written.
+    """
+    part = re.escape(name.lstrip("-").rpartition(".")[2])
+    holding = [each for each in known if part and re.search(rf"(?<![a-z0-9]){part}(?![a-z0-9])", each)]
+    near = [
+        *difflib.get_close_matches(name, holding, n=1, cutoff=0),
+        *difflib.get_close_matches(name, list(known), n=1),
+    ]
+    some = [*known][:FEW] + ["…"] * (len(known) > FEW)
+    hint = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else f"known: {', '.join(some)}"
     return f"unknown {kind} {name!r}; {hint}"
 
 
@@ -48,16 +65,32 @@ def _fit(name: str, value: Any, hint: Any) -> Any:
         if len(inner) == len(value):
             return tuple(_fit(name, item, part) for item, part in zip(value, inner, strict=True))
     elif kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            pass
+        number = _number(value)
+        if number is not None:
+            return _within_reason(name, number)
     elif kind is Path and isinstance(value, str | Path):
         return Path(value)
     elif origin is None and type(value) is kind:
-        return value
+        return _within_reason(name, value) if kind is int and not name.endswith("seed") else value
     wanted = "a list of " + str(len(arguments)) + " numbers" if origin is tuple else f"of type {kind.__name__}"
     raise InputError(f"{name}={value!r}: must be {wanted}" + (" or none" if len(options) > 1 else ""))
+
+
+def _number(value: float | str) -> float | None:
+    """`value` as a float; None for text that is no number."""
+    try:
+        return float(value)
+    except ValueError:
+        return None
+    except OverflowError:  # an integer beyond every float
+        return float("inf")
+
+
+def _within_reason(name: str, value: float) -> float:
+    """`value` unless it is infinite, not a number, or beyond `LARGEST`."""
+    if not -LARGEST <= value <= LARGEST:
+        raise InputError(f"{name}={value}: must be a number within ±{LARGEST}")
+    return value
 
 
 def _name_or_code(name: str, value: Any, built_in: tuple[str, ...]) -> str | Code:

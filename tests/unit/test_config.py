@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 import yaml
 
+from pocketvit.checks import unknown
 from pocketvit.config import (
     NOT_HASHED,
     AugmentConfig,
@@ -49,7 +50,11 @@ def test_paper_recipe_is_the_papers():
         ({"learning_rate": 1.0}, "unknown field"),
         ({"optim.lr": "fast"}, "optim.lr='fast'"),
         ({"optim.lr": -1.0}, "optim.lr=-1.0: must be greater than 0"),
-        ({"optim.lr": float("nan")}, "optim.lr=nan"),
+        ({"data.resize": 10**6}, "data.resize=1000000: must be in [1, 4096]"),
+        ({"data.split_seed": 2**63}, "data.split_seed=9223372036854775808: must be in [0, "),
+        ({"optim.lr": 10**400}, "optim.lr=inf: must be a number within ±1000000"),
+        ({"optim": 1}, "unknown field 'optim'"),
+        ({"model.heads": 3}, "unknown field 'model.heads'; did you mean model.num_heads or model.head?"),
         ({"model.pool": "max"}, "must be one of cls, mean"),
         ({"model.num_heads": 7}, "model.width=192 is not divisible by model.num_heads=7"),
         ({"model.num_cls_tokens": 0}, "model.num_cls_tokens=0"),
@@ -73,6 +78,26 @@ def test_a_wrong_value_is_refused_by_name(values, words):
     assert "\n" not in str(refused.value)
 
 
+NUMBERS = [name for name, value in flatten(RunConfig()).items() if type(value) in (int, float)]
+NUMBERS += ["model.layer_scale", "model.q_rank", "data.resize"]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_without_bounds_are_refused_by_every_field(name):
+    for value in (float("inf"), float("-inf"), float("nan"), 10**21, -(10**21)):
+        with pytest.raises(InputError, match=rf"^{name}=({value}|{float(value)}): must be ".replace("+", r"\+")):
+            override(RunConfig(), {name: value})
+    with pytest.raises(InputError, match="^optim.betas=inf: must be a number within ±1000000$"):
+        override(RunConfig(), {"optim.betas": [0.9, float("inf")]})
+
+
+def test_an_unknown_name_is_answered_by_few():
+    names = [f"field{i:02d}" for i in range(40)]
+    assert unknown("field", "zzz", names) == f"unknown field 'zzz'; known: {', '.join(names[:12])}, …"
+    assert unknown("field", "zzz", names[:2]) == "unknown field 'zzz'; known: field00, field01"
+    assert unknown("flag", "--", names[:1]) == "unknown flag '--'; known: field00"
+
+
 def test_text_numbers_from_yaml_are_numbers():
     assert yaml.safe_load("lr: 1e-3") == {"lr": "1e-3"}, "YAML 1.1 reads this as text"
     assert from_dict({"optim": {"lr": "1e-3"}}).optim.lr == 1e-3
@@ -87,7 +112,14 @@ def test_the_operations_that_can_be_skipped_are_those_that_there_are():
 
 
 def test_a_config_file_that_is_none_is_refused(tmp_path):
-    for text, words in (("[1, 2]", "holds no fields"), ("a: [", "is not YAML"), ("optim: {lrr: 1}", "optim.lrr")):
+    for text, words in (
+        ("[1, 2]", "holds no fields"),
+        ("a: [", "is not YAML"),
+        ("seed: " + "9" * 5000, "is not YAML"),
+        ("optim: {lrr: 1}", "optim.lrr"),
+        ("1: 2", "unknown field '1'"),
+        ("{1: {2: 3}}", "unknown field '1.2'"),
+    ):
         (tmp_path / "c.yaml").write_text(text)
         with pytest.raises(InputError, match=words):
             load_config(tmp_path / "c.yaml")

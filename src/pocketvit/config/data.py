@@ -8,6 +8,9 @@ from pocketvit.checks import above, at_least, between, check_types
 from pocketvit.errors import InputError
 from pocketvit.usercode import Code
 
+LARGEST_SIDE = 4_096
+"""Most pixels that images are resized to; a single one of these takes 48 MiB."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -39,9 +42,9 @@ class DataConfig:
         between("data.val_frac", self.val_frac, 0, 1, open_right=True)
         between("data.test_frac", self.test_frac, 0, 1, open_left=True, open_right=True)
         at_least("data.num_repeats", self.num_repeats, 1)
-        at_least("data.split_seed", self.split_seed, 0)
+        between("data.split_seed", self.split_seed, 0, 2**63, open_right=True)
         if self.resize is not None:
-            at_least("data.resize", self.resize, 1)
+            between("data.resize", self.resize, 1, LARGEST_SIDE)
 
 
 Operation = Literal[

@@ -48,7 +48,7 @@ def from_dict(
         if isinstance(item, Mapping):
             values |= {f"{key}.{leaf}": value for leaf, value in item.items()}
         else:
-            values[key] = item
+            values[str(key)] = item
     schema = values.pop("schema", SCHEMA_VERSION)
     if schema != SCHEMA_VERSION:
         raise InputError(f"config has schema {schema}; this version reads {SCHEMA_VERSION}")
@@ -85,7 +85,7 @@ def load_config(path: Path, *, allow_code: bool = False) -> RunConfig:
         mapping = yaml.safe_load(path.read_text())
     except OSError as error:
         raise InputError(f"cannot read config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # a number of thousands of digits is a ValueError
         raise InputError(f"config {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(mapping, Mapping):
         raise InputError(f"config {path} holds no fields; expected the mapping that a run folder's config.yaml has")
