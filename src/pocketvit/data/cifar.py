@@ -1,7 +1,8 @@
 """CIFAR-10 and CIFAR-100 as their author published them: pickled batches, in a .tar.gz or unpacked.
 
 A pickle is a program: loading one may run anything its maker liked. So the batches are read by an unpickler that
-knows three names, those that rebuild a NumPy array, and refuses every other.
+knows three names, those that rebuild a NumPy array, and refuses every other. A fourth, by which Python 3 writes bytes
+at protocols 0 to 2, stands for a function of our own.
 
 Source: https://www.cs.toronto.edu/~kriz/cifar.html
 """
@@ -69,8 +70,15 @@ _ARRAY_NAMES = {
 }
 
 
+def _latin1(text: object, encoding: object) -> bytes:
+    """Stands in for `_codecs.encode`, which could be asked for any codec: only bytes, written as Latin-1 text."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise InputError("its pickle asks for _codecs.encode on more than Latin-1 text: refused")
+    return text.encode("latin1")
+
+
 class ArrayUnpickler(pickle.Unpickler):
-    """Unpickles plain values and NumPy arrays, and refuses every other name a pickle asks for."""
+    """Unpickles plain values, bytes and NumPy arrays, and refuses every other name a pickle asks for."""
 
     def find_class(self, module: str, name: str) -> object:
         """The object behind a name in the pickle.
@@ -78,6 +86,8 @@ class ArrayUnpickler(pickle.Unpickler):
         Raises:
             InputError: the name is none that rebuilds a NumPy array.
         """
+        if (module, name) == ("_codecs", "encode"):
+            return _latin1
         if (module, name) not in _ARRAY_NAMES:
             raise InputError(f"its pickle asks for {module}.{name}, but only NumPy arrays are allowed: refused")
         return super().find_class(module, name)

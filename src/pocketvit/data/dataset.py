@@ -12,7 +12,7 @@ say whether a set is the real one.
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -159,7 +159,9 @@ def is_cifar10(dataset: Dataset | Decoded) -> bool:
     )
 
 
-def stratified_split(labels: np.ndarray, frac: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stratified_split(
+    labels: np.ndarray, frac: float, seed: int, class_names: Sequence[str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Hold out the same fraction of every class, chosen at random.
 
     Args:
@@ -167,6 +169,7 @@ def stratified_split(labels: np.ndarray, frac: float, seed: int) -> tuple[np.nda
         frac: fraction to hold out, in (0, 1). A class of n images gives round(frac · n) of them, but at least one,
             and keeps at least one.
         seed: which images are drawn.
+        class_names: what to call the classes in a message; by their numbers if None.
     Returns:
         the indices kept and the indices held out, each sorted, int64.
     Raises:
@@ -177,7 +180,8 @@ def stratified_split(labels: np.ndarray, frac: float, seed: int) -> tuple[np.nda
     sizes = np.bincount(labels)
     if (sizes == 1).any():
         label = int(np.flatnonzero(sizes == 1)[0])
-        raise InputError(f"class {label} has a single image: to hold some out, each class needs two or more")
+        name = class_names[label] if class_names else label
+        raise InputError(f"class {name} has a single image: to hold some out, each class needs two or more")
     held_per_class = np.clip(np.rint(frac * sizes).astype(np.int64), 1, sizes - 1)
     return hold_out(labels, np.where(sizes > 0, held_per_class, 0), seed)
 

@@ -5,26 +5,39 @@ and folders whose name starts with a dot are ignored; other files that are no im
 that is said aloud.
 """
 
-import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from pocketvit.data.dataset import Decoded
-from pocketvit.data.parts import SPLIT_OF_WORD, Keep, Part, assemble, in_memory, visible_files
+from pocketvit.data.parts import (
+    SPLIT_OF_WORD,
+    Keep,
+    Part,
+    assemble,
+    in_memory,
+    is_image,
+    note_left_aside,
+    visible_files,
+)
 from pocketvit.data.pixels import decode
 from pocketvit.errors import InputError
 
-_ENDINGS = {
-    *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".avif", ".jp2"),
-    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
-}
 
 
 def matches(path: Path) -> bool:
     """Whether the path is a folder that holds folders."""
     return path.is_dir() and bool(_subfolders(path))
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the path is a folder with two or more classes to train on, each with images."""
+    try:
+        return path.is_dir() and len(_find(path).get("train", ())) > 1
+    except InputError:
+        return False
 
 
 def files(path: Path) -> list[Path]:
@@ -43,10 +56,7 @@ def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
     decoded = assemble(parts, tuple(found.get("train", ())), str(path), resize, keep)
 
     aside = sorted(set(visible_files(path)) - set(_flatten(found)))
-    if not aside:
-        return decoded
-    note = f"{len(aside):,} files are no images of a class and are left aside, such as {aside[0]}"
-    return dataclasses.replace(decoded, notes=(*decoded.notes, note))
+    return note_left_aside(decoded, "no image of a class", aside)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -74,7 +84,7 @@ def _flatten(found: Mapping[str, Mapping[str, list[Path]]]) -> list[Path]:
 def _find_classes(folder: Path) -> dict[str, list[Path]]:
     """The images of each class folder below `folder`."""
     classes = {
-        subfolder.name: [file for file in visible_files(subfolder) if file.suffix.lower() in _ENDINGS]
+        subfolder.name: [file for file in visible_files(subfolder) if is_image(file)]
         for subfolder in _subfolders(folder)
     }
     if not classes:
@@ -88,5 +98,6 @@ def _find_classes(folder: Path) -> dict[str, list[Path]]:
 def _part(classes: Mapping[str, list[Path]]) -> Part:
     members = [file for files in classes.values() for file in files]
     labels = [name for name, files in classes.items() for _ in files]
-    images = (decode(file, str(file)) for file in members)
-    return Part(np.array(labels), images, lambda i: str(members[i]))
+    converted = Counter()
+    images = (decode(file, str(file), converted) for file in members)
+    return Part(np.array(labels), images, lambda i: str(members[i]), converted)

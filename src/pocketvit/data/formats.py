@@ -4,11 +4,11 @@ Each format is a module with three functions: `matches(path)` looks at names onl
 read (the cache's key is made from it), and `read(path, resize, keep)` decodes it.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pocketvit.checks import unknown
 from pocketvit.data import cifar, folders, npz, parquet
 from pocketvit.data.dataset import Decoded
 from pocketvit.data.parts import Keep
@@ -53,7 +53,8 @@ def detect(path: Path) -> str:
         raise InputError(f"{path} is empty (0 bytes)")
     for known in FORMATS:
         if known.matches(path):
-            return known.name
+            # Image folders with a stray parquet file stay image folders; their reader says what it leaves aside.
+            return "folder" if known.name == "parquet" and folders.is_whole(path) else known.name
     content = "is an empty folder" if path.is_dir() and not any(path.iterdir()) else "has no known format"
     raise InputError(f"{path} {content}: expected {'; '.join(known.description for known in FORMATS)}")
 
@@ -67,6 +68,4 @@ def find_format(name: str) -> Format:
     for known in FORMATS:
         if known.name == name:
             return known
-    names = [known.name for known in FORMATS]
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
-    raise InputError(f"unknown data format {name!r}, did you mean {nearest!r}? Known: {', '.join(names)}")
+    raise InputError(unknown("data format", name, [known.name for known in FORMATS]))

@@ -23,13 +23,16 @@ def find_class_names(values: np.ndarray) -> tuple[str, ...]:
     return tuple(str(name) for name in present)
 
 
-def number_labels(values: np.ndarray, class_names: Sequence[str], where: Callable[[int], str]) -> np.ndarray:
+def number_labels(
+    values: np.ndarray, class_names: Sequence[str], where: Callable[[int], str], *, listed: bool = True
+) -> np.ndarray:
     """Turn labels into class numbers.
 
     Args:
         values: labels, integers or strings, (N,).
         class_names: the classes in their order.
         where: what to call the i-th label in a message, such as "train.parquet, row 7".
+        listed: whether the set lists its classes; else they are those of `find_class_names`.
     Returns:
         class numbers, int64, (N,).
     Raises:
@@ -46,6 +49,11 @@ def number_labels(values: np.ndarray, class_names: Sequence[str], where: Callabl
         raise InputError(f"{where(0)}: the label is {values.dtype}, neither an integer nor a class name")
     if outside.any():
         i = int(np.flatnonzero(outside)[0])
+        if not listed:
+            raise InputError(
+                f"{where(i)}: label {values[i].item()}, but only {len(class_names)} different labels occur; without "
+                f"class names they must be 0 to {len(class_names) - 1}, each of them"
+            )
         raise InputError(
             f"{where(i)}: label {values[i].item()!r} is outside the {len(class_names)} classes, "
             f"which are {class_names[0]} to {class_names[-1]} (numbered from 0)"

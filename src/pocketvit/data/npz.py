@@ -10,6 +10,8 @@ The arrays are found by name, in the first of these forms that fits:
 uint16 (grey only, scaled to 8 bits) or bool (0 and 255); labels are integers or class names, (N,) or (N, 1).
 """
 
+import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import numpy as np
 
 from pocketvit.data.dataset import Decoded
 from pocketvit.data.parts import Keep, Part, assemble, in_memory
-from pocketvit.data.pixels import alpha_to_rgb, grey16_to_rgb, one_line
+from pocketvit.data.pixels import ALPHA, GREY, GREY16, alpha_to_rgb, grey16_to_rgb, one_line
 from pocketvit.errors import InputError
 
 _FORMS = (
@@ -70,7 +72,10 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         raise
     # A broken file shows as BadZipFile, ValueError, EOFError, zlib.error or OSError, depending on where it is broken.
     except Exception as error:
-        raise InputError(f"{path} is truncated, corrupt or holds pickled objects: {one_line(error)}") from error
+        if path.is_file() and not zipfile.is_zipfile(path):  # it lacks the table that ends every zip archive
+            why = f"is truncated: it breaks off at byte {path.stat().st_size:,}; copy or write it again"
+            raise InputError(f"{path} {why}") from error
+        raise InputError(f"{path} is corrupt or holds pickled objects: {one_line(error)}") from error
 
 
 def _part(arrays: Mapping[str, np.ndarray], path: Path, images_name: str, labels_name: str) -> Part:
@@ -85,15 +90,22 @@ def _part(arrays: Mapping[str, np.ndarray], path: Path, images_name: str, labels
         raise InputError(f"{path}: {images_name} is {images.shape}, not (N, H, W) or (N, H, W, C) with C = 1, 3 or 4")
     if images.dtype not in (np.uint8, np.bool_) and not (images.dtype == np.uint16 and images.ndim == 3):
         raise InputError(f"{path}: {images_name} is {images.dtype}: expected uint8, bool, or uint16 grey")
-    return Part(labels, map(_to_rgb, images), lambda i: f"{path}, {images_name}[{i}]")
+    converted = Counter()
+    rgb = (_to_rgb(image, converted) for image in images)
+    return Part(labels, rgb, lambda i: f"{path}, {images_name}[{i}]", converted)
 
 
-def _to_rgb(image: np.ndarray) -> np.ndarray:
+def _to_rgb(image: np.ndarray, converted: Counter[str]) -> np.ndarray:
     """One image, (H, W), (H, W, 3) or (H, W, 4), as uint8 RGB, (H, W, 3)."""
     if image.dtype == np.uint16:
+        converted[GREY16] += 1
         return grey16_to_rgb(image)
     if image.dtype == np.bool_:
         image = image.astype(np.uint8) * np.uint8(255)
     if image.ndim == 2:
+        converted[GREY] += 1
         return np.repeat(image[..., None], 3, axis=-1)
-    return alpha_to_rgb(image) if image.shape[2] == 4 else image
+    if image.shape[2] == 4:
+        converted[ALPHA] += 1
+        return alpha_to_rgb(image)
+    return image

@@ -10,7 +10,7 @@ Source: https://huggingface.co/docs/datasets/about_dataset_features
 import importlib.util
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pocketvit.data.dataset import Decoded
-from pocketvit.data.parts import SPLIT_OF_WORD, Keep, Part, assemble, in_memory, name_row, visible_files
+from pocketvit.data.parts import (
+    SPLIT_OF_WORD,
+    Keep,
+    Part,
+    assemble,
+    in_memory,
+    is_image,
+    name_row,
+    note_left_aside,
+    visible_files,
+)
 from pocketvit.data.pixels import decode, one_line
 from pocketvit.errors import InputError
 
@@ -54,7 +64,9 @@ def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
     image_column = _find_column(first, schema, features, _IMAGE_COLUMNS, "Image")
     label_column = _find_column(first, schema, features, _LABEL_COLUMNS, "ClassLabel")
     parts = {split: _part(members, image_column, label_column) for split, members in by_split.items()}
-    return assemble(parts, features.get(label_column, {}).get("names"), str(path), resize, keep)
+    decoded = assemble(parts, features.get(label_column, {}).get("names"), str(path), resize, keep)
+    aside = [file for file in visible_files(path) if is_image(file)] if path.is_dir() else []
+    return note_left_aside(decoded, "not among the parquet files", aside)
 
 
 def require_pyarrow() -> None:
@@ -131,8 +143,9 @@ def _find_column(file: Path, schema: "pa.Schema", features: dict, names: Sequenc
 def _part(members: Sequence[Path], image_column: str, label_column: str) -> Part:
     labels = [_labels(file, label_column) for file in members]
     rows = [(str(file), len(values)) for file, values in zip(members, labels, strict=True)]
-    images = (image for file in members for image in _images(file, image_column))
-    return Part(np.concatenate(labels), images, lambda i: name_row(rows, i))
+    converted = Counter()
+    images = (image for file in members for image in _images(file, image_column, converted))
+    return Part(np.concatenate(labels), images, lambda i: name_row(rows, i), converted)
 
 
 def _labels(file: Path, column: str) -> np.ndarray:
@@ -145,7 +158,7 @@ def _labels(file: Path, column: str) -> np.ndarray:
     return np.array(values, dtype=str if kind is str else np.int64)
 
 
-def _images(file: Path, column: str) -> Iterator[np.ndarray]:
+def _images(file: Path, column: str, converted: Counter[str]) -> Iterator[np.ndarray]:
     """The images of one file, uint8, (H, W, 3) each."""
     row = 0
     for batch in _batches(file, column):
@@ -154,7 +167,7 @@ def _images(file: Path, column: str) -> Iterator[np.ndarray]:
             content = value.get("bytes") if isinstance(value, dict) else value
             if not isinstance(content, bytes):
                 raise InputError(f"{where}: column {column} holds no image bytes")
-            yield decode(content, where)
+            yield decode(content, where, converted)
             row += 1
 
 

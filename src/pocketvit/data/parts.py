@@ -5,16 +5,18 @@ follows is the same for all: choose what to train and test on, number the classe
 images are not gathered here: they go one by one to whatever keeps them, memory or a file.
 """
 
+import dataclasses
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from pocketvit.data.dataset import Decoded, Split
 from pocketvit.data.labels import find_class_names, number_labels
-from pocketvit.data.pixels import Fitter
+from pocketvit.data.pixels import Fitter, count_notes
 from pocketvit.errors import InputError
 
 SPLIT_OF_WORD = {
@@ -28,6 +30,11 @@ SPLIT_OF_WORD = {
     "dev": "val",
 }
 """The split that a word in a file or folder name speaks of."""
+
+_IMAGE_ENDINGS = {
+    *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".avif", ".jp2"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+}
 
 Keep = Callable[[str, Iterable[np.ndarray], int], np.ndarray]
 """Takes a split's name, its images, uint8 (H, W, 3) of one size, and their number; gives them back as (N, H, W, 3)."""
@@ -43,6 +50,8 @@ class Part:
     """N images, uint8, (H, W, 3) each; decoded when asked for, so a part that isn't used costs nothing."""
     where: Callable[[int], str]
     """What to call the i-th image in a message, such as "train.parquet, row 7"."""
+    converted: Counter[str] = field(default_factory=Counter)
+    """What was done to images that are not 8-bit colour, counted while they are decoded."""
 
 
 def visible_files(folder: Path) -> list[Path]:
@@ -52,6 +61,19 @@ def visible_files(folder: Path) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(place, name) for name in names if not name.startswith(".")]
     return sorted(found)
+
+
+def is_image(file: Path) -> bool:
+    """Whether a file's name ends like an image's."""
+    return file.suffix.lower() in _IMAGE_ENDINGS
+
+
+def note_left_aside(decoded: Decoded, why: str, files: Sequence[Path]) -> Decoded:
+    """Say aloud that some files are left aside."""
+    if not files:
+        return decoded
+    note = f"{len(files):,} file{'s are' if len(files) > 1 else ' is'} left aside, such as {files[0]}: {why}"
+    return dataclasses.replace(decoded, notes=(*decoded.notes, note))
 
 
 def name_row(files: Sequence[tuple[str, int]], index: int) -> str:
@@ -112,12 +134,15 @@ def assemble(
         if len(part.labels) == 0:
             raise InputError(f"the {split} split of {name} holds no images")
 
-    if class_names is None:
+    listed = class_names is not None
+    if not listed:
         class_names = find_class_names(np.concatenate([part.labels for part in used.values()]))
     fitter = Fitter(resize)
     splits = {}
     for split, part in used.items():
-        labels = number_labels(part.labels, class_names, part.where)
+        labels = number_labels(part.labels, class_names, part.where, listed=listed)
         fitted = (fitter.fit(image, part.where, i) for i, image in enumerate(part.images))
         splits[split] = Split(keep(split, fitted, len(labels)), labels)
-    return Decoded(splits["train"], splits.get(test_split), tuple(class_names), (*notes, *fitter.notes()))
+    converted = sum((part.converted for part in used.values()), Counter())
+    notes += [*count_notes(converted), *fitter.notes()]
+    return Decoded(splits["train"], splits.get(test_split), tuple(class_names), tuple(notes))

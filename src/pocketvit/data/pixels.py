@@ -12,7 +12,8 @@
 """
 
 import io
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,18 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pocketvit.errors import InputError
 
 
-def decode(source: bytes | Path, where: str) -> np.ndarray:
+GREY = "in grey, repeated in the three channels"
+GREY16 = "in 16-bit grey, divided by 257 and repeated in the three channels"
+ALPHA = "with alpha, composited over black"
+
+
+def decode(source: bytes | Path, where: str, converted: Counter[str] | None = None) -> np.ndarray:
     """Read one image file.
 
     Args:
         source: the file's content, or its path.
         where: what to call it in a message, such as "train.parquet, row 7".
+        converted: counts what is done to images that are not 8-bit colour.
     Returns:
         pixels, uint8, (H, W, 3).
     Raises:
@@ -40,7 +47,7 @@ def decode(source: bytes | Path, where: str) -> np.ndarray:
         raise InputError(f"{where}: the image is empty (0 bytes); replace or remove it")
     try:
         with Image.open(io.BytesIO(content)) as image:
-            return to_rgb(image)
+            return to_rgb(image, converted)
     except UnidentifiedImageError as error:
         raise InputError(f"{where}: no image format that Pillow reads; replace or remove it") from error
     except InputError as error:
@@ -51,19 +58,24 @@ def decode(source: bytes | Path, where: str) -> np.ndarray:
         raise InputError(f"{where}: {why}; replace or remove it") from error
 
 
-def to_rgb(image: Image.Image) -> np.ndarray:
+def to_rgb(image: Image.Image, converted: Counter[str] | None = None) -> np.ndarray:
     """A Pillow image as uint8 RGB pixels, (H, W, 3), by the rules above.
 
     Raises:
         InputError: floating-point pixels, or integers outside 0 … 65535.
     """
+    converted = Counter() if converted is None else converted
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise InputError("floating-point pixels have no known scale: save them with 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):
+        converted[GREY16] += 1
         return grey16_to_rgb(np.asarray(image))
     if image.has_transparency_data:
+        converted[ALPHA] += 1
         return alpha_to_rgb(np.asarray(image.convert("RGBA")))
+    if image.mode in ("1", "L"):
+        converted[GREY] += 1
     return np.asarray(image.convert("RGB"))
 
 
@@ -122,10 +134,12 @@ class Fitter:
 
     def notes(self) -> tuple[str, ...]:
         """What was resized, to say aloud."""
-        if not self.num_resized:
-            return ()
-        plural = "s" if self.num_resized > 1 else ""
-        return (f"{self.num_resized:,} image{plural} resized to {self.resize}x{self.resize} (bicubic)",)
+        return count_notes({f"resized to {self.resize}x{self.resize} (bicubic)": self.num_resized})
+
+
+def count_notes(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Lines that say how many images something was done to."""
+    return tuple(f"{count:,} image{'s' * (count > 1)} {what}" for what, count in counts.items() if count)
 
 
 def one_line(error: Exception) -> str:

@@ -108,20 +108,44 @@ def _accept(remote: RemoteSet, offer: Offer, place: Path, progress: Progress | N
         raise
 
 
-def _is_cifar100(decoded: Decoded) -> bool:
-    """Whether these are CIFAR-100's counts, and the channel means that its users publish.
+CIFAR100_CLASSES = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man
+    maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree
+    plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail
+    snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout
+    tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+"""CIFAR-100's classes in their order."""
+CIFAR100_TRAIN_STATS = (
+    (0.5070751592371323, 0.48654887331495095, 0.4409178433670343),
+    (0.2673342858792401, 0.2564384629170883, 0.27615047132568404),
+)
+"""Mean and standard deviation of the channels of its training images."""
+CIFAR100_TEST_STATS = (
+    (0.5088964127604166, 0.48739301317401956, 0.44194221124387256),
+    (0.2682515741720801, 0.2573637364478126, 0.2770957707973042),
+)
+"""Those of its test images."""
 
-    The means have enough digits to fix the sum of all training pixels exactly.
+
+def _is_cifar100(decoded: Decoded) -> bool:
+    """Whether these are CIFAR-100's counts and class names, and the channel statistics that its users publish.
+
+    The means have enough digits to fix the sums of all pixels exactly. Which label belongs to which image they do not
+    tell; of that, only the archive's checksum is a proof.
     """
-    if decoded.test is None or len(decoded.class_names) != 100:
+    if decoded.test is None or decoded.class_names != tuple(CIFAR100_CLASSES.split()):
         return False
     counts_fit = all(
         (np.bincount(split.labels, minlength=100) == count).all()
         for split, count in ((decoded.train, 500), (decoded.test, 100))
     )
-    mean, _ = channel_stats(decoded.train.images)
-    published = (0.5070751592371323, 0.48654887331495095, 0.4409178433670343)
-    return counts_fit and np.allclose(mean, published, rtol=0, atol=1e-11)
+    return counts_fit and all(
+        np.allclose(channel_stats(split.images), published, rtol=0, atol=1e-11)
+        for split, published in ((decoded.train, CIFAR100_TRAIN_STATS), (decoded.test, CIFAR100_TEST_STATS))
+    )
 
 
 def _cifar(num_classes: int, folder: str, md5: str, is_real: Callable[[Decoded], bool]) -> RemoteSet:

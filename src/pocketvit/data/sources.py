@@ -3,13 +3,14 @@
 `load_dataset` gives any of them the one form of `dataset.py`. Nothing is downloaded unasked: `get` does that.
 """
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pocketvit.checks import between, unknown
+from pocketvit.config.data import LARGEST_SIDE
 from pocketvit.data import hub, remote
 from pocketvit.data.cache import entry_key, load_or_build
 from pocketvit.data.dataset import Dataset, Decoded, channel_stats, hold_out, is_cifar10, stratified_split
@@ -101,15 +102,23 @@ def load_dataset(
         InputError: the source is unknown, missing, not fetched yet, truncated, corrupt, or of a kind that cannot be
             trained on; the message says which file and row.
     """
-    if resize is not None and resize < 1:
-        raise InputError(f"images cannot be resized to {resize} pixels: give 1 or more")
+    if resize is not None:
+        between("data.resize", resize, 1, LARGEST_SIDE)
     if source == DIGITS:
         return _finish(DIGITS, _digits(resize), test_frac, split_seed)
     home = cache_dir or data_home()
     path = _locate(source, home)
     decoded = _decode(path, _format_of(path, format), resize, home)
-    name = str(source) if _fetched_folder(str(source), home) else path.resolve().name.partition(".")[0]
-    return _finish(name, decoded, test_frac, split_seed)
+    return _finish(name_of(source), decoded, test_frac, split_seed)
+
+
+def name_of(source: str | Path) -> str:
+    """What to call the set of a source: as it is known, or a folder's name, or a file's without its endings."""
+    if str(source) == DIGITS or _fetched_folder(str(source), Path()) is not None:
+        return str(source)
+    path = Path(source).expanduser().resolve()
+    stem = path.name if path.is_dir() else path.name.partition(".")[0]
+    return stem or path.name or str(path)
 
 
 def lasting_source(source: str) -> str:
@@ -225,7 +234,7 @@ def _finish(name: str, decoded: Decoded, test_frac: float, split_seed: int) -> D
     if decoded.test is not None:
         return Dataset(name, decoded.train, decoded.test, decoded.class_names, decoded.notes)
     try:
-        kept, held = stratified_split(decoded.train.labels, test_frac, split_seed)
+        kept, held = stratified_split(decoded.train.labels, test_frac, split_seed, decoded.class_names)
     except InputError as error:
         raise InputError(f"{name} has no test split, and none can be carved from its images: {error}") from error
     note = (
@@ -260,10 +269,8 @@ def _unknown(source: str) -> InputError:
     """The exception to raise for what is neither a known name nor a path that exists."""
     if Path(source).name != source:
         return InputError(f"{source} does not exist")
-    names = [DIGITS, *remote.REMOTE_SETS]
-    nearest = difflib.get_close_matches(source, names, n=1)
-    meant = f", did you mean {nearest[0]!r}?" if nearest else "."
-    return InputError(f"unknown dataset {source!r}{meant} Known: {', '.join(names)}, hf:OWNER/NAME, or a path")
+    known = unknown("data set", source, [DIGITS, *remote.REMOTE_SETS])
+    return InputError(f"{known} (or give a path, or hf:OWNER/NAME)")
 
 
 def _format_of(path: Path, name: str | None) -> Format:

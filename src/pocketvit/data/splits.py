@@ -51,7 +51,7 @@ def split_dataset(dataset: Dataset, config: DataConfig) -> Splits:
     """Hold out `val_frac` of the training images, as many of each class, by `split_seed`."""
     train, val, notes = dataset.train, None, dataset.notes
     if config.val_frac:
-        kept, held = stratified_split(train.labels, config.val_frac, config.split_seed)
+        kept, held = stratified_split(train.labels, config.val_frac, config.split_seed, dataset.class_names)
         train, val = train.take(kept), train.take(held)
         notes = (*notes, f"held out {len(val):,} of {len(dataset.train):,} training images for validation")
     return Splits(train, val, dataset.test, dataset.class_names, dataset.fingerprint, notes)

@@ -1,5 +1,7 @@
 """The official CIFAR archives, whole, broken and malicious."""
 
+import _codecs
+import codecs
 import os
 import pickle
 import shutil
@@ -83,6 +85,40 @@ def test_malicious_pickle_is_refused_and_not_run(archive, tmp_path, function, pr
     with pytest.raises(InputError, match="data_batch_3: its pickle asks for .*only NumPy arrays are allowed: refused"):
         cifar.read(folder, None)
     assert not witness.exists()
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_batches_pickled_by_python_3(archive, made_set, write, tmp_path, protocol):
+    folder = unpack(archive, tmp_path)
+    for file in folder.iterdir():
+        content = pickle.loads(file.read_bytes(), encoding="bytes")
+        file.write_bytes(pickle.dumps(content, protocol))
+    assert_is(cifar.read(folder, None), made_set, write.NAMES)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (_codecs.encode, ("x", "utf-8")),
+        (_codecs.encode, ("x", "rot13")),
+        (_codecs.encode, (b"x", "zlib")),
+        (_codecs.encode, (b"x", "latin1")),
+        (_codecs.encode, ("x",)),
+        (_codecs.encode, ("€", "latin1")),
+        (_codecs.encode, ("x", "latin1", "ignore")),
+        (_codecs.decode, (b"x", "latin1")),
+        (_codecs.lookup, ("latin1",)),
+        (codecs.open, ("it-ran", "w")),
+    ],
+)
+def test_of_codecs_only_latin1_bytes_are_allowed(archive, tmp_path, monkeypatch, function, arguments, protocol):
+    monkeypatch.chdir(tmp_path)
+    folder = unpack(archive, tmp_path)
+    (folder / "data_batch_3").write_bytes(pickle.dumps({"data": Attack(function, *arguments), "labels": []}, protocol))
+    with pytest.raises(InputError, match="data_batch_3(: its pickle asks for .*: refused| is truncated or corrupt)"):
+        cifar.read(folder, None)
+    assert not (tmp_path / "it-ran").exists()
 
 
 def test_attribute_of_an_allowed_name_is_refused(archive, tmp_path):

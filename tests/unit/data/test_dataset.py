@@ -98,6 +98,8 @@ def test_fraction_outside_is_refused(frac):
 def test_single_image_cannot_be_split():
     with pytest.raises(InputError, match="class 1 has a single image"):
         stratified_split(np.array([0, 0, 1, 2, 2]), 0.5, 0)
+    with pytest.raises(InputError, match="class bee has a single image"):
+        stratified_split(np.array([0, 0, 1, 2, 2]), 0.5, 0, ("ant", "bee", "cat"))
 
 
 def test_hold_out_exact_numbers():

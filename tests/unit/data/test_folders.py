@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pocketvit.data import folders
+from pocketvit.data.formats import detect
 from pocketvit.errors import InputError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
@@ -56,7 +58,7 @@ def test_other_files_are_left_aside_aloud(split):
     (split / "README.md").write_text("hello")
     decoded = folders.read(split, None)
     assert len(decoded.train) == 6
-    assert decoded.notes == (f"2 files are no images of a class and are left aside, such as {split / 'README.md'}",)
+    assert decoded.notes == (f"2 files are left aside, such as {split / 'README.md'}: no image of a class",)
 
 
 def test_class_without_images_is_named(split):
@@ -87,6 +89,29 @@ def test_test_alone(split):
     (split / "train").rename(split.parent / "elsewhere")
     with pytest.raises(InputError, match="has no training images, only test"):
         folders.read(split, None)
+
+
+def test_a_stray_parquet_file_does_not_take_the_place_of_the_images(split):
+    for place in (split, split / "train" / "ant"):
+        file = place / "stray.parquet"
+        file.write_bytes(b"PAR1")
+        assert detect(split) == "folder"
+        decoded = folders.read(split, None)
+        assert len(decoded.train) == 6
+        assert decoded.notes == (f"1 file is left aside, such as {file}: no image of a class",)
+        file.unlink()
+
+
+def test_what_is_done_to_images_that_are_not_8_bit_colour_is_said(split):
+    rgba = np.random.default_rng(1).integers(0, 256, (4, 4, 4), dtype=np.uint8)
+    grey16 = rgba[..., 0].astype(np.uint16) * 257
+    for number, image in enumerate((rgba, rgba[..., 0], rgba[..., 1], grey16)):
+        Image.fromarray(image).save(split / "train" / "ant" / f"other{number}.png")
+    assert folders.read(split, None).notes == (
+        "1 image with alpha, composited over black",
+        "2 images in grey, repeated in the three channels",
+        "1 image in 16-bit grey, divided by 257 and repeated in the three channels",
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"hello"])

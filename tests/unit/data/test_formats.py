@@ -85,5 +85,5 @@ def test_unusable_paths_are_named(tmp_path, write, make):
 
 
 def test_unknown_format_names_the_nearest():
-    with pytest.raises(InputError, match="unknown data format 'parket', did you mean 'parquet'"):
+    with pytest.raises(InputError, match=r"^unknown data format 'parket'; did you mean parquet\?$"):
         find_format("parket")

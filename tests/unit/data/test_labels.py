@@ -32,8 +32,11 @@ def test_numbers_stay():
 @pytest.mark.parametrize("values", [[0, 1, 3], [1, 2, 3], [0, 1, -1]])
 def test_gaps_and_negative_numbers_are_refused(values):
     values = np.array(values)
-    with pytest.raises(InputError, match=f"^row 2: label {values[2]} is outside the 3 classes"):
-        number_labels(values, find_class_names(values), row)
+    why = f"^row 2: label {values[2]}, but only 3 different labels occur; without class names they must be 0 to 2, each"
+    with pytest.raises(InputError, match=why):
+        number_labels(values, find_class_names(values), row, listed=False)
+    with pytest.raises(InputError, match=f"^row 2: label {values[2]} is outside the 3 classes, which are a to c"):
+        number_labels(values, ("a", "b", "c"), row)
 
 
 def test_unknown_name_is_refused():

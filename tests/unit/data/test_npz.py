@@ -56,6 +56,8 @@ def test_images_of_every_form(tmp_path):
     for form, (images, rgb) in expected.items():
         decoded = npz.read(save(tmp_path, images=images, labels=LABELS), None)
         assert np.array_equal(decoded.train.images, np.broadcast_to(rgb, (6, 4, 5, 3))), form
+        what = "in 16-bit grey" if "16" in form else "with alpha" if form == "alpha" else "in grey"
+        assert len(decoded.notes) == 1 and decoded.notes[0].startswith(f"6 images {what}, "), form
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_images_of_every_form(tmp_path):
         ({"images": IMAGES / 255, "labels": LABELS}, "images is float64: expected uint8"),
         ({"images": IMAGES.transpose(0, 3, 1, 2), "labels": LABELS}, "not .N, H, W. or"),
         ({"images": IMAGES[:, :0], "labels": LABELS}, "not .N, H, W. or"),
-        ({"images": IMAGES, "labels": LABELS + 1}, r"images\[2\]: label 3 is outside the 3 classes"),
+        ({"images": IMAGES, "labels": LABELS + 1}, r"images\[2\]: label 3, but only 3 different labels occur"),
         ({"images": IMAGES, "labels": LABELS / 2}, "neither an integer nor a class name"),
         ({"images": IMAGES, "labels": LABELS, "class_names": np.array(["x"])}, r"images\[1\]: label 1 is outside"),
         ({"images": IMAGES, "labels": LABELS.astype(object)}, "holds pickled objects: .*allow_pickle"),
@@ -81,8 +83,9 @@ def test_wrong_content_is_named(tmp_path, arrays, message):
 @pytest.mark.parametrize("kept", [0.3, 0.95])
 def test_truncated_file_is_named(tmp_path, kept):
     path = save(tmp_path, images=IMAGES, labels=LABELS)
-    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
-    with pytest.raises(InputError, match=f"^{path} is truncated, corrupt"):
+    size = int(kept * path.stat().st_size)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(InputError, match=f"^{path} is truncated: it breaks off at byte {size:,}; copy"):
         npz.read(path, None)
 
 
@@ -100,7 +103,7 @@ def test_corrupt_file_is_named(tmp_path):
     content = bytearray(path.read_bytes())
     content[300] ^= 255
     path.write_bytes(content)
-    with pytest.raises(InputError, match=f"^{path} is truncated, corrupt"):
+    with pytest.raises(InputError, match=f"^{path} is corrupt or holds pickled objects"):
         npz.read(path, None)
 
 

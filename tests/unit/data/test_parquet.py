@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pocketvit.data import parquet
+from pocketvit.data.formats import detect
 from pocketvit.errors import InputError
 
 pa = pytest.importorskip("pyarrow")
@@ -37,6 +38,15 @@ def test_hidden_files_are_ignored(folder, write):
     write.parquet(folder / ".cache" / "train-00000-of-00009.parquet", IMAGES[:1], [0])
     (folder / "plain_text" / ".train-x.parquet").write_bytes(b"half")
     assert len(parquet.files(folder)) == 3 and len(parquet.read(folder, None).train) == 4
+
+
+def test_images_beside_the_files_are_left_aside_aloud(folder, write):
+    picture = folder / "assets" / "banner.png"
+    picture.parent.mkdir()
+    picture.write_bytes(write.encode(IMAGES[0]))
+    assert detect(folder) == "parquet"
+    (note,) = parquet.read(folder, None).notes
+    assert note == f"1 file is left aside, such as {picture}: not among the parquet files"
 
 
 def test_single_file_is_not_split(folder):

@@ -116,18 +116,39 @@ def test_known_sets_have_published_addresses():
         assert archive.files[0].checksum.startswith("md5:")
 
 
-def test_cifar100_is_told_by_counts_and_means(monkeypatch):
+def test_cifar100_is_told_by_counts_names_and_statistics(monkeypatch):
     images = np.zeros((50_000, 1, 1, 3), np.uint8)
     labels = np.arange(50_000) % 100
-    names = tuple(str(i) for i in range(100))
+    names = tuple(remote.CIFAR100_CLASSES.split())
     decoded = Decoded(Split(images, labels), Split(images[:10_000], labels[:10_000]), names)
     is_real = remote.REMOTE_SETS["cifar100"].is_real
     assert not is_real(decoded)
     assert not is_real(dataclasses.replace(decoded, test=None))
 
-    sums = np.array([6_620_373_279, 6_352_382_090, 5_756_623_363])  # of all pixels of a channel: whole numbers
-    monkeypatch.setattr(remote, "channel_stats", lambda images: (sums / (255 * 50_000 * 32 * 32), None))
+    def stats(train_sums, test_sums):
+        """Stands in for `channel_stats`: the sums of a channel are whole numbers."""
+        made = {
+            50_000: (train_sums / (255 * 50_000 * 32 * 32), remote.CIFAR100_TRAIN_STATS[1]),
+            10_000: (test_sums / (255 * 10_000 * 32 * 32), remote.CIFAR100_TEST_STATS[1]),
+        }
+        monkeypatch.setattr(remote, "channel_stats", lambda images: made[len(images)])
+
+    train = np.array([6_620_373_279, 6_352_382_090, 5_756_623_363])
+    test = np.rint(np.array(remote.CIFAR100_TEST_STATS[0]) * 255 * 10_000 * 32 * 32)
+    stats(train, test)
     assert is_real(decoded)
     assert not is_real(dataclasses.replace(decoded, test=decoded.train))
-    sums[1] += 1
-    assert not is_real(decoded)
+    assert not is_real(dataclasses.replace(decoded, class_names=names[::-1]))
+    for one in np.eye(3):
+        stats(train + one, test)
+        assert not is_real(decoded), "other training images"
+        stats(train, test + one)
+        assert not is_real(decoded), "other test images"
+
+
+def test_cifar100s_published_means_are_those_of_whole_pixels():
+    """A mistyped digit would make a sum of pixels no whole number."""
+    for (mean, _), count in ((remote.CIFAR100_TRAIN_STATS, 50_000), (remote.CIFAR100_TEST_STATS, 10_000)):
+        for value in mean:
+            total = value * 255 * count * 32 * 32
+            assert abs(total - round(total)) < 1e-5

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pocketvit.data.dataset import Dataset
-from pocketvit.data.sources import check, get, known_sources, load_dataset
+from pocketvit.data.sources import check, get, known_sources, load_dataset, name_of
 from pocketvit.errors import InputError
 
 
@@ -57,6 +57,18 @@ def test_flat_folder_gets_a_seeded_test_split(flat, made_set):
     assert first.fingerprint == again.fingerprint != other.fingerprint
 
 
+def test_a_set_is_named_after_its_folder_or_file(flat, tmp_path, monkeypatch):
+    (tmp_path / "a.tar.gz").touch()
+    names = {"digits": "digits", "hf:owner/name": "hf:owner/name", "a.tar.gz": "a", "flowers": "flowers"}
+    monkeypatch.chdir(tmp_path)
+    assert {source: name_of(source) for source in names} == names
+    for hidden in (".hid", "v1.2"):
+        flat = flat.rename(tmp_path / hidden)
+        assert load_dataset(hidden).name == hidden
+    monkeypatch.chdir(flat)
+    assert name_of(".") == "v1.2"
+
+
 def test_carving_does_not_decode_again(flat, home):
     for seed in range(3):
         load_dataset(str(flat), split_seed=seed)
@@ -96,7 +108,7 @@ def test_decoding_holds_few_images_at_a_time(write, tmp_path, form):
 
 def test_too_few_images_to_carve_a_test_split(write, made_set, tmp_path):
     path = write.folder(tmp_path / "few", {"": (made_set.train[0][:11], made_set.train[1][:11])})
-    with pytest.raises(InputError, match="few has no test split, and none can be carved .*class 1 has a single image"):
+    with pytest.raises(InputError, match="few has no test split, and none can be carved .*class bee has a single image"):
         load_dataset(str(path))
 
 
@@ -109,9 +121,9 @@ def test_single_class_is_refused(write, made_set, tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("cifar1", "unknown dataset 'cifar1', did you mean 'cifar10'"),
-        ("digit", "unknown dataset 'digit', did you mean 'digits'"),
-        ("zebra", "unknown dataset 'zebra'. Known: digits, cifar10, cifar100"),
+        ("cifar1", r"unknown data set 'cifar1'; did you mean cifar10\? \(or give a path, or hf:OWNER/NAME\)"),
+        ("digit", "unknown data set 'digit'; did you mean digits"),
+        ("zebra", r"unknown data set 'zebra'; known: digits, cifar10, cifar100 \(or give a path"),
         ("./no/where", "no/where does not exist"),
         ("cifar100", "cifar100 is not here yet: pocketvit data get cifar100"),
         ("hf:owner/name", "hf:owner/name is not here yet: pocketvit data get hf:owner/name"),
@@ -129,13 +141,13 @@ def test_format_must_fit(flat):
     assert load_dataset(str(flat), format="folder").num_classes == 10
     with pytest.raises(InputError, match="flowers is not a NumPy .npz file: it looks like folder"):
         load_dataset(str(flat), format="npz")
-    with pytest.raises(InputError, match="unknown data format 'floder', did you mean 'folder'"):
+    with pytest.raises(InputError, match="unknown data format 'floder'; did you mean folder"):
         load_dataset(str(flat), format="floder")
 
 
-@pytest.mark.parametrize("resize", [0, -3])
-def test_resize_must_be_positive(resize):
-    with pytest.raises(InputError, match=f"cannot be resized to {resize} pixels"):
+@pytest.mark.parametrize("resize", [0, -3, 10**9])
+def test_resize_must_be_within_reason(resize):
+    with pytest.raises(InputError, match=rf"data.resize={resize}: must be in \[1, 4096\]"):
         load_dataset("digits", resize=resize)
 
 
@@ -147,7 +159,7 @@ def test_known_sources(home):
     assert {info.name: info for info in known_sources()}["cifar10"].present
 
 
-@pytest.mark.parametrize(("name", "message"), [("digits", "nothing to fetch"), ("cifar", "did you mean 'cifar10'")])
+@pytest.mark.parametrize(("name", "message"), [("digits", "nothing to fetch"), ("cifar", "did you mean cifar10")])
 def test_get_of_what_cannot_be_fetched(name, message):
     with pytest.raises(InputError, match=message):
         get(name)
