@@ -54,14 +54,15 @@ def test_the_bar_shows_speed_then_the_last_pass_with_the_latest_accuracy():
 
 
 @pytest.mark.parametrize("width", [120, 80, 40])
-def test_the_bar_is_one_line_however_narrow_the_terminal(width):
+def test_the_bar_is_two_lines_that_fit_on_80_columns(width):
     out = console(True, width)
     bar = Bar(out)
     bar.start(100, 0)
-    bar.passed(LINE | {"test_accuracy": 0.5})
+    bar.passed({"pass": 300, "loss": 2.3026, "images_per_s": 127_425.6, "lr": 2.25e-5, "test_accuracy": 1.0})
     bar.stop()
     with out.capture() as captured:
         out.print(bar.progress.get_renderable())
-    shown = captured.get()
-    assert shown.count("\n") == 1 and "0 %" in shown and "pass 3" in shown
-    assert ("…" in shown) == (width < 120)
+    first, second = captured.get().splitlines()
+    assert "0 %" in first and "left" in first and "pass 300  loss 2.303" in second
+    assert ("…" in second) == (width < 80)
+    assert ("test accuracy 100.00%  127,426 images/s  lr 2.3e-05" in second) == (width >= 80)

@@ -1,10 +1,11 @@
 """What a run says while it goes: a live bar in a terminal, plain lines elsewhere, or nothing."""
 
 import time
+from collections.abc import Iterable
 from typing import Any, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
 
@@ -72,23 +73,30 @@ class Lines(Silent):
             self.note(pass_text(line))
 
 
-class _Status(ProgressColumn):
-    """The last pass in words; before the first is done, how fast the steps go."""
+class _TwoLines(Progress):
+    """A bar, and below it the last pass in words, which fit on 80 columns; on fewer they are cut."""
 
-    def render(self, task: Task) -> Text:
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            yield Text(self.status(task), style="cyan", no_wrap=True, overflow="ellipsis")
+
+    @staticmethod
+    def status(task: Task) -> str:
+        """The last pass; before the first is done, how fast the steps go."""
         first = f"first pass  {task.speed:.1f} steps/s" if task.speed else "first step"
-        return Text(task.fields["status"] or first, style="cyan", no_wrap=True, overflow="ellipsis")
+        return task.fields["status"] or first
 
 
 class Bar(Silent):
-    """A live bar with pass, loss, accuracy, images/s, learning rate and time left."""
+    """A live bar with the time left; below it pass, loss, accuracy, images/s and learning rate."""
 
     def __init__(self, console: Console) -> None:
-        self.progress = Progress(
-            BarColumn(bar_width=12, table_column=Column(no_wrap=True)),
-            TextColumn("{task.percentage:>3.0f} %"),
+        self.progress = _TwoLines(
+            BarColumn(bar_width=20, table_column=Column(no_wrap=True)),
+            TextColumn("{task.percentage:>3.0f} %", table_column=Column(no_wrap=True)),
             TimeRemainingColumn(table_column=Column(no_wrap=True)),
-            _Status(),  # alone may be cut where the terminal is narrow, so that all stays on one line
+            TextColumn("left", table_column=Column(no_wrap=True)),
             console=console,
         )
         self.accuracy: dict[str, Any] = {}
@@ -107,7 +115,7 @@ class Bar(Silent):
         self.progress.advance(self.task, steps)
 
     def passed(self, line: dict[str, Any]) -> None:
-        """Put the pass behind the bar."""
+        """Put the pass below the bar."""
         self.accuracy = {key: line[key] for key in line if key.endswith("_accuracy")} or self.accuracy
         self.progress.update(self.task, status=pass_text(line | self.accuracy))
 
