@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from pocketvit.cli import COMMANDS, main, parse_train
+from pocketvit.cli.train import named_after_its_data
 from pocketvit.config import load_config, save_config
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
+from pocketvit.studies.local import gpu_slots
 
 TINY = ["--schedule.passes", "2", "--schedule.warmup-passes", "1", "--train.device", "cpu"]
 
@@ -71,7 +73,12 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["train", "--data", ".", "--data.format", "parkuet"], "parquet"),
         (["train", "--optim.lr", "fast"], "--optim.lr"),
         (["train", "--train.device", "tpu"], "--train.device"),
-        (["train", "--model.q-rank", "x"], "--model.q-rank: 'x' is not {None}|INT (see pocketvit train --help)"),
+        (["train", "--model.q-rank", "x"], "--model.q-rank takes None or a whole number, not 'x' (see pocketvit train"),
+        (["train", "--optim.betas", "0.9"], "--optim.betas takes None or two numbers, not '0.9' (see pocketvit"),
+        (["train", "--optim.betas"], "--optim.betas takes None or two numbers, not nothing"),
+        (["train", "--optim.lr", "inf"], "optim.lr=inf: must be a number within ±1000000"),
+        (["train", "--model.heads", "4"], "'--model.heads'; did you mean --model.num-heads or --model.head?"),
+        (["train", "--seed", "1", "paper"], "paper belongs to no flag; a recipe comes first: pocketvit train RECIPE --"),
         (["train", "--recipe", "paper"], "--recipe is only a label; to train paper write: pocketvit train paper"),
         (["eval"], "RUN is missing: Run folder. (see pocketvit eval --help)"),
         (["eval", "nowhere", "--dat", "x"], "unknown flag '--dat'; did you mean --data?"),
@@ -100,6 +107,7 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["data", "get"], "NAME is missing"),
         (["data", "get", "cifra10"], "did you mean"),
         (["data", "check", "/no/such"], "does not exist"),
+        (["data", "check", "digits", "--resize", "1000000000"], "data.resize=1000000000: must be in [1, 4096]"),
         (["data", "lsit"], "did you mean data list?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -113,6 +121,21 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, words, capsys, tmp_pat
     assert err.startswith("pocketvit: ") and err.count("\n") == 1
     assert not out
     assert not (tmp_path / "runs").exists(), "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 4 TB")]
+)
+def test_too_little_memory_is_said(error, capsys, monkeypatch):
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setitem(COMMANDS, "train", fail)
+    code, _, err = run(["train"], capsys)
+    assert (code, err) == (2, "pocketvit: not enough memory; make the model, the batch or the images smaller\n")
+    monkeypatch.setitem(COMMANDS, "train", lambda arguments: exec("raise RuntimeError('another')"))
+    with pytest.raises(RuntimeError, match="another"):
+        main(["train"])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the message depends on the machine")
@@ -160,6 +183,80 @@ def test_train_eval_predict_report(capsys, tmp_path, monkeypatch):
     assert code == 0 and "runs/digits-001" in out
 
 
+def images(folder, sizes, classes=("ant", "bee")):
+    """<class>/<number>.png in grey, of these sizes, the classes in turn."""
+    for number, side in enumerate(sizes):
+        path = folder / classes[number % len(classes)] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((side, side), 10 * number, np.uint8)).save(path)
+
+
+@pytest.fixture
+def own_run(capsys, monkeypatch, tmp_path):
+    """The folder of a short run on own images, `pets`, 8 x 8 in two classes; what was printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "data"))
+    images(Path("pets"), [8] * 20)
+    code, out, err = run(["train", "--data", "pets", "--batch-size", "8", *TINY], capsys)
+    assert code == 0, err
+    return Path("runs/pets-000"), out
+
+
+def test_a_run_on_own_data_is_named_after_them(own_run, capsys, monkeypatch):
+    folder, out = own_run
+    assert f"run folder: {folder}" in out
+    assert json.loads((folder / "result.json").read_text())["recipe"] == "digits"
+    for arguments, name in (
+        (["--data", "pets"], "runs/pets-001"),
+        (["paper", "--data", "./pets"], "runs/pets-001"),
+        (["paper", "--data", "hf:a/b"], "runs/hf-a-b-000"),
+        (["paper", "--data", "cifar100"], "runs/cifar100-000"),
+        (["--config", str(folder / "config.yaml")], "runs/pets-001"),
+        (["paper", "--data", "cifar10"], None),
+        (["--data", "pets", "--recipe", "mine"], None),
+        (["--data", "pets", "--out", "here"], "here"),
+    ):
+        out = named_after_its_data(parse_train(arguments)).out
+        assert out == (name and Path(name)), arguments
+    monkeypatch.setenv("RANK", "0")
+    assert named_after_its_data(parse_train(["--data", "pets"])).out is None, "torchrun needs --out"
+
+
+def test_eval_says_what_was_decided_on_the_data(own_run, capsys):
+    folder, printed = own_run
+    code, out, _ = run(["eval", folder, "--device", "cpu"], capsys)
+    note = "pets has no test split: 4 of its 20 images are held out as one (0.2 of each class, seed 0)"
+    assert code == 0 and note in out and note in printed
+    assert "20 images in grey, repeated in the three channels" in out
+
+
+def test_what_evals_refusals_advise_works(own_run, capsys):
+    images(Path("mixed"), [8, 8, 9, 9] * 3)
+    images(Path("large"), [12] * 12)
+    for data, advice in (
+        ("mixed", "--data.resize N"),
+        ("large", "large has images of 12x12 pixels, the model 8x8; --data.resize 8 makes them so"),
+    ):
+        command = ["eval", own_run[0], "--data", data, "--device", "cpu"]
+        code, _, err = run(command, capsys)
+        assert code == 2 and advice in err and err.count("\n") == 1
+        code, out, _ = run([*command, "--data.resize", "8"], capsys)
+        assert code == 0 and "test accuracy" in out and "resized to 8x8" in out
+    assert run([*command, "--resize", "8"], capsys)[0] == 0
+
+
+def test_eval_says_how_other_classes_differ(own_run, capsys):
+    images(Path("more"), [8] * 12, ("ant", "bee", "cat"))
+    images(Path("other"), [8] * 12, ("ant", "cow"))
+    for data, words in (
+        ("more", "has 3 classes, the model was trained on 2; the first that differs is class 2 (from 0): 'cat' in more"),
+        ("other", "has 2 classes, the model was trained on 2; the first that differs is class 1 (from 0): 'cow' in ot"),
+    ):
+        code, _, err = run(["eval", own_run[0], "--data", data, "--device", "cpu"], capsys)
+        assert code == 2 and words in err
+        assert ("missing" if data == "more" else "'bee'") + " in the model" in err
+
+
 def test_a_broken_image_is_named(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(["train", *TINY], capsys)
@@ -192,10 +289,11 @@ def test_what_the_refusal_of_mixed_sizes_advises_works(capsys, monkeypatch, tmp_
 
 def test_a_plan_counts_on_the_devices_that_the_study_would_take(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pocketvit.studies.local.find_slots", lambda gpus, device, out: [None] * 3)
-    for flags, devices in (([], "3 devices"), (["--gpus", "0,1"], "2 devices"), (["--engine", "ray"], "1 device")):
-        code, out, _ = run(["study", "digits", "--plan", *flags], capsys)
-        assert code == 0 and f" on {devices}." in out
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path))
+    monkeypatch.setattr("pocketvit.studies.local.find_slots", lambda gpus, _, out: gpu_slots(gpus or list("012"), out))
+    for flags, devices in (([], 3), (["--gpus", "0,1"], 2), (["--engine", "ray"], 1)):
+        code, out, _ = run(["study", "paper-table3", "--plan", *flags], capsys)
+        assert code == 0 and f" on {devices} × NVIDIA H100." in out
 
 
 def test_help_version_and_module_form(capsys):

@@ -58,6 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except InputError as error:
         print(f"pocketvit: {error}", file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):  # so PyTorch says it
+            raise
+        print("pocketvit: not enough memory; make the model, the batch or the images smaller", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:

@@ -1,6 +1,5 @@
 """`pocketvit data`: list, get and check image sets."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +72,6 @@ class CheckArguments:
 
 def data_check_command(arguments: list[str]) -> int:
     """`pocketvit data check SOURCE`."""
-    arguments = [re.sub(r"^--data\.", "--", argument) for argument in arguments]  # as the messages on data write them
     parsed = parse_command(CheckArguments, arguments, "pocketvit data check")
     from pocketvit.data.sources import check
 

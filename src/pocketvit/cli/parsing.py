@@ -39,6 +39,7 @@ def parse_command(target: type, arguments: list[str], prog: str) -> Any:
     Raises:
         InputError: as `parse`, or an unknown flag, with the nearest known one.
     """
+    arguments = [re.sub(r"^--data\.", "--", argument) for argument in arguments]  # as the messages on data write them
     check_flags(arguments, flags_of(target))
     short_help = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
     return parse(target, arguments, prog, config=short_help)
@@ -66,8 +67,18 @@ def _reason(lines: list[str]) -> str:
     if lines[0].startswith("Missing from "):
         return f"{lines[1]} is missing: {' '.join(lines[2:]).removesuffix(' (required)')}"
     reason = re.sub(r" Got errors: .*", "", " ".join(lines))
-    reason = re.sub(r"no type matching (\S+) could be instantiated from \[(.*)\]\.", r"\2 is not \1", reason)
+    misfit = re.fullmatch(r"Error parsing (\S+): no type matching (.*) could be instantiated from \[(.*)\]\.", reason)
+    if misfit:
+        flag, forms, given = misfit.groups()
+        return f"{flag} takes {_in_words(forms)}, not {given or 'nothing'}"
     return re.sub(r"^Error parsing (?:(?=-)|\S+: )", "", reason)  # our own messages name the field themselves
+
+
+def _in_words(forms: str) -> str:
+    """What a flag takes, such as "None or two numbers" for tyro's {None}|{FLOAT FLOAT}."""
+    words = {"INT": "a whole number", "FLOAT": "a number", "FLOAT FLOAT": "two numbers"}
+    plain = (form.strip("{}") for form in forms.split("|"))
+    return " or ".join(words.get(form, form) for form in plain)
 
 
 def code_registry() -> tyro.constructors.ConstructorRegistry:

@@ -19,6 +19,8 @@ class EvalArguments:
     """Run folder."""
     data: str | None = None
     """Another data set with the same classes; by default the run's own."""
+    resize: int | None = None
+    """Resize every image to this many pixels square; by default as the run did. --data.resize means the same."""
     device: Device = "auto"
     """auto takes CUDA, else Apple's MPS, else the CPU."""
     allow_code: bool = False
@@ -30,7 +32,11 @@ def eval_command(arguments: list[str]) -> int:
     parsed = parse_command(EvalArguments, arguments, "pocketvit eval")
     from pocketvit.training import evaluate_run
 
-    scores = evaluate_run(parsed.run, source=parsed.data, device=parsed.device, allow_code=parsed.allow_code)
+    scores = evaluate_run(
+        parsed.run, source=parsed.data, resize=parsed.resize, device=parsed.device, allow_code=parsed.allow_code
+    )
+    for note in scores["notes"]:
+        print(note)
     print(f"test accuracy {scores['accuracy']:.2%} on {scores['images']:,} images")
     for name, value in scores["per_class"].items():
         print(f"  {name:<16}{value:7.2%}")

@@ -6,6 +6,7 @@ Shapes: N images, B batch, C channels, H W pixels, K classes.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class TrainedModel:
         """
         if tuple(images.shape[1:3]) != tuple(self.model.image_size):
             got, want = ("x".join(map(str, size)) for size in (images.shape[1:3], self.model.image_size))
-            raise InputError(f"images are {got} pixels, the model was trained on {want}; set data.resize")
+            raise InputError(f"images are {got} pixels, the model was trained on {want}: resize them")
         device = next(self.model.parameters()).device
         mean, std = (torch.tensor(value, dtype=torch.float32, device=device) for value in (self.mean, self.std))
         return predict_logits(self.model, images, mean, std)
@@ -157,21 +158,46 @@ def evaluate(trained: TrainedModel, dataset: Dataset) -> dict[str, Any]:
         InputError: the classes or the image size are not the model's.
     """
     if dataset.class_names != trained.class_names:
-        raise InputError(
-            f"{dataset.name} has classes {', '.join(dataset.class_names[:5])}…, "
-            f"the model was trained on {', '.join(trained.class_names[:5])}…"
-        )
+        raise InputError(_class_difference(dataset.name, dataset.class_names, trained.class_names))
+    if dataset.image_size != trained.model.image_size:
+        (height, width), (wanted, other) = dataset.image_size, trained.model.image_size
+        advice = f"; --data.resize {wanted} makes them so" if wanted == other else ""
+        raise InputError(f"{dataset.name} has images of {height}x{width} pixels, the model {wanted}x{other}{advice}")
     logits, labels = trained.logits(dataset.test.images), dataset.test.labels
     hits = logits.argmax(dim=1).numpy() == labels
     per_class = {name: float(hits[labels == k].mean()) for k, name in enumerate(trained.class_names) if k in labels}
     return {"images": len(labels), "accuracy": float(hits.mean()), "per_class": per_class}
 
 
+def _class_difference(name: str, classes: Sequence[str], trained: Sequence[str]) -> str:
+    """How a set's classes differ from those of a model: in number, and where first."""
+    pairs = enumerate(zip_longest(classes, trained))
+    k, names = next((k, pair) for k, pair in pairs if pair[0] != pair[1])
+    has, knows = ("missing" if label is None else repr(label) for label in names)
+    return (
+        f"{name} has {len(classes)} classes, the model was trained on {len(trained)}; the first that differs is class "
+        f"{k} (from 0): {has} in {name}, {knows} in the model"
+    )
+
+
 def evaluate_run(
-    run: str | Path, *, source: str | None = None, device: str = "auto", allow_code: bool = False
+    run: str | Path,
+    *,
+    source: str | None = None,
+    resize: int | None = None,
+    device: str = "auto",
+    allow_code: bool = False,
 ) -> dict[str, Any]:
     """`evaluate` a finished run on its own test images, or on those of another source.
 
+    Args:
+        run: the run folder.
+        source: of other data; the run's own if None.
+        resize: bring all images to this many pixels a side; as the run did if None.
+        device: to compute on.
+        allow_code: agree to run the code of the user's own that the model needs.
+    Returns:
+        what `evaluate` does, and `notes`: lines to say aloud on the data.
     Raises:
         InputError: no finished run there, the data cannot be used, or it has code and `allow_code` does not agree.
     """
@@ -179,7 +205,9 @@ def evaluate_run(
         raise InputError(f"{run} is a model alone, which names no data; give its run folder, {Path(run).parent}")
     trained = load_model(run, choose_device(device), allow_code=allow_code)
     config = load_config(Path(run) / "config.yaml", allow_code=True).data  # nothing but the data is taken from it
-    return evaluate(trained, open_dataset(replace(config, source=source, format=None) if source else config))
+    config = replace(config, source=source, format=None) if source else config
+    dataset = open_dataset(config if resize is None else replace(config, resize=resize))
+    return evaluate(trained, dataset) | {"notes": dataset.notes}
 
 
 def predict_files(
