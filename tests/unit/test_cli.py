@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from pocketvit.cli import COMMANDS, main, parse_train
-from pocketvit.cli.train import named_after_its_data
 from pocketvit.config import load_config, save_config
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
@@ -199,27 +198,7 @@ def own_run(capsys, monkeypatch, tmp_path):
     images(Path("pets"), [8] * 20)
     code, out, err = run(["train", "--data", "pets", "--batch-size", "8", *TINY], capsys)
     assert code == 0, err
-    return Path("runs/pets-000"), out
-
-
-def test_a_run_on_own_data_is_named_after_them(own_run, capsys, monkeypatch):
-    folder, out = own_run
-    assert f"run folder: {folder}" in out
-    assert json.loads((folder / "result.json").read_text())["recipe"] == "digits"
-    for arguments, name in (
-        (["--data", "pets"], "runs/pets-001"),
-        (["paper", "--data", "./pets"], "runs/pets-001"),
-        (["paper", "--data", "hf:a/b"], "runs/hf-a-b-000"),
-        (["paper", "--data", "cifar100"], "runs/cifar100-000"),
-        (["--config", str(folder / "config.yaml")], "runs/pets-001"),
-        (["paper", "--data", "cifar10"], None),
-        (["--data", "pets", "--recipe", "mine"], None),
-        (["--data", "pets", "--out", "here"], "here"),
-    ):
-        out = named_after_its_data(parse_train(arguments)).out
-        assert out == (name and Path(name)), arguments
-    monkeypatch.setenv("RANK", "0")
-    assert named_after_its_data(parse_train(["--data", "pets"])).out is None, "torchrun needs --out"
+    return Path("runs/digits-000"), out
 
 
 def test_eval_says_what_was_decided_on_the_data(own_run, capsys):

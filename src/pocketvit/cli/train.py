@@ -1,6 +1,5 @@
 """`pocketvit train`: recipes, saved configurations and dotted fields to a `RunConfig`."""
 
-import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -22,7 +21,7 @@ Train a model. RECIPE is {recipes} (default digits); the defaults below are thos
 
 def train_command(arguments: list[str]) -> int:
     """`pocketvit train [RECIPE] [--FIELD VALUE ...] [--config FILE.yaml | --resume DIR] [--allow-code]`."""
-    config = named_after_its_data(parse_train(arguments))
+    config = parse_train(arguments)
     from rich.console import Console
 
     from pocketvit.training import Stopped, train
@@ -86,26 +85,6 @@ def parse_train(arguments: list[str], others: Collection[str] = ()) -> "RunConfi
     if config.recipe != base.recipe and config.recipe in RECIPES:
         raise InputError(f"--recipe is only a label; to train {config.recipe} write: pocketvit train {config.recipe}")
     return config
-
-
-def named_after_its_data(config: "RunConfig") -> "RunConfig":  # noqa: F821 (imported late)
-    """The configuration with the folder runs/<data>-<nnn>, if it is a recipe on other data than the recipe's own.
-
-    Otherwise it stays as it is, also under torchrun, whose processes must be told one folder.
-    """
-    from dataclasses import replace
-
-    from pocketvit.recipes import RECIPES
-
-    source = config.data.source
-    own = RECIPES.get(config.recipe)
-    if config.out is not None or "RANK" in os.environ or own is None or source == own().data.source:
-        return config
-    from pocketvit.data.sources import name_of
-    from pocketvit.training.runlog import next_free
-
-    name = re.sub(r"[^\w.-]+", "-", name_of(source)).strip(".-")
-    return replace(config, out=next_free(Path("runs"), name or config.recipe))
 
 
 def _long_form(argument: str) -> str:

@@ -18,7 +18,7 @@ class RunConfig:
     seed: int = 0
     """Seed of everything random in the run."""
     out: Path | None = None
-    """Run folder; by default the next free runs/<recipe>-<nnn>; of a recipe on other data, runs/<data>-<nnn>."""
+    """Run folder; by default the next free runs/<recipe>-<nnn>."""
     batch_size: int = 256
     """Images per step, over all processes."""
     model: ModelConfig = field(default_factory=ModelConfig)
