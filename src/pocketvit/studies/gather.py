@@ -31,7 +31,7 @@ class CellResult:
 
 
 def gather(jobs: Sequence[Job], results: Path | None = None) -> list[CellResult]:
-    """What became of a study's cells.
+    """What became of a study's cells. A run on several GPUs is none of them: its time is that of no single one.
 
     Args:
         jobs: the study's, one a cell.
@@ -40,7 +40,7 @@ def gather(jobs: Sequence[Job], results: Path | None = None) -> list[CellResult]
         one entry a cell, in the order of `jobs`.
     """
     folders = {job.out: None for job in jobs} | ({results: None} if results else {})
-    found = find_results(list(folders))
+    found = find_results(list(folders), one_gpu=True)
     return [outcome(job, *found.get(job.key, (None, None))) for job in jobs]
 
 

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from pocketvit.studies.gather import find_results
+from pocketvit.studies import parse_study
+from pocketvit.studies.gather import find_results, gather
+from pocketvit.studies.jobs import study_jobs
 
 
 def write(path, num_gpus=1, seed=0, **fields) -> None:
@@ -28,6 +30,16 @@ def test_a_run_on_several_gpus_counts_where_it_is_the_only_one_and_is_not_exclud
     found = find_results([tmp_path])
     assert found["de82639bc010-s1"][1].name == "two.json" and found["de82639bc010-s2"][1].name == "cpu.json"
     assert set(find_results([tmp_path], one_gpu=True)) == {"de82639bc010-s2"}
+
+
+def test_a_run_on_several_gpus_is_no_finished_cell_of_a_study(tmp_path):
+    """Its time is that of no single one, and whoever sets studies beside the paper leaves it out as well."""
+    study = parse_study({"recipe": "digits", "seeds": 2, "rows": {"a": {}}}, "test")
+    jobs = study_jobs(study, tmp_path / "out", lambda data: "some")
+    for job, num_gpus in zip(jobs, (2, 1), strict=True):
+        key, _, seed = job.key.rpartition("-s")
+        write(tmp_path / "results" / f"{job.key}.json", num_gpus, int(seed), config_hash=key)
+    assert [cell.state for cell in gather(jobs, tmp_path / "results")] == ["missing", "done"]
 
 
 def test_the_first_folder_counts_and_in_it_the_first_by_path(tmp_path):
