@@ -35,8 +35,8 @@ class StudyArguments:
     """GPUs to use, such as 0,1,2,3; by default all. One trains at a time on each."""
     engine: Literal["local", "ray"] = "local"
     """Where the cells run: in processes of this machine, or as tasks of a Ray cluster."""
-    address: str = "auto"
-    """Of the Ray cluster."""
+    address: str | None = None
+    """Of the Ray cluster; by default auto, the one that Ray finds."""
     time_limit: str | None = None
     """Such as 9m or 1h30m: start no cell that would not end in time, then save and stop."""
     out: Path | None = None
@@ -46,9 +46,11 @@ class StudyArguments:
     data: str | None = None
     """Another data set, as in `pocketvit train --data`."""
     only: str | None = None
-    """Rows to run, by comma; names may hold * and ?."""
+    """Rows to run, by comma; names may hold * and ?. The names of a grid's rows may hold commas themselves."""
     plan: bool = False
     """Run nothing; say how many runs and hours it takes and which differences it can find."""
+    difference: float | None = None
+    """With --plan: points of accuracy; say how many seeds a difference of this size needs."""
     allow_code: bool = False
     """Agree to run the code that the study names."""
 
@@ -56,6 +58,7 @@ class StudyArguments:
 def study_command(arguments: list[str]) -> int:
     """`pocketvit study FILE|NAME [--seeds N] [--gpus 0,1] [--time-limit 9m] [--plan] ...`."""
     parsed = parse_command(StudyArguments, arguments, "pocketvit study")
+    _check_together(parsed)
     limit = seconds(parsed.time_limit) if parsed.time_limit else inf
     gpus = parsed.gpus.split(",") if parsed.gpus else None
     from pocketvit.studies.choose import find_study, with_data, with_seeds
@@ -64,27 +67,38 @@ def study_command(arguments: list[str]) -> int:
     study = study if parsed.seeds is None else with_seeds(study, parsed.seeds)
     study = study if parsed.data is None else with_data(study, parsed.data)
     out = parsed.out or Path("runs") / study.name
+    only = [parsed.only] if parsed.only else []
     if parsed.plan:
-        from pocketvit.studies.forecast import forecast
+        from pocketvit.studies.forecast import Devices, devices_here, forecast
+        from pocketvit.studies.jobs import wanted_device
 
-        devices = len(gpus) if gpus else _num_devices(parsed.engine, out)
-        print("\n".join(forecast(study, out, results=parsed.results, num_devices=devices)))
+        # A Ray cluster is not asked: only one device is counted on there.
+        ray = parsed.engine == "ray"
+        devices = Devices(1) if ray else devices_here(gpus, wanted_device(study.cells()), out)
+        options = {"results": parsed.results, "devices": devices, "only": only, "difference": parsed.difference}
+        print("\n".join(forecast(study, out, **options)))
         return 0
     from pocketvit.studies.runner import run_study
 
-    only = parsed.only.split(",") if parsed.only else ()
-    address = parsed.address if parsed.engine == "ray" else None
+    address = (parsed.address or "auto") if parsed.engine == "ray" else None
     run = run_study(
         study, out, gpus=gpus, address=address, results=parsed.results, time_limit_s=limit, only=only
     )
     return _end(study, run, out)
 
 
-def _num_devices(engine: str, out: Path) -> int:
-    """Devices that a study takes here; of a Ray cluster, which is not asked, only one is counted on."""
-    from pocketvit.studies.local import find_slots
+def _check_together(parsed: StudyArguments) -> None:
+    """Refuse flags that would do nothing beside the others.
 
-    return len(find_slots(None, "auto", out)) if engine == "local" else 1
+    Raises:
+        InputError: there is one.
+    """
+    if parsed.address is not None and parsed.engine != "ray":
+        raise InputError(f"--address {parsed.address}: only for a Ray cluster; add --engine ray or leave it out")
+    if parsed.gpus is not None and parsed.engine == "ray":
+        raise InputError(f"--gpus {parsed.gpus}: Ray chooses the GPUs itself; leave --gpus or --engine ray out")
+    if parsed.difference is not None and not parsed.plan:
+        raise InputError(f"--difference {parsed.difference:g}: only for a plan; add --plan or leave it out")
 
 
 def _end(study: "Study", run: "StudyRun", out: Path) -> int:

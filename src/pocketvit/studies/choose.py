@@ -51,16 +51,23 @@ def with_data(study: Study, source: str) -> Study:
 
 
 def chosen_rows(study: Study, patterns: Sequence[str]) -> set[str]:
-    """The rows that some names stand for; a name may hold * and ?.
+    """The rows that some names stand for, each one name or several by comma; a name may hold * and ?.
+
+    The name of a grid's row may hold commas itself: of the names that a text can be read as, the longest counts.
 
     Raises:
         InputError: a name that stands for no row.
     """
     names = [row.name for row in study.rows]
     chosen: set[str] = set()
-    for pattern in patterns:
-        matching = fnmatch.filter(names, pattern)
-        if not matching:
-            raise InputError(f"study {study.name}: {unknown('row', pattern, names)}")
-        chosen |= set(matching)
+    for parts in (pattern.split(",") for pattern in patterns):
+        while parts:
+            for length in range(len(parts), 0, -1):
+                matching = fnmatch.filter(names, ",".join(parts[:length]))
+                if matching:
+                    break
+            else:
+                raise InputError(f"study {study.name}: {unknown('row', parts[0], names)}")
+            chosen |= set(matching)
+            parts = parts[length:]
     return chosen

@@ -8,7 +8,7 @@ A cell's key is `<config hash>-s<seed>`: what is computed, on which data, with w
     cells/<key>/failure.txt  why it failed, if it did
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -66,6 +66,12 @@ def study_jobs(study: Study, out: Path, fingerprints: Fingerprints) -> list[Job]
             raise InputError(f"study {study.name}: rows {first!r} and {cell.row!r} compute the same; remove one")
         jobs[key] = Job(cell=cell, key=key, out=out)
     return list(jobs.values())
+
+
+def wanted_device(cells: Iterable[Cell]) -> str:
+    """The `train.device` that cells have in common; auto where they differ."""
+    wanted = {cell.config.train.device for cell in cells}
+    return wanted.pop() if len(wanted) == 1 else "auto"
 
 
 def data_fingerprints() -> Fingerprints:

@@ -6,9 +6,12 @@ from math import isfinite
 
 from pocketvit.checks import above, at_least
 from pocketvit.report.text import counted, duration
-from pocketvit.studies.grid import Study
+from pocketvit.studies.grid import Cell, Study
 from pocketvit.studies.power import POWER, detectable_with, seeds_needed
 from pocketvit.studies.verdict import points
+
+DIFFERENCES = (0.001, 0.002, 0.005)
+"""Fractions to find the seeds for, where none is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,11 +20,15 @@ class Plan:
 
     num_rows: int
     num_runs: int
+    num_left: int
+    """Runs that are still to be made."""
     num_passes: int
-    """Over the training images, all runs together."""
+    """Over the training images, all runs that are left together."""
     hours: float
-    """With one run at a time on every device."""
+    """Of the runs that are left, with one at a time on every device."""
     num_devices: int
+    device: str | None
+    """What they are, as far as it is known."""
     num_comparisons: int
     """0 for a study that compares nothing."""
     num_seeds: int
@@ -35,11 +42,7 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan in sentences."""
-        said = [
-            f"{counted(self.num_runs, 'run')} of {counted(self.num_rows, 'row')}, "
-            f"{counted(self.num_passes, 'pass')}: about {duration(3600 * self.hours)} on "
-            f"{counted(self.num_devices, 'device')}."
-        ]
+        said = [f"{counted(self.num_runs, 'run')} of {counted(self.num_rows, 'row')}, {self._left()}."]
         if self.detectable is None:
             return said
         correction = f", corrected for the number of comparisons ({self.num_comparisons})"
@@ -54,6 +57,14 @@ class Plan:
         said += [f"A difference of {points(size)} points needs {seeds} seeds a row." for size, seeds in self.needed]
         return said
 
+    def _left(self) -> str:
+        """How much of the study is still to be run, and how long that takes."""
+        if not self.num_left:
+            return "none of them left to run"
+        where = f"{self.num_devices} × {self.device}" if self.device else counted(self.num_devices, "device")
+        some = f"{self.num_left:,} of them left to run, " if self.num_left < self.num_runs else ""
+        return f"{some}{counted(self.num_passes, 'pass')}: about {duration(3600 * self.hours)} on {where}"
+
 
 def plan_study(
     study: Study,
@@ -62,7 +73,9 @@ def plan_study(
     seconds_per_pass: float,
     startup_s: float = 0.0,
     num_devices: int = 1,
-    differences: Sequence[float] = (0.001, 0.002, 0.005),
+    device: str | None = None,
+    left: Sequence[Cell] | None = None,
+    differences: Sequence[float] = DIFFERENCES,
 ) -> Plan:
     """Time and power of a study.
 
@@ -72,6 +85,8 @@ def plan_study(
         seconds_per_pass: of one run on one device.
         startup_s: of one run: imports, compilation, tests and report.
         num_devices: that work side by side.
+        device: what they are.
+        left: the cells that are still to be run; by default all.
         differences: fractions to find the seeds for.
     Raises:
         InputError: an impossible number, or a difference far below `std`.
@@ -80,7 +95,9 @@ def plan_study(
     at_least("seconds_per_pass", seconds_per_pass, 0)
     at_least("num_devices", num_devices, 1)
     cells = study.cells()
-    num_passes = sum(cell.config.schedule.passes for cell in cells)
+    left = cells if left is None else left
+    num_passes = sum(cell.config.schedule.passes for cell in left)
+    at_once = max(1, min(num_devices, len(left)))
     num_rows, num_comparisons = len(study.rows), len(study.compare)
     num_seeds = min(len(row.seeds) for row in study.rows)
     shape = {"num_rows": num_rows, "num_comparisons": max(1, num_comparisons)}
@@ -88,8 +105,10 @@ def plan_study(
         num_rows=num_rows,
         num_runs=len(cells),
         num_passes=num_passes,
-        hours=(num_passes * seconds_per_pass + len(cells) * startup_s) / num_devices / 3600,
+        num_left=len(left),
+        hours=(num_passes * seconds_per_pass + len(left) * startup_s) / at_once / 3600,
         num_devices=num_devices,
+        device=device,
         num_comparisons=num_comparisons,
         num_seeds=num_seeds,
         std=std,

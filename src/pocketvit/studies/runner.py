@@ -21,7 +21,7 @@ from pocketvit.errors import InputError
 from pocketvit.studies.choose import chosen_rows
 from pocketvit.studies.gather import CellResult, gather, note_failure, outcome, read_result
 from pocketvit.studies.grid import Study
-from pocketvit.studies.jobs import Job, data_fingerprints, study_jobs
+from pocketvit.studies.jobs import Job, data_fingerprints, study_jobs, wanted_device
 from pocketvit.studies.live import Board, View, ended_text, view
 from pocketvit.studies.pace import progress_of
 
@@ -191,7 +191,7 @@ def run_study(
         address: of a Ray cluster to run on instead of this machine.
         results: a folder with results of earlier studies.
         time_limit_s: after which running cells are saved and stopped. None is started that would not end in time.
-        only: rows to run; by default all.
+        only: rows to run, as `chosen_rows` takes them; by default all.
         console: where to say how it goes.
     Raises:
         InputError: the study, its data, its devices or its folder cannot be used, or another study is running there.
@@ -215,8 +215,7 @@ def run_study(
 
 def _engine(todo: Sequence[Job], out: Path, gpus: Sequence[str] | None, address: str | None, lock: int) -> Engine:
     """The processes of this machine, or the tasks of a Ray cluster."""
-    wanted = {job.cell.config.train.device for job in todo}
-    device = wanted.pop() if len(wanted) == 1 else "auto"
+    device = wanted_device(job.cell for job in todo)
     if address is None:
         from pocketvit.studies.local import LocalEngine, find_slots
 

@@ -19,6 +19,17 @@ def test_time_adds_up_over_cells_and_devices():
     assert plan.hours == pytest.approx((passes * 2.0 + 11 * 30.0) / 2 / 3600)
 
 
+def test_what_is_done_takes_no_time_and_a_run_is_on_one_device():
+    cells = study().cells()
+    some = plan_study(study(), std=0.002, seconds_per_pass=2.0, num_devices=8, device="core", left=cells[:2])
+    assert (some.num_runs, some.num_left, some.num_passes) == (11, 2, 120)
+    assert some.hours == pytest.approx(60 * 2.0 / 3600)
+    assert "11 runs of 3 rows, 2 of them left to run, 120 passes: about 2" in some.lines()[0]
+    assert some.lines()[0].endswith(" on 8 × core.")
+    none = plan_study(study(), std=0.002, seconds_per_pass=2.0, left=[])
+    assert none.hours == 0 and none.lines()[0] == "11 runs of 3 rows, none of them left to run."
+
+
 def test_power_is_that_of_the_row_with_the_fewest_seeds():
     plan = plan_study(study(), std=0.002, seconds_per_pass=1.0, differences=[0.004])
     assert plan.detectable == detectable_with(3, 0.002, num_rows=3, num_comparisons=2)

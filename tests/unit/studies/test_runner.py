@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from pocketvit.cli.study import seconds
+from pocketvit.cli.study import seconds, study_command
 from pocketvit.errors import InputError
 from pocketvit.studies import parse_study, runner
 from pocketvit.studies.choose import builtin_studies, chosen_rows, find_study, with_data, with_seeds
@@ -151,6 +151,20 @@ def test_only_some_rows(go):
         chosen_rows(study(), ["plian"])
 
 
+def test_rows_whose_names_hold_commas_can_be_named():
+    rows = {"r": {"grid": {"optim.betas": [[0.9, 0.99], [0.9, 0.95]]}}, "plain": {}, "deep": {"model.depth": 5}}
+    grid = parse_study({"recipe": "digits", "rows": rows}, "test")
+    first, second = "r-betas=0.9,0.99", "r-betas=0.9,0.95"
+    assert [row.name for row in grid.rows] == [first, second, "plain", "deep"]
+    assert chosen_rows(grid, [first]) == {first}
+    assert chosen_rows(grid, [f"plain,{second},deep"]) == {"plain", second, "deep"}
+    assert chosen_rows(grid, ["r-betas=0.9,*,pl*"]) == {first, second, "plain"}
+    assert chosen_rows(grid, ["r-*,plain"]) == {first, second, "plain"}
+    for wrong, name in (("r-betas=0.9", "r-betas=0.9"), ("plain,0.99", "0.99"), ("plain,", "")):
+        with pytest.raises(InputError, match=f"unknown row '{name}'"):
+            chosen_rows(grid, [wrong])
+
+
 def test_no_cell_is_started_that_would_not_end_in_time(go):
     run, started, _ = go(time_limit_s=5.0)  # the first shows that a cell takes seven seconds
     assert started == ["plain-s0"] and run.left == 3
@@ -269,6 +283,20 @@ def test_other_seeds_and_other_data():
     assert [row.config.data.source for row in with_data(own, "somewhere").rows] == ["somewhere", "cifar10"]
     with pytest.raises(InputError, match="seeds=0"):
         with_seeds(study(), 0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--address", "ray://head"], "--address ray://head: only for a Ray cluster; add --engine ray"),
+        (["--gpus", "0", "--engine", "ray"], "--gpus 0: Ray chooses the GPUs itself"),
+        (["--difference", "0.3"], "--difference 0.3: only for a plan; add --plan"),
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused(tmp_path, flags, words):
+    with pytest.raises(InputError, match=words):
+        study_command(["digits", "--out", str(tmp_path / "out"), *flags])
+    assert not (tmp_path / "out").exists()
 
 
 def test_time_limits():
