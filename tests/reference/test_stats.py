@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import linalg, stats
 
+from pocketvit.studies.findings import noisy_rows
 from pocketvit.studies.power import detectable_with, power_of, seeds_needed
 from pocketvit.studies.stats import bootstrap_interval, bootstrap_tail, compare, holm, pooled_spread, summarise
 
@@ -154,6 +155,54 @@ def test_false_alarms_of_a_whole_study_stay_below_5_of_100():
         found = compare(table(rng.normal(0.93, 0.002, (6, 3))), {f"r{i}": "r0" for i in range(1, 6)})
         alarms += any(c.p_holm <= 0.05 for c in found.values())
     assert 0.03 < alarms / STUDIES < 0.055  # Holm's bound is 5; the rest is the simulation's own scatter
+
+
+# ---------------------------------------------------------------- rows that scatter more than others
+
+
+def test_two_groups_are_told_apart_by_scipys_f_test():
+    """The row's variance against the pooled one of the others, at 1 % over the number of rows."""
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        values = rng.normal(0.93, 0.002, (3, 4)) * np.array([1, 1, rng.uniform(1, 8)])[:, None]
+        values += 0.93 - values.mean(1, keepdims=True)
+        variances = values.var(axis=1, ddof=1)
+        order = np.argsort(variances)
+        p = stats.f.sf(variances[order[2]] / variances[order[:2]].mean(), 3, 6)
+        # With three rows, two can be noisy only beside half of the rows, so no more than one.
+        assert noisy_rows(table(values)) == ([f"r{order[2]}"] if p < 0.01 / 3 else [])
+
+
+@pytest.mark.parametrize(("rows", "seeds"), [(2, 3), (2, 5), (3, 2), (3, 3), (3, 5), (6, 2), (6, 3), (6, 5)])
+def test_setting_noisy_rows_apart_leaves_the_interval_its_95_of_100(rows, seeds):
+    """Where all rows scatter alike, one is set apart now and then by chance; the intervals must bear that."""
+    covered = apart = 0
+    for values in simulated(rows, seeds, seed_std=0.0):  # without a part that the rows share, chance finds the most
+        noisy = noisy_rows(table(values))
+        low, high = compare(table(values), {"r1": "r0"}, apart=noisy)["r1"].interval
+        covered += low <= 0.002 <= high
+        apart += bool(noisy)
+    assert 0.94 < covered / STUDIES < 0.96
+    assert apart / STUDIES < 0.025
+
+
+@pytest.mark.parametrize(("rows", "seeds"), [(3, 3), (3, 5), (6, 2), (6, 3)])
+def test_a_diverging_row_widens_its_own_comparison_alone(rows, seeds):
+    """A row that loses tens of points with some seeds: the others' intervals are as wide as without it, and cover."""
+    rng, covered, widths, without, missed = np.random.default_rng([rows, seeds]), 0, [], [], 0
+    for values in itertools.islice(simulated(rows, seeds), 1000):
+        calm = table(values[:-1])
+        values[-1] -= rng.uniform(0, 0.6, seeds)
+        noisy = noisy_rows(table(values))
+        missed += f"r{rows - 1}" not in noisy
+        low, high = compare(table(values), {"r1": "r0"}, apart=noisy)["r1"].interval
+        covered += low <= 0.002 <= high
+        widths.append(high - low)
+        low, high = compare(calm, {"r1": "r0"})["r1"].interval
+        without.append(high - low)
+    assert covered / 1000 > 0.93
+    assert np.median(widths) < 1.1 * np.median(without)
+    assert missed / 1000 < 0.1  # two seeds may both lose as much
 
 
 # ---------------------------------------------------------------- bootstrap

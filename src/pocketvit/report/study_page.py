@@ -62,6 +62,8 @@ class PageRow:
     """How to run it again."""
     figures: Mapping[str, str]
     """The row in the tables: text by column."""
+    kind: str | None
+    """What the verdict is: helps, hurts, equal, untold, failed or open; None without a verdict."""
     effect: PageEffect | None
     cells: Sequence[PageCell]
 

@@ -6,8 +6,11 @@ there yet has None in the place of every figure.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from itertools import pairwise
+from statistics import fmean
 from typing import Literal
+
+from scipy import special
 
 from pocketvit.studies.gather import CellResult
 from pocketvit.studies.grid import Study
@@ -15,13 +18,14 @@ from pocketvit.studies.power import LEVEL
 from pocketvit.studies.stats import Accuracies, Comparison, Summary, compare, summarise
 from pocketvit.studies.verdict import untold, verdict
 
-Kind = Literal["helps", "hurts", "equal", "untold"]
-"""What a comparison says: equal is that no difference was seen, untold that there is too little to go by."""
+Kind = Literal["helps", "hurts", "equal", "untold", "failed", "open"]
+"""What a comparison says: equal is that no difference was seen, untold that there is too little to go by, open that
+there is no result yet."""
 
-NOISY = 5.0
-"""A row that scatters by more than this times the median row does not share its variance with the others."""
-FEWEST = 4
-"""Rows with several seeds from which their median scatter means something."""
+NOISY_LEVEL = 0.01
+"""The chance that a row of a study whose rows all scatter alike is taken for a noisy one."""
+LEAST_DF = 3
+"""Degrees of freedom of the calm rows from which several rows may be noisy beside them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,18 +58,22 @@ class Finding:
         """The comparison in plain words, or that all runs failed; None where there is no comparison."""
         if self.comparison is None:
             return None
-        return "failed" if self.count("failed") == len(self.cells) else verdict(self.comparison)
+        return "failed" if self.kind == "failed" else verdict(self.comparison)
 
     @property
     def kind(self) -> Kind | None:
         """The verdict in one word; None without a comparison."""
         if self.comparison is None:
             return None
+        if self.count("failed") == len(self.cells):
+            return "failed"
+        if self.comparison.difference is None:
+            return "open"
         if untold(self.comparison):
             return "untold"
         if self.comparison.p_holm > LEVEL:
             return "equal"
-        return "helps" if (self.comparison.difference or 0.0) > 0 else "hurts"
+        return "helps" if self.comparison.difference > 0 else "hurts"
 
 
 def accuracies(gathered: Sequence[CellResult], key: str = "test_accuracy") -> Accuracies:
@@ -105,12 +113,37 @@ def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
 
 
 def noisy_rows(found: Accuracies) -> list[str]:
-    """Rows that scatter far more than the others, as one does that diverges with some seeds."""
-    spreads = {row: std for row, values in found.items() if (std := summarise(values).std) is not None}
-    if len(spreads) < FEWEST:
-        return []
-    usual = median(spreads.values())
-    return [row for row, std in spreads.items() if usual and std > NOISY * usual]
+    """Rows that scatter far more than the others, as one does that diverges with some seeds.
+
+    The row that scatters most is noisy if an F-test of its variance over seeds against that of all others, pooled,
+    finds it, corrected for the number of rows. Where several rows diverge, each hides the next: so it is also tried
+    whether the rows from the k-th on are, against the calmer ones alone, as long as those are half of the rows. Where
+    rows share what a seed does to all of them, the test finds less than it could, but not more.
+
+    Source: Rosner 1983, "Percentage points for a generalized ESD many-outlier procedure",
+        https://doi.org/10.1080/00401706.1983.10487848
+    Differs: variances by an F-test in the place of values by a t-test.
+    """
+    variances = {row: std**2 for row, values in found.items() if (std := summarise(values).std) is not None}
+    rows = sorted(variances, key=lambda row: variances[row])
+    df = {row: len(found[row]) - 1 for row in rows}
+    least = _rounding(found)  # of few test images, rows may end alike by chance, which is no sign of calm
+    noisy: list[str] = []
+    for calm in range(len(rows) - 1, 0, -1):
+        calm_df = sum(df[row] for row in rows[:calm])
+        if calm < len(rows) - 1 and (2 * calm < len(rows) or calm_df < LEAST_DF):
+            break
+        usual = max(least, sum(df[row] * variances[row] for row in rows[:calm]) / calm_df)
+        p = special.fdtrc(df[rows[calm]], calm_df, variances[rows[calm]] / usual) if usual else 1.0
+        if p < NOISY_LEVEL / len(rows):
+            noisy = rows[calm:]
+    return [row for row in found if row in noisy]
+
+
+def _rounding(found: Accuracies) -> float:
+    """The variance of rounding to a whole number of images, as far as the accuracies show how much one image is."""
+    distinct = sorted({value for values in found.values() for value in values.values()})
+    return min((high - low for low, high in pairwise(distinct)), default=0.0) ** 2 / 12
 
 
 def _mean(gathered: Sequence[CellResult], row: str, key: str) -> float | None:

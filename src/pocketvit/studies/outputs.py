@@ -1,7 +1,7 @@
 """Write down what a study found: for a document, a paper, a program, and a reader.
 
     table.md    the table in Markdown, with how to read it and what failed
-    table.tex   the same in LaTeX, without any package
+    table.tex   what a paper shows of it in LaTeX, as wide as a page, without any package
     table.csv   one line a row, every figure in full; empty where there is none
     cells.csv   one line a cell
     study.html  the page with curves, see `report/study_page.py`
@@ -13,18 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from pocketvit.report import markdown_table
-from pocketvit.report.latex import latex_table
 from pocketvit.report.study_page import write_study_page
 from pocketvit.report.tables import ABSENT, markdown_text
 from pocketvit.report.text import count, duration
 from pocketvit.studies.findings import Finding, accuracies, findings, noisy_rows
 from pocketvit.studies.gather import CellResult
 from pocketvit.studies.grid import Study
+from pocketvit.studies.latex import study_latex
 from pocketvit.studies.page import study_page
+from pocketvit.studies.power import POWER
+from pocketvit.studies.stats import BOOTSTRAP_FROM
 from pocketvit.studies.verdict import p_value, points
 
 OUTCOME_COLUMNS = (
-    "row", "n", "accuracy (%)", "std", "best look (%)", "against", "difference", "95 % CI", "p", "verdict",
+    "row", "n", "accuracy (%)", "std", "best look (%)", "against", "difference", "95 % CI", "bootstrap CI", "p",
+    "verdict",
 )  # fmt: skip
 COST_COLUMNS = ("row", "parameters", "training time", "images/s", "memory (GiB)")
 
@@ -50,10 +53,7 @@ def write_outputs(study: Study, gathered: Sequence[CellResult], folder: Path) ->
     rows = [table_row(finding) for finding in found]
     outcome, cost = table_columns(found)
     columns = [*outcome, *cost[1:]]
-    texts = {
-        "table.md": _markdown(rows, columns, found),
-        "table.tex": latex_table(rows, columns, wide=["verdict"]) + "\n",
-    }
+    texts = {"table.md": _markdown(rows, columns, found), "table.tex": study_latex(found)}
     for name, content in texts.items():
         (folder / name).write_text(content, encoding="utf-8")
     _write_csv(folder / "table.csv", [_row_record(finding) for finding in found])
@@ -70,6 +70,8 @@ def table_columns(found: Sequence[Finding]) -> tuple[list[str], list[str]]:
         left_out.add("best look (%)")
     if not any(finding.comparison for finding in found):
         left_out |= {"against", "difference", "95 % CI", "p", "verdict"}
+    if not _any_bootstrap(found):
+        left_out.add("bootstrap CI")
     return [column for column in OUTCOME_COLUMNS if column not in left_out], list(COST_COLUMNS)
 
 
@@ -88,11 +90,11 @@ def table_row(finding: Finding) -> dict[str, str]:
         "memory (GiB)": None if finding.peak_memory_gib is None else f"{finding.peak_memory_gib:.2f}",
     }
     if comparison:
-        low, high = comparison.interval or (None, None)
         cells |= {
             "against": comparison.reference,
             "difference": None if comparison.difference is None else points(comparison.difference, signed=True),
-            "95 % CI": None if low is None else f"{points(low, signed=True)} … {points(high, signed=True)}",
+            "95 % CI": _interval(comparison.interval),
+            "bootstrap CI": _interval(comparison.bootstrap),
             "p": None if comparison.p_holm is None else p_value(comparison.p_holm).removeprefix("p").strip(" ="),
             "verdict": finding.verdict,
         }
@@ -119,6 +121,18 @@ def notes(found: Sequence[Finding]) -> list[str]:
             "A difference is that to the row under “against”, in points, over the seeds that both share, with its 95 % "
             "confidence interval (t, the seed variance pooled over all rows). p is corrected for all comparisons of "
             "the study by Holm’s method; the interval is that of the one comparison."
+        )
+    if _any_bootstrap(found):
+        said.append(
+            f"The bootstrap interval (95 %, from {BOOTSTRAP_FROM} seeds on) is found by resampling the seeds of the "
+            "two rows alone, and assumes neither equal scatter nor a normal distribution. p and the verdict are by t all "
+            "the same."
+        )
+    if any(finding.kind == "equal" for finding in found):
+        said.append(
+            f"“± x would have been” is what the study could have seen: a true difference of x is found with a chance "
+            f"of {100 * POWER:.0f} % (its power), corrected for the other comparisons. So x is more than half the "
+            "interval: a true difference of that size would be missed half of the time."
         )
     if noisy := noisy_rows(accuracies([cell for finding in found for cell in finding.cells])):
         said.append(f"Scattered far more than the others, so compared by the spread of their own: {', '.join(noisy)}.")
@@ -149,6 +163,7 @@ def _row_record(finding: Finding) -> dict[str, Any]:
     """A row of table.csv: fractions, seconds, GiB."""
     comparison = finding.comparison
     low, high = (comparison.interval if comparison else None) or (None, None)
+    boot_low, boot_high = (comparison.bootstrap if comparison else None) or (None, None)
     return {
         "row": finding.row,
         "num_done": finding.count("done"),
@@ -163,6 +178,8 @@ def _row_record(finding: Finding) -> dict[str, Any]:
         "difference": comparison and comparison.difference,
         "ci_low": low,
         "ci_high": high,
+        "bootstrap_low": boot_low,
+        "bootstrap_high": boot_high,
         "p": comparison and comparison.p,
         "p_holm": comparison and comparison.p_holm,
         "detectable": comparison and comparison.detectable,
@@ -186,6 +203,14 @@ def _write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(records[0]) if records else [])
         writer.writeheader()
         writer.writerows(records)
+
+
+def _any_bootstrap(found: Sequence[Finding]) -> bool:
+    return any(finding.comparison and finding.comparison.bootstrap for finding in found)
+
+
+def _interval(ends: tuple[float, float] | None) -> str | None:
+    return None if ends is None else " … ".join(points(end, signed=True) for end in ends)
 
 
 def _percent(fraction: float | None) -> str | None:

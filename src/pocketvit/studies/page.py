@@ -21,6 +21,8 @@ KINDS = {
     "hurts": "Hurts",
     "equal": "No difference seen",
     "untold": "Cannot be told",
+    "failed": "Failed",
+    "open": "No result yet",
 }
 
 
@@ -68,6 +70,7 @@ def _row(row: Row, finding: Finding, figures: Mapping[str, str], folder: Path) -
         settings=[(field, str(value)) for field, value in row.overrides.items()],
         command=f"{shlex.join(command_line(row.config))} --seed SEED",
         figures=figures,
+        kind=finding.kind,
         effect=None if difference is None else PageEffect(
             reference=comparison.reference,
             difference=difference,

@@ -37,7 +37,7 @@ def test_rows_say_what_the_statistics_say(unfinished):
     found = {finding.row: finding for finding in findings(study, cells)}
     expected = compare(accuracies(cells), study.compare)
     assert found["mla-qkv"].comparison == expected["mla-qkv"] and found["mla-qkv"].kind == "hurts"
-    assert found["mla-q"].kind == "equal" and found["muon"].kind == "untold" and found["baseline"].kind is None
+    assert found["mla-q"].kind == "equal" and found["muon"].kind == "failed" and found["baseline"].kind is None
     row = table_row(found["mla-qkv"])
     assert row["n"] == "3" and row["against"] == "baseline" and row["p"].startswith("0.") or row["p"] == "< 0.001"
     assert row["difference"] == f"−{-100 * expected['mla-qkv'].difference:.2f}"
@@ -102,6 +102,94 @@ def test_a_row_that_diverges_is_set_apart_and_named():
     calm_error = next(finding.comparison.stderr for finding in calm if finding.row == "mla-qkv")
     assert found["mla-qkv"].comparison.stderr < 3 * calm_error
     assert any(note.endswith("their own: muon.") for note in notes(list(found.values())))
+
+
+@pytest.mark.parametrize("num_rows", [2, 3])
+def test_in_a_small_study_as_well(num_rows):
+    """One diverging row of two or three; its own comparison keeps its spread."""
+    rows = {"a": {0: 0.930, 1: 0.934, 2: 0.931}, "b": {0: 0.935, 1: 0.937, 2: 0.936}}
+    rows = dict(list(rows.items())[: num_rows - 1]) | {"wild": {0: 0.3, 1: 0.9, 2: 0.6}}
+    assert noisy_rows(rows) == ["wild"]
+    pairs = dict.fromkeys([row for row in rows if row != "a"], "a")
+    found = compare(rows, pairs, apart=noisy_rows(rows))
+    own = compare({row: rows[row] for row in ("a", "wild")}, {"wild": "a"})["wild"]
+    assert found["wild"].df == 2 and found["wild"].p == pytest.approx(own.p)
+    if num_rows == 3:
+        alone = compare({row: rows[row] for row in "ab"}, {"b": "a"})["b"]
+        assert (found["b"].stderr, found["b"].interval) == (pytest.approx(alone.stderr), pytest.approx(alone.interval))
+
+
+def test_several_rows_that_diverge_do_not_hide_each_other():
+    calm = {name: {0: 0.930 + k / 1000, 1: 0.934 + k / 900, 2: 0.931} for k, name in enumerate("abc")}
+    wild = {"x": {0: 0.1, 1: 0.9, 2: 0.5}, "y": {0: 0.8, 1: 0.2, 2: 0.9}}
+    assert noisy_rows(wild | calm) == ["x", "y"]
+    assert noisy_rows(wild) == [] and noisy_rows({}) == [] and noisy_rows({"a": {0: 0.9}}) == []
+
+
+def test_rows_that_end_alike_by_chance_make_no_other_one_noisy():
+    """Among 360 test images two seeds may agree to the image, and then no ratio of variances means anything."""
+    image = 1 / 360
+    rows = {"a": {0: 350 * image, 1: 350 * image}, "b": {0: 349 * image, 1: 349 * image}}
+    assert noisy_rows(rows | {"c": {0: 347 * image, 1: 351 * image}}) == []
+    assert noisy_rows(rows | {"c": {0: 36 * image, 1: 351 * image}}) == ["c"]
+    assert noisy_rows({"a": {0: 0.9, 1: 0.9}, "b": {0: 0.9, 1: 0.9}}) == []
+
+
+def test_the_bootstrap_stands_beside_the_t_interval_from_eight_seeds_on(tmp_path):
+    study = made_study(seeds=9)
+    cells = made_cells(study, failed=("mla-q-s1", "mla-q-s2"))
+    expected = compare(accuracies(cells), study.compare)
+    low, high = expected["muon"].bootstrap
+    files = {file.name: file.read_text(encoding="utf-8") for file in write_outputs(study, cells, tmp_path)}
+    row = {row["row"]: row for row in read_csv(tmp_path / "table.csv")}
+    assert (float(row["muon"]["bootstrap_low"]), float(row["muon"]["bootstrap_high"])) == (low, high)
+    assert row["mla-q"]["bootstrap_low"] == row["baseline"]["bootstrap_high"] == ""
+    text = f"+{100 * low:.2f} … +{100 * high:.2f}"
+    assert text in files["table.md"] and text in files["study.html"]
+    assert text.replace("…", r"\dots{}") in files["table.tex"]
+    for name in ("table.md", "study.html"):
+        assert "bootstrap CI" in files[name] and "p and the verdict are by t all the same" in files[name]
+
+
+def test_below_eight_seeds_nothing_is_said_of_the_bootstrap(tmp_path):
+    for file in write_outputs(made_study(), made_cells(made_study()), tmp_path):
+        text = file.read_text(encoding="utf-8").lower()
+        assert "bootstrap" not in (text.splitlines()[0].replace("bootstrap_", "") if file.suffix == ".csv" else text)
+
+
+def test_what_would_have_been_seen_is_explained_where_it_is_said(unfinished, tmp_path):
+    files = {file.name: file.read_text(encoding="utf-8") for file in write_outputs(*unfinished, tmp_path)}
+    for name in ("table.md", "study.html"):
+        assert "found with a chance of 80 % (its power)" in files[name]
+    assert r"None seen (x): no difference seen; one of x would have been with 80 \% power" in files["table.tex"]
+    study = made_study(rows={"baseline": {}, "muon": {"optim.name": "muon"}})
+    assert not any("would have been" in note for note in notes(findings(study, made_cells(study))))
+
+
+def test_the_latex_table_is_as_wide_as_a_page(tmp_path):
+    study = made_study(seeds=9)
+    cells = made_cells(study, failed=("mla-q-s1", "mla-q-s2"))
+    write_outputs(study, cells, tmp_path)
+    text = (tmp_path / "table.tex").read_text()
+    head, *body = [line.removesuffix(r" \\").split(" & ") for line in text.splitlines() if " & " in line]
+    assert head == ["row", "n", r"accuracy (\%)", "difference", "bootstrap", "p", "verdict", "time"]
+    row = next(row for row in body if row[0] == "mla-q")
+    assert row[1] == "7/9" and row[4] == "---" and row[6].startswith("none seen (0.")
+    assert r"Difference to baseline: in points" in text and "n: runs that are there, of those planned" in text
+    # A4 has room for about 95 characters of this size.
+    printed = text.replace(r"$\pm$", "±").replace(r"\dots{}", "…").replace("$", "")
+    columns = zip(*[line.split(" & ") for line in printed.splitlines() if " & " in line], strict=True)
+    assert sum(max(map(len, column)) + 2 for column in columns) < 105
+
+
+def test_the_latex_table_names_the_reference_of_each_row_where_there_are_several(tmp_path):
+    study = made_study(compare={"mla-qkv": "mla-q"})
+    write_outputs(study, made_cells(study), tmp_path)
+    text = (tmp_path / "table.tex").read_text()
+    assert " & against & difference & " in text and "Difference: in points" in text
+    write_outputs(made_study(baseline=None), made_cells(study), tmp_path)
+    text = (tmp_path / "table.tex").read_text()
+    assert r"row & n & accuracy (\%) & time \\" in text and "ifference" not in text
 
 
 def test_markdown_is_escaped():

@@ -49,6 +49,30 @@ def test_the_page_says_what_was_found_and_what_was_not(tmp_path):
     assert "script" not in page.tags
 
 
+def test_a_row_that_failed_is_said_to_have(tmp_path):
+    study = made_study()
+    cells = made_cells(study, failed=("muon-s0", "muon-s1", "muon-s2"), missing=tuple(f"mla-q-s{s}" for s in range(3)))
+    path = write(tmp_path, study, cells)
+    text = Page(path).text
+    assert "Failed muon" in text and "No result yet mla-q" in text and "Cannot be told" not in text
+    assert '<td class="verdict failed">failed</td>' in path.read_text()
+
+
+def test_a_phone_shows_that_a_row_failed(chromium, tmp_path):
+    """There, cells without a figure are left out."""
+    study = made_study()
+    chromium.open(write(tmp_path, study, made_cells(study, failed=("muon-s0", "muon-s1", "muon-s2"))), 390)
+    shown = "getComputedStyle(document.querySelector('td.verdict.failed')).display"
+    assert chromium.value(shown) == "block"
+
+
+def test_the_table_of_a_study_with_two_intervals_fits_the_page(chromium, tmp_path):
+    study = made_study(seeds=9)
+    chromium.open(write(tmp_path, study, made_cells(study, failed=("mla-q-s1", "mla-q-s2"))), 1200)
+    beyond = "(e => e.scrollWidth - e.clientWidth)(document.querySelector('.scroll'))"
+    assert chromium.value(beyond) == 0
+
+
 def test_runs_link_to_their_reports_where_there_are_some(tmp_path):
     study = made_study()
     folders = {name: tmp_path / "runs of today" / name for name in ("with#1", "without")}
