@@ -11,8 +11,9 @@
       mla-q-lion: {inherit: mla-q, optim.name: lion}
       rank: {grid: {model.k_rank: [32, 64], model.v_rank: [32, 64]}}
 
-A row with a grid is a template: it stands for one row for each combination, named `rank-k_rank=32-v_rank=64`. A cell
-is one row with one seed, so one training run; its name is `<row>-s<seed>`.
+A row with a grid is a template: it stands for one row for each combination, named `rank-k_rank=32-v_rank=64`; one that
+is called like its first field does not say it twice (`k_rank=32-v_rank=64`). A cell is one row with one seed, so one
+training run; its name is `<row>-s<seed>`.
 
 Everything is checked when the file is read, the configuration of every row included: a study that loads can be run.
 """
@@ -176,12 +177,13 @@ def _expand(
     rows = []
     for suffix, choice in _combinations(where, written[name], start):
         values = overrides | choice
-        _check_name("row", name + suffix)
+        full = suffix[1:] if suffix.startswith(f"-{name}=") else name + suffix
+        _check_name("row", full)
         try:
             config = override(start, base | values)
         except InputError as error:
-            raise InputError(f"row {name + suffix!r}: {error}") from error
-        rows.append(Row(name=name + suffix, overrides=values, seeds=seeds, config=config))
+            raise InputError(f"row {full!r}: {error}") from error
+        rows.append(Row(name=full, overrides=values, seeds=seeds, config=config))
     return rows
 
 

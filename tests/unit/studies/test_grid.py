@@ -71,6 +71,15 @@ def test_grid_labels_stay_unique_and_fit_for_file_names():
     ]
 
 
+def test_a_grid_that_is_called_like_its_field_does_not_say_it_twice():
+    study = parse(
+        "recipe: paper\nbaseline: lr=0.001\nrows: {lr: {grid: {optim.lr: [0.001, 0.01]}},"
+        " l: {grid: {optim.lr: [0.1]}}}"
+    )
+    assert [row.name for row in study.rows] == ["lr=0.001", "lr=0.01", "l-lr=0.1"]
+    assert study.compare == {"lr=0.01": "lr=0.001", "l-lr=0.1": "lr=0.001"}
+
+
 def test_comparisons_follow_the_baseline_unless_told_otherwise():
     study = parse("""{recipe: digits, baseline: a, compare: {c: b, d: null, g: b}, rows: {
         a: {}, b: {model.depth: 1}, c: {model.depth: 2}, d: {model.depth: 3}, e: {model.q_rank: 4},
