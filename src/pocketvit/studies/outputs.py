@@ -125,8 +125,8 @@ def notes(found: Sequence[Finding]) -> list[str]:
     if _any_bootstrap(found):
         said.append(
             f"The bootstrap interval (95 %, from {BOOTSTRAP_FROM} seeds on) is found by resampling the seeds of the "
-            "two rows alone, and assumes neither equal scatter nor a normal distribution. p and the verdict are by t all "
-            "the same."
+            "two rows alone, and assumes neither equal scatter nor a normal distribution. p and the verdict are by t "
+            "all the same."
         )
     if any(finding.kind == "equal" for finding in found):
         said.append(
