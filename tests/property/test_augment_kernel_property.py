@@ -1,7 +1,6 @@
 """What must hold for the augmentation of any images by any table; the kernel's part runs in Triton's interpreter."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import pytest
 import torch
 from block_cases import Case, assert_small, made, relative_errors, results
 from hypothesis import given, settings

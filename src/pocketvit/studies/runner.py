@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
-from rich.text import Text
 
 from pocketvit.errors import InputError
 from pocketvit.studies.choose import chosen_rows

@@ -50,7 +50,7 @@ def effect(comparison: Comparison) -> str:
 
 def points(fraction: float, *, signed: bool = False) -> str:
     """A fraction in percentage points: two decimals, or the first digit where those would all be 0."""
-    value = 100 * fraction
+    value = round(100 * fraction, 9)  # what rounding left of two equal means is 0
     text = f"{abs(value):.2f}" if round(abs(value), 2) or not value else f"{abs(value):.1g}"
     sign = "−" if value < 0 else "+" if value > 0 and signed else ""
     return sign + text

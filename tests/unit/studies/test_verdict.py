@@ -102,7 +102,7 @@ def test_what_would_have_been_seen_shrinks_as_other_comparisons_are_settled():
 
 @pytest.mark.parametrize(
     ("fraction", "text"),
-    [(0.0042, "+0.42"), (-0.0305, "−3.05"), (0.0, "0.00"), (0.00004, "+0.004"), (0.12345, "+12.35")],
+    [(0.0042, "+0.42"), (-0.0305, "−3.05"), (0.0, "0.00"), (0.00004, "+0.004"), (0.12345, "+12.35"), (-4e-17, "0.00")],
 )
 def test_points(fraction, text):
     assert points(fraction, signed=True) == text
