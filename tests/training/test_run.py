@@ -246,10 +246,11 @@ def test_two_processes_never_share_a_run_folder(small, monkeypatch):
     with pytest.raises(Stopped):
         train(small, Interrupt(8))
     monkeypatch.setattr(runlog, "LOCK_WAIT_S", 0.1)
-    with open(small.out / "config.yaml") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match=f"another process is at work in {small.out}; choose another --out"):
-            train(small)
+    other = os.open(small.out, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with pytest.raises(InputError, match=f"another process is at work in {small.out}; choose another --out"):
+        train(small)
+    os.close(other)
     assert train(small)["images_seen"] == 5 * 96
 
 
@@ -257,6 +258,16 @@ def test_a_folder_whose_run_is_finished_is_refused_before_the_data_are_read(smal
     train(small)
     with pytest.raises(InputError, match="holds a finished run"):
         train(override(small, {"data.source": "no-such-file"}))
+
+
+def test_a_worker_lost_after_the_result_was_written_costs_nothing(small, monkeypatch):
+    """torchrun then starts all workers again."""
+    result = train(small)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert train(small) == result
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    with pytest.raises(InputError, match="holds a finished run"):
+        train(small)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -355,6 +366,28 @@ def test_what_compiles_is_rehearsed_off_the_clock_and_starts_from_where_it_was(s
             trainer.step()
         losses.append(trainer.step.losses[:3])
     assert torch.equal(*losses)
+
+
+def test_what_is_captured_is_rehearsed_once(small, monkeypatch):
+    """A second rehearsal would fall into the time of training."""
+    from pocketvit.training.distributed import ALONE
+    from pocketvit.training.loop import prepare
+    from pocketvit.training.step import TrainStep
+
+    calls = []
+
+    def capture(step: TrainStep) -> None:
+        step._rehearse()
+        step.graph = "captured"
+
+    monkeypatch.setattr(TrainStep, "_run", lambda step: calls.append("run"))
+    monkeypatch.setattr(TrainStep, "_capture", capture)
+    trainer = prepare(override(small, {"train.compile": True}), ALONE, Silent())
+    trainer.step.cuda_graph = True
+    work = trainer.chunks.load(*trainer.chunks.plan(0), 0, 3)
+    for _ in range(2):
+        trainer.step.set_chunk(work.chunk, work.keep)
+    assert calls == ["run"] * 3
 
 
 def test_batch_repeats_show_each_image_three_times(small):

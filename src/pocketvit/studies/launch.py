@@ -59,7 +59,9 @@ def failure_of(job: Job, code: int) -> str | None:
     result = read_result(job.folder / "result.json")
     if result is not None:
         key = result_key(result)
-        return None if key == job.key else f"computed {key}, not {job.key}: are the data not the same everywhere?"
+        if key != job.key:
+            return f"computed {key}, not {job.key}: are the data not the same everywhere?"
+        return f"{job.folder} holds a run on {result['num_gpus']} GPUs" if result.get("num_gpus", 0) > 1 else None
     if code < 0:
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
         return f"ended by {signal.Signals(-code).name}{hint}"

@@ -108,6 +108,8 @@ def load_checkpoint(folder: Path) -> tuple[tuple[dict[str, Tensor], Progress] | 
     Returns:
         its tensors on the CPU and where the run stood, or None where there is no whole one; and a line on each
         damaged one.
+    Raises:
+        InputError: one cannot be read now, which says nothing about what it holds.
     """
     said: list[str] = []
     for path in list_checkpoints(folder):
@@ -135,7 +137,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress]:
             progress = Progress(**json.loads(file.metadata()["progress"]))
             return {name: file.get_tensor(name) for name in file.keys()}, progress  # noqa: SIM118
     except OSError as error:
-        raise _Damaged(error.strerror or str(error)) from error
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except SafetensorError as error:
         raise _Damaged("it cannot be read") from error
 

@@ -4,6 +4,8 @@
     ->  pass by pass: plan, load, step, log, evaluate, save  ->  test, report, result.json
 """
 
+import json
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -41,8 +43,10 @@ def train(config: RunConfig, reporter: Reporter | None = None) -> dict[str, Any]
     with repeating(config.train.deterministic, config.train.device), join(config.train.device) as processes:
         if processes.launched and config.out is None:
             raise processes.error("torchrun needs --out DIR, so that a restarted command finds its run again")
-        if config.out is not None:
-            processes.from_first(lambda: RunFolder(config.out).check_unfinished())  # before anything takes time
+        if config.out is not None:  # said before anything takes time
+            result = processes.from_first(lambda: left_by_the_last_start(RunFolder(config.out)))
+            if result is not None:
+                return result
         trainer = prepare(config, processes, reporter if reporter and processes.first else Silent())
         try:
             with opened_folder(trainer) as env:
@@ -53,6 +57,18 @@ def train(config: RunConfig, reporter: Reporter | None = None) -> dict[str, Any]
             trainer.drop_graph()
 
 
+def left_by_the_last_start(folder: RunFolder) -> dict[str, Any] | None:
+    """The result of a run that torchrun starts again because a worker was lost after the result was written.
+
+    Raises:
+        InputError: the folder holds a finished run, and this is a first start.
+    """
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) and folder.result.exists():
+        return json.loads(folder.result.read_text())
+    folder.check_unfinished()
+    return None
+
+
 @contextmanager
 def opened_folder(trainer: Trainer) -> Iterator[dict[str, Any]]:
     """Find or make the run's folder, keep it to this run, and write env.json; gives its content.
@@ -61,14 +77,15 @@ def opened_folder(trainer: Trainer) -> Iterator[dict[str, Any]]:
         InputError: the folder cannot be used.
     """
     config, processes, fingerprint = trainer.config, trainer.processes, trainer.splits.fingerprint
-    trainer.folder = processes.from_first(lambda: RunFolder.open(config, fingerprint))
     with ExitStack() as kept:
 
-        def lock() -> None:
-            kept.enter_context(trainer.folder.locked())
-            trainer.folder.check_unfinished()  # whoever held the lock may have finished the run
+        def begin() -> RunFolder:
+            folder = RunFolder.of(config)
+            kept.enter_context(folder.locked())
+            folder.begin(config, fingerprint)
+            return folder
 
-        processes.from_first(lock)
+        trainer.folder = processes.from_first(begin)
         trainer.reporter.note(f"run folder: {trainer.folder.path}")
         for line in processes.from_first(lambda: trainer.folder.code_notes(config)):
             trainer.reporter.note(line)
@@ -99,7 +116,7 @@ def prepare(config: RunConfig, processes: Processes, reporter: Reporter) -> Trai
     try:
         return Trainer(config, splits, device, reporter, processes)
     except torch.cuda.OutOfMemoryError as error:
-        raise processes.error(
+        raise InputError(
             "out of GPU memory before the first step; is another process using this GPU? Else choose a smaller model"
         ) from error
 

@@ -22,6 +22,11 @@ from typing import Any
 
 import torch
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
 from pocketvit.config import RunConfig, code_of, config_hash, load_config, override, save_config
 from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
@@ -53,42 +58,49 @@ class RunFolder:
         self.result = path / "result.json"
 
     @classmethod
-    def open(cls, config: RunConfig, data_fingerprint: str) -> "RunFolder":
-        """Find or make the folder of a run, by the one rule for starting again.
+    def of(cls, config: RunConfig) -> "RunFolder":
+        """The folder that a run is to have: `out`, or the next free runs/<recipe>-<nnn>."""
+        return cls(config.out or next_free(Path("runs"), config.recipe))
 
-        Without `out` it is the next free runs/<recipe>-<nnn>. An unfinished run with the same config hash and seed
-        there, on the same data, is continued; a finished one, another config or other data are refused.
+    def begin(self, config: RunConfig, data_fingerprint: str) -> None:
+        """Claim the folder, which is there, for a run, by the one rule for starting again.
+
+        An unfinished run with the same config hash and seed there, on the same data, is continued; a finished one,
+        another config or other data are refused.
 
         Raises:
-            InputError: refused, or the folder cannot be made.
+            InputError: refused, or the folder cannot be used.
         """
-        folder = cls(config.out or next_free(Path("runs"), config.recipe))
-        folder.check_unfinished()
-        if folder.config.exists():
-            held = load_config(folder.config, allow_code=True)  # to compare it; what will run is `config`'s code
-            if folder.read_env().get("data_fingerprint", data_fingerprint) != data_fingerprint:
-                raise InputError(
-                    f"{folder.path} holds a run on other data than {config.data.source} is now; choose another --out"
-                )
-            mine = (config_hash(config, data_fingerprint), config.seed)
-            if mine != (config_hash(held, data_fingerprint), held.seed):
-                if code_of(held) != code_of(config):
-                    raise InputError(
-                        f"{folder.path} holds a run with other code; go on with its copy by --resume {folder.path} "
-                        "--allow-code, or choose another --out"
-                    )
-                raise InputError(f"{folder.path} holds a run with another config or seed; choose another --out")
-            return folder
+        self.check_unfinished()
+        if self.config.exists():
+            self._check_same_run(config, data_fingerprint)
+            return
         try:
-            folder.path.mkdir(parents=True, exist_ok=True)
-            strangers = [p for p in folder.path.iterdir() if p.suffix != ".partial" and p.name != CODE_FOLDER]
+            strangers = [p for p in self.path.iterdir() if p.suffix != ".partial" and p.name != CODE_FOLDER]
         except OSError as error:
-            why = f"{error.strerror}; choose another --out"
-            raise InputError(f"cannot make the run folder {folder.path}: {why}") from error
+            raise self._unusable(error) from error
         if strangers:
-            raise InputError(f"{folder.path} is not empty and holds no run; choose another --out")
-        folder.write_config(config)
-        return folder
+            raise InputError(f"{self.path} is not empty and holds no run; choose another --out")
+        self.write_config(config)
+
+    def _check_same_run(self, config: RunConfig, data_fingerprint: str) -> None:
+        """Refuse to go on with the folder's run if it is another one."""
+        held = load_config(self.config, allow_code=True)  # to compare it; what will run is `config`'s code
+        if self.read_env().get("data_fingerprint", data_fingerprint) != data_fingerprint:
+            raise InputError(
+                f"{self.path} holds a run on other data than {config.data.source} is now; choose another --out"
+            )
+        if (config_hash(config, data_fingerprint), config.seed) == (config_hash(held, data_fingerprint), held.seed):
+            return
+        if code_of(held) != code_of(config):
+            raise InputError(
+                f"{self.path} holds a run with other code; go on with its copy by --resume {self.path} "
+                "--allow-code, or choose another --out"
+            )
+        raise InputError(f"{self.path} holds a run with another config or seed; choose another --out")
+
+    def _unusable(self, error: OSError) -> InputError:
+        return InputError(f"cannot make the run folder {self.path}: {error.strerror}; choose another --out")
 
     def check_unfinished(self) -> None:
         """Refuse a folder whose run is finished.
@@ -104,29 +116,38 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep the folder to this process; the lock goes with the process, however that ends.
+        """Make the folder if need be, and keep it to this process; the lock goes with the process, however that ends.
+
+        Windows and file systems like NFS have no such locks: there nothing is kept.
 
         Raises:
-            InputError: another process is at work there.
+            InputError: another process is at work there, or the folder cannot be made.
         """
         try:
-            import fcntl
-        except ImportError:  # not on Windows
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDONLY) if fcntl else None
+        except OSError as error:
+            raise self._unusable(error) from error
+        try:
+            if descriptor is not None:
+                self._lock(descriptor)
             yield
-            return
-        with open(self.config) as file:
-            until = time.monotonic() + LOCK_WAIT_S
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > until:
-                        raise InputError(f"another process is at work in {self.path}; choose another --out") from None
-                    time.sleep(0.2)
-                except OSError:  # a file system without locks
-                    break
-            yield
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _lock(self, descriptor: int) -> None:
+        until = time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise InputError(f"another process is at work in {self.path}; choose another --out") from None
+                time.sleep(0.2)
+            except OSError:  # the file system has no locks
+                return
 
     def write_config(self, config: RunConfig) -> None:
         """Write config.yaml, whole or not at all; it names its data so that it can be used from any folder."""

@@ -126,6 +126,7 @@ class TrainStep:
         self.processes = processes
         self.cuda_graph = cuda_graph and device.type == "cuda"
         self.warm = not warm_up
+        """Whether nothing is left to compile."""
         self.factors = torch.from_numpy(factors.astype(np.float32)).to(device)
         self.losses = torch.full_like(self.factors, torch.nan)
         """Loss of every step of the run so far, (total steps,)."""
@@ -193,13 +194,13 @@ class TrainStep:
             self._run()
             self.position.zero_()
             self.step.zero_()
+        self.warm = True
 
     def _warm_up(self) -> None:
         """Rehearse, then put everything back as it was."""
         before = {name: tensor.clone() for name, tensor in self.state().items()}
         self._rehearse()
         self.load_state(before)
-        self.warm = True
 
     def _capture(self) -> None:
         """Rehearse and capture the step on the chunk at hand, then put everything back as it was."""

@@ -249,6 +249,8 @@ def test_the_reason_of_a_failure_is_one_line(tmp_path, code, log, words):
     assert failure_of(job, code) is None, "a result counts, whatever the process said"
     (job.folder / "result.json").write_text(json.dumps(result_of(job, config_hash="other")))
     assert "are the data not the same" in failure_of(job, code)
+    (job.folder / "result.json").write_text(json.dumps(result_of(job, num_gpus=2)))
+    assert "holds a run on 2 GPUs" in failure_of(job, code), "which is no cell of a study"
 
 
 def test_the_command_of_a_cell_is_understood():

@@ -55,3 +55,16 @@ def test_what_could_not_be_written_is_said_once_and_next(tmp_path, then):
         with pytest.raises(InputError, match="No such file or directory"):
             checkpoints.save(2, {"weight": torch.ones(1)}, HERE) if then == "save" else checkpoints.wait()
         checkpoints.wait()
+
+
+def test_what_cannot_be_read_now_is_not_taken_for_damaged(tmp_path, monkeypatch):
+    with CheckpointWriter(tmp_path / "checkpoint") as checkpoints:
+        checkpoints.save(1, {"weight": torch.ones(1)}, HERE)
+
+    def refuse(path):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken, pytest.raises(InputError, match="cannot read .*: Input/output error"):
+        broken.setattr(type(tmp_path), "read_bytes", refuse)
+        load_checkpoint(tmp_path / "checkpoint")
+    assert load_checkpoint(tmp_path / "checkpoint")[0] is not None
