@@ -58,7 +58,8 @@ def profile(config: RunConfig, out: Path) -> dict[str, Any]:
     num_images = max(steps * config.batch_size, PASS_IMAGES[device.type])
     plain = override(config, {"train.cuda_graph": False})
     trainer = made_trainer(plain, device, num_images)
-    step_s = _run_profiled(trainer, steps, out / TRACE)
+    with trainer.fitting_threads():
+        step_s = _run_profiled(trainer, steps, out / TRACE)
     items = _of_one_step(work_items(read_events(out / TRACE)), steps, trainer.loader.chunk_steps)
     summary = _summary(config, trainer, items) | {"step_ms": step_s * 1e3}
     (out / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")

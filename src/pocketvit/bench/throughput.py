@@ -263,7 +263,6 @@ def _time_training(config: RunConfig, device: torch.device, repeats: int) -> dic
     # One pass warms up, and a further one is loaded while the last is trained on.
     schedule = {"schedule.passes": repeats + 2, "schedule.warmup_passes": 0}
     trainer = made_trainer(override(config, schedule), device, steps * config.batch_size)
-    recipe = _time_passes(trainer, repeats)
 
     def run(calls: int) -> None:
         trainer.step.position.zero_()
@@ -271,7 +270,9 @@ def _time_training(config: RunConfig, device: torch.device, repeats: int) -> dic
         for _ in range(calls):
             trainer.step()
 
-    return {"recipe": recipe, "step": _per_batch(run, trainer.loader.chunk_steps, device, repeats)}
+    with trainer.fitting_threads():
+        recipe = _time_passes(trainer, repeats)
+        return {"recipe": recipe, "step": _per_batch(run, trainer.loader.chunk_steps, device, repeats)}
 
 
 def _time_passes(trainer: Trainer, repeats: int) -> Timing:

@@ -49,7 +49,7 @@ def train(config: RunConfig, reporter: Reporter | None = None) -> dict[str, Any]
                 return result
         trainer = prepare(config, processes, reporter if reporter and processes.first else Silent())
         try:
-            with opened_folder(trainer) as env:
+            with trainer.fitting_threads(), opened_folder(trainer) as env:
                 run(trainer)
                 with StopRequest():  # a signal now comes too late: the few files that are left are written first
                     return processes.from_first(lambda: finish(trainer, env, started))

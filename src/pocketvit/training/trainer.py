@@ -6,7 +6,7 @@ Training is interrupted only between steps: Ctrl-C or SIGTERM lets the step fini
 import copy
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from pocketvit.randomness import Stream, torch_seed
 from pocketvit.training.checkpoint import CheckpointWriter, Progress, list_checkpoints, load_checkpoint
 from pocketvit.training.chunks import Chunks, Work
 from pocketvit.training.compiling import kernels_compiled
-from pocketvit.training.device import largest_batch, synchronize
+from pocketvit.training.device import fitting_threads, largest_batch, synchronize
 from pocketvit.training.distributed import ALONE, Processes
 from pocketvit.training.evaluate import TrainedModel, accuracy, predict_logits
 from pocketvit.training.progress import Reporter
@@ -104,6 +104,11 @@ class Trainer:
             fused=self.fused,
             **how,
         )
+
+    def fitting_threads(self) -> AbstractContextManager[None]:
+        """Inside, a CPU works on as many threads as suit the model; see `pocketvit.training.device`."""
+        numbers = len(self.loader.share) * self.model.tokens.num_tokens * self.config.model.width
+        return fitting_threads(self.device, numbers)
 
     def resume(self) -> None:
         """Go on from the folder's newest whole checkpoint, or from the start where there is none."""

@@ -7,7 +7,7 @@ import torch
 
 from pocketvit.errors import InputError
 from pocketvit.training import device as devices
-from pocketvit.training.device import WORKSPACE, choose_device, device_name, largest_batch, repeating
+from pocketvit.training.device import WORKSPACE, choose_device, device_name, fitting_threads, largest_batch, repeating
 
 
 def test_a_device_that_there_is_not_is_refused_by_name():
@@ -74,3 +74,17 @@ def test_the_largest_batch_is_found_from_the_smallest_too(monkeypatch, room, fit
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)
     assert largest_batch(lambda batch_size: None, torch.device("cuda", 0)) == fits
+
+
+@pytest.mark.parametrize(("numbers", "count"), [(20_480, 1), (69_632, 2), (139_264, 3), (3_194_880, 3)])
+def test_a_small_model_gets_few_threads(monkeypatch, numbers, count):
+    given = [3]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: given[-1])
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with fitting_threads(torch.device("cpu"), numbers):
+        assert given[-1] == count
+    assert given[-1] == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    with fitting_threads(torch.device("cpu"), numbers):
+        assert given[-1] == 3, "who sets it decides"
