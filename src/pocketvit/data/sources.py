@@ -3,6 +3,7 @@
 `load_dataset` gives any of them the one form of `dataset.py`. Nothing is downloaded unasked: `get` does that.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ def lasting_source(source: str) -> str:
     """A source that means the same from every working directory: a path becomes absolute, a known name stays."""
     if source == DIGITS or _fetched_folder(source, data_home()) is not None:
         return source
-    return str(Path(source).expanduser().absolute())
+    return os.path.abspath(Path(source).expanduser())
 
 
 def check(source: str | Path, **options: Any) -> CheckReport:

@@ -131,8 +131,8 @@ def notes(found: Sequence[Finding]) -> list[str]:
     if any(finding.kind == "equal" for finding in found):
         said.append(
             f"“± x would have been” is what the study could have seen: a true difference of x is found with a chance "
-            f"of {100 * POWER:.0f} % (its power), corrected for the other comparisons. So x is more than half the "
-            "interval: a true difference of that size would be missed half of the time."
+            f"of {100 * POWER:.0f} % (its power), corrected for the other comparisons. So x is more than half of the "
+            "interval's width: a true difference of only half of that width would be missed every other time."
         )
     if noisy := noisy_rows(accuracies([cell for finding in found for cell in finding.cells])):
         said.append(f"Scattered far more than the others, so compared by the spread of their own: {', '.join(noisy)}.")

@@ -52,7 +52,9 @@ def train(config: RunConfig, reporter: Reporter | None = None) -> dict[str, Any]
             with trainer.fitting_threads(), opened_folder(trainer) as env:
                 run(trainer)
                 with StopRequest():  # a signal now comes too late: the few files that are left are written first
-                    return processes.from_first(lambda: finish(trainer, env, started))
+                    result = processes.from_first(lambda: finish(trainer, env, started))
+                trainer.reporter.note(f"report: {trainer.folder.report}")
+                return result
         finally:
             trainer.drop_graph()
 

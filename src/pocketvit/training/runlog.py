@@ -55,6 +55,7 @@ class RunFolder:
         self.predictions = path / "predictions.npz"
         self.samples = path / "samples.npz"
         self.figures = path / "figures.npz"
+        self.report = path / "report.html"
         self.result = path / "result.json"
 
     @classmethod
