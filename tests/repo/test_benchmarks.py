@@ -108,15 +108,9 @@ def test_scaling_makes_only_what_is_missing(scaling, monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def fast():
+def fast(benchmark_script):
     """benchmarks/fast_tables.py as a module."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import fast_tables
-
-        yield fast_tables
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    return benchmark_script("fast_tables")
 
 
 def write_runs(fast, results: Path, fused: list[float], reference: list[float]) -> None:

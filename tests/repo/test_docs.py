@@ -17,15 +17,9 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 
 
 @pytest.fixture(scope="module")
-def tables():
+def tables(benchmark_script):
     """benchmarks/tables.py as a module."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import tables
-
-        yield tables
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+    return benchmark_script("tables")
 
 
 def test_every_table_is_the_one_made_from_the_results(tables):

@@ -1,7 +1,6 @@
 """The tables of docs/scaling.md, from made result files: all there, some missing, and files that are not what they say."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,15 +16,9 @@ H100 = "NVIDIA H100 80GB HBM3"
 
 
 @pytest.fixture(scope="module")
-def made():
+def made(benchmark_script):
     """benchmarks/scaling_tables.py as a module."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import scaling_tables
-
-        yield scaling_tables
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    return benchmark_script("scaling_tables")
 
 
 def result(config, accuracy: float, num_gpus: int = 1, **fields) -> dict:

@@ -241,11 +241,11 @@ def test_a_saved_config_finds_its_data_from_any_folder(small, made_set, tmp_path
 def test_two_processes_never_share_a_run_folder(small, monkeypatch):
     import fcntl
 
-    from pocketvit.training import runlog
+    from pocketvit.training import lock
 
     with pytest.raises(Stopped):
         train(small, Interrupt(8))
-    monkeypatch.setattr(runlog, "LOCK_WAIT_S", 0.1)
+    monkeypatch.setattr(lock, "WAIT_S", 0.1)
     other = os.open(small.out, os.O_RDONLY)
     fcntl.flock(other, fcntl.LOCK_EX)
     with pytest.raises(InputError, match=f"another process is at work in {small.out}; choose another --out"):

@@ -5,7 +5,6 @@ from its checkpoint. So the same command, given again after whatever stopped it,
 was killed a hundred times ends with the table of one that was not.
 """
 
-import fcntl
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,10 +22,9 @@ from pocketvit.studies.grid import Study
 from pocketvit.studies.jobs import Job, data_fingerprints, study_jobs, wanted_device
 from pocketvit.studies.live import Board, View, ended_text, view
 from pocketvit.studies.pace import progress_of
+from pocketvit.training.lock import locked
 
 TICK_S = 0.2
-LOCK_WAIT_S = 15.0
-"""How long the processes of a killed study may take to notice."""
 
 
 class Engine(Protocol):
@@ -68,28 +66,19 @@ class StudyRun:
 
 
 @contextmanager
-def study_lock(out: Path) -> Iterator[int]:
+def study_lock(out: Path) -> Iterator[int | None]:
     """Keep a study's folder to this process and those it starts, which inherit the open file that is handed out.
 
     Raises:
         InputError: another study is at work there, or the folder cannot be written.
     """
+    cells = out / "cells"
     try:
-        (out / "cells").mkdir(parents=True, exist_ok=True)
-        file = open(out / "cells" / "study.lock", "w")
+        cells.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
-    with file:
-        until = time.monotonic() + LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise InputError(f"a study is running in {out}; wait for it or choose another --out") from None
-                time.sleep(TICK_S)
-        yield file.fileno()
+    with locked(cells, f"a study is running in {out}; wait for it or choose another --out") as descriptor:
+        yield descriptor
 
 
 class Runner:
@@ -212,13 +201,13 @@ def run_study(
     return StudyRun(gathered=gathered, signum=signum, left=len(left))
 
 
-def _engine(todo: Sequence[Job], out: Path, gpus: Sequence[str] | None, address: str | None, lock: int) -> Engine:
+def _engine(todo: Sequence[Job], out: Path, gpus: Sequence[str] | None, address: str | None, lock: int | None) -> Engine:
     """The processes of this machine, or the tasks of a Ray cluster."""
     device = wanted_device(job.cell for job in todo)
     if address is None:
         from pocketvit.studies.local import LocalEngine, find_slots
 
-        return LocalEngine(find_slots(gpus, device, out), keep=[lock])
+        return LocalEngine(find_slots(gpus, device, out), keep=[] if lock is None else [lock])
     try:
         from pocketvit.studies.ray_engine import RayEngine
     except ModuleNotFoundError as error:

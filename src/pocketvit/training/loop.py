@@ -83,7 +83,7 @@ def opened_folder(trainer: Trainer) -> Iterator[dict[str, Any]]:
 
         def begin() -> RunFolder:
             folder = RunFolder.of(config)
-            kept.enter_context(folder.locked())
+            kept.enter_context(folder.made())
             folder.begin(config, fingerprint)
             return folder
 

@@ -13,7 +13,6 @@ import platform
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -22,20 +21,12 @@ from typing import Any
 
 import torch
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None
-
 from pocketvit.config import RunConfig, code_of, config_hash, load_config, override, save_config
 from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
 from pocketvit.training.checkpoint import write_atomically
+from pocketvit.training.lock import locked
 from pocketvit.usercode import FOLDER as CODE_FOLDER
-
-
-LOCK_WAIT_S = 15.0
-"""How long a run that was killed or is being restarted may take to let go of its folder."""
 
 
 class RunFolder:
@@ -116,39 +107,18 @@ class RunFolder:
             )
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Make the folder if need be, and keep it to this process; the lock goes with the process, however that ends.
-
-        Windows and file systems like NFS have no such locks: there nothing is kept.
+    def made(self) -> Iterator[None]:
+        """Make the folder if need be, and keep it to this process.
 
         Raises:
             InputError: another process is at work there, or the folder cannot be made.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDONLY) if fcntl else None
         except OSError as error:
             raise self._unusable(error) from error
-        try:
-            if descriptor is not None:
-                self._lock(descriptor)
+        with locked(self.path, f"another process is at work in {self.path}; choose another --out"):
             yield
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
-
-    def _lock(self, descriptor: int) -> None:
-        until = time.monotonic() + LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise InputError(f"another process is at work in {self.path}; choose another --out") from None
-                time.sleep(0.2)
-            except OSError:  # the file system has no locks
-                return
 
     def write_config(self, config: RunConfig) -> None:
         """Write config.yaml, whole or not at all; it names its data so that it can be used from any folder."""

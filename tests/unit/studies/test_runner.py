@@ -21,6 +21,7 @@ from pocketvit.studies.launch import command_line, failure_of
 from pocketvit.studies.live import Board, accuracy_text, ended_text
 from pocketvit.studies.pace import Pace, progress_of
 from pocketvit.studies.runner import run_study, study_lock
+from pocketvit.training import lock
 
 FINGERPRINT = "0" * 32
 PASSES = 60
@@ -184,7 +185,7 @@ def test_rows_that_compute_the_same_are_refused(go):
 
 
 def test_a_folder_serves_one_study_at_a_time(go, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "LOCK_WAIT_S", 0.0)
+    monkeypatch.setattr(lock, "WAIT_S", 0.0)
     with study_lock(tmp_path / "out"), pytest.raises(InputError, match="a study is running in"):
         go()
     go()

@@ -1,0 +1,58 @@
+"""Keeping a folder to one process, and to those that inherit the lock from it."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pocketvit.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
+WAIT_S = 15.0
+"""How long the processes of something that was killed, or is being started again, may take to let go."""
+TICK_S = 0.2
+
+
+@contextmanager
+def locked(folder: Path, busy: str) -> Iterator[int | None]:
+    """Lock a folder for as long as this is entered, or its descriptor is open in a process that inherited it.
+
+    The lock goes with the processes, however they end. Windows and file systems like NFS have no such locks: there
+    nothing is kept.
+
+    Args:
+        folder: is there.
+        busy: what to say where somebody else keeps it.
+    Returns:
+        the descriptor that holds the lock; None where there are none.
+    Raises:
+        InputError: `busy`.
+    """
+    if fcntl is None:
+        yield None
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _wait_for(descriptor, busy)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for(descriptor: int, busy: str) -> None:
+    until = time.monotonic() + WAIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise InputError(busy) from None
+            time.sleep(TICK_S)
+        except OSError:  # the file system has no locks
+            return
