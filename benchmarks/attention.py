@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from triton.testing import do_bench
 
+from pocketvit.bench.clock import captured
 from pocketvit.kernels import attention_ops as ops
 from pocketvit.kernels.attention import attention_qkv
 from pocketvit.kernels.attention_operators import split_qkv
@@ -30,15 +31,12 @@ OTHER_SHAPES = [(1024, 12, 65, 16), (1024, 3, 65, 64), (256, 6, 65, 32), (256, 1
 
 def layer_us(layer: Callable[[Tensor, Tensor], object], inputs: list[tuple[Tensor, Tensor]]) -> float:
     """Median microseconds of one layer, out of a graph of one layer for each pair of inputs."""
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        layer(*inputs[0])  # compiles
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+
+    def layers() -> None:
         for pair in inputs:
             layer(*pair)
-    return do_bench(graph.replay, warmup=5, rep=30, return_mode="median") * 1e3 / len(inputs)
+
+    return do_bench(captured(layers), warmup=5, rep=30, return_mode="median") * 1e3 / len(inputs)
 
 
 def pytorch(qkv: Tensor) -> Tensor:

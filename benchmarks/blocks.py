@@ -9,13 +9,13 @@ tiles in use, measured in the same run. The gradients are compared with those of
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 from triton.testing import do_bench
 
+from pocketvit.bench.clock import captured
 from pocketvit.kernels import blocks_ops as ops
 from pocketvit.kernels.block_weights import BlockPlan, BlockWeights
 from pocketvit.kernels.blocks import run_blocks
@@ -69,14 +69,7 @@ def step(leaves: list[Tensor], keep: Tensor, dout: Tensor, plan: BlockPlan) -> t
 
 def stack_us(run: partial) -> float:
     """Median microseconds of a captured step."""
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return do_bench(graph.replay, warmup=20, rep=100, return_mode="median") * 1e3
+    return do_bench(captured(run), warmup=20, rep=100, return_mode="median") * 1e3
 
 
 def main() -> None:
@@ -86,7 +79,7 @@ def main() -> None:
     options = parser.parse_args()
     model = recipe("paper").model
     num_tokens = 64 + model.num_cls_tokens
-    plan = replace(plan_of(model, num_tokens))
+    plan = plan_of(model, num_tokens)
     tried = [(kernel, tiles) for kernel in options.kernels.split(",") for tiles in TILES[kernel]]
     with compiling():  # all of them side by side
         for kernel, tiles in tried:
@@ -100,9 +93,11 @@ def main() -> None:
             try:
                 us, found = stack_us(run), run()
             except Exception as error:  # too much shared memory, most often
-                print(f"{kernel:>21} {tiles!s:>18} {type(error).__name__}: {str(error).splitlines()[0][:60]}", flush=True)
+                why = str(error).splitlines()[0][:60]
+                print(f"{kernel:>21} {tiles!s:>18} {type(error).__name__}: {why}", flush=True)
                 continue
-        worst = max(float((a.float() - b.float()).norm() / b.float().norm()) for a, b in zip(found, wanted, strict=True))
+        pairs = zip(found, wanted, strict=True)
+        worst = max(float((a.float() - b.float()).norm() / b.float().norm()) for a, b in pairs)
         print(f"{kernel:>21} {tiles!s:>18} {us - usual:+8.1f} us   difference {worst:.1e}", flush=True)
     print(f"tiles in use again: {stack_us(run):.1f} us")
 

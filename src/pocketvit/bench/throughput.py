@@ -22,7 +22,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pocketvit.bench.clock import Timing, time_repeats
+from pocketvit.bench.clock import Timing, captured, time_repeats
 from pocketvit.bench.floors import Rates, Work, flop_per_image, forward_work, measure_rates, training_work
 from pocketvit.bench.made import made_trainer
 from pocketvit.bench.start import start_times
@@ -233,26 +233,13 @@ def _time_forward(config: RunConfig, device: torch.device, repeats: int) -> dict
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
             return call(images)  # (B, K)
 
-    work = _captured(forward) if config.train.cuda_graph and device.type == "cuda" else forward
+    work = captured(forward) if config.train.cuda_graph and device.type == "cuda" else forward
 
     def run(calls: int) -> None:
         for _ in range(calls):
             work()
 
     return {"forward": _per_batch(run, MOST_CALLS, device, repeats)}
-
-
-def _captured(work: Callable[[], object]) -> Callable[[], object]:
-    """The same work as one CUDA graph."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        work()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return graph.replay
 
 
 def _time_training(config: RunConfig, device: torch.device, repeats: int) -> dict[str, Timing]:

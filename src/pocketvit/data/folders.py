@@ -26,7 +26,6 @@ from pocketvit.data.pixels import decode
 from pocketvit.errors import InputError
 
 
-
 def matches(path: Path) -> bool:
     """Whether the path is a folder that holds folders."""
     return path.is_dir() and bool(_subfolders(path))

@@ -115,7 +115,7 @@ def load_dataset(
 
 def name_of(source: str | Path) -> str:
     """What to call the set of a source: as it is known, or a folder's name, or a file's without its endings."""
-    if str(source) == DIGITS or _fetched_folder(str(source), Path()) is not None:
+    if _is_known(str(source)):
         return str(source)
     path = Path(source).expanduser().resolve()
     stem = path.name if path.is_dir() else path.name.partition(".")[0]
@@ -124,7 +124,7 @@ def name_of(source: str | Path) -> str:
 
 def lasting_source(source: str) -> str:
     """A source that means the same from every working directory: a path becomes absolute, a known name stays."""
-    if source == DIGITS or _fetched_folder(source, data_home()) is not None:
+    if _is_known(source):
         return source
     return os.path.abspath(Path(source).expanduser())
 
@@ -257,6 +257,11 @@ def _locate(source: str | Path, home: Path) -> Path:
     if not path.exists():
         raise _unknown(str(source))
     return path
+
+
+def _is_known(source: str) -> bool:
+    """Whether a source is a set's name rather than a path."""
+    return source == DIGITS or _fetched_folder(source, Path()) is not None
 
 
 def _fetched_folder(name: str, home: Path) -> Path | None:

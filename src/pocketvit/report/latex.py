@@ -17,17 +17,15 @@ def latex_text(text: str) -> str:
     return text.translate(_TRANSLATION)
 
 
-def latex_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], wide: Sequence[str] = ()) -> str:
+def latex_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:
     """Write a tabular environment.
 
     Args:
         rows: a mapping from column to text for each row; nothing in it is taken for LaTeX.
         columns: the columns to show, in order.
-        wide: columns that hold sentences, which are set in lines of 5 cm.
     """
-    layout = "".join("p{5cm}" if column in wide else "l" for column in columns)
     lines = [[latex_text(column) for column in columns]]
     lines += [[latex_text(" ".join(row[column].split())) for column in columns] for row in rows]
     head, *body = (" & ".join(cells) + r" \\" for cells in lines)
-    begin, end, rule = rf"\begin{{tabular}}{{{layout}}}", r"\end{tabular}", r"\hline"
+    begin, end, rule = rf"\begin{{tabular}}{{{len(columns) * 'l'}}}", r"\end{tabular}", r"\hline"
     return "\n".join([begin, rule, head, rule, *body, rule, end])

@@ -47,8 +47,8 @@ class Plan:
             return said
         correction = f", corrected for the number of comparisons ({self.num_comparisons})"
         said.append(
-            f"If runs scatter by {points(self.std)} points over seeds, apart from what a seed does to all rows alike, then "
-            f"with {100 * POWER:.0f} % power"
+            f"If runs scatter by {points(self.std)} points over seeds, apart from what a seed does to all rows alike, "
+            f"then with {100 * POWER:.0f} % power"
             f"{correction if self.num_comparisons > 1 else ''}:"
         )
         if isfinite(self.detectable):

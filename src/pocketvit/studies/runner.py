@@ -201,7 +201,9 @@ def run_study(
     return StudyRun(gathered=gathered, signum=signum, left=len(left))
 
 
-def _engine(todo: Sequence[Job], out: Path, gpus: Sequence[str] | None, address: str | None, lock: int | None) -> Engine:
+def _engine(
+    todo: Sequence[Job], out: Path, gpus: Sequence[str] | None, address: str | None, lock: int | None
+) -> Engine:
     """The processes of this machine, or the tasks of a Ray cluster."""
     device = wanted_device(job.cell for job in todo)
     if address is None:

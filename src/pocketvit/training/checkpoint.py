@@ -3,8 +3,8 @@
 A checkpoint is one safetensors file in the run's `checkpoint/` folder: all tensors of the step's state, and in its
 metadata where the run stood. Its name holds the step and the first digits of the file's SHA-256. It is written under
 a temporary name, synced and renamed, so a file with a right name is whole, unless the disk changed it later; then
-the digest says so, the file is set aside as `….damaged`, and the checkpoint before it is used. The last two are kept. Hashing and writing take a tenth of a
-second or more, so a thread does that while training goes on.
+the digest says so, the file is set aside as `….damaged`, and the checkpoint before it is used. The last two are kept.
+Hashing and writing take a tenth of a second or more, so a thread does that while training goes on.
 """
 
 import contextlib
@@ -112,15 +112,15 @@ def load_checkpoint(folder: Path) -> tuple[tuple[dict[str, Tensor], Progress] | 
         InputError: one cannot be read now, which says nothing about what it holds.
     """
     said: list[str] = []
-    for path in list_checkpoints(folder):
+    paths = list_checkpoints(folder)
+    for path in paths:
         try:
             return _read_checkpoint(path), said
         except _Damaged as damage:
             with contextlib.suppress(OSError):  # a disk that refuses this refuses the next checkpoint as well
                 path.rename(path.with_name(path.name + ".damaged"))
-            said.append(f"checkpoint {path.name} is damaged ({damage}); using the one before it")
-    if said:
-        said[-1] = said[-1].replace("using the one before it", "there is none before it, so the run starts over")
+            left = "using the one before it" if path != paths[-1] else "there is none before it, so the run starts over"
+            said.append(f"checkpoint {path.name} is damaged ({damage}); {left}")
     return None, said
 
 

@@ -173,11 +173,10 @@ class Trainer:
                 current = next(work, None) if stop.signum is None else None  # loads while the device still trains
                 synchronize(self.device)
                 self.train_s += time.perf_counter() - began
-                if self.end_chunk(done):
+                due, signum = self.end_chunk(done), self.processes.agree(stop.signum)
+                if due or signum is not None:
                     self.save(checkpoints)
-                signum = self.processes.agree(stop.signum)
                 if signum is not None:
-                    self.save(checkpoints)
                     self.processes.from_first(checkpoints.wait)
                     raise Stopped(signum, self.folder.path)
             self.processes.from_first(checkpoints.wait)
@@ -216,7 +215,8 @@ class Trainer:
 
     def _not_finite(self, what: str, step: int) -> BaseException:
         """What to raise where a run has diverged."""
-        kept = "the last good checkpoint is kept in" if list_checkpoints(self.folder.checkpoints) else "no checkpoint is in"
+        any_kept = list_checkpoints(self.folder.checkpoints)
+        kept = "the last good checkpoint is kept in" if any_kept else "no checkpoint is in"
         return self.processes.error(
             f"{what} not finite at step {step}; lower optim.lr={self.config.optim.lr} or lengthen the warm-up "
             f"({kept} {self.folder.checkpoints})"

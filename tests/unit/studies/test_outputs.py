@@ -202,6 +202,6 @@ def test_latex_is_escaped():
     assert latex_text("$ ~ ^ \\ < ± −1") == (
         r"\$ \textasciitilde{} \textasciicircum{} \textbackslash{} $<$ $\pm$ $-$1"
     )
-    table = latex_table([{"a": "[x]", "b": "1\n2"}], ["a", "b"], wide=["b"])
-    assert table.splitlines()[0] == r"\begin{tabular}{lp{5cm}}"
+    table = latex_table([{"a": "[x]", "b": "1\n2"}], ["a", "b"])
+    assert table.splitlines()[0] == r"\begin{tabular}{ll}"
     assert r"{[}x] & 1 2 \\" in table  # a bare [ after a line break is an argument of it

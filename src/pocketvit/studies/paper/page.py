@@ -53,7 +53,8 @@ The paper's code gives half of the batches to CutMix or MixUp, with equal chance
 all of them (`no-mixup`, `no-cutmix`). The rows ending in `-only` leave the other one's share as it was. `ba` is the
 baseline with Batch Augmentation, every image three times in a row: what the paper's code does when it is started on
 several GPUs. Which of the two made 93.65 % is not recorded. All rows train at 2e-3, the learning rate that the paper
-gives, but for those that name another: the default of the paper's code is 1e-3, and Lion wants a smaller rate than AdamW."""
+gives, but for those that name another: the default of the paper's code is 1e-3, and Lion wants a smaller rate than
+AdamW."""
 
 
 def paper_page(results: Path, images: Path) -> str:
