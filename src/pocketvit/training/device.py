@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
+from pocketvit.data.room import free_gpu_memory
 from pocketvit.errors import InputError
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
@@ -105,10 +106,9 @@ def largest_batch(run: Callable[[int], None], device: torch.device) -> int:
         except torch.cuda.OutOfMemoryError:
             continue
         per_image = max(1, (second - first) / small)
-        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-        allowed = torch.cuda.get_per_process_memory_fraction(device) * torch.cuda.mem_get_info(device)[1]
+        room = free_gpu_memory(device) + torch.cuda.memory_allocated(device)
         fixed, step = first - small * per_image, small // 4
-        return max(0, int((0.95 * min(free, allowed) - fixed) / per_image) // step * step)
+        return max(0, int((0.95 * room - fixed) / per_image) // step * step)
     return 0
 
 

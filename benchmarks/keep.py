@@ -1,0 +1,50 @@
+"""Keep the results of a study's runs for good, as results/STUDY/ROW-sSEED.json.
+
+    python benchmarks/keep.py STUDY FOLDER [--results results]
+
+STUDY is a .yaml file or a built-in study, FOLDER where it ran, which may be an unpacked archive from another machine. A cell
+that has a result anywhere under results/ already is left alone. What is kept is printed, a line a cell.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from pocketvit.config import config_hash
+from pocketvit.studies.choose import find_study
+from pocketvit.studies.gather import find_results
+
+
+def keep(name: str, folder: Path, results: Path) -> list[str]:
+    """Copy what is new; a line for each cell kept."""
+    study = find_study(name)
+    found, known = find_results([folder]), find_results([results])
+    fingerprints = {result["data_fingerprint"] for result, _ in found.values()}
+    lines = []
+    for cell in study.cells():
+        for key in (f"{config_hash(cell.config, data)}-s{cell.seed}" for data in sorted(fingerprints)):
+            if key not in found or key in known:
+                continue
+            result, _ = found[key]
+            path = results / study.name / f"{cell.name}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            lines.append(
+                f"{path}: {100 * result['test_accuracy']:.2f} % after the last step, {result['images_per_s']:,.0f} images/s,"
+                f" {result['train_s']:.1f} s, commit {result['commit'][:8]}"
+            )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    options = parser.parse_args()
+    for line in keep(options.study, options.folder, options.results):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""benchmarks/keep.py: what a study's runs left behind becomes files under results/."""
+
+import json
+
+import pytest
+import yaml
+
+from pocketvit.config import config_hash
+from pocketvit.studies import load_study
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A study of two rows with two seeds, as a file."""
+    path = tmp_path / "my_study.yaml"
+    rows = {"one": {}, "two": {"model.num_cls_tokens": 2}}
+    path.write_text(yaml.safe_dump({"recipe": "digits", "seeds": 2, "baseline": "one", "rows": rows}))
+    return path
+
+
+@pytest.fixture
+def write(study):
+    """Writes the result of a cell as a run leaves it; of its name on some data."""
+
+    def write(folder, name: str, data: str = "d1", accuracy: float = 0.5) -> None:
+        cell = next(cell for cell in load_study(study).cells() if cell.name == name)
+        hashed = config_hash(cell.config, data)
+        run = folder / f"{hashed}-s{cell.seed}"
+        run.mkdir(parents=True)
+        result = {"config_hash": hashed, "seed": cell.seed, "data_fingerprint": data, "test_accuracy": accuracy}
+        result |= {"images_per_s": 1000.0, "train_s": 9.5, "commit": "0123456789"}
+        (run / "result.json").write_text(json.dumps(result))
+
+    return write
+
+
+def test_new_results_get_their_rows_names(benchmark_script, study, write, tmp_path):
+    results = tmp_path / "results"
+    write(tmp_path / "runs", "one-s1", accuracy=0.25)
+    write(tmp_path / "runs", "two-s0", data="d2")
+    lines = benchmark_script("keep").keep(str(study), tmp_path / "runs", results)
+    assert len(lines) == 2 and lines[1].endswith("one-s1.json: 25.00 % after the last step, 1,000 images/s, 9.5 s, commit 01234567")
+    assert sorted(path.name for path in (results / "my-study").iterdir()) == ["one-s1.json", "two-s0.json"]
+    assert json.loads((results / "my-study" / "one-s1.json").read_text())["test_accuracy"] == 0.25
+
+
+def test_what_is_there_already_is_left_alone(benchmark_script, study, write, tmp_path):
+    keep, results = benchmark_script("keep").keep, tmp_path / "results"
+    write(results / "another-study", "one-s1", accuracy=0.75)
+    write(tmp_path / "runs", "one-s1", accuracy=0.25)
+    assert keep(str(study), tmp_path / "runs", results) == []
+    assert not (results / "my-study").exists()
+
+
+def test_results_of_other_runs_are_not_taken(benchmark_script, study, write, tmp_path):
+    write(tmp_path / "runs", "one-s0")
+    other = tmp_path / "other.yaml"
+    rows = {"three": {"model.num_cls_tokens": 3}}
+    other.write_text(yaml.safe_dump({"recipe": "digits", "seeds": 2, "baseline": "three", "rows": rows}))
+    assert benchmark_script("keep").keep(str(other), tmp_path / "runs", tmp_path / "results") == []
