@@ -5,12 +5,13 @@
 #   make test-long  the tests that take minutes
 #   make test-gpu PYTHON=python3   the gpu-marked tests with an existing Python; installs nothing
 #                                  (FLAGS='-n 8' spreads their compiling over the cores, with pytest-xdist)
+#   make lint       ruff: the rules of pyproject.toml, and the layout
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-long test-gpu clean
+.PHONY: train test test-long test-gpu lint clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +35,11 @@ test-long: $(VENV)/.installed-dev
 
 test-gpu:
 	PYTHONPATH=src$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON) -m pytest -m gpu $(FLAGS)
+
+lint: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet 'ruff>=0.9'
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 
 clean:
 	rm -rf $(VENV) build dist

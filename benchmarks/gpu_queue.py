@@ -8,8 +8,8 @@ JOBS.yaml maps names to jobs, in order of importance:
     speed:   {command: "python benchmarks/speed.py --out $OUT", gpus: 1, seconds: 300, after: [tests]}
     rows:    {command: "python -m pocketvit study benchmarks/kernels.yaml --time-limit ${LEFT}s", gpus: 2, seconds: 150}
 
-A job sees its GPUs alone (CUDA_VISIBLE_DEVICES), a folder of its own ($OUT), and the seconds that are left ($LEFT); what
-it prints is in OUT/NAME/log. None is started that would not end in time. A job that waits for GPUs lets none behind it
+A job sees its GPUs alone (CUDA_VISIBLE_DEVICES), a folder of its own ($OUT), and the seconds that are left ($LEFT);
+what it prints is in OUT/NAME/log. None is started that would not end in time. A job that waits for GPUs lets none behind it
 overtake, unless it waits for another job (`after`). The file is read again and again, so that jobs can be added while
 others run; a job that has been started is never started again.
 """

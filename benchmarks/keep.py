@@ -2,8 +2,8 @@
 
     python benchmarks/keep.py STUDY FOLDER [--results results]
 
-STUDY is a .yaml file or a built-in study, FOLDER where it ran, which may be an unpacked archive from another machine. A cell
-that has a result anywhere under results/ already is left alone. What is kept is printed, a line a cell.
+STUDY is a .yaml file or a built-in study, FOLDER where it ran, which may be an unpacked archive from another machine. A
+cell that has a result anywhere under results/ already is left alone. What is kept is printed, a line a cell.
 """
 
 import argparse
@@ -29,10 +29,8 @@ def keep(name: str, folder: Path, results: Path) -> list[str]:
             path = results / study.name / f"{cell.name}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-            lines.append(
-                f"{path}: {100 * result['test_accuracy']:.2f} % after the last step, {result['images_per_s']:,.0f} images/s,"
-                f" {result['train_s']:.1f} s, commit {result['commit'][:8]}"
-            )
+            accuracy, speed = f"{100 * result['test_accuracy']:.2f} %", f"{result['images_per_s']:,.0f} images/s"
+            lines.append(f"{path}: {accuracy}, {speed}, {result['train_s']:.1f} s, commit {result['commit'][:8]}")
     return lines
 
 

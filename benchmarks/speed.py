@@ -39,9 +39,7 @@ def measure(config: RunConfig, batch_sizes: tuple[int, ...] = BATCH_SIZES, repea
     result = None
     for batch_size in batch_sizes:
         variants = ("compiled", "fused") if batch_size == COMPILED_AT else ("fused",)
-        more = bench(
-            config, batch_sizes=(batch_size,), variants=variants, repeats=repeats, forward=False, starts=False
-        )
+        more = bench(config, batch_sizes=(batch_size,), variants=variants, repeats=repeats, forward=False, starts=False)
         if result is None:
             result = more
         else:

@@ -1,7 +1,4 @@
-"""Write every table of the README and the docs anew from results/.
-
-    python benchmarks/tables.py
-"""
+"""Write every table of the README and the docs anew from results/: `python benchmarks/tables.py`."""
 
 import json
 import shlex

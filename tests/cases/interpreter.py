@@ -1,7 +1,7 @@
 """Running kernels in Triton's interpreter, which needs no GPU.
 
-Triton reads TRITON_INTERPRET when it is first imported. So tests marked `in_interpreter` are skipped in an ordinary run,
-and one test of each kernel, marked `natively`, runs them in a process of their own.
+Triton reads TRITON_INTERPRET when it is first imported. So tests marked `in_interpreter` are skipped in an ordinary
+run, and one test of each kernel, marked `natively`, runs them in a process of their own.
 """
 
 import os

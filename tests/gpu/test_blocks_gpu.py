@@ -4,8 +4,8 @@ from functools import partial
 
 import pytest
 import torch
-from poison import poisoned_memory
 from block_cases import Case, Inputs, assert_small, made, relative_errors, results
+from poison import poisoned_memory
 from torch import Tensor
 
 from pocketvit.config import override

@@ -38,7 +38,9 @@ PLAIN = {"train.compile": False, "train.cuda_graph": False, "train.precision": "
 
 
 def test_gpu_equals_cpu_in_fp32(made_splits):
-    torch.testing.assert_close(losses(made_splits, **PLAIN), losses(made_splits, device="cpu", **PLAIN), rtol=2e-4, atol=2e-4)
+    torch.testing.assert_close(
+        losses(made_splits, **PLAIN), losses(made_splits, device="cpu", **PLAIN), rtol=2e-4, atol=2e-4
+    )
 
 
 def test_captured_equals_plain(made_splits):

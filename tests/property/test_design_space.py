@@ -156,7 +156,10 @@ def test_model_configs_are_made_or_refused_by_name(values):
         ({"model.patch_stride": 5}, "model.patch_stride=5 is more than model.patch_size=4"),
         ({"model.patch_stride": 3, "model.patch_size": 8}, "model.patch_stride=3 does not tile"),
         ({"model.positions": "rope", "model.width": 36, "model.num_heads": 6}, "heads of 6 channels"),
-        ({"model.positions": "sincos", "model.width": 42, "model.num_heads": 6}, "model.width=42 is not divisible by 4"),
+        (
+            {"model.positions": "sincos", "model.width": 42, "model.num_heads": 6},
+            "model.width=42 is not divisible by 4",
+        ),
         ({"model.q_rank": 0}, "model.q_rank=0: must be at least 1"),
         ({"schedule.name": "wsd", "schedule.decay_frac": 1.0, "schedule.warmup_passes": 1}, "schedule.decay_frac=1.0"),
         ({"augment.skip_ops": ("rotat",)}, "augment.skip_ops='rotat': must be one of identity, shear_x,"),

@@ -4,7 +4,6 @@ Triton reads TRITON_INTERPRET when it is first imported, so the tests marked `in
 by `test_kernels_in_the_interpreter` in a process of their own.
 """
 
-
 import pytest
 import torch
 from interpreter import assert_green_in_the_interpreter, in_interpreter, natively

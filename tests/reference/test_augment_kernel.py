@@ -4,7 +4,6 @@ Triton reads TRITON_INTERPRET when it is first imported, so the tests marked `in
 by `test_kernel_in_the_interpreter` in a process of their own, together with those of `test_pillow_ops`.
 """
 
-
 import numpy as np
 import pytest
 import torch

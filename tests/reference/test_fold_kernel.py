@@ -3,7 +3,6 @@
 The tests marked `in_interpreter` are run by `test_blocks_kernel`, in a process of their own.
 """
 
-
 import pytest
 import torch
 from interpreter import in_interpreter, natively

@@ -29,7 +29,9 @@ def said(queue, name: str) -> list[str]:
 
 def test_jobs_get_gpus_a_folder_and_the_time_left(run):
     say = "echo $CUDA_VISIBLE_DEVICES $LEFT $OUT"
-    queue = run(one={"command": say, "gpus": 1, "seconds": 1}, two={"command": say + "; exit 3", "gpus": 2, "seconds": 1})
+    queue = run(
+        one={"command": say, "gpus": 1, "seconds": 1}, two={"command": say + "; exit 3", "gpus": 2, "seconds": 1}
+    )
     assert queue.ended == {"one": 0, "two": 3}
     assert said(queue, "one")[0] == "3" and said(queue, "two")[0] == "3,5"
     assert 50 < int(said(queue, "one")[1]) < 60 and said(queue, "one")[2] == str(queue.out / "one")
@@ -48,7 +50,9 @@ def test_one_that_waits_for_gpus_is_not_overtaken(run, tmp_path):
 
 
 def test_what_would_not_end_in_time_is_left(run):
-    queue = run(10, long={"command": "true", "gpus": 1, "seconds": 11}, short={"command": "true", "gpus": 1, "seconds": 9})
+    queue = run(
+        10, long={"command": "true", "gpus": 1, "seconds": 11}, short={"command": "true", "gpus": 1, "seconds": 9}
+    )
     assert list(queue.ended) == ["short"]
 
 

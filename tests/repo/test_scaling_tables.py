@@ -53,7 +53,13 @@ def write_speed(folder: Path, num_gpus: int, batch: int, images_per_s: float, **
 
 
 def test_speed_over_batch_size_and_gpus(made, tmp_path):
-    for num_gpus, batch, speed in [(1, 256, 1e5), (2, 256, 1.2e5), (4, 256, 1.6e5), (1, 1024, 1.4e5), (2, 1024, 2.52e5)]:
+    for num_gpus, batch, speed in [
+        (1, 256, 1e5),
+        (2, 256, 1.2e5),
+        (4, 256, 1.6e5),
+        (1, 1024, 1.4e5),
+        (2, 1024, 2.52e5),
+    ]:
         write_speed(tmp_path, num_gpus, batch, speed)
     table = made.scaling_speed(tmp_path)
     assert table.startswith(f"{H100}, PyTorch 2.11.0; paper, 2,697,610 parameters.\n\n")

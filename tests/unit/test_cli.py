@@ -77,7 +77,10 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["train", "--optim.betas"], "--optim.betas takes None or two numbers, not nothing"),
         (["train", "--optim.lr", "inf"], "optim.lr=inf: must be a number within ±1000000"),
         (["train", "--model.heads", "4"], "'--model.heads'; did you mean --model.num-heads or --model.head?"),
-        (["train", "--seed", "1", "paper"], "paper belongs to no flag; a recipe comes first: pocketvit train RECIPE --"),
+        (
+            ["train", "--seed", "1", "paper"],
+            "paper belongs to no flag; a recipe comes first: pocketvit train RECIPE --",
+        ),
         (["train", "--recipe", "paper"], "--recipe is only a label; to train paper write: pocketvit train paper"),
         (["eval"], "RUN is missing: Run folder. (see pocketvit eval --help)"),
         (["eval", "nowhere", "--dat", "x"], "unknown flag '--dat'; did you mean --data?"),
@@ -228,7 +231,10 @@ def test_eval_says_how_other_classes_differ(own_run, capsys):
     images(Path("more"), [8] * 12, ("ant", "bee", "cat"))
     images(Path("other"), [8] * 12, ("ant", "cow"))
     for data, words in (
-        ("more", "has 3 classes, the model was trained on 2; the first that differs is class 2 (from 0): 'cat' in more"),
+        (
+            "more",
+            "has 3 classes, the model was trained on 2; the first that differs is class 2 (from 0): 'cat' in more",
+        ),
         ("other", "has 2 classes, the model was trained on 2; the first that differs is class 1 (from 0): 'cow' in ot"),
     ):
         code, _, err = run(["eval", own_run[0], "--data", data, "--device", "cpu"], capsys)

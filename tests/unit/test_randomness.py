@@ -10,7 +10,9 @@ from pocketvit.randomness import Stream, permutation, raw, torch_seed, uniform
 def test_numbers_are_pinned():
     """They are part of every result: if this fails, no run can be replayed."""
     assert raw(1, Stream.IMAGE, 2, 4).tolist() == [3334600607, 4217397935, 3773792716, 173233707]
-    assert uniform(1, Stream.IMAGE, 2, 2, 2).tolist() == [[x / 2**24 for x in r] for r in [[13025783, 16474210], [14741377, 676694]]]
+    assert uniform(1, Stream.IMAGE, 2, 2, 2).tolist() == [
+        [x / 2**24 for x in r] for r in [[13025783, 16474210], [14741377, 676694]]
+    ]
     assert permutation(7, Stream.ORDER, 0, 6).tolist() == [0, 3, 4, 5, 1, 2]
 
 

@@ -44,7 +44,7 @@ def test_the_fields_that_take_code_are_the_listed_ones():
 
 def test_a_configuration_reads_code_and_does_not_run_it(tmp_path):
     path, mark = marked(tmp_path)
-    config = override(RunConfig(), {name: f"{path}:Mine" for name in FIELDS})
+    config = override(RunConfig(), dict.fromkeys(FIELDS, f"{path}:Mine"))
     assert set(code_of(config)) == set(FIELDS)
     assert config.optim.name == Code.read("idea.py:Mine", tmp_path)
     config_hash(config, "data")

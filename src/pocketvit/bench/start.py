@@ -1,6 +1,6 @@
 """Seconds from starting Python to the end of the first training step, in a process of its own.
 
-    python -m pocketvit.bench.start CONFIG.yaml        (what the process runs)
+The process runs `python -m pocketvit.bench.start CONFIG.yaml`.
 """
 
 import os

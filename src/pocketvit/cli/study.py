@@ -81,9 +81,7 @@ def study_command(arguments: list[str]) -> int:
     from pocketvit.studies.runner import run_study
 
     address = (parsed.address or "auto") if parsed.engine == "ray" else None
-    run = run_study(
-        study, out, gpus=gpus, address=address, results=parsed.results, time_limit_s=limit, only=only
-    )
+    run = run_study(study, out, gpus=gpus, address=address, results=parsed.results, time_limit_s=limit, only=only)
     return _end(study, run, out)
 
 

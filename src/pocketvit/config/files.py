@@ -52,9 +52,7 @@ def from_dict(
     schema = values.pop("schema", SCHEMA_VERSION)
     if schema != SCHEMA_VERSION:
         raise InputError(f"config has schema {schema}; this version reads {SCHEMA_VERSION}")
-    return override(
-        RunConfig(), resolve(values, folder=folder, where=where, allow_code=allow_code, inside=True)
-    )
+    return override(RunConfig(), resolve(values, folder=folder, where=where, allow_code=allow_code, inside=True))
 
 
 def save_config(config: RunConfig, path: Path) -> None:

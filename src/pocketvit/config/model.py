@@ -93,8 +93,8 @@ class ModelConfig:
             )
         if self.patch_stride is not None and self.patch_stride > self.patch_size:
             raise InputError(
-                f"model.patch_stride={self.patch_stride} is more than model.patch_size={self.patch_size}: pixels between "
-                "the patches would never be seen"
+                f"model.patch_stride={self.patch_stride} is more than model.patch_size={self.patch_size}: pixels "
+                "between the patches would never be seen"
             )
         if self.kv_rank_shared is not None and (self.k_rank is not None or self.v_rank is not None):
             raise InputError(

@@ -179,9 +179,7 @@ class TrainLoader:
         """Some training images, unmixed, augmented as in a pass, or clean where there is none."""
         if pass_index is None:
             off = AugmentConfig(flip_prob=0, crop_pad=0, policy="none", erase_prob=0)
-            table = draw_images(
-                off, seed=self.seed, pass_index=0, size=len(self.split), image_size=self.image_size
-            )
+            table = draw_images(off, seed=self.seed, pass_index=0, size=len(self.split), image_size=self.image_size)
         else:
             table = self._draw_images(pass_index)
         return self.bring(self._read(indices, table[indices], np.empty((0, len(MIX_COLUMNS)), np.float32)))

@@ -53,9 +53,7 @@ def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
             f"{path} holds the arrays {', '.join(arrays) or '(none)'}: "
             "expected train_images and train_labels, x_train and y_train, or images and labels"
         )
-    parts = {
-        split: _part(arrays, path, *names) for split, names in form.items() if arrays.keys() >= set(names)
-    }
+    parts = {split: _part(arrays, path, *names) for split, names in form.items() if arrays.keys() >= set(names)}
     class_names = arrays.get("class_names")
     return assemble(parts, None if class_names is None else [str(n) for n in class_names], str(path), resize, keep)
 

@@ -21,7 +21,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pocketvit.errors import InputError
 
-
 GREY = "in grey, repeated in the three channels"
 GREY16 = "in 16-bit grey, divided by 257 and repeated in the three channels"
 ALPHA = "with alpha, composited over black"

@@ -20,9 +20,7 @@ TRIVIAL_DRAWS = 3
 """Columns that TrivialAugment draws for an image: operation, level, sign."""
 
 
-def randaugment(
-    draws: np.ndarray, *, level: int, image_size: tuple[int, int], skip: Collection[str] = ()
-) -> OpTable:
+def randaugment(draws: np.ndarray, *, level: int, image_size: tuple[int, int], skip: Collection[str] = ()) -> OpTable:
     """Turn each image's uniform numbers into a few operations of one strength.
 
     Args:

@@ -53,7 +53,7 @@ def _scores(q, k, START: tl.constexpr, N: tl.constexpr):
 @triton.jit
 def _forward_tile(q_head, q_n, out_head, out_n, lse_head, factor, start, k0, k1, v0, v1,
                   SCALE: tl.constexpr, N: tl.constexpr, E: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
-    """Attend from ROWS queries to all keys: k0 and v0 are the main tile, k1 and v1 the tail; the output times `factor`."""
+    """Attend from ROWS queries to all keys: k0, v0 are the main tile, k1, v1 the tail; the output times `factor`."""
     LOG2_SCALE: tl.constexpr = SCALE * 1.4426950408889634  # exp(x) = exp2(x * log2(e))
     q = _read(q_head, q_n, start, N, E, ROWS, k0.shape[1])
     s0 = _scores(q, k0, 0, N)
@@ -101,7 +101,8 @@ def attention_kernel(q, q_b, q_a, q_n, k, k_b, k_a, k_n, v, v_b, v_a, v_n, out, 
 
 @triton.jit
 def _backward_tile(q_head, q_n, dout_head, dout_n, lse_head, factor, dq_head, dq_n, start, k0, k1, v0, v1,
-                   dk0, dk1, dv0, dv1, KEPT: tl.constexpr, SCALE: tl.constexpr, N: tl.constexpr, E: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
+                   dk0, dk1, dv0, dv1, KEPT: tl.constexpr, SCALE: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
+                   ROWS: tl.constexpr):  # fmt: skip
     """Write the gradient of ROWS queries; return those of k (short of SCALE) and v with the queries' share added."""
     q = _read(q_head, q_n, start, N, E, ROWS, k0.shape[1])
     dout = _read(dout_head, dout_n, start, N, E, ROWS, k0.shape[1])

@@ -59,7 +59,8 @@ def render(run: RunFolder) -> str:
     log_probabilities = log_softmax(predictions.logits)  # (T, K)
     predicted = log_probabilities.argmax(axis=1)  # (T,)
     matrix = confusion_matrix(predictions.labels, predicted, len(predictions.class_names))
-    return page_environment().get_template("report.html.j2").render(
+    page = page_environment().get_template("report.html.j2")
+    return page.render(
         result=run.result,
         class_names=predictions.class_names,
         headline=_headline(run, int(np.trace(matrix))),

@@ -170,9 +170,7 @@ def _checked(difference: float, std: float) -> float:
     return difference / 100
 
 
-def _speed(
-    done: Sequence[dict[str, Any]], alike: Sequence[dict[str, Any]], devices: Devices, recipe: str
-) -> Speed:
+def _speed(done: Sequence[dict[str, Any]], alike: Sequence[dict[str, Any]], devices: Devices, recipe: str) -> Speed:
     """The speed on the study's own kind of device if any run tells it, else on another one, else an assumed one."""
     on_ours = [[run for run in runs if run["device"] == devices.name] for runs in (done, alike)]
     runs = next((runs for runs in (*on_ours, done, alike) if runs), [])

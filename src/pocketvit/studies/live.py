@@ -44,9 +44,7 @@ class Board:
         for row in self.study.rows:
             cells = {job: cell for job, cell in self.cells.items() if cell.row == row.name}
             done = sum(cell.state == "done" for cell in cells.values())
-            table.add_row(
-                Text(row.name), f"{done}/{len(cells)}", accuracy_text(list(cells.values())), self._now(cells)
-            )
+            table.add_row(Text(row.name), f"{done}/{len(cells)}", accuracy_text(list(cells.values())), self._now(cells))
         return table
 
     def _now(self, cells: Mapping[Job, CellResult]) -> Text:

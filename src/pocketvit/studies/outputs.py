@@ -4,7 +4,9 @@
     table.tex   what a paper shows of it in LaTeX, as wide as a page, without any package
     table.csv   one line a row, every figure in full; empty where there is none
     cells.csv   one line a cell
-    study.html  the page with curves, see `report/study_page.py`
+    study.html  the page with curves
+
+The page is made by `report/study_page.py`.
 """
 
 import csv

@@ -141,9 +141,7 @@ def pooled_spread(accuracies: Accuracies) -> Spread:
     return Spread(noise=noise, noise_df=noise_df, total=total, total_df=total_df)
 
 
-def compare(
-    accuracies: Accuracies, pairs: Mapping[str, str], apart: Collection[str] = ()
-) -> dict[str, Comparison]:
+def compare(accuracies: Accuracies, pairs: Mapping[str, str], apart: Collection[str] = ()) -> dict[str, Comparison]:
     """Compare rows with their references, corrected for the number of comparisons.
 
     Args:
@@ -235,9 +233,7 @@ def _compare_two(
     else:
         return Comparison(row=row, reference=reference, paired=False, num_seeds=len(ours), difference=None)
     difference = float(samples[0].mean()) - (0.0 if paired else float(samples[1].mean()))
-    known = Comparison(
-        row=row, reference=reference, paired=paired, num_seeds=len(samples[0]), difference=difference
-    )
+    known = Comparison(row=row, reference=reference, paired=paired, num_seeds=len(samples[0]), difference=difference)
     stderr = sqrt(variance * factor) if variance is not None else 0.0
     if stderr < NO_SPREAD:
         return known

@@ -19,7 +19,6 @@ from pocketvit.config import load_config
 from pocketvit.errors import InputError
 from pocketvit.studies.launch import command_line
 
-
 PR_SET_PDEATHSIG = 1
 """From linux/prctl.h: the signal that a process gets when its starter dies."""
 

@@ -113,9 +113,7 @@ class TrainedModel:
         write_atomically(path, save(weights, metadata=about))
 
 
-def load_model(
-    run: str | Path, device: str | torch.device = "cpu", *, allow_code: bool = False
-) -> TrainedModel:
+def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_code: bool = False) -> TrainedModel:
     """Load a trained model from its run folder, or from its model.safetensors alone.
 
     Args:

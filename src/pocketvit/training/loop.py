@@ -2,6 +2,8 @@
 
     meet the other processes, if any  ->  open the data  ->  build model, optimizers, step  ->  open the run folder
     ->  pass by pass: plan, load, step, log, evaluate, save  ->  test, report, result.json
+
+The first process of several does the writing.
 """
 
 import json
@@ -91,9 +93,7 @@ def opened_folder(trainer: Trainer) -> Iterator[dict[str, Any]]:
         trainer.reporter.note(f"run folder: {trainer.folder.path}")
         for line in processes.from_first(lambda: trainer.folder.code_notes(config)):
             trainer.reporter.note(line)
-        yield processes.from_first(
-            lambda: trainer.folder.write_env(config, device_name(trainer.device), fingerprint)
-        )
+        yield processes.from_first(lambda: trainer.folder.write_env(config, device_name(trainer.device), fingerprint))
 
 
 def prepare(config: RunConfig, processes: Processes, reporter: Reporter) -> Trainer:

@@ -45,11 +45,15 @@ class Silent:
 
 def pass_text(line: dict[str, Any]) -> str:
     """A pass in a few words: loss, accuracy where it was measured, speed, learning rate."""
-    parts = [f"pass {line['pass']}", f"loss {line['loss']:.3f}"]
-    for split in ("val", "test"):
-        if f"{split}_accuracy" in line:
-            parts.append(f"{split} accuracy {line[f'{split}_accuracy']:.2%}")
-    return "  ".join([*parts, f"{line['images_per_s']:,.0f} images/s", f"lr {line['lr']:.2g}"])
+    seen = [split for split in ("val", "test") if f"{split}_accuracy" in line]
+    parts = [
+        f"pass {line['pass']}",
+        f"loss {line['loss']:.3f}",
+        *(f"{split} accuracy {line[f'{split}_accuracy']:.2%}" for split in seen),
+        f"{line['images_per_s']:,.0f} images/s",
+        f"lr {line['lr']:.2g}",
+    ]
+    return "  ".join(parts)
 
 
 class Lines(Silent):

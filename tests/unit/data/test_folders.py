@@ -72,7 +72,9 @@ def test_class_without_images_is_named(split):
 
 def test_unknown_test_class_is_named(split):
     (split / "test" / "bee").rename(split / "test" / "wasp")
-    with pytest.raises(InputError, match="test/wasp/00001.png: label 'wasp' is outside the 2 classes, which are ant to"):
+    with pytest.raises(
+        InputError, match="test/wasp/00001.png: label 'wasp' is outside the 2 classes, which are ant to"
+    ):
         folders.read(split, None)
 
 

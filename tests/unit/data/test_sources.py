@@ -108,7 +108,9 @@ def test_decoding_holds_few_images_at_a_time(write, tmp_path, form):
 
 def test_too_few_images_to_carve_a_test_split(write, made_set, tmp_path):
     path = write.folder(tmp_path / "few", {"": (made_set.train[0][:11], made_set.train[1][:11])})
-    with pytest.raises(InputError, match="few has no test split, and none can be carved .*class bee has a single image"):
+    with pytest.raises(
+        InputError, match="few has no test split, and none can be carved .*class bee has a single image"
+    ):
         load_dataset(str(path))
 
 

@@ -53,7 +53,8 @@ def test_a_markdown_table_aligns_numbers_and_keeps_its_bars():
 
 def test_several_seeds_make_one_row_beside_the_paper():
     accuracies = [0.9341, 0.9372, 0.9350]
-    table = baseline_table("paper", [made_result(s, a, best_test_accuracy=a + 0.001) for s, a in enumerate(accuracies)], [PAPER])
+    results = [made_result(s, a, best_test_accuracy=a + 0.001) for s, a in enumerate(accuracies)]
+    table = baseline_table("paper", results, [PAPER])
     assert cells(table, 0) == [
         "the paper", "1", "—", "93.65", "—", "1 h 17 min", "—", "2,697,610", "RTX 3090", "—"
     ]  # fmt: skip

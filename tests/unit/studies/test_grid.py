@@ -73,8 +73,7 @@ def test_grid_labels_stay_unique_and_fit_for_file_names():
 
 def test_a_grid_that_is_called_like_its_field_does_not_say_it_twice():
     study = parse(
-        "recipe: paper\nbaseline: lr=0.001\nrows: {lr: {grid: {optim.lr: [0.001, 0.01]}},"
-        " l: {grid: {optim.lr: [0.1]}}}"
+        "recipe: paper\nbaseline: lr=0.001\nrows: {lr: {grid: {optim.lr: [0.001, 0.01]}}, l: {grid: {optim.lr: [0.1]}}}"
     )
     assert [row.name for row in study.rows] == ["lr=0.001", "lr=0.01", "l-lr=0.1"]
     assert study.compare == {"lr=0.01": "lr=0.001", "l-lr=0.1": "lr=0.001"}

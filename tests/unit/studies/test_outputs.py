@@ -199,9 +199,7 @@ def test_markdown_is_escaped():
 
 def test_latex_is_escaped():
     assert latex_text("a_b & 50% #1 {x}") == r"a\_b \& 50\% \#1 \{x\}"
-    assert latex_text("$ ~ ^ \\ < ± −1") == (
-        r"\$ \textasciitilde{} \textasciicircum{} \textbackslash{} $<$ $\pm$ $-$1"
-    )
+    assert latex_text("$ ~ ^ \\ < ± −1") == (r"\$ \textasciitilde{} \textasciicircum{} \textbackslash{} $<$ $\pm$ $-$1")
     table = latex_table([{"a": "[x]", "b": "1\n2"}], ["a", "b"])
     assert table.splitlines()[0] == r"\begin{tabular}{ll}"
     assert r"{[}x] & 1 2 \\" in table  # a bare [ after a line break is an argument of it

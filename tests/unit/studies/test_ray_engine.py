@@ -95,5 +95,3 @@ def test_folders_that_are_not_shared_come_back(cluster, tmp_path, monkeypatch):
 def test_no_cluster_is_said(tmp_path):
     with pytest.raises(InputError, match="no Ray cluster at 127.0.0.1:1; start one"):
         run_study(study(1), tmp_path / "out", address="127.0.0.1:1")
-
-

@@ -173,7 +173,7 @@ def test_no_cell_is_started_that_would_not_end_in_time(go):
 
 def test_time_that_is_up_stops_the_rest(go):
     engine = FakeEngine()
-    engine.ended = lambda: []
+    engine.ended = list
     run, started, _ = go(engine, time_limit_s=0.0)
     assert started == ["plain-s0"] and engine.stopped and run.left == 4
 

@@ -55,9 +55,7 @@ SOONER = Rule(
     f"all runs of both rows get to {100 * GOOD:.0f} %, {_ALONE}, and the row needs fewer images",
     "the same, and the row needs more; or none of its runs gets there",
 )
-QUICKER = Rule(
-    f"the ratio's whole interval is at most {SHORTER}", f"the ratio's whole interval is at least {AS_LONG}"
-)
+QUICKER = Rule(f"the ratio's whole interval is at most {SHORTER}", f"the ratio's whole interval is at least {AS_LONG}")
 SLOWS = Rule(f"the ratio's whole interval is at most {SLOWER}", f"the ratio's whole interval is at least {SLOWER}")
 SMALLER = Rule(
     f"for each row the ratio's whole interval is at most {LESS_MEMORY}",
