@@ -4,9 +4,10 @@
 
 Theirs is what one would write first: `timm`'s VisionTransformer with stochastic depth, label smoothing, backward,
 `torch.optim.AdamW` with its defaults, on normalised images that are ready in memory. Ours is the whole `TrainStep`:
-normalising, erasing and mixing from bytes, too. Both are in fp32. The two take turns, so that whatever else the machine
-does hits both; the ratio is the median over the rounds of each round's ratio. A round in which somebody else's process
-took a core shows in the spread and in the load average; on a busy machine the ratio alone means anything.
+normalising, erasing and mixing from bytes, too, on as many threads as a run takes. Both are in fp32. The two take
+turns, so that whatever else the machine does hits both; the ratio is the median over the rounds of each round's ratio.
+A round in which somebody else's process took a core shows in the spread and in the load average; on a busy machine the
+ratio alone means anything.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -83,20 +85,24 @@ def compare(name: str, batch_size: int, rounds: int) -> dict[str, Any]:
     num_images = ROUND_IMAGES.get(name, 128) // batch_size * batch_size or batch_size
     trainer = made_trainer(override(recipe(name), {"batch_size": batch_size, "train.device": "cpu"}), CPU, num_images)
     sides = {"ours": our_round(trainer), "timm": their_round(trainer)}
+    threads_of = {"ours": trainer.fitting_threads, "timm": nullcontext}
     speeds: dict[str, list[float]] = {side: [] for side in sides}
-    for run in sides.values():
-        run()
-    for _ in range(rounds):
+    threads = {}
+    for _ in range(1 + rounds):  # the first warms up
         for side, run in sides.items():
-            began = time.perf_counter()
-            run()
-            speeds[side].append(num_images / (time.perf_counter() - began))
+            with threads_of[side]():
+                began = time.perf_counter()
+                run()
+                speeds[side].append(num_images / (time.perf_counter() - began))
+                threads[side] = torch.get_num_threads()
+    speeds = {side: speed[1:] for side, speed in speeds.items()}
     ratios = [ours / theirs for ours, theirs in zip(speeds["ours"], speeds["timm"], strict=True)]
     return {
         "recipe": name,
         "batch_size": batch_size,
         "num_params": trainer.model.num_params,
         "num_gpus": 0,
+        "threads": threads,
         "images_per_s": speeds,
         "ratio": statistics.median(ratios),
         "ratio_min": min(ratios),

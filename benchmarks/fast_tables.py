@@ -1,4 +1,5 @@
-"""What docs/fast.md shows of results/ beside the benches: accuracy with either kind of kernels, and speed on a CPU."""
+"""What docs/fast.md shows of results/ beside the benches: a step's kernels beside their floors, accuracy with either kind
+of kernels, and speed on a CPU."""
 
 from math import sqrt
 from pathlib import Path
@@ -6,8 +7,10 @@ from statistics import fmean, median
 
 from scaling_tables import measured_findings, noted, run_cells, runs_of
 
+from pocketvit.recipes import recipe
 from pocketvit.report import markdown_table
 from pocketvit.report.runfolder import read_json
+from pocketvit.report.tables import ABSENT
 from pocketvit.report.text import count
 from pocketvit.studies import load_study
 from pocketvit.studies.findings import Finding
@@ -18,6 +21,68 @@ KERNELS_FILE = Path(__file__).with_name("kernels.yaml")
 TEST_IMAGES = 10_000
 """Of CIFAR-10."""
 WHENCE = "Fused: the runs of `results/paper-baseline`; reference: `pocketvit study benchmarks/kernels.yaml`."
+
+BF16_BYTES = 2
+
+
+def step_kernels(profile_file: Path, bench_file: Path) -> str:
+    """The kernels of a step of the paper's model, each beside the least time of its products and of its traffic.
+
+    Args:
+        profile_file: as `pocketvit profile paper` writes it.
+        bench_file: as `pocketvit bench paper` writes it; has the rates that this machine reaches.
+    """
+    profile, rates = read_json(profile_file), read_json(bench_file)["rates"]
+    took = {kernel["name"].removesuffix("_kernel"): 1e3 * kernel["ms"] for kernel in profile["kernels"]}
+    work = _kernel_work(profile["batch_size"])
+    found = [  # name, µs, least µs for products, for traffic
+        (f"`{name}`", took[name], 1e6 * flop / rates["matrix_flop_per_s"], 1e6 * size / rates["copy_bytes_per_s"])
+        for name, (flop, size) in sorted(work.items(), key=lambda entry: -took[entry[0]])
+    ]
+    rows = [_kernel_row(name, us, products, traffic, max(products, traffic)) for name, us, products, traffic in found]
+    known, floor = sum(us for _, us, *_ in found), sum(max(floors) for _, _, *floors in found)
+    rest = 1e3 * (profile["busy_ms"] - profile["phases_ms"]["data"]) - known
+    rows += [_kernel_row("all of these", known, None, None, floor), _kernel_row("everything else", rest)]
+    note = (
+        f"{profile['device']}, PyTorch {profile['versions']['torch']}; batch {profile['batch_size']}, µs a step, sums "
+        "over kernels without the gaps between them. Products: multiplications and additions at the rate of a large "
+        "matrix product, those that backward repeats included. Traffic: every token's numbers that a kernel reads and "
+        "writes, once, at the bandwidth of a large copy. In the last block only the CLS tokens pass the tail."
+    )
+    return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
+
+
+def _kernel_row(
+    name: str, took: float, products: float | None = None, traffic: float | None = None, larger: float | None = None
+) -> dict[str, str]:
+    """A line of the table of kernels."""
+    cells = {"takes": took, "products": products, "traffic": traffic, "the larger": larger}
+    shown = {column: ABSENT if us is None else f"{us:.0f}" for column, us in cells.items()}
+    return {"kernel": name} | shown | {"× the larger": f"{took / larger:.1f}" if larger else ABSENT}
+
+
+def _kernel_work(batch_size: int) -> dict[str, tuple[float, float]]:
+    """By kernel, the operations and the bytes of a step of the paper's model.
+
+    Per token with D channels, packed projections of F, a hidden layer of H, N tokens to attend to; bytes are those of
+    numbers in bf16. What a kernel reads or writes of one number a token is left out, and so are the weights.
+    """
+    model = recipe("paper").model
+    D, H, F, N = model.width, model.hidden_width, 3 * model.width, (32 // model.patch_size) ** 2 + model.num_cls_tokens
+    tokens = model.depth * batch_size * N
+    tail = tokens - batch_size * (N - model.num_cls_tokens)
+    per_token = {
+        "mlp_backward": (tail, D * D + 3 * D * H, 4 * D + 2 * H),  # n, dout, dx, do; a, dh
+        "attention_backward": (tokens, 5 * N * D, 2 * F + D),  # qkv, dqkv; do
+        "block_tail": (tail, D * D + 2 * D * H, 4 * D),  # x, o, n, out
+        "norm_linear": (tokens, D * F, 2 * D + F),  # x, n; qkv
+        "norm_linear_backward": (tokens, D * F, 3 * D + F),  # n, dx after the block's tail, dx; dqkv
+        "attention": (tokens, 2 * N * D, F + D),  # qkv; o
+    }
+    work = {name: (2.0 * count * flop, BF16_BYTES * count * num) for name, (count, flop, num) in per_token.items()}
+    products = tokens * D * F + tail * (D * D + 2 * D * H)
+    work["weight_gradients"] = (2.0 * products, BF16_BYTES * (tokens * (D + F) + tail * (4 * D + 2 * H)))
+    return work
 
 
 def kernels_accuracy(results: Path) -> str:

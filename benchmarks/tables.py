@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fast_tables import cpu_speed, kernels_accuracy
+from fast_tables import cpu_speed, kernels_accuracy, step_kernels
 from scaling_tables import scaling_accuracy, scaling_rows, scaling_speed
 from speed import CHOICES
 
@@ -42,7 +42,7 @@ PLACES = {
     "README.md": ("paper-baseline", "digits"),
     "docs/design-space.md": ("design-space",),
     "docs/paper-baseline.md": ("learning-rate", "paper-baseline"),
-    "docs/fast.md": ("paper-table1", "speed-choices", "speed-cpu", "kernels"),
+    "docs/fast.md": ("paper-table1", "step-kernels", "speed-choices", "speed-cpu", "kernels"),
     "docs/scaling.md": ("scaling-speed", "scaling-accuracy", "scaling-rows"),
 }
 """Which tables stand in which document."""
@@ -70,6 +70,9 @@ def speed_of_choices() -> str:
 
 OTHERS: dict[str, Callable[[], str]] = {
     "paper-table1": bench_table,
+    "step-kernels": lambda: step_kernels(
+        RESULTS / "paper-fig4" / "profile.json", RESULTS / "paper-table1" / "bench.json"
+    ),
     "speed-choices": speed_of_choices,
     "speed-cpu": lambda: cpu_speed(RESULTS / "speed" / "cpu.json"),
     "kernels": lambda: kernels_accuracy(RESULTS),

@@ -47,13 +47,15 @@ def test_speed_measures_training_at_both_batch_sizes(speed, monkeypatch):
 def test_a_file_of_speed_says_where_of_what_and_how(speed, monkeypatch, tmp_path):
     """And what has a file is not measured again."""
     row = {"batch_size": 256, "variant": "fused", "mode": "step", "images_per_s": 1e5}
-    monkeypatch.setitem(speed["main"].__globals__, "measure", lambda config: {"rows": [row]})
+    monkeypatch.setitem(
+        speed["main"].__globals__, "measure", lambda config: {"command": "as it was run", "rows": [row]}
+    )
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr(sys, "argv", ["speed.py", "--only", "mla-q,heads3", "--out", str(tmp_path)])
     (tmp_path / "heads3.json").write_text("old")
     speed["main"]()
     content = json.loads((tmp_path / "mla-q.json").read_text())
-    assert content["choice"] == {"model.q_rank": 64} and content["command"].endswith("--only mla-q")
+    assert content["choice"] == {"model.q_rank": 64} and content["command"] == "as it was run"
     assert (tmp_path / "heads3.json").read_text() == "old"
 
 
@@ -170,3 +172,22 @@ def test_speed_on_a_cpu_is_told_with_its_ratio_and_its_range(fast, tmp_path):
     table = fast.cpu_speed(tmp_path / "cpu.json")
     assert "| paper | 64 | 85 | 75 | 1.14 (1.02 – 1.44) |" in table
     assert "CPU (2 threads), PyTorch 2.14.1, timm 1.0.31" in table and "3 rounds" in table
+
+
+def test_kernels_of_a_step_stand_beside_their_floors(fast, tmp_path):
+    """At rates of one operation and one byte a µs, so that the table holds the counts themselves; by hand."""
+    tokens, tail = 9 * 256 * 65, 9 * 256 * 65 - 256 * 64
+    names = ("mlp_backward", "attention_backward", "block_tail", "norm_linear", "norm_linear_backward", "attention",
+             "weight_gradients")  # fmt: skip
+    kernels = [{"name": f"{name}_kernel", "ms": 0.1 * (1 + i)} for i, name in enumerate(names)]
+    profile = {"kernels": kernels, "batch_size": 256, "busy_ms": 3.0, "phases_ms": {"data": 0.1}}
+    (tmp_path / "profile.json").write_text(json.dumps(profile | {"device": "a GPU", "versions": {"torch": "2"}}))
+    rates = {"matrix_flop_per_s": 1e6, "copy_bytes_per_s": 1e6}
+    (tmp_path / "bench.json").write_text(json.dumps({"rates": rates}))
+    table = fast.step_kernels(tmp_path / "profile.json", tmp_path / "bench.json")
+    lines = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in table.splitlines()
+             if line.startswith("| ")}  # fmt: skip
+    assert list(lines)[2] == "`weight_gradients`", "the heaviest first"
+    assert lines["`norm_linear`"][:3] == ["400", str(2 * tokens * 192 * 576), str(2 * tokens * 5 * 192)]
+    assert lines["`block_tail`"][1:3] == [str(2 * tail * (192 * 192 + 2 * 192 * 384)), str(2 * tail * 4 * 192)]
+    assert lines["all of these"][0] == "2800" and lines["everything else"][0] == "100"

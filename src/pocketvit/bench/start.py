@@ -4,6 +4,7 @@ The process runs `python -m pocketvit.bench.start CONFIG.yaml`.
 """
 
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from pocketvit.config import RunConfig, load_config, save_config
 
+REPEATS = 3
 NUM_IMAGES = {"cuda": 50_000, "mps": 4_096, "cpu": 1_024}
 """Made images to start on; on a GPU all of them are loaded and augmented before the first step."""
 
@@ -19,14 +21,22 @@ NUM_IMAGES = {"cuda": 50_000, "mps": 4_096, "cpu": 1_024}
 def start_times(config: RunConfig) -> dict[str, float]:
     """Seconds to the first step with an empty compile cache, and again with the cache that this leaves.
 
+    Returns:
+        `cold_s` and `warm_s`, medians over `REPEATS`, and with `_min` and `_max` behind them the ends.
     Raises:
-        RuntimeError: the process failed; the message holds the end of what it said.
+        RuntimeError: a process failed; the message holds the end of what it said.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "config.yaml"
-        save_config(config, file)
-        caches = {name: str(Path(folder) / name) for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")}
-        return {f"{start}_s": _seconds(file, os.environ | caches) for start in ("cold", "warm")}
+    found: dict[str, list[float]] = {"cold_s": [], "warm_s": []}
+    for _ in range(REPEATS):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "config.yaml"
+            save_config(config, file)
+            caches = {name: str(Path(folder) / name) for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")}
+            for seconds in found.values():
+                seconds.append(_seconds(file, os.environ | caches))
+    medians = {name: statistics.median(seconds) for name, seconds in found.items()}
+    ends = {f"{name}_{end.__name__}": end(seconds) for name, seconds in found.items() for end in (min, max)}
+    return medians | ends
 
 
 def _seconds(file: Path, environment: dict[str, str]) -> float:

@@ -34,7 +34,7 @@ def speed_table(result: Mapping[str, Any]) -> str:
 def speed_line(result: Mapping[str, Any]) -> str:
     """The newest measurements of a bench that still runs."""
     if result["start"]:
-        return f"first step after {result['start']['cold_s']:.1f} s, again after {result['start']['warm_s']:.1f} s"
+        return _start(result["start"])
     last = result["rows"][-1]
     newest = [row for row in result["rows"] if all(row[key] == last[key] for key in ("batch_size", "variant"))]
     speeds = (f"{MODES[row['mode']]} {_speed(row)}" for row in newest)
@@ -49,6 +49,7 @@ def _speed_cells(modes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {
         "batch": str(step["batch_size"]),
         "variant": _variant(step),
+        **({"threads": str(step["threads"])} if step.get("threads") else {}),
         **speeds,
         "step (ms)": ABSENT if step["error"] else f"{step['batch_ms']:.2f}",
         "arithmetic floor": _share(step, "flop_floor_ms"),
@@ -83,20 +84,40 @@ def _where(result: Mapping[str, Any]) -> str:
     """The machine, its two rates, and how long a start takes."""
     rates, loads = result["rates"], result["load_averages"]
     parts = [
-        f"{result['device']}, PyTorch {result['versions']['torch']}, {result['precision']}; {result['recipe']}, "
+        f"{result['device']}, PyTorch {result['versions']['torch']}, {result['precision']}; {_what(result)}, "
         f"{count(result['num_params'])} parameters, {result['flop_per_image']['training'] / 1e9:.3f} GFLOP an image.",
         f"Measured: {rates['matrix_flop_per_s'] / 1e12:.3g} TFLOP/s in a large matrix product, "
         f"{count(rates['copy_bytes_per_s'] / 1e9)} GB/s in a copy.",
     ]
     if result["start"]:
-        start = result["start"]
-        parts.append(
-            f"From starting Python to the end of the first step, batch {start['batch_size']}: {start['cold_s']:.1f} s "
-            f"with an empty compile cache, {start['warm_s']:.1f} s again."
-        )
+        parts.append(_start(result["start"]))
     if loads:
         parts.append(f"Load average {min(loads):.1f} – {max(loads):.1f}.")
     return " ".join(parts)
+
+
+def _what(result: Mapping[str, Any]) -> str:
+    """The recipe, what was changed in it, and on which made images."""
+    changed = ", ".join(f"{name}={value}" for name, value in result.get("changed", {}).items())
+    images = result.get("images")
+    size = (
+        [f"made images of {images['height']} × {images['width']} in {images['num_classes']} classes"] if images else []
+    )
+    return ", ".join([f"{result['recipe']} with {changed}" if changed else result["recipe"], *size])
+
+
+def _start(start: Mapping[str, Any]) -> str:
+    """How long it takes until the first step is done."""
+    where = f"From starting Python to the end of the first step, batch {start['batch_size']}"
+    if "error" in start:
+        return f"{where}: not measured, because {start['error'].strip().splitlines()[-1]}."
+    cold, warm = (f"{start[f'{name}_s']:.1f} s{_ends(start, name)}" for name in ("cold", "warm"))
+    return f"{where}: {cold} with an empty compile cache, {warm} again."
+
+
+def _ends(start: Mapping[str, Any], name: str) -> str:
+    ends = [start.get(f"{name}_s_{end}") for end in ("min", "max")]
+    return "" if None in ends else f" ({ends[0]:.1f} – {ends[1]:.1f})"
 
 
 def profile_table(summary: Mapping[str, Any]) -> str:

@@ -24,13 +24,14 @@ from torch import Tensor
 
 from pocketvit.bench.clock import Timing, captured, time_repeats
 from pocketvit.bench.floors import Rates, Work, flop_per_image, forward_work, measure_rates, training_work
-from pocketvit.bench.made import made_trainer
+from pocketvit.bench.made import made_trainer, shape_of
 from pocketvit.bench.start import start_times
 from pocketvit.checks import at_least, unknown
-from pocketvit.config import RunConfig, override
+from pocketvit.config import RunConfig, flatten, override
 from pocketvit.errors import InputError
 from pocketvit.model import ViT
-from pocketvit.training.device import choose_device, device_name, peak_memory_gib, synchronize, uses_bf16
+from pocketvit.recipes import RECIPES, recipe
+from pocketvit.training.device import choose_device, device_name, fitting_threads, synchronize, uses_bf16
 from pocketvit.training.runlog import environment
 from pocketvit.training.trainer import Trainer
 
@@ -54,6 +55,9 @@ REPEAT_S = 0.2
 """How long a repeat lasts, about, where batches are run one by one."""
 MOST_CALLS = 1_000
 
+SET_BY_BENCH = {"batch_size", "seed", "out", "train.device", *(name for fields in VARIANTS.values() for name in fields)}
+"""Fields that make no other configuration of what is measured."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -72,7 +76,9 @@ class Row:
     batch_ms: float | None = None
     """Median time of one batch."""
     peak_memory_gib: float | None = None
-    """Most memory that tensors held at once, model, optimizer and images included; none off the GPU."""
+    """Most memory that its tensors held at once, model, optimizer and images included; none off the GPU."""
+    threads: int | None = None
+    """Of the CPU; none on a GPU."""
     flop_floor_ms: float | None = None
     """Least time of a batch's arithmetic at the measured rate; as everywhere, none for recipe."""
     byte_floor_ms: float | None = None
@@ -104,10 +110,11 @@ def bench(
         starts: measure the seconds until the first step as well, at the configuration's own batch size.
         update: is given the result as far as it is known, after each variant and batch size.
     Returns:
-        what was measured: where and by what, `num_params`, the measured `rates`, `rows` (fields of `Row`) and, over the
-        last minute at the end of each variant and batch size, the machine's `load_averages`.
+        what was measured: where and by what, the fields that were `changed` in the recipe, `num_params`, the measured
+        `rates`, `rows` (fields of `Row`), the `start` and, over the last minute at the end of each variant and batch
+        size, the machine's `load_averages`.
     Raises:
-        InputError: an unknown variant, or a number below 1.
+        InputError: an unknown variant, a number below 1, or data that cannot be opened.
     """
     device = choose_device(config.train.device)
     batch_sizes = tuple(batch_sizes or BATCH_SIZES[device.type])
@@ -128,9 +135,17 @@ def bench(
             result["load_averages"].append(os.getloadavg()[0])
             update(result)
     if starts:
-        result["start"] = {"batch_size": config.batch_size} | start_times(config)
+        result["start"] = {"batch_size": config.batch_size} | _start(config)
         update(result)
     return result
+
+
+def _start(config: RunConfig) -> dict[str, Any]:
+    """What `start_times` finds; an `error` where the process failed, which must not cost the measurements before it."""
+    try:
+        return start_times(config)
+    except RuntimeError as error:
+        return {"error": str(error)}
 
 
 def _head(config: RunConfig, device: torch.device) -> dict[str, Any]:
@@ -139,11 +154,22 @@ def _head(config: RunConfig, device: torch.device) -> dict[str, Any]:
     forward, training = flop_per_image(model)
     return {
         "recipe": config.recipe,
+        "changed": _changed(config),
+        "images": shape_of(config.data)._asdict(),
         "num_params": model.num_params,
         "num_gpus": 1 if device.type == "cuda" else 0,
         "precision": "bf16" if uses_bf16(config.train.precision, device) else "fp32",
         "flop_per_image": {"forward": forward, "training": training},
     } | {key: env[key] for key in ("device", "versions", "cuda", "commit", "dirty", "command", "started")}
+
+
+def _changed(config: RunConfig) -> dict[str, Any]:
+    """The fields that differ from the recipe's, but for those that a bench sets itself or that speed does not ask for."""
+    if config.recipe not in RECIPES:
+        return {}
+    usual = flatten(recipe(config.recipe))
+    found = {name: value for name, value in flatten(config).items() if value != usual[name]}
+    return {name: str(value) for name, value in found.items() if name not in SET_BY_BENCH}
 
 
 def _rates(config: RunConfig, device: torch.device) -> Rates:
@@ -171,20 +197,27 @@ def _rows(
     }
     measurements = ((("forward",), _time_forward), (("step", "recipe"), _time_training))
     for modes, measure in measurements if forward else measurements[1:]:
-        _forget(device)
-        try:
-            timings = measure(config, device, repeats)
-        except RuntimeError as error:
-            if not _out_of_memory(error):
-                raise
-            timings = None  # the memory is freed after this, when the traceback is gone
+        held = _forget(device)
+        with fitting_threads(device, config.batch_size * on_cpu.tokens.num_tokens * config.model.width):
+            common["threads"] = torch.get_num_threads() if device.type == "cpu" else None
+            try:
+                timings = measure(config, device, repeats)
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                timings = None  # the memory is freed after this, when the traceback is gone
         for mode in modes:
             if timings is None:
                 yield Row(mode=mode, error="out of memory", **common)
             else:
                 measured = _measured(timings[mode], config.batch_size, works[mode], rates)
-                yield Row(mode=mode, peak_memory_gib=peak_memory_gib(device), **measured, **common)
+                yield Row(mode=mode, peak_memory_gib=_peak_gib(device, held), **measured, **common)
     _forget(device)
+
+
+def _peak_gib(device: torch.device, held: int) -> float | None:
+    """Most that tensors held since `_forget`, over what they held then."""
+    return (torch.cuda.max_memory_allocated(device) - held) / 2**30 if device.type == "cuda" else None
 
 
 def _out_of_memory(error: BaseException | None) -> bool:
@@ -207,13 +240,19 @@ def _measured(timing: Timing, batch_size: int, work: Work | None, rates: Rates) 
     return fields
 
 
-def _forget(device: torch.device) -> None:
-    """Free what the last measurement left, its compiled code too, of which torch keeps a few versions only."""
+def _forget(device: torch.device) -> int:
+    """Free what the last measurement left, its compiled code too, of which torch keeps a few versions only.
+
+    Returns:
+        bytes on the GPU that something still holds: after compiled code that is a model with its images.
+    """
     torch.compiler.reset()
-    if device.type == "cuda":
-        gc.collect()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
+    if device.type != "cuda":
+        return 0
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
 
 
 # ---------------------------------------------------------------- the three modes
@@ -257,9 +296,8 @@ def _time_training(config: RunConfig, device: torch.device, repeats: int) -> dic
         for _ in range(calls):
             trainer.step()
 
-    with trainer.fitting_threads():
-        recipe = _time_passes(trainer, repeats)
-        return {"recipe": recipe, "step": _per_batch(run, trainer.loader.chunk_steps, device, repeats)}
+    passes = _time_passes(trainer, repeats)
+    return {"recipe": passes, "step": _per_batch(run, trainer.loader.chunk_steps, device, repeats)}
 
 
 def _time_passes(trainer: Trainer, repeats: int) -> Timing:

@@ -18,7 +18,7 @@ class BenchArguments:
     """
 
     batch_sizes: str | None = None
-    """By comma; by default 32,64,128,256,512,1024 on a GPU, 16,64 on a CPU."""
+    """By comma; by default --batch-size if it is given, else 32,64,128,256,512,1024 on a GPU, 16,64 on a CPU."""
     variants: str | None = None
     """Of eager, compiled and fused, by comma; by default all on a GPU, eager on a CPU."""
     repeats: int | None = None
@@ -44,6 +44,8 @@ def bench_command(arguments: list[str]) -> int:
     """`pocketvit bench [RECIPE] [--FIELD VALUE ...] [--batch-sizes 32,64] [--out FILE.json] ...`."""
     own, config = _parse(BenchArguments, arguments, "pocketvit bench [RECIPE] [--FIELD VALUE ...]")
     batch_sizes = _numbers("--batch-sizes", own.batch_sizes)
+    if batch_sizes is None and any(part.partition("=")[0] == "--batch-size" for part in arguments):
+        batch_sizes = (config.batch_size,)
     if own.out is not None:
         _check_writable(own.out)
     from rich.console import Console

@@ -76,6 +76,11 @@ class Block(nn.Module):
         """
         wanted = () if taken is None else (taken,)  # attention of the user's own may know nothing of it
         attn = self.scale1(self.attn(self.norm1(x), *wanted))  # (B, N or T, D)
-        x = x[:, :taken] + (attn if keep is None else attn * keep[0, :, None, None].to(x.dtype))
+        x = add_branch(x[:, :taken], attn, None if keep is None else keep[0])
         mlp = self.scale2(self.mlp(self.norm2(x)))
-        return x + (mlp if keep is None else mlp * keep[1, :, None, None].to(x.dtype))
+        return add_branch(x, mlp, None if keep is None else keep[1])
+
+
+def add_branch(x: Tensor, branch: Tensor, keep: Tensor | None) -> Tensor:
+    """The residual stream x (B, N, D) plus a branch of it, each image's by a factor of its own, (B,) or none."""
+    return x + branch if keep is None else torch.addcmul(x, branch, keep[:, None, None].to(x.dtype))

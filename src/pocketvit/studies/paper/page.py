@@ -181,12 +181,13 @@ def _speed(evidence: Evidence) -> str:
     rows = []
     for batch_size, (images_per_s, memory) in numbers.SPEED.items():
         forward, step = (measured.get((mode, batch_size)) for mode in ("forward", "step"))
+        memory_gib = step["peak_memory_gib"] if step else None
         rows.append(
             {"batch size": str(batch_size), "images/s, paper": count(images_per_s),
              "images/s forward, ours": count(forward["images_per_s"]) if forward else ABSENT_YET,
              "images/s training, ours": count(step["images_per_s"]) if step else ABSENT_YET,
              "memory, paper": f"{memory:.2f} GB",
-             "memory training, ours": f"{step['peak_memory_gib']:.2f} GiB" if step else ABSENT_YET}
+             "memory training, ours": f"{memory_gib:.2f} GiB" if memory_gib is not None else ABSENT_YET}
         )  # fmt: skip
     where = f"ours on one {evidence.bench['device']}, bf16 and fused kernels" if evidence.bench else "ours is to come"
     note = (
