@@ -6,6 +6,7 @@ Shapes: S steps, B batch, H W pixels, C channels, K classes.
 from typing import NamedTuple
 
 import torch
+from poison import poisoned_memory
 
 from pocketvit.data.batch import BatchMaker
 from pocketvit.training.step import take
@@ -28,6 +29,11 @@ FORMS = [
     Form(2, 4, 8, 13, 1, 7, 0.0),
     Form(1, 1, 5, 4, 4, 2, 0.3),
     Form(2, 3, 40, 24, 3, 100, 0.1),
+    Form(1, 1, 32, 32, 3, 1000, 0.1),
+    Form(4, 7, 1, 1, 3, 3, 0.0),
+    Form(2, 3, 33, 31, 3, 17, 0.05),
+    Form(5, 1, 7, 50, 2, 2, 1.0),
+    Form(1, 2, 64, 48, 3, 200, 0.2),
 ]
 MIX_ROWS = [
     (1, 1, 0, 0, 0, 0, 1),  # a plain batch
@@ -37,9 +43,9 @@ MIX_ROWS = [
 """As rows of `draw_mix`'s table; every step of a chunk gets another one."""
 
 
-def assert_equals_the_twin(form: Form, dtype: torch.dtype, atol: float, device: str = "cpu") -> None:
-    """The kernel's batches of a chunk are the twin's, position by position."""
-    generator = torch.Generator().manual_seed(0)
+def assert_equals_the_twin(form: Form, dtype: torch.dtype, atol: float, device: str = "cpu", seed: int = 0) -> None:
+    """The kernel's batches of a chunk, on poisoned memory, are the twin's, position by position."""
+    generator = torch.Generator().manual_seed(seed)
     count = form.S * form.B
     mean, std = (torch.rand(form.C, generator=generator) * 0.3 + 0.3 for _ in range(2))
     images = torch.randint(0, 256, (count, form.H, form.W, form.C), dtype=torch.uint8, generator=generator)
@@ -51,7 +57,8 @@ def assert_equals_the_twin(form: Form, dtype: torch.dtype, atol: float, device: 
     batches = BatchMaker(mean.to(device), std.to(device), form.K, form.smoothing)
     for step in range(form.S):
         position = torch.tensor([step], device=device)
-        x, targets = batches.fused(*chunk, position, dtype)
+        with poisoned_memory(device):
+            x, targets = batches.fused(*chunk, position, dtype)
         assert x.dtype == dtype
         *taken, _ = take(chunk, position)
         expected_x, expected_targets = batches.finish(*taken)

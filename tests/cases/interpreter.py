@@ -18,11 +18,11 @@ in_interpreter = pytest.mark.skipif(not INTERPRETED, reason="run in Triton's int
 natively = pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
 
 
-def assert_green_in_the_interpreter(*files: str) -> None:
+def assert_green_in_the_interpreter(*files: str, marks: str = "not gpu and not long") -> None:
     """Run test files, given relative to the tests' folder, with kernels interpreted."""
     paths = [str(TESTS / file) for file in files]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "not gpu", "-p", "no:cacheprovider", *paths],
+        [sys.executable, "-m", "pytest", "-q", "-m", marks, "-p", "no:cacheprovider", *paths],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,

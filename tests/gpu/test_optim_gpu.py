@@ -1,9 +1,10 @@
-"""Optimizers on CUDA: a step captured in a graph equals an eager one, and Muon equals torch's."""
+"""Optimizers on CUDA: a captured step equals an eager one, the flat ones equal float64, Muon equals torch's."""
 
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from optim_cases import PLAIN, assert_equals_float64
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -14,19 +15,26 @@ from pocketvit.optim.muon import Muon
 
 pytestmark = pytest.mark.gpu
 
-SHAPES = [(192, 192), (576, 192), (384, 192), (192, 384), (192, 192), (384, 192), (192, 384)]
+MATRICES = [(192, 192), (576, 192), (384, 192), (192, 384), (192, 192), (384, 192), (192, 384)]
+SHAPES = [*MATRICES, (7, 5), (5,), (3, 2, 4, 4), (1025,), (33, 17)]
+"""Some break the alignment of what follows, and the whole is no multiple of a block."""
 STEPS = 5
 LR = 0.02
 
 
-def start() -> list[nn.Parameter]:
+def start(shapes: list[tuple[int, ...]] = MATRICES) -> list[nn.Parameter]:
     generator = torch.Generator().manual_seed(0)
-    return [nn.Parameter(torch.randn(shape, generator=generator).cuda()) for shape in SHAPES]
+    return [nn.Parameter(torch.randn(shape, generator=generator).cuda()) for shape in shapes]
 
 
-def gradients(step: int) -> list[Tensor]:
+def gradients(step: int, shapes: list[tuple[int, ...]] = MATRICES) -> list[Tensor]:
     generator = torch.Generator().manual_seed(step + 1)
-    return [torch.randn(shape, generator=generator).cuda() for shape in SHAPES]
+    return [torch.randn(shape, generator=generator).cuda() for shape in shapes]
+
+
+def shapes_for(make: Callable) -> list[tuple[int, ...]]:
+    """Muon takes matrices only."""
+    return MATRICES if make is muon else SHAPES
 
 
 def lr_at(step: int) -> float:
@@ -56,11 +64,11 @@ def muon(params: list[nn.Parameter], lr: Tensor) -> Optimizer:
 
 
 def eager_run(make: Callable[[list[nn.Parameter], Tensor], Optimizer]) -> tuple[list[nn.Parameter], EMA]:
-    params, lr = start(), torch.zeros((), device="cuda")
+    params, lr = start(shapes_for(make)), torch.zeros((), device="cuda")
     optimizer, ema = make(params, lr), EMA({str(i): param for i, param in enumerate(params)}, 0.9)
     for step in range(STEPS):
         lr.fill_(lr_at(step))
-        for param, grad in zip(params, gradients(step), strict=True):
+        for param, grad in zip(params, gradients(step, shapes_for(make)), strict=True):
             param.grad = grad
         optimizer.step()
         ema.update()
@@ -69,9 +77,9 @@ def eager_run(make: Callable[[list[nn.Parameter], Tensor], Optimizer]) -> tuple[
 
 def captured_run(make: Callable[[list[nn.Parameter], Tensor], Optimizer]) -> tuple[list[nn.Parameter], EMA]:
     """The same steps as replays of one graph, captured after a warm-up step that is undone in place."""
-    params, lr = start(), torch.full((), LR, device="cuda")
+    params, lr = start(shapes_for(make)), torch.full((), LR, device="cuda")
     optimizer, ema = make(params, lr), EMA({str(i): param for i, param in enumerate(params)}, 0.9)
-    for param, grad in zip(params, gradients(99), strict=True):
+    for param, grad in zip(params, gradients(99, shapes_for(make)), strict=True):
         param.grad = grad
 
     side = torch.cuda.Stream()
@@ -81,7 +89,7 @@ def captured_run(make: Callable[[list[nn.Parameter], Tensor], Optimizer]) -> tup
         ema.update()
     torch.cuda.current_stream().wait_stream(side)
     with torch.no_grad():
-        for param, value in zip(params, start(), strict=True):
+        for param, value in zip(params, start(shapes_for(make)), strict=True):
             param.copy_(value)
         for state in optimizer.state.values():
             for tensor in state.values():
@@ -94,7 +102,7 @@ def captured_run(make: Callable[[list[nn.Parameter], Tensor], Optimizer]) -> tup
         ema.update()
     for step in range(STEPS):
         lr.fill_(lr_at(step))
-        for param, grad in zip(params, gradients(step), strict=True):
+        for param, grad in zip(params, gradients(step, shapes_for(make)), strict=True):
             param.grad.copy_(grad)
         graph.replay()
     torch.cuda.synchronize()
@@ -109,7 +117,7 @@ def captured_run(make: Callable[[list[nn.Parameter], Tensor], Optimizer]) -> tup
 def test_captured_steps_equal_eager_ones(make, tolerance):
     params, ema = captured_run(make)
     expected, expected_ema = eager_run(make)
-    for param, value, initial in zip(params, expected, start(), strict=True):
+    for param, value, initial in zip(params, expected, start(shapes_for(make)), strict=True):
         torch.testing.assert_close(param, value, rtol=0, atol=tolerance)
         assert (param - initial).abs().max() > 0.2 * LR  # it has moved by more than the tolerance
     torch.testing.assert_close(ema.averages(), expected_ema.averages(), rtol=0, atol=tolerance)
@@ -122,6 +130,13 @@ def test_flat_captured_equals_plain(ours, plain):
     for param, other in zip(params, expected, strict=True):
         torch.testing.assert_close(param, other, rtol=1e-6, atol=1e-4 * LR)
     torch.testing.assert_close(ema.averages(), expected_ema.averages(), rtol=1e-6, atol=1e-4 * LR)
+
+
+@pytest.mark.parametrize("size", [1, 5, 1023, 1024, 1025, 4097, 100_003])
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.9)], ids=str)
+@pytest.mark.parametrize("name", PLAIN)
+def test_flat_equals_float64_and_touches_nothing_else(name, betas, size):
+    assert_equals_float64(name, size, betas, 0.3, device="cuda")
 
 
 @pytest.mark.parametrize("adjust", ["original", "match_rms_adamw"])

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from batch_cases import FORMS, assert_equals_the_twin
+from batch_cases import FORMS, Form, assert_equals_the_twin
 
 from pocketvit.config import override
 from pocketvit.training.progress import Silent
@@ -22,7 +22,7 @@ print("loaded" if "torch._dynamo" in sys.modules else "absent")
 """
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("form", [*FORMS, Form(2, 255, 32, 32, 3, 10, 0.1), Form(1, 33, 96, 96, 3, 10, 0.1)], ids=str)
 def test_batch_kernel_equals_the_twin(form):
     assert_equals_the_twin(form, torch.bfloat16, atol=1e-6, device="cuda")
 

@@ -2,43 +2,71 @@
 
 from functools import partial
 
+import pytest
 import torch
 from block_cases import Case, assert_small, made, relative_errors, results
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from interpreter import in_interpreter, natively
+from interpreter import assert_green_in_the_interpreter, in_interpreter, natively
+from poison import poisoned_memory
 
 from pocketvit.kernels.block_weights import chunk
 from pocketvit.kernels.blocks import MAX_WIDTH, blocks_reference, run_blocks, supported
 
 
 @st.composite
-def supported_cases(draw: st.DrawFn, max_width: int, max_ratio: int, max_tokens: int) -> Case:
-    """Blocks that the kernels cover, two images at least."""
+def supported_cases(
+    draw: st.DrawFn, max_width: int, max_ratio: int, max_tokens: int, max_heads: int | None = None
+) -> Case:
+    """Blocks that the kernels cover, two images at least; `max_heads` over all images and layers."""
     width = draw(st.integers(1, max_width // 32)) * 32
-    num_heads = draw(st.sampled_from([a for a in range(1, 17) if width % a == 0 and width // a in range(16, 65, 8)]))
+    num_layers = draw(st.integers(1, 2))
+    choices = [a for a in range(1, width // 8 + 1) if width % a == 0 and width // a in range(8, 65, 8)]
+    most = 5 if max_heads is None else min(5, max_heads // (num_layers * choices[0]))
+    B = draw(st.integers(2, most))
+    num_heads = draw(st.sampled_from([a for a in choices if max_heads is None or a * B * num_layers <= max_heads]))
     N = draw(st.integers(2, max_tokens))
     return Case(
-        B=draw(st.integers(2, 5)),
+        B=B,
         N=N,
         width=width,
         num_heads=num_heads,
         mlp_ratio=draw(st.integers(1, max_ratio)),
         taken=draw(st.sampled_from([1, N]) | st.integers(1, N)),
-        num_layers=draw(st.integers(1, 2)),
+        num_layers=num_layers,
         num_kv_heads=draw(st.sampled_from([a for a in range(1, num_heads + 1) if num_heads % a == 0])),
         centred=draw(st.booleans()),
         tanh=draw(st.booleans()),
     )
 
 
-@in_interpreter
-@settings(max_examples=4, deadline=None, derandomize=True)
-@given(supported_cases(max_width=64, max_ratio=2, max_tokens=20), st.integers(0, 2**31))
-def test_kernels_equal_the_twin_in_float64(case, seed):
+def assert_equals_float64(case: Case, seed: int) -> None:
+    """The kernels' output and gradients are the twin's in float64."""
     inputs = made(case, seed=seed)
-    exact = results(blocks_reference, inputs, case.plan, exact=True)
-    assert_small(relative_errors(results(partial(run_blocks, kernels="fused"), inputs, case.plan), exact), 1e-5)
+    with poisoned_memory():
+        found = results(partial(run_blocks, kernels="fused"), inputs, case.plan)
+    assert_small(relative_errors(found, results(blocks_reference, inputs, case.plan, exact=True)), 1e-5)
+
+
+@in_interpreter
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(supported_cases(max_width=128, max_ratio=2, max_tokens=70, max_heads=8), st.integers(0, 2**31))
+def test_kernels_equal_the_twin_in_float64(case, seed):
+    assert_equals_float64(case, seed)
+
+
+@in_interpreter
+@pytest.mark.long
+@settings(max_examples=24, deadline=None, print_blob=True)
+@given(supported_cases(max_width=128, max_ratio=4, max_tokens=130, max_heads=32), st.integers(0, 2**31))
+def test_other_cases_every_time(case, seed):
+    assert_equals_float64(case, seed)
+
+
+@natively
+@pytest.mark.long
+def test_other_cases_in_the_interpreter():
+    assert_green_in_the_interpreter("property/test_blocks_kernel_property.py", marks="long and not gpu")
 
 
 @in_interpreter

@@ -46,6 +46,7 @@ def test_kernel_in_the_interpreter():
         "reference/test_pillow_ops.py",
         "property/test_augment_kernel_property.py",
         "reference/test_batch_kernel.py",
+        "property/test_batch_kernel_property.py",
     )
 
 
@@ -103,6 +104,17 @@ def test_large_images_run_the_twin():
     assert "2x1025 pixels have a side over 1024" in supported(images)
     table = table_for(images)
     assert torch.equal(augment(images, table), augment_reference(images, table))
+
+
+@in_interpreter
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_channels_run_the_twin(channels):
+    images = noise(4, 5, 6).repeat(1, 1, 1, 2)[..., :channels]
+    assert supported(images) == f"images of {channels} channels, not 3"
+    table = table_for(images, policy="none")
+    assert torch.equal(augment(images, table), augment_reference(images, table))
+    with pytest.raises(InputError, match=f"images of {channels} channels, not 3; use auto"):
+        augment(images, table, kernels="fused")
 
 
 @natively

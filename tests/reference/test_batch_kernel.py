@@ -11,5 +11,5 @@ from interpreter import in_interpreter
 
 @in_interpreter
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_kernel_equals_the_twin(form, poisoned):
+def test_kernel_equals_the_twin(form):
     assert_equals_the_twin(form, torch.float32, atol=1e-6)

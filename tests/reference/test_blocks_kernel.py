@@ -4,20 +4,30 @@ Triton reads TRITON_INTERPRET when it is first imported, so the tests marked `in
 by `test_kernels_in_the_interpreter` in a process of their own.
 """
 
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from block_cases import Case, assert_small, made, relative_errors, results
 from interpreter import assert_green_in_the_interpreter, in_interpreter, natively
 from torch import Tensor
+from training_cases import first_gradients, gradient_errors
 
-from pocketvit.config import ModelConfig
+from pocketvit.config import ModelConfig, override
+from pocketvit.data import Split, Splits
 from pocketvit.errors import InputError
-from pocketvit.kernels.blocks import blocks_reference, run_blocks, supported
+from pocketvit.kernels.blocks import blocks_reference, max_images, run_blocks, supported
+from pocketvit.kernels.fold import FoldedNorm
 from pocketvit.model import ViT
 from pocketvit.model.attention import Attention
 from pocketvit.model.folded import fold, plan_of
+from pocketvit.recipes import recipe
+from pocketvit.training.progress import Silent
+from pocketvit.training.trainer import Trainer
 
 CASES = [
     Case(3, 45, 32, 1, 2, 1),
@@ -28,6 +38,8 @@ CASES = [
     Case(2, 64, 32, 1, 1, 64, num_layers=1),
     Case(2, 9, 64, 4, 2, 1, num_layers=1, num_kv_heads=2),
     Case(3, 7, 96, 4, 1, 7, num_layers=1, num_kv_heads=1, tanh=True),
+    Case(3, 9, 32, 4, 2, 1),
+    Case(2, 33, 64, 8, 1, 33, num_layers=1, num_kv_heads=2, centred=False),
 ]
 """Tiles take 64 or 128 tokens: several, one exactly full, all others with a rest."""
 
@@ -78,6 +90,7 @@ def test_kernels_in_the_interpreter():
     assert_green_in_the_interpreter(
         "reference/test_blocks_kernel.py",
         "reference/test_fold_kernel.py",
+        "property/test_fold_kernel_property.py",
         "unit/training/test_compiling.py",
         "property/test_blocks_kernel_property.py",
     )
@@ -203,6 +216,40 @@ def test_a_whole_model_gives_the_same(choices, poisoned):
     torch.testing.assert_close(found["fused"], found["reference"], rtol=1e-4, atol=1e-5)
 
 
+@in_interpreter
+def test_a_lost_gradient_of_a_norm_is_seen_in_a_training_step(tmp_path, monkeypatch):
+    """The comparison that the GPU's tests of training make, on a step of the interpreted kernels in float32."""
+    rng = np.random.default_rng(0)
+    split = Split(rng.integers(0, 256, (16, 16, 16, 3), dtype=np.uint8), rng.integers(0, 10, 16))
+    splits = Splits(split, None, split, tuple("abcdefghij"), "made", ())
+    small = {"batch_size": 4, "model.width": 32, "model.depth": 2, "model.num_heads": 2, "model.mlp_ratio": 1}
+    small |= {"model.patch_size": 8, "augment.policy": "none", "schedule.passes": 1, "schedule.warmup_passes": 0}
+    small |= {"out": tmp_path, "train.device": "cpu", "model.k_rank": 4}
+
+    def gradients(kernels: str) -> dict[str, Tensor]:
+        config = override(recipe("paper"), small | {"train.kernels": kernels})
+        trainer = Trainer(config, splits, torch.device("cpu"), Silent())
+        work = trainer.chunks.load(*trainer.chunks.plan(0), 0, trainer.loader.chunk_steps)
+        trainer.step.set_chunk(work.chunk, work.keep)
+        return first_gradients(trainer)
+
+    def lossy(ctx: Any, *douts: Tensor) -> tuple[Tensor, ...]:
+        dw, db, dfactor, doffset = backward(ctx, *douts)
+        return dw, db, torch.zeros_like(dfactor), doffset
+
+    wanted = gradients("reference")
+    errors = gradient_errors(gradients("fused"), wanted)
+    assert_small(errors, 1e-4)
+    assert errors["blocks.0.norm1.weight"] > 0, "the kernels ran"
+    backward = FoldedNorm.backward
+    monkeypatch.setattr(FoldedNorm, "backward", staticmethod(lossy))
+    errors = gradient_errors(gradients("fused"), wanted)
+    lost = {name for name, error in errors.items() if error == 1}
+    assert lost == {f"blocks.{i}.norm{j}.weight" for i in range(2) for j in (1, 2)}
+    with pytest.raises(AssertionError, match="norm1.weight"):
+        assert_small(errors, 5e-2)
+
+
 # ---------------------------------------------------------------- what is refused
 
 
@@ -216,6 +263,46 @@ def test_the_cpu_runs_the_twin_and_says_so():
         run_blocks(*arguments, kernels="fused")
     text = str(refused.value)
     assert "kernels='fused' cannot be had for these blocks: the tensors are not on an NVIDIA GPU; use auto" == text
+
+
+@natively
+@pytest.mark.parametrize(
+    ("device", "major", "dtype", "width", "reason"),
+    [
+        ("cpu", 9, torch.float32, 48, "the tensors are not on an NVIDIA GPU"),
+        ("cuda", 8, torch.float32, 48, "the kernels are made for GPUs of compute capability 9.x"),
+        ("cuda", 9, torch.float32, 48, "the fused blocks want bfloat16 tokens (train.precision=bf16)"),
+        ("cuda", 9, torch.float16, 32, "the fused blocks want bfloat16 tokens (train.precision=bf16)"),
+        ("cuda", 9, torch.bfloat16, 48, "a width of 48 is not a multiple of 32 up to 256"),
+    ],
+    ids=str,
+)
+def test_the_gpu_is_asked_first_then_the_dtype_then_the_shapes(device, major, dtype, width, reason, monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: SimpleNamespace(major=major))
+    assert supported(torch.device(device), dtype, 5, SMALL._replace(width=width).plan) == reason
+    model = model_of(width, positions="rope")
+    assert model.not_fused(torch.device(device), dtype) == reason
+
+
+@natively
+def test_the_papers_model_takes_57_thousand_images():
+    plan = plan_of(ModelConfig(), 65)
+    assert max_images(65, plan) == 2**31 // (65 * 3 * 192) == 57_358
+    assert max_images(65, replace(plan, hidden_width=768)) == 2**31 // (65 * 768)
+
+
+@in_interpreter
+@pytest.mark.parametrize("kernels", ["auto", "fused"])
+def test_more_images_than_32_bits_count_are_refused(kernels, monkeypatch):
+    inputs = made(SMALL)
+    most = max_images(SMALL.N, SMALL.plan)
+    many = inputs.x[:1].expand(most + 1, -1, -1)  # takes no memory
+    with pytest.raises(InputError, match=f"a batch of {most + 1:,} images .* with 5 tokens an image at most {most:,}"):
+        run_blocks(many, None, inputs.weights, SMALL.plan, kernels=kernels)
+    monkeypatch.setattr("pocketvit.kernels.blocks.MAX_NUMBERS", SMALL.B * SMALL.N * 96)
+    assert max_images(SMALL.N, SMALL.plan) == SMALL.B
+    assert run_blocks(inputs.x, None, inputs.weights, SMALL.plan, kernels=kernels).isfinite().all()
 
 
 @natively

@@ -171,6 +171,8 @@ def supported(images: Tensor) -> str | None:
     """None where the fused kernel covers these images, (B, H, W, C); else one line that says why the twin runs."""
     if fused is None:
         return "Triton is not installed"
+    if images.shape[3] != 3:
+        return f"images of {images.shape[3]} channels, not 3"
     if max(images.shape[1:3]) > fused.MAX_SIDE:
         return f"images of {images.shape[1]}x{images.shape[2]} pixels have a side over {fused.MAX_SIDE}"
     if INTERPRETED:

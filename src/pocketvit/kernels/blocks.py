@@ -22,6 +22,8 @@ if attention_kernels.triton is not None:
 
 MAX_WIDTH = 256
 """The widest token that the kernels keep in registers."""
+MAX_NUMBERS = 2**31
+"""Numbers of a tensor that the kernels' 32-bit offsets reach."""
 
 
 def run_blocks(
@@ -38,7 +40,8 @@ def run_blocks(
     Returns:
         the first `plan.taken` tokens of each image, (B, taken, D).
     Raises:
-        InputError: an unknown `kernels`, or `kernels="fused"` for inputs that it does not support.
+        InputError: an unknown `kernels`, `kernels="fused"` for inputs that it does not support, or more images than
+            the fused kernels can count.
     """
     check_kernels(kernels)
     reason = "reference was asked for" if kernels == "reference" else supported(x.device, x.dtype, x.shape[1], plan)
@@ -46,6 +49,11 @@ def run_blocks(
         raise InputError(f"kernels='fused' cannot be had for these blocks: {reason}; use auto")
     if reason is not None:
         return blocks_reference(x, keep, weights, plan)
+    if len(x) > max_images(x.shape[1], plan):
+        raise InputError(
+            f"a batch of {len(x):,} images on one GPU is too large for the fused blocks: with {x.shape[1]} tokens an "
+            f"image at most {max_images(x.shape[1], plan):,} fit; use a smaller batch_size or train.kernels=reference"
+        )
     if keep is None:
         keep = torch.ones(len(weights.w_qkv), 2, len(x), device=x.device)
     return FusedBlocks.apply(x, keep, plan, torch.is_grad_enabled(), *weights)
@@ -77,16 +85,26 @@ def _kept(branch: Tensor, keep: Tensor | None, layer: int, which: int) -> Tensor
     return branch if keep is None else branch * keep[layer, which, :, None, None].to(branch.dtype)
 
 
+def max_images(num_tokens: int, plan: BlockPlan) -> int:
+    """The most images of N tokens whose widest tensor, (B, N, F) or (B, N, H), the kernels' offsets reach."""
+    (projection, _), *_ = plan.shapes
+    return MAX_NUMBERS // (num_tokens * max(projection, plan.hidden_width))
+
+
 def supported(device: torch.device, dtype: torch.dtype, num_tokens: int, plan: BlockPlan) -> str | None:
     """None where the fused kernels cover such tokens; else one line that says why the twin runs."""
     if attention_kernels.triton is None:
         return "Triton is not installed"
+    if not INTERPRETED:
+        if device.type != "cuda":
+            return "the tensors are not on an NVIDIA GPU"
+        if torch.cuda.get_device_properties(device).major != 9:
+            return "the kernels are made for GPUs of compute capability 9.x"
+        if dtype != torch.bfloat16:
+            return "the fused blocks want bfloat16 tokens (train.precision=bf16)"
     if plan.width % 32 or plan.width > MAX_WIDTH:
         return f"a width of {plan.width} is not a multiple of 32 up to {MAX_WIDTH}"
     if plan.hidden_width % plan.width:
         return f"the MLP's hidden width, {plan.hidden_width}, is not a multiple of the width, {plan.width}"
     head = torch.empty(0, 1, num_tokens, plan.head_dim, device=device, dtype=dtype)
-    reason = attention_kernels.supported(head, head, head)
-    if reason is None and not INTERPRETED and torch.cuda.get_device_properties(device).major != 9:
-        return "the kernels are made for GPUs of compute capability 9.x"
-    return reason
+    return attention_kernels.supported(head, head, head)

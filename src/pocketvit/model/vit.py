@@ -119,7 +119,7 @@ class ViT(nn.Module):
         if self.kernels == "reference":
             return "train.kernels=reference"
         plan = plan_of(self.config, self.tokens.num_tokens)
-        return foldable(self.config, self.blocks[0]) or supported(device, dtype, self.tokens.num_tokens, plan)
+        return supported(device, dtype, self.tokens.num_tokens, plan) or foldable(self.config, self.blocks[0])
 
     def use_kernels(self, kernels: Kernels) -> None:
         """Choose how blocks and attention are computed: `train.kernels`."""
