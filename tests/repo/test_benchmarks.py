@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pocketvit import create_model
 from pocketvit.bench import floors, throughput
 from pocketvit.bench.choices import choices_table
 from pocketvit.config import config_hash, override
@@ -191,3 +192,14 @@ def test_kernels_of_a_step_stand_beside_their_floors(fast, tmp_path):
     assert lines["`norm_linear`"][:3] == ["400", str(2 * tokens * 192 * 576), str(2 * tokens * 5 * 192)]
     assert lines["`block_tail`"][1:3] == [str(2 * tail * (192 * 192 + 2 * 192 * 384)), str(2 * tail * 4 * 192)]
     assert lines["all of these"][0] == "2800" and lines["everything else"][0] == "100"
+
+
+def test_a_latent_is_kept_beside_what_is_made_of_it(benchmark_script):
+    """Keys through a latent of R channels: R numbers more for each token, and nothing less."""
+    activations = benchmark_script("activations")
+    small = {"width": 32, "depth": 1, "num_heads": 2}
+    plain = create_model("paper", **small)
+    one, two = (activations.saved_bytes(plain, count) for count in (1, 2))
+    assert 0 < one < two and activations.mib_per_image(plain) == (two - one) / 2**20
+    low_rank = activations.mib_per_image(create_model("paper", k_rank=8, **small))
+    assert (low_rank - activations.mib_per_image(plain)) * 2**20 == 4 * 8 * plain.tokens.num_tokens

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def same_run(a, b):
 
 
 def test_a_run_learns_and_leaves_everything(small):
-    result = train(small)
+    result = train(small, started=time.perf_counter() - 100)
     folder = small.out
     assert result == json.loads((folder / "result.json").read_text())
     assert result["test_accuracy"] >= 0.9, "three colours are easy"
@@ -70,7 +71,7 @@ def test_a_run_learns_and_leaves_everything(small):
     assert result["images_seen"] == 5 * 6 * 16
     assert result["images_per_s"] == result["images_seen"] / result["train_s"]
     assert result["num_params"] == sum(tensor.numel() for tensor in weights(folder).values())
-    assert 0 < result["train_s"] < result["total_s"]
+    assert 0 < result["train_s"] < 100 < result["total_s"], "what came before counts, such as importing torch"
     assert load_config(folder / "config.yaml") == small
     env = json.loads((folder / "env.json").read_text())
     assert env["versions"]["torch"] == torch.__version__.split("+")[0] or env["versions"]["torch"] == torch.__version__
@@ -202,6 +203,9 @@ def test_a_finished_run_another_config_and_a_strangers_folder_are_refused(small,
         evaluate_run(small.out, device="cpu")
     train(small)
     with pytest.raises(InputError, match="holds a finished run, with nothing left to do; for a new one choose another"):
+        train(small)
+    (small.out / "result.json").write_text('{"torn')
+    with pytest.raises(InputError, match=r"result.json is damaged; remove it, and the run goes on$"):
         train(small)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")

@@ -1,6 +1,7 @@
 """`pocketvit train`: recipes, saved configurations and dotted fields to a `RunConfig`."""
 
 import re
+import time
 from collections.abc import Collection
 from pathlib import Path
 
@@ -21,6 +22,7 @@ Train a model. RECIPE is {recipes} (default digits); the defaults below are thos
 
 def train_command(arguments: list[str]) -> int:
     """`pocketvit train [RECIPE] [--FIELD VALUE ...] [--config FILE.yaml | --resume DIR] [--allow-code]`."""
+    started = time.perf_counter()
     config = parse_train(arguments)
     from rich.console import Console
 
@@ -29,7 +31,7 @@ def train_command(arguments: list[str]) -> int:
 
     console = Console()
     try:
-        result = train(config, reporter(console))
+        result = train(config, reporter(console), started=started)
     except Stopped as stopped:
         print(stopped)
         return 128 + stopped.signum

@@ -6,7 +6,6 @@ there yet has None in the place of every figure.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import fmean
 from typing import Literal
 
@@ -15,7 +14,7 @@ from scipy import special
 from pocketvit.studies.gather import CellResult
 from pocketvit.studies.grid import Study
 from pocketvit.studies.power import LEVEL
-from pocketvit.studies.stats import Accuracies, Comparison, Summary, compare, summarise
+from pocketvit.studies.stats import Accuracies, Comparison, Summary, compare, rounding_variance, summarise
 from pocketvit.studies.verdict import untold, verdict
 
 Kind = Literal["helps", "hurts", "equal", "untold", "failed", "open"]
@@ -95,7 +94,7 @@ def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
         the rows in the study's order.
     """
     final, best = accuracies(gathered), accuracies(gathered, "best_test_accuracy")
-    comparisons = compare(final, study.compare, apart=noisy_rows(final))
+    comparisons = compare(final, study.compare, apart=noisy_rows(final), least=rounding_variance(final))
     return [
         Finding(
             row=row.name,
@@ -127,7 +126,7 @@ def noisy_rows(found: Accuracies) -> list[str]:
     variances = {row: std**2 for row, values in found.items() if (std := summarise(values).std) is not None}
     rows = sorted(variances, key=lambda row: variances[row])
     df = {row: len(found[row]) - 1 for row in rows}
-    least = _rounding(found)  # of few test images, rows may end alike by chance, which is no sign of calm
+    least = rounding_variance(found)
     noisy: list[str] = []
     for calm in range(len(rows) - 1, 0, -1):
         calm_df = sum(df[row] for row in rows[:calm])
@@ -138,12 +137,6 @@ def noisy_rows(found: Accuracies) -> list[str]:
         if p < NOISY_LEVEL / len(rows):
             noisy = rows[calm:]
     return [row for row in found if row in noisy]
-
-
-def _rounding(found: Accuracies) -> float:
-    """The variance of rounding to a whole number of images, as far as the accuracies show how much one image is."""
-    distinct = sorted({value for values in found.values() for value in values.values()})
-    return min((high - low for low, high in pairwise(distinct)), default=0.0) ** 2 / 12
 
 
 def _mean(gathered: Sequence[CellResult], row: str, key: str) -> float | None:

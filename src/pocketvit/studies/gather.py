@@ -8,6 +8,7 @@ missing.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,7 +108,19 @@ def read_result(path: Path) -> dict[str, Any] | None:
     """A run's result; None where the file is absent, torn, or holds something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    whole = isinstance(content, dict) and {"config_hash", "seed", "test_accuracy"} <= content.keys()
-    return content if whole else None
+    return content if isinstance(content, dict) and _is_result(content) else None
+
+
+def _is_result(content: dict[str, Any]) -> bool:
+    """Whether what is read of a result is what it has to be."""
+    accuracy = content.get("test_accuracy")
+    return (
+        isinstance(content.get("config_hash"), str)
+        and isinstance(content.get("seed"), int)
+        and isinstance(content.get("num_gpus", 0), int)
+        and isinstance(accuracy, int | float)
+        and isfinite(accuracy)
+        and 0 <= accuracy <= 1
+    )

@@ -66,11 +66,14 @@ class StudyRun:
 
 
 @contextmanager
-def study_lock(out: Path) -> Iterator[int | None]:
+def study_lock(out: Path, name: str) -> Iterator[int | None]:
     """Keep a study's folder to this process and those it starts, which inherit the open file that is handed out.
 
+    Args:
+        out: the folder.
+        name: of the study.
     Raises:
-        InputError: another study is at work there, or the folder cannot be written.
+        InputError: a study is at work there, another one has its tables there, or the folder cannot be written.
     """
     cells = out / "cells"
     try:
@@ -78,7 +81,20 @@ def study_lock(out: Path) -> Iterator[int | None]:
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
     with locked(cells, f"a study is running in {out}; wait for it or choose another --out") as descriptor:
+        _claim(out, name)
         yield descriptor
+
+
+def _claim(out: Path, name: str) -> None:
+    """Note whose tables lie in a study's folder; raise an `InputError` where they are another study's."""
+    owner = out / "cells" / "study.txt"
+    try:
+        held = owner.read_text(encoding="utf-8").strip() if owner.exists() else name
+        owner.write_text(held + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {owner}: {error.strerror}") from error
+    if held != name:
+        raise InputError(f"{out} holds the study {held}, whose tables would be lost; choose another --out")
 
 
 class Runner:
@@ -187,7 +203,7 @@ def run_study(
     began = time.monotonic()
     jobs = study_jobs(study, out, data_fingerprints())
     chosen = chosen_rows(study, only or ["*"])
-    with study_lock(out) as lock:
+    with study_lock(out, study.name) as lock:
         cells = dict(zip(jobs, gather(jobs, results), strict=True))
         todo = [job for job in jobs if cells[job].state != "done" and job.cell.row in chosen]
         signum = None

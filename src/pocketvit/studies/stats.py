@@ -29,6 +29,7 @@ Accuracies are fractions, by row and seed. A run that failed is simply absent.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import isfinite, sqrt
 
 import numpy as np
@@ -81,7 +82,7 @@ class Comparison:
     paired: bool
     """Over the same seeds; otherwise the difference of the means."""
     num_seeds: int
-    """Shared seeds if paired, otherwise the row's."""
+    """Shared seeds if paired, otherwise those of the row with fewer."""
     difference: float | None
     """The row's accuracy minus the reference's, a fraction."""
     stderr: float | None = None
@@ -94,7 +95,7 @@ class Comparison:
     p_holm: float | None = None
     """Corrected for all comparisons of the study: below 0.05 the difference is taken for real."""
     num_comparisons: int = 0
-    """Comparisons that were corrected for."""
+    """Comparisons that were corrected for: all of the study, measured or not."""
     detectable: float | None = None
     """The least difference that would have been found with a probability of 80 %, after the correction."""
     bootstrap: tuple[float, float] | None = None
@@ -141,13 +142,19 @@ def pooled_spread(accuracies: Accuracies) -> Spread:
     return Spread(noise=noise, noise_df=noise_df, total=total, total_df=total_df)
 
 
-def compare(accuracies: Accuracies, pairs: Mapping[str, str], apart: Collection[str] = ()) -> dict[str, Comparison]:
+def compare(
+    accuracies: Accuracies, pairs: Mapping[str, str], apart: Collection[str] = (), least: float = 0.0
+) -> dict[str, Comparison]:
     """Compare rows with their references, corrected for the number of comparisons.
+
+    Those without a result yet count as well: else a study that is half done would take for real what it will not at
+    its end.
 
     Args:
         accuracies: of all rows of the study; those in no comparison still help to know the spread.
         pairs: each row's reference, as in `Study.compare`.
         apart: rows too noisy to share the seed variance of the others, see `findings.noisy_rows`.
+        least: the seed variance is no smaller than this, see `rounding_variance`.
     Returns:
         by row, in the order of `pairs`.
     Raises:
@@ -159,12 +166,28 @@ def compare(accuracies: Accuracies, pairs: Mapping[str, str], apart: Collection[
     for row, reference in pairs.items():
         two = {name: accuracies.get(name, {}) for name in (row, reference)}
         spread = pooled_spread(two) if {row, reference} & set(apart) else pooled
-        single.append(_compare_two(row, reference, two[row], two[reference], spread))
-    tested = [comparison.p for comparison in single if comparison.p is not None]
-    adjusted = iter(holm(tested))
-    corrected = [c if c.p is None else replace(c, p_holm=next(adjusted)) for c in single]
+        single.append(_compare_two(row, reference, two[row], two[reference], spread, least))
+    corrected = correct(single)
     num_found = sum(c.p_holm is not None and c.p_holm <= LEVEL for c in corrected)
-    return {c.row: _with_detectable(c, len(tested), num_found) for c in corrected}
+    return {c.row: _with_detectable(c, num_found) for c in corrected}
+
+
+def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Correct p for all of these comparisons; one that has none yet counts as one that finds nothing."""
+    adjusted = holm([1.0 if comparison.p is None else comparison.p for comparison in comparisons])
+    return [
+        replace(comparison, p_holm=None if comparison.p is None else p_holm, num_comparisons=len(comparisons))
+        for comparison, p_holm in zip(comparisons, adjusted, strict=True)
+    ]
+
+
+def rounding_variance(accuracies: Accuracies) -> float:
+    """The variance of rounding to a whole number of images, as far as the accuracies show how much one image is.
+
+    Of few test images, runs may end alike by chance, which is no sign that they do not scatter.
+    """
+    distinct = sorted({value for values in accuracies.values() for value in values.values()})
+    return min((high - low for low, high in pairwise(distinct)), default=0.0) ** 2 / 12
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -216,7 +239,7 @@ def bootstrap_tail(num_seeds: int) -> float:
 
 
 def _compare_two(
-    row: str, reference: str, ours: Mapping[int, float], theirs: Mapping[int, float], spread: Spread
+    row: str, reference: str, ours: Mapping[int, float], theirs: Mapping[int, float], spread: Spread, least: float
 ) -> Comparison:
     """One comparison, not yet corrected for the others."""
     shared = sorted(set(ours) & set(theirs))
@@ -233,8 +256,9 @@ def _compare_two(
     else:
         return Comparison(row=row, reference=reference, paired=False, num_seeds=len(ours), difference=None)
     difference = float(samples[0].mean()) - (0.0 if paired else float(samples[1].mean()))
-    known = Comparison(row=row, reference=reference, paired=paired, num_seeds=len(samples[0]), difference=difference)
-    stderr = sqrt(variance * factor) if variance is not None else 0.0
+    num_seeds = min(map(len, samples))
+    known = Comparison(row=row, reference=reference, paired=paired, num_seeds=num_seeds, difference=difference)
+    stderr = sqrt(max(variance, least) * factor) if variance is not None else 0.0
     if stderr < NO_SPREAD:
         return known
     half = float(special.stdtrit(df, 1 - LEVEL / 2)) * stderr
@@ -244,25 +268,21 @@ def _compare_two(
         df=df,
         interval=(difference - half, difference + half),
         p=float(2 * special.stdtr(df, -abs(difference) / stderr)),
-        bootstrap=bootstrap_interval(samples) if min(map(len, samples)) >= BOOTSTRAP_FROM else None,
+        bootstrap=bootstrap_interval(samples) if num_seeds >= BOOTSTRAP_FROM else None,
     )
 
 
-def _with_detectable(comparison: Comparison, num_comparisons: int, num_found: int) -> Comparison:
+def _with_detectable(comparison: Comparison, num_found: int) -> Comparison:
     """Add what could have been found.
 
     Holm's procedure finds one comparison more, beside k that it found among m, exactly if its p is at most
     0.05 / (m − k).
     """
     if comparison.stderr is None or comparison.p_holm is None:
-        return replace(comparison, num_comparisons=num_comparisons)
+        return comparison
     others_found = num_found - (comparison.p_holm <= LEVEL)
-    level = LEVEL / (num_comparisons - others_found)
-    return replace(
-        comparison,
-        num_comparisons=num_comparisons,
-        detectable=detectable_difference(comparison.stderr, comparison.df, level=level),
-    )
+    level = LEVEL / (comparison.num_comparisons - others_found)
+    return replace(comparison, detectable=detectable_difference(comparison.stderr, comparison.df, level=level))
 
 
 def _indicators(labels: Sequence[str | int]) -> np.ndarray:

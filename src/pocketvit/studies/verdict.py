@@ -18,15 +18,18 @@ def verdict(comparison: Comparison) -> str:
         return "no result yet"
     if comparison.stderr is None or comparison.interval is None or comparison.p_holm is None:
         return f"cannot be told from n = {comparison.num_seeds} ({effect(comparison)}): no spread over seeds is known"
-    unpaired = [] if comparison.paired else ["unpaired"]
+    # One run cannot look odd by itself: whether it diverged, say, or its row scatters more than the others.
+    remarks = [] if comparison.paired else ["unpaired"]
+    remarks += ["a single run"] if comparison.num_seeds == 1 else []
     if comparison.p_holm <= LEVEL:
-        found = [effect(comparison), p_value(comparison.p_holm), *unpaired]
+        found = [effect(comparison), p_value(comparison.p_holm), *remarks]
         return f"{'helps' if difference > 0 else 'hurts'} ({', '.join(found)})"
     if untold(comparison):
         return f"cannot be told from n = {comparison.num_seeds} ({effect(comparison)}): so few runs can tell nothing"
     alone = comparison.p is not None and comparison.p <= LEVEL
-    remarks = [f"alone {p_value(comparison.p)}, one of {comparison.num_comparisons} comparisons"] if alone else []
-    remark = f" ({', '.join(remarks + unpaired)})" if remarks or unpaired else ""
+    if alone:
+        remarks.insert(0, f"alone {p_value(comparison.p)}, one of {comparison.num_comparisons} comparisons")
+    remark = f" ({', '.join(remarks)})" if remarks else ""
     return f"no difference seen{remark}: ± {points(comparison.detectable or 0.0)} would have been"
 
 

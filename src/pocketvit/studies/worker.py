@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def main() -> int:
 
     Where it fails, the last line that it writes says why: that line stands in the study's table.
     """
+    started = time.perf_counter()
     end_with_starter()
     from rich.console import Console  # this and torch take seconds, in which the starter may be killed already
 
@@ -51,7 +53,7 @@ def main() -> int:
         config = load_config(Path(sys.argv[1]), allow_code=True)  # whoever started the study agreed to it
         turn = Turn(Console(), Path(sys.argv[2]) if len(sys.argv) > 2 else None)
         sys.argv = command_line(config)  # result.json and env.json keep it
-        train(config, turn)
+        train(config, turn, started=started)
     except InputError as error:
         print(error)
         return 2

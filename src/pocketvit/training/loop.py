@@ -28,11 +28,15 @@ from pocketvit.training.stop import StopRequest
 from pocketvit.training.trainer import Trainer
 
 
-def train(config: RunConfig, reporter: Reporter | None = None) -> dict[str, Any]:
+def train(config: RunConfig, reporter: Reporter | None = None, *, started: float | None = None) -> dict[str, Any]:
     """Train a model as `config` says and write its run folder.
 
     Started by torchrun, this is one process of the run: the first one writes and reports.
 
+    Args:
+        config: what to run.
+        reporter: is told how it goes.
+        started: `time.perf_counter()` from which `total_s` counts; none is now, after torch was imported.
     Returns:
         the content of result.json.
     Raises:
@@ -41,7 +45,7 @@ def train(config: RunConfig, reporter: Reporter | None = None) -> dict[str, Any]
         Stopped: a signal came; the run is saved.
         TimeoutError: the other processes did not come.
     """
-    started = time.perf_counter()
+    started = time.perf_counter() if started is None else started
     with repeating(config.train.deterministic, config.train.device), join(config.train.device) as processes:
         if processes.launched and config.out is None:
             raise processes.error("torchrun needs --out DIR, so that a restarted command finds its run again")

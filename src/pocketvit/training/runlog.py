@@ -98,9 +98,13 @@ class RunFolder:
         """Refuse a folder whose run is finished.
 
         Raises:
-            InputError: it is.
+            InputError: it is, or what says so is damaged.
         """
         if self.result.exists():
+            try:
+                json.loads(self.result.read_text(encoding="utf-8"))
+            except ValueError:
+                raise InputError(f"{self.result} is damaged; remove it, and the run goes on") from None
             raise InputError(
                 f"{self.path} holds a finished run, with nothing left to do; for a new one choose another --out or "
                 "remove it"

@@ -55,4 +55,11 @@ def test_other_files_are_passed_over(tmp_path):
     (tmp_path / "torn.json").write_text('{"config_hash":')
     (tmp_path / "bench.json").write_text('{"rows": []}')
     (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    wrong = {"config_hash": 7, "seed": "0", "num_gpus": None, "test_accuracy": None}
+    wrong_accuracies = {str(value): value for value in ("0.9", float("nan"), 94.0, -0.1)}
+    for name, value in wrong.items():
+        write(tmp_path / f"{name}.json", **{name: value})
+    for name, value in wrong_accuracies.items():
+        write(tmp_path / f"accuracy-{name}.json", test_accuracy=value)
     assert find_results([tmp_path, tmp_path / "absent"]) == {}

@@ -186,8 +186,18 @@ def test_rows_that_compute_the_same_are_refused(go):
 
 def test_a_folder_serves_one_study_at_a_time(go, tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "WAIT_S", 0.0)
-    with study_lock(tmp_path / "out"), pytest.raises(InputError, match="a study is running in"):
+    with study_lock(tmp_path / "out", "test"), pytest.raises(InputError, match="a study is running in"):
         go()
+    go()
+
+
+def test_a_folder_serves_one_study_only(go, tmp_path):
+    """The tables of another would take the place of its own."""
+    go()
+    (tmp_path / "out" / "table.md").write_text("of the first")
+    other = parse_study({"recipe": "digits", "rows": {"plain": {}}}, "other")
+    with pytest.raises(InputError, match=r"out holds the study test, whose tables would be lost; choose another --out"):
+        go(asked=other)
     go()
 
 

@@ -1,9 +1,12 @@
 """What the numbers of a study say in words, and what cannot be told."""
 
+from math import sqrt
+
 import pytest
 
 from pocketvit.errors import InputError
 from pocketvit.studies import Comparison, compare, effect, p_value, points, summarise, verdict
+from pocketvit.studies.stats import rounding_variance
 
 
 def comparison(**values) -> Comparison:
@@ -49,7 +52,8 @@ def test_one_seed_a_row_tells_nothing_and_says_so():
 def test_one_seed_is_enough_where_other_rows_show_the_spread():
     rows = {"a": {0: 0.930, 1: 0.931}, "other": {0: 0.920, 1: 0.9215}, "b": {0: 0.9}}
     found = compare(rows, {"b": "a"})["b"]
-    assert found.paired and found.num_seeds == 1 and found.df == 1 and verdict(found).startswith("hurts")
+    assert found.paired and found.num_seeds == 1 and found.df == 1
+    assert verdict(found).startswith("hurts") and verdict(found).endswith(", a single run)"), "and the reader is told"
 
 
 def test_five_baselines_against_single_runs_go_unpaired():
@@ -57,7 +61,9 @@ def test_five_baselines_against_single_runs_go_unpaired():
     rows = {"a": {0: 0.930, 1: 0.931, 2: 0.929, 3: 0.9305, 4: 0.9315}, "b": {0: 0.95}, "c": {1: 0.931}}
     found = compare(rows, {"b": "a", "c": "a"})
     assert not found["b"].paired and found["b"].df == pytest.approx(4)
-    assert verdict(found["b"]).startswith("helps") and verdict(found["c"]).startswith("no difference seen (unpaired)")
+    assert verdict(found["b"]).startswith("helps") and verdict(found["b"]).endswith("unpaired, a single run)")
+    assert verdict(found["c"]).startswith("no difference seen (unpaired, a single run)")
+    assert compare({"b": rows["a"], "a": {9: 0.95}}, {"b": "a"})["b"].num_seeds == 1, "of the row with fewer"
 
 
 def test_equal_runs_on_every_seed_are_no_proof():
@@ -72,10 +78,22 @@ def test_rows_without_results_wait():
     assert summarise({}).mean is None and summarise({0: 0.93}).std is None
 
 
-def test_the_correction_counts_only_what_was_tested():
+def test_the_correction_counts_what_is_not_measured_yet():
+    """A half-done study must not take for real what it will not at its end."""
     rows = {"a": {0: 0.93, 1: 0.94}, "b": {0: 0.95, 1: 0.965}, "later": {}}
     found = compare(rows, {"b": "a", "later": "a"})
-    assert found["b"].p_holm == found["b"].p and found["b"].num_comparisons == 1
+    assert found["b"].p_holm == 2 * found["b"].p and found["b"].num_comparisons == 2
+    assert found["later"].p_holm is None and found["later"].num_comparisons == 2
+
+
+def test_runs_that_differ_by_the_same_on_every_seed_scatter_by_rounding():
+    """Of 100 test images: what is alike is alike to half an image, and the variance of that is known."""
+    rows = {"a": {0: 0.93, 1: 0.94}, "b": {0: 0.98, 1: 0.99}}
+    least = rounding_variance(rows)
+    assert least == pytest.approx(0.01**2 / 12)
+    found = compare(rows, {"b": "a"}, least=least)["b"]
+    assert found.stderr == pytest.approx(sqrt(2 * least / 2)) and found.df == 1 and found.p < 0.05
+    assert rounding_variance({"a": {0: 0.9, 1: 0.9}}) == 0.0, "one value does not show how much an image is"
 
 
 def test_a_number_that_is_none_is_refused():

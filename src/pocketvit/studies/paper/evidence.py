@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import exp, log, sqrt
 from pathlib import Path
@@ -17,7 +17,15 @@ from pocketvit.studies.findings import noisy_rows
 from pocketvit.studies.gather import find_results
 from pocketvit.studies.paper.numbers import CIFAR10_FINGERPRINT
 from pocketvit.studies.power import LEVEL
-from pocketvit.studies.stats import Accuracies, Comparison, compare, holm, pooled_spread, summarise
+from pocketvit.studies.stats import (
+    Accuracies,
+    Comparison,
+    compare,
+    correct,
+    pooled_spread,
+    rounding_variance,
+    summarise,
+)
 
 STUDIES = ("paper-table2", "paper-table3", "paper-fig6")
 ADDED = {
@@ -29,6 +37,10 @@ BENCH = "paper-table1/bench.json"
 """Where under results/ the JSON of `pocketvit bench paper` lies."""
 PROFILE = "paper-fig4/profile.json"
 """Where that of `pocketvit profile paper` lies."""
+ACTIVATIONS = "activations/paper.json"
+"""Where that of `benchmarks/activations.py` lies."""
+SCALING = "scaling/speed"
+"""The folder of those of `benchmarks/scaling.py`."""
 
 Runs = Mapping[int, Mapping[str, Any]]
 """The results of a row by seed."""
@@ -52,28 +64,27 @@ class Evidence:
     """Images/s over the batch size, as `pocketvit.bench.throughput.bench` returns it."""
     profile: Mapping[str, Any] | None = None
     """The parts of a training step, as `pocketvit.bench.profile.profile` returns it."""
+    activations: Mapping[str, Any] | None = None
+    """What rows keep for the backward pass, as `benchmarks/activations.py` writes it."""
+    scaling: Mapping[tuple[int, int], Mapping[str, Any]] = field(default_factory=dict)
+    """Short runs by number of GPUs and batch size, as `benchmarks/scaling.py` writes them."""
 
     @cached_property
     def comparisons(self) -> dict[tuple[str, str, str], Comparison]:
         """All comparisons of accuracy after the last step, by study, row and reference.
 
-        p is corrected over all of a study, those of the claims among them.
+        p is corrected over all of a study, those of the claims among them, and those that are not measured yet.
         """
         found = {}
         for study in STUDIES:
             accuracies = self.figures(study, "test_accuracy")
+            apart, least = noisy_rows(accuracies), rounding_variance(accuracies)
             of_study = [
-                comparison
+                replace(comparison, detectable=None)
                 for pairs in (find_study(study).compare, ADDED.get(study, {}))
-                for comparison in compare(accuracies, pairs, apart=noisy_rows(accuracies)).values()
+                for comparison in compare(accuracies, pairs, apart, least).values()
             ]
-            tested = [comparison.p for comparison in of_study if comparison.p is not None]
-            adjusted = iter(holm(tested))
-            for comparison in of_study:
-                p_holm = None if comparison.p is None else next(adjusted)
-                found[study, comparison.row, comparison.reference] = replace(
-                    comparison, p_holm=p_holm, num_comparisons=len(tested), detectable=None
-                )
+            found |= {(study, c.row, c.reference): c for c in correct(of_study)}
         return found
 
     def figures(self, study: str, key: str) -> Accuracies:
@@ -142,7 +153,14 @@ def read_evidence(results: Path) -> Evidence:
             key = f"{config_hash(cell.config, CIFAR10_FINGERPRINT)}-s{cell.seed}"
             if key in found:
                 of_row[cell.seed] = found[key][0]
-    return Evidence(runs, _read(results / BENCH), _read(results / PROFILE))
+    speeds = [_read(path) for path in sorted((results / SCALING).glob("*.json"))]
+    return Evidence(
+        runs,
+        bench=_read(results / BENCH),
+        profile=_read(results / PROFILE),
+        activations=_read(results / ACTIVATIONS),
+        scaling={(speed["num_gpus"], speed["batch_size"]): speed for speed in speeds},
+    )
 
 
 def images_to_reach(result: Mapping[str, Any], accuracy: float) -> float | None:

@@ -5,13 +5,13 @@ why, in one sentence with the figures. `rules.py` says by which rules.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean
-from typing import Literal, NamedTuple
+from statistics import fmean, median
+from typing import Any, Literal, NamedTuple
 
 from pocketvit.report.text import count, duration
 from pocketvit.studies.paper import numbers, rules
 from pocketvit.studies.paper.evidence import Evidence, Ratio, images_to_reach
-from pocketvit.studies.paper.rules import GOOD, MINIMAL
+from pocketvit.studies.paper.rules import GOOD, LEAST_RUNS, MINIMAL
 from pocketvit.studies.power import LEVEL
 from pocketvit.studies.stats import Comparison, compare
 from pocketvit.studies.verdict import p_value, points
@@ -19,7 +19,6 @@ from pocketvit.studies.verdict import p_value, points
 FORMS: Mapping[str, Callable[[float], str]] = {
     "train_s": duration,
     "images_per_s": lambda speed: f"{count(speed)} images/s",
-    "peak_memory_gib": lambda memory: f"{memory:.2f} GiB",
 }
 """How a figure of a run is written."""
 
@@ -40,6 +39,13 @@ def _judgement(holds: bool, fails: bool, reason: str) -> Judgement:
     return Judgement("reproduced" if holds else "not reproduced" if fails else "cannot be told", reason)
 
 
+def _of_enough(evidence: Evidence, study: str, rows: Sequence[str], judgement: Judgement) -> Judgement:
+    """A judgement, unless one of the rows that it rests on has too few runs."""
+    if min(len(evidence.runs[study, row]) for row in rows) >= LEAST_RUNS:
+        return judgement
+    return Judgement("cannot be told", f"{judgement.reason}; of fewer than {LEAST_RUNS} runs")
+
+
 # ---------------------------------------------------------------- accuracy
 
 
@@ -58,31 +64,35 @@ def reaches(study: str, row: str) -> Judge:
             f"; the mean over all seeds lies between {100 * mean[0]:.2f} and {100 * mean[1]:.2f} %, one more run would "
             f"between {100 * run[0]:.2f} and {100 * run[1]:.2f} %"
         )
-        return _judgement(mean[0] >= theirs - MINIMAL, run[1] < theirs, said)
+        return _of_enough(evidence, study, [row], _judgement(mean[0] >= theirs - MINIMAL, run[1] < theirs, said))
 
     return judge
 
 
-def effect(study: str, row: str, reference: str, claimed: float) -> Judge:
-    """The row differs from its reference in the claimed direction, and by half of the claimed size at least."""
+def effect(study: str, row: str, reference: str, claimed: float, *, sized: bool = False) -> Judge:
+    """The row differs from its reference in the claimed direction, and by half of the claimed size at least.
+
+    With `sized` the claim is one of how much, and twice its size is too much.
+    """
 
     def judge(evidence: Evidence) -> Judgement:
         found = evidence.difference(study, row, reference)
         if found.interval is None:
             return _untold(found)
         sign = 1 if claimed > 0 else -1
-        most = max(sign * end for end in found.interval)
-        right_way = sign * found.difference > 0
+        least, most = sorted(sign * end for end in found.interval)
+        size, half, twice = sign * found.difference, abs(claimed) / 2, 2 * abs(claimed)
         is_there = found.p_holm <= LEVEL
-        enough = most >= abs(claimed) / 2
+        holds = is_there and size >= half and not (sized and size > twice)
+        fails = most < half or (is_there and size < 0) or (sized and least > twice)
         reason = f"{_told(found)}; the paper: {points(claimed, signed=True)}"
-        return _judgement(is_there and right_way and enough, not enough or (is_there and not right_way), reason)
+        return _of_enough(evidence, study, [row, reference], _judgement(holds, fails, reason))
 
     return judge
 
 
 def harmless(study: str, row: str, reference: str, *, at_all: bool = False) -> Judge:
-    """The row loses no more than `MINIMAL`; with `at_all`, no loss that can be seen either."""
+    """The row loses no more than `MINIMAL`, and nothing that can be seen; with `at_all`, a loss seen refutes it."""
 
     def judge(evidence: Evidence) -> Judgement:
         found = evidence.difference(study, row, reference)
@@ -91,8 +101,8 @@ def harmless(study: str, row: str, reference: str, *, at_all: bool = False) -> J
         low, high = found.interval
         reason = f"{_told(found)}; a loss of {points(MINIMAL)} points counts as minimal"
         loses = found.p_holm <= LEVEL and found.difference < 0
-        fails = high < -MINIMAL or (at_all and loses)
-        return _judgement(low >= -MINIMAL and not fails, fails, reason)
+        judgement = _judgement(low >= -MINIMAL and not loses, high < -MINIMAL or (at_all and loses), reason)
+        return _of_enough(evidence, study, [row, reference], judgement)
 
     return judge
 
@@ -108,7 +118,8 @@ def best_of(study: str, row: str, others: Sequence[str]) -> Judge:
         better = [c.row for c in settled if c.difference > 0]
         worse = [c.row for c in settled if c.difference < 0]
         reason = ", ".join(f"{c.row} {_told_briefly(c)}" for c in found)
-        return _judgement(len(worse) == len(others), bool(better), f"against {row}: {reason}")
+        judgement = _judgement(len(worse) == len(others), bool(better), f"against {row}: {reason}")
+        return _of_enough(evidence, study, [row, *others], judgement)
 
     return judge
 
@@ -126,37 +137,88 @@ def sooner(study: str, row: str, reference: str, also: str | None = None) -> Jud
             return NOT_MEASURED
         reason = f"images to {100 * GOOD:.0f} %: " + ", ".join(f"{name} {_millions(needed[name])}" for name in names)
         if None in needed[row].values() or None in needed[reference].values():
-            return _judgement(False, set(needed[row].values()) == {None}, reason)
+            never = set(needed[row].values()) == {None} and None not in needed[reference].values()
+            return _of_enough(evidence, study, [row, reference], _judgement(False, never, reason))
         found = compare({name: needed[name] for name in (row, reference)}, {row: reference})[row]
         if found.p is None:
             return Judgement("cannot be told", reason)
         there = found.p <= LEVEL
         fewer = found.difference < 0
-        return _judgement(there and fewer, there and not fewer, f"{reason}; {p_value(found.p)}")
+        judgement = _judgement(there and fewer, there and not fewer, f"{reason}; {p_value(found.p)}")
+        return _of_enough(evidence, study, [row, reference], judgement)
 
     return judge
 
 
-def less(
-    study: str, rows: Sequence[str], reference: str, key: str, at_most: float, from_: float, note: str = ""
-) -> Judge:
-    """A figure of every one of the rows is at most `at_most` times the reference's; it is not from `from_` on."""
+def less(study: str, row: str, reference: str, key: str, at_most: float, from_: float) -> Judge:
+    """A figure of the row is at most `at_most` times the reference's; it is not from `from_` on."""
 
     def judge(evidence: Evidence) -> Judgement:
-        figures = {name: evidence.mean(study, name, key) for name in (reference, *rows)}
+        figures = {name: evidence.mean(study, name, key) for name in (row, reference)}
         if None in figures.values():
             return NOT_MEASURED
-        ratios = [evidence.ratio(study, name, reference, key) for name in rows]
-        said = {name: f"{name} {FORMS[key](value)}" for name, value in figures.items()}
-        ours = "; ".join(said[name] + _times(ratio) for name, ratio in zip(rows, ratios, strict=True))
-        reason = f"{ours}; {said[reference]}{note}"
-        if None in ratios:
+        ratio = evidence.ratio(study, row, reference, key)
+        ours, theirs = (f"{name} {FORMS[key](value)}" for name, value in figures.items())
+        reason = f"{ours}{_times(ratio)}; {theirs}"
+        if ratio is None:
             return Judgement("cannot be told", f"{reason}: no spread over seeds is known")
+        judgement = _judgement(ratio.high <= at_most, ratio.low >= from_, reason)
+        return _of_enough(evidence, study, [row, reference], judgement)
+
+    return judge
+
+
+def keeps_less(study: str, rows: Sequence[str], reference: str) -> Judge:
+    """Between forward and backward each of the rows keeps less memory than the reference."""
+
+    def judge(evidence: Evidence) -> Judgement:
+        kept = (evidence.activations or {}).get("saved_mib_per_image", {})
+        if not {reference, *rows} <= kept.keys():
+            return NOT_MEASURED
+        ratios = {row: kept[row] / kept[reference] for row in rows}
+        reason = ", ".join(f"{row} {kept[row]:.2f} MiB an image (× {ratio:.3f})" for row, ratio in ratios.items())
+        reason += f", {reference} {kept[reference]:.2f}: what the plain model saves for its backward pass"
+        runs = {row: evidence.mean(study, row, "peak_memory_gib") for row in (*rows, reference)}
+        if None not in runs.values():
+            low, high = min(runs.values()), max(runs.values())
+            reason += f"; with the fused kernels, whole runs hold {low:.3f} to {high:.3f} GiB"
         return _judgement(
-            all(ratio.high <= at_most for ratio in ratios), all(ratio.low >= from_ for ratio in ratios), reason
+            all(ratio <= rules.LESS_MEMORY for ratio in ratios.values()),
+            all(ratio >= rules.LESS_MEMORY for ratio in ratios.values()),
+            reason,
         )
 
     return judge
+
+
+def larger_batches(study: str, row: str, reference: str) -> Judge:
+    """On several GPUs a pass in batches of 1024 takes less time than one in batches of 256.
+
+    Beside it stands the time of the two rows, which train so on one GPU.
+    """
+
+    def judge(evidence: Evidence) -> Judgement:
+        counts = [gpus for gpus, batch in evidence.scaling if batch == 1024 and (gpus, 256) in evidence.scaling]
+        if max(counts, default=1) == 1:
+            return NOT_MEASURED
+        large, small = (_image_us(evidence.scaling[max(counts), batch]) for batch in (1024, 256))
+        ratio = Ratio(median(large) / median(small), min(large) / max(small), max(large) / min(small))
+        reason = (
+            f"on {max(counts)} GPUs an image takes {median(large):.2f} µs in batches of 1024 and {median(small):.2f} µs "
+            f"in batches of 256{_times(ratio)}; the paper had four"
+        )
+        alone = evidence.ratio(study, row, reference, "train_s")
+        if alone is not None:
+            reason += f"; on one, {row} over {reference}{_times(alone)}"
+        return _judgement(ratio.high <= rules.SHORTER, ratio.low >= rules.AS_LONG, reason)
+
+    return judge
+
+
+def _image_us(result: Mapping[str, Any]) -> list[float]:
+    """Microseconds of training for an image, by pass; the first, in which the GPUs wake up, left out."""
+    images = result["images_seen"] / len(result["pass_train_s"])
+    return [1e6 * seconds / images for seconds in result["pass_train_s"][1:]]
 
 
 def mostly_backward(evidence: Evidence) -> Judgement:
@@ -191,19 +253,23 @@ def step_time(evidence: Evidence) -> Judgement:
 def levels_off(evidence: Evidence) -> Judgement:
     """Classifying in batches of 1024 is hardly faster than in batches of 128."""
     rows = [row for row in (evidence.bench or {}).get("rows", ()) if row["mode"] == "forward" and row["images_per_s"]]
-    speeds = {row["batch_size"]: row for row in rows if row["variant"] == "fused"}
-    if not {128, 1024} <= speeds.keys():
+    speeds = {(row["variant"], row["batch_size"]): row for row in rows}
+    if not {("fused", 128), ("fused", 1024)} <= speeds.keys():
         return NOT_MEASURED
-    small, large = speeds[128], speeds[1024]
+    small, large = speeds["fused", 128], speeds["fused", 1024]
     gain = Ratio(
         large["images_per_s"] / small["images_per_s"],
         large["images_per_s_min"] / small["images_per_s_max"],
         large["images_per_s_max"] / small["images_per_s_min"],
     )
     reason = (
-        f"{count(small['images_per_s'])} images/s in batches of 128, {count(large['images_per_s'])} in batches of 1024"
+        f"on one {evidence.bench['device']}, {count(small['images_per_s'])} images/s in batches of 128, "
+        f"{count(large['images_per_s'])} in batches of 1024{_times(gain)}"
     )
-    return _judgement(gain.high <= rules.LEVEL_OFF, gain.low > rules.LEVEL_OFF, reason + _times(gain))
+    if {("eager", 128), ("eager", 1024)} <= speeds.keys():
+        eager = speeds["eager", 1024]["images_per_s"] / speeds["eager", 128]["images_per_s"]
+        reason += f", without our kernels and without compiling × {eager:.1f}; the paper's GPU is smaller"
+    return _judgement(gain.high <= rules.LEVEL_OFF, gain.low > rules.LEVEL_OFF, reason)
 
 
 # ---------------------------------------------------------------- words

@@ -5,6 +5,8 @@ from typing import NamedTuple
 from pocketvit.studies.power import LEVEL
 from pocketvit.studies.verdict import points
 
+LEAST_RUNS = 3
+"""Runs of each row that a verdict asks for: one that diverged must be able to look odd beside its own row's others."""
 MINIMAL = 0.0033
 """A loss that the paper calls minimal: that of its low-rank queries, 93.65 to 93.32 %."""
 NARROW = 0.0151
@@ -17,7 +19,7 @@ SHORTER, AS_LONG = 0.8, 0.95
 SLOWER = 0.99
 """The share of the other's images/s up to which a step takes longer."""
 LESS_MEMORY = 0.98
-"""The share of the other's memory up to which it is less."""
+"""The share of the other's memory up to which it is less; the count is exact."""
 MOST, HALF = 0.55, 0.5
 """Shares of a step from which a part takes most of it, and up to which it does not; a profile has no spread."""
 SAME, OTHER = 1.1, 1.25
@@ -40,26 +42,32 @@ REACHES = Rule(
     f"the interval of our mean excludes a shortfall of more than {points(MINIMAL)} points",
     "the prediction interval of one more run lies wholly below the paper's figure",
 )
-EFFECT = Rule(
-    f"the difference is there ({_P}), has the claimed sign, and its interval reaches half of the claimed size",
-    "the interval ends before half of the claimed size, or the difference is there with the other sign",
+_THERE = f"the difference is there ({_P}), has the claimed sign, and is at least half of the claimed size"
+_NOT_THERE = "the interval ends before half of the claimed size, or the difference is there with the other sign"
+EFFECT = Rule(_THERE, _NOT_THERE)
+SIZE = Rule(
+    f"{_THERE} and at most twice of it",
+    f"{_NOT_THERE}, or the whole interval lies beyond twice the claimed size",
 )
 _NO_MORE = f"the interval excludes a loss of more than {points(MINIMAL)} points, which the paper calls minimal"
-HARMLESS = Rule(_NO_MORE, "the whole interval lies beyond that loss")
+HARMLESS = Rule(f"{_NO_MORE}, and no loss is seen ({_P})", "the whole interval lies beyond that loss")
 HARMLESS_AT_ALL = Rule(
-    f"{_NO_MORE}, and no loss is seen",
+    f"{_NO_MORE}, and no loss is seen ({_P})",
     f"the whole interval lies beyond that loss, or a smaller one is there ({_P}), where the paper saw none",
 )
 BEST = Rule(f"each of the others is worse ({_P})", f"any of the others is better ({_P})")
 SOONER = Rule(
     f"all runs of both rows get to {100 * GOOD:.0f} %, {_ALONE}, and the row needs fewer images",
-    "the same, and the row needs more; or none of its runs gets there",
+    "the same, and the row needs more; or none of its runs gets there, where all of the other's do",
 )
-QUICKER = Rule(f"the ratio's whole interval is at most {SHORTER}", f"the ratio's whole interval is at least {AS_LONG}")
+QUICKER = Rule(
+    f"on several GPUs the ratio is at most {SHORTER}, from the slowest pass to the fastest",
+    f"it is at least {AS_LONG}, from the slowest pass to the fastest",
+)
 SLOWS = Rule(f"the ratio's whole interval is at most {SLOWER}", f"the ratio's whole interval is at least {SLOWER}")
 SMALLER = Rule(
-    f"for each row the ratio's whole interval is at most {LESS_MEMORY}",
-    f"for each row the ratio's whole interval is at least {LESS_MEMORY}",
+    f"for each row the memory is at most {LESS_MEMORY} of the baseline's",
+    f"for each row it is at least {LESS_MEMORY} of the baseline's",
 )
 BACKWARD = Rule(
     f"its share of a step's time in kernels is at least {100 * MOST:.0f} %", f"the share is at most {100 * HALF:.0f} %"
