@@ -41,7 +41,7 @@ to lie on one side; that claim 1 excludes a shortfall, and by how much; the marg
 is corrected for the claims' own comparisons, too. Changed after eleven runs of Table 2 and before the others, because
 the rules before were too easily met: that a difference itself, not an end of its interval, has to be half of the
 claimed size, and in claims of a size at most twice of it; that a loss which is there keeps claim 9 from being
-reproduced; that three runs a row are asked for; that p counts what is not measured yet; that memory for activations is
+reproduced; that three runs a row are asked for; that p counts comparisons still to be made; that memory for activations is
 counted, and not the most that a run held; that claim 12 is decided on several GPUs, as the paper's was."""
 
 RUNS_NOTE = """\
