@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from pocketvit.checks import above, at_least
-from pocketvit.report.text import counted, duration
+from pocketvit.report.text import count, counted, duration
 from pocketvit.studies.grid import Cell, Study
 from pocketvit.studies.power import POWER, detectable_with, seeds_needed
 from pocketvit.studies.verdict import points
@@ -55,7 +55,9 @@ class Plan:
             said.append(f"{self.num_seeds} seeds a row find a difference of {points(self.detectable)} points.")
         else:
             said.append("One seed a row finds nothing, because it shows no scatter.")
-        said += [f"A difference of {points(size)} points needs {seeds} seeds a row." for size, seeds in self.needed]
+        said += [
+            f"A difference of {points(size)} points needs {count(seeds)} seeds a row." for size, seeds in self.needed
+        ]
         return said
 
     def _left(self) -> str:
