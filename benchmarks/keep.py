@@ -3,14 +3,14 @@
     python benchmarks/keep.py STUDY FOLDER [--results results]
 
 STUDY is a .yaml file or a built-in study, FOLDER where it ran, which may be an unpacked archive from another machine. A
-cell that has a result anywhere under results/ already is left alone. What is kept is printed, a line a cell.
+cell that has a result anywhere under results/ already is left alone; a run on several GPUs is none. What is kept is
+printed, a line a cell.
 """
 
 import argparse
 import json
 from pathlib import Path
 
-from pocketvit.config import config_hash
 from pocketvit.studies.choose import find_study
 from pocketvit.studies.gather import find_results
 
@@ -18,11 +18,11 @@ from pocketvit.studies.gather import find_results
 def keep(name: str, folder: Path, results: Path) -> list[str]:
     """Copy what is new; a line for each cell kept."""
     study = find_study(name)
-    found, known = find_results([folder]), find_results([results])
+    found, known = (find_results([place], one_gpu=True) for place in (folder, results))
     fingerprints = {result["data_fingerprint"] for result, _ in found.values()}
     lines = []
     for cell in study.cells():
-        for key in (f"{config_hash(cell.config, data)}-s{cell.seed}" for data in sorted(fingerprints)):
+        for key in map(cell.key, sorted(fingerprints)):
             if key not in found or key in known:
                 continue
             result, _ = found[key]
@@ -30,7 +30,9 @@ def keep(name: str, folder: Path, results: Path) -> list[str]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
             accuracy, speed = f"{100 * result['test_accuracy']:.2f} %", f"{result['images_per_s']:,.0f} images/s"
-            lines.append(f"{path}: {accuracy}, {speed}, {result['train_s']:.1f} s, commit {result['commit'][:8]}")
+            lines.append(
+                f"{path}: {accuracy}, {speed}, {result['train_s']:.1f} s, commit {(result['commit'] or 'unknown')[:8]}"
+            )
     return lines
 
 

@@ -22,13 +22,13 @@ def study(tmp_path):
 def write(study):
     """Writes the result of a cell as a run leaves it; of its name on some data."""
 
-    def write(folder, name: str, data: str = "d1", accuracy: float = 0.5) -> None:
+    def write(folder, name: str, data: str = "d1", accuracy: float = 0.5, **fields) -> None:
         cell = next(cell for cell in load_study(study).cells() if cell.name == name)
         hashed = config_hash(cell.config, data)
         run = folder / f"{hashed}-s{cell.seed}"
         run.mkdir(parents=True)
         result = {"config_hash": hashed, "seed": cell.seed, "data_fingerprint": data, "test_accuracy": accuracy}
-        result |= {"images_per_s": 1000.0, "train_s": 9.5, "commit": "0123456789"}
+        result |= {"images_per_s": 1000.0, "train_s": 9.5, "commit": "0123456789"} | fields
         (run / "result.json").write_text(json.dumps(result))
 
     return write
@@ -50,6 +50,15 @@ def test_what_is_there_already_is_left_alone(benchmark_script, study, write, tmp
     write(tmp_path / "runs", "one-s1", accuracy=0.25)
     assert keep(str(study), tmp_path / "runs", results) == []
     assert not (results / "my-study").exists()
+
+
+def test_a_run_on_several_gpus_is_neither_kept_nor_in_the_way(benchmark_script, study, write, tmp_path):
+    keep, results = benchmark_script("keep").keep, tmp_path / "results"
+    write(results / "scaling", "one-s1", num_gpus=2)
+    write(tmp_path / "runs", "one-s1", commit=None)
+    write(tmp_path / "runs", "two-s1", num_gpus=2)
+    (line,) = keep(str(study), tmp_path / "runs", results)
+    assert "one-s1.json" in line and line.endswith("commit unknown")
 
 
 def test_results_of_other_runs_are_not_taken(benchmark_script, study, write, tmp_path):

@@ -4,6 +4,7 @@ Speed does not depend on what the images show, so it is measured on noise: no do
 They are as large as those of the configuration's data, and of as many classes.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ KNOWN = {"digits": Shape(8, 8, 10), "cifar10": Shape(32, 32, 10), "cifar100": Sh
 """Sets that need not be there to be measured on."""
 
 
+@cache
 def shape_of(data: DataConfig) -> Shape:
     """The size and the number of classes of a data set; one that is not known by name is opened.
 

@@ -31,7 +31,14 @@ from pocketvit.config import RunConfig, flatten, override
 from pocketvit.errors import InputError
 from pocketvit.model import ViT
 from pocketvit.recipes import RECIPES, recipe
-from pocketvit.training.device import choose_device, device_name, fitting_threads, synchronize, uses_bf16
+from pocketvit.training.device import (
+    choose_device,
+    device_name,
+    fitting_threads,
+    peak_memory_gib,
+    synchronize,
+    uses_bf16,
+)
 from pocketvit.training.runlog import environment
 from pocketvit.training.trainer import Trainer
 
@@ -198,7 +205,7 @@ def _rows(
     measurements = ((("forward",), _time_forward), (("step", "recipe"), _time_training))
     for modes, measure in measurements if forward else measurements[1:]:
         held = _forget(device)
-        with fitting_threads(device, config.batch_size * on_cpu.tokens.num_tokens * config.model.width):
+        with fitting_threads(device, config.batch_size * on_cpu.numbers_per_image):
             common["threads"] = torch.get_num_threads() if device.type == "cpu" else None
             try:
                 timings = measure(config, device, repeats)
@@ -211,13 +218,8 @@ def _rows(
                 yield Row(mode=mode, error="out of memory", **common)
             else:
                 measured = _measured(timings[mode], config.batch_size, works[mode], rates)
-                yield Row(mode=mode, peak_memory_gib=_peak_gib(device, held), **measured, **common)
+                yield Row(mode=mode, peak_memory_gib=peak_memory_gib(device, held), **measured, **common)
     _forget(device)
-
-
-def _peak_gib(device: torch.device, held: int) -> float | None:
-    """Most that tensors held since `_forget`, over what they held then."""
-    return (torch.cuda.max_memory_allocated(device) - held) / 2**30 if device.type == "cuda" else None
 
 
 def _out_of_memory(error: BaseException | None) -> bool:

@@ -68,6 +68,11 @@ class ViT(nn.Module):
         """Number of trained parameters."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
+    @property
+    def numbers_per_image(self) -> int:
+        """Numbers in the tokens of one image, N · D."""
+        return self.tokens.num_tokens * self.config.width
+
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
         """Draw the initial weights.

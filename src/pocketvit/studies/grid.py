@@ -28,7 +28,7 @@ from typing import Any
 import yaml
 
 from pocketvit.checks import unknown
-from pocketvit.config import RunConfig, flatten, override
+from pocketvit.config import RunConfig, config_hash, flatten, override
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
 from pocketvit.usercode import Code, resolve
@@ -68,6 +68,10 @@ class Cell:
     def name(self) -> str:
         """Unique in the study; its result is the file `<name>.json`."""
         return f"{self.row}-s{self.seed}"
+
+    def key(self, data_fingerprint: str) -> str:
+        """What it computes on which data, and its seed; the same in every study."""
+        return f"{config_hash(self.config, data_fingerprint)}-s{self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)

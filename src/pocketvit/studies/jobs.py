@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pocketvit.config import DataConfig, config_hash
+from pocketvit.config import DataConfig
 from pocketvit.errors import InputError
 from pocketvit.studies.grid import Cell, Study
 
@@ -60,7 +60,7 @@ def study_jobs(study: Study, out: Path, fingerprints: Fingerprints) -> list[Job]
     """
     jobs: dict[str, Job] = {}
     for cell in study.cells():
-        key = f"{config_hash(cell.config, fingerprints(cell.config.data))}-s{cell.seed}"
+        key = cell.key(fingerprints(cell.config.data))
         if key in jobs:
             first = jobs[key].cell.row
             raise InputError(f"study {study.name}: rows {first!r} and {cell.row!r} compute the same; remove one")

@@ -12,7 +12,7 @@ from pocketvit.report.text import duration
 from pocketvit.studies.findings import Finding
 from pocketvit.studies.power import POWER
 from pocketvit.studies.stats import Comparison
-from pocketvit.studies.verdict import effect, p_value, points
+from pocketvit.studies.verdict import effect, interval, p_figure, points
 
 COLUMNS = ("row", "n", "accuracy (%)", "against", "difference", "bootstrap", "p", "verdict", "time")
 VERDICTS = {"helps": "helps", "hurts": "hurts", "untold": "cannot be told", "failed": "failed", "open": ABSENT}
@@ -51,9 +51,9 @@ def _compared(comparison: Comparison, kind: str) -> dict[str, str]:
     if comparison.difference is not None:
         known["difference"] = effect(comparison).removesuffix(" points")
     if comparison.bootstrap is not None:
-        known["bootstrap"] = " … ".join(points(end, signed=True) for end in comparison.bootstrap)
+        known["bootstrap"] = interval(comparison.bootstrap)
     if comparison.p_holm is not None:
-        known["p"] = p_value(comparison.p_holm).removeprefix("p").strip(" =")
+        known["p"] = p_figure(comparison.p_holm)
     unseen = f"none seen ({points(comparison.detectable or 0.0)})"
     return known | {"verdict": unseen if kind == "equal" else VERDICTS[kind]}
 

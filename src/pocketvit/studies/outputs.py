@@ -25,7 +25,7 @@ from pocketvit.studies.latex import study_latex
 from pocketvit.studies.page import study_page
 from pocketvit.studies.power import POWER
 from pocketvit.studies.stats import BOOTSTRAP_FROM
-from pocketvit.studies.verdict import p_value, points
+from pocketvit.studies.verdict import interval, p_figure, points
 
 OUTCOME_COLUMNS = (
     "row", "n", "accuracy (%)", "std", "best look (%)", "against", "difference", "95 % CI", "bootstrap CI", "p",
@@ -97,7 +97,7 @@ def table_row(finding: Finding) -> dict[str, str]:
             "difference": None if comparison.difference is None else points(comparison.difference, signed=True),
             "95 % CI": _interval(comparison.interval),
             "bootstrap CI": _interval(comparison.bootstrap),
-            "p": None if comparison.p_holm is None else p_value(comparison.p_holm).removeprefix("p").strip(" ="),
+            "p": None if comparison.p_holm is None else p_figure(comparison.p_holm),
             "verdict": finding.verdict,
         }
     return dict.fromkeys((*OUTCOME_COLUMNS, *COST_COLUMNS), ABSENT) | {k: v for k, v in cells.items() if v is not None}
@@ -212,7 +212,7 @@ def _any_bootstrap(found: Sequence[Finding]) -> bool:
 
 
 def _interval(ends: tuple[float, float] | None) -> str | None:
-    return None if ends is None else " … ".join(points(end, signed=True) for end in ends)
+    return None if ends is None else interval(ends)
 
 
 def _percent(fraction: float | None) -> str | None:

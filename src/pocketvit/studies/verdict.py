@@ -59,6 +59,16 @@ def points(fraction: float, *, signed: bool = False) -> str:
     return sign + text
 
 
+def interval(ends: tuple[float, float]) -> str:
+    """An interval of fractions in percentage points: −0.10 … +0.42."""
+    return " … ".join(points(end, signed=True) for end in ends)
+
+
+def p_figure(p: float) -> str:
+    """A p-value for a column of them: 0.34, or < 0.001."""
+    return p_value(p).removeprefix("p").strip(" =")
+
+
 def p_value(p: float) -> str:
     """A p-value with the digits that matter: p = 0.34, p = 0.012, p < 0.001."""
     if p < 0.001:

@@ -82,9 +82,14 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def peak_memory_gib(device: torch.device) -> float | None:
-    """Most device memory held by tensors at once since the start, GiB; None where the device does not say."""
-    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
+def peak_memory_gib(device: torch.device, held: int = 0) -> float | None:
+    """Most device memory held by tensors at once since the start, GiB; None where the device does not say.
+
+    Args:
+        device: any.
+        held: bytes to leave out, which something else holds.
+    """
+    return (torch.cuda.max_memory_allocated(device) - held) / 2**30 if device.type == "cuda" else None
 
 
 SMALL_BATCHES = (32, 4)

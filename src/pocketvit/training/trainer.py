@@ -107,8 +107,7 @@ class Trainer:
 
     def fitting_threads(self) -> AbstractContextManager[None]:
         """Inside, a CPU works on as many threads as suit the model; see `pocketvit.training.device`."""
-        numbers = len(self.loader.share) * self.model.tokens.num_tokens * self.config.model.width
-        return fitting_threads(self.device, numbers)
+        return fitting_threads(self.device, len(self.loader.share) * self.model.numbers_per_image)
 
     def resume(self) -> None:
         """Go on from the folder's newest whole checkpoint, or from the start where there is none."""

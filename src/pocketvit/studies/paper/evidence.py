@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from scipy import special
 
-from pocketvit.config import config_hash
 from pocketvit.studies.choose import find_study
 from pocketvit.studies.findings import noisy_rows
 from pocketvit.studies.gather import find_results
@@ -150,7 +149,7 @@ def read_evidence(results: Path) -> Evidence:
     for study in STUDIES:
         for cell in find_study(study).cells():
             of_row = runs.setdefault((study, cell.row), {})
-            key = f"{config_hash(cell.config, CIFAR10_FINGERPRINT)}-s{cell.seed}"
+            key = cell.key(CIFAR10_FINGERPRINT)
             if key in found:
                 of_row[cell.seed] = found[key][0]
     speeds = [_read(path) for path in sorted((results / SCALING).glob("*.json"))]

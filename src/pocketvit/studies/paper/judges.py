@@ -14,7 +14,7 @@ from pocketvit.studies.paper.evidence import Evidence, Ratio, images_to_reach
 from pocketvit.studies.paper.rules import GOOD, LEAST_RUNS, MINIMAL
 from pocketvit.studies.power import LEVEL
 from pocketvit.studies.stats import Comparison, compare
-from pocketvit.studies.verdict import p_value, points
+from pocketvit.studies.verdict import interval, p_value, points
 
 FORMS: Mapping[str, Callable[[float], str]] = {
     "train_s": duration,
@@ -276,9 +276,8 @@ def levels_off(evidence: Evidence) -> Judgement:
 
 
 def _told(found: Comparison) -> str:
-    low, high = found.interval
-    span = f"{points(low, signed=True)} … {points(high, signed=True)}"
-    return f"{points(found.difference, signed=True)} points ({span}), {p_value(found.p_holm)}, n = {found.num_seeds}"
+    size, ends = points(found.difference, signed=True), interval(found.interval)
+    return f"{size} points ({ends}), {p_value(found.p_holm)}, n = {found.num_seeds}"
 
 
 def _told_briefly(found: Comparison) -> str:

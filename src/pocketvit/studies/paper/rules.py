@@ -49,12 +49,13 @@ SIZE = Rule(
     f"{_THERE} and at most twice of it",
     f"{_NOT_THERE}, or the whole interval lies beyond twice the claimed size",
 )
-_NO_MORE = f"the interval excludes a loss of more than {points(MINIMAL)} points, which the paper calls minimal"
-HARMLESS = Rule(f"{_NO_MORE}, and no loss is seen ({_P})", "the whole interval lies beyond that loss")
-HARMLESS_AT_ALL = Rule(
-    f"{_NO_MORE}, and no loss is seen ({_P})",
-    f"the whole interval lies beyond that loss, or a smaller one is there ({_P}), where the paper saw none",
+_NO_LOSS = (
+    f"the interval excludes a loss of more than {points(MINIMAL)} points, which the paper calls minimal, and no loss is "
+    f"seen ({_P})"
 )
+_LOSS = "the whole interval lies beyond that loss"
+HARMLESS = Rule(_NO_LOSS, _LOSS)
+HARMLESS_AT_ALL = Rule(_NO_LOSS, f"{_LOSS}, or a smaller one is there ({_P}), where the paper saw none")
 BEST = Rule(f"each of the others is worse ({_P})", f"any of the others is better ({_P})")
 SOONER = Rule(
     f"all runs of both rows get to {100 * GOOD:.0f} %, {_ALONE}, and the row needs fewer images",
