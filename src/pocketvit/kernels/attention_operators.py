@@ -11,9 +11,16 @@ from typing import Any
 
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
+from triton import JITFunction
 
 from pocketvit.kernels.attention_ops import launch_backward, launch_forward
 from pocketvit.kernels.attention_triton import attention_backward_kernel, attention_kernel
+
+if not isinstance(attention_kernel, JITFunction):  # but what Triton's interpreter runs
+
+    def wrap_triton(kernel: Any) -> Any:
+        """The kernel itself; PyTorch's `wrap_triton` refuses it up to version 2.10."""
+        return kernel
 
 
 def split_qkv(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
