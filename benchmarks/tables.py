@@ -16,6 +16,7 @@ from pocketvit.config import override
 from pocketvit.report import PublishedRow, results_table, update_readme
 from pocketvit.studies import load_study
 from pocketvit.studies.launch import command_line
+from pocketvit.studies.paper import decided_claims
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -39,7 +40,7 @@ PUBLISHED = {
     ),
 }
 PLACES = {
-    "README.md": ("paper-baseline", "digits"),
+    "README.md": ("paper-baseline", "paper-claims", "digits"),
     "docs/design-space.md": ("design-space",),
     "docs/paper-baseline.md": ("learning-rate", "paper-baseline"),
     "docs/fast.md": ("paper-table1", "step-kernels", "speed-choices", "speed-cpu", "kernels"),
@@ -69,6 +70,7 @@ def speed_of_choices() -> str:
 
 
 OTHERS: dict[str, Callable[[], str]] = {
+    "paper-claims": lambda: decided_claims(RESULTS),
     "paper-table1": bench_table,
     "step-kernels": lambda: step_kernels(
         RESULTS / "paper-fig4" / "profile.json", RESULTS / "paper-table1" / "bench.json"

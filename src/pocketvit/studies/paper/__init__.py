@@ -5,6 +5,6 @@ bear on it, `judges.py` decides the claims by them according to `rules.py`, and 
 """
 
 from pocketvit.studies.paper.evidence import Evidence, read_evidence
-from pocketvit.studies.paper.page import paper_page
+from pocketvit.studies.paper.page import decided_claims, paper_page
 
-__all__ = ["Evidence", "paper_page", "read_evidence"]
+__all__ = ["Evidence", "decided_claims", "paper_page", "read_evidence"]

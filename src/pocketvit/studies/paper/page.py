@@ -9,9 +9,9 @@ from pocketvit.report.tables import ABSENT, mean_and_spread
 from pocketvit.report.text import count, counted, duration
 from pocketvit.studies.choose import find_study
 from pocketvit.studies.paper import numbers
-from pocketvit.studies.paper.claims import CLAIMS
+from pocketvit.studies.paper.claims import CLAIMS, Claim
 from pocketvit.studies.paper.evidence import ADDED, Evidence, images_to_reach, read_evidence
-from pocketvit.studies.paper.judges import NOT_MEASURED
+from pocketvit.studies.paper.judges import NOT_MEASURED, Judgement
 from pocketvit.studies.paper.numbers import PublishedRun
 from pocketvit.studies.paper.rules import GOOD, LEAST_RUNS, NARROW
 from pocketvit.studies.verdict import points
@@ -102,18 +102,37 @@ def _picture(images: Path, name: str, words: str) -> str:
     return f"![{words}]({images.name}/{name})" if (images / name).is_file() else ""
 
 
-def _claims(evidence: Evidence) -> str:
-    judged = [(claim, claim.judge(evidence)) for claim in CLAIMS]
+def decided_claims(results: Path) -> str:
+    """How many of the claims came to what, and those that are decided, without the reasons, for the README."""
+    judged = _judged(read_evidence(results))
+    rows = [
+        {"the paper says": claim.words, "where": claim.where, "verdict": f"*{judgement.verdict}*"}
+        for claim, judgement in judged
+        if judgement.verdict != "cannot be told"
+    ]
+    return f"{_totals(judged)}\n\n{markdown_table(rows, ['the paper says', 'where', 'verdict'])}"
+
+
+def _judged(evidence: Evidence) -> list[tuple[Claim, Judgement]]:
+    return [(claim, claim.judge(evidence)) for claim in CLAIMS]
+
+
+def _totals(judged: Sequence[tuple[Claim, Judgement]]) -> str:
     totals = Counter(judgement.verdict for _, judgement in judged)
     total = ", ".join(f"{totals[v]} {v}" for v in ("reproduced", "not reproduced", "cannot be told"))
     if waiting := sum(judgement == NOT_MEASURED for _, judgement in judged):
         total += f" ({waiting} not measured yet)"
+    return f"{len(judged)} claims: {total}."
+
+
+def _claims(evidence: Evidence) -> str:
+    judged = _judged(evidence)
     rows = [
         {"#": str(number), "the paper says": claim.words, "where": claim.where, "decided by": claim.decided_by,
          "verdict": f"*{judgement.verdict}*", "because": judgement.reason}
         for number, (claim, judgement) in enumerate(judged, start=1)
     ]  # fmt: skip
-    return f"{len(judged)} claims: {total}.\n\n{markdown_table(rows, list(rows[0]))}"
+    return f"{_totals(judged)}\n\n{markdown_table(rows, list(rows[0]))}"
 
 
 def _rules() -> str:
