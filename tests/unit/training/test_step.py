@@ -1,0 +1,100 @@
+"""A training step against the same worked out by hand: which images it takes, how, and where its results go."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pocketvit.config import override
+from pocketvit.data import Split, Splits
+from pocketvit.model import drop_path_factors
+from pocketvit.randomness import Stream, uniform
+from pocketvit.recipes import recipe
+from pocketvit.training.progress import Silent
+from pocketvit.training.trainer import Trainer
+
+B, STEPS, CLASSES, SMOOTHING = 8, 11, 3, 0.2
+SET = Split(np.random.default_rng(0).integers(0, 256, (90, 16, 16, 3), dtype=np.uint8), np.arange(90) % CLASSES)
+
+
+class Listener(nn.Module):
+    """A model that keeps what it is called with."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.calls: list[tuple[Tensor, Tensor | None, Tensor]] = []
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        logits = self.model(x, keep)
+        self.calls.append((x.detach().clone(), keep, logits.detach().clone()))
+        return logits
+
+
+def started(**values: float) -> Trainer:
+    """A run before its first step, its whole first pass at hand."""
+    small = {"batch_size": B, "schedule.passes": 2, "schedule.warmup_passes": 1, "optim.label_smoothing": SMOOTHING}
+    small |= {"model.width": 24, "model.num_heads": 2, "model.depth": 2, "augment.erase_prob": 0.5}
+    config = override(recipe("paper"), small | {name.replace("__", "."): value for name, value in values.items()})
+    trainer = Trainer(config, Splits(SET, None, SET, ("a", "b", "c"), "made", ()), torch.device("cpu"), Silent())
+    trainer.step.model = Listener(trainer.step.model)
+    work = trainer.chunks.load(*trainer.chunks.plan(0), 0, STEPS)
+    trainer.step.set_chunk(work.chunk, work.keep)
+    return trainer
+
+
+@pytest.mark.parametrize(
+    "mixed", [{}, {"augment__mixup_prob": 1.0, "augment__cutmix_prob": 0.0}], ids=["plain", "mixup"]
+)
+def test_every_step_takes_its_own_batch(mixed):
+    plain = {"augment__mixup_prob": 0.0, "augment__cutmix_prob": 0.0}
+    trainer = started(**plain | mixed)
+    images, labels, erase, mix, _ = (tensor.numpy() for tensor in trainer.step.inputs)
+    mean, std = (np.array(values, dtype=np.float64) for values in trainer.stats)
+    for s in range(STEPS):
+        trainer.step()
+        x, _, logits = trainer.step.model.calls[s]
+        here = slice(s * B, (s + 1) * B)
+        wanted = (images[here] / 255 - mean) / std  # (B, H, W, C)
+        for image, (top, left, height, width) in zip(wanted, erase[here], strict=True):
+            image[top : top + height, left : left + width] = mean
+        share = float(mix[s, 6])
+        wanted = share * wanted + (1 - share) * wanted[::-1]
+        np.testing.assert_allclose(x.numpy().transpose(0, 2, 3, 1), wanted, atol=1e-5)
+        targets = np.full((B, CLASSES), SMOOTHING / CLASSES)
+        targets[np.arange(B), labels[here]] += 1 - SMOOTHING
+        targets = share * targets + (1 - share) * targets[::-1]
+        scores = logits.double().numpy()
+        log_probs = scores - np.log(np.exp(scores).sum(1, keepdims=True))
+        assert float(trainer.step.losses[s]) == pytest.approx(-(targets * log_probs).sum() / B, rel=1e-5)
+    assert (mix[:, 6] < 1).any() == bool(mixed)
+    assert erase[:, 2].any()
+    assert trainer.step.losses[STEPS:].isnan().all()
+
+
+def test_every_step_takes_its_own_stochastic_depth():
+    trainer = started(model__drop_path=0.5)
+    config = trainer.config.model
+    draws = uniform(trainer.config.seed, Stream.DROP_PATH, 0, STEPS, config.depth * 2 * B)
+    wanted = drop_path_factors(config, draws.reshape(STEPS, config.depth, 2, B))
+    for s in range(STEPS):
+        trainer.step()
+        assert np.array_equal(trainer.step.model.calls[s][1].numpy(), wanted[s])
+    assert (wanted == 0).any()
+
+
+def test_without_stochastic_depth_every_branch_counts():
+    trainer = started(model__drop_path=0.0)
+    trainer.step()
+    assert trainer.step.model.calls[0][1] is None
+
+
+def test_every_step_has_its_own_learning_rate():
+    trainer = started()
+    wanted = 2e-3 * trainer.step.factors
+    assert len(wanted.unique()) > STEPS
+    for s in range(STEPS):
+        trainer.step()
+        for group in trainer.step.optimizers[0].param_groups:
+            assert float(group["lr"]) == pytest.approx(float(wanted[s]), rel=1e-6)
+    assert int(trainer.step.step) == STEPS
