@@ -1,5 +1,6 @@
 """Cells in processes of this machine: where they go, whose turn it is, and that none outlives its study."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from rich.console import Console
 from pocketvit.errors import InputError
 from pocketvit.studies import local, parse_study
 from pocketvit.studies.jobs import study_jobs
+from pocketvit.studies.launch import launch
 from pocketvit.studies.local import LocalEngine, cpu_slots, find_slots, gpu_slots
 from pocketvit.studies.turn import Turn
 
@@ -63,6 +65,21 @@ def test_one_training_on_each_core(jobs, asleep):
     engine.kill()
     assert dict(engine.ended()) == dict.fromkeys(jobs[:2], "ended by SIGKILL (out of memory?)")
     assert engine.room() == []
+
+
+def test_a_cell_is_out_of_reach_of_ctrl_c_and_keeps_the_studys_folder_locked(jobs, tmp_path):
+    with open(tmp_path / "lock", "w") as mine, open(tmp_path / "lock", "w") as another:
+        fcntl.flock(mine, fcntl.LOCK_EX)
+        cell = launch(jobs[0], keep=[mine.fileno()])
+        try:
+            assert os.getpgid(cell.pid) == os.getsid(cell.pid) == cell.pid
+            mine.close()
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            cell.kill()
+            cell.wait()
+        fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_device_that_is_not_here_is_said(tmp_path, monkeypatch):

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from made_study import made_cells, made_study
 from rich.console import Console
 from rich.text import Text
 
@@ -18,7 +20,7 @@ from pocketvit.studies.choose import builtin_studies, chosen_rows, find_study, w
 from pocketvit.studies.gather import CellResult, gather
 from pocketvit.studies.jobs import study_jobs
 from pocketvit.studies.launch import command_line, failure_of
-from pocketvit.studies.live import Board, accuracy_text, ended_text
+from pocketvit.studies.live import Board, accuracy_text, ended_text, verdict_table
 from pocketvit.studies.pace import Pace, progress_of
 from pocketvit.studies.runner import run_study, study_lock
 from pocketvit.training import lock
@@ -387,3 +389,33 @@ def test_a_study_with_a_time_limit_saves_and_goes_on(tmp_path):
         if saved := list((tmp_path / "out").glob("*-s0/checkpoint/*.safetensors")):
             break
     assert saved
+
+
+def test_the_cells_of_this_machine_inherit_the_lock_of_the_studys_folder(tmp_path, monkeypatch):
+    class Reached(Exception):
+        """The engine has been asked for."""
+
+    def engine(slots, *, keep):
+        with pytest.raises(InputError, match="a study is running"), study_lock(tmp_path, "another"):
+            pass
+        os.fstat(*keep)
+        raise Reached
+
+    monkeypatch.setattr("pocketvit.studies.local.LocalEngine", engine)
+    monkeypatch.setattr(lock, "WAIT_S", 0.1)
+    with pytest.raises(Reached):
+        run_study(study(), tmp_path, console=Console(file=open(os.devnull, "w")))
+
+
+def test_the_last_table_has_a_line_for_each_row(capsys):
+    made = made_study()
+    console = Console(width=200)
+    console.print(verdict_table(made, made_cells(made, missing=("muon-s2",))))
+    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    assert cells[0] == ["row", "n", "test accuracy", "verdict"]
+    assert [line[:2] for line in cells[1:]] == [
+        ["baseline", "3"], ["mla-q", "3"], ["mla-qkv", "3"], ["whitening", "3"], ["muon", "2"],
+    ]  # fmt: skip
+    assert cells[3][2].startswith("93.") and cells[3][3].startswith("against baseline: hurts")
+    assert cells[5][3].startswith("against baseline: helps")

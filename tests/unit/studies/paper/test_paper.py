@@ -216,6 +216,8 @@ def test_sooner_counts_images_and_knows_runs_that_never_get_there():
     assert judge(evidence(FIG6, adamw=slow, lion=[0.3, 0.2, 0.4])).verdict == "not reproduced"
     assert judge(evidence(FIG6, adamw=[0.3] * 3, lion=[0.3, 0.2, 0.4])).verdict == "cannot be told", "nobody got there"
     assert judge(evidence(FIG6, adamw=slow, lion=[0.3, 0.2])).verdict == "cannot be told", "two runs"
+    for a, b in (([0.91, 0.93, 0.95], [0.911, 0.928, 0.95]), ([0.911, 0.928, 0.95], [0.91, 0.93, 0.95])):
+        assert judge(evidence(FIG6, adamw=a, lion=b)).verdict == "cannot be told", "too little beside the scatter"
     some = judge(evidence(FIG6, adamw=slow, lion=[0.3, 0.95, 0.4], muon=fast))
     assert some.verdict == "cannot be told" and "(1 of 3 runs)" in some.reason and "muon 9.46 M (n = 3)" in some.reason
     assert judge(evidence(FIG6, adamw=slow)) == judges.NOT_MEASURED
