@@ -139,6 +139,38 @@ def test_a_part_of_the_model_that_does_not_fit_is_refused(own, field, lines, wor
     assert words in refused(**{field: own(lines)})
 
 
+HIDDEN = [
+    ("self.experts = [nn.Linear(c.width, c.width)]", "self.experts[0](x)", "self.experts"),
+    ("self.experts = {'a': nn.Linear(c.width, c.width)}", "self.experts['a'](x)", "self.experts"),
+    ("self.mix = torch.randn(c.width)", "x * self.mix", "self.mix"),
+    ("self.fc.mix = torch.randn(c.width)", "x * self.fc.mix", "self.fc.mix"),
+    ("self.fc.gain = nn.Parameter(torch.zeros(())); self.mix = torch.randn(c.width)",
+     "x + self.fc.gain * self.mix", "self.mix"),
+    ("mix = torch.randn(c.width); self.mix = lambda x: x * mix", "self.mix(x)", "something that the constructor draws"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("field", ["model__attention", "model__block"])
+@pytest.mark.parametrize(("made", "given", "words"), HIDDEN)
+def test_what_is_not_saved_with_the_model_is_refused(own, field, made, given, words):
+    lines = init(made) + f"    def forward(self, x, keep=None):\n        return {given}\n"
+    assert f"computes with {words}, which is neither trained nor saved" in refused(**{field: own(lines)})
+
+
+@pytest.mark.parametrize("field", ["model__attention", "model__block"])
+def test_what_is_saved_or_the_same_in_every_model_may_be_computed_with(own, field):
+    made = "self.register_buffer('mix', torch.randn(c.width)); self.register_buffer('log', torch.randn(3).log())"
+    made += "; self.even = torch.ones(c.width); self.more = nn.ModuleList([nn.Dropout(), nn.BatchNorm1d(c.width)])"
+    given = "self.more[0](self.more[1]((x * self.mix * self.even).transpose(1, 2)).transpose(1, 2) + self.fc(x))"
+    trainer(**{field: own(init(made) + f"    def forward(self, x, keep=None):\n        return {given}\n")})
+
+
+@pytest.mark.parametrize("field", ["model__attention", "model__block"])
+@pytest.mark.parametrize("given", ["x - x.mean(0, keepdim=True)", "x.roll(1, 0)"])
+def test_other_images_of_the_batch_must_not_count(own, field, given):
+    assert "after eval() an image must count alone" in refused(**{field: own(forward(f"return self.fc({given})"))})
+
+
 def test_a_block_without_a_gradient_is_refused(own):
     lines = forward("return x.detach()")
     assert "cannot be trained: RuntimeError" in refused(model__block=own(lines))
@@ -204,11 +236,26 @@ def test_an_own_optimizer_steps_like_the_built_in_one_that_it_is(own):
             "makes new state tensors",
         ),
         (update("1 / 0"), "fails in step(): ZeroDivisionError"),
+        (update("self.t = getattr(self, 't', 0) + 1", "torch._foreach_sub_(p, group['lr'] / self.t)"), "self.state"),
+        (update("group['t'] = group.get('t', 0) + 1", "torch._foreach_sub_(p, group['lr'] / group['t'])"), "self.state"),
+        (
+            update(
+                "self.m = getattr(self, 'm', {})",
+                "for x, dx in zip(p, g):",
+                "    x.sub_(group['lr'] * self.m.setdefault(x, torch.zeros_like(x)).mul_(0.9).add_(dx))",
+            ),
+            "goes on otherwise after a resumed run",
+        ),
         (update("torch._foreach_add_(p, group['lr'].sign() * 3e38)"), "makes weights that are not finite"),
     ],
 )  # fmt: skip
 def test_an_optimizer_that_does_not_fit_is_refused(own, lines, words):
     assert words in refused(optim__name=own(lines))
+
+
+def test_an_optimizer_that_draws_random_numbers_fits(own):
+    drawn = "for x in p: x.sub_(group['lr'] * torch.rand_like(x) * self.state[x].setdefault('m', x.clone()).add_(1))"
+    trainer(optim__name=own(update(drawn)))
 
 
 # ---------------------------------------------------------------- augmentation

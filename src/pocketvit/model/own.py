@@ -50,21 +50,22 @@ def fork_of(generator: torch.Generator | None) -> Iterator[None]:
     if generator is None:
         yield
         return
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(generator.initial_seed())
+    with _seeded(generator.initial_seed()):
         yield
 
 
 @torch.no_grad()
-def check_parts(config: ModelConfig, block: nn.Module, num_tokens: int) -> None:
+def check_parts(config: ModelConfig, block: nn.Module, make: Callable[[], nn.Module], num_tokens: int) -> None:
     """Try the user's own parts of a block on made tokens, before anything expensive begins.
 
     Args:
         config: the choices.
         block: on the CPU.
+        make: makes another one.
         num_tokens: N.
     Raises:
-        InputError: a part fails, is not used, or gives anything but tokens of the shape that it got.
+        InputError: a part fails, is not used, gives anything but tokens of the shape that it got, or computes with
+            other images, or with something that is not saved.
     """
     code = _own(config)
     if code is None:
@@ -77,6 +78,61 @@ def check_parts(config: ModelConfig, block: nn.Module, num_tokens: int) -> None:
         _check_tokens(config.block, block, x=tokens, keep=keep)
     else:
         _check_tokens(config.attention, block.attn, x=tokens)
+    with _seeded(1):
+        another = make()
+    if isinstance(config.block, Code):
+        _check_saved(code, block, another, tokens)
+    else:
+        _check_saved(code, block.attn, another.attn, tokens)
+
+
+def _check_saved(code: Code, module: nn.Module, another: nn.Module, tokens: Tensor) -> None:
+    """Refuse a part whose output for an image follows from more than the image and what a run saves of the part."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():  # one that starts at zero would hide what it is multiplied with
+        parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    code.guard(lambda: another.load_state_dict(module.state_dict()), "cannot be loaded again")
+    found = _evaluated(code, module, tokens)
+    if not _alike(found, _evaluated(code, another, tokens)):
+        unsaved = ", ".join(_unsaved(module)) or "something that the constructor draws"
+        raise InputError(
+            f"{code} computes with {unsaved}, which is neither trained nor saved; keep layers in nn.ModuleList or "
+            "nn.ModuleDict, tensors in nn.Parameter or register_buffer"
+        )
+    if not _alike(found[:1], _evaluated(code, module, torch.cat([tokens[:1], -tokens[1:]]))[:1]):
+        raise InputError(
+            f"{code} gives an image other tokens where the other images of the batch are others; after eval() an image "
+            "must count alone"
+        )
+
+
+def _evaluated(code: Code, module: nn.Module, tokens: Tensor) -> Tensor:
+    """What the module gives for tokens (B, N, D) when it is not trained, always with the same random numbers."""
+    module.eval()
+    with _seeded(0):
+        return code.guard(lambda: module(tokens), "fails in forward(x) after eval()")
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Whether two results are the same but for rounding; what is not finite counts for nothing."""
+    return torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(a.nan_to_num(0, 0, 0).abs().max()), equal_nan=True)
+
+
+def _unsaved(module: nn.Module) -> Iterator[str]:
+    """The attributes that hold tensors or layers which PyTorch does not know of, such as self.mix."""
+    for path, layer in module.named_modules():
+        for name, value in vars(layer).items():
+            held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+            if not name.startswith("_") and any(isinstance(each, Tensor | nn.Module) for each in held):
+                yield ".".join(filter(None, ("self", path, name)))
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Let PyTorch's own generator on the CPU start from a seed; afterwards it is as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def _check_attention_used(config: ModelConfig, block: nn.Module) -> None:

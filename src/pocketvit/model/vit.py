@@ -8,6 +8,8 @@ Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929; the sizes are
 of Small Vision Transformer on CIFAR10".
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -53,10 +55,10 @@ class ViT(nn.Module):
         rotary = None
         if config.positions == "rope":
             rotary = RotaryPositions(self.tokens.patches.grid, self.tokens.num_special, config.head_dim)
-        block = part(config.block, Block)
+        make_block = partial(part(config.block, Block), config, rotary)
         with fork_of(generator):
-            self.blocks = nn.ModuleList(block(config, rotary) for _ in range(config.depth))
-        check_parts(config, self.blocks[0], self.tokens.num_tokens)
+            self.blocks = nn.ModuleList(make_block() for _ in range(config.depth))
+        check_parts(config, self.blocks[0], make_block, self.tokens.num_tokens)
         self.norm = make_norm(config.norm, config.width)
         self.pool = POOLS[config.pool](config, self.tokens)
         self.head = make_head(config, config.width * max(1, self.tokens.num_cls), num_classes)

@@ -13,6 +13,7 @@ from pocketvit.config import OptimConfig
 from pocketvit.errors import InputError
 from pocketvit.usercode import Code
 
+START = 0.5
 PROBE_LR = 0.01
 
 
@@ -35,37 +36,75 @@ def make_optimizer(code: Code, groups: list[dict[str, Any]], config: OptimConfig
     return optimizer
 
 
+class _Trial:
+    """The user's optimizer on a matrix and a vector."""
+
+    def __init__(self, code: Code, config: OptimConfig) -> None:
+        self.code = code
+        self.parameters = [torch.full((4, 3), START), torch.full((4,), START)]
+        group = {"params": self.parameters, "lr": torch.zeros(()), "peak_lr": config.lr}
+        self.optimizer = make_optimizer(code, [group | {"weight_decay": config.weight_decay}], config)
+        self.lr = self.optimizer.param_groups[0]["lr"]
+
+    def step(self, lr: float, slope: float = 1.0) -> dict[tuple[int, str], Tensor]:
+        """Take a step, always with the same random numbers; returns all that is in the optimizer's `state`."""
+        self.lr.fill_(lr)
+        for parameter in self.parameters:
+            parameter.grad = slope * torch.linspace(-1, 2, parameter.numel()).reshape(parameter.shape)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            self.code.guard(self.optimizer.step, "fails in step()")
+        state = self.optimizer.state
+        found = {(i, name): value for i, p in enumerate(self.parameters) for name, value in state[p].items()}
+        for (_, name), value in found.items():
+            if not isinstance(value, Tensor):
+                raise InputError(f"{self.code} keeps {name!r} as a {type(value).__name__}; keep it in a tensor")
+        return found
+
+    def moved(self) -> bool:
+        """Whether any weight is not where it was at the start."""
+        return any((parameter != START).any() for parameter in self.parameters)
+
+
 @torch.no_grad()
 def check_optimizer(code: Code, config: OptimConfig) -> None:
-    """Let it take three steps on a matrix and a vector.
+    """Let it take some steps on a matrix and a vector.
 
     Raises:
-        InputError: it fails, moves at learning rate 0 or not at all, or what it remembers is not in fixed tensors.
+        InputError: it fails, moves at learning rate 0 or not at all, or what it remembers is not in fixed tensors
+            of its `state`.
     """
-    parameters = [torch.full((4, 3), 0.5), torch.full((4,), 0.5)]
-    lr = torch.zeros(())
-    group = {"params": parameters, "lr": lr, "peak_lr": config.lr, "weight_decay": config.weight_decay}
-    optimizer = make_optimizer(code, [group], config)
-    lr = optimizer.param_groups[0]["lr"]
-
-    def step() -> dict[tuple[int, str], int]:
-        """Take a step; returns where in memory each thing that it remembers lies."""
-        for parameter in parameters:
-            parameter.grad = torch.linspace(-1, 2, parameter.numel()).reshape(parameter.shape)
-        code.guard(optimizer.step, "fails in step()")
-        state = [(i, name, value) for i, p in enumerate(parameters) for name, value in optimizer.state[p].items()]
-        for _, name, value in state:
-            if not isinstance(value, Tensor):
-                raise InputError(f"{code} keeps {name!r} as a {type(value).__name__}; keep it in a tensor")
-        return {(i, name): value.data_ptr() for i, name, value in state}
-
-    places = step()
-    if any((parameter != 0.5).any() for parameter in parameters):
+    trial = _Trial(code, config)
+    places = _places(trial.step(lr=0.0))
+    if trial.moved():
         raise InputError(f"{code} moves weights at learning rate 0; multiply its steps by group['lr'], a tensor")
-    lr.fill_(PROBE_LR)
-    if step() != places or step() != places:
+    if _places(trial.step(PROBE_LR)) != places or _places(trial.step(PROBE_LR)) != places:
         raise InputError(f"{code} makes new state tensors in later steps; change those of the first step in place")
-    if not all(parameter.isfinite().all() for parameter in parameters):
+    if not all(parameter.isfinite().all() for parameter in trial.parameters):
         raise InputError(f"{code} makes weights that are not finite")
-    if all((parameter == 0.5).all() for parameter in parameters):
+    if not trial.moved():
         raise InputError(f"{code} does not move the weights; change them in place, by group['lr']")
+    _check_resumes(trial, config)
+
+
+def _places(state: dict[tuple[int, str], Tensor]) -> dict[tuple[int, str], int]:
+    """Where in memory each tensor lies."""
+    return {key: value.data_ptr() for key, value in state.items()}
+
+
+def _check_resumes(trial: _Trial, config: OptimConfig) -> None:
+    """Refuse an optimizer that goes on otherwise from a checkpoint, which holds the weights and `state` alone."""
+    resumed = _Trial(trial.code, config)
+    mine = resumed.step(lr=0.0, slope=0.0)
+    state = trial.optimizer.state
+    for (i, name), value in mine.items():
+        value.copy_(state[trial.parameters[i]][name])
+    for new, old in zip(resumed.parameters, trial.parameters, strict=True):
+        new.copy_(old)
+    resumed.step(PROBE_LR)
+    trial.step(PROBE_LR)
+    if not all(map(torch.equal, resumed.parameters, trial.parameters)):
+        raise InputError(
+            f"{trial.code} goes on otherwise after a resumed run, which has its self.state[parameter] only; keep there "
+            "all that it remembers, in tensors"
+        )
