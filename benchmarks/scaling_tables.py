@@ -196,7 +196,7 @@ def _gpus_study(runs: Sequence[tuple[int, int]]) -> Study:
         Row(name=str(num_gpus), overrides={}, seeds=seeds[num_gpus], config=recipe("paper")) for num_gpus in gpus
     )
     pairs = {str(num_gpus): "1" for num_gpus in gpus if num_gpus > 1}
-    return Study(name="gpus", recipe="paper", rows=rows, compare=pairs)
+    return Study(name="gpus", recipe="paper", base={}, rows=rows, compare=pairs)
 
 
 # ---------------------------------------------------------------- tables of runs, here and in docs/fast.md

@@ -57,7 +57,7 @@ class PageRow:
 
     name: str
     settings: Sequence[tuple[str, str]]
-    """What makes the row: fields and their values."""
+    """What makes the row, beside the study's base: fields and their values."""
     command: str
     """How to run it again."""
     figures: Mapping[str, str]
@@ -73,6 +73,10 @@ class StudyPage:
     """Everything on the page."""
 
     name: str
+    recipe: str
+    """What every row starts from."""
+    base: Sequence[tuple[str, str]]
+    """What is set in every row: fields and their values."""
     summary: Sequence[tuple[str, str, Sequence[str]]]
     """Kind of effect, what it is called, and the rows that have it."""
     facts: Sequence[tuple[str, str, str]]

@@ -80,6 +80,8 @@ class Study:
 
     name: str
     recipe: str
+    base: Mapping[str, Any]
+    """Overrides of every row."""
     rows: tuple[Row, ...]
     """In the order of the file; a grid's rows stand where their template stood."""
     compare: Mapping[str, str]
@@ -166,7 +168,7 @@ def _parse(content: Mapping[str, Any], name: str) -> Study:
     expanded = {row: _expand(row, written, seeds, base, start) for row in written}
     rows = tuple(itertools.chain.from_iterable(expanded.values()))
     _check_distinct(rows)
-    return Study(name=name, recipe=content["recipe"], rows=rows, compare=_compare(content, expanded))
+    return Study(name=name, recipe=content["recipe"], base=base, rows=rows, compare=_compare(content, expanded))
 
 
 def _expand(

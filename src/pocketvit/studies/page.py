@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from math import sqrt
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from pocketvit.report.study_page import PageCell, PageEffect, PageRow, StudyPage
@@ -48,6 +49,8 @@ def study_page(
     rows = zip(study.rows, found, figures, strict=True)
     return StudyPage(
         name=study.name,
+        recipe=study.recipe,
+        base=_settings(study.base),
         summary=[
             (kind, label, [finding.row for finding in found if finding.kind == kind])
             for kind, label in KINDS.items()
@@ -67,7 +70,7 @@ def _row(row: Row, finding: Finding, figures: Mapping[str, str], folder: Path) -
     difference = comparison and comparison.difference
     return PageRow(
         name=row.name,
-        settings=[(field, str(value)) for field, value in row.overrides.items()],
+        settings=_settings(row.overrides),
         command=f"{shlex.join(command_line(row.config))} --seed SEED",
         figures=figures,
         kind=finding.kind,
@@ -81,6 +84,11 @@ def _row(row: Row, finding: Finding, figures: Mapping[str, str], folder: Path) -
         ),
         cells=[_cell(cell, folder) for cell in finding.cells],
     )  # fmt: skip
+
+
+def _settings(overrides: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Fields and their values as text."""
+    return [(field, str(value)) for field, value in overrides.items()]
 
 
 def _cell(cell: CellResult, folder: Path) -> PageCell:

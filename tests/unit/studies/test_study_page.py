@@ -49,6 +49,23 @@ def test_the_page_says_what_was_found_and_what_was_not(tmp_path):
     assert "script" not in page.tags
 
 
+def test_a_row_without_settings_is_the_studys_base_where_there_is_one(tmp_path):
+    text = Page(write(tmp_path / "without")).text
+    assert "Every row starts from the recipe paper. baseline the recipe as it is" in text
+    study = made_study(base={"model.width": 144, "optim.lr": 0.002})
+    text = Page(write(tmp_path / "with", study)).text
+    assert "starts from the recipe paper with the study’s base: model.width=144, optim.lr=0.002." in text
+    assert "baseline the study’s base" in text and "mla-q model.q_rank=64" in text
+
+
+def test_the_path_of_a_users_file_does_not_make_a_phone_scroll_sideways(chromium, tmp_path):
+    study = made_study()
+    overrides = {"model.attention": "/home/" + 20 * "somebody/" + "my_attention.py:MyAttention"}
+    study = replace(study, base=overrides, rows=(replace(study.rows[0], overrides=overrides), *study.rows[1:]))
+    chromium.open(write(tmp_path, study), 390)
+    assert chromium.value("document.documentElement.scrollWidth") == 390
+
+
 def test_a_row_that_failed_is_said_to_have(tmp_path):
     study = made_study()
     cells = made_cells(study, failed=("muon-s0", "muon-s1", "muon-s2"), missing=tuple(f"mla-q-s{s}" for s in range(3)))
