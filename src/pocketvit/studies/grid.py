@@ -19,8 +19,9 @@ Everything is checked when the file is read, the configuration of every row incl
 """
 
 import itertools
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,7 @@ def _overrides(where: str, value: Any, start: RunConfig, also: tuple[str, ...] =
     for field in values:
         if field in SET_ELSEWHERE:
             raise InputError(f"{where}: {field} cannot be set here; {SET_ELSEWHERE[field]}")
+        _check_dotted(where, field, values[field], known)
         _check_known("field", field, [*known, *also], f"{where}: ")
     return dict(values)
 
@@ -296,6 +298,14 @@ def _seeds(where: str, value: Any) -> tuple[int, ...]:
 def _check_known(kind: str, name: Any, known: Sequence[str], where: str = "") -> None:
     if name not in known:
         raise InputError(where + unknown(kind, str(name), known))
+
+
+def _check_dotted(where: str, name: str, value: Any, known: Collection[str]) -> None:
+    """Refuse a section with its fields inside, as config.yaml has them."""
+    if isinstance(value, Mapping) and value and any(field.startswith(f"{name}.") for field in known):
+        leaf, inner = next(iter(value.items()))
+        written = f"{name}.{leaf}: {json.dumps(inner, default=str)}"  # what JSON writes, YAML reads
+        raise InputError(f"{where}: {name} is a section; write its fields by their dotted names, such as {written}")
 
 
 def _check_name(kind: str, name: Any) -> None:
