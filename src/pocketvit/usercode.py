@@ -9,6 +9,7 @@ The content is read once and kept. So what is hashed, copied and run is the same
 and a file counts by its content: moved elsewhere it is the same code, changed it is another.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -83,6 +84,12 @@ class Code:
         """The reference to the copy, for a file that lies beside the folder of copies."""
         return f"{FOLDER}/{self.path.name}:{self.identity}"
 
+    def found_in(self, path: Path) -> bool:
+        """Whether a file holds the same content."""
+        with contextlib.suppress(OSError):
+            return path.read_bytes() == self.source
+        return False
+
     def __str__(self) -> str:
         return f"{self.path}:{self.name}"
 
@@ -129,10 +136,15 @@ class Code:
         try:
             return action()
         except Exception as error:  # whatever the user's code raises
-            lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(self.path)]
-            where = f" (line {lines[-1]})" if lines else ""
+            line = self.line_of(error)
+            where = f" (line {line})" if line else ""
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise InputError(f"{self} {fails}: {reason}{where}") from error
+
+    def line_of(self, error: BaseException) -> int | None:
+        """The line of the file where an error came from; None where it did not pass through the file."""
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(self.path)]
+        return lines[-1] if lines else None
 
 
 class _Loader(SourceLoader):

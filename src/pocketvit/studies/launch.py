@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pocketvit.config import RunConfig, flatten, override, save_config
+from pocketvit.config import RunConfig, code_of, flatten, override, save_config
 from pocketvit.errors import InputError
 from pocketvit.recipes import RECIPES, recipe
 from pocketvit.studies.gather import read_result, result_key
@@ -37,9 +37,11 @@ def launch(
         output = open(job.log, "wb")
     except OSError as error:
         raise InputError(f"cannot write {job.log.parent}: {error.strerror}") from error
+    words = [job.config_file, *(["--lock", lock] if lock else [])]
+    words += ["--code", *(code.path for code in code_of(job.cell.config).values())]
     with output:
         return subprocess.Popen(
-            [sys.executable, "-u", "-m", "pocketvit.studies.worker", job.config_file, *([lock] if lock else [])],
+            [sys.executable, "-u", "-m", "pocketvit.studies.worker", *words],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
