@@ -202,10 +202,12 @@ def test_the_command_line_takes_code_as_consent(tmp_path, capsys, monkeypatch):
     assert code == 2 and "has no class or function MyAtention; it has MyAttention" in err
 
 
-def test_a_study_has_it_as_a_row(small, tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def idea(small, tmp_path, monkeypatch):
+    """A file of own code, which study.yaml in the current folder has in its only row."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ideas").mkdir()
-    shutil.copy(EXAMPLE, tmp_path / "ideas")
+    file = Path(shutil.copy(EXAMPLE, tmp_path / "ideas"))
     paper = flatten(recipe("paper")) | {"out": small.out}
     changed = {name: value for name, value in flatten(small).items() if value != paper[name]}
     changed["data.cache_dir"] = str(small.data.cache_dir)
@@ -213,6 +215,10 @@ def test_a_study_has_it_as_a_row(small, tmp_path, capsys, monkeypatch):
     (tmp_path / "study.yaml").write_text(
         yaml.safe_dump({"recipe": "paper", "base": changed | {"schedule.passes": 2}, "rows": rows})
     )
+    return file
+
+
+def test_a_study_has_it_as_a_row(idea, tmp_path, capsys):
     code, _, err = run(["study", "study.yaml"], capsys)
     assert code == 2 and "study study.yaml would run code of its own" in err and not (tmp_path / "runs").exists()
     code, out, err = run(["study", "study.yaml", "--allow-code"], capsys)
@@ -220,6 +226,24 @@ def test_a_study_has_it_as_a_row(small, tmp_path, capsys, monkeypatch):
     (folder,) = Path("runs/study").glob("*-s0")
     assert (folder / "code" / "my_attention.py").read_bytes() == EXAMPLE.read_bytes()
     assert "blocks.0.attn.temperature" in load_file(folder / "model.safetensors")
+    shutil.rmtree("runs/study/cells")
+    assert f"--model.attention {idea}:MyAttention " in json.loads((folder / "result.json").read_text())["command"]
+    assert origin_of(idea, folder) == str(idea)
+
+
+def test_a_study_says_in_which_line_of_it_a_run_failed(idea, capsys):
+    """Not in the trials before the run, which refuse it in their own way, but in the midst of training."""
+    lines = idea.read_text().splitlines()
+    start = next(n for n, line in enumerate(lines) if "def forward" in line) + 1
+    lines[start:start] = ["        if self.training and len(x) > 4:", "            raise RuntimeError('boom late')"]
+    idea.write_text("\n".join(lines) + "\n")
+    code, out, _ = run(["study", "study.yaml", "--allow-code"], capsys)
+    (log,) = Path("runs/study/cells").glob("*-s0/log.txt")
+    place = f"({idea}, line {start + 2})"
+    assert code == 1 and f"\nmine seed 0 failed: RuntimeError: boom late {place}; its log: {log}\n" in out
+    said = log.read_text()
+    assert "Traceback" in said and f'File "{idea}", line {start + 2}, in forward' in said
+    assert f'(<a href="cells/{log.parent.name}/log.txt">log</a>)' in Path("runs/study/study.html").read_text()
 
 
 def test_the_tutorial_shows_the_example_as_it_is():

@@ -111,7 +111,7 @@ def _end(study: "Study", run: "StudyRun", out: Path) -> int:
     console.print(verdict_table(study, run.gathered))
     failed = [cell for cell in run.gathered if cell.state == "failed"]
     for cell in failed:
-        print(f"{cell.row} seed {cell.seed} failed: {cell.error}")
+        print(f"{cell.row} seed {cell.seed} failed: {cell.error}" + (f"; its log: {cell.log}" if cell.log else ""))
     print(f"{', '.join(file.name for file in files)} in {out}")
     if run.left:
         print(f"{run.left} cells are left; the same command goes on")

@@ -34,6 +34,8 @@ class PageCell:
     """Why it failed."""
     report: str | None
     """Link to its report, relative to the page; None where there is none."""
+    log: str | None
+    """Link to what it said, likewise; None unless it failed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,8 @@ class CellResult:
     """Why it failed, in one line; None unless failed."""
     folder: Path | None
     """The run folder; None where there is none, as for a result that came as a file alone."""
+    log: Path | None = None
+    """What it said; None unless failed, or where it is not there."""
 
 
 def gather(jobs: Sequence[Job], results: Path | None = None) -> list[CellResult]:
@@ -60,7 +62,8 @@ def outcome(job: Job, result: dict[str, Any] | None, path: Path | None = None) -
     folder = job.folder if job.folder.is_dir() else None
     if job.failure.is_file():
         error = job.failure.read_text(encoding="utf-8").strip()
-        return CellResult(row=row, seed=seed, state="failed", result=None, error=error, folder=folder)
+        log = job.log if job.log.is_file() else None
+        return CellResult(row=row, seed=seed, state="failed", result=None, error=error, folder=folder, log=log)
     return CellResult(row=row, seed=seed, state="missing", result=None, error=None, folder=folder)
 
 

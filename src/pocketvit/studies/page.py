@@ -92,7 +92,6 @@ def _settings(overrides: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _cell(cell: CellResult, folder: Path) -> PageCell:
-    report = cell.folder / "report.html" if cell.folder else None
     result = cell.result or {}
     return PageCell(
         seed=cell.seed,
@@ -100,9 +99,17 @@ def _cell(cell: CellResult, folder: Path) -> PageCell:
         accuracy=result.get("test_accuracy"),
         curve=result.get("curve", ()),
         error=cell.error,
-        # A link is a URL: blanks and signs in the names of folders would end or change it.
-        report=quote(Path(os.path.relpath(report, folder)).as_posix()) if report and report.is_file() else None,
+        report=_link(cell.folder and cell.folder / "report.html", folder),
+        log=_link(cell.log, folder),
     )
+
+
+def _link(path: Path | None, folder: Path) -> str | None:
+    """A file as a link from a page in `folder`; None where there is none."""
+    if path is None or not path.is_file():
+        return None
+    # A link is a URL: blanks and signs in the names of folders would end or change it.
+    return quote(Path(os.path.relpath(path, folder)).as_posix())
 
 
 def _facts(found: Sequence[Finding], cells: Sequence[CellResult]) -> list[tuple[str, str, str]]:
