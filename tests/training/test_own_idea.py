@@ -229,6 +229,11 @@ def test_a_study_has_it_as_a_row(idea, tmp_path, capsys):
     shutil.rmtree("runs/study/cells")
     assert f"--model.attention {idea}:MyAttention " in json.loads((folder / "result.json").read_text())["command"]
     assert origin_of(idea, folder) == str(idea)
+    idea.write_text(idea.read_text() + "# the same idea\n")
+    _, out, _ = run(["study", "study.yaml", "--allow-code"], capsys)
+    assert out.startswith(
+        "my_attention.py has changed since 1 finished run in runs/study; it is kept and no longer cou"
+    )
 
 
 def test_a_study_says_in_which_line_of_it_a_run_failed(idea, capsys):

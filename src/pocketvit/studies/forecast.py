@@ -18,6 +18,7 @@ from pocketvit.studies.findings import accuracies, noisy_rows
 from pocketvit.studies.gather import CellResult, find_results, gather
 from pocketvit.studies.grid import Study
 from pocketvit.studies.jobs import study_jobs
+from pocketvit.studies.outdated import outdated
 from pocketvit.studies.paper.numbers import CIFAR10_FINGERPRINT
 from pocketvit.studies.plan import DIFFERENCES, plan_study
 from pocketvit.studies.stats import pooled_spread
@@ -141,6 +142,7 @@ def forecast(
     said += [f"Scatter over seeds: {points(std)} points, {std_from}."]
     if done:
         said.append(f"{len(done)} of the runs {'is' if len(done) == 1 else 'are'} done already.")
+    said += [f"{line}." for line in outdated(jobs, gathered)]
     if data.absent:
         said.append(f"The data are not here, but their sizes are known ({data.absent}).")
     return said

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
+from rich.text import Text
 
 from pocketvit.errors import InputError
 from pocketvit.studies.choose import chosen_rows
@@ -21,6 +22,7 @@ from pocketvit.studies.gather import CellResult, gather, note_failure, outcome, 
 from pocketvit.studies.grid import Study
 from pocketvit.studies.jobs import Job, data_fingerprints, study_jobs, wanted_device
 from pocketvit.studies.live import Board, View, ended_text, view
+from pocketvit.studies.outdated import outdated
 from pocketvit.studies.pace import progress_of
 from pocketvit.training.lock import locked
 
@@ -206,11 +208,13 @@ def run_study(
     with study_lock(out, study.name) as lock:
         cells = dict(zip(jobs, gather(jobs, results), strict=True))
         todo = [job for job in jobs if cells[job].state != "done" and job.cell.row in chosen]
-        signum = None
+        console, signum = console or Console(), None
+        for line in outdated(jobs, list(cells.values())):
+            console.print(Text(line), soft_wrap=True)
         if todo:
             board = Board(study, cells)
             engine = _engine(todo, out, gpus, address, lock)
-            runner = Runner(todo, engine, board, view(board, console or Console()), began + time_limit_s)
+            runner = Runner(todo, engine, board, view(board, console), began + time_limit_s)
             signum = runner.run()
         gathered = gather(jobs, results)
     left = [cell for cell in gathered if cell.state == "missing" and cell.row in chosen]
