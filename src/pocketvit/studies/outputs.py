@@ -195,9 +195,9 @@ def _row_record(finding: Finding) -> dict[str, Any]:
 
 def _cell_record(cell: CellResult) -> dict[str, Any]:
     """A row of cells.csv."""
-    record = {"row": cell.row, "seed": cell.seed, "state": cell.state, "error": cell.error}
+    record = {"row": cell.row, "seed": cell.seed, "state": cell.state, "folder": cell.folder, "error": cell.error}
     result = cell.result or {}
-    return record | {field: result.get(field) for field in CELL_FIELDS} | {"folder": cell.folder}
+    return record | {field: result.get(field) for field in CELL_FIELDS}
 
 
 def _write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:

@@ -1,6 +1,8 @@
 """What a study writes down: numbers where there are runs, words where there are none, and every name as it stands."""
 
 import csv
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from made_study import ERROR, made_cells, made_study
@@ -79,6 +81,14 @@ def test_csv_holds_every_figure_in_full(unfinished, tmp_path):
     assert len(runs) == 15
     failed = next(run for run in runs if run["row"] == "whitening" and run["seed"] == "2")
     assert failed["error"] == ERROR and failed["test_accuracy"] == ""
+
+
+def test_a_runs_folder_is_found_by_its_row_and_seed_in_a_shell(unfinished, tmp_path):
+    study, cells = unfinished
+    cells[0] = replace(cells[0], folder=Path("runs/made/de82639bc008-s0"))
+    write_outputs(study, cells, tmp_path)
+    lines = [line.split(",")[:4] for line in (tmp_path / "cells.csv").read_text().splitlines()]
+    assert lines[:2] == [["row", "seed", "state", "folder"], ["baseline", "0", "done", "runs/made/de82639bc008-s0"]]
 
 
 def test_failures_stand_in_the_markdown_with_their_reason(unfinished, tmp_path):
