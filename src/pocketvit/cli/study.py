@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from pocketvit.studies.runner import StudyRun
 
 FAILED, TIME_UP = 1, 3
-"""Exit codes: a cell failed; cells are left for the next time."""
+"""Exit codes: a run failed; runs are left for the next time."""
 
 
 @dataclass(frozen=True)
 class StudyArguments:
-    """Run every cell of a study that has no result yet, then write its tables and its page.
+    """Make every run of a study that has no result yet, then write its tables and its page.
 
-    The same command, given again, goes on where it was. Exit code: 0 all cells are done, 1 some failed, 3 the time
+    The same command, given again, goes on where it was. Exit code: 0 all runs are done, 1 some failed, 3 the time
     was up before the last, 130 or 143 stopped by a signal and saved.
     """
 
@@ -34,15 +34,15 @@ class StudyArguments:
     gpus: str | None = None
     """GPUs to use, such as 0,1,2,3; by default all. One trains at a time on each."""
     engine: Literal["local", "ray"] = "local"
-    """Where the cells run: in processes of this machine, or as tasks of a Ray cluster."""
+    """Where the runs are made: in processes of this machine, or as tasks of a Ray cluster."""
     address: str | None = None
     """Of the Ray cluster; by default auto, the one that Ray finds."""
     time_limit: str | None = None
-    """Such as 9m or 1h30m: start no cell that would not end in time, then save and stop."""
+    """Such as 9m or 1h30m: start no run that would not end in time, then save and stop."""
     out: Path | None = None
     """The study's folder; by default runs/NAME."""
     results: Path = Path("results")
-    """A folder with results of earlier runs; cells that are there are not run again."""
+    """A folder with results of earlier runs; those that are there are not made again."""
     data: str | None = None
     """Another data set, as in `pocketvit train --data`."""
     only: str | None = None
@@ -103,6 +103,7 @@ def _end(study: "Study", run: "StudyRun", out: Path) -> int:
     """Write the tables, print the verdicts and what is left; returns the exit code."""
     from rich.console import Console
 
+    from pocketvit.report.text import counted
     from pocketvit.studies.live import verdict_table
     from pocketvit.studies.outputs import write_outputs
 
@@ -114,7 +115,7 @@ def _end(study: "Study", run: "StudyRun", out: Path) -> int:
         print(f"{cell.row} seed {cell.seed} failed: {cell.error}" + (f"; its log: {cell.log}" if cell.log else ""))
     print(f"{', '.join(file.name for file in files)} in {out}")
     if run.left:
-        print(f"{run.left} cells are left; the same command goes on")
+        print(f"{counted(run.left, 'run')} {'is' if run.left == 1 else 'are'} left; the same command goes on")
     if run.signum is not None:
         return 128 + run.signum
     return FAILED if failed else TIME_UP if run.left else 0

@@ -13,6 +13,7 @@ from made_study import made_cells, made_study
 from rich.console import Console
 from rich.text import Text
 
+from pocketvit.cli.study import _end as end
 from pocketvit.cli.study import seconds, study_command
 from pocketvit.errors import InputError
 from pocketvit.studies import parse_study, runner
@@ -22,7 +23,7 @@ from pocketvit.studies.jobs import study_jobs
 from pocketvit.studies.launch import command_line, failure_of
 from pocketvit.studies.live import Board, accuracy_text, ended_text, verdict_table
 from pocketvit.studies.pace import Pace, progress_of
-from pocketvit.studies.runner import run_study, study_lock
+from pocketvit.studies.runner import StudyRun, run_study, study_lock
 from pocketvit.training import lock
 
 FINGERPRINT = "0" * 32
@@ -312,6 +313,17 @@ def test_flags_that_would_do_nothing_are_refused(tmp_path, flags, words):
     with pytest.raises(InputError, match=words):
         study_command(["digits", "--out", str(tmp_path / "out"), *flags])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [(0, ""), (1, "1 run is left; the same command goes on\n"), (3, "3 runs are left; the same command goes on\n")],
+)
+def test_what_is_left_is_said_at_the_end(tmp_path, capsys, left, words):
+    made = made_study()
+    run = StudyRun(gathered=made_cells(made), signum=None, left=left)
+    assert end(made, run, tmp_path) == (3 if left else 0)
+    assert capsys.readouterr().out.partition(f"study.html in {tmp_path}\n")[2] == words
 
 
 def test_time_limits():
