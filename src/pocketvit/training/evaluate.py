@@ -19,6 +19,7 @@ from torch import Tensor
 from pocketvit.config import ModelConfig, code_of, load_config
 from pocketvit.data import Dataset, Split, open_dataset
 from pocketvit.data.augment import normalise
+from pocketvit.data.dataset import MappedRows
 from pocketvit.data.pixels import decode, resize
 from pocketvit.errors import InputError
 from pocketvit.model import ViT
@@ -27,6 +28,11 @@ from pocketvit.training.device import choose_device
 from pocketvit.usercode import Code, keep_copies, resolve
 
 EVAL_BATCH = {"cuda": 2_000, "mps": 500, "cpu": 200}
+TO_UINT8 = {
+    "bool": 'images.astype("uint8") * 255',
+    "uint16": '(images / 257).round().astype("uint8") where white is 65535',
+}
+"""How to make uint8 pixels of others, by their dtype."""
 
 
 @torch.inference_mode()
@@ -74,18 +80,35 @@ class TrainedModel:
     """Of the training pixels in [0, 1], a number per channel."""
     std: tuple[float, ...]
 
-    def logits(self, images: np.ndarray) -> Tensor:
-        """Classify uint8 images (N, H, W, C): logits (N, K) on the CPU.
+    def logits(self, images: np.ndarray | MappedRows) -> Tensor:
+        """Classify uint8 images (N, H, W, C), C = 3: logits (N, K) on the CPU; none for no images.
 
         Raises:
-            InputError: images of another size than the model's.
+            InputError: anything else, or images of another size than the model's.
         """
-        if tuple(images.shape[1:3]) != tuple(self.model.image_size):
-            got, want = ("x".join(map(str, size)) for size in (images.shape[1:3], self.model.image_size))
-            raise InputError(f"images are {got} pixels, the model was trained on {want}: resize them")
+        self._check(images)
+        if not len(images):
+            return torch.empty(0, self.model.num_classes)
         device = next(self.model.parameters()).device
         mean, std = (torch.tensor(value, dtype=torch.float32, device=device) for value in (self.mean, self.std))
         return predict_logits(self.model, images, mean, std)
+
+    def _check(self, images: Any) -> None:
+        """Refuse whatever is not images as the model was trained on, and say what would make them so."""
+        if not isinstance(images, np.ndarray | MappedRows):
+            raise InputError(f"images are of type {type(images).__name__}; give an array, such as np.asarray(images)")
+        if images.dtype != np.uint8:
+            scaled = '(images * 255).round().astype("uint8") where white is 1'
+            default = scaled if images.dtype.kind == "f" else 'images.astype("uint8") where white is 255'
+            how = TO_UINT8.get(images.dtype.name, default)
+            raise InputError(f"images are {images.dtype}, not uint8; give {how}")
+        height, width = self.model.image_size
+        if images.ndim != 4 or images.shape[3] != 3:
+            wanted = f"(N, {height}, {width}, 3)"
+            raise InputError(f"images have shape {images.shape}, not {wanted}; {_advice(images.shape)}")
+        if images.shape[1:3] != (height, width):
+            got = "x".join(map(str, images.shape[1:3]))
+            raise InputError(f"images are {got} pixels, the model was trained on {height}x{width}: resize them")
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Class probabilities of uint8 images (N, H, W, C): float32 (N, K), rows sum to 1."""
@@ -111,6 +134,22 @@ class TrainedModel:
         except OSError as error:
             raise InputError(f"cannot write the code beside {path}: {error.strerror}") from error
         write_atomically(path, save(weights, metadata=about))
+
+
+def _advice(shape: tuple[int, ...]) -> str:
+    """How to make RGB images (N, H, W, 3) of an array of another shape."""
+    match shape:
+        case (_, _, 3):
+            return "give a single image as images[None]"
+        case (_, _, _):
+            return "give grey images as np.stack([images] * 3, axis=-1)"
+        case (_, _, _, 1):
+            return "give grey images as np.repeat(images, 3, axis=3)"
+        case (_, _, _, 4):
+            return "images[..., :3] leaves transparency out"
+        case (_, 3, _, _):
+            return "put the channels last: images.transpose(0, 2, 3, 1)"
+    return "give RGB images, one after another"
 
 
 def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_code: bool = False) -> TrainedModel:
