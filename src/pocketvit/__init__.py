@@ -29,6 +29,7 @@ _HOME = {
     "train": "pocketvit.training",
     "evaluate": "pocketvit.training",
     "load_model": "pocketvit.training",
+    "Silent": "pocketvit.training",
 }
 """Where each public name lives."""
 

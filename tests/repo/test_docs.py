@@ -122,7 +122,9 @@ def test_the_readmes_python_runs(tmp_path):
     code = code.replace('"schedule.passes": 20', '"schedule.passes": 2, "schedule.warmup_passes": 1')
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert 0 < float(done.stdout.split()[0]) < 1
+    accuracy, speed = done.stdout.splitlines()[-2].split()
+    assert 0 < float(accuracy) < 1 < float(speed)
+    assert float(done.stdout.splitlines()[-1]) == float(accuracy), "what was trained is what is used"
 
 
 def test_the_readmes_commands_are_understood(monkeypatch):

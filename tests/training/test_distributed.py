@@ -83,7 +83,8 @@ def test_a_run_on_more_processes_ends_where_one_does(small, tmp_path, repeats):
         config = override(base, {"out": tmp_path / f"on-{size}"})
         results = together(size, tmp_path, train, config)
         assert all(result == results[0] for result in results)
-        assert json.loads((config.out / "result.json").read_text()) == results[0]
+        kept = json.loads((config.out / "result.json").read_text())
+        assert kept | {"run_folder": str(config.out)} == results[0]
         assert (results[0]["num_processes"], results[0]["num_gpus"]) == (size, 0)
         assert results[0]["images_seen"] == alone["images_seen"]
         assert results[0]["config_hash"] == alone["config_hash"]

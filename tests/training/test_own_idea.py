@@ -69,7 +69,7 @@ def run(arguments, capsys):
 
 
 def test_the_example_trains_and_is_used_only_with_consent(mine, tmp_path, capsys):
-    result = train(mine)
+    result = train(mine, Silent())
     folder = mine.out
     assert sorted(path.name for path in (folder / "code").iterdir()) == [EXAMPLE.name, PARTS.name]
     assert (folder / "code" / EXAMPLE.name).read_bytes() == EXAMPLE.read_bytes()

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import pocketvit
 from pocketvit.config import load_config, override
 from pocketvit.errors import InputError
-from pocketvit.training import Stopped, evaluate_run, load_model, train
-from pocketvit.training.progress import Silent
+from pocketvit.training import Silent, Stopped, evaluate_run, load_model, train
 
 CLOCK = {"train_s", "images_per_s"}
 
@@ -62,7 +62,7 @@ def same_run(a, b):
 def test_a_run_learns_and_leaves_everything(small):
     result = train(small, started=time.perf_counter() - 100)
     folder = small.out
-    assert result == json.loads((folder / "result.json").read_text())
+    assert result == json.loads((folder / "result.json").read_text()) | {"run_folder": str(folder)}
     assert result["test_accuracy"] >= 0.9, "three colours are easy"
     assert [line["pass"] for line in metrics(folder)] == [1, 2, 3, 4, 5]
     assert [point["images"] for point in result["curve"]] == [2 * 96, 4 * 96, 5 * 96]
@@ -76,6 +76,17 @@ def test_a_run_learns_and_leaves_everything(small):
     env = json.loads((folder / "env.json").read_text())
     assert env["versions"]["torch"] == torch.__version__.split("+")[0] or env["versions"]["torch"] == torch.__version__
     assert (folder / "report.html").read_text().count("<img") >= 5
+
+
+def test_train_says_how_it_goes_and_where_the_run_is(small, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    result = train(override(small, {"out": None}))
+    assert result["run_folder"] == "runs/paper-000"
+    assert load_model(result["run_folder"]).class_names == ("red", "green", "blue")
+    said = capsys.readouterr().out
+    assert said.startswith("run folder: runs/paper-000\n") and "\npass 2  loss " in said
+    train(small, pocketvit.Silent())
+    assert not capsys.readouterr().out
 
 
 def test_predictions_give_the_headline(small):
@@ -285,7 +296,8 @@ def test_a_signal_after_the_last_step_lets_the_run_finish(small, monkeypatch, si
         write(*arguments)
 
     monkeypatch.setattr(report, "write_report", signalled)
-    assert train(small) == json.loads((small.out / "result.json").read_text())
+    result = train(small)
+    assert json.loads((small.out / "result.json").read_text()).items() <= result.items()
 
 
 @pytest.mark.parametrize("every", [0, 2])

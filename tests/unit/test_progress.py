@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from pocketvit.training.progress import Bar, Lines, pass_text, reporter
+from pocketvit.training.progress import Bar, Lines, console_reporter, pass_text
 
 LINE = {"pass": 3, "loss": 1.25, "images_per_s": 12_345.6, "lr": 2e-3}
 
@@ -20,8 +20,8 @@ def test_a_pass_in_words():
 
 
 def test_the_terminal_decides():
-    assert isinstance(reporter(console(True)), Bar)
-    assert isinstance(reporter(console(False)), Lines)
+    assert isinstance(console_reporter(console(True)), Bar)
+    assert isinstance(console_reporter(console(False)), Lines)
 
 
 def test_lines_are_few_but_every_accuracy_is_said():

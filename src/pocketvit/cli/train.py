@@ -24,14 +24,10 @@ def train_command(arguments: list[str]) -> int:
     """`pocketvit train [RECIPE] [--FIELD VALUE ...] [--config FILE.yaml | --resume DIR] [--allow-code]`."""
     started = time.perf_counter()
     config = parse_train(arguments)
-    from rich.console import Console
-
     from pocketvit.training import Stopped, train
-    from pocketvit.training.progress import reporter
 
-    console = Console()
     try:
-        result = train(config, reporter(console), started=started)
+        result = train(config, started=started)
     except Stopped as stopped:
         print(stopped)
         return 128 + stopped.signum

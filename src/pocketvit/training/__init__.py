@@ -2,6 +2,7 @@
 
 from pocketvit.training.evaluate import TrainedModel, evaluate, evaluate_run, load_model, predict_files
 from pocketvit.training.loop import train
+from pocketvit.training.progress import Silent
 from pocketvit.training.stop import Stopped
 
-__all__ = ["Stopped", "TrainedModel", "evaluate", "evaluate_run", "load_model", "predict_files", "train"]
+__all__ = ["Silent", "Stopped", "TrainedModel", "evaluate", "evaluate_run", "load_model", "predict_files", "train"]

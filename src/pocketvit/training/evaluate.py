@@ -111,7 +111,11 @@ class TrainedModel:
             raise InputError(f"images are {got} pixels, the model was trained on {height}x{width}: resize them")
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Class probabilities of uint8 images (N, H, W, C): float32 (N, K), rows sum to 1."""
+        """Class probabilities of uint8 images (N, H, W, C): float32 (N, K), rows sum to 1.
+
+        Raises:
+            InputError: as `logits`.
+        """
         return self.logits(images).softmax(dim=1).numpy()
 
     def save(self, path: Path) -> None:

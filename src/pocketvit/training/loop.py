@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from pocketvit.config import RunConfig, code_of, config_hash
 from pocketvit.data import open_splits
@@ -22,7 +23,7 @@ from pocketvit.errors import InputError
 from pocketvit.training.device import choose_device, device_name, peak_memory_gib, repeating
 from pocketvit.training.distributed import Processes, join
 from pocketvit.training.finish import save_figures, write_result
-from pocketvit.training.progress import Reporter, Silent
+from pocketvit.training.progress import Reporter, Silent, console_reporter
 from pocketvit.training.runlog import RunFolder
 from pocketvit.training.stop import StopRequest
 from pocketvit.training.trainer import Trainer
@@ -35,10 +36,11 @@ def train(config: RunConfig, reporter: Reporter | None = None, *, started: float
 
     Args:
         config: what to run.
-        reporter: is told how it goes.
+        reporter: is told how it goes; by default it is printed, as a bar in a terminal and as lines elsewhere.
+            `pocketvit.Silent()` prints nothing.
         started: `time.perf_counter()` from which `total_s` counts; none is now, after torch was imported.
     Returns:
-        the content of result.json.
+        the content of result.json, and `run_folder`, the path of the folder that it is in.
     Raises:
         InputError: something in the configuration or the data cannot be used, or the loss stopped being finite.
         SystemExit: the same on a process other than the first, which says why.
@@ -52,15 +54,16 @@ def train(config: RunConfig, reporter: Reporter | None = None, *, started: float
         if config.out is not None:  # said before anything takes time
             result = processes.from_first(lambda: left_by_the_last_start(RunFolder(config.out)))
             if result is not None:
-                return result
-        trainer = prepare(config, processes, reporter if reporter and processes.first else Silent())
+                return result | {"run_folder": str(config.out)}
+        reporter = (reporter or console_reporter(Console())) if processes.first else Silent()
+        trainer = prepare(config, processes, reporter)
         try:
             with trainer.fitting_threads(), opened_folder(trainer) as env:
                 run(trainer)
                 with StopRequest():  # a signal now comes too late: the few files that are left are written first
                     result = processes.from_first(lambda: finish(trainer, env, started))
                 trainer.reporter.note(f"report: {trainer.folder.report}")
-                return result
+                return result | {"run_folder": str(trainer.folder.path)}
         finally:
             trainer.drop_graph()
 

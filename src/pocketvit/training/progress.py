@@ -128,6 +128,6 @@ class Bar(Silent):
         self.progress.stop()
 
 
-def reporter(console: Console) -> Reporter:
+def console_reporter(console: Console) -> Reporter:
     """A bar in a terminal, plain lines elsewhere."""
     return Bar(console) if console.is_terminal else Lines(console)
