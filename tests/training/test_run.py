@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -302,7 +303,7 @@ def test_a_signal_after_the_last_step_lets_the_run_finish(small, monkeypatch, si
 
 @pytest.mark.parametrize("every", [0, 2])
 def test_a_run_that_could_not_finish_does_not_train_again(small, tmp_path, monkeypatch, every):
-    import pocketvit.report as report
+    from pocketvit.report import templating
 
     config = override(small, {"train.checkpoint_every_passes": every})
 
@@ -310,7 +311,7 @@ def test_a_run_that_could_not_finish_does_not_train_again(small, tmp_path, monke
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken, pytest.raises(InputError, match="No space left"):
-        broken.setattr(report, "write_report", full)
+        broken.setattr(templating, "os", SimpleNamespace(replace=full))
         train(config)
     never = Interrupt(1)
     result = train(config, never)

@@ -46,7 +46,7 @@ def write_report(run_dir: Path, result: Mapping | None = None) -> Path:
     Returns:
         the path of the page.
     Raises:
-        InputError: a file is missing or damaged.
+        InputError: a file is missing or damaged, or the page cannot be written.
     """
     run = read_run(Path(run_dir), result)
     return write_page(run.path / "report.html", render(run))

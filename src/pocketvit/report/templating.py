@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pocketvit.errors import InputError
 from pocketvit.report import text
 
 
@@ -22,8 +23,15 @@ def page_environment() -> Environment:
 
 
 def write_page(path: Path, html: str) -> Path:
-    """Write a page all at once; returns its path."""
+    """Write a page all at once; returns its path.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(html, encoding="utf-8")
-    os.replace(unfinished, path)  # a reader never meets half a page
+    try:
+        unfinished.write_text(html, encoding="utf-8")
+        os.replace(unfinished, path)  # a reader never meets half a page
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
     return path

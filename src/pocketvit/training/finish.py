@@ -11,7 +11,6 @@ from torch import Tensor
 from pocketvit.data import Splits
 from pocketvit.data.batch import BatchMaker
 from pocketvit.data.loader import TrainLoader
-from pocketvit.errors import InputError
 from pocketvit.model import ViT
 from pocketvit.training.checkpoint import write_arrays
 from pocketvit.training.evaluate import TrainedModel, accuracy, save_predictions
@@ -42,6 +41,8 @@ def write_result(
         started: `time.perf_counter()` when the run began.
     Returns:
         the content of result.json.
+    Raises:
+        InputError: a file cannot be written.
     """
     logits = trained.logits(splits.test.images)
     metrics = folder.read_metrics()
@@ -63,10 +64,7 @@ def write_result(
     result["total_s"] = time.perf_counter() - started
     from pocketvit.report import write_report  # loads a drawing library
 
-    try:
-        write_report(folder.path, result)
-    except OSError as error:
-        raise InputError(f"cannot write the report in {folder.path}: {error.strerror}") from error
+    write_report(folder.path, result)
     folder.write_json(folder.result, result)
     return result
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pocketvit.cli import main
 from pocketvit.errors import InputError
 from pocketvit.report import write_report
 from pocketvit.report.scores import wilson_interval
@@ -218,6 +219,15 @@ def test_missing_files_are_all_named(make_run):
         write_report(run)
     with pytest.raises(InputError, match=r"has no config\.yaml, env\.json, metrics\.jsonl, predictions\.npz"):
         write_report(run / "nowhere")
+
+
+def test_a_page_that_cannot_be_written_is_one_line(make_run, capsys):
+    run = make_run()
+    (run / "report.html").mkdir()
+    with pytest.raises(SystemExit) as left:
+        main(["report", str(run)])
+    assert left.value.code == 2
+    assert capsys.readouterr().err == f"pocketvit: cannot write {run}/report.html: Is a directory\n"
 
 
 def cut(path: Path) -> None:
