@@ -144,6 +144,7 @@ def test_a_resumed_run_keeps_the_command_that_began_it(small, monkeypatch):
     env = json.loads((small.out / "env.json").read_text())
     assert result["command"] == env["command"] == "pocketvit train paper --seed 0"
     assert env["started"] == began["started"]
+    assert env["folder"] == began["folder"] == str(small.out)
 
 
 def test_a_crashed_run_goes_on_from_its_last_checkpoint(small, tmp_path):

@@ -5,6 +5,7 @@ mailed, printed or opened from a memory stick. Everything that comes from the ru
 is escaped. The same run folder gives the same bytes.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from math import isqrt
 from pathlib import Path
@@ -62,6 +63,7 @@ def render(run: RunFolder) -> str:
     page = page_environment().get_template("report.html.j2")
     return page.render(
         result=run.result,
+        title=_title(run),
         class_names=predictions.class_names,
         headline=_headline(run, int(np.trace(matrix))),
         facts=_facts(run, log_probabilities),
@@ -72,9 +74,28 @@ def render(run: RunFolder) -> str:
         errors=_errors(run.samples, predictions, log_probabilities),
         num_errors=int((predicted != predictions.labels).sum()),
         sheets=_sheets(run.figures),
+        rerun=_rerun(run),
         config_text=run.config_text.strip(),
         environment=_flat({"versions": run.result["versions"]} | run.env),
     )
+
+
+def _source(run: RunFolder) -> str:
+    """Where the data came from, as the configuration names it; empty where it does not."""
+    return str((run.config.get("data") or {}).get("source") or "")
+
+
+def _title(run: RunFolder) -> str:
+    """The recipe, and the data where it is not the recipe's namesake."""
+    recipe, data = run.result["recipe"], Path(_source(run)).name
+    return f"{recipe} on {data}" if data not in ("", recipe) else recipe
+
+
+def _rerun(run: RunFolder) -> str:
+    """The command for another run of the same, to be given in the folder that this one was started in."""
+    config = Path(str(run.env.get("folder", run.path))) / "config.yaml"
+    allow_code = ["--allow-code"] if run.env.get("code") else []
+    return shlex.join(["pocketvit", "train", "--config", str(config), *allow_code])
 
 
 def _headline(run: RunFolder, num_right: int) -> dict:
@@ -102,8 +123,7 @@ def _facts(run: RunFolder, log_probabilities: np.ndarray) -> list[tuple[str, str
     decimals = text.percent_decimals(len(labels))
     test_loss = -log_probabilities[np.arange(len(labels)), labels].mean()
     gpus = f"{result['num_gpus']} × " if result["num_gpus"] > 1 else ""
-    source = str((run.config.get("data") or {}).get("source") or "")
-    fingerprint = result["data_fingerprint"][:12]
+    source, fingerprint = _source(run), result["data_fingerprint"][:12]
     facts = [
         ("Training time", text.duration(result["train_s"]), f"{text.duration(result['total_s'])} in all"),
         ("Speed", f"{text.count(result['images_per_s'])} images/s", "augmentation included"),

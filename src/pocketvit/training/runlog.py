@@ -139,14 +139,14 @@ class RunFolder:
             raise InputError(f"cannot write {self.config}: {error.strerror}") from error
 
     def write_env(self, config: RunConfig, device_name: str, data_fingerprint: str) -> dict[str, Any]:
-        """Write env.json; a run that goes on keeps the command and the time that it was started with.
+        """Write env.json; a run that goes on keeps the command, the time and its folder's name at its first start.
 
         Returns:
             its content.
         """
         held = self.read_env()
-        kept = {key: held[key] for key in ("command", "started") if key in held}
-        env = environment(device_name) | kept
+        kept = {key: held[key] for key in ("command", "started", "folder") if key in held}
+        env = environment(device_name) | {"folder": str(self.path)} | kept
         env |= {"code": self.code_origins(config), "data_fingerprint": data_fingerprint}
         self.write_json(self.env, env)
         return env

@@ -73,7 +73,8 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         logits, labels = fake_logits(digits.images, digits.target)
         accuracy = float((logits.argmax(axis=1) == labels).mean())
         (folder / "config.yaml").write_text(CONFIG)
-        env = {"commit": "0123456789abcdef", "dirty": True, "python": "3.11.9", "torch": "2.10.0", "cuda": None}
+        env = {"commit": "0123456789abcdef", "dirty": True, "python": "3.11.9", "torch": "2.10.0", "cuda": None,
+               "folder": "runs/digits-000", "code": {}}  # fmt: skip
         (folder / "env.json").write_text(json.dumps(env))
         lines = write_metrics(folder, accuracy)
         np.savez(

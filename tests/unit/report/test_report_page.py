@@ -75,11 +75,32 @@ def test_the_page_says_what_the_run_found(make_run):
         "Accuracy by images seen", "Accuracy by training time", "Training loss", "Learning rate",
         "4 taken for 9 3 8.1 % of its class", "83.8 % 31/37", "0.7 × 3 + 0.3 × 4",
         "16 of 360 test images were classified wrongly. All are shown",
-        "pocketvit train --config config.yaml", "pocketvit train --seed 0", "warmup_passes: 3", "versions.torch 2.10.0",
+        "In the folder that the run was started in: pocketvit train --config runs/digits-000/config.yaml It was started",
+        "started with: pocketvit train --seed 0", "warmup_passes: 3", "versions.torch 2.10.0",
     ):  # fmt: skip
         assert words in page.text, words
     assert page.tags.count("svg") == 4
     assert page.tags.count("img") == 32 + 16
+
+
+def test_the_advice_on_running_it_again_works_as_written(make_run):
+    run = make_run("my run", command="my_script.py --fast")
+    env = json.loads((run / "env.json").read_text())
+    (run / "env.json").write_text(json.dumps(env | {"code": {"mine.py": "/home/me/mine.py"}, "folder": "runs/a b"}))
+    text = page_of(run).text
+    assert "pocketvit train --config 'runs/a b/config.yaml' --allow-code It was started from Python, by my_s" in text
+    del env["folder"]  # a run of an earlier version
+    (run / "env.json").write_text(json.dumps(env))
+    assert f"pocketvit train --config '{run}/config.yaml' It" in page_of(run).text
+
+
+def test_the_title_names_the_data_beside_the_recipe(make_run):
+    run = make_run()
+    assert "<h1>digits</h1>" in page_of(run).html
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("source: digits", "source: /home/me/pets"))
+    page = page_of(run)
+    assert "<h1>digits on pets</h1>" in page.html and "<title>digits on pets, seed 0: 95.6" in page.html
 
 
 def test_classes_stand_on_a_common_axis(make_run):
