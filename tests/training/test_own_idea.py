@@ -175,6 +175,14 @@ def test_a_run_begun_before_code_was_recorded_goes_on(mine):
     assert train(mine)["images_seen"] == 3 * 96
 
 
+def test_a_loss_that_never_was_finite_points_at_the_models_own_code(mine, tmp_path):
+    file = tmp_path / EXAMPLE.name
+    file.write_text(file.read_text().replace("return self.proj(", "return torch.nan * self.proj("))
+    config = override(mine, {"model.attention": f"{file}:MyAttention"})
+    with pytest.raises(InputError, match=f"not finite at step 0, before any update; look at {file}:MyAttention$"):
+        train(config)
+
+
 def test_several_processes_run_the_same_code(mine, tmp_path):
     alone = train(mine)
     shared = override(mine, {"out": tmp_path / "shared"})

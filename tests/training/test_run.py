@@ -360,6 +360,18 @@ def test_a_diverging_run_stops_and_keeps_its_checkpoint(small, poison):
     assert [path.name.split(".")[0] for path in (small.out / "checkpoint").iterdir()] == ["step-000000012"]
 
 
+def test_a_loss_that_never_was_finite_is_not_blamed_on_the_rate(small, made_set, tmp_path):
+    arrays = dict(np.load(made_set))
+    arrays["train_images"][..., 2] = 7
+    np.savez(tmp_path / "no-blue.npz", **arrays)
+    with pytest.raises(InputError) as refused:
+        train(override(small, {"data.source": str(tmp_path / "no-blue.npz")}))
+    assert str(refused.value) == (
+        "the loss is not finite at step 0, before any update; look at the images: is a colour channel the same in all "
+        "of them?"
+    )
+
+
 def test_weights_that_are_not_finite_are_never_saved(small, poison):
     """The loss of a step is that of the weights before it, so it does not tell."""
     with pytest.raises(InputError, match=r"weights are not finite at step 11; .* \(no checkpoint is in "):

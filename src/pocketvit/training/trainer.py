@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pocketvit.config import RunConfig
+from pocketvit.config import RunConfig, code_of
 from pocketvit.data import Splits, channel_stats
 from pocketvit.data.loader import Chunk, TrainLoader
 from pocketvit.model import ViT
@@ -210,7 +210,15 @@ class Trainer:
         losses = self.step.losses[first : int(self.step.step)]
         bad = ~torch.isfinite(losses)
         if bad.any():
-            raise self._not_finite("the loss is", first + int(bad.nonzero()[0]))
+            step = first + int(bad.nonzero()[0])
+            raise self._not_finite("the loss is", step) if step else self._never_finite()
+
+    def _never_finite(self) -> BaseException:
+        """What to raise where the loss was not finite before the weights were ever updated: no rate is to blame."""
+        own = " and ".join(map(str, code_of(self.config.model).values()))
+        images = "the images: is a colour channel the same in all of them?"
+        cause = own if own and self.stats[1].all() else images
+        return self.processes.error(f"the loss is not finite at step 0, before any update; look at {cause}")
 
     def _not_finite(self, what: str, step: int) -> BaseException:
         """What to raise where a run has diverged."""

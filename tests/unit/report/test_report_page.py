@@ -75,8 +75,8 @@ def test_the_page_says_what_the_run_found(make_run):
         "Accuracy by images seen", "Accuracy by training time", "Training loss", "Learning rate",
         "4 taken for 9 3 8.1 % of its class", "83.8 % 31/37", "0.7 × 3 + 0.3 × 4",
         "16 of 360 test images were classified wrongly. All are shown",
-        "In the folder that the run was started in: pocketvit train --config runs/digits-000/config.yaml It was started",
-        "started with: pocketvit train --seed 0", "warmup_passes: 3", "versions.torch 2.10.0",
+        "In the folder that the run was started in: pocketvit train --config runs/digits-000/config.yaml",
+        "It was started with: pocketvit train --seed 0", "warmup_passes: 3", "versions.torch 2.10.0",
     ):  # fmt: skip
         assert words in page.text, words
     assert page.tags.count("svg") == 4
