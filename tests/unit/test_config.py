@@ -58,6 +58,10 @@ def test_paper_recipe_is_the_papers():
         ({"model.pool": "max"}, "must be one of cls, mean"),
         ({"model.num_heads": 7}, "model.width=192 is not divisible by model.num_heads=7"),
         ({"model.num_cls_tokens": 0}, "model.num_cls_tokens=0"),
+        *(
+            ({f"model.{name}": 193}, f"model.{name}=193 is more than model.width=192, which is full rank already")
+            for name in ("q_rank", "k_rank", "v_rank", "kv_rank_shared")
+        ),
         ({"model.pool": "mean", "model.num_cls_tokens": 2}, "has no effect"),
         ({"model.depth": 1.5}, "model.depth=1.5: must be of type int"),
         ({"model.depth": True}, "model.depth=True"),

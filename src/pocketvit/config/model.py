@@ -7,6 +7,9 @@ from pocketvit.checks import at_least, between, check_types
 from pocketvit.errors import InputError
 from pocketvit.usercode import Code
 
+RANKS = ("q_rank", "k_rank", "v_rank", "kv_rank_shared")
+"""Fields that give the rank of a projection, at most the width."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -69,7 +72,7 @@ class ModelConfig:
         check_types("model", self)
         for name in ("patch_size", "width", "depth", "num_heads"):
             at_least("model." + name, getattr(self, name), 1)
-        for name in ("patch_stride", "num_kv_heads", "q_rank", "k_rank", "v_rank", "kv_rank_shared"):
+        for name in ("patch_stride", "num_kv_heads", *RANKS):
             if getattr(self, name) is not None:
                 at_least("model." + name, getattr(self, name), 1)
         at_least("model.num_registers", self.num_registers, 0)
@@ -78,6 +81,7 @@ class ModelConfig:
         if round(self.width * self.mlp_ratio) < 1:
             raise InputError(f"model.mlp_ratio={self.mlp_ratio} leaves no hidden channel; must be > 0")
         self._check_combinations()
+        self._check_ranks()
 
     def _check_combinations(self) -> None:
         """Refuse fields that do not go together."""
@@ -96,16 +100,25 @@ class ModelConfig:
                 f"model.patch_stride={self.patch_stride} is more than model.patch_size={self.patch_size}: pixels "
                 "between the patches would never be seen"
             )
-        if self.kv_rank_shared is not None and (self.k_rank is not None or self.v_rank is not None):
-            raise InputError(
-                f"model.kv_rank_shared={self.kv_rank_shared} cannot stand beside model.k_rank or model.v_rank"
-            )
         if self.positions == "sincos" and self.width % 4:
             raise InputError(f"model.width={self.width} is not divisible by 4, as model.positions=sincos needs")
         if self.positions == "rope" and self.head_dim % 4:
             raise InputError(
                 f"model.num_heads={self.num_heads} makes heads of {self.head_dim} channels, not divisible by 4, as "
                 "model.positions=rope needs"
+            )
+
+    def _check_ranks(self) -> None:
+        """Refuse ranks that do not go together, or are more than full."""
+        for name in RANKS:
+            if (getattr(self, name) or 0) > self.width:
+                raise InputError(
+                    f"model.{name}={getattr(self, name)} is more than model.width={self.width}, which is full rank "
+                    "already; choose less, or none"
+                )
+        if self.kv_rank_shared is not None and (self.k_rank is not None or self.v_rank is not None):
+            raise InputError(
+                f"model.kv_rank_shared={self.kv_rank_shared} cannot stand beside model.k_rank or model.v_rank"
             )
 
     @property
