@@ -44,7 +44,10 @@ def test_none_lists_and_switches():
     config = parse_train(["--model.q-rank", "64", "--augment.skip-ops", "rotate", "color", "--train.compile", "False"])
     assert (config.model.q_rank, config.augment.skip_ops) == (64, ("rotate", "color"))
     assert config.train.compile is False
-    assert parse_train(["--train.compile", "None"]).train.compile is None
+    for word in ("none", "None", "NONE"):
+        config = parse_train(["--train.compile", word, "--model.q-rank", word, "--optim.betas", word, "--out", word])
+        assert config == recipe("digits"), word
+    assert parse_train(["--augment.policy", "none", "--data.format", "none"]).augment.policy == "none"
 
 
 def test_a_run_may_be_labelled():
@@ -72,9 +75,9 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["train", "--data", ".", "--data.format", "parkuet"], "parquet"),
         (["train", "--optim.lr", "fast"], "--optim.lr"),
         (["train", "--train.device", "tpu"], "--train.device"),
-        (["train", "--model.q-rank", "x"], "--model.q-rank takes None or a whole number, not 'x' (see pocketvit train"),
-        (["train", "--optim.betas", "0.9"], "--optim.betas takes None or two numbers, not '0.9' (see pocketvit"),
-        (["train", "--optim.betas"], "--optim.betas takes None or two numbers, not nothing"),
+        (["train", "--model.q-rank", "x"], "--model.q-rank takes none or a whole number, not 'x' (see pocketvit train"),
+        (["train", "--optim.betas", "0.9"], "--optim.betas takes none or two numbers, not '0.9' (see pocketvit"),
+        (["train", "--optim.betas"], "--optim.betas takes none or two numbers, not nothing"),
         (["train", "--optim.lr", "inf"], "optim.lr=inf: must be a number within ±1000000"),
         (["train", "--model.heads", "4"], "'--model.heads'; did you mean --model.num-heads or --model.head?"),
         (

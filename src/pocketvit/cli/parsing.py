@@ -23,7 +23,7 @@ def parse(target: Callable | type, arguments: list[str], prog: str, **options: A
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
-            return tyro.cli(target, args=arguments, prog=prog, **options)
+            return tyro.cli(target, args=arguments, prog=prog, registry=_registry(), **options)
     except SystemExit as left:
         if not left.code:
             raise  # --help
@@ -75,18 +75,33 @@ def _reason(lines: list[str]) -> str:
 
 
 def _in_words(forms: str) -> str:
-    """What a flag takes, such as "None or two numbers" for tyro's {None}|{FLOAT FLOAT}."""
+    """What a flag takes, such as "none or two numbers" for tyro's {none}|{FLOAT FLOAT}."""
     words = {"INT": "a whole number", "FLOAT": "a number", "FLOAT FLOAT": "two numbers"}
     plain = (form.strip("{}") for form in forms.split("|"))
     return " or ".join(words.get(form, form) for form in plain)
 
 
-def code_registry() -> tyro.constructors.ConstructorRegistry:
-    """Teach tyro to take FILE.py:NAME where a field takes code; the configuration itself reads and checks it."""
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    """Teach tyro to take none in any case, where a field may be none, and FILE.py:NAME, where it takes code.
+
+    The configuration itself reads and checks the code.
+    """
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
-    def rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    def none(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+        if info.type is not type(None):
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="{none}",
+            instance_from_str=_none,
+            is_instance=lambda value: value is None,
+            str_from_instance=lambda _: ["none"],
+        )
+
+    @registry.primitive_rule
+    def code(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
         if info.type is not Code:
             return None
         return tyro.constructors.PrimitiveConstructorSpec(
@@ -98,3 +113,9 @@ def code_registry() -> tyro.constructors.ConstructorRegistry:
         )
 
     return registry
+
+
+def _none(words: list[str]) -> None:
+    """None, where that is what the word says."""
+    if words[0].lower() != "none":
+        raise ValueError(f"{words[0]!r} is not none")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from pocketvit.cli.parsing import check_flags, code_registry, parse
+from pocketvit.cli.parsing import check_flags, parse
 from pocketvit.errors import InputError
 
 SHORT_FORMS = {"--data": "--data.source"}
@@ -72,7 +72,6 @@ def parse_train(arguments: list[str], others: Collection[str] = ()) -> "RunConfi
             default=base,
             description=HELP.format(recipes=" or ".join(RECIPES)),
             config=(tyro.conf.FlagConversionOff,),
-            registry=code_registry(),
         )
     except InputError as error:
         stray = re.match(r"Unrecognized options: (.*) \(see", str(error))
