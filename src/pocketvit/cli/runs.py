@@ -66,6 +66,9 @@ def predict_command(arguments: list[str]) -> int:
     parsed = parse_command(PredictArguments, arguments, "pocketvit predict")
     if not parsed.files:
         raise InputError("give at least one image file")
+    for file in parsed.files:
+        if file.is_dir():
+            raise InputError(f"{file} is a folder; for the images in it write {file}/*")
     from pocketvit.training import predict_files
 
     predictions = predict_files(parsed.run, parsed.files, device=parsed.device, allow_code=parsed.allow_code)

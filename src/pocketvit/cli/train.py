@@ -59,7 +59,10 @@ def parse_train(arguments: list[str], others: Collection[str] = ()) -> "RunConfi
     if resumed is not None:
         if rest:
             raise InputError(f"--resume goes on with the saved config and takes no other flags, such as {rest[0]}")
-        return replace(load_config(Path(resumed) / "config.yaml", allow_code=allow_code), out=Path(resumed))
+        config = Path(resumed) / "config.yaml"
+        if not config.exists():
+            raise InputError(f"--resume {resumed}: no run there; to start one: pocketvit train --out {resumed}")
+        return replace(load_config(config, allow_code=allow_code), out=Path(resumed))
     base = recipe(named or "digits")
     if saved is not None:
         base = replace(load_config(Path(saved), allow_code=allow_code), out=None)
