@@ -265,8 +265,10 @@ def test_two_processes_never_share_a_run_folder(small, monkeypatch):
     monkeypatch.setattr(lock, "WAIT_S", 0.1)
     other = os.open(small.out, os.O_RDONLY)
     fcntl.flock(other, fcntl.LOCK_EX)
+    ear = Notes()
     with pytest.raises(InputError, match=f"another process is at work in {small.out}; choose another --out"):
-        train(small)
+        train(small, ear)
+    assert ear.lines == [f"waiting up to 0.1 s for another process to leave {small.out}"]
     os.close(other)
     assert train(small)["images_seen"] == 5 * 96
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ TICK_S = 0.2
 
 
 @contextmanager
-def locked(folder: Path, busy: str) -> Iterator[int | None]:
+def locked(folder: Path, busy: str, say: Callable[[str], None] = print) -> Iterator[int | None]:
     """Lock a folder for as long as this is entered, or its descriptor is open in a process that inherited it.
 
     The lock goes with the processes, however they end. Windows and file systems like NFS have no such locks: there
@@ -28,6 +28,7 @@ def locked(folder: Path, busy: str) -> Iterator[int | None]:
     Args:
         folder: is there.
         busy: what to say where somebody else keeps it.
+        say: is told once that it waits for somebody else.
     Returns:
         the descriptor that holds the lock; None where there are none.
     Raises:
@@ -38,14 +39,14 @@ def locked(folder: Path, busy: str) -> Iterator[int | None]:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        _wait_for(descriptor, busy)
+        _wait_for(descriptor, folder, busy, say)
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _wait_for(descriptor: int, busy: str) -> None:
-    until = time.monotonic() + WAIT_S
+def _wait_for(descriptor: int, folder: Path, busy: str, say: Callable[[str], None]) -> None:
+    until, said = time.monotonic() + WAIT_S, False
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -53,6 +54,9 @@ def _wait_for(descriptor: int, busy: str) -> None:
         except BlockingIOError:
             if time.monotonic() > until:
                 raise InputError(busy) from None
+            if not said:
+                say(f"waiting up to {WAIT_S:g} s for another process to leave {folder}")
+                said = True
             time.sleep(TICK_S)
         except OSError:  # the file system has no locks
             return

@@ -92,7 +92,7 @@ def opened_folder(trainer: Trainer) -> Iterator[dict[str, Any]]:
 
         def begin() -> RunFolder:
             folder = RunFolder.of(config)
-            kept.enter_context(folder.made())
+            kept.enter_context(folder.made(trainer.reporter.note))
             folder.begin(config, fingerprint)
             return folder
 

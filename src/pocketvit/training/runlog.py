@@ -13,7 +13,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -111,9 +111,11 @@ class RunFolder:
             )
 
     @contextlib.contextmanager
-    def made(self) -> Iterator[None]:
+    def made(self, say: Callable[[str], None]) -> Iterator[None]:
         """Make the folder if need be, and keep it to this process.
 
+        Args:
+            say: is told if that takes waiting for another process.
         Raises:
             InputError: another process is at work there, or the folder cannot be made.
         """
@@ -121,7 +123,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._unusable(error) from error
-        with locked(self.path, f"another process is at work in {self.path}; choose another --out"):
+        with locked(self.path, f"another process is at work in {self.path}; choose another --out", say):
             yield
 
     def write_config(self, config: RunConfig) -> None:
