@@ -33,6 +33,9 @@ def paper() -> RunConfig:
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {"digits": digits, "paper": paper}
 
+IMAGE_SIDE = {"digits": 8, "paper": 32}
+"""Side of the square images that a recipe trains on, pixels."""
+
 
 def recipe(name: str) -> RunConfig:
     """The configuration of a named recipe.

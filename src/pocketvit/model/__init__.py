@@ -5,13 +5,13 @@ from typing import Any
 from pocketvit.config import override
 from pocketvit.model.own import make_attention
 from pocketvit.model.vit import ViT, drop_path_factors
-from pocketvit.recipes import recipe
+from pocketvit.recipes import IMAGE_SIDE, recipe
 
 __all__ = ["ViT", "create_model", "drop_path_factors", "make_attention"]
 
 
 def create_model(
-    name: str = "paper", *, image_size: int | tuple[int, int] = 32, num_classes: int = 10, **overrides: Any
+    name: str = "paper", *, image_size: int | tuple[int, int] | None = None, num_classes: int = 10, **overrides: Any
 ) -> ViT:
     """Build the model of a recipe, with some of its choices changed.
 
@@ -19,12 +19,13 @@ def create_model(
 
     Args:
         name: a recipe's name.
-        image_size: side of a square image or (H, W), pixels.
+        image_size: side of a square image or (H, W), pixels; by default that of the recipe's own images.
         num_classes: number of classes.
         **overrides: fields of `ModelConfig`.
     Raises:
         InputError: an unknown recipe or field, or choices that do not fit together.
     """
     config = override(recipe(name), {f"model.{field}": value for field, value in overrides.items()})
+    image_size = IMAGE_SIDE[name] if image_size is None else image_size
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     return ViT(config.model, image_size=size, num_classes=num_classes)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pocketvit.config import ModelConfig
+from pocketvit.errors import InputError
 from pocketvit.kernels.attention import Kernels
 from pocketvit.kernels.blocks import run_blocks, supported
 from pocketvit.model.attention import Attention
@@ -51,6 +52,7 @@ class ViT(nn.Module):
         super().__init__()
         self.config = config
         self.image_size, self.num_classes = image_size, num_classes
+        self.image_shape = (in_channels, *image_size)
         self.tokens = Tokens(config, image_size, in_channels)
         rotary = None
         if config.positions == "rope":
@@ -107,7 +109,15 @@ class ViT(nn.Module):
             keep: stochastic depth as `drop_path_factors` makes it, (L, 2, B); None keeps every branch.
         Returns:
             logits (B, K).
+        Raises:
+            InputError: images of another shape than the model's.
         """
+        if images.shape[1:] != self.image_shape:
+            wanted = ", ".join(map(str, self.image_shape))
+            raise InputError(
+                f"images have shape {tuple(images.shape)}, not (B, {wanted}); bring them to it, or make the model with "
+                "another image_size"
+            )
         x = self.tokens(images)  # (B, N, D)
         if self.not_fused(x.device, x.dtype) is None:
             with torch.autocast(x.device.type, enabled=False):

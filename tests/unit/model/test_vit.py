@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from pocketvit.config import ModelConfig
+from pocketvit.data import load_dataset
 from pocketvit.errors import InputError
 from pocketvit.model import ViT, create_model, drop_path_factors
+from pocketvit.recipes import IMAGE_SIDE, RECIPES
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,25 @@ def test_class_tokens_are_all_read():
     model = create_model("paper", width=24, depth=1, num_heads=2, num_cls_tokens=3)
     assert model.head.in_features == 3 * 24
     assert model.tokens(torch.zeros(1, 3, 32, 32)).shape == (1, 64 + 3, 24)
+
+
+def test_a_recipes_model_is_for_its_own_images():
+    for name, side in IMAGE_SIDE.items():
+        assert create_model(name, width=24, depth=1, num_heads=2).image_size == (side, side)
+    assert create_model("digits", image_size=(16, 24)).image_size == (16, 24)
+    assert load_dataset("digits").image_size == (8, 8)
+    assert set(IMAGE_SIDE) == set(RECIPES)
+
+
+@pytest.mark.parametrize("stride", [None, 2], ids=["side by side", "overlapping"])
+def test_images_of_another_shape_are_refused_with_both(stride):
+    model = create_model("digits", patch_stride=stride)
+    for compiled in (model, torch.compile(model, backend="eager", fullgraph=True)):
+        assert compiled(torch.zeros(2, 3, 8, 8)).shape == (2, 10)
+    for shape in ((2, 3, 32, 32), (2, 8, 8, 3), (2, 1, 8, 8), (3, 8, 8)):
+        with pytest.raises(InputError) as refused:
+            model(torch.zeros(shape))
+        assert str(refused.value).startswith(f"images have shape {shape}, not (B, 3, 8, 8); bring them to it")
 
 
 def test_skipping_every_branch_leaves_the_tokens():
