@@ -114,7 +114,7 @@ def _summary(config: RunConfig, trainer: Trainer, items: list[Item]) -> dict[str
     how = (
         "Sums over kernels of a step that is not captured in a CUDA graph, without the gaps between them"
         if on_gpu
-        else "Sums over operators, without the time between them"
+        else "Sums over operators, which the profiler slows, so they may exceed a step without it"
     )
     return {
         "recipe": config.recipe,

@@ -143,7 +143,7 @@ def profile_table(summary: Mapping[str, Any]) -> str:
     where = (
         f"{summary['device']}, PyTorch {summary['versions']['torch']}; {summary['recipe']}, batch "
         f"{summary['batch_size']}: {busy_ms:.2f} ms of work in a step, {summary['step_ms']:.2f} ms from one step to "
-        f"the next. {summary['how']}"
+        f"the next without the profiler. {summary['how']}"
     )
     tables = (markdown_table(rows, list(rows[0])) for rows in (phases, kernels))
     return "\n\n".join([where, *tables])

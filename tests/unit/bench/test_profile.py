@@ -8,6 +8,7 @@ from PIL import Image
 
 from pocketvit.bench.picture import NAME_CHARACTERS, short_name
 from pocketvit.bench.profile import _of_one_step
+from pocketvit.bench.table import profile_table
 from pocketvit.bench.trace import Item, Kernel, kernels, phase_ms, work_items
 from pocketvit.cli import main
 from pocketvit.config import override
@@ -105,6 +106,12 @@ def test_the_command_finds_every_phase(profiled):
     assert times == sorted(times, reverse=True)
     for key in ("device", "versions", "commit", "command", "num_params", "how"):
         assert summary[key]
+
+
+def test_work_beyond_a_steps_time_is_explained(profiled):
+    summary = json.loads((profiled / "profile.json").read_text())
+    assert "which the profiler slows, so they may exceed a step without it; data is" in summary["how"]
+    assert "ms from one step to the next without the profiler. Sums over operators" in profile_table(summary)
 
 
 def test_the_command_writes_a_trace_and_a_picture(profiled):
