@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pocketvit.checks import FEW
 from pocketvit.data.dataset import Decoded, Split
 from pocketvit.data.labels import find_class_names, number_labels
 from pocketvit.data.pixels import Fitter, count_notes
@@ -119,7 +120,8 @@ def assemble(
         resize: side in pixels that all images are brought to, if asked for.
         keep: where the images go.
     Raises:
-        InputError: nothing to train on, an empty part, a label outside the classes, images of mixed size.
+        InputError: nothing to train on, an empty part, a label outside the classes, a class with test images only,
+            images of mixed size.
     """
     if "train" not in parts:
         raise InputError(f"{name} has no training images, only {' and '.join(sorted(parts)) or 'nothing'}")
@@ -137,12 +139,50 @@ def assemble(
     listed = class_names is not None
     if not listed:
         class_names = find_class_names(np.concatenate([part.labels for part in used.values()]))
+    labels = {split: number_labels(part.labels, class_names, part.where, listed=listed) for split, part in used.items()}
+    notes += _check_classes(labels, used, class_names, name)
     fitter = Fitter(resize)
     splits = {}
     for split, part in used.items():
-        labels = number_labels(part.labels, class_names, part.where, listed=listed)
         fitted = (fitter.fit(image, part.where, i) for i, image in enumerate(part.images))
-        splits[split] = Split(keep(split, fitted, len(labels)), labels)
+        splits[split] = Split(keep(split, fitted, len(part.labels)), labels[split])
     converted = sum((part.converted for part in used.values()), Counter())
     notes += [*count_notes(converted), *fitter.notes()]
     return Decoded(splits["train"], splits.get(test_split), tuple(class_names), tuple(notes))
+
+
+def _check_classes(
+    labels: Mapping[str, np.ndarray], used: Mapping[str, Part], class_names: Sequence[str], name: str
+) -> list[str]:
+    """Refuse test images of a class that cannot be learned, and name the classes that lack images.
+
+    Args:
+        labels: of "train" and, if there, of the split to test on: class numbers, int64, (N,).
+        used: the parts that they are from.
+        class_names: the classes in their order.
+        name: what to call the whole in a message.
+    Returns:
+        lines to say aloud.
+    Raises:
+        InputError: a class has test images, but no training images.
+    """
+    present = {split: np.bincount(numbers, minlength=len(class_names)) > 0 for split, numbers in labels.items()}
+    trained = present["train"]
+    lacking = {"images": ~trained}
+    for split in labels.keys() - {"train"}:
+        strange = np.flatnonzero(~trained[labels[split]])
+        if len(strange):
+            class_name = class_names[labels[split][strange[0]]]
+            why = f"class {class_name} has no training images; add some, or remove its test images"
+            raise InputError(f"{used[split].where(int(strange[0]))}: {why}")
+        lacking["test images"] = trained & ~present[split]
+    return [
+        f"{name} has no {what} of {_list_names(class_names, lacks)}" for what, lacks in lacking.items() if lacks.any()
+    ]
+
+
+def _list_names(class_names: Sequence[str], chosen: np.ndarray) -> str:
+    """The chosen classes, bool (K,), such as "the classes bee, cat"; the first of many."""
+    names = [name for name, is_chosen in zip(class_names, chosen, strict=True) if is_chosen]
+    some = names[:FEW] + ["…"] * (len(names) > FEW)
+    return f"the class{'es' * (len(names) > 1)} {', '.join(some)}"

@@ -62,6 +62,34 @@ def test_names_are_enough_to_detect(tmp_path, write):
         assert [known.name for known in FORMATS if known.matches(path)] == [name.partition(" ")[0]]
 
 
+def test_a_class_with_test_images_only_is_refused_in_every_format(tmp_path, write):
+    rng = np.random.default_rng(0)
+    train, test = ((rng.integers(0, 256, (9, 32, 32, 3), dtype=np.uint8), np.arange(9) + first) for first in (0, 1))
+    for name, path in write_every_format(write, tmp_path, train, test).items():
+        why = (
+            "label 'jay' is outside the 9 classes" if name == "folder" else "class jay has no training images; add some"
+        )
+        with pytest.raises(InputError, match=f"^{path}.*(8|jay).*: {why}"):
+            find_format(name.partition(" ")[0]).read(path, None)
+
+
+def test_classes_without_images_are_named_in_every_format(tmp_path, write):
+    rng = np.random.default_rng(0)
+    train, test = ((rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), np.arange(n)) for n in (9, 7))
+    for name, path in write_every_format(write, tmp_path, train, test).items():
+        notes = find_format(name.partition(" ")[0]).read(path, None).notes
+        listed = () if name == "folder" else (f"{path} has no images of the class jay",)
+        assert notes == (*listed, f"{path} has no test images of the classes hen, ibis"), name
+
+
+def test_of_many_classes_without_images_the_first_are_named(tmp_path):
+    names = [f"c{k:02}" for k in range(20)]
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    np.savez(tmp_path / "set.npz", images=images, labels=[0, 1], class_names=names)
+    (note,) = find_format("npz").read(tmp_path / "set.npz", None).notes
+    assert note.endswith("has no images of the classes c02, c03, c04, c05, c06, c07, c08, c09, c10, c11, c12, c13, …")
+
+
 @pytest.mark.parametrize("make", ["nothing", "empty file", "empty folder", "text", "loose images"])
 def test_unusable_paths_are_named(tmp_path, write, make):
     path = tmp_path / "data"

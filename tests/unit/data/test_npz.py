@@ -80,6 +80,16 @@ def test_wrong_content_is_named(tmp_path, arrays, message):
         npz.read(path, None)
 
 
+def test_a_test_label_without_training_images_is_named(tmp_path):
+    """Also where the file lists no classes."""
+    test = {"test_images": IMAGES, "test_labels": LABELS}
+    path = save(tmp_path, train_images=IMAGES[:2], train_labels=LABELS[:2], **test)
+    with pytest.raises(InputError) as refused:
+        npz.read(path, None)
+    why = "class 2 has no training images; add some, or remove its test images"
+    assert str(refused.value) == f"{path}, test_images[2]: {why}"
+
+
 @pytest.mark.parametrize("kept", [0.3, 0.95])
 def test_truncated_file_is_named(tmp_path, kept):
     path = save(tmp_path, images=IMAGES, labels=LABELS)
