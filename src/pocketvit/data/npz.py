@@ -7,7 +7,8 @@ The arrays are found by name, in the first of these forms that fits:
 - `images`, `labels`: not split yet.
 
 `class_names` may hold the names of the classes. Images are (N, H, W) or (N, H, W, C) with C = 1, 3 or 4, as uint8,
-uint16 (grey only, scaled to 8 bits) or bool (0 and 255); labels are integers or class names, (N,) or (N, 1).
+uint16 (grey only, scaled to 8 bits) or bool (0 and 255); labels are integers or class names, (N,) or (N, 1). Other
+arrays are left aside, and that is said aloud.
 """
 
 import zipfile
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from pocketvit.data.dataset import Decoded
-from pocketvit.data.parts import Keep, Part, assemble, in_memory
+from pocketvit.data.parts import Keep, Part, assemble, in_memory, note_left_aside
 from pocketvit.data.pixels import ALPHA, GREY, GREY16, alpha_to_rgb, grey16_to_rgb, one_line
 from pocketvit.errors import InputError
 
@@ -44,7 +45,8 @@ def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
     """Read all splits.
 
     Raises:
-        InputError: truncated, corrupt, without the arrays named above, or with pickled objects.
+        InputError: truncated, corrupt, without the arrays named above, with images or labels alone, or with pickled
+            objects.
     """
     arrays = _load(path)
     form = next((form for form in _FORMS if arrays.keys() >= set(form["train"])), None)
@@ -53,9 +55,17 @@ def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
             f"{path} holds the arrays {', '.join(arrays) or '(none)'}: "
             "expected train_images and train_labels, x_train and y_train, or images and labels"
         )
-    parts = {split: _part(arrays, path, *names) for split, names in form.items() if arrays.keys() >= set(names)}
+    for pair in form.values():
+        there = [name for name in pair if name in arrays]
+        if len(there) == 1:
+            (missing,) = set(pair) - set(there)
+            raise InputError(f"{path} holds {there[0]} but no {missing}: add {missing}, or remove {there[0]}")
+    parts = {split: _part(arrays, path, *pair) for split, pair in form.items() if pair[0] in arrays}
     class_names = arrays.get("class_names")
-    return assemble(parts, None if class_names is None else [str(n) for n in class_names], str(path), resize, keep)
+    class_names = None if class_names is None else [str(name) for name in class_names]
+    decoded = assemble(parts, class_names, str(path), resize, keep)
+    aside = [name for name in arrays if name not in {"class_names"}.union(*form.values())]
+    return note_left_aside(decoded, f"no part of a set with {' and '.join(form['train'])}", aside, "array")
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

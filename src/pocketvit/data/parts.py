@@ -69,11 +69,11 @@ def is_image(file: Path) -> bool:
     return file.suffix.lower() in _IMAGE_ENDINGS
 
 
-def note_left_aside(decoded: Decoded, why: str, files: Sequence[Path]) -> Decoded:
-    """Say aloud that some files are left aside."""
-    if not files:
+def note_left_aside(decoded: Decoded, why: str, members: Sequence[Path | str], kind: str = "file") -> Decoded:
+    """Say aloud that some files, or members of another kind, are left aside."""
+    if not members:
         return decoded
-    note = f"{len(files):,} file{'s are' if len(files) > 1 else ' is'} left aside, such as {files[0]}: {why}"
+    note = f"{len(members):,} {kind}{'s are' if len(members) > 1 else ' is'} left aside, such as {members[0]}: {why}"
     return dataclasses.replace(decoded, notes=(*decoded.notes, note))
 
 

@@ -90,6 +90,30 @@ def test_a_test_label_without_training_images_is_named(tmp_path):
     assert str(refused.value) == f"{path}, test_images[2]: {why}"
 
 
+@pytest.mark.parametrize(("there", "missing"), [("test_images", "test_labels"), ("val_labels", "val_images")])
+def test_half_a_split_is_refused(tmp_path, there, missing):
+    content = IMAGES if "images" in there else LABELS
+    path = save(tmp_path, train_images=IMAGES, train_labels=LABELS, **{there: content})
+    with pytest.raises(InputError) as refused:
+        npz.read(path, None)
+    assert str(refused.value) == f"{path} holds {there} but no {missing}: add {missing}, or remove {there}"
+
+
+def test_arrays_that_are_not_used_are_named(tmp_path):
+    names = {"class_names": np.array(["x", "y", "z"])}
+    path = save(tmp_path, images=IMAGES, labels=LABELS, **names)
+    assert npz.read(path, None).notes == ()
+    path = save(tmp_path, images=IMAGES, labels=LABELS, ids=LABELS, **names)
+    assert npz.read(path, None).notes == (
+        "1 array is left aside, such as ids: no part of a set with images and labels",
+    )
+    test = {"test_images": IMAGES, "test_labels": LABELS}
+    path = save(tmp_path, images=IMAGES, labels=LABELS, **test)
+    decoded = npz.read(path, None)
+    assert decoded.test is None
+    assert decoded.notes == ("2 arrays are left aside, such as test_images: no part of a set with images and labels",)
+
+
 @pytest.mark.parametrize("kept", [0.3, 0.95])
 def test_truncated_file_is_named(tmp_path, kept):
     path = save(tmp_path, images=IMAGES, labels=LABELS)
