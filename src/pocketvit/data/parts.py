@@ -53,6 +53,12 @@ class Part:
     """What to call the i-th image in a message, such as "train.parquet, row 7"."""
     converted: Counter[str] = field(default_factory=Counter)
     """What was done to images that are not 8-bit colour, counted while they are decoded."""
+    where_label: Callable[[int], str] | None = None
+    """What to call the i-th label; as the image if None."""
+
+    def name_label(self, index: int) -> str:
+        """What to call a label in a message."""
+        return (self.where_label or self.where)(index)
 
 
 def visible_files(folder: Path) -> list[Path]:
@@ -139,7 +145,9 @@ def assemble(
     listed = class_names is not None
     if not listed:
         class_names = find_class_names(np.concatenate([part.labels for part in used.values()]))
-    labels = {split: number_labels(part.labels, class_names, part.where, listed=listed) for split, part in used.items()}
+    labels = {
+        split: number_labels(part.labels, class_names, part.name_label, listed=listed) for split, part in used.items()
+    }
     notes += _check_classes(labels, used, class_names, name)
     fitter = Fitter(resize)
     splits = {}
@@ -174,7 +182,7 @@ def _check_classes(
         if len(strange):
             class_name = class_names[labels[split][strange[0]]]
             why = f"class {class_name} has no training images; add some, or remove its test images"
-            raise InputError(f"{used[split].where(int(strange[0]))}: {why}")
+            raise InputError(f"{used[split].name_label(int(strange[0]))}: {why}")
         lacking["test images"] = trained & ~present[split]
     return [
         f"{name} has no {what} of {_list_names(class_names, lacks)}" for what, lacks in lacking.items() if lacks.any()
