@@ -36,6 +36,12 @@ def unknown(kind: str, name: str, known: Collection[str]) -> str:
     return f"unknown {kind} {name!r}; {hint}"
 
 
+def describe_size(size: tuple[int, int]) -> str:
+    """An image size, (height, width), in a message: "14 × 12 pixels (width × height)", or "8 × 8 pixels" if square."""
+    height, width = size
+    return f"{width} × {height} pixels" + (" (width × height)" if width != height else "")
+
+
 def check_types(section: str, config: Any) -> None:
     """Bring every field to its annotated type, or raise an `InputError` that names it."""
     hints = typing.get_type_hints(type(config))

@@ -101,7 +101,7 @@ def test_strided_and_missing_images():
 def test_large_images_run_the_twin():
     pytest.importorskip("triton")
     images = noise(1, 2, 1025)
-    assert "2x1025 pixels have a side over 1024" in supported(images)
+    assert "1025 × 2 pixels (width × height) have a side over 1024" in supported(images)
     table = table_for(images)
     assert torch.equal(augment(images, table), augment_reference(images, table))
 

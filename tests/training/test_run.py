@@ -107,7 +107,7 @@ def test_a_saved_model_stands_alone(small):
     probabilities = model.probabilities(images)
     assert probabilities.argmax(1).tolist() == [0, 2]
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
-    with pytest.raises(InputError, match="trained on 16x16"):
+    with pytest.raises(InputError, match="trained on 16 × 16 pixels"):
         model.logits(np.zeros((1, 8, 8, 3), np.uint8))
     with pytest.raises(InputError, match=f"model.safetensors is a model alone, .* its run folder, {small.out}$"):
         evaluate_run(small.out / "model.safetensors", device="cpu")

@@ -91,7 +91,7 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["predict", "a.png"], "--run PATH is missing: Run folder, or a model.safetensors."),
         (["predict", "a.png", "--run", "nowhere", "--device", "gpu"], "--device"),
         (["bench", "--repeat", "1"], "unknown flag '--repeat'; did you mean --repeats?"),
-        (["train", "--model.patch-size", "3"], "model.patch_size=3 does not divide the image size 8x8"),
+        (["train", "--model.patch-size", "3"], "model.patch_size=3 does not divide images of 8 × 8 pixels"),
         (["train", "--model.num-heads", "5"], "model.width=64 is not divisible by model.num_heads=5"),
         (["train", "--batch-size", "5000"], "batch_size=5000 is more than the 1437 training images"),
         (["train", "--config", "no.yaml"], "cannot read config no.yaml"),
@@ -224,13 +224,13 @@ def test_what_evals_refusals_advise_works(own_run, capsys):
     images(Path("large"), [12] * 12)
     for data, advice in (
         ("mixed", "--data.resize N"),
-        ("large", "large has images of 12x12 pixels, the model 8x8; --data.resize 8 makes them so"),
+        ("large", "large has images of 12 × 12 pixels, the model takes 8 × 8 pixels; --data.resize 8 makes them so"),
     ):
         command = ["eval", own_run[0], "--data", data, "--device", "cpu"]
         code, _, err = run(command, capsys)
         assert code == 2 and advice in err and err.count("\n") == 1
         code, out, _ = run([*command, "--data.resize", "8"], capsys)
-        assert code == 0 and "test accuracy" in out and "resized to 8x8" in out
+        assert code == 0 and "test accuracy" in out and "resized to 8 × 8" in out
     assert run([*command, "--resize", "8"], capsys)[0] == 0
 
 
@@ -262,7 +262,7 @@ def test_data_list_and_check(capsys, monkeypatch, tmp_path):
     code, out, _ = run(["data", "list"], capsys)
     assert code == 0 and "digits" in out and "pocketvit data get cifar10" in out
     code, out, _ = run(["data", "check", "digits"], capsys)
-    assert code == 0 and "1,437 training and 360 test images of 8x8 pixels in 10 classes" in out
+    assert code == 0 and "1,437 training and 360 test images of 8 × 8 pixels in 10 classes" in out
     assert "not CIFAR-10" in out
 
 
@@ -276,7 +276,7 @@ def test_what_the_refusal_of_mixed_sizes_advises_works(capsys, monkeypatch, tmp_
     code, _, err = run(check, capsys)
     assert code == 2 and "--data.resize N" in err
     code, out, _ = run([*check, "--data.resize", "8"], capsys)
-    assert code == 0 and "8x8 pixels in 2 classes" in out
+    assert code == 0 and "8 × 8 pixels in 2 classes" in out
 
 
 def test_a_plan_counts_on_the_devices_that_the_study_would_take(capsys, monkeypatch, tmp_path):

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pocketvit.checks import describe_size
 from pocketvit.config import AugmentConfig
 from pocketvit.data.autoaugment import NUM_DRAWS, OpTable, autoaugment, resolve
 from pocketvit.data.randaugment import TRIVIAL_DRAWS, randaugment, trivialaugment
@@ -174,7 +175,7 @@ def supported(images: Tensor) -> str | None:
     if images.shape[3] != 3:
         return f"images of {images.shape[3]} channels, not 3"
     if max(images.shape[1:3]) > fused.MAX_SIDE:
-        return f"images of {images.shape[1]}x{images.shape[2]} pixels have a side over {fused.MAX_SIDE}"
+        return f"images of {describe_size(images.shape[1:3])} have a side over {fused.MAX_SIDE}"
     if INTERPRETED:
         return None
     if not images.is_cuda:

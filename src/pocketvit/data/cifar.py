@@ -206,7 +206,7 @@ def _part(batches: Mapping[str, object], labels_key: str) -> Part:
     for where, batch in batches.items():
         pixels = _field(batch, "data", where)
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (3072,):
-            raise InputError(f"{where}: its data is not uint8 pixels of 32x32 colour images")
+            raise InputError(f"{where}: its data is not uint8 pixels of 32 × 32 colour images")
         batch_labels = np.asarray(_field(batch, labels_key, where))
         if batch_labels.shape != pixels.shape[:1]:
             raise InputError(f"{where}: {len(pixels)} images but labels of shape {batch_labels.shape}")

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pocketvit.checks import describe_size
 from pocketvit.errors import InputError
 
 GREY = "in grey, repeated in the three channels"
@@ -124,16 +125,16 @@ class Fitter:
         if self._first is None:
             self._first = (where(index), image.shape)
         elif image.shape != self._first[1]:
-            name, (height, width, _) = self._first
+            name, shape = self._first
             raise InputError(
-                f"{name} is {height}x{width} but {where(index)} is {image.shape[0]}x{image.shape[1]}: "
-                "all images must have one size; --data.resize N makes them NxN"
+                f"{name} has {describe_size(shape[:2])} but {where(index)} has {describe_size(image.shape[:2])}: "
+                "all images must have one size; --data.resize N makes them N × N"
             )
         return image
 
     def notes(self) -> tuple[str, ...]:
         """What was resized, to say aloud."""
-        return count_notes({f"resized to {self.resize}x{self.resize} (bicubic)": self.num_resized})
+        return count_notes({f"resized to {self.resize} × {self.resize} (bicubic)": self.num_resized})
 
 
 def count_notes(counts: Mapping[str, int]) -> tuple[str, ...]:

@@ -155,7 +155,7 @@ def _cifar(num_classes: int, folder: str, md5: str, is_real: Callable[[Decoded],
     shards = tuple(RemoteFile(f"{hub}/{split}-00000-of-00001.parquet") for split in ("train", "test"))
     return RemoteSet(
         name=f"cifar{num_classes}",
-        description=f"60,000 colour photos of 32x32 pixels in {num_classes} classes",
+        description=f"60,000 colour photos of 32 × 32 pixels in {num_classes} classes",
         size="about 145 MB",
         offers=(
             Offer("parquet", shards, needs_pyarrow=True),

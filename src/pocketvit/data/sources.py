@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pocketvit.checks import between, unknown
+from pocketvit.checks import between, describe_size, unknown
 from pocketvit.config.data import LARGEST_SIDE
 from pocketvit.data import hub, remote
 from pocketvit.data.cache import entry_key, load_or_build
@@ -65,12 +65,11 @@ class CheckReport:
 
     def text(self) -> str:
         """The report as lines to print."""
-        height, width = self.image_size
         name_width = max(len(name) for name in (*self.class_names, "class"))
         counts = zip(self.class_names, self.train_counts, self.test_counts, strict=True)
         lines = [
             f"{self.name} ({self.format}): {self.num_train:,} training and {self.num_test:,} test images "
-            f"of {height}x{width} pixels in {len(self.class_names)} classes",
+            f"of {describe_size(self.image_size)} in {len(self.class_names)} classes",
             f"{'class':<{name_width}}  {'train':>9}  {'test':>9}",
             *(f"{name:<{name_width}}  {train:>9,}  {test:>9,}" for name, train, test in counts),
             "mean of the channels (training, 255 = 1)  " + "  ".join(f"{value:.8f}" for value in self.mean),
@@ -165,7 +164,7 @@ def check(source: str | Path, **options: Any) -> CheckReport:
 
 def known_sources(*, data_dir: Path | None = None) -> list[SourceInfo]:
     """The sets known by name; `data_dir` as in `get`."""
-    digits = SourceInfo(DIGITS, "1,797 grey digits of 8x8 pixels in 10 classes", "built in", "scikit-learn", True)
+    digits = SourceInfo(DIGITS, "1,797 grey digits of 8 × 8 pixels in 10 classes", "built in", "scikit-learn", True)
     infos = [digits]
     for known in remote.REMOTE_SETS.values():
         folder = _fetched_folder(known.name, data_dir or data_home())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pocketvit.checks import describe_size
 from pocketvit.config import ModelConfig
 from pocketvit.errors import InputError
 from pocketvit.model.positions import sincos_table
@@ -34,11 +35,10 @@ class PatchEmbedding(nn.Module):
         super().__init__()
         p, stride = config.patch_size, config.patch_stride or config.patch_size
         if any(side < p or (side - p) % stride for side in image_size):
-            height, width = image_size
             raise InputError(
                 f"model.patch_size={p}"
                 + (f" with model.patch_stride={stride} does not tile" if stride != p else " does not divide")
-                + f" the image size {height}x{width}; choose another or set data.resize"
+                + f" images of {describe_size(image_size)}; choose another or set data.resize"
             )
         self.patch_size, self.stride = p, stride
         self.grid = ((image_size[0] - p) // stride + 1, (image_size[1] - p) // stride + 1)

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from pocketvit.checks import describe_size
 from pocketvit.config import ModelConfig, code_of, load_config
 from pocketvit.data import Dataset, Split, open_dataset
 from pocketvit.data.augment import normalise
@@ -107,8 +108,8 @@ class TrainedModel:
             wanted = f"(N, {height}, {width}, 3)"
             raise InputError(f"images have shape {images.shape}, not {wanted}; {_advice(images.shape)}")
         if images.shape[1:3] != (height, width):
-            got = "x".join(map(str, images.shape[1:3]))
-            raise InputError(f"images are {got} pixels, the model was trained on {height}x{width}: resize them")
+            got, wanted = describe_size(images.shape[1:3]), describe_size((height, width))
+            raise InputError(f"images have {got}, the model was trained on {wanted}: resize them")
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Class probabilities of uint8 images (N, H, W, C): float32 (N, K), rows sum to 1.
@@ -201,9 +202,10 @@ def evaluate(trained: TrainedModel, dataset: Dataset) -> dict[str, Any]:
     if dataset.class_names != trained.class_names:
         raise InputError(_class_difference(dataset.name, dataset.class_names, trained.class_names))
     if dataset.image_size != trained.model.image_size:
-        (height, width), (wanted, other) = dataset.image_size, trained.model.image_size
-        advice = f"; --data.resize {wanted} makes them so" if wanted == other else ""
-        raise InputError(f"{dataset.name} has images of {height}x{width} pixels, the model {wanted}x{other}{advice}")
+        height, width = trained.model.image_size
+        got, wanted = describe_size(dataset.image_size), describe_size((height, width))
+        advice = f"; --data.resize {height} makes them so" if height == width else ""
+        raise InputError(f"{dataset.name} has images of {got}, the model takes {wanted}{advice}")
     logits, labels = trained.logits(dataset.test.images), dataset.test.labels
     hits = logits.argmax(dim=1).numpy() == labels
     per_class = {name: float(hits[labels == k].mean()) for k, name in enumerate(trained.class_names) if k in labels}

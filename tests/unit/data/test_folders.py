@@ -127,7 +127,10 @@ def test_broken_image_is_named(split, content):
 def test_mixed_sizes_name_both_files(split, write):
     file = split / "test" / "bee" / "large.png"
     file.write_bytes(write.encode(np.zeros((5, 4, 3), np.uint8)))
-    with pytest.raises(InputError, match=f"ant/00000.png is 4x4 but {file} is 5x4: .*--data.resize"):
+    with pytest.raises(
+        InputError,
+        match=f"ant/00000.png has 4 × 4 pixels but {file} has 4 × 5 pixels \\(width × height\\): .*--data.resize",
+    ):
         folders.read(split, None)
     decoded = folders.read(split, 4)
-    assert len(decoded.test) == 7 and decoded.notes == ("1 image resized to 4x4 (bicubic)",)
+    assert len(decoded.test) == 7 and decoded.notes == ("1 image resized to 4 × 4 (bicubic)",)

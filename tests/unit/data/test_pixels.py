@@ -120,7 +120,9 @@ def test_missing_file_is_named(tmp_path):
 def test_mixed_sizes_name_both_and_offer_resize():
     fitter = Fitter(None)
     fitter.fit(np.zeros((4, 4, 3), np.uint8), "image{}".format, 0)
-    with pytest.raises(InputError, match=r"image0 is 4x4 but image1 is 4x5: .*--data\.resize N"):
+    with pytest.raises(
+        InputError, match=r"image0 has 4 × 4 pixels but image1 has 5 × 4 pixels \(width × height\): .*--data\.resize N"
+    ):
         fitter.fit(np.zeros((4, 5, 3), np.uint8), "image{}".format, 1)
 
 
@@ -128,6 +130,6 @@ def test_resize_is_pillows_bicubic():
     fitter = Fitter(6)
     resized, fits = fitter.fit(COLOUR, str, 0), fitter.fit(np.zeros((6, 6, 3), np.uint8), str, 1)
     assert np.array_equal(resized, np.asarray(Image.fromarray(COLOUR).resize((6, 6), Image.Resampling.BICUBIC)))
-    assert fits.shape == (6, 6, 3) and fitter.notes() == ("1 image resized to 6x6 (bicubic)",)
+    assert fits.shape == (6, 6, 3) and fitter.notes() == ("1 image resized to 6 × 6 (bicubic)",)
     fitter.fit(COLOUR, str, 2)
-    assert fitter.notes() == ("2 images resized to 6x6 (bicubic)",)
+    assert fitter.notes() == ("2 images resized to 6 × 6 (bicubic)",)

@@ -44,7 +44,7 @@ def test_digits_hold_scikit_learns_values():
 
 def test_digits_can_be_resized(home):
     digits = load_dataset("digits", resize=16)
-    assert digits.image_size == (16, 16) and "resized to 16x16" in digits.notes[0]
+    assert digits.image_size == (16, 16) and "resized to 16 × 16" in digits.notes[0]
     assert not home.exists()  # nothing to cache
 
 
@@ -176,7 +176,7 @@ def test_check_counts(write, made_set, tmp_path):
     assert np.allclose(report.std, made_set.train[0].std((0, 1, 2)) / 255)
     assert not report.is_cifar10
     text = report.text()
-    assert "60 training and 20 test images of 32x32 pixels in 10 classes" in text and "not CIFAR-10" in text
+    assert "60 training and 20 test images of 32 × 32 pixels in 10 classes" in text and "not CIFAR-10" in text
     assert "ibis" in text and report.fingerprint in text
 
 

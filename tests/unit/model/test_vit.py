@@ -86,7 +86,7 @@ def test_stochastic_depth_rises_linearly_and_keeps_the_mean():
 
 
 def test_refusals_name_the_field():
-    with pytest.raises(InputError, match="model.patch_size=5 does not divide the image size 32x32"):
+    with pytest.raises(InputError, match="model.patch_size=5 does not divide images of 32 × 32 pixels"):
         create_model("paper", patch_size=5)
     with pytest.raises(InputError, match="did you mean model.width"):
         create_model("paper", widht=3)

@@ -355,7 +355,7 @@ def test_real_cells_end_and_fail_in_processes_of_their_own(tmp_path):
     file.write_text(file.read_text().replace("model.num_cls_tokens: 2", "model.patch_size: 3"))
     done = subprocess.run(command(file, tmp_path / "out"), capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
-    assert "two seed 0 failed: model.patch_size=3 does not divide the image size 8x8" in done.stdout
+    assert "two seed 0 failed: model.patch_size=3 does not divide images of 8 × 8 pixels" in done.stdout
     assert "ok seed 0: " in done.stdout
     assert (tmp_path / "out" / "table.csv").is_file()
     folder = next((tmp_path / "out").glob("*-s0/result.json")).parent
