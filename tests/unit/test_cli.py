@@ -266,6 +266,15 @@ def test_data_list_and_check(capsys, monkeypatch, tmp_path):
     assert "not CIFAR-10" in out
 
 
+def test_check_lists_every_broken_image(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "data"))
+    images(tmp_path / "pets", [8] * 6)
+    for name in ("ant/0.png", "bee/3.png"):
+        (tmp_path / "pets" / name).write_bytes(b"no image")
+    code, out, err = run(["data", "check", tmp_path / "pets"], capsys)
+    assert (code, out) == (2, "") and err.startswith("pocketvit: 2 images of") and err.count("\n") == 3
+
+
 def test_what_the_refusal_of_mixed_sizes_advises_works(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "data"))
     for number, side in enumerate([8, 8, 9, 8]):

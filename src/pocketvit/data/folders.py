@@ -22,8 +22,11 @@ from pocketvit.data.parts import (
     note_left_aside,
     visible_files,
 )
-from pocketvit.data.pixels import decode
+from pocketvit.data.pixels import BrokenImage, decode
 from pocketvit.errors import InputError
+
+MOST_LISTED = 20
+"""Broken images that `refuse_broken` lists."""
 
 
 def matches(path: Path) -> bool:
@@ -56,6 +59,26 @@ def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
 
     aside = sorted(set(visible_files(path)) - set(_flatten(found)))
     return note_left_aside(decoded, "no image of a class", aside)
+
+
+def refuse_broken(path: Path) -> None:
+    """Read every image of a set, and list those that cannot be read.
+
+    Raises:
+        InputError: there are several; a line each.
+    """
+    broken = []
+    for file in files(path):
+        try:
+            decode(file, str(file))
+        except BrokenImage as error:
+            broken.append(str(error))
+    if len(broken) < 2:
+        return
+    lines = [f"{len(broken):,} images of {path} cannot be read:", *broken[:MOST_LISTED]]
+    if len(broken) > MOST_LISTED:
+        lines.append(f"and {len(broken) - MOST_LISTED:,} more")
+    raise InputError("\n".join(lines))
 
 
 def _subfolders(folder: Path) -> list[Path]:

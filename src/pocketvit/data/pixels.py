@@ -27,6 +27,10 @@ GREY16 = "in 16-bit grey, divided by 257 and repeated in the three channels"
 ALPHA = "with alpha, composited over black"
 
 
+class BrokenImage(InputError):
+    """An image file cannot be read; the message names it."""
+
+
 def decode(source: bytes | Path, where: str, converted: Counter[str] | None = None) -> np.ndarray:
     """Read one image file.
 
@@ -37,25 +41,25 @@ def decode(source: bytes | Path, where: str, converted: Counter[str] | None = No
     Returns:
         pixels, uint8, (H, W, 3).
     Raises:
-        InputError: empty, truncated, corrupt, of no known format, or of floating-point pixels.
+        BrokenImage: empty, truncated, corrupt, of no known format, or of floating-point pixels.
     """
     try:
         content = source.read_bytes() if isinstance(source, Path) else source
     except OSError as error:
-        raise InputError(f"{where}: cannot be read: {error.strerror}") from error
+        raise BrokenImage(f"{where}: cannot be read: {error.strerror}") from error
     if not content:
-        raise InputError(f"{where}: the image is empty (0 bytes); replace or remove it")
+        raise BrokenImage(f"{where}: the image is empty (0 bytes); replace or remove it")
     try:
         with Image.open(io.BytesIO(content)) as image:
             return to_rgb(image, converted)
     except UnidentifiedImageError as error:
-        raise InputError(f"{where}: no image format that Pillow reads; replace or remove it") from error
+        raise BrokenImage(f"{where}: no image format that Pillow reads; replace or remove it") from error
     except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise BrokenImage(f"{where}: {error}") from error
     # Pillow's decoders meet broken bytes with OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as error:
         why = f"the image is truncated or corrupt ({one_line(error)})"
-        raise InputError(f"{where}: {why}; replace or remove it") from error
+        raise BrokenImage(f"{where}: {why}; replace or remove it") from error
 
 
 def to_rgb(image: Image.Image, converted: Counter[str] | None = None) -> np.ndarray:

@@ -12,13 +12,14 @@ import numpy as np
 
 from pocketvit.checks import between, describe_size, unknown
 from pocketvit.config.data import LARGEST_SIDE
-from pocketvit.data import hub, remote
+from pocketvit.data import folders, hub, remote
 from pocketvit.data.cache import entry_key, load_or_build
 from pocketvit.data.dataset import Dataset, Decoded, channel_stats, hold_out, is_cifar10, stratified_split
 from pocketvit.data.disk import data_home
 from pocketvit.data.download import Progress
 from pocketvit.data.formats import Format, detect, find_format
 from pocketvit.data.parts import Part, assemble
+from pocketvit.data.pixels import BrokenImage
 from pocketvit.errors import InputError
 
 DIGITS = "digits"
@@ -135,14 +136,18 @@ def check(source: str | Path, **options: Any) -> CheckReport:
         source: as `load_dataset` takes it.
         options: likewise.
     Raises:
-        InputError: as `load_dataset`.
+        InputError: as `load_dataset`, but with a line for each of the broken images of a folder.
     """
-    dataset = load_dataset(source, **options)
-    if source == DIGITS:
-        kind = "built in"
-    else:
+    kind = "built in"
+    if source != DIGITS:
         path = _locate(source, options.get("cache_dir") or data_home())
         kind = _format_of(path, options.get("format")).name
+    try:
+        dataset = load_dataset(source, **options)
+    except BrokenImage:
+        if kind == "folder":
+            folders.refuse_broken(path)
+        raise
     mean, std = channel_stats(dataset.train.images)
     counts = [np.bincount(split.labels, minlength=dataset.num_classes) for split in (dataset.train, dataset.test)]
     return CheckReport(

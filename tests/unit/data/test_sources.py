@@ -180,6 +180,37 @@ def test_check_counts(write, made_set, tmp_path):
     assert "ibis" in text and report.fingerprint in text
 
 
+@pytest.mark.parametrize("count", [1, 2, 20, 23])
+def test_check_lists_the_broken_images(flat, count):
+    files = sorted(flat.rglob("*.png"))[5 : 5 + count]
+    for file in files:
+        file.write_bytes(file.read_bytes()[:60])
+    (flat / "ant" / "00000.png").write_bytes(b"")
+    empty = f"{flat / 'ant' / '00000.png'}: the image is empty (0 bytes); replace or remove it"
+    with pytest.raises(InputError) as first:
+        load_dataset(str(flat))
+    assert str(first.value) == empty, "training stops at the first"
+    with pytest.raises(InputError) as found:
+        check(str(flat))
+    head, *lines = str(found.value).splitlines()
+    assert head == f"{count + 1} images of {flat} cannot be read:"
+    assert lines[0] == empty
+    for line, file in zip(lines[1:20], files):
+        assert line.startswith(f"{file}: the image is truncated or corrupt (")
+    assert lines[20:] == ([f"and {count - 19} more"] if count > 19 else []) and len(lines) == min(count + 1, 21)
+
+
+def test_check_says_what_else_is_wrong_as_loading_does(flat, write):
+    """A single broken image, and what is met before two that are broken."""
+    flat.joinpath("jay", "broken.png").write_bytes(b"")
+    for message in (f"^{flat / 'jay' / 'broken.png'}: the image is empty", "^.*00000.png has 32 × 32 pixels but"):
+        with pytest.raises(InputError, match=message) as found:
+            check(str(flat))
+        assert "\n" not in str(found.value)
+        flat.joinpath("ant", "large.png").write_bytes(write.encode(np.zeros((40, 40, 3), np.uint8)))
+        flat.joinpath("jay", "another.png").write_bytes(b"")
+
+
 def test_check_of_digits():
     assert check("digits").format == "built in"
 
