@@ -1,6 +1,7 @@
 """The command line: what it understands, and one clear line with exit code 2 for what it does not."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -217,6 +218,78 @@ def test_eval_says_what_was_decided_on_the_data(own_run, capsys):
     note = "pets has no test split: 4 of its 20 images are held out as one (0.2 of each class, seed 0)"
     assert code == 0 and note in out and note in printed
     assert "20 images in grey, repeated in the three channels" in out
+
+
+def evaluated(folder, data, capsys):
+    """What `eval --data` printed."""
+    code, out, err = run(["eval", folder, "--data", data, "--device", "cpu"], capsys)
+    assert code == 0, err
+    return out
+
+
+def test_all_images_of_other_data_without_a_test_split_are_measured(own_run, capsys):
+    folder, _ = own_run
+    images(Path("more"), [8] * 24)
+    images(Path("one-a-class"), [8] * 2)
+    np.savez("more.npz", images=np.zeros((9, 8, 8), np.uint8), labels=np.array(["ant", "bee", "bee"] * 3))
+    for data, count in (("more", 24), ("one-a-class", 2), ("more.npz", 9)):
+        out = evaluated(folder, data, capsys)
+        note = f"{data.removesuffix('.npz')} has no test split: all its images serve as one"
+        assert note in out and f" on {count} images" in out and "held out" not in out
+
+
+def test_of_the_runs_own_data_the_images_held_out_are_measured_wherever_they_lie(own_run, capsys):
+    folder, _ = own_run
+    shutil.copytree("pets", "copy")
+    for data in ("pets", "copy"):
+        out = evaluated(folder, data, capsys)
+        assert f"{data} has no test split: 4 of its 20 images are held out" in out and " on 4 images" in out
+
+
+def test_other_data_with_a_test_split_are_measured_on_it(own_run, capsys):
+    images(Path("split/train"), [8] * 12)
+    images(Path("split/test"), [8] * 6)
+    out = evaluated(own_run[0], "split", capsys)
+    assert " on 6 images" in out and "test split" not in out
+
+
+@pytest.mark.parametrize("change", ["one removed", "one replaced"])
+def test_changed_data_are_measured_only_on_demand(own_run, capsys, change):
+    """With an image less another split is held out, of images that were trained on."""
+    folder, _ = own_run
+    if change == "one removed":
+        Path("pets/ant/0.png").unlink()
+    else:
+        Image.fromarray(np.full((8, 8), 77, np.uint8)).save("pets/bee/1.png")
+    code, out, err = run(["eval", folder, "--device", "cpu"], capsys)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    pets = Path("pets").resolve()
+    assert f"{pets} has changed since {folder} was trained on it" in err
+    assert err.endswith(f"give --data with a separate test set, or --data {pets} to measure on it anyway\n")
+    for data in ("pets", pets):
+        out = evaluated(folder, data, capsys)
+        caution = f"CAUTION: {data} has changed since {folder} was trained on it: these may be training images"
+        assert out.splitlines()[0] == caution and "all its images serve as one" in out
+    images(Path("other"), [8] * 4)
+    assert "changed" not in evaluated(folder, "other", capsys)
+
+
+def test_changed_data_that_do_not_fit_the_model_are_refused_for_that(own_run, capsys):
+    for sizes, classes, why in ([12] * 20, ("ant", "bee"), "12 × 12 pixels"), ([8] * 24, ("ant", "bee", "cat"), "3 cl"):
+        shutil.rmtree("pets")
+        images(Path("pets"), sizes, classes)
+        code, _, err = run(["eval", own_run[0], "--device", "cpu"], capsys)
+        assert code == 2 and why in err and "changed" not in err
+
+
+def test_a_run_without_its_result_is_not_measured(own_run, capsys):
+    """Without it nothing says which images are training images."""
+    folder, _ = own_run
+    (folder / "result.json").unlink()
+    for data in ([], ["--data", "pets"]):
+        code, _, err = run(["eval", folder, *data, "--device", "cpu"], capsys)
+        assert code == 2 and err.count("\n") == 1
+        assert f"{folder} has no result.json, which says what it was trained on; copy the whole folder" in err
 
 
 def test_what_evals_refusals_advise_works(own_run, capsys):

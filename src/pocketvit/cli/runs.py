@@ -18,7 +18,7 @@ class EvalArguments:
     run: tyro.conf.Positional[Path]
     """Run folder."""
     data: str | None = None
-    """Another data set with the same classes; by default the run's own."""
+    """Another data set with the same classes, all its images if it has no test split; by default the run's own."""
     resize: int | None = None
     """Resize every image to this many pixels square; by default as the run did. --data.resize means the same."""
     device: Device = "auto"

@@ -2,6 +2,15 @@
 
 from pocketvit.data.dataset import Dataset, Split, channel_stats
 from pocketvit.data.sources import load_dataset
-from pocketvit.data.splits import Splits, open_dataset, open_splits
+from pocketvit.data.splits import Splits, open_dataset, open_splits, open_to_measure
 
-__all__ = ["Dataset", "Split", "Splits", "channel_stats", "load_dataset", "open_dataset", "open_splits"]
+__all__ = [
+    "Dataset",
+    "Split",
+    "Splits",
+    "channel_stats",
+    "load_dataset",
+    "open_dataset",
+    "open_splits",
+    "open_to_measure",
+]

@@ -96,7 +96,8 @@ def load_dataset(
         source: a known name (see `known_sources`), "hf:OWNER/NAME" once fetched, or a path.
         format: what a path holds ("cifar", "parquet", "npz", "folder"); found out if None.
         resize: bring all images to this many pixels a side.
-        test_frac: fraction of each class to hold out for testing where the source has no test split.
+        test_frac: fraction of each class to hold out for testing where the source has no test split; 1 leaves nothing
+            to train on.
         split_seed: which images those are.
         cache_dir: folder for downloaded and decoded sets; see `data_home` for where it is if None.
     Raises:
@@ -238,6 +239,9 @@ def _finish(name: str, decoded: Decoded, test_frac: float, split_seed: int) -> D
         raise InputError(f"{name} has a single class, {decoded.class_names[0]!r}: there is nothing to tell apart")
     if decoded.test is not None:
         return Dataset(name, decoded.train, decoded.test, decoded.class_names, decoded.notes)
+    if test_frac == 1:
+        nothing, note = decoded.train.take(np.arange(0)), f"{name} has no test split: all its images serve as one"
+        return Dataset(name, nothing, decoded.train, decoded.class_names, (*decoded.notes, note))
     try:
         kept, held = stratified_split(decoded.train.labels, test_frac, split_seed, decoded.class_names)
     except InputError as error:

@@ -1,10 +1,12 @@
 """The three parts of a data set that a run uses: train, perhaps validation, and test."""
 
+import contextlib
 from dataclasses import dataclass
 
 from pocketvit.config import DataConfig
 from pocketvit.data.dataset import Dataset, Split, stratified_split
 from pocketvit.data.sources import load_dataset
+from pocketvit.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,36 @@ def open_dataset(config: DataConfig) -> Dataset:
     Raises:
         InputError: the source cannot be found or read.
     """
+    return _load(config, config.test_frac)
+
+
+def open_to_measure(config: DataConfig, trained_on: str) -> Dataset:
+    """Load a set to measure a trained model on.
+
+    All images of a set without a test split are measured, unless it is the one that the model was trained on: of that
+    one, those that were held out.
+
+    Args:
+        config: of the set, split as for the model's training.
+        trained_on: the fingerprint of the data that the model was trained on.
+    Raises:
+        InputError: the source cannot be found or read.
+    """
+    whole = _load(config, 1)
+    if not len(whole.train):
+        with contextlib.suppress(InputError):  # none can be held out, so nothing was trained on this
+            held_out = open_dataset(config)
+            if held_out.fingerprint == trained_on:
+                return held_out
+    return whole
+
+
+def _load(config: DataConfig, test_frac: float) -> Dataset:
     return load_dataset(
         config.source,
         format=config.format,
         resize=config.resize,
-        test_frac=config.test_frac,
+        test_frac=test_frac,
         split_seed=config.split_seed,
         cache_dir=config.cache_dir,
     )

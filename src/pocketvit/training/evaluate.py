@@ -18,12 +18,14 @@ from torch import Tensor
 
 from pocketvit.checks import describe_size
 from pocketvit.config import ModelConfig, code_of, load_config
-from pocketvit.data import Dataset, Split, open_dataset
+from pocketvit.data import Dataset, Split, open_dataset, open_to_measure
 from pocketvit.data.augment import normalise
 from pocketvit.data.dataset import MappedRows
 from pocketvit.data.pixels import decode, resize
+from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
 from pocketvit.model import ViT
+from pocketvit.report.runfolder import check_result, read_json
 from pocketvit.training.checkpoint import write_arrays, write_atomically
 from pocketvit.training.device import choose_device
 from pocketvit.usercode import Code, keep_copies, resolve
@@ -199,6 +201,15 @@ def evaluate(trained: TrainedModel, dataset: Dataset) -> dict[str, Any]:
     Raises:
         InputError: the classes or the image size are not the model's.
     """
+    _check_fits(trained, dataset)
+    logits, labels = trained.logits(dataset.test.images), dataset.test.labels
+    hits = logits.argmax(dim=1).numpy() == labels
+    per_class = {name: float(hits[labels == k].mean()) for k, name in enumerate(trained.class_names) if k in labels}
+    return {"images": len(labels), "accuracy": float(hits.mean()), "per_class": per_class}
+
+
+def _check_fits(trained: TrainedModel, dataset: Dataset) -> None:
+    """Refuse a data set whose classes or image size are not the model's."""
     if dataset.class_names != trained.class_names:
         raise InputError(_class_difference(dataset.name, dataset.class_names, trained.class_names))
     if dataset.image_size != trained.model.image_size:
@@ -206,10 +217,6 @@ def evaluate(trained: TrainedModel, dataset: Dataset) -> dict[str, Any]:
         got, wanted = describe_size(dataset.image_size), describe_size((height, width))
         advice = f"; --data.resize {height} makes them so" if height == width else ""
         raise InputError(f"{dataset.name} has images of {got}, the model takes {wanted}{advice}")
-    logits, labels = trained.logits(dataset.test.images), dataset.test.labels
-    hits = logits.argmax(dim=1).numpy() == labels
-    per_class = {name: float(hits[labels == k].mean()) for k, name in enumerate(trained.class_names) if k in labels}
-    return {"images": len(labels), "accuracy": float(hits.mean()), "per_class": per_class}
 
 
 def _class_difference(name: str, classes: Sequence[str], trained: Sequence[str]) -> str:
@@ -233,6 +240,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """`evaluate` a finished run on its own test images, or on those of another source.
 
+    All images of another source without a test split are measured; see `open_to_measure`.
+
     Args:
         run: the run folder.
         source: of other data; the run's own if None.
@@ -242,15 +251,47 @@ def evaluate_run(
     Returns:
         what `evaluate` does, and `notes`: lines to say aloud on the data.
     Raises:
-        InputError: no finished run there, the data cannot be used, or it has code and `allow_code` does not agree.
+        InputError: no finished run there, its own data have changed, the data cannot be used, or it has code and
+            `allow_code` does not agree.
     """
     if Path(run).is_file():
         raise InputError(f"{run} is a model alone, which names no data; give its run folder, {Path(run).parent}")
     trained = load_model(run, choose_device(device), allow_code=allow_code)
+    trained_on = _trained_on(Path(run))
     config = load_config(Path(run) / "config.yaml", allow_code=True).data  # nothing but the data is taken from it
-    config = replace(config, source=source, format=None) if source else config
-    dataset = open_dataset(config if resize is None else replace(config, resize=resize))
-    return evaluate(trained, dataset) | {"notes": dataset.notes}
+    config = config if resize is None else replace(config, resize=resize)
+    if source is None:
+        dataset = open_dataset(config)
+        if dataset.fingerprint != trained_on:
+            _check_fits(trained, dataset)  # says more where the classes or the size have changed
+            raise InputError(
+                f"{config.source} has changed since {run} was trained on it, and its test images may be training images "
+                f"now; give --data with a separate test set, or --data {config.source} to measure on it anyway"
+            )
+        return evaluate(trained, dataset) | {"notes": dataset.notes}
+    dataset = open_to_measure(replace(config, source=source, format=None), trained_on)
+    notes = dataset.notes
+    if lasting_source(source) == config.source and dataset.fingerprint != trained_on:
+        warning = f"CAUTION: {source} has changed since {run} was trained on it: these may be training images"
+        notes = (warning, *notes)
+    return evaluate(trained, dataset) | {"notes": notes}
+
+
+def _trained_on(run: Path) -> str:
+    """The fingerprint of the data that a finished run was trained on.
+
+    Raises:
+        InputError: there is no result.json, or it is damaged.
+    """
+    file = run / "result.json"
+    if not file.exists():
+        raise InputError(
+            f"{run} has no result.json, which says what it was trained on; copy the whole folder of the run, or finish "
+            f"it: pocketvit train --resume {run}"
+        )
+    result = read_json(file)
+    check_result(result, file)
+    return result["data_fingerprint"]
 
 
 def predict_files(

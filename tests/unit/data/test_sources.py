@@ -57,6 +57,15 @@ def test_flat_folder_gets_a_seeded_test_split(flat, made_set):
     assert first.fingerprint == again.fingerprint != other.fingerprint
 
 
+def test_all_images_may_serve_as_test_split(flat, write, made_set):
+    whole = load_dataset(str(flat), test_frac=1)
+    assert (len(whole.train), len(whole.test), whole.image_size) == (0, 60, (32, 32))
+    assert whole.notes == ("flowers has no test split: all its images serve as one",)
+    write.folder(flat.parent / "set", {"train": made_set.train, "test": made_set.test})
+    split = load_dataset(str(flat.parent / "set"), test_frac=1)
+    assert (len(split.train), len(split.test)) == (60, 20)
+
+
 def test_a_set_is_named_after_its_folder_or_file(flat, tmp_path, monkeypatch):
     (tmp_path / "a.tar.gz").touch()
     names = {"digits": "digits", "hf:owner/name": "hf:owner/name", "a.tar.gz": "a", "flowers": "flowers"}
