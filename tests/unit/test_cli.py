@@ -292,6 +292,20 @@ def test_a_run_without_its_result_is_not_measured(own_run, capsys):
         assert f"{folder} has no result.json, which says what it was trained on; copy the whole folder" in err
 
 
+def test_json_for_machines_keeps_every_letter(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "data"))
+    images(Path("pets"), [8] * 20, ("käfer", "wespe"))
+    assert run(["train", "--data", "pets", "--batch-size", "8", *TINY], capsys)[0] == 0
+    code, out, _ = run(["eval", "runs/digits-000", "--device", "cpu", "--json"], capsys)
+    scores = json.loads(out)
+    assert code == 0 and scores["images"] == 4 and set(scores["per_class"]) == {"käfer", "wespe"}
+    assert scores["accuracy"] == sum(scores["per_class"].values()) / 2
+    assert "4 of its 20 images are held out" in scores["notes"][-1] and '"käfer"' in out
+    code, out, _ = run(["predict", "pets/käfer/0.png", "--run", "runs/digits-000", "--json"], capsys)
+    assert code == 0 and '"käfer"' in out and '"pets/käfer/0.png"' in out
+
+
 def test_what_evals_refusals_advise_works(own_run, capsys):
     images(Path("mixed"), [8, 8, 9, 9] * 3)
     images(Path("large"), [12] * 12)

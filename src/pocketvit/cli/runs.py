@@ -1,8 +1,9 @@
 """`pocketvit eval`, `predict` and `report`: what can be done with a finished run."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -21,6 +22,8 @@ class EvalArguments:
     """Another data set with the same classes, all its images if it has no test split; by default the run's own."""
     resize: int | None = None
     """Resize every image to this many pixels square; by default as the run did. --data.resize means the same."""
+    json: bool = False
+    """Print JSON instead of a table."""
     device: Device = "auto"
     """auto takes CUDA, else Apple's MPS, else the CPU."""
     allow_code: bool = False
@@ -28,13 +31,16 @@ class EvalArguments:
 
 
 def eval_command(arguments: list[str]) -> int:
-    """`pocketvit eval RUN [--data SOURCE]`."""
+    """`pocketvit eval RUN [--data SOURCE] [--json]`."""
     parsed = parse_command(EvalArguments, arguments, "pocketvit eval")
     from pocketvit.training import evaluate_run
 
     scores = evaluate_run(
         parsed.run, source=parsed.data, resize=parsed.resize, device=parsed.device, allow_code=parsed.allow_code
     )
+    if parsed.json:
+        _print_json(scores)
+        return 0
     for note in scores["notes"]:
         print(note)
     print(f"test accuracy {scores['accuracy']:.2%} on {scores['images']:,} images")
@@ -73,15 +79,18 @@ def predict_command(arguments: list[str]) -> int:
 
     predictions = predict_files(parsed.run, parsed.files, device=parsed.device, allow_code=parsed.allow_code)
     if parsed.json:
-        import json
-
-        print(json.dumps(predictions, indent=2))
+        _print_json(predictions)
         return 0
     width = max(len(entry["file"]) for entry in predictions)
     for entry in predictions:
         best = sorted(entry["probabilities"].items(), key=lambda item: -item[1])[: parsed.top]
         print(f"{entry['file']:<{width}}  " + "  ".join(f"{name} {p:.1%}" for name, p in best))
     return 0
+
+
+def _print_json(content: Any) -> None:
+    """Print JSON for machines, with letters beyond ASCII as they are."""
+    print(json.dumps(content, indent=2, ensure_ascii=False))
 
 
 @dataclass(frozen=True)
