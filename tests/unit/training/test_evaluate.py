@@ -66,7 +66,10 @@ def shaped(*shape: int, dtype: str = "uint8") -> np.ndarray:
         (shaped(2, 8, 8, 4), "images[..., :3] leaves transparency out"),
         (shaped(2, 3, 8, 8), "put the channels last: images.transpose(0, 2, 3, 1)"),
         (shaped(64), "have shape (64,), not (N, 8, 8, 3)"),
-        (shaped(2, 9, 8, 3), "images are 9x8 pixels, the model was trained on 8x8: resize them"),
+        (
+            shaped(2, 9, 8, 3),
+            "images have 8 × 9 pixels (width × height), the model was trained on 8 × 8 pixels: resize them",
+        ),
         ([shaped(8, 8, 3)], "are of type list; give an array, such as np.asarray(images)"),
         (Image.new("RGB", (8, 8)), "are of type Image; give an array"),
         (torch.zeros(2, 8, 8, 3, dtype=torch.uint8), "are of type Tensor; give an array"),
