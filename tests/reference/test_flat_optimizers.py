@@ -17,8 +17,9 @@ from pocketvit.data.batch import BatchMaker
 from pocketvit.errors import InputError
 from pocketvit.model import ViT
 from pocketvit.model.folded import _stack
-from pocketvit.optim.build import build_optimizers, create_state, state_tensors
+from pocketvit.optim.build import build_optimizers
 from pocketvit.optim.lion import Lion
+from pocketvit.optim.state import create_state, state_tensors
 from pocketvit.training.distributed import ALONE
 from pocketvit.training.step import Loss, TrainStep
 

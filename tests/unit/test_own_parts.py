@@ -17,6 +17,7 @@ from pocketvit.optim.build import build_optimizers
 from pocketvit.optim.lion import Lion
 from pocketvit.optim.schedule import lr_table
 from pocketvit.recipes import recipe
+from pocketvit.training.evaluate import TrainedModel, load_model
 from pocketvit.training.progress import Silent
 from pocketvit.training.trainer import Trainer
 from pocketvit.usercode import Code
@@ -129,8 +130,8 @@ def test_a_convolution_without_a_bias_can_be_part_of_it(own):
         ("def f(config, rotary):\n    return 3\n", "makes a int; it must make a torch.nn.Module"),
         ("class f(nn.Module):\n    pass\n", "fails when called with (config, rotary): TypeError"),
         (forward("pass", "self"), "TypeError"),
-        (forward("return x[:, 1:]"), "gives float32 2x16x24; it must"),
-        (forward("return x, x"), "gives a tuple; it must give tokens"),
+        (forward("return x[:, 1:]"), "gives float32 2x16x24 in forward(x"),
+        (forward("return x, x"), "gives a tuple in forward(x"),
         (forward("return x @ x"), "RuntimeError"),
         (init("self.twice = 2 * self.fc.weight"), "cannot be copied"),
     ],
@@ -169,6 +170,29 @@ def test_what_is_saved_or_the_same_in_every_model_may_be_computed_with(own, fiel
 @pytest.mark.parametrize("given", ["x - x.mean(0, keepdim=True)", "x.roll(1, 0)"])
 def test_other_images_of_the_batch_must_not_count(own, field, given):
     assert "after eval() an image must count alone" in refused(**{field: own(forward(f"return self.fc({given})"))})
+
+
+@pytest.mark.parametrize("field", ["model__attention", "model__block"])
+def test_what_is_given_after_eval_must_be_tokens_too(own, field):
+    for given in ("(x, x)", "x[:, 1:]"):
+        lines = forward(f"return self.fc(x) if self.training else {given}")
+        assert "after eval(); it must give tokens 2x17x24" in refused(**{field: own(lines)})
+
+
+def test_a_block_may_ask_for_stochastic_depth(own):
+    trainer(model__block=own("class f(Thru):\n    def forward(self, x, keep):\n        return self.fc(x)\n"))
+
+
+@pytest.mark.parametrize("field", ["model__attention", "model__block"])
+def test_whole_numbers_and_tied_weights_can_be_part_of_it(own, field, tmp_path):
+    made = "self.order = nn.Parameter(torch.arange(c.width), requires_grad=False); self.again = nn.Linear(c.width, c.width)"
+    lines = init(f"{made}; self.again.weight = self.fc.weight")
+    lines += "    def forward(self, x, keep=None):\n        return self.again(self.fc(x[..., self.order]))\n"
+    run = trainer(**{field: own(lines)})
+    trained = TrainedModel(run.model, ("a", "b", "c"), (0.5,) * 3, (0.2,) * 3)
+    trained.save(tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors", allow_code=True)
+    assert np.array_equal(trained.logits(SET.images), again.logits(SET.images))
 
 
 def test_a_block_without_a_gradient_is_refused(own):
@@ -236,6 +260,16 @@ def test_an_own_optimizer_steps_like_the_built_in_one_that_it_is(own):
             "makes new state tensors",
         ),
         (update("1 / 0"), "fails in step(): ZeroDivisionError"),
+        (update("self.state['all']['n'] = torch.ones(1)", "torch._foreach_sub_(p, group['lr'])"), "to no parameter"),
+        (
+            update(
+                "for x, dx in zip(p, g):",
+                "    slow = self.state[x].setdefault('slow', x.clone())",
+                "    slow.add_(0.5 * (x - group['lr'] * dx - slow))",
+                "    x.copy_(slow)",
+            ),
+            "has state that does not start at zero",
+        ),
         (update("self.t = getattr(self, 't', 0) + 1", "torch._foreach_sub_(p, group['lr'] / self.t)"), "self.state"),
         (update("group['t'] = group.get('t', 0) + 1", "torch._foreach_sub_(p, group['lr'] / group['t'])"), "self.state"),
         (
@@ -254,7 +288,7 @@ def test_an_optimizer_that_does_not_fit_is_refused(own, lines, words):
 
 
 def test_an_optimizer_that_draws_random_numbers_fits(own):
-    drawn = "for x in p: x.sub_(group['lr'] * torch.rand_like(x) * self.state[x].setdefault('m', x.clone()).add_(1))"
+    drawn = "for x in p: x.sub_(group['lr'] * self.state[x].setdefault('m', 0 * x).add_(torch.rand_like(x)))"
     trainer(optim__name=own(update(drawn)))
 
 

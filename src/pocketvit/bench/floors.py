@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from pocketvit.bench.clock import time_repeats
 from pocketvit.config import RunConfig
 from pocketvit.model import ViT
-from pocketvit.optim.build import build_optimizers, create_state
+from pocketvit.optim.build import build_optimizers
+from pocketvit.optim.state import create_state
 
 FP32_BYTES = 4
 MATRIX_SIZE = {"cuda": 8192, "mps": 4096, "cpu": 1536}

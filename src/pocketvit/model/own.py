@@ -72,45 +72,41 @@ def check_parts(config: ModelConfig, block: nn.Module, make: Callable[[], nn.Mod
         return
     block = _copy(code, block)
     tokens, keep = _probe(num_tokens, config.width)
-    if isinstance(config.block, Code):
-        _check_attention_used(config, block)
-        _check_tokens(config.block, block, x=tokens, keep=None)
-        _check_tokens(config.block, block, x=tokens, keep=keep)
-    else:
-        _check_tokens(config.attention, block.attn, x=tokens)
     with _seeded(1):
         another = make()
     if isinstance(config.block, Code):
-        _check_saved(code, block, another, tokens)
+        _check_attention_used(config, block)
+        _given(code, block, x=tokens, keep=None)
+        _given(code, block, x=tokens, keep=keep)
+        _check_saved(code, block, another, x=tokens, keep=None)
     else:
-        _check_saved(code, block.attn, another.attn, tokens)
+        _given(code, block.attn, x=tokens)
+        _check_saved(code, block.attn, another.attn, x=tokens)
 
 
-def _check_saved(code: Code, module: nn.Module, another: nn.Module, tokens: Tensor) -> None:
+def _check_saved(code: Code, module: nn.Module, another: nn.Module, **arguments: Any) -> None:
     """Refuse a part whose output for an image follows from more than the image and what a run saves of the part."""
     generator = torch.Generator().manual_seed(0)
-    for parameter in module.parameters():  # one that starts at zero would hide what it is multiplied with
-        parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    for parameter in module.parameters():
+        if parameter.is_floating_point():  # one that starts at zero would hide what it is multiplied with
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
     code.guard(lambda: another.load_state_dict(module.state_dict()), "cannot be loaded again")
-    found = _evaluated(code, module, tokens)
-    if not _alike(found, _evaluated(code, another, tokens)):
+    module.eval()
+    another.eval()
+    found = _given(code, module, **arguments)
+    if not _alike(found, _given(code, another, **arguments)):
         unsaved = ", ".join(_unsaved(module)) or "something that the constructor draws"
         raise InputError(
             f"{code} computes with {unsaved}, which is neither trained nor saved; keep layers in nn.ModuleList or "
             "nn.ModuleDict, tensors in nn.Parameter or register_buffer"
         )
-    if not _alike(found[:1], _evaluated(code, module, torch.cat([tokens[:1], -tokens[1:]]))[:1]):
+    tokens = arguments["x"]
+    others = arguments | {"x": torch.cat([tokens[:1], -tokens[1:]])}
+    if not _alike(found[:1], _given(code, module, **others)[:1]):
         raise InputError(
             f"{code} gives an image other tokens where the other images of the batch are others; after eval() an image "
             "must count alone"
         )
-
-
-def _evaluated(code: Code, module: nn.Module, tokens: Tensor) -> Tensor:
-    """What the module gives for tokens (B, N, D) when it is not trained, always with the same random numbers."""
-    module.eval()
-    with _seeded(0):
-        return code.guard(lambda: module(tokens), "fails in forward(x) after eval()")
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
@@ -200,17 +196,19 @@ def _probe(num_tokens: int, width: int) -> tuple[Tensor, Tensor]:
     return tokens, torch.ones(2, PROBE_IMAGES)
 
 
-def _check_tokens(code: Code, module: nn.Module, **arguments: Any) -> None:
+def _given(code: Code, module: nn.Module, **arguments: Any) -> Tensor:
+    """What a part gives for tokens x, always with the same random numbers; refuses what is no such tokens."""
     names, tokens = ", ".join(arguments), arguments["x"]
-    found = code.guard(lambda: module(*arguments.values()), f"fails in forward({names}) on tokens of {_shape(tokens)}")
+    how = f"in forward({names})" if module.training else f"in forward({names}) after eval()"
+    with _seeded(0):
+        found = code.guard(lambda: module(*arguments.values()), f"fails {how} on tokens of {_shape(tokens)}")
     if not isinstance(found, Tensor):
         got = f"a {type(found).__name__}"
     elif found.shape != tokens.shape or not found.is_floating_point():
         got = f"{found.dtype} {_shape(found)}".removeprefix("torch.")
     else:
-        got = None
-    if got is not None:
-        raise InputError(f"{code}: forward({names}) gives {got}; it must give tokens {_shape(tokens)}")
+        return found
+    raise InputError(f"{code} gives {got} {how}; it must give tokens {_shape(tokens)}")
 
 
 def _shape(tensor: Tensor) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pocketvit.config import OptimConfig
 from pocketvit.errors import InputError
+from pocketvit.optim.state import create_state
 from pocketvit.usercode import Code
 
 START = 0.5
@@ -46,15 +47,19 @@ class _Trial:
         self.optimizer = make_optimizer(code, [group | {"weight_decay": config.weight_decay}], config)
         self.lr = self.optimizer.param_groups[0]["lr"]
 
-    def step(self, lr: float, slope: float = 1.0) -> dict[tuple[int, str], Tensor]:
+    def step(self, lr: float) -> dict[tuple[int, str], Tensor]:
         """Take a step, always with the same random numbers; returns all that is in the optimizer's `state`."""
         self.lr.fill_(lr)
         for parameter in self.parameters:
-            parameter.grad = slope * torch.linspace(-1, 2, parameter.numel()).reshape(parameter.shape)
+            parameter.grad = torch.linspace(-1, 2, parameter.numel()).reshape(parameter.shape)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             self.code.guard(self.optimizer.step, "fails in step()")
         state = self.optimizer.state
+        if any(all(key is not parameter for parameter in self.parameters) for key in state):
+            raise InputError(
+                f"{self.code} keeps something in self.state that belongs to no parameter; keep it per parameter"
+            )
         found = {(i, name): value for i, p in enumerate(self.parameters) for name, value in state[p].items()}
         for (_, name), value in found.items():
             if not isinstance(value, Tensor):
@@ -72,7 +77,7 @@ def check_optimizer(code: Code, config: OptimConfig) -> None:
 
     Raises:
         InputError: it fails, moves at learning rate 0 or not at all, or what it remembers is not in fixed tensors
-            of its `state`.
+            of its `state` that start at zero.
     """
     trial = _Trial(code, config)
     places = _places(trial.step(lr=0.0))
@@ -85,6 +90,7 @@ def check_optimizer(code: Code, config: OptimConfig) -> None:
     if not trial.moved():
         raise InputError(f"{code} does not move the weights; change them in place, by group['lr']")
     _check_resumes(trial, config)
+    _check_starts(code, config)
 
 
 def _places(state: dict[tuple[int, str], Tensor]) -> dict[tuple[int, str], int]:
@@ -92,19 +98,36 @@ def _places(state: dict[tuple[int, str], Tensor]) -> dict[tuple[int, str], int]:
     return {key: value.data_ptr() for key, value in state.items()}
 
 
+def _check_starts(code: Code, config: OptimConfig) -> None:
+    """Refuse an optimizer that starts otherwise once its state is there, at zero, as a run makes it at first."""
+    begun, fresh = (_Trial(code, config) for _ in range(2))
+    create_state([begun.optimizer])
+    begun.step(PROBE_LR)
+    fresh.step(PROBE_LR)
+    if not _same(begun, fresh):
+        raise InputError(
+            f"{code} has state that does not start at zero, or counts the step at learning rate 0 that a run begins with; "
+            "keep all that it remembers in tensors of self.state[parameter] that start at zero"
+        )
+
+
 def _check_resumes(trial: _Trial, config: OptimConfig) -> None:
     """Refuse an optimizer that goes on otherwise from a checkpoint, which holds the weights and `state` alone."""
     resumed = _Trial(trial.code, config)
-    mine = resumed.step(lr=0.0, slope=0.0)
-    state = trial.optimizer.state
-    for (i, name), value in mine.items():
-        value.copy_(state[trial.parameters[i]][name])
+    create_state([resumed.optimizer])
     for new, old in zip(resumed.parameters, trial.parameters, strict=True):
         new.copy_(old)
+        for name, value in resumed.optimizer.state[new].items():
+            value.copy_(trial.optimizer.state[old][name])
     resumed.step(PROBE_LR)
     trial.step(PROBE_LR)
-    if not all(map(torch.equal, resumed.parameters, trial.parameters)):
+    if not _same(resumed, trial):
         raise InputError(
             f"{trial.code} goes on otherwise after a resumed run, which has its self.state[parameter] only; keep there "
             "all that it remembers, in tensors"
         )
+
+
+def _same(a: _Trial, b: _Trial) -> bool:
+    """Whether two trials have come to the same weights."""
+    return all(map(torch.equal, a.parameters, b.parameters))

@@ -135,7 +135,8 @@ class TrainedModel:
             "mean": json.dumps(self.mean),
             "std": json.dumps(self.std),
         }
-        weights = {name: tensor.cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+        state = self.model.state_dict().items()
+        weights = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state}  # tied ones apart
         try:
             keep_copies(code_of(self.model.config).values(), path.parent)
         except OSError as error:

@@ -18,8 +18,8 @@ from torch.profiler import record_function
 
 from pocketvit.data.batch import BatchMaker
 from pocketvit.data.loader import Chunk
-from pocketvit.optim.build import create_state, state_tensors
 from pocketvit.optim.ema import EMA
+from pocketvit.optim.state import create_state, state_tensors
 from pocketvit.training.distributed import Processes
 
 WARMUP_STEPS = 3
