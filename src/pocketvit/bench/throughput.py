@@ -186,8 +186,15 @@ def _rates(config: RunConfig, device: torch.device) -> Rates:
 
 
 def _model(config: RunConfig) -> ViT:
-    """The model alone, on the CPU, in the training mode."""
-    return made_trainer(override(config, {"batch_size": 1}), torch.device("cpu"), 1).model
+    """The model alone, on the CPU, in the training mode; it needs nothing that only a GPU has.
+
+    Raises:
+        InputError: the data cannot be opened.
+    """
+    height, width, num_classes = shape_of(config.data)
+    model = ViT(config.model, image_size=(height, width), num_classes=num_classes)
+    model.use_kernels(config.train.kernels)
+    return model
 
 
 def _rows(

@@ -143,6 +143,22 @@ def test_the_process_that_is_timed_takes_a_step(tiny, tmp_path, capsys, monkeypa
     assert capsys.readouterr().out == "done\n"
 
 
+def test_the_process_that_is_timed_runs_own_code(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(start, "NUM_IMAGES", {"cpu": 4})
+    (tmp_path / "mine.py").write_text("def falling(progress):\n    return 1 - progress\n")
+    config = override(tiny, {"batch_size": 2, "schedule.name": f"{tmp_path / 'mine.py'}:falling"})
+    save_config(config, tmp_path / "config.yaml")
+    start.main(tmp_path / "config.yaml")
+    assert capsys.readouterr().out == "done\n"
+
+
+@pytest.mark.parametrize("only_on_a_gpu", [{"train.kernels": "fused"}, {"data.keep": "gpu"}])
+def test_the_model_alone_needs_no_gpu(tiny, only_on_a_gpu):
+    model = throughput._model(override(tiny, only_on_a_gpu))
+    assert model.training and (model.image_size, model.num_classes) == ((8, 8), 10)
+    assert throughput._model(override(tiny, {"train.kernels": "reference"})).kernels == "reference"
+
+
 @pytest.mark.long
 def test_a_start_is_timed_in_a_process_of_its_own(tiny):
     times = start.start_times(override(tiny, {"batch_size": 2}))
