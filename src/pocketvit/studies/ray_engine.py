@@ -21,10 +21,10 @@ from pathlib import Path
 
 import ray
 
-from pocketvit.config import override
 from pocketvit.errors import InputError
 from pocketvit.studies.jobs import Job
 from pocketvit.studies.launch import GRACE_S, failure_of, launch
+from pocketvit.training.runlog import with_lasting_data
 
 RETRIES = 5
 """How often a cell is tried again whose machine was lost."""
@@ -119,9 +119,8 @@ def _knock(address: str) -> None:
 
 def _with_absolute_paths(job: Job) -> Job:
     """The cell with paths that mean the same in another directory."""
-    source = Path(job.cell.config.data.source)
-    changes = {"data.source": str(source.absolute())} if source.exists() else {}
-    return replace(job, cell=replace(job.cell, config=override(job.cell.config, changes)), out=job.out.absolute())
+    config = with_lasting_data(job.cell.config)
+    return replace(job, cell=replace(job.cell, config=config), out=job.out.absolute())
 
 
 def _token_file(job: Job) -> Path:

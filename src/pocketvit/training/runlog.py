@@ -129,13 +129,8 @@ class RunFolder:
     def write_config(self, config: RunConfig) -> None:
         """Write config.yaml, whole or not at all; it names its data so that it can be used from any folder."""
         partial = self.config.with_name(self.config.name + ".partial")
-        cache = config.data.cache_dir
-        lasting = {
-            "data.source": lasting_source(config.data.source),
-            "data.cache_dir": cache if cache is None else Path(cache).absolute(),
-        }
         try:
-            save_config(override(config, lasting), partial)
+            save_config(with_lasting_data(config), partial)
             os.replace(partial, self.config)
         except OSError as error:
             raise InputError(f"cannot write {self.config}: {error.strerror}") from error
@@ -205,6 +200,16 @@ class RunFolder:
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
         return [json.loads(line) for line in self.metrics.read_text().splitlines()] if self.metrics.exists() else []
+
+
+def with_lasting_data(config: RunConfig) -> RunConfig:
+    """The configuration with paths of its data that mean the same in another directory."""
+    cache = config.data.cache_dir
+    lasting = {
+        "data.source": lasting_source(config.data.source),
+        "data.cache_dir": cache if cache is None else Path(cache).absolute(),
+    }
+    return override(config, lasting)
 
 
 def next_free(parent: Path, name: str) -> Path:

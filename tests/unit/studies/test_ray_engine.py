@@ -8,6 +8,7 @@ import pytest
 
 from pocketvit.errors import InputError
 from pocketvit.studies import parse_study, runner
+from pocketvit.studies.jobs import study_jobs
 from pocketvit.studies.runner import run_study
 
 ray = pytest.importorskip("ray")
@@ -90,6 +91,19 @@ def test_folders_that_are_not_shared_come_back(cluster, tmp_path, monkeypatch):
     assert [cell.state for cell in run.gathered if cell.row == "plain"] == ["done"]
     assert all((cell.folder / "report.html").is_file() for cell in run.gathered if cell.state == "done")
     assert not list((tmp_path / "out").glob(".receiving-*"))
+
+
+@pytest.mark.parametrize("source", ["digits", "cifar10", "own"])
+def test_paths_mean_the_same_in_another_directory(tmp_path, monkeypatch, source):
+    from pocketvit.studies.ray_engine import _with_absolute_paths
+
+    monkeypatch.chdir(tmp_path)
+    Path(source).mkdir()
+    data = {"data.source": source, "data.cache_dir": "cache"}
+    given = parse_study({"recipe": "digits", "base": data, "rows": {"plain": {}}}, "test")
+    job = _with_absolute_paths(study_jobs(given, Path("out"), lambda data: "0" * 32)[0])
+    assert job.out == tmp_path / "out" and job.cell.config.data.cache_dir == tmp_path / "cache"
+    assert job.cell.config.data.source == (str(tmp_path / "own") if source == "own" else source)
 
 
 def test_no_cluster_is_said(tmp_path):
