@@ -22,12 +22,12 @@ def outdated(jobs: Sequence[Job], gathered: Sequence[CellResult]) -> list[str]:
     """
     lacking = {job.key: job for job, cell in zip(jobs, gathered, strict=True) if cell.state != "done"}
     now = {(code.path.name, code.name): code for job in lacking.values() for code in code_of(job.cell.config).values()}
-    found: dict[str, set[str]] = {}
+    found: dict[str, set[Path]] = {}
     for path in sorted(jobs[0].out.glob("*/result.json")) if now else ():
         key, changed = _with_code_of_now(path, now)
         for name in changed if key in lacking else ():
-            found.setdefault(name, set()).add(key)
-    return [_line(name, len(keys), jobs[0].out) for name, keys in found.items()]
+            found.setdefault(name, set()).add(path)
+    return [_line(name, len(paths), jobs[0].out) for name, paths in found.items()]
 
 
 def _with_code_of_now(path: Path, now: Mapping[tuple[str, str], Code]) -> tuple[str | None, list[str]]:
