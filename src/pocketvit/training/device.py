@@ -127,7 +127,9 @@ def _peak_memory(run: Callable[[int], None], batch_size: int, device: torch.devi
 
 @contextmanager
 def repeating(wanted: bool, device: str) -> Iterator[None]:
-    """Let PyTorch take operations that give the same bits every time, and no others; put things back afterwards.
+    """Let PyTorch take operations that give the same bits every time, and no others; put its modes back afterwards.
+
+    The setting that cuBLAS reads when it starts stays, so that a later run of this process finds it.
 
     Args:
         wanted: `train.deterministic`; if not, nothing is changed.
@@ -138,8 +140,8 @@ def repeating(wanted: bool, device: str) -> Iterator[None]:
     if not wanted:
         yield
         return
-    workspace, cudnn = os.environ.get(WORKSPACE), torch.backends.cudnn
-    if device != "cpu" and workspace not in REPEATING:
+    cudnn = torch.backends.cudnn
+    if device != "cpu" and os.environ.get(WORKSPACE) not in REPEATING:
         if torch.cuda.is_initialized():
             raise InputError(
                 f"train.deterministic needs {WORKSPACE}={REPEATING[0]} before CUDA starts, which it has in this "
@@ -155,7 +157,3 @@ def repeating(wanted: bool, device: str) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(modes[0], warn_only=modes[1])
         cudnn.deterministic, cudnn.benchmark = choices
-        if workspace is None:
-            os.environ.pop(WORKSPACE, None)
-        else:
-            os.environ[WORKSPACE] = workspace

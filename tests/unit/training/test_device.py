@@ -28,18 +28,27 @@ def state() -> tuple:
 
 
 @pytest.mark.parametrize("workspace", [None, ":16:8", "other"])
-def test_everything_is_set_and_put_back(monkeypatch, workspace):
+def test_everything_is_set_and_the_modes_are_put_back(monkeypatch, workspace):
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setenv(WORKSPACE, workspace or "")  # put back after the test
     if workspace is None:
-        monkeypatch.delenv(WORKSPACE, raising=False)
-    else:
-        monkeypatch.setenv(WORKSPACE, workspace)
+        monkeypatch.delenv(WORKSPACE)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    before = state()
+    *modes, _ = state()
+    set_to = ":16:8" if workspace == ":16:8" else ":4096:8"
     with pytest.raises(KeyError), repeating(True, "cuda"):
-        assert state() == (True, True, False, ":16:8" if workspace == ":16:8" else ":4096:8")
+        assert state() == (True, True, False, set_to)
         raise KeyError
-    assert state() == before
+    assert state() == (*modes, set_to)
+
+
+def test_a_second_run_of_the_process_repeats_as_well(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setenv(WORKSPACE, "")
+    with repeating(True, "cuda"):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    with repeating(True, "cuda"):
+        assert state()[0]
 
 
 def test_nothing_changes_where_it_is_not_wanted():
