@@ -34,6 +34,14 @@ def losses(splits, *, steps=8, device="cuda", **values):
     return trainer.step.losses[:steps].cpu()
 
 
+def test_the_peak_of_memory_is_that_of_the_run_alone(small, tmp_path):
+    """Whatever was trained before in the same process."""
+    large = override(small, {"out": tmp_path / "large", "model.width": 256, "model.depth": 6})
+    again = override(small, {"out": tmp_path / "again"})
+    first, other, second = (train(config, Silent())["peak_memory_gib"] for config in (small, large, again))
+    assert second == pytest.approx(first, rel=0.05) and other > 2 * first
+
+
 PLAIN = {"train.compile": False, "train.cuda_graph": False, "train.precision": "fp32"}
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import pocketvit
 from pocketvit.config import load_config, override
 from pocketvit.errors import InputError
-from pocketvit.training import Silent, Stopped, evaluate_run, load_model, train
+from pocketvit.training import Silent, Stopped, evaluate_run, load_model, loop, train
 
 CLOCK = {"train_s", "images_per_s"}
 
@@ -289,6 +289,14 @@ def test_a_worker_lost_after_the_result_was_written_costs_nothing(small, monkeyp
         train(small)
 
 
+def test_the_peak_of_memory_is_the_runs(small, monkeypatch):
+    """Not that of a larger run before it in the same process."""
+    watched = []
+    monkeypatch.setattr(loop, "watch_memory", lambda device: watched.append(device) or 7)
+    monkeypatch.setattr(loop, "peak_memory_gib", lambda device, held=0: float(10 * len(watched) - held))
+    assert train(small, Silent())["peak_memory_gib"] == 3.0 and watched == [torch.device("cpu")]
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_after_the_last_step_lets_the_run_finish(small, monkeypatch, signum):
     import pocketvit.report as report
@@ -335,8 +343,6 @@ def test_with_validation_the_test_set_is_used_once(small, tmp_path):
 @pytest.fixture
 def poison(monkeypatch):
     """Makes a reporter that makes a weight infinite after a pass."""
-    from pocketvit.training import loop
-
     trainers = []
 
     class Watched(loop.Trainer):

@@ -11,7 +11,6 @@ Differs: the paper gives one throughput and one memory a batch size, and does no
 """
 
 import dataclasses
-import gc
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +37,7 @@ from pocketvit.training.device import (
     peak_memory_gib,
     synchronize,
     uses_bf16,
+    watch_memory,
 )
 from pocketvit.training.runlog import environment
 from pocketvit.training.trainer import Trainer
@@ -253,15 +253,10 @@ def _forget(device: torch.device) -> int:
     """Free what the last measurement left, its compiled code too, of which torch keeps a few versions only.
 
     Returns:
-        bytes on the GPU that something still holds: after compiled code that is a model with its images.
+        bytes on the GPU that something still holds.
     """
     torch.compiler.reset()
-    if device.type != "cuda":
-        return 0
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
-    return torch.cuda.memory_allocated(device)
+    return watch_memory(device)
 
 
 # ---------------------------------------------------------------- the three modes

@@ -1,5 +1,6 @@
 """Which machine a run is on: the device, its name, its memory, what fits, and whether its results repeat."""
 
+import gc
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -82,12 +83,26 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
+def watch_memory(device: torch.device) -> int:
+    """Free a GPU's memory that nothing holds any more, and let `peak_memory_gib` count from now on.
+
+    Returns:
+        bytes on the GPU that something else holds: after compiled code that is a model with its images.
+    """
+    if device.type != "cuda":
+        return 0
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
+
+
 def peak_memory_gib(device: torch.device, held: int = 0) -> float | None:
-    """Most device memory held by tensors at once since the start, GiB; None where the device does not say.
+    """Most device memory held by tensors at once since `watch_memory`, GiB; None where the device does not say.
 
     Args:
         device: any.
-        held: bytes to leave out, which something else holds.
+        held: bytes to leave out, as `watch_memory` found them.
     """
     return (torch.cuda.max_memory_allocated(device) - held) / 2**30 if device.type == "cuda" else None
 

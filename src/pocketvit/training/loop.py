@@ -20,7 +20,7 @@ from rich.console import Console
 from pocketvit.config import RunConfig, code_of, config_hash
 from pocketvit.data import open_splits
 from pocketvit.errors import InputError
-from pocketvit.training.device import choose_device, device_name, peak_memory_gib, repeating
+from pocketvit.training.device import choose_device, device_name, peak_memory_gib, repeating, watch_memory
 from pocketvit.training.distributed import Processes, join
 from pocketvit.training.finish import save_figures, write_result
 from pocketvit.training.progress import Reporter, Silent, console_reporter
@@ -56,12 +56,13 @@ def train(config: RunConfig, reporter: Reporter | None = None, *, started: float
             if result is not None:
                 return result | {"run_folder": str(config.out)}
         reporter = (reporter or console_reporter(Console())) if processes.first else Silent()
+        held = watch_memory(choose_device(config.train.device))
         trainer = prepare(config, processes, reporter)
         try:
             with trainer.fitting_threads(), opened_folder(trainer) as env:
                 run(trainer)
                 with StopRequest():  # a signal now comes too late: the few files that are left are written first
-                    result = processes.from_first(lambda: finish(trainer, env, started))
+                    result = processes.from_first(lambda: finish(trainer, env, started, held))
                 trainer.reporter.note(f"report: {trainer.folder.report}")
                 return result | {"run_folder": str(trainer.folder.path)}
         finally:
@@ -151,8 +152,15 @@ def run(trainer: Trainer) -> None:
         raise InputError(f"out of GPU memory at batch_size={trainer.config.batch_size}; {advice}")
 
 
-def finish(trainer: Trainer, env: dict[str, Any], started: float) -> dict[str, Any]:
-    """Test the trained model and write the rest of the run folder; returns the content of result.json."""
+def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> dict[str, Any]:
+    """Test the trained model and write the rest of the run folder; returns the content of result.json.
+
+    Args:
+        trainer: at the end of its run.
+        env: the content of env.json.
+        started: `time.perf_counter()` from which `total_s` counts.
+        held: bytes on the GPU that were not the run's, as `watch_memory` found them.
+    """
     config, splits = trainer.config, trainer.splits
     summary = {
         "recipe": config.recipe,
@@ -164,7 +172,7 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float) -> dict[str, A
         "num_gpus": trainer.processes.size if trainer.device.type == "cuda" else 0,
         "train_s": trainer.train_s,
         "images_seen": int(trainer.step.step) * config.batch_size,
-        "peak_memory_gib": peak_memory_gib(trainer.device),
+        "peak_memory_gib": peak_memory_gib(trainer.device, held),
         "device": env["device"],
         "versions": env["versions"],
         "commit": env["commit"],

@@ -7,7 +7,16 @@ import torch
 
 from pocketvit.errors import InputError
 from pocketvit.training import device as devices
-from pocketvit.training.device import WORKSPACE, choose_device, device_name, fitting_threads, largest_batch, repeating
+from pocketvit.training.device import (
+    WORKSPACE,
+    choose_device,
+    device_name,
+    fitting_threads,
+    largest_batch,
+    peak_memory_gib,
+    repeating,
+    watch_memory,
+)
 
 
 def test_a_device_that_there_is_not_is_refused_by_name():
@@ -83,6 +92,20 @@ def test_the_largest_batch_is_found_from_the_smallest_too(monkeypatch, room, fit
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)
     assert largest_batch(lambda batch_size: None, torch.device("cuda", 0)) == fits
+
+
+def test_the_peak_of_memory_is_counted_anew_without_what_others_hold(monkeypatch):
+    held, peak = 3 * 2**30, [40 * 2**30]
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: held)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peak.append(held))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak[-1])
+    gpu = torch.device("cuda", 0)
+    assert watch_memory(gpu) == held
+    assert peak_memory_gib(gpu, held) == 0
+    peak.append(5 * 2**30)
+    assert peak_memory_gib(gpu, held) == 2
+    assert watch_memory(torch.device("cpu")) == 0 and peak_memory_gib(torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize(("numbers", "count"), [(20_480, 1), (69_632, 2), (139_264, 3), (3_194_880, 3)])
