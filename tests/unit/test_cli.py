@@ -378,7 +378,7 @@ def test_what_the_refusal_of_mixed_sizes_advises_works(capsys, monkeypatch, tmp_
 def test_a_plan_counts_on_the_devices_that_the_study_would_take(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path))
-    monkeypatch.setattr("pocketvit.studies.local.find_slots", lambda gpus, _, out: gpu_slots(gpus or list("012"), out))
+    monkeypatch.setattr("pocketvit.studies.local.find_slots", lambda gpus, _: gpu_slots(gpus or list("012")))
     for flags, devices in (([], 3), (["--gpus", "0,1"], 2), (["--engine", "ray"], 1)):
         code, out, _ = run(["study", "paper-table3", "--plan", *flags], capsys)
         assert code == 0 and f" on {devices} × NVIDIA H100." in out

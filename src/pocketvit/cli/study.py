@@ -74,7 +74,7 @@ def study_command(arguments: list[str]) -> int:
 
         # A Ray cluster is not asked: only one device is counted on there.
         ray = parsed.engine == "ray"
-        devices = Devices(1) if ray else devices_here(gpus, wanted_device(study.cells()), out)
+        devices = Devices(1) if ray else devices_here(gpus, wanted_device(study.cells()))
         options = {"results": parsed.results, "devices": devices, "only": only, "difference": parsed.difference}
         print("\n".join(forecast(study, out, **options)))
         return 0

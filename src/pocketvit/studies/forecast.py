@@ -71,13 +71,12 @@ ASSUMED_SPEED = {
 ASSUMED_ACCURACY = {"paper": 0.94, "digits": 0.97}
 
 
-def devices_here(gpus: Sequence[str] | None, wanted: str, out: Path) -> Devices:
+def devices_here(gpus: Sequence[str] | None, wanted: str) -> Devices:
     """What a study would run on here; GPUs are planned for even where there are none.
 
     Args:
         gpus: as the user names them; by default all that there are.
         wanted: the study's `train.device`.
-        out: the study's folder.
     Raises:
         InputError: GPUs are named for a study that needs none.
     """
@@ -85,7 +84,7 @@ def devices_here(gpus: Sequence[str] | None, wanted: str, out: Path) -> Devices:
     from pocketvit.training.device import choose_device, device_name
 
     try:
-        slots = find_slots(gpus, wanted, out)
+        slots = find_slots(gpus, wanted)
     except InputError:
         if wanted not in ("auto", "cuda"):
             raise

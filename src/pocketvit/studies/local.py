@@ -16,6 +16,7 @@ from pathlib import Path
 from pocketvit.errors import InputError
 from pocketvit.studies.jobs import Job
 from pocketvit.studies.launch import GRACE_S, failure_of, launch
+from pocketvit.studies.turn import device_lock
 
 AHEAD = 1
 """Processes that get ready on a GPU while another one trains there. Each takes some of the GPU's memory."""
@@ -45,12 +46,11 @@ def cpu_slots(count: int) -> list[Slot]:
     return [Slot(name=f"core {n}", environment=alone, room=1) for n in range(count)]
 
 
-def gpu_slots(gpus: Sequence[str], out: Path) -> list[Slot]:
+def gpu_slots(gpus: Sequence[str]) -> list[Slot]:
     """One training at a time on each GPU, with the next one getting ready.
 
     Args:
         gpus: as CUDA_VISIBLE_DEVICES names them.
-        out: the study's folder, where the locks are kept.
     """
     threads = max(1, min(MOST_COMPILE_THREADS, cpu_cores() // (len(gpus) * (1 + AHEAD))))
     return [
@@ -58,19 +58,18 @@ def gpu_slots(gpus: Sequence[str], out: Path) -> list[Slot]:
             name=f"gpu {gpu}",
             environment={"CUDA_VISIBLE_DEVICES": gpu, "TORCHINDUCTOR_COMPILE_THREADS": str(threads)},
             room=1 + AHEAD,
-            lock=out / "cells" / f"gpu-{gpu}.lock",
+            lock=device_lock(f"gpu-{gpu.strip()}"),
         )
         for gpu in gpus
     ]
 
 
-def find_slots(gpus: Sequence[str] | None, device: str, out: Path) -> list[Slot]:
+def find_slots(gpus: Sequence[str] | None, device: str) -> list[Slot]:
     """The devices to use.
 
     Args:
         gpus: as the user names them; by default all that there are.
         device: the study's `train.device`.
-        out: the study's folder.
     Raises:
         InputError: the study wants a device that is not here, or GPUs are named for one that needs none.
     """
@@ -82,11 +81,11 @@ def find_slots(gpus: Sequence[str] | None, device: str, out: Path) -> list[Slot]
 
     if torch.cuda.is_available() and device != "mps":  # asks no more, so that this process takes no GPU memory
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
-        return gpu_slots(gpus or visible.split(","), out)
+        return gpu_slots(gpus or visible.split(","))
     if gpus or device == "cuda":
         raise InputError("this machine has no CUDA device; leave --gpus out, or set train.device: cpu in the study")
     if torch.backends.mps.is_available():
-        return [Slot(name="mps", environment={}, room=1 + AHEAD, lock=out / "cells" / "mps.lock")]
+        return [Slot(name="mps", environment={}, room=1 + AHEAD, lock=device_lock("mps"))]
     return cpu_slots(cpu_cores())
 
 

@@ -213,7 +213,7 @@ def run_study(
             console.print(Text(line), soft_wrap=True)
         if todo:
             board = Board(study, cells)
-            engine = _engine(todo, out, gpus, address, lock)
+            engine = _engine(todo, gpus, address, lock)
             runner = Runner(todo, engine, board, view(board, console), began + time_limit_s)
             signum = runner.run()
         gathered = gather(jobs, results)
@@ -221,15 +221,13 @@ def run_study(
     return StudyRun(gathered=gathered, signum=signum, left=len(left))
 
 
-def _engine(
-    todo: Sequence[Job], out: Path, gpus: Sequence[str] | None, address: str | None, lock: int | None
-) -> Engine:
+def _engine(todo: Sequence[Job], gpus: Sequence[str] | None, address: str | None, lock: int | None) -> Engine:
     """The processes of this machine, or the tasks of a Ray cluster."""
     device = wanted_device(job.cell for job in todo)
     if address is None:
         from pocketvit.studies.local import LocalEngine, find_slots
 
-        return LocalEngine(find_slots(gpus, device, out), keep=[] if lock is None else [lock])
+        return LocalEngine(find_slots(gpus, device), keep=[] if lock is None else [lock])
     try:
         from pocketvit.studies.ray_engine import RayEngine
     except ModuleNotFoundError as error:

@@ -1,15 +1,51 @@
 """Trainings that take turns on one device.
 
 While one cell trains, the next one on the same GPU already imports, compiles and captures; it trains as soon as it
-gets the lock, so that no two trainings ever share the GPU and their times stay comparable.
+gets the lock, so that no two trainings of studies share the GPU and their times stay comparable. The locks lie in the
+machine's folder for temporary files, for the studies of all its users.
 """
 
+import os
+import re
+import tempfile
 from pathlib import Path
 from typing import IO
 
 from rich.console import Console
 
+from pocketvit.errors import InputError
 from pocketvit.training.progress import Lines
+
+
+def device_lock(name: str) -> Path:
+    """The file that trainings on a device lock; a GPU is told by its name alone, an index or a UUID.
+
+    Args:
+        name: of the device, with any characters.
+    """
+    return Path(tempfile.gettempdir()) / f"pocketvit-{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}.lock"
+
+
+def open_lock(path: str | Path, flags: int = os.O_RDONLY) -> int:
+    """Open a lock's file to read, which is enough to lock it; make it for all users where it is not there.
+
+    Args:
+        path: of the file.
+        flags: as `open` gives them to an opener.
+    Returns:
+        the descriptor.
+    Raises:
+        InputError: it cannot be opened.
+    """
+    try:
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL)
+        except FileExistsError:
+            return os.open(path, flags)  # Linux forbids O_CREAT on another user's file in /tmp
+        os.fchmod(descriptor, 0o644)  # whatever the umask is
+    except OSError as error:
+        raise InputError(f"cannot open {path}: {error.strerror}; remove it, or set TMPDIR to another folder") from error
+    return descriptor
 
 
 class Turn(Lines):
@@ -22,7 +58,7 @@ class Turn(Lines):
 
     def __init__(self, console: Console, lock: Path | None) -> None:
         super().__init__(console)
-        self.file: IO[str] | None = open(lock, "w") if lock else None
+        self.file: IO[str] | None = open(lock, opener=open_lock) if lock else None
 
     def start(self, total_steps: int, done_steps: int) -> None:
         """Wait for the device."""

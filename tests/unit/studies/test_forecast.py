@@ -152,32 +152,30 @@ def test_the_assumed_scatter_is_about_what_runs_of_cifar10_have():
 
 def test_the_devices_are_those_that_the_study_asks_for(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        "pocketvit.studies.local.find_slots", lambda gpus, device, out: asked.append(device) or cpu_slots(3)
-    )
-    found = devices_here(None, "cpu", tmp_path)
+    monkeypatch.setattr("pocketvit.studies.local.find_slots", lambda gpus, device: asked.append(device) or cpu_slots(3))
+    found = devices_here(None, "cpu")
     assert found.number == 3 and found.name.endswith(" (1 thread)") and not found.on_gpu
     monkeypatch.chdir(tmp_path)
     Path("s.yaml").write_text("recipe: digits\nrows: {a: {train.device: cpu}}\n")
     assert study_command(["s.yaml", "--plan"]) == 0 and asked == ["cpu", "cpu"]
 
 
-def test_gpus_are_planned_for_where_there_are_none(tmp_path, monkeypatch):
-    def none_here(gpus, device, out):
+def test_gpus_are_planned_for_where_there_are_none(monkeypatch):
+    def none_here(gpus, device):
         raise InputError("this machine has no CUDA device")
 
     monkeypatch.setattr("pocketvit.studies.local.find_slots", none_here)
-    assert devices_here(["0", "1"], "auto", tmp_path) == Devices(2, on_gpu=True)
-    assert devices_here(None, "cuda", tmp_path) == Devices(1, on_gpu=True)
+    assert devices_here(["0", "1"], "auto") == Devices(2, on_gpu=True)
+    assert devices_here(None, "cuda") == Devices(1, on_gpu=True)
     with pytest.raises(InputError):
-        devices_here(["0"], "cpu", tmp_path)
+        devices_here(["0"], "cpu")
 
 
-def test_gpus_that_are_here_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("pocketvit.studies.local.find_slots", lambda gpus, device, out: gpu_slots(["0", "1"], out))
+def test_gpus_that_are_here_are_named(monkeypatch):
+    monkeypatch.setattr("pocketvit.studies.local.find_slots", lambda gpus, device: gpu_slots(["0", "1"]))
     monkeypatch.setattr("pocketvit.training.device.choose_device", lambda wanted: wanted)
     monkeypatch.setattr("pocketvit.training.device.device_name", lambda device: f"{device} by name")
-    assert devices_here(None, "auto", tmp_path) == Devices(2, "auto by name", on_gpu=True)
+    assert devices_here(None, "auto") == Devices(2, "auto by name", on_gpu=True)
 
 
 def test_runs_of_the_same_recipe_and_data_tell_the_speed(tmp_path):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from pocketvit.studies import local, parse_study
 from pocketvit.studies.jobs import study_jobs
 from pocketvit.studies.launch import launch
 from pocketvit.studies.local import LocalEngine, cpu_slots, find_slots, gpu_slots
-from pocketvit.studies.turn import Turn
+from pocketvit.studies.turn import Turn, open_lock
 
 
 @pytest.fixture
@@ -41,8 +42,8 @@ def asleep(monkeypatch):
     return given
 
 
-def test_cells_go_to_the_device_with_the_fewest(jobs, asleep, tmp_path):
-    engine = LocalEngine(gpu_slots(["2", "5"], tmp_path))
+def test_cells_go_to_the_device_with_the_fewest(jobs, asleep):
+    engine = LocalEngine(gpu_slots(["2", "5"]))
     for job in jobs[:3]:
         engine.start(job)
     assert list(engine.running.values()) == ["gpu 2", "gpu 2", "gpu 5"]
@@ -82,27 +83,48 @@ def test_a_cell_is_out_of_reach_of_ctrl_c_and_keeps_the_studys_folder_locked(job
         fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_a_device_that_is_not_here_is_said(tmp_path, monkeypatch):
+def test_a_device_that_is_not_here_is_said(monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     wrong = [(["0"], "cpu", "leave --gpus out"), (["0"], "auto", "no CUDA"), (None, "cuda", "no CUDA")]
     for gpus, device, words in wrong:
         with pytest.raises(InputError, match=words):
-            find_slots(gpus, device, tmp_path)
-    assert {slot.room for slot in find_slots(None, "cpu", tmp_path)} == {1}
+            find_slots(gpus, device)
+    assert {slot.room for slot in find_slots(None, "cpu")} == {1}
 
 
-def test_all_gpus_that_may_be_seen_are_used(tmp_path, monkeypatch):
+def test_all_gpus_that_may_be_seen_are_used(monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [slot.name for slot in find_slots(None, "auto", tmp_path)] == ["gpu 0", "gpu 1"]
+    assert [slot.name for slot in find_slots(None, "auto")] == ["gpu 0", "gpu 1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    assert [slot.name for slot in find_slots(None, "auto", tmp_path)] == ["gpu 4", "gpu 6"]
-    assert [slot.name for slot in find_slots(["7"], "auto", tmp_path)] == ["gpu 7"]
+    assert [slot.name for slot in find_slots(None, "auto")] == ["gpu 4", "gpu 6"]
+    assert [slot.name for slot in find_slots(["7"], "auto")] == ["gpu 7"]
+
+
+def test_all_studies_of_a_machine_share_the_locks_of_its_gpus(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    gpus = ["0", "1", "GPU-5fb0-1", "MIG-GPU-5fb0/1/0", "MIG-GPU-5fb0/2/0"]
+    locks = [slot.lock for slot in gpu_slots(gpus)]
+    assert locks == [slot.lock for slot in gpu_slots([f" {gpu}" for gpu in gpus])] and len(set(locks)) == len(gpus)
+    assert {lock.parent for lock in locks} == {tmp_path} and locks[3].name == "pocketvit-gpu-MIG-GPU-5fb0-1-0.lock"
+
+
+def test_any_user_may_lock_a_device(tmp_path):
+    lock, before = tmp_path / "lock", os.umask(0o077)
+    try:
+        os.close(open_lock(lock))
+    finally:
+        os.umask(before)
+    assert lock.stat().st_mode & 0o777 == 0o644
+    lock.chmod(0o444)  # as another user sees it
+    os.close(open_lock(lock))
+    with pytest.raises(InputError, match="cannot open .*: No such file or directory; remove it, or set TMPDIR"):
+        open_lock(tmp_path / "gone" / "lock")
 
 
 def test_trainings_on_one_device_take_turns(tmp_path):
