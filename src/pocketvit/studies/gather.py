@@ -118,7 +118,7 @@ def read_result(path: Path) -> dict[str, Any] | None:
 
 def _is_result(content: dict[str, Any]) -> bool:
     """Whether what is read of a result is what it has to be."""
-    accuracy = content.get("test_accuracy")
+    accuracy, *figures = (content.get(name) for name in ("test_accuracy", "train_s", "total_s", "images_per_s"))
     return (
         isinstance(content.get("config_hash"), str)
         and isinstance(content.get("seed"), int)
@@ -126,4 +126,6 @@ def _is_result(content: dict[str, Any]) -> bool:
         and isinstance(accuracy, int | float)
         and isfinite(accuracy)
         and 0 <= accuracy <= 1
+        and isinstance(content.get("device"), str)
+        and all(isinstance(figure, int | float) and isfinite(figure) and figure > 0 for figure in figures)
     )

@@ -11,8 +11,9 @@ from pocketvit.studies.jobs import study_jobs
 
 def write(path, num_gpus=1, seed=0, **fields) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    result = {"config_hash": "de82639bc010", "seed": seed, "test_accuracy": 0.94, "num_gpus": num_gpus} | fields
-    path.write_text(json.dumps(result))
+    result = {"config_hash": "de82639bc010", "seed": seed, "test_accuracy": 0.94, "num_gpus": num_gpus}
+    result |= {"device": "a GPU", "train_s": 1.0, "total_s": 2.0, "images_per_s": 3.0}
+    path.write_text(json.dumps(result | fields))
 
 
 @pytest.mark.parametrize("folder", ["a", "z"])
@@ -56,7 +57,8 @@ def test_other_files_are_passed_over(tmp_path):
     (tmp_path / "bench.json").write_text('{"rows": []}')
     (tmp_path / "list.json").write_text("[1]")
     (tmp_path / "deep.json").write_text("[" * 100_000)
-    wrong = {"config_hash": 7, "seed": "0", "num_gpus": None, "test_accuracy": None}
+    wrong = {"config_hash": 7, "seed": "0", "num_gpus": None, "test_accuracy": None, "device": None, "train_s": None}
+    wrong |= {"total_s": "2", "images_per_s": 0.0}
     wrong_accuracies = {str(value): value for value in ("0.9", float("nan"), 94.0, -0.1)}
     for name, value in wrong.items():
         write(tmp_path / f"{name}.json", **{name: value})

@@ -26,7 +26,7 @@ def run(accuracy: float, **fields) -> dict:
         for k in range(1, 11)
     ]
     values = {"test_accuracy": accuracy, "best_test_accuracy": accuracy + 0.0005, "train_s": 190.0, "curve": curve,
-              "images_per_s": 78_000.0, "peak_memory_gib": 1.6, "device": "NVIDIA H100 80GB HBM3"}  # fmt: skip
+              "total_s": 220.0, "images_per_s": 78_000.0, "peak_memory_gib": 1.6, "device": "NVIDIA H100 80GB HBM3"}  # fmt: skip
     return values | fields
 
 
