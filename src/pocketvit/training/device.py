@@ -89,7 +89,7 @@ def watch_memory(device: torch.device) -> int:
     Returns:
         bytes on the GPU that something else holds: after compiled code that is a model with its images.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or not torch.cuda.is_initialized():  # before CUDA starts nothing can be held, or asked
         return 0
     gc.collect()
     torch.cuda.empty_cache()

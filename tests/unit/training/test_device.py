@@ -101,6 +101,9 @@ def test_the_peak_of_memory_is_counted_anew_without_what_others_hold(monkeypatch
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peak.append(held))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak[-1])
     gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    assert watch_memory(gpu) == 0 and len(peak) == 1, "CUDA has not started: PyTorch would refuse the question"
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     assert watch_memory(gpu) == held
     assert peak_memory_gib(gpu, held) == 0
     peak.append(5 * 2**30)
