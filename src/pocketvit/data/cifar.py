@@ -1,8 +1,9 @@
 """CIFAR-10 and CIFAR-100 as their author published them: pickled batches, in a .tar.gz or unpacked.
 
 A pickle is a program: loading one may run anything its maker liked. So the batches are read by an unpickler that
-knows three names, those that rebuild a NumPy array, and refuses every other. A fourth, by which Python 3 writes bytes
-at protocols 0 to 2, stands for a function of our own.
+knows few names, those that rebuild a NumPy array, and refuses every other. Each stands for a function of our own,
+because NumPy's own make arrays of objects out of any bytes, which is as good as running a program. Only arrays of
+integers and booleans are made.
 
 Source: https://www.cs.toronto.edu/~kriz/cifar.html
 """
@@ -10,6 +11,7 @@ Source: https://www.cs.toronto.edu/~kriz/cifar.html
 import io
 import itertools
 import pickle
+import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -62,12 +64,58 @@ _CIFAR100 = _Layout(
 )
 _LAYOUTS = (_CIFAR10, _CIFAR100)
 
-_ARRAY_NAMES = {
-    ("numpy.core.multiarray", "_reconstruct"),  # as NumPy 1 wrote it, so also in the official archives
-    ("numpy._core.multiarray", "_reconstruct"),  # as NumPy 2 writes it
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-}
+_NUMBERS = re.compile(r"[biu][1248]")
+"""The types of arrays that are made, as NumPy writes them into a pickle: booleans and integers by their bytes."""
+
+
+class _Type:
+    """Stands in for a `numpy.dtype`, which could be told to hold objects: only booleans and integers."""
+
+    def __init__(self, name: object) -> None:
+        name = name.decode("latin1") if isinstance(name, bytes) else name
+        if not isinstance(name, str) or not _NUMBERS.fullmatch(name):
+            raise InputError(
+                f"its pickle holds an array of {name!r}, but only integers and booleans are allowed: refused"
+            )
+        self.dtype = np.dtype(name)
+
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        """Take the byte order, the one thing in the state of such a type that matters."""
+        _, order, *composition, _, _, _ = state
+        if composition != [None, None, None]:
+            raise InputError(
+                "its pickle holds an array with fields, but only integers and booleans are allowed: refused"
+            )
+        self.dtype = self.dtype.newbyteorder(order.decode("latin1") if isinstance(order, bytes) else order)
+
+
+class _Array:
+    """Stands in for a `numpy.ndarray`, which would take whatever shape it is told: one that fits its bytes."""
+
+    def __init__(self) -> None:
+        self.array = np.empty(0, np.uint8)
+
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        """Take shape, type and content."""
+        _, shape, kind, fortran, content = state
+        if not isinstance(kind, _Type) or not isinstance(content, bytes):
+            raise InputError("its pickle holds an array of more than integers and booleans: refused")
+        self.array = np.frombuffer(content, kind.dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _reconstruct(*_: object) -> _Array:
+    """Stands in for NumPy's function of that name: an empty array, whatever is asked for; its state comes next."""
+    return _Array()
+
+
+def _ndarray(*_: object) -> None:
+    """Stands in for `numpy.ndarray`, which a pickle names as the class to make but never calls."""
+    raise InputError("its pickle calls numpy.ndarray: refused")
+
+
+def _dtype(name: object, *_: object) -> _Type:
+    """Stands in for `numpy.dtype`."""
+    return _Type(name)
 
 
 def _latin1(text: object, encoding: object) -> bytes:
@@ -77,20 +125,27 @@ def _latin1(text: object, encoding: object) -> bytes:
     return text.encode("latin1")
 
 
+_STAND_INS = {
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,  # as NumPy 1 wrote it, so also in the official archives
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,  # as NumPy 2 writes it
+    ("numpy", "ndarray"): _ndarray,
+    ("numpy", "dtype"): _dtype,
+    ("_codecs", "encode"): _latin1,  # by which Python 3 writes bytes at protocols 0 to 2
+}
+
+
 class ArrayUnpickler(pickle.Unpickler):
     """Unpickles plain values, bytes and NumPy arrays, and refuses every other name a pickle asks for."""
 
     def find_class(self, module: str, name: str) -> object:
-        """The object behind a name in the pickle.
+        """What stands in for a name in the pickle.
 
         Raises:
             InputError: the name is none that rebuilds a NumPy array.
         """
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1
-        if (module, name) not in _ARRAY_NAMES:
+        if (module, name) not in _STAND_INS:
             raise InputError(f"its pickle asks for {module}.{name}, but only NumPy arrays are allowed: refused")
-        return super().find_class(module, name)
+        return _STAND_INS[module, name]
 
 
 def matches(path: Path) -> bool:
@@ -122,7 +177,9 @@ def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
         raise InputError(f"{place} is not a whole CIFAR set: {missing[0]} is missing")
 
     meta = _field(batches[layout.meta], layout.names_key, f"{place}, {layout.meta}")
-    class_names = [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in meta]
+    if not isinstance(meta, list) or not all(isinstance(name, bytes | str) for name in meta):
+        raise InputError(f"{place}, {layout.meta}: its {layout.names_key} are no list of names")
+    class_names = [name.decode(errors="replace") if isinstance(name, bytes) else name for name in meta]
     parts = {
         split: _part({f"{place}, {name}": batches[name] for name in names}, layout.labels_key)
         for split, names in (("train", layout.train), ("test", layout.test))
@@ -196,7 +253,8 @@ def _field(batch: object, key: str, where: str) -> object:
     """The entry `key` of an unpickled batch, whose keys are strings or, from Python 2, bytes."""
     for form in (key, key.encode()):
         if isinstance(batch, Mapping) and form in batch:
-            return batch[form]
+            value = batch[form]
+            return value.array if isinstance(value, _Array) else value
     raise InputError(f"{where} has no entry {key!r}")
 
 
@@ -207,7 +265,12 @@ def _part(batches: Mapping[str, object], labels_key: str) -> Part:
         pixels = _field(batch, "data", where)
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (3072,):
             raise InputError(f"{where}: its data is not uint8 pixels of 32 × 32 colour images")
-        batch_labels = np.asarray(_field(batch, labels_key, where))
+        listed = _field(batch, labels_key, where)
+        if not isinstance(listed, np.ndarray) and not (
+            isinstance(listed, list) and {type(label) for label in listed} <= {int}
+        ):
+            raise InputError(f"{where}: its {labels_key} are no list of integers")
+        batch_labels = np.asarray(listed)
         if batch_labels.shape != pixels.shape[:1]:
             raise InputError(f"{where}: {len(pixels)} images but labels of shape {batch_labels.shape}")
         pixels = pixels.reshape(-1, 3, 32, 32)  # (N, C·H·W) -> (N, C, H, W)

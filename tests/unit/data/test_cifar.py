@@ -2,6 +2,7 @@
 
 import _codecs
 import codecs
+import io
 import os
 import pickle
 import shutil
@@ -121,6 +122,65 @@ def test_of_codecs_only_latin1_bytes_are_allowed(archive, tmp_path, monkeypatch,
     assert not (tmp_path / "it-ran").exists()
 
 
+OBJECTS = np.dtype([("a", "O")])
+
+
+class Pretends(Attack):
+    """Unpickles to a call of a function, whose result is then told a state."""
+
+    def __init__(self, function, arguments, state):
+        self.call = (function, arguments, state)
+
+
+HIDING = (3, "|", None, ("a",), {"a": (np.dtype("i8"), 0)}, 8, 1, 27)
+SMUGGLED = Pretends(np.dtype, ("V8", False, True), OBJECTS.__reduce__()[2])
+REBUILT = (np.empty(0, np.uint8).__reduce__()[0], (np.ndarray, (0,), b"b"))
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (Attack(np.ndarray, (2,), "O", b"A" * 16), "calls numpy.ndarray"),
+        (Attack(np.ndarray, (2,), np.dtype("O"), b"A" * 16), "array of 'O8'"),
+        (Attack(np.ndarray, (-2,), np.dtype("u1"), b"A" * 16), "calls numpy.ndarray"),
+        (Pretends(*REBUILT, (1, (2,), SMUGGLED, False, b"A" * 16)), "array of 'V8'"),
+        (Pretends(*REBUILT, (1, (2,), Pretends(np.dtype, ("i8",), HIDING), False, b"A" * 16)), "array with fields"),
+        (Pretends(*REBUILT, (1, (2,), np.dtype("u1"), False, ["A", "B"])), "array of more than integers"),
+    ],
+)
+def test_no_array_is_made_of_arbitrary_pointers(archive, tmp_path, attack, message, protocol):
+    folder = unpack(archive, tmp_path)
+    (folder / "data_batch_3").write_bytes(pickle.dumps({"data": attack, "labels": attack}, protocol))
+    with pytest.raises(InputError, match=f"data_batch_3: its pickle .*{message}.*: refused"):
+        cifar.read(folder, None)
+
+
+@pytest.mark.parametrize("shape", [(-1, -3072), (2, 3072), (2**62, 3072), (1 << 70,)])
+def test_shape_must_fit_the_bytes(archive, tmp_path, shape):
+    folder = unpack(archive, tmp_path)
+    attack = Pretends(*REBUILT, (1, shape, np.dtype("u1"), False, bytes(3072)))
+    (folder / "data_batch_3").write_bytes(pickle.dumps({"data": attack, "labels": [0]}, 2))
+    with pytest.raises(InputError, match="data_batch_3 is truncated or corrupt"):
+        cifar.read(folder, None)
+
+
+@pytest.mark.parametrize("order", "CF")
+@pytest.mark.parametrize("kind", ["<i8", ">i4", "u1"])
+def test_arrays_of_any_order_are_read(kind, order):
+    content = np.asarray(np.arange(6).reshape(2, 3), kind, order=order)
+    found = cifar.ArrayUnpickler(io.BytesIO(pickle.dumps(content, 4)), encoding="bytes").load().array
+    assert found.dtype == content.dtype and np.array_equal(found, content)
+
+
+@pytest.mark.parametrize("names", [np.arange(3), "abc", [1, 2], {"a": 1}])
+def test_class_names_must_be_names(archive, tmp_path, names):
+    folder = unpack(archive, tmp_path)
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": names}, 2))
+    with pytest.raises(InputError, match=r"batches.meta: its label_names are no list of names"):
+        cifar.read(folder, None)
+
+
 def test_attribute_of_an_allowed_name_is_refused(archive, tmp_path):
     folder = unpack(archive, tmp_path)
     (folder / "test_batch").write_bytes(b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.")  # numpy: ndarray.tofile
@@ -172,9 +232,12 @@ def test_truncated_batch_says_the_byte(archive, tmp_path):
     [
         ({"labels": [0]}, "has no entry 'data'"),
         ({"data": np.zeros((1, 3072), np.uint8)}, "has no entry 'labels'"),
-        ({"data": np.zeros((1, 3072), np.float32), "labels": [0]}, "not uint8 pixels"),
+        ({"data": np.zeros((1, 3072), np.float32), "labels": [0]}, "array of 'f4', but only integers"),
+        ({"data": np.zeros((1, 3072), np.int16), "labels": [0]}, "not uint8 pixels"),
         ({"data": np.zeros((1, 3000), np.uint8), "labels": [0]}, "not uint8 pixels"),
         ({"data": [1, 2], "labels": [0]}, "not uint8 pixels"),
+        ({"data": np.zeros((1, 3072), np.uint8), "labels": [[0]]}, "its labels are no list of integers"),
+        ({"data": np.zeros((1, 3072), np.uint8), "labels": 0}, "its labels are no list of integers"),
         ({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}, "2 images but labels of shape"),
         ({"data": np.zeros((2, 3072), np.uint8), "labels": [0, 10]}, "row 1: label 10 is outside the 10 classes"),
         ([1, 2], "has no entry 'data'"),
