@@ -15,6 +15,9 @@ from pocketvit.usercode import REFERENCE, Code
 LARGEST = 1_000_000
 """No field takes a number beyond this, seeds apart: it could only be a slip, and would end far from its cause."""
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,-]*")
+"""Names become file names, so they hold nothing that a shell or a file system would take amiss."""
+
 FEW = 12
 """Most names that a message lists."""
 
@@ -109,6 +112,14 @@ def _name_or_code(name: str, value: Any, built_in: tuple[str, ...]) -> str | Cod
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
     raise InputError(f"{name}={value!r}: must be one of {', '.join(built_in)}, or FILE.py:NAME")
+
+
+def check_name(kind: str, name: Any) -> None:
+    """Raise an `InputError` unless a file or folder can safely be called after the name."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise InputError(
+            f"{kind} {name!r}: names files, so use letters, digits and . _ = + , - only, with a letter or digit first"
+        )
 
 
 def at_least(name: str, value: float, least: float) -> None:

@@ -73,6 +73,10 @@ def test_paper_recipe_is_the_papers():
         ({"schedule.warmup_passes": 300}, "must be less than schedule.passes=300"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"seed": -1}, "seed=-1"),
+        *(
+            ({"recipe": name}, f"recipe {name!r}: names files")
+            for name in ("../../evil", "/evil", "a/b", "..", "", "-o")
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(values, words):

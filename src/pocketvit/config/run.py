@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pocketvit.checks import at_least, between, check_types
+from pocketvit.checks import at_least, between, check_name, check_types
 from pocketvit.config.data import AugmentConfig, DataConfig
 from pocketvit.config.model import ModelConfig
 from pocketvit.config.training import OptimConfig, ScheduleConfig, TrainConfig
@@ -14,7 +14,7 @@ class RunConfig:
     """One training run."""
 
     recipe: str = "custom"
-    """Name of the recipe that this started from: a label, not an input."""
+    """Name of the recipe that this started from: a label, not an input, by which the run folder is called."""
     seed: int = 0
     """Seed of everything random in the run."""
     out: Path | None = None
@@ -30,5 +30,6 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_types("", self)
+        check_name("recipe", self.recipe)
         at_least("batch_size", self.batch_size, 1)
         between("seed", self.seed, 0, 2**63, open_right=True)

@@ -28,7 +28,7 @@ from typing import Any
 
 import yaml
 
-from pocketvit.checks import unknown
+from pocketvit.checks import check_name, unknown
 from pocketvit.config import RunConfig, config_hash, flatten, override
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
@@ -40,9 +40,6 @@ ROW_KEYS = ("inherit", "grid", "seeds")
 
 SET_ELSEWHERE = {"seed": "use seeds", "recipe": "use the study's recipe", "out": "the runner chooses it"}
 """Fields that a row cannot override, and why."""
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,-]*")
-"""Names become file names, so they hold nothing that a shell or a file system would take amiss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +146,7 @@ def parse_study(content: Any, name: str) -> Study:
     if isinstance(content, Mapping):
         name = content.get("name", name)
     try:
-        _check_name("name", name)
+        check_name("name", name)
         return _parse(_mapping("the file", content), name)
     except InputError as error:
         raise InputError(f"study {name}: {error}") from error
@@ -177,7 +174,7 @@ def _expand(
 ) -> list[Row]:
     """The row, or the rows of its grid."""
     where = f"row {name!r}"
-    _check_name("row", name)
+    check_name("row", name)
     overrides = _inherited(name, written, start)
     if "seeds" in written[name]:
         seeds = _seeds(f"{where}: seeds", written[name]["seeds"])
@@ -185,7 +182,7 @@ def _expand(
     for suffix, choice in _combinations(where, written[name], start):
         values = overrides | choice
         full = suffix[1:] if suffix.startswith(f"-{name}=") else name + suffix
-        _check_name("row", full)
+        check_name("row", full)
         try:
             config = override(start, base | values)
         except InputError as error:
@@ -306,11 +303,6 @@ def _check_dotted(where: str, name: str, value: Any, known: Collection[str]) -> 
         leaf, inner = next(iter(value.items()))
         written = f"{name}.{leaf}: {json.dumps(inner, default=str)}"  # what JSON writes, YAML reads
         raise InputError(f"{where}: {name} is a section; write its fields by their dotted names, such as {written}")
-
-
-def _check_name(kind: str, name: Any) -> None:
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise InputError(f"{kind} {name!r}: names files, so use letters, digits and . _ = + , - only")
 
 
 def _check_distinct(rows: tuple[Row, ...]) -> None:
