@@ -16,6 +16,7 @@ import pocketvit
 from pocketvit.config import load_config, override
 from pocketvit.errors import InputError
 from pocketvit.training import Silent, Stopped, evaluate_run, load_model, loop, train
+from pocketvit.training.runlog import RunFolder
 
 CLOCK = {"train_s", "images_per_s"}
 
@@ -271,6 +272,16 @@ def test_two_processes_never_share_a_run_folder(small, monkeypatch):
     assert ear.lines == [f"waiting up to 0.1 s for another process to leave {small.out}"]
     os.close(other)
     assert train(small)["images_seen"] == 5 * 96
+
+
+def test_two_runs_that_start_at_once_have_a_folder_each(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    without = override(small, {"out": None})
+    assert [str(RunFolder.of(without).path) for _ in range(3)] == [f"runs/paper-00{n}" for n in range(3)]
+    (tmp_path / "runs").rename("other")
+    (tmp_path / "runs").symlink_to("nowhere")
+    with pytest.raises(InputError, match="cannot make the run folder runs: File exists; choose another --out"):
+        RunFolder.of(without)
 
 
 def test_a_folder_whose_run_is_finished_is_refused_before_the_data_are_read(small):

@@ -51,8 +51,12 @@ class RunFolder:
 
     @classmethod
     def of(cls, config: RunConfig) -> "RunFolder":
-        """The folder that a run is to have: `out`, or the next free runs/<recipe>-<nnn>."""
-        return cls(config.out or next_free(Path("runs"), config.recipe))
+        """The folder that a run is to have: `out`, or the next free runs/<recipe>-<nnn>, which is made at once.
+
+        Raises:
+            InputError: it cannot be made.
+        """
+        return cls(config.out or make_next_free(Path("runs"), config.recipe))
 
     def begin(self, config: RunConfig, data_fingerprint: str) -> None:
         """Claim the folder, which is there, for a run, by the one rule for starting again.
@@ -70,7 +74,7 @@ class RunFolder:
         try:
             strangers = [p for p in self.path.iterdir() if p.suffix != ".partial" and p.name != CODE_FOLDER]
         except OSError as error:
-            raise self._unusable(error) from error
+            raise _unusable(self.path, error) from error
         if strangers:
             raise InputError(f"{self.path} is not empty and holds no run; choose another --out")
         self.write_config(config)
@@ -90,9 +94,6 @@ class RunFolder:
                 "--allow-code, or choose another --out"
             )
         raise InputError(f"{self.path} holds a run with another config or seed; choose another --out")
-
-    def _unusable(self, error: OSError) -> InputError:
-        return InputError(f"cannot make the run folder {self.path}: {error.strerror}; choose another --out")
 
     def check_unfinished(self) -> None:
         """Refuse a folder whose run is finished.
@@ -122,7 +123,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise self._unusable(error) from error
+            raise _unusable(self.path, error) from error
         with locked(self.path, f"another process is at work in {self.path}; choose another --out", say):
             yield
 
@@ -212,9 +213,27 @@ def with_lasting_data(config: RunConfig) -> RunConfig:
     return override(config, lasting)
 
 
-def next_free(parent: Path, name: str) -> Path:
-    """parent/name-000, or the first number after it that is not taken."""
-    return next(path for n in itertools.count() if not (path := parent / f"{name}-{n:03d}").exists())
+def make_next_free(parent: Path, name: str) -> Path:
+    """Make parent/name-000, or the first after it that is not taken, also by a process that starts at the same moment.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    path = parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for n in itertools.count():
+            path = parent / f"{name}-{n:03d}"
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                break
+    except OSError as error:
+        raise _unusable(path, error) from error
+    return path
+
+
+def _unusable(path: Path, error: OSError) -> InputError:
+    return InputError(f"cannot make the run folder {path}: {error.strerror}; choose another --out")
 
 
 def environment(device_name: str) -> dict[str, Any]:
