@@ -6,9 +6,9 @@ The arrays are found by name, in the first of these forms that fits:
 - `x_train`, `y_train` and, if there, `x_test`, `y_test` (Keras);
 - `images`, `labels`: not split yet.
 
-`class_names` may hold the names of the classes. Images are (N, H, W) or (N, H, W, C) with C = 1, 3 or 4, as uint8,
-uint16 (grey only, scaled to 8 bits) or bool (0 and 255); labels are integers or class names, (N,) or (N, 1). Other
-arrays are left aside, and that is said aloud.
+`class_names` may hold the names of the classes, text, (K,). Images are (N, H, W) or (N, H, W, C) with C = 1, 3 or 4, as
+uint8, uint16 (grey only, scaled to 8 bits) or bool (0 and 255); labels are integers or class names, (N,) or (N, 1).
+Other arrays are left aside, and that is said aloud.
 """
 
 import zipfile
@@ -45,8 +45,8 @@ def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
     """Read all splits.
 
     Raises:
-        InputError: truncated, corrupt, without the arrays named above, with images or labels alone, or with pickled
-            objects.
+        InputError: truncated, corrupt, without the arrays named above, with images or labels alone, with class names
+            that are none, or with pickled objects.
     """
     arrays = _load(path)
     form = next((form for form in _FORMS if arrays.keys() >= set(form["train"])), None)
@@ -61,9 +61,7 @@ def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
             (missing,) = set(pair) - set(there)
             raise InputError(f"{path} holds {there[0]} but no {missing}: add {missing}, or remove {there[0]}")
     parts = {split: _part(arrays, path, *pair) for split, pair in form.items() if pair[0] in arrays}
-    class_names = arrays.get("class_names")
-    class_names = None if class_names is None else [str(name) for name in class_names]
-    decoded = assemble(parts, class_names, str(path), resize, keep)
+    decoded = assemble(parts, _class_names(arrays.get("class_names"), path), str(path), resize, keep)
     aside = [name for name in arrays if name not in {"class_names"}.union(*form.values())]
     return note_left_aside(decoded, f"no part of a set with {' and '.join(form['train'])}", aside, "array")
 
@@ -84,6 +82,23 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             why = f"is truncated: it breaks off at byte {path.stat().st_size:,}; copy or write it again"
             raise InputError(f"{path} {why}") from error
         raise InputError(f"{path} is corrupt or holds pickled objects: {one_line(error)}") from error
+
+
+def _class_names(names: np.ndarray | None, path: Path) -> list[str] | None:
+    """The names of the classes in the array `class_names`, (K,); none where there is none.
+
+    Raises:
+        InputError: they are no text, not one a class, or one occurs twice.
+    """
+    if names is None:
+        return None
+    if names.ndim != 1 or names.dtype.kind not in "US":
+        raise InputError(f"{path}: class_names is {names.dtype} {names.shape}: save one text for each class, (K,)")
+    listed = [name.decode(errors="replace") if isinstance(name, bytes) else name for name in names.tolist()]
+    name, count = max(Counter(listed).items(), key=lambda item: item[1], default=("", 0))
+    if count > 1:
+        raise InputError(f"{path}: class_names holds {name!r} {count} times: give every class a name of its own")
+    return listed
 
 
 def _part(arrays: Mapping[str, np.ndarray], path: Path, images_name: str, labels_name: str) -> Part:

@@ -37,6 +37,11 @@ def test_keras_form(tmp_path):
     assert decoded.class_names == ("0", "1", "2")
 
 
+def test_class_names_may_be_bytes(tmp_path):
+    path = save(tmp_path, images=IMAGES, labels=LABELS, class_names=np.char.encode(["ä", "y", "z"], "utf-8"))
+    assert npz.read(path, None).class_names == ("ä", "y", "z")
+
+
 def test_unsplit_with_class_names_as_labels(tmp_path):
     decoded = npz.read(save(tmp_path, images=IMAGES, labels=np.array(list("bacabc"))), None)
     assert decoded.test is None and decoded.train.labels.tolist() == [1, 0, 2, 0, 1, 2]
@@ -73,6 +78,16 @@ def test_images_of_every_form(tmp_path):
         (
             {"images": IMAGES, "labels": LABELS, "class_names": np.array(["x"])},
             r", labels\[1\]: label 1 is outside",
+        ),
+        *(
+            ({"images": IMAGES, "labels": LABELS, "class_names": np.array(names)}, f": class_names {message}")
+            for names, message in (
+                ("x", r"is <U1 \(\): save one text for each class"),
+                ([["x", "y", "z"]], r"is <U1 \(1, 3\): save one text"),
+                ([7, 8, 9], r"is int64 \(3,\): save one text"),
+                (["x", "y", "x"], "holds 'x' 2 times: give every class a name of its own"),
+                ([b"x", b"x", b"y"], "holds 'x' 2 times"),
+            )
         ),
         ({"images": IMAGES, "labels": LABELS.astype(object)}, "holds pickled objects: .*allow_pickle"),
     ],
