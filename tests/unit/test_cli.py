@@ -253,6 +253,28 @@ def test_other_data_with_a_test_split_are_measured_on_it(own_run, capsys):
     assert " on 6 images" in out and "test split" not in out
 
 
+@pytest.mark.parametrize("val_frac", [0, 0.3])
+def test_training_images_are_not_measured_without_a_word(capsys, monkeypatch, tmp_path, val_frac):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "data"))
+    images(Path("set/train"), [8] * 12)
+    images(Path("set/test"), [8] * 6)
+    code, _, err = run(["train", "--data", "set", "--batch-size", "4", "--data.val-frac", val_frac, *TINY], capsys)
+    assert code == 0, err
+    folder = Path("runs/digits-000")
+    caution = f"CAUTION: {folder} was trained on these very images: on new ones its accuracy may be far lower"
+    shutil.copytree("set/train", "copy")
+    for data in ("set/train", "copy"):
+        assert evaluated(folder, data, capsys).splitlines()[0] == caution
+    for data in ("set", "set/test"):
+        assert "CAUTION" not in evaluated(folder, data, capsys)
+    assert "CAUTION" not in run(["eval", folder, "--device", "cpu"], capsys)[1]
+    result = json.loads((folder / "result.json").read_text())
+    del result["train_fingerprint"]
+    (folder / "result.json").write_text(json.dumps(result))
+    assert "CAUTION" not in evaluated(folder, "copy", capsys), "an older result does not say"
+
+
 @pytest.mark.parametrize("change", ["one removed", "one replaced"])
 def test_changed_data_are_measured_only_on_demand(own_run, capsys, change):
     """With an image less another split is held out, of images that were trained on."""

@@ -22,6 +22,8 @@ class Splits:
     """Of the whole data set, whatever was held out."""
     notes: tuple[str, ...]
     """Lines to say aloud."""
+    train_fingerprint: str | None = None
+    """Of the training images before any were held out for validation; none of made images."""
 
 
 def open_splits(config: DataConfig) -> Splits:
@@ -81,4 +83,4 @@ def split_dataset(dataset: Dataset, config: DataConfig) -> Splits:
         kept, held = stratified_split(train.labels, config.val_frac, config.split_seed, dataset.class_names)
         train, val = train.take(kept), train.take(held)
         notes = (*notes, f"held out {len(val):,} of {len(dataset.train):,} training images for validation")
-    return Splits(train, val, dataset.test, dataset.class_names, dataset.fingerprint, notes)
+    return Splits(train, val, dataset.test, dataset.class_names, dataset.fingerprint, notes, dataset.train.fingerprint)

@@ -250,7 +250,8 @@ def evaluate_run(
         device: to compute on.
         allow_code: agree to run the code of the user's own that the model needs.
     Returns:
-        what `evaluate` does, and `notes`: lines to say aloud on the data.
+        what `evaluate` does, and `notes`: lines to say aloud on the data; one that begins with CAUTION says that the images
+        measured are, or may be, training images.
     Raises:
         InputError: no finished run there, its own data have changed, the data cannot be used, or it has code and
             `allow_code` does not agree.
@@ -258,9 +259,11 @@ def evaluate_run(
     if Path(run).is_file():
         raise InputError(f"{run} is a model alone, which names no data; give its run folder, {Path(run).parent}")
     trained = load_model(run, choose_device(device), allow_code=allow_code)
-    trained_on = _trained_on(Path(run))
+    result = _result_of(Path(run))
+    trained_on = result["data_fingerprint"]
     config = load_config(Path(run) / "config.yaml", allow_code=True).data  # nothing but the data is taken from it
     config = config if resize is None else replace(config, resize=resize)
+    cautions = []
     if source is None:
         dataset = open_dataset(config)
         if dataset.fingerprint != trained_on:
@@ -269,17 +272,17 @@ def evaluate_run(
                 f"{config.source} has changed since {run} was trained on it, and its test images may be training images "
                 f"now; give --data with a separate test set, or --data {config.source} to measure on it anyway"
             )
-        return evaluate(trained, dataset) | {"notes": dataset.notes}
-    dataset = open_to_measure(replace(config, source=source, format=None), trained_on)
-    notes = dataset.notes
-    if lasting_source(source) == config.source and dataset.fingerprint != trained_on:
-        warning = f"CAUTION: {source} has changed since {run} was trained on it: these may be training images"
-        notes = (warning, *notes)
-    return evaluate(trained, dataset) | {"notes": notes}
+    else:
+        dataset = open_to_measure(replace(config, source=source, format=None), trained_on)
+        if lasting_source(source) == config.source and dataset.fingerprint != trained_on:
+            cautions.append(f"{source} has changed since {run} was trained on it: these may be training images")
+    if dataset.test.fingerprint == result.get("train_fingerprint"):  # which older results lack
+        cautions.append(f"{run} was trained on these very images: on new ones its accuracy may be far lower")
+    return evaluate(trained, dataset) | {"notes": (*(f"CAUTION: {line}" for line in cautions), *dataset.notes)}
 
 
-def _trained_on(run: Path) -> str:
-    """The fingerprint of the data that a finished run was trained on.
+def _result_of(run: Path) -> dict[str, Any]:
+    """The result of a finished run, which says what it was trained on.
 
     Raises:
         InputError: there is no result.json, or it is damaged.
@@ -292,7 +295,7 @@ def _trained_on(run: Path) -> str:
         )
     result = read_json(file)
     check_result(result, file)
-    return result["data_fingerprint"]
+    return result
 
 
 def predict_files(

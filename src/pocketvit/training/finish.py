@@ -57,6 +57,7 @@ def write_result(
             for split in ("val", "test")
             if f"{split}_accuracy" in m
         ],
+        "train_fingerprint": splits.train_fingerprint,
     } | summary
     trained.save(folder.model)
     save_predictions(folder.predictions, logits, splits.test, splits.class_names)
