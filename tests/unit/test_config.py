@@ -62,6 +62,13 @@ def test_paper_recipe_is_the_papers():
             ({f"model.{name}": 193}, f"model.{name}=193 is more than model.width=192, which is full rank already")
             for name in ("q_rank", "k_rank", "v_rank", "kv_rank_shared")
         ),
+        *(
+            (
+                {f"model.{name}": 33, "model.num_kv_heads": 2},
+                f"model.{name}=33 is more than 32, which is full rank already with model.num_kv_heads=2 of 16 channels",
+            )
+            for name in ("k_rank", "v_rank")
+        ),
         ({"model.pool": "mean", "model.num_cls_tokens": 2}, "has no effect"),
         ({"model.depth": 1.5}, "model.depth=1.5: must be of type int"),
         ({"model.depth": True}, "model.depth=True"),
@@ -117,6 +124,14 @@ def test_lists_become_tuples():
 
 def test_the_operations_that_can_be_skipped_are_those_that_there_are():
     assert set(get_args(Operation)) == set(OPS)
+
+
+def test_grouped_heads_leave_each_projection_its_full_rank():
+    ranks = {"q_rank": 192, "k_rank": 32, "v_rank": 32}
+    model = override(
+        RunConfig(), {f"model.{name}": rank for name, rank in ranks.items()} | {"model.num_kv_heads": 2}
+    ).model
+    assert (model.q_rank, model.k_rank, model.v_rank) == (192, 32, 32)
 
 
 def test_a_config_file_that_is_none_is_refused(tmp_path):

@@ -8,7 +8,7 @@ from pocketvit.errors import InputError
 from pocketvit.usercode import Code
 
 RANKS = ("q_rank", "k_rank", "v_rank", "kv_rank_shared")
-"""Fields that give the rank of a projection, at most the width."""
+"""Fields that give the rank of a projection, at most the width; with fewer key heads also at most the width of those."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,9 @@ class ModelConfig:
     q_rank: int | None = None
     """Rank of the query projection (the paper's MLA); none is full."""
     k_rank: int | None = None
-    """Rank of the key projection; none is full."""
+    """Rank of the key projection, at most the channels of all key heads; none is full."""
     v_rank: int | None = None
-    """Rank of the value projection; none is full."""
+    """Rank of the value projection, at most the channels of all value heads; none is full."""
     kv_rank_shared: int | None = None
     """Rank of one latent that keys and values are both made from (DeepSeek-V2); none is no latent."""
     attention: Literal["standard"] | Code = "standard"
@@ -115,6 +115,13 @@ class ModelConfig:
                 raise InputError(
                     f"model.{name}={getattr(self, name)} is more than model.width={self.width}, which is full rank "
                     "already; choose less, or none"
+                )
+        kv_width = (self.num_kv_heads or self.num_heads) * self.head_dim
+        for name in ("k_rank", "v_rank"):
+            if (getattr(self, name) or 0) > kv_width:
+                raise InputError(
+                    f"model.{name}={getattr(self, name)} is more than {kv_width}, which is full rank already with "
+                    f"model.num_kv_heads={self.num_kv_heads} of {self.head_dim} channels; choose less, or none"
                 )
         if self.kv_rank_shared is not None and (self.k_rank is not None or self.v_rank is not None):
             raise InputError(
