@@ -40,6 +40,17 @@ def test_notes_are_not_wrapped_or_marked_up():
     assert out.file.getvalue() == "[bold]" + "x" * 300 + "\n"
 
 
+def test_notes_above_the_bar_are_not_wrapped_either():
+    out = console(True, 80)
+    bar = Bar(out)
+    bar.note("run folder: before " + "x" * 300)
+    bar.start(100, 0)
+    bar.note("run folder: [bold]" + "y" * 300)
+    bar.stop()
+    said = out.file.getvalue()
+    assert "run folder: before " + "x" * 300 + "\n" in said and "run folder: [bold]" + "y" * 300 + "\n" in said
+
+
 def test_the_bar_shows_speed_then_the_last_pass_with_the_latest_accuracy():
     out = console(True)
     bar = Bar(out)

@@ -107,7 +107,7 @@ class Bar(Silent):
 
     def note(self, line: str) -> None:
         """Say one line, above the bar."""
-        self.progress.console.print(line, highlight=False, markup=False)
+        self.progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def start(self, total_steps: int, done_steps: int) -> None:
         """Show the bar."""
