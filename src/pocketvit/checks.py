@@ -81,8 +81,17 @@ def _fit(name: str, value: Any, hint: Any) -> Any:
         return Path(value)
     elif origin is None and type(value) is kind:
         return _within_reason(name, value) if kind is int and not name.endswith("seed") else value
-    wanted = "a list of " + str(len(arguments)) + " numbers" if origin is tuple else f"of type {kind.__name__}"
-    raise InputError(f"{name}={value!r}: must be {wanted}" + (" or none" if len(options) > 1 else ""))
+    raise InputError(f"{name}={value!r}: must be {_wanted(kind)}" + (" or none" if len(options) > 1 else ""))
+
+
+def _wanted(kind: Any) -> str:
+    """What a value of the type `kind` is called in a message."""
+    if typing.get_origin(kind) is not tuple:
+        return f"of type {kind.__name__}"
+    *items, last = typing.get_args(kind)
+    if last is not Ellipsis:
+        return f"a list of {len(items) + 1} numbers"
+    return f"a list, each one of {', '.join(typing.get_args(items[0]))}"
 
 
 def _number(value: float | str) -> float | None:

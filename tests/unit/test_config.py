@@ -76,6 +76,8 @@ def test_paper_recipe_is_the_papers():
         ({"augment.erase_area": [0.4, 0.02]}, "augment.erase_area"),
         ({"augment.cutmix_prob": 0.8}, "add up to more than 1"),
         ({"augment.policy": "none", "augment.skip_ops": ["rotat"]}, "augment.skip_ops='rotat': must be one of"),
+        ({"augment.skip_ops": "rotate"}, "augment.skip_ops='rotate': must be a list, each one of "),
+        ({"optim.betas": 0.9}, "optim.betas=0.9: must be a list of 2 numbers or none"),
         ({"data.val_frac": 1.0}, "data.val_frac=1.0: must be in [0, 1)"),
         ({"schedule.warmup_passes": 300}, "must be less than schedule.passes=300"),
         ({"batch_size": 0}, "batch_size=0"),
