@@ -177,6 +177,7 @@ def test_the_slurm_script_puts_only_an_unfinished_run_back(tmp_path, before, sru
         (tmp_path / name).chmod(0o755)
     (tmp_path / "job.sh").write_text(script.replace("/shared/runs/paper-8", "run"))
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_RESTART_COUNT": restarts, "SLURM_JOB_ID": "7"}
-    subprocess.run(["bash", "job.sh"], cwd=tmp_path, env=env, check=False)
+    ended = subprocess.run(["bash", "job.sh"], cwd=tmp_path, env=env, check=False)
     log = (tmp_path / "log").read_text().split() if (tmp_path / "log").exists() else []
     assert ("srun" in log, "requeue" in log) == (started, requeued)
+    assert ended.returncode == (srun == "exit 1" and restarts == "10")

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "pocketvit"
 BASE = {"errors", "usercode", "checks", "randomness", "config"}
 ALLOWED = {
     "errors": set(),
+    "terminal": set(),
     "usercode": {"errors"},
     "checks": {"errors", "usercode"},
     "randomness": set(),
@@ -24,7 +25,7 @@ ALLOWED = {
     "report": {"errors"},
     "training": BASE | {"recipes", "kernels", "model", "optim", "data", "report"},
     "bench": BASE | {"recipes", "kernels", "model", "optim", "data", "report", "training"},
-    "studies": BASE | {"recipes", "data", "report", "training"},
+    "studies": BASE | {"recipes", "data", "report", "training", "terminal"},
 }
 """What each part may import of the package, beside itself; cli and __init__ may import anything."""
 ORACLES = {"torchvision", "timm"}

@@ -1,6 +1,7 @@
 """The command line: what it understands, and one clear line with exit code 2 for what it does not."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -131,6 +132,28 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, words, capsys, tmp_pat
     assert err.startswith("pocketvit: ") and err.count("\n") == 1
     assert not out
     assert not (tmp_path / "runs").exists(), "nothing is left behind"
+
+
+def test_results_that_may_not_be_read_are_not_taken_for_none(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    code, _, err = run(["study", "digits", "--results", tmp_path, "--out", tmp_path / "out"], capsys)
+    assert code == 2 and "may not be read" in err
+
+
+def test_what_may_not_be_read_is_said(capsys, monkeypatch):
+    def refused(arguments):
+        raise PermissionError(13, "Permission denied", "theirs/config.yaml")
+
+    monkeypatch.setitem(COMMANDS, "report", refused)
+    assert run(["report", "theirs"], capsys) == (2, "", "pocketvit: cannot use theirs/config.yaml: Permission denied\n")
+
+
+def test_letters_that_the_terminal_does_not_know_end_nothing():
+    """The help has an ×, what a data set holds as well."""
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    for words in (["train", "--help"], ["data", "check", "digits"]):
+        shown = subprocess.run([sys.executable, "-m", "pocketvit", *words], env=env, capture_output=True, check=True)
+        assert b"?" in shown.stdout and not shown.stderr
 
 
 @pytest.mark.parametrize(

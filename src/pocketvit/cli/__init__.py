@@ -13,6 +13,7 @@ from pocketvit.cli.runs import eval_command, predict_command, report_command
 from pocketvit.cli.study import study_command
 from pocketvit.cli.train import parse_train, train_command
 from pocketvit.errors import InputError
+from pocketvit.terminal import tolerate_any_encoding
 
 __all__ = ["COMMANDS", "dispatch", "main", "parse_train"]
 
@@ -52,11 +53,15 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 bad input, 130 or 143 stopped by a signal and saved."""
+    tolerate_any_encoding()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         sys.exit(dispatch(arguments))
     except InputError as error:
         print(f"pocketvit: {error}", file=sys.stderr)
+        sys.exit(2)
+    except PermissionError as error:
+        print(f"pocketvit: cannot use {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):  # so PyTorch says it

@@ -1,5 +1,6 @@
 """`pocketvit study`: run a study, or say beforehand what it takes."""
 
+import os
 import re
 from dataclasses import dataclass
 from math import inf
@@ -59,6 +60,7 @@ def study_command(arguments: list[str]) -> int:
     """`pocketvit study FILE|NAME [--seeds N] [--gpus 0,1] [--time-limit 9m] [--plan] ...`."""
     parsed = parse_command(StudyArguments, arguments, "pocketvit study")
     _check_together(parsed)
+    _check_results(parsed.results)
     limit = seconds(parsed.time_limit) if parsed.time_limit else inf
     gpus = parsed.gpus.split(",") if parsed.gpus else None
     from pocketvit.studies.choose import find_study, with_data, with_seeds
@@ -83,6 +85,12 @@ def study_command(arguments: list[str]) -> int:
     address = (parsed.address or "auto") if parsed.engine == "ray" else None
     run = run_study(study, out, gpus=gpus, address=address, results=parsed.results, time_limit_s=limit, only=only)
     return _end(study, run, out)
+
+
+def _check_results(folder: Path) -> None:
+    """Refuse a folder of results that may not be read: its runs would be made again."""
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        raise InputError(f"--results {folder}: may not be read; its runs would be made again")
 
 
 def _check_together(parsed: StudyArguments) -> None:

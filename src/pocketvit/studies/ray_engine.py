@@ -10,6 +10,7 @@ otherwise from the start. Every machine needs PocketViT and the data in the same
 
 import io
 import shutil
+import signal
 import socket
 import tarfile
 import tempfile
@@ -168,6 +169,8 @@ def run_cell(job: Job, token: str | None, environment: dict[str, str]) -> Brough
 
 def _run(job: Job, environment: dict[str, str], pack: Callable[[], bytes | None]) -> Brought:
     """Run a cell's process; a cancelled task lets it save."""
+    # Ray cancels by a SIGINT, which Python raises only where it is not ignored, as it is in a script's background jobs.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = launch(job, environment=environment)
     try:
         while process.poll() is None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from pocketvit.config import RunConfig, code_of, load_config, override
 from pocketvit.errors import InputError
 from pocketvit.studies.launch import command_line
+from pocketvit.terminal import tolerate_any_encoding
 from pocketvit.usercode import FOLDER, Code
 
 PR_SET_PDEATHSIG = 1
@@ -71,6 +72,7 @@ def main() -> int:
     Where it fails, the last line that it writes says why: that line stands in the study's table.
     """
     started = time.perf_counter()
+    tolerate_any_encoding()
     end_with_starter()
     parser = argparse.ArgumentParser()
     parser.add_argument("config", type=Path)
