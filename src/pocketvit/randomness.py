@@ -12,6 +12,8 @@ device, so they are equal everywhere.
 Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", https://doi.org/10.1145/2063384.2063405
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 import numpy as np
@@ -69,3 +71,13 @@ def torch_seed(seed: int, stream: int) -> int:
     """A seed for a `torch.Generator` of its own, where PyTorch has to draw (the initial weights)."""
     words = raw(seed, stream, 0, 2)
     return int(words[0]) << 31 | int(words[1]) >> 1
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Let PyTorch's own generator on the CPU start from a seed, for code that knows no other; put it back afterwards."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

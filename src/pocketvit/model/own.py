@@ -19,6 +19,7 @@ from pocketvit.config import ModelConfig
 from pocketvit.errors import InputError
 from pocketvit.model.attention import Attention
 from pocketvit.model.positions import RotaryPositions
+from pocketvit.randomness import seeded
 from pocketvit.usercode import Code
 
 PROBE_IMAGES = 2
@@ -50,7 +51,7 @@ def fork_of(generator: torch.Generator | None) -> Iterator[None]:
     if generator is None:
         yield
         return
-    with _seeded(generator.initial_seed()):
+    with seeded(generator.initial_seed()):
         yield
 
 
@@ -72,7 +73,7 @@ def check_parts(config: ModelConfig, block: nn.Module, make: Callable[[], nn.Mod
         return
     block = _copy(code, block)
     tokens, keep = _probe(num_tokens, config.width)
-    with _seeded(1):
+    with seeded(1):
         another = make()
     if isinstance(config.block, Code):
         _check_attention_used(config, block)
@@ -121,14 +122,6 @@ def _unsaved(module: nn.Module) -> Iterator[str]:
             held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
             if not name.startswith("_") and any(isinstance(each, Tensor | nn.Module) for each in held):
                 yield ".".join(filter(None, ("self", path, name)))
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Let PyTorch's own generator on the CPU start from a seed; afterwards it is as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def _check_attention_used(config: ModelConfig, block: nn.Module) -> None:
@@ -200,7 +193,7 @@ def _given(code: Code, module: nn.Module, **arguments: Any) -> Tensor:
     """What a part gives for tokens x, always with the same random numbers; refuses what is no such tokens."""
     names, tokens = ", ".join(arguments), arguments["x"]
     how = f"in forward({names})" if module.training else f"in forward({names}) after eval()"
-    with _seeded(0):
+    with seeded(0):
         found = code.guard(lambda: module(*arguments.values()), f"fails {how} on tokens of {_shape(tokens)}")
     if not isinstance(found, Tensor):
         got = f"a {type(found).__name__}"

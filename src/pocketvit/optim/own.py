@@ -12,6 +12,7 @@ from torch import Tensor
 from pocketvit.config import OptimConfig
 from pocketvit.errors import InputError
 from pocketvit.optim.state import create_state
+from pocketvit.randomness import seeded
 from pocketvit.usercode import Code
 
 START = 0.5
@@ -52,8 +53,7 @@ class _Trial:
         self.lr.fill_(lr)
         for parameter in self.parameters:
             parameter.grad = torch.linspace(-1, 2, parameter.numel()).reshape(parameter.shape)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
+        with seeded(0):
             self.code.guard(self.optimizer.step, "fails in step()")
         state = self.optimizer.state
         if any(all(key is not parameter for parameter in self.parameters) for key in state):
@@ -102,13 +102,12 @@ def _check_starts(code: Code, config: OptimConfig) -> None:
     """Refuse an optimizer that starts otherwise once its state is there, at zero, as a run makes it at first."""
     begun, fresh = (_Trial(code, config) for _ in range(2))
     create_state([begun.optimizer])
-    begun.step(PROBE_LR)
-    fresh.step(PROBE_LR)
-    if not _same(begun, fresh):
-        raise InputError(
-            f"{code} has state that does not start at zero, or counts the step at learning rate 0 that a run begins with; "
-            "keep all that it remembers in tensors of self.state[parameter] that start at zero"
-        )
+    _check_step(
+        begun,
+        fresh,
+        "has state that does not start at zero, or counts the step at learning rate 0 that a run begins with; keep all "
+        "that it remembers in tensors of self.state[parameter] that start at zero",
+    )
 
 
 def _check_resumes(trial: _Trial, config: OptimConfig) -> None:
@@ -119,15 +118,17 @@ def _check_resumes(trial: _Trial, config: OptimConfig) -> None:
         new.copy_(old)
         for name, value in resumed.optimizer.state[new].items():
             value.copy_(trial.optimizer.state[old][name])
-    resumed.step(PROBE_LR)
-    trial.step(PROBE_LR)
-    if not _same(resumed, trial):
-        raise InputError(
-            f"{trial.code} goes on otherwise after a resumed run, which has its self.state[parameter] only; keep there "
-            "all that it remembers, in tensors"
-        )
+    _check_step(
+        resumed,
+        trial,
+        "goes on otherwise after a resumed run, which has its self.state[parameter] only; keep there all that it "
+        "remembers, in tensors",
+    )
 
 
-def _same(a: _Trial, b: _Trial) -> bool:
-    """Whether two trials have come to the same weights."""
-    return all(map(torch.equal, a.parameters, b.parameters))
+def _check_step(a: _Trial, b: _Trial, why: str) -> None:
+    """Refuse an optimizer whose next step does not bring two trials to the same weights; says why."""
+    a.step(PROBE_LR)
+    b.step(PROBE_LR)
+    if not all(map(torch.equal, a.parameters, b.parameters)):
+        raise InputError(f"{a.code} {why}")
