@@ -35,11 +35,15 @@ def losses(splits, *, steps=8, device="cuda", **values):
 
 
 def test_the_peak_of_memory_is_that_of_the_run_alone(small, tmp_path):
-    """Whatever was trained before in the same process."""
-    large = override(small, {"out": tmp_path / "large", "model.width": 256, "model.depth": 6})
-    again = override(small, {"out": tmp_path / "again"})
-    first, other, second = (train(config, Silent())["peak_memory_gib"] for config in (small, large, again))
-    assert second == pytest.approx(first, rel=0.05) and other > 2 * first
+    """Whatever was trained before in the same process, but for cuBLAS's workspaces, which the first run takes."""
+    sizes = {"first": {}, "again": {}, "large": {"model.width": 256, "model.depth": 6}, "last": {}}
+    peaks = {
+        name: train(override(small, {"out": tmp_path / name, "train.deterministic": False} | changes), Silent())[
+            "peak_memory_gib"
+        ]
+        for name, changes in sizes.items()
+    }
+    assert peaks["last"] == pytest.approx(peaks["again"], rel=0.05) and peaks["large"] > 2 * peaks["again"]
 
 
 PLAIN = {"train.compile": False, "train.cuda_graph": False, "train.precision": "fp32"}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pocketvit.training import graphs
 from pocketvit.training.device import synchronize
 
 
@@ -64,12 +65,6 @@ def _host_seconds(work: Callable[[], object], device: torch.device) -> float:
 
 def captured(work: Callable[[], object]) -> Callable[[], object]:
     """The same work as one CUDA graph; done once before, which compiles."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
+    with graphs.beside():
         work()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return graph.replay
+    return graphs.captured(work).replay

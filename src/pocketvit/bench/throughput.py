@@ -39,6 +39,7 @@ from pocketvit.training.device import (
     uses_bf16,
     watch_memory,
 )
+from pocketvit.training.graphs import take_workspaces
 from pocketvit.training.runlog import environment
 from pocketvit.training.trainer import Trainer
 
@@ -181,6 +182,8 @@ def _changed(config: RunConfig) -> dict[str, Any]:
 
 def _rates(config: RunConfig, device: torch.device) -> Rates:
     rates = measure_rates(device, torch.bfloat16 if uses_bf16(config.train.precision, device) else torch.float32)
+    if device.type == "cuda":  # or the first rows would hold it, and no others
+        take_workspaces()
     _forget(device)
     return rates
 

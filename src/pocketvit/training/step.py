@@ -20,6 +20,7 @@ from pocketvit.data.batch import BatchMaker
 from pocketvit.data.loader import Chunk
 from pocketvit.optim.ema import EMA
 from pocketvit.optim.state import create_state, state_tensors
+from pocketvit.training import graphs
 from pocketvit.training.distributed import Processes
 
 WARMUP_STEPS = 3
@@ -205,17 +206,10 @@ class TrainStep:
     def _capture(self) -> None:
         """Rehearse and capture the step on the chunk at hand, then put everything back as it was."""
         before = {name: tensor.clone() for name, tensor in self.state().items()}
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        with graphs.beside():
             self._rehearse()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
         # NCCL's watchdog calls CUDA from a thread of its own, which the default mode forbids during the capture.
-        mode = "global" if self.processes.size == 1 else "thread_local"
-        with torch.cuda.graph(graph, capture_error_mode=mode):
-            self._run()
-        self.graph = graph
+        self.graph = graphs.captured(self._run, mode="global" if self.processes.size == 1 else "thread_local")
         self.load_state(before)
         self.position.zero_()
 
