@@ -75,17 +75,24 @@ def study_curves(rows: Mapping[str, Curves], references: Sequence[str]) -> tuple
     return SPLITS[split][0], groups
 
 
-def mean_curve(runs: Curves, split: str) -> MeanCurve | None:
-    """The mean and the extremes of several runs wherever all of them were evaluated; None where that is nowhere."""
+def mean_curve(runs: Curves, split: str, timed: Curves | None = None) -> MeanCurve | None:
+    """The mean and the extremes of several runs wherever all of them were evaluated; None where that is nowhere.
+
+    Args:
+        runs: curves of evaluations.
+        split: whose evaluations to take.
+        timed: those of them whose times are taken; by default all.
+    """
     by_images = [{point["images"]: point for point in run if point["split"] == split} for run in runs]
     shared = sorted(set.intersection(*map(set, by_images))) if by_images else []
     if not shared:
         return None
     at = [[run[images] for run in by_images] for images in shared]
+    times = [{point["images"]: point["train_s"] for point in run if point["split"] == split} for run in timed or runs]
     accuracies = [[point["accuracy"] for point in points] for points in at]
     return MeanCurve(
         images=shared,
-        train_s=[fmean(point["train_s"] for point in points) for points in at],
+        train_s=[fmean(run[images] for run in times) for images in shared],
         mean=[fmean(values) for values in accuracies],
         low=[min(values) for values in accuracies],
         high=[max(values) for values in accuracies],

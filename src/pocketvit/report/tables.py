@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from pocketvit.errors import InputError
+from pocketvit.report.hardware import device, hardware, machine
 from pocketvit.report.runfolder import check_result, read_json
 from pocketvit.report.text import count, duration
 
@@ -99,7 +100,8 @@ def summary_row(name: str, results: Sequence[Mapping], command: str | None = Non
 
     Args:
         name: what to call the row.
-        results: the contents of the runs' result.json, one for each seed.
+        results: the contents of the runs' result.json, one for each seed. Times and memory are those on the hardware of
+            most of them.
         command: how to run it again; by default what the first run was started with.
     Raises:
         InputError: no runs, a seed twice, or runs of different configurations or data.
@@ -113,16 +115,19 @@ def summary_row(name: str, results: Sequence[Mapping], command: str | None = Non
     for key in ("config_hash", "data_fingerprint"):
         if len({result[key] for result in results}) > 1:
             raise InputError(f"row {name}: its runs differ in {key}; runs of a row differ in their seed alone")
+    found = hardware(results)
+    timed = [result for result in results if machine(result) == found.usual]
     return {
         "row": name,
         "runs": f"{len(seeds)} ({', '.join(map(str, seeds))})",
         "test accuracy (%)": mean_and_spread([100 * result["test_accuracy"] for result in results]),
         "best look (%)": _spread_of(results, "best_test_accuracy", 100),
-        "images/s": count(mean(result["images_per_s"] for result in results)),
-        "training time": duration(mean(result["train_s"] for result in results)),
-        "memory (GiB)": _spread_of(results, "peak_memory_gib", 1).partition(" ±")[0],
+        "images/s": count(mean(result["images_per_s"] for result in timed)),
+        "training time": duration(mean(result["train_s"] for result in timed)),
+        "memory (GiB)": _spread_of(timed, "peak_memory_gib", 1).partition(" ±")[0],
         "parameters": count(results[0]["num_params"]),
-        "hardware": ", ".join(sorted({_hardware(result) for result in results})),
+        "hardware": ", ".join(sorted(set(map(device, timed))))
+        + (f"; not timed: {found.said_of_others()}" if found.others else ""),
         "command": f"`{command or _command(results)}`",
     }
 
@@ -139,10 +144,6 @@ def _spread_of(results: Sequence[Mapping], key: str, factor: float) -> str:
     if any(result.get(key) is None for result in results):
         return ABSENT
     return mean_and_spread([factor * result[key] for result in results])
-
-
-def _hardware(result: Mapping) -> str:
-    return result["device"] if result["num_gpus"] <= 1 else f"{result['num_gpus']} × {result['device']}"
 
 
 def _command(results: Sequence[Mapping]) -> str:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from scipy import special
 
+from pocketvit.report.hardware import hardware, machine
 from pocketvit.studies.gather import CellResult
 from pocketvit.studies.grid import Study
 from pocketvit.studies.power import LEVEL
@@ -42,11 +43,11 @@ class Finding:
     """None for a row that is compared with none."""
     num_params: float | None
     train_s: float | None
-    """Mean over the runs; augmentation included, compiling and evaluation left out."""
+    """Mean over the runs on the study's usual hardware; augmentation included, compiling and evaluation left out."""
     images_per_s: float | None
-    """Mean over the runs."""
+    """Mean over the same runs."""
     peak_memory_gib: float | None
-    """Mean over the runs."""
+    """Mean over the same runs."""
 
     def count(self, state: str) -> int:
         """How many cells are done, failed or missing."""
@@ -95,6 +96,8 @@ def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
     """
     final, best = accuracies(gathered), accuracies(gathered, "best_test_accuracy")
     comparisons = compare(final, study.compare, apart=noisy_rows(final), least=rounding_variance(final))
+    usual, _ = hardware(cell.result for cell in gathered if cell.result is not None)
+    timed = [cell for cell in gathered if cell.result is not None and machine(cell.result) == usual]
     return [
         Finding(
             row=row.name,
@@ -103,9 +106,9 @@ def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
             best_look=summarise(best.get(row.name, {})),
             comparison=comparisons.get(row.name),
             num_params=_mean(gathered, row.name, "num_params"),
-            train_s=_mean(gathered, row.name, "train_s"),
-            images_per_s=_mean(gathered, row.name, "images_per_s"),
-            peak_memory_gib=_mean(gathered, row.name, "peak_memory_gib"),
+            train_s=_mean(timed, row.name, "train_s"),
+            images_per_s=_mean(timed, row.name, "images_per_s"),
+            peak_memory_gib=_mean(timed, row.name, "peak_memory_gib"),
         )
         for row in study.rows
     ]

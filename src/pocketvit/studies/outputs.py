@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketvit.report import markdown_table
+from pocketvit.report.hardware import hardware
 from pocketvit.report.study_page import write_study_page
 from pocketvit.report.tables import ABSENT, markdown_text
 from pocketvit.report.text import count, duration
@@ -142,6 +143,12 @@ def notes(found: Sequence[Finding]) -> list[str]:
         "Training time holds augmentation, but no compiling and no evaluation; memory is the most held on the GPU at "
         "once."
     )
+    usual, others = on = hardware(cell.result for finding in found for cell in finding.cells if cell.result is not None)
+    if others:
+        said.append(
+            f"Times and memory in the table are those on {usual} alone; other runs were trained on other hardware "
+            f"({on.said_of_others()})."
+        )
     return said
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from pocketvit.report.hardware import device
 from pocketvit.report.study_page import PageCell, PageEffect, PageRow, StudyPage
 from pocketvit.report.text import NBSP, duration
 from pocketvit.studies.findings import Finding, accuracies, noisy_rows
@@ -137,17 +138,12 @@ def _origin(study: Study, cells: Sequence[CellResult]) -> list[tuple[str, str]]:
     fields = [
         ("recipe", study.recipe),
         ("seeds", _listed(cell.seed for cell in cells)),
-        ("devices", _listed(_hardware(result) for result in results)),
+        ("devices", _listed(device(result) for result in results)),
         ("commits", _listed(result.get("commit") for result in results)),
         ("data", _listed(result.get("data_fingerprint") for result in results)),
     ]
     names = dict.fromkeys(name for entry in versions for name in entry)
     return fields + [(name, _listed(entry.get(name) for entry in versions)) for name in names]
-
-
-def _hardware(result: Mapping) -> str:
-    number = result.get("num_gpus", 0)
-    return (f"{number} × " if number > 1 else "") + str(result.get("device"))
 
 
 def _listed(values: Iterable) -> str:

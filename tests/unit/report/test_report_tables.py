@@ -15,6 +15,7 @@ from pocketvit.report import (
     results_table,
     update_readme,
 )
+from pocketvit.report.tables import summary_row
 from pocketvit.report.text import NBSP
 
 PAPER = PublishedRow(
@@ -65,6 +66,18 @@ def test_several_seeds_make_one_row_beside_the_paper():
         "`pocketvit train paper --seed SEED`",
     ]  # fmt: skip
     assert "n − 1" in table
+
+
+def test_times_are_those_on_the_hardware_of_most_runs():
+    fast = {"device": "NVIDIA H200", "train_s": 100.0, "images_per_s": 150_000.0, "peak_memory_gib": 9.0}
+    row = summary_row("baseline", [made_result(0, 0.92, **fast), made_result(1, 0.93), made_result(2, 0.94)])
+    assert row["test accuracy (%)"] == "93.00 ± 1.00", "of all runs"
+    assert (row["images/s"], row["training time"].replace(NBSP, " "), row["memory (GiB)"]) == (
+        "55,000",
+        "4 min 32 s",
+        "1.90",
+    )
+    assert row["hardware"] == "NVIDIA H100; not timed: 1 on NVIDIA H200"
 
 
 def test_one_seed_shows_no_spread_and_its_own_command():

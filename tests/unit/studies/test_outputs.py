@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_study import ERROR, made_cells, made_study
+from made_study import ERROR, SPEED, made_cells, made_study
 
 from pocketvit.report.latex import latex_table, latex_text
 from pocketvit.report.tables import ABSENT, markdown_table, markdown_text
@@ -143,6 +143,21 @@ def test_rows_that_end_alike_by_chance_make_no_other_one_noisy():
     assert noisy_rows(rows | {"c": {0: 347 * image, 1: 351 * image}}) == []
     assert noisy_rows(rows | {"c": {0: 36 * image, 1: 351 * image}}) == ["c"]
     assert noisy_rows({"a": {0: 0.9, 1: 0.9}, "b": {0: 0.9, 1: 0.9}}) == []
+
+
+def test_times_are_not_compared_between_one_hardware_and_another():
+    study = made_study()
+    cells = made_cells(study)
+    elsewhere = [cell for cell in cells if cell.row == "muon" or (cell.row, cell.seed) == ("whitening", 2)]
+    for cell in elsewhere:
+        cell.result.update(device="NVIDIA H200", train_s=1.0, images_per_s=9e9, peak_memory_gib=99.0)
+    found = {finding.row: finding for finding in findings(study, cells)}
+    assert found["whitening"].images_per_s == SPEED["whitening"] and found["whitening"].peak_memory_gib == 1.61
+    muon = found["muon"]
+    assert muon.accuracy.num_seeds == 3 and (muon.train_s, muon.images_per_s, muon.peak_memory_gib) == (None,) * 3
+    said = "Times and memory in the table are those on NVIDIA H100 80GB HBM3 alone; other runs were trained on other "
+    assert said + "hardware (4 on NVIDIA H200)." in notes(list(found.values()))
+    assert not any("hardware" in note for note in notes(findings(study, made_cells(study))))
 
 
 def test_the_bootstrap_stands_beside_the_t_interval_from_eight_seeds_on(tmp_path):

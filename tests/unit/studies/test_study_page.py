@@ -155,6 +155,15 @@ def test_a_band_holds_only_what_all_runs_were_evaluated_at():
     assert mean_curve(runs, "test") is None and mean_curve([], "val") is None
 
 
+def test_a_curves_times_are_those_of_the_runs_that_are_timed():
+    slow, fast = (
+        [{"images": n, "train_s": n / speed, "accuracy": n / 100, "split": "test"} for n in (10, 20)]
+        for speed in (1, 2)
+    )
+    assert mean_curve([slow, fast], "test").train_s == [7.5, 15]
+    assert mean_curve([slow, fast], "test", timed=[fast]).train_s == [5, 10]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
 def test_a_browser_has_nothing_to_complain_about(chromium, tmp_path, width, scheme):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from scipy import special
 
+from pocketvit.report.hardware import Hardware, hardware, machine
 from pocketvit.studies.choose import find_study
 from pocketvit.studies.findings import noisy_rows
 from pocketvit.studies.gather import find_results
@@ -40,6 +41,9 @@ ACTIVATIONS = "activations/paper.json"
 """Where that of `benchmarks/activations.py` lies."""
 SCALING = "scaling/speed"
 """The folder of those of `benchmarks/scaling.py`."""
+
+TIMED = frozenset({"train_s", "total_s", "images_per_s", "peak_memory_gib"})
+"""Figures of a run that its hardware decides."""
 
 Runs = Mapping[int, Mapping[str, Any]]
 """The results of a row by seed."""
@@ -86,10 +90,19 @@ class Evidence:
             found |= {(study, c.row, c.reference): c for c in correct(of_study)}
         return found
 
+    def hardware(self, study: str) -> Hardware:
+        """What a study's runs were trained on."""
+        return hardware(result for (of, _), runs in self.runs.items() if of == study for result in runs.values())
+
     def figures(self, study: str, key: str) -> Accuracies:
-        """A figure of every run of a study, by row and seed."""
+        """A figure of a study's runs, by row and seed: of every run, but times and memory of those on its usual hardware."""
+        usual = self.hardware(study).usual if key in TIMED else None
         return {
-            row: {seed: result[key] for seed, result in runs.items() if result.get(key) is not None}
+            row: {
+                seed: result[key]
+                for seed, result in runs.items()
+                if result.get(key) is not None and usual in (None, machine(result))
+            }
             for (of, row), runs in self.runs.items()
             if of == study
         }

@@ -39,9 +39,12 @@ def _judgement(holds: bool, fails: bool, reason: str) -> Judgement:
     return Judgement("reproduced" if holds else "not reproduced" if fails else "cannot be told", reason)
 
 
-def _of_enough(evidence: Evidence, study: str, rows: Sequence[str], judgement: Judgement) -> Judgement:
-    """A judgement, unless one of the rows that it rests on has too few runs."""
-    if min(len(evidence.runs[study, row]) for row in rows) >= LEAST_RUNS:
+def _of_enough(
+    evidence: Evidence, study: str, rows: Sequence[str], judgement: Judgement, key: str = "test_accuracy"
+) -> Judgement:
+    """A judgement, unless one of the rows that it rests on has the figure of too few runs."""
+    figures = evidence.figures(study, key)
+    if min(len(figures[row]) for row in rows) >= LEAST_RUNS:
         return judgement
     return Judgement("cannot be told", f"{judgement.reason}; of fewer than {LEAST_RUNS} runs")
 
@@ -163,7 +166,7 @@ def less(study: str, row: str, reference: str, key: str, at_most: float, from_: 
         if ratio is None:
             return Judgement("cannot be told", f"{reason}: no spread over seeds is known")
         judgement = _judgement(ratio.high <= at_most, ratio.low >= from_, reason)
-        return _of_enough(evidence, study, [row, reference], judgement)
+        return _of_enough(evidence, study, [row, reference], judgement, key)
 
     return judge
 

@@ -49,7 +49,9 @@ n: runs, each with a seed of its own. Ours: mean ± standard deviation over seed
 the paper's figure lies where one more run of ours would lie with a chance of 95 % (a prediction interval by t, with the
 variance over seeds pooled over the rows of the table, but for rows that scatter far more than the others); where that
 interval is wider than ± {narrow} points, holding the figure says nothing. Time: training with augmentation; the
-paper's on an RTX 3090 (on four under DDP), ours on one {device}."""
+paper's on an RTX 3090 (on four under DDP), ours on one {device}.{others}"""
+
+OTHERS_NOTE = " Runs on other hardware ({others}) count for their accuracy alone."
 
 TABLE2_NOTE = """\
 The paper's code gives half of the batches to CutMix or MixUp, with equal chance; where one is taken out the other has
@@ -157,8 +159,9 @@ def _runs(evidence: Evidence, study: str) -> str:
     named = {run.row: run for run in numbers.RUNS if run.study == study}
     order = [*named, *(row for of, row in evidence.runs if of == study and row not in named)]
     rows = [_run_row(evidence, study, row, named.get(row)) for row in order]
-    devices = {result["device"] for row in order for result in evidence.runs[study, row].values()}
-    note = RUNS_NOTE.format(device=" or ".join(sorted(devices)) or "GPU", narrow=points(NARROW))
+    on = evidence.hardware(study)
+    others = OTHERS_NOTE.format(others=on.said_of_others()) if on.others else ""
+    note = RUNS_NOTE.format(device=on.usual or "GPU", narrow=points(NARROW), others=others)
     return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
 
 

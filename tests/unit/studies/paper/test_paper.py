@@ -246,6 +246,17 @@ def test_a_verdict_on_cost_needs_a_margin_beyond_the_scatter(ours, verdict):
     assert judge(evidence(baseline=BASE)) == judges.NOT_MEASURED
 
 
+def test_times_are_those_on_the_usual_hardware_and_three_of_them_are_asked_for():
+    claim = judges.less(T2, "ba-bs1024-lion", "ba-bs1024", "images_per_s", 0.99, 0.99)
+    slow, fast = ([run(0.92, images_per_s=speed + 100 * seed) for seed in range(4)] for speed in (80_000, 100_000))
+    theirs = {"baseline": BASE, "ba_bs1024": fast}
+    found = evidence(**theirs, ba_bs1024_lion=[*slow[:3], slow[3] | {"device": "NVIDIA H200", "images_per_s": 1e9}])
+    assert claim(found).verdict == "reproduced" and "80,100 images/s" in claim(found).reason
+    assert len(found.figures(T2, "test_accuracy")["ba-bs1024-lion"]) == 4
+    few = evidence(**theirs, ba_bs1024_lion=[*slow[:2], slow[2] | {"device": "NVIDIA H200"}])
+    assert claim(few).verdict == "cannot be told" and claim(few).reason.endswith("of fewer than 3 runs")
+
+
 def test_figures_that_are_the_same_in_every_run_have_no_scatter():
     rows = {name: [run(0.94, images_per_s=speed)] * 3 for name, speed in (("baseline", 2e5), ("mla_q", 1.5e5))}
     judged = judges.less(T2, "mla-q", "baseline", "images_per_s", 0.98, 0.98)(evidence(**rows))
