@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from pocketvit.errors import InputError
+from pocketvit.files import write_atomically
 
 FIELDS = ("model.attention", "model.block", "augment.policy", "optim.name", "schedule.name")
 """Fields of a configuration that take code."""
@@ -230,16 +231,11 @@ def keep_copies(codes: Iterable[Code], folder: Path) -> None:
     """Put the files of some code into the folder of copies in `folder`.
 
     Raises:
-        InputError: different files have the same name.
-        OSError: the folder cannot be written.
+        InputError: different files have the same name, or one cannot be written.
     """
     for code in codes:
         target = folder / FOLDER / code.path.name
-        if target.exists():
-            if target.read_bytes() != code.source:
-                raise InputError(f"{target} already is another file than {code.path}; rename one of them")
-            continue
-        target.parent.mkdir(exist_ok=True)
-        partial = target.with_name(target.name + ".partial")
-        partial.write_bytes(code.source)
-        os.replace(partial, target)
+        if not target.exists():
+            write_atomically(target, code.source)
+        elif not code.found_in(target):
+            raise InputError(f"{target} already is another file than {code.path}; rename one of them")

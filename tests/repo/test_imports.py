@@ -9,20 +9,21 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "src" / "pocketvit"
-BASE = {"errors", "usercode", "checks", "randomness", "config"}
+BASE = {"errors", "files", "usercode", "checks", "randomness", "config"}
 ALLOWED = {
     "errors": set(),
     "terminal": set(),
-    "usercode": {"errors"},
+    "files": {"errors"},
+    "usercode": {"errors", "files"},
     "checks": {"errors", "usercode"},
     "randomness": set(),
-    "config": {"errors", "usercode", "checks"},
+    "config": {"errors", "files", "usercode", "checks"},
     "recipes": BASE,
     "kernels": BASE,
     "model": BASE | {"recipes", "kernels"},
     "optim": BASE | {"kernels"},
     "data": BASE | {"kernels"},
-    "report": {"errors"},
+    "report": {"errors", "files"},
     "training": BASE | {"recipes", "kernels", "model", "optim", "data", "report"},
     "bench": BASE | {"recipes", "kernels", "model", "optim", "data", "report", "training"},
     "studies": BASE | {"recipes", "data", "report", "training", "terminal"},

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -325,15 +324,15 @@ def test_a_signal_after_the_last_step_lets_the_run_finish(small, monkeypatch, si
 
 @pytest.mark.parametrize("every", [0, 2])
 def test_a_run_that_could_not_finish_does_not_train_again(small, tmp_path, monkeypatch, every):
-    from pocketvit.report import templating
+    from pocketvit.report import page
 
     config = override(small, {"train.checkpoint_every_passes": every})
 
     def full(*_):
-        raise OSError(28, "No space left on device")
+        raise InputError("No space left on device")
 
     with monkeypatch.context() as broken, pytest.raises(InputError, match="No space left"):
-        broken.setattr(templating, "os", SimpleNamespace(replace=full))
+        broken.setattr(page, "write_atomically", full)
         train(config)
     never = Interrupt(1)
     result = train(config, never)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from survival import assert_same_run, train_in_a_process, train_killed, wait_for_lines
 
+from pocketvit import files
 from pocketvit.cli import parse_train
 from pocketvit.config import RunConfig, override, save_config
 from pocketvit.errors import InputError
@@ -96,9 +97,9 @@ def break_disk(monkeypatch, call: str, code: int) -> None:
         raise OSError(code, os.strerror(code))
 
     if call == "open":
-        monkeypatch.setattr(checkpoint, "open", refuse, raising=False)
+        monkeypatch.setattr(files, "open", refuse, raising=False)
     else:
-        monkeypatch.setattr(checkpoint.os, call, refuse)
+        monkeypatch.setattr(files.os, call, refuse)
 
 
 @pytest.mark.parametrize("call", ["open", "fsync", "replace"])

@@ -9,6 +9,7 @@ from pocketvit.config.hashing import SCHEMA_VERSION
 from pocketvit.config.names import code_of, override
 from pocketvit.config.run import RunConfig
 from pocketvit.errors import InputError
+from pocketvit.files import write_atomically
 from pocketvit.usercode import Code, keep_copies, resolve
 
 
@@ -59,13 +60,12 @@ def save_config(config: RunConfig, path: Path) -> None:
     """Write `config.yaml`, and the files of the code that it names into code/ beside it.
 
     Raises:
-        InputError: two different files of code have the same name.
-        OSError: the folder cannot be written.
+        InputError: two different files of code have the same name, or a file cannot be written.
     """
     import yaml
 
     keep_copies(code_of(config).values(), path.parent)
-    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+    write_atomically(path, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
 
 
 def load_config(path: Path, *, allow_code: bool = False) -> RunConfig:

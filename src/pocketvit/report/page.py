@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pocketvit.files import write_atomically
 from pocketvit.report import text
 from pocketvit.report.curves import accuracy_curves, pass_curves
 from pocketvit.report.pictures import (
@@ -23,7 +24,7 @@ from pocketvit.report.pictures import (
 )
 from pocketvit.report.runfolder import Predictions, RunFolder, Samples, read_run
 from pocketvit.report.scores import class_scores, confusion_matrix, log_softmax, top_confusions, wilson_interval
-from pocketvit.report.templating import page_environment, write_page
+from pocketvit.report.templating import page_environment
 
 # K is the number of classes, T the number of test images.
 
@@ -50,7 +51,9 @@ def write_report(run_dir: Path, result: Mapping | None = None) -> Path:
         InputError: a file is missing or damaged, or the page cannot be written.
     """
     run = read_run(Path(run_dir), result)
-    return write_page(run.path / "report.html", render(run))
+    page = run.path / "report.html"
+    write_atomically(page, render(run).encode())
+    return page
 
 
 def render(run: RunFolder) -> str:

@@ -8,12 +8,11 @@ What it shows is handed in as plain text and numbers; nothing is computed here b
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 from pocketvit.report import text
 from pocketvit.report.study_curves import study_curves
-from pocketvit.report.templating import page_environment, write_page
+from pocketvit.report.templating import page_environment
 
 FAR = 4.0
 """An effect this many times as far from nothing as the median one would press the others together; it is cut off."""
@@ -93,13 +92,8 @@ class StudyPage:
     """Devices, versions and the like."""
 
 
-def write_study_page(page: StudyPage, path: Path) -> Path:
-    """Write the page to `path`; the same page gives the same bytes."""
-    return write_page(path, render_study(page))
-
-
 def render_study(page: StudyPage) -> str:
-    """The page as HTML."""
+    """The page as HTML; the same page gives the same text."""
     curves = {row.name: [cell.curve for cell in row.cells if cell.state == "done"] for row in page.rows}
     references = [row.effect.reference for row in page.rows if row.effect]
     test_set, groups = study_curves(curves, references)

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pocketvit.files import write_atomically
 from pocketvit.report import markdown_table
 from pocketvit.report.hardware import hardware
-from pocketvit.report.study_page import write_study_page
+from pocketvit.report.study_page import render_study
 from pocketvit.report.tables import ABSENT, markdown_text
 from pocketvit.report.text import count, duration
 from pocketvit.studies.findings import Finding, accuracies, findings, noisy_rows
@@ -62,7 +63,7 @@ def write_outputs(study: Study, gathered: Sequence[CellResult], folder: Path) ->
     _write_csv(folder / "table.csv", [_row_record(finding) for finding in found])
     _write_csv(folder / "cells.csv", [_cell_record(cell) for finding in found for cell in finding.cells])
     page = study_page(study, found, rows, (outcome, cost), notes(found), folder)
-    write_study_page(page, folder / "study.html")
+    write_atomically(folder / "study.html", render_study(page).encode())
     return [folder / name for name in (*texts, "table.csv", "cells.csv", "study.html")]
 
 

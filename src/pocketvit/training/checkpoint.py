@@ -8,11 +8,9 @@ Hashing and writing take a tenth of a second or more, so a thread does that whil
 """
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pocketvit.errors import InputError
+from pocketvit.files import write_atomically
 
 KEEP = 2
 
@@ -140,32 +139,6 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress]:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except SafetensorError as error:
         raise _Damaged("it cannot be read") from error
-
-
-def write_atomically(target: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even through a power cut.
-
-    Raises:
-        InputError: no space left, or the folder cannot be written.
-    """
-    partial = target.with_name(target.name + ".partial")
-    try:
-        target.parent.mkdir(exist_ok=True)  # not its parents: a run folder that was removed must not come back empty
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        why = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise InputError(f"cannot write {target}: {why}; what was saved before is still whole") from error
 
 
 def write_arrays(target: Path, **arrays: np.ndarray) -> None:

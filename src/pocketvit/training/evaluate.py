@@ -24,9 +24,10 @@ from pocketvit.data.dataset import MappedRows
 from pocketvit.data.pixels import decode, resize
 from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
+from pocketvit.files import write_atomically
 from pocketvit.model import ViT
 from pocketvit.report.runfolder import check_result, read_json
-from pocketvit.training.checkpoint import write_arrays, write_atomically
+from pocketvit.training.checkpoint import write_arrays
 from pocketvit.training.device import choose_device
 from pocketvit.usercode import Code, keep_copies, resolve
 
@@ -137,10 +138,7 @@ class TrainedModel:
         }
         state = self.model.state_dict().items()
         weights = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state}  # tied ones apart
-        try:
-            keep_copies(code_of(self.model.config).values(), path.parent)
-        except OSError as error:
-            raise InputError(f"cannot write the code beside {path}: {error.strerror}") from error
+        keep_copies(code_of(self.model.config).values(), path.parent)
         write_atomically(path, save(weights, metadata=about))
 
 

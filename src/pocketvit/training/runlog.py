@@ -24,7 +24,7 @@ import torch
 from pocketvit.config import RunConfig, code_of, config_hash, load_config, override, save_config
 from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
-from pocketvit.training.checkpoint import write_atomically
+from pocketvit.files import write_atomically
 from pocketvit.training.lock import locked
 from pocketvit.usercode import FOLDER as CODE_FOLDER
 
@@ -77,7 +77,7 @@ class RunFolder:
             raise _unusable(self.path, error) from error
         if strangers:
             raise InputError(f"{self.path} is not empty and holds no run; choose another --out")
-        self.write_config(config)
+        save_config(with_lasting_data(config), self.config)
 
     def _check_same_run(self, config: RunConfig, data_fingerprint: str) -> None:
         """Refuse to go on with the folder's run if it is another one."""
@@ -126,15 +126,6 @@ class RunFolder:
             raise _unusable(self.path, error) from error
         with locked(self.path, f"another process is at work in {self.path}; choose another --out", say):
             yield
-
-    def write_config(self, config: RunConfig) -> None:
-        """Write config.yaml, whole or not at all; it names its data so that it can be used from any folder."""
-        partial = self.config.with_name(self.config.name + ".partial")
-        try:
-            save_config(with_lasting_data(config), partial)
-            os.replace(partial, self.config)
-        except OSError as error:
-            raise InputError(f"cannot write {self.config}: {error.strerror}") from error
 
     def write_env(self, config: RunConfig, device_name: str, data_fingerprint: str) -> dict[str, Any]:
         """Write env.json; a run that goes on keeps the command, the time and its folder's name at its first start.

@@ -248,7 +248,8 @@ def test_a_page_that_cannot_be_written_is_one_line(make_run, capsys):
     with pytest.raises(SystemExit) as left:
         main(["report", str(run)])
     assert left.value.code == 2
-    assert capsys.readouterr().err == f"pocketvit: cannot write {run}/report.html: Is a directory\n"
+    why = "Is a directory; what was saved before is still whole"
+    assert capsys.readouterr().err == f"pocketvit: cannot write {run}/report.html: {why}\n"
 
 
 def cut(path: Path) -> None:

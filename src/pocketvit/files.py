@@ -1,0 +1,36 @@
+"""Files that are there whole or not at all."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from pocketvit.errors import InputError
+
+
+def write_atomically(target: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, even through a power cut.
+
+    While it is being written it is called `<name>.partial`; that is what a killed process leaves.
+
+    Raises:
+        InputError: no space left, or the folder cannot be written.
+    """
+    partial = target.with_name(target.name + ".partial")
+    try:
+        target.parent.mkdir(exist_ok=True)  # not its parents: a run folder that was removed must not come back empty
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+        if hasattr(os, "O_DIRECTORY"):  # not on Windows, which opens no folders
+            folder = os.open(target.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        why = error.strerror or error
+        raise InputError(f"cannot write {target}: {why}; what was saved before is still whole") from error
