@@ -7,9 +7,9 @@ from statistics import fmean, median
 
 from scaling_tables import measured_findings, noted, run_cells, runs_of
 
+from pocketvit.files import read_json
 from pocketvit.recipes import recipe
 from pocketvit.report import markdown_table
-from pocketvit.report.runfolder import read_json
 from pocketvit.report.tables import ABSENT
 from pocketvit.report.text import count
 from pocketvit.studies import load_study

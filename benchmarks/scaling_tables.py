@@ -10,9 +10,9 @@ from scaling import BATCH_SIZES, PASSES, accuracy_config
 
 from pocketvit.config import config_hash
 from pocketvit.errors import InputError
+from pocketvit.files import read_json
 from pocketvit.recipes import recipe
 from pocketvit.report import markdown_table
-from pocketvit.report.runfolder import read_json
 from pocketvit.report.tables import ABSENT, mean_and_spread
 from pocketvit.report.text import count
 from pocketvit.studies import Study, load_study

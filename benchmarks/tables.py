@@ -1,10 +1,8 @@
 """Write every table of the README and the docs anew from results/: `python benchmarks/tables.py`."""
 
-import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from fast_tables import cpu_speed, kernels_accuracy, step_kernels
 from scaling_tables import scaling_accuracy, scaling_rows, scaling_speed
@@ -13,6 +11,7 @@ from speed import CHOICES
 from pocketvit.bench.choices import choices_table
 from pocketvit.bench.table import speed_table
 from pocketvit.config import override
+from pocketvit.files import read_json
 from pocketvit.report import PublishedRow, results_table, update_readme
 from pocketvit.studies import load_study
 from pocketvit.studies.launch import command_line
@@ -60,13 +59,13 @@ def study_table(study: str) -> str:
 
 def bench_table() -> str:
     """What `pocketvit bench paper` measured."""
-    return speed_table(read(RESULTS / "paper-table1" / "bench.json"))
+    return speed_table(read_json(RESULTS / "paper-table1" / "bench.json"))
 
 
 def speed_of_choices() -> str:
     """What `benchmarks/speed.py` measured."""
     files = {name: RESULTS / "speed" / f"{name}.json" for name in CHOICES}
-    return choices_table({name: read(file) if file.is_file() else None for name, file in files.items()})
+    return choices_table({name: read_json(file) if file.is_file() else None for name, file in files.items()})
 
 
 OTHERS: dict[str, Callable[[], str]] = {
@@ -88,11 +87,6 @@ OTHERS: dict[str, Callable[[], str]] = {
 def table(name: str) -> str:
     """One of the tables."""
     return OTHERS[name]() if name in OTHERS else study_table(name)
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def main() -> None:

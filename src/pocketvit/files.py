@@ -1,8 +1,10 @@
-"""Files that are there whole or not at all."""
+"""Writing files that are there whole or not at all, and reading JSON."""
 
 import contextlib
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from pocketvit.errors import InputError
 
@@ -34,3 +36,16 @@ def write_atomically(target: Path, content: bytes) -> None:
             partial.unlink()
         why = error.strerror or error
         raise InputError(f"cannot write {target}: {why}; what was saved before is still whole") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds one mapping; `InputError` names the file and the line that is wrong."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not JSON (line {error.lineno}: {error.msg}); was it cut off?") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}; expected a JSON object with named fields")
+    return content

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 
 from pocketvit.errors import InputError
+from pocketvit.files import read_json
 
 RESULT_KEYS = (
     "test_accuracy", "val_accuracy", "best_test_accuracy", "train_s", "total_s", "images_seen", "images_per_s",
@@ -90,9 +91,7 @@ def read_run(run_dir: Path, result: Mapping | None = None) -> RunFolder:
     if missing:
         raise InputError(f"{run_dir} has no {', '.join(missing)}: a report needs the folder of a finished run")
     config_text, config = _read_config(run_dir / "config.yaml")
-    if result is None:
-        result = read_json(run_dir / "result.json")
-    check_result(result, run_dir / "result.json")
+    result = checked_result(run_dir / "result.json", result)
     predictions = _read_predictions(run_dir / "predictions.npz")
     return RunFolder(
         path=run_dir,
@@ -107,27 +106,23 @@ def read_run(run_dir: Path, result: Mapping | None = None) -> RunFolder:
     )
 
 
-def read_json(path: Path) -> dict:
-    """Read a JSON file that holds one mapping; `InputError` names the file and the line that is wrong."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not JSON (line {error.lineno}: {error.msg}); was it cut off?") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}; expected a JSON object with named fields")
-    return content
+def checked_result(path: Path, result: Mapping | None = None) -> Mapping:
+    """A result.json with every field that it has to have.
 
-
-def check_result(result: Mapping, path: Path) -> None:
-    """Raise `InputError` unless `result` has every field of a result.json; `path` is named in the message."""
+    Args:
+        path: of the file.
+        result: what it will hold, where it is not written yet.
+    Raises:
+        InputError: it cannot be read, or lacks a field.
+    """
+    result = read_json(path) if result is None else result
     absent = [key for key in RESULT_KEYS if key not in result]
     if absent:
         raise InputError(f"{path} lacks {', '.join(absent)}: was it written by `pocketvit train`?")
     for point in result["curve"]:
         if any(key not in point for key in CURVE_KEYS) or point["split"] not in ("test", "val"):
             raise InputError(f"{path}: a point of the curve is {point}; it needs {', '.join(CURVE_KEYS)} (test or val)")
+    return result
 
 
 def _read_config(path: Path) -> tuple[str, dict]:

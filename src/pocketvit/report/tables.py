@@ -12,7 +12,7 @@ from statistics import mean, stdev
 
 from pocketvit.errors import InputError
 from pocketvit.report.hardware import device, hardware, machine
-from pocketvit.report.runfolder import check_result, read_json
+from pocketvit.report.runfolder import checked_result
 from pocketvit.report.text import count, duration
 
 COLUMNS = (
@@ -186,8 +186,7 @@ def results_table(
         name = _RESULT_FILE.fullmatch(path.name)
         if name is None:
             raise InputError(f"{path} is not named like a result; expected <row>-s<seed>.json")
-        result = read_json(path)
-        check_result(result, path)
+        result = checked_result(path)
         if result["seed"] != int(name["seed"]):
             raise InputError(f"{path} holds the result of seed {result['seed']}; its name must say so")
         groups.setdefault(name["row"], []).append(result)

@@ -5,7 +5,6 @@ wrote, perhaps on another machine. A cell without a result that left a note of i
 missing.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pocketvit.errors import InputError
+from pocketvit.files import read_json
 from pocketvit.studies.jobs import Job
 
 
@@ -110,10 +110,10 @@ def result_key(result: dict[str, Any]) -> str:
 def read_result(path: Path) -> dict[str, Any] | None:
     """A run's result; None where the file is absent, torn, or holds something else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(path)
+    except (ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) and _is_result(content) else None
+    return content if _is_result(content) else None
 
 
 def _is_result(content: dict[str, Any]) -> bool:

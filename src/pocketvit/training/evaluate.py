@@ -4,7 +4,7 @@ Shapes: N images, B batch, C channels, H W pixels, K classes.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -26,7 +26,6 @@ from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
 from pocketvit.files import write_atomically
 from pocketvit.model import ViT
-from pocketvit.report.runfolder import check_result, read_json
 from pocketvit.training.checkpoint import write_arrays
 from pocketvit.training.device import choose_device
 from pocketvit.usercode import Code, keep_copies, resolve
@@ -279,7 +278,7 @@ def evaluate_run(
     return evaluate(trained, dataset) | {"notes": (*(f"CAUTION: {line}" for line in cautions), *dataset.notes)}
 
 
-def _result_of(run: Path) -> dict[str, Any]:
+def _result_of(run: Path) -> Mapping[str, Any]:
     """The result of a finished run, which says what it was trained on.
 
     Raises:
@@ -291,9 +290,9 @@ def _result_of(run: Path) -> dict[str, Any]:
             f"{run} has no result.json, which says what it was trained on; copy the whole folder of the run, or finish "
             f"it: pocketvit train --resume {run}"
         )
-    result = read_json(file)
-    check_result(result, file)
-    return result
+    from pocketvit.report.runfolder import checked_result  # loads a drawing library
+
+    return checked_result(file)
 
 
 def predict_files(

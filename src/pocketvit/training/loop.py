@@ -6,7 +6,6 @@
 The first process of several does the writing.
 """
 
-import json
 import os
 import platform
 import time
@@ -20,6 +19,7 @@ from rich.console import Console
 from pocketvit.config import RunConfig, code_of, config_hash
 from pocketvit.data import open_splits
 from pocketvit.errors import InputError
+from pocketvit.files import read_json
 from pocketvit.training.device import choose_device, device_name, peak_memory_gib, repeating, watch_memory
 from pocketvit.training.distributed import Processes, join
 from pocketvit.training.finish import save_figures, write_result
@@ -76,7 +76,7 @@ def left_by_the_last_start(folder: RunFolder) -> dict[str, Any] | None:
         InputError: the folder holds a finished run, and this is a first start.
     """
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) and folder.result.exists():
-        return json.loads(folder.result.read_text())
+        return read_json(folder.result)
     folder.check_unfinished()
     return None
 

@@ -1,6 +1,5 @@
 """What our results say about the paper: every run of its studies, wherever under results/ it lies."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from scipy import special
 
+from pocketvit.files import read_json
 from pocketvit.report.hardware import Hardware, hardware, machine
 from pocketvit.studies.choose import find_study
 from pocketvit.studies.findings import noisy_rows
@@ -193,4 +193,4 @@ def images_to_reach(result: Mapping[str, Any], accuracy: float) -> float | None:
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
