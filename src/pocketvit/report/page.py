@@ -22,7 +22,7 @@ from pocketvit.report.pictures import (
     is_small,
     similarity_sheet_uri,
 )
-from pocketvit.report.runfolder import Predictions, RunFolder, Samples, read_run
+from pocketvit.report.runfolder import FinishedRun, Predictions, Samples, read_run
 from pocketvit.report.scores import class_scores, confusion_matrix, log_softmax, top_confusions, wilson_interval
 from pocketvit.report.templating import page_environment
 
@@ -56,7 +56,7 @@ def write_report(run_dir: Path, result: Mapping | None = None) -> Path:
     return page
 
 
-def render(run: RunFolder) -> str:
+def render(run: FinishedRun) -> str:
     """The page as HTML."""
     predictions = run.predictions
     decimals = text.percent_decimals(len(predictions.labels))
@@ -83,25 +83,25 @@ def render(run: RunFolder) -> str:
     )
 
 
-def _source(run: RunFolder) -> str:
+def _source(run: FinishedRun) -> str:
     """Where the data came from, as the configuration names it; empty where it does not."""
     return str((run.config.get("data") or {}).get("source") or "")
 
 
-def _title(run: RunFolder) -> str:
+def _title(run: FinishedRun) -> str:
     """The recipe, and the data where it is not the recipe's namesake."""
     recipe, data = run.result["recipe"], Path(_source(run)).name
     return f"{recipe} on {data}" if data not in ("", recipe) else recipe
 
 
-def _rerun(run: RunFolder) -> str:
+def _rerun(run: FinishedRun) -> str:
     """The command for another run of the same, to be given in the folder that this one was started in."""
     config = Path(str(run.env.get("folder", run.path))) / "config.yaml"
     allow_code = ["--allow-code"] if run.env.get("code") else []
     return shlex.join(["pocketvit", "train", "--config", str(config), *allow_code])
 
 
-def _headline(run: RunFolder, num_right: int) -> dict:
+def _headline(run: FinishedRun, num_right: int) -> dict:
     """The accuracy after the last step with its interval, and whether the stored predictions bear it out."""
     total = len(run.predictions.labels)
     accuracy = run.result["test_accuracy"]
@@ -119,7 +119,7 @@ def _headline(run: RunFolder, num_right: int) -> dict:
     }
 
 
-def _facts(run: RunFolder, log_probabilities: np.ndarray) -> list[tuple[str, str, str]]:
+def _facts(run: FinishedRun, log_probabilities: np.ndarray) -> list[tuple[str, str, str]]:
     """Name, value and remark of what stands beside the headline."""
     result, env = run.result, run.env
     labels = run.predictions.labels

@@ -59,7 +59,7 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class FinishedRun:
     """Everything a report is made from."""
 
     path: Path
@@ -76,7 +76,7 @@ class RunFolder:
     """`whitening_filters` (F, p, p, 3) and `position_similarity` (P, P), where the run wrote them."""
 
 
-def read_run(run_dir: Path, result: Mapping | None = None) -> RunFolder:
+def read_run(run_dir: Path, result: Mapping | None = None) -> FinishedRun:
     """Read and check a run folder.
 
     Args:
@@ -93,7 +93,7 @@ def read_run(run_dir: Path, result: Mapping | None = None) -> RunFolder:
     config_text, config = _read_config(run_dir / "config.yaml")
     result = checked_result(run_dir / "result.json", result)
     predictions = _read_predictions(run_dir / "predictions.npz")
-    return RunFolder(
+    return FinishedRun(
         path=run_dir,
         config_text=config_text,
         config=config,
