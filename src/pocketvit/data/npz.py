@@ -20,7 +20,7 @@ import numpy as np
 
 from pocketvit.data.dataset import Decoded
 from pocketvit.data.parts import Keep, Part, assemble, in_memory, note_left_aside
-from pocketvit.data.pixels import ALPHA, GREY, GREY16, alpha_to_rgb, grey16_to_rgb, one_line
+from pocketvit.data.pixels import ALPHA, GREY, GREY16, alpha_to_rgb, grey16_to_rgb, one_line, uint8_remedy
 from pocketvit.errors import InputError
 
 _FORMS = (
@@ -113,22 +113,11 @@ def _part(arrays: Mapping[str, np.ndarray], path: Path, images_name: str, labels
         raise InputError(f"{path}: {images_name} is {images.shape}, not (N, H, W) or (N, H, W, C) with C = 1, 3 or 4")
     if images.dtype not in (np.uint8, np.bool_) and not (images.dtype == np.uint16 and images.ndim == 3):
         expected = "expected uint8, bool, or uint16 grey"
-        raise InputError(f"{path}: {images_name} is {images.dtype}: {expected}; {_remedy(images, images_name)}")
+        raise InputError(f"{path}: {images_name} is {images.dtype}: {expected}; {uint8_remedy(images, images_name)}")
     converted = Counter()
     rgb = (_to_rgb(image, converted) for image in images)
     image_name, label_name = f"{path}, {images_name}", f"{path}, {labels_name}"
     return Part(labels, rgb, lambda i: f"{image_name}[{i}]", converted, lambda i: f"{label_name}[{i}]")
-
-
-def _remedy(images: np.ndarray, name: str) -> str:
-    """How to make uint8 of images, (N, ...), of another type."""
-    if images.dtype.kind not in "fiu" or not images.size:
-        return f"save {name} as uint8"
-    low, high = images.min(), images.max()
-    if not (0 <= low and high <= 255):
-        return f"its values run from {low:g} to {high:g}: scale them to 0 … 255 and save it as uint8"
-    scaled = f"({name} * 255)" if images.dtype.kind == "f" and high <= 1 else name
-    return f"its values run from {low:g} to {high:g}: save {scaled}.round().astype('uint8')"
 
 
 def _to_rgb(image: np.ndarray, converted: Counter[str]) -> np.ndarray:

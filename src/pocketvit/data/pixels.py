@@ -101,6 +101,20 @@ def grey16_to_rgb(grey: np.ndarray) -> np.ndarray:
     return np.repeat(rounded.astype(np.uint8)[..., None], 3, axis=-1)
 
 
+def uint8_remedy(images: np.ndarray, name: str) -> str:
+    """How to make uint8 of images, (N, ...), of another type, as far as their values tell."""
+    if images.dtype.kind not in "bfiu" or not images.size:
+        return f"make {name} uint8"
+    low, high = float(images.min()), float(images.max())
+    white, scaled = 255, name
+    if images.dtype.kind == "b" or (images.dtype.kind == "f" and high <= 1):
+        white, scaled = 1, f"({name} * 255)"
+    elif images.dtype == np.uint16:
+        white, scaled = 65535, f"({name} / 257)"
+    how = f"use {scaled}.round().astype('uint8')" if 0 <= low and high <= white else "scale them to 0 … 255, as uint8"
+    return f"values run from {low:g} to {high:g}: {how}"
+
+
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """An image, uint8 (H, W, 3), in another size (height, width), not keeping its aspect; itself where it fits."""
     height, width = size

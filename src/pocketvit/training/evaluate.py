@@ -21,7 +21,7 @@ from pocketvit.config import ModelConfig, code_of, load_config
 from pocketvit.data import Dataset, Split, open_dataset, open_to_measure
 from pocketvit.data.augment import normalise
 from pocketvit.data.dataset import MappedRows
-from pocketvit.data.pixels import decode, resize
+from pocketvit.data.pixels import decode, resize, uint8_remedy
 from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
 from pocketvit.files import write_atomically
@@ -31,11 +31,6 @@ from pocketvit.training.device import choose_device
 from pocketvit.usercode import Code, keep_copies, resolve
 
 EVAL_BATCH = {"cuda": 2_000, "mps": 500, "cpu": 200}
-TO_UINT8 = {
-    "bool": 'images.astype("uint8") * 255',
-    "uint16": '(images / 257).round().astype("uint8") where white is 65535',
-}
-"""How to make uint8 pixels of others, by their dtype."""
 
 
 @torch.inference_mode()
@@ -101,10 +96,7 @@ class TrainedModel:
         if not isinstance(images, np.ndarray | MappedRows):
             raise InputError(f"images are of type {type(images).__name__}; give an array, such as np.asarray(images)")
         if images.dtype != np.uint8:
-            scaled = '(images * 255).round().astype("uint8") where white is 1'
-            default = scaled if images.dtype.kind == "f" else 'images.astype("uint8") where white is 255'
-            how = TO_UINT8.get(images.dtype.name, default)
-            raise InputError(f"images are {images.dtype}, not uint8; give {how}")
+            raise InputError(f"images are {images.dtype}, not uint8; {uint8_remedy(images, 'images')}")
         height, width = self.model.image_size
         if images.ndim != 4 or images.shape[3] != 3:
             wanted = f"(N, {height}, {width}, 3)"

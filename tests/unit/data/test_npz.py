@@ -70,7 +70,7 @@ def test_images_of_every_form(tmp_path):
     [
         ({"a": LABELS}, "holds the arrays a: expected train_images"),
         ({"images": IMAGES, "labels": LABELS[:5]}, r"images is \(6, 4, 5, 3\) but labels is \(5,\)"),
-        ({"images": IMAGES.astype("U3"), "labels": LABELS}, "images is <U3: expected uint8.*; save images as uint8$"),
+        ({"images": IMAGES.astype("U3"), "labels": LABELS}, "images is <U3: expected uint8.*; make images uint8$"),
         ({"images": IMAGES.transpose(0, 3, 1, 2), "labels": LABELS}, "not .N, H, W. or"),
         ({"images": IMAGES[:, :0], "labels": LABELS}, "not .N, H, W. or"),
         ({"images": IMAGES, "labels": LABELS + 1}, r", labels\[2\]: label 3, but only 3 different labels occur"),
@@ -101,21 +101,21 @@ def test_wrong_content_is_named(tmp_path, arrays, message):
 @pytest.mark.parametrize(
     ("images", "remedy"),
     [
-        (IMAGES / 255, "values run from 0 to 1: save (images * 255).round().astype('uint8')"),
-        (IMAGES.astype(np.float32), "values run from 0 to 255: save images.round().astype('uint8')"),
-        (IMAGES.astype(np.int64), "values run from 0 to 255: save images.round().astype('uint8')"),
-        (IMAGES / 255 - 1, "values run from -1 to 0: scale them to 0 … 255 and save it as uint8"),
-        (IMAGES * np.uint16(257), "values run from 0 to 65535: scale them to 0 … 255 and save it as uint8"),
-        (IMAGES[..., 0] * np.float16("nan"), "values run from nan to nan: scale them to 0 … 255 and save it as"),
+        (IMAGES / 255, "values run from 0 to 1: use (images * 255).round().astype('uint8')"),
+        (IMAGES.astype(np.float32), "values run from 0 to 255: use images.round().astype('uint8')"),
+        (IMAGES.astype(np.int64), "values run from 0 to 255: use images.round().astype('uint8')"),
+        (IMAGES / 255 - 1, "values run from -1 to 0: scale them to 0 … 255, as uint8"),
+        (IMAGES * np.uint16(257), "values run from 0 to 65535: use (images / 257).round().astype('uint8')"),
+        (IMAGES[..., 0] * np.float16("nan"), "values run from nan to nan: scale them to 0 … 255, as uint8"),
     ],
 )
 def test_the_refusal_of_another_type_says_what_would_work(tmp_path, images, remedy):
     with pytest.raises(InputError) as refused:
         npz.read(save(tmp_path, images=images, labels=LABELS), None)
-    assert f"images is {images.dtype}: expected uint8, bool, or uint16 grey; its {remedy}" in str(refused.value)
+    assert f"images is {images.dtype}: expected uint8, bool, or uint16 grey; {remedy}" in str(refused.value)
     assert "\n" not in str(refused.value)
-    if "save images" in remedy or "255)" in remedy:
-        mended = eval(remedy.partition("save ")[2], {"images": images})
+    if "use " in remedy:
+        mended = eval(remedy.partition("use ")[2], {"images": images})
         assert np.array_equal(npz.read(save(tmp_path, images=mended, labels=LABELS), None).train.images, IMAGES)
 
 

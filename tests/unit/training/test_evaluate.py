@@ -52,11 +52,11 @@ def shaped(*shape: int, dtype: str = "uint8") -> np.ndarray:
     [
         (
             shaped(2, 8, 8, 3, dtype="float32"),
-            'are float32, not uint8; give (images * 255).round().astype("uint8") where white is 1',
+            "are float32, not uint8; values run from 0 to 0: use (images * 255).round().astype('uint8')",
         ),
-        (shaped(2, 8, 8, 3, dtype="uint16"), 'give (images / 257).round().astype("uint8") where white is 65535'),
-        (shaped(2, 8, 8, 3, dtype="bool"), 'are bool, not uint8; give images.astype("uint8") * 255'),
-        (shaped(2, 8, 8, 3, dtype="int64"), 'give images.astype("uint8") where white is 255'),
+        (shaped(2, 8, 8, 3, dtype="uint16"), "use (images / 257).round().astype('uint8')"),
+        (shaped(2, 8, 8, 3, dtype="bool"), "are bool, not uint8; values run from 0 to 0: use (images * 255).round()"),
+        (shaped(2, 8, 8, 3, dtype="int64"), "use images.round().astype('uint8')"),
         (shaped(8, 8, 3), "have shape (8, 8, 3), not (N, 8, 8, 3); give a single image as images[None]"),
         (
             shaped(2, 8, 8),
