@@ -201,8 +201,7 @@ def _scatter(
     test image: somewhat more than what runs that err on the same images scatter by.
     """
     found = accuracies(gathered)
-    apart = noisy_rows(found)
-    spread = pooled_spread({row: values for row, values in found.items() if row not in apart})
+    spread = pooled_spread(found, noisy_rows(found))
     num_done = sum(map(len, found.values()))
     runs = f"{counted(num_done, 'run')} of this study"
     if spread.noise and spread.noise_df >= LEAST_DF:

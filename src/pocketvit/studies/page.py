@@ -123,7 +123,7 @@ def _facts(found: Sequence[Finding], cells: Sequence[CellResult]) -> list[tuple[
         facts.append(("Training time", duration(seconds), "all runs together"))
     final = accuracies(done)
     apart = noisy_rows(final)
-    spread = pooled_spread({row: values for row, values in final.items() if row not in apart})
+    spread = pooled_spread(final, apart)
     if spread.total is not None:
         remark = "std over seeds, pooled" + (f" without {', '.join(apart)}" if apart else "")
         facts.append(("One run scatters by", f"{points(sqrt(spread.total))}{NBSP}points", remark))

@@ -112,14 +112,14 @@ def summarise(values: Mapping[int, float]) -> Summary:
     )
 
 
-def pooled_spread(accuracies: Accuracies) -> Spread:
-    """Both seed variances of a study, from all its rows.
+def pooled_spread(accuracies: Accuracies, apart: Collection[str] = ()) -> Spread:
+    """Both seed variances of a study, from all its rows but those apart, see `findings.noisy_rows`.
 
     Raises:
         InputError: an accuracy that is no number.
     """
     _check_finite(accuracies)
-    runs = [(row, seed) for row, values in accuracies.items() for seed in values]
+    runs = [(row, seed) for row, values in accuracies.items() for seed in values if row not in apart]
     if not runs:
         return Spread(noise=None, noise_df=0, total=None, total_df=0.0)
     y = np.array([accuracies[row][seed] for row, seed in runs])  # (N,), one entry a run
@@ -160,8 +160,7 @@ def compare(
     Raises:
         InputError: an accuracy that is no number.
     """
-    _check_finite(accuracies)
-    pooled = pooled_spread({row: values for row, values in accuracies.items() if row not in apart})
+    pooled = pooled_spread(accuracies, apart)
     single = []
     for row, reference in pairs.items():
         two = {name: accuracies.get(name, {}) for name in (row, reference)}

@@ -141,8 +141,8 @@ class Evidence:
         """
         best = self.figures(study, "best_test_accuracy")
         apart = noisy_rows(best)
-        mates = {row: best[row]} if row in apart else {name: best[name] for name in best if name not in apart}
-        spread, summary = pooled_spread(mates), summarise(best.get(row, {}))
+        spread = pooled_spread({row: best[row]}) if row in apart else pooled_spread(best, apart)
+        summary = summarise(best.get(row, {}))
         if summary.mean is None or not spread.total:
             return None
         t = float(special.stdtrit(spread.total_df, 1 - LEVEL / 2))
