@@ -8,7 +8,8 @@ from pathlib import Path
 from pocketvit.checks import at_least, unknown
 from pocketvit.config import override
 from pocketvit.errors import InputError
-from pocketvit.studies.grid import Study, load_study
+from pocketvit.studies.grid import Study
+from pocketvit.studies.study_file import load_study
 
 BUILTIN = Path(__file__).parent / "builtin"
 
