@@ -11,11 +11,10 @@ from pocketvit.files import read_json
 from pocketvit.recipes import recipe
 from pocketvit.report import markdown_table
 from pocketvit.report.tables import ABSENT
-from pocketvit.report.text import count
+from pocketvit.report.text import count, points
 from pocketvit.studies import load_study
 from pocketvit.studies.findings import Finding
 from pocketvit.studies.outputs import notes
-from pocketvit.studies.verdict import points
 
 KERNELS_FILE = Path(__file__).with_name("kernels.yaml")
 TEST_IMAGES = 10_000

@@ -123,8 +123,8 @@ def _forest(rows: Sequence[PageRow]) -> dict | None:
 
     return {
         "zero": position(0.0),
-        "start_text": text.signed_points(start),
-        "end_text": text.signed_points(end),
+        "start_text": text.points(start, signed=True),
+        "end_text": text.points(end, signed=True),
         "rows": [
             {"row": row, "from": position(low), "at": position(middle), "to": position(high),
              "beyond": abs(row.effect.difference) > bound}

@@ -32,9 +32,12 @@ def axis_percent(fraction: float) -> str:
     return f"{100 * fraction:.4g}{NBSP}%"
 
 
-def signed_points(fraction: float) -> str:
-    """A difference of two fractions in percentage points: 0.0042 is +0.42."""
-    return f"{100 * fraction:+.2f}".replace("-", "−")
+def points(fraction: float, *, signed: bool = False) -> str:
+    """A fraction in percentage points: two decimals, or the first digit where those would all be 0."""
+    value = round(100 * fraction, 9)  # what rounding left of two equal means is 0
+    text = f"{abs(value):.2f}" if round(abs(value), 2) or not value else f"{abs(value):.1g}"
+    sign = "−" if value < 0 else "+" if value > 0 and signed else ""
+    return sign + text
 
 
 def percent_decimals(total: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from pocketvit.config import DataConfig
 from pocketvit.data import open_dataset
 from pocketvit.errors import InputError
-from pocketvit.report.text import count, counted, percent
+from pocketvit.report.text import count, counted, percent, points
 from pocketvit.studies.choose import chosen_rows
 from pocketvit.studies.findings import accuracies, noisy_rows
 from pocketvit.studies.gather import CellResult, find_results, gather
@@ -22,7 +22,6 @@ from pocketvit.studies.outdated import outdated
 from pocketvit.studies.paper.numbers import CIFAR10_FINGERPRINT
 from pocketvit.studies.plan import DIFFERENCES, plan_study
 from pocketvit.studies.stats import pooled_spread
-from pocketvit.studies.verdict import points
 
 LEAST_DF = 3
 """Degrees of freedom from which a measured spread is trusted more than the assumed one."""

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from pocketvit.report.latex import latex_table, latex_text
 from pocketvit.report.tables import ABSENT
-from pocketvit.report.text import duration
+from pocketvit.report.text import duration, points
 from pocketvit.studies.findings import Finding
 from pocketvit.studies.power import POWER
 from pocketvit.studies.stats import Comparison
-from pocketvit.studies.verdict import effect, interval, p_figure, points
+from pocketvit.studies.verdict import effect, interval, p_figure
 
 COLUMNS = ("row", "n", "accuracy (%)", "against", "difference", "bootstrap", "p", "verdict", "time")
 VERDICTS = {"helps": "helps", "hurts": "hurts", "untold": "cannot be told", "failed": "failed", "open": ABSENT}

@@ -19,7 +19,7 @@ from pocketvit.report import markdown_table
 from pocketvit.report.hardware import hardware
 from pocketvit.report.study_page import render_study
 from pocketvit.report.tables import ABSENT, markdown_text
-from pocketvit.report.text import count, duration
+from pocketvit.report.text import count, duration, points
 from pocketvit.studies.findings import Finding, accuracies, findings, noisy_rows
 from pocketvit.studies.gather import CellResult
 from pocketvit.studies.grid import Study
@@ -27,7 +27,7 @@ from pocketvit.studies.latex import study_latex
 from pocketvit.studies.page import study_page
 from pocketvit.studies.power import POWER
 from pocketvit.studies.stats import BOOTSTRAP_FROM
-from pocketvit.studies.verdict import interval, p_figure, points
+from pocketvit.studies.verdict import interval, p_figure
 
 OUTCOME_COLUMNS = (
     "row", "n", "accuracy (%)", "std", "best look (%)", "against", "difference", "95 % CI", "bootstrap CI", "p",

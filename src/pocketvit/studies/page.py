@@ -10,13 +10,13 @@ from urllib.parse import quote
 
 from pocketvit.report.hardware import device
 from pocketvit.report.study_page import PageCell, PageEffect, PageRow, StudyPage
-from pocketvit.report.text import NBSP, duration
+from pocketvit.report.text import NBSP, duration, points
 from pocketvit.studies.findings import Finding, accuracies, noisy_rows
 from pocketvit.studies.gather import CellResult
 from pocketvit.studies.grid import Row, Study
 from pocketvit.studies.launch import command_line
 from pocketvit.studies.stats import pooled_spread
-from pocketvit.studies.verdict import effect, points
+from pocketvit.studies.verdict import effect
 
 KINDS = {
     "helps": "Helps",

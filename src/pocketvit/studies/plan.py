@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from math import isfinite
 
 from pocketvit.checks import above, at_least
-from pocketvit.report.text import count, counted, duration
+from pocketvit.report.text import count, counted, duration, points
 from pocketvit.studies.grid import Cell, Study
 from pocketvit.studies.power import POWER, detectable_with, seeds_needed
-from pocketvit.studies.verdict import points
 
 DIFFERENCES = (0.001, 0.002, 0.005)
 """Fractions to find the seeds for, where none is asked for."""

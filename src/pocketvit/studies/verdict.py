@@ -3,6 +3,7 @@
 Everything that goes in is a fraction, everything written here is in percentage points: 0.0042 is +0.42 points.
 """
 
+from pocketvit.report.text import points
 from pocketvit.studies.power import LEVEL
 from pocketvit.studies.stats import Comparison
 
@@ -49,14 +50,6 @@ def effect(comparison: Comparison) -> str:
         low, high = comparison.interval
         text += f" ± {points((high - low) / 2)}"
     return text + " points"
-
-
-def points(fraction: float, *, signed: bool = False) -> str:
-    """A fraction in percentage points: two decimals, or the first digit where those would all be 0."""
-    value = round(100 * fraction, 9)  # what rounding left of two equal means is 0
-    text = f"{abs(value):.2f}" if round(abs(value), 2) or not value else f"{abs(value):.1g}"
-    sign = "−" if value < 0 else "+" if value > 0 and signed else ""
-    return sign + text
 
 
 def interval(ends: tuple[float, float]) -> str:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any, Literal, NamedTuple
 
-from pocketvit.report.text import count, duration
+from pocketvit.report.text import count, duration, points
 from pocketvit.studies.paper import numbers, rules
 from pocketvit.studies.paper.evidence import Evidence, Ratio, images_to_reach
 from pocketvit.studies.paper.rules import GOOD, LEAST_RUNS, MINIMAL
 from pocketvit.studies.power import LEVEL
 from pocketvit.studies.stats import Comparison, compare
-from pocketvit.studies.verdict import interval, p_value, points
+from pocketvit.studies.verdict import interval, p_value
 
 FORMS: Mapping[str, Callable[[float], str]] = {
     "train_s": duration,

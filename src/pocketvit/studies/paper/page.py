@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pocketvit.report import markdown_table
 from pocketvit.report.tables import ABSENT, mean_and_spread
-from pocketvit.report.text import count, counted, duration
+from pocketvit.report.text import count, counted, duration, points
 from pocketvit.studies.choose import find_study
 from pocketvit.studies.paper import numbers
 from pocketvit.studies.paper.claims import CLAIMS, Claim
@@ -14,7 +14,6 @@ from pocketvit.studies.paper.evidence import ADDED, Evidence, images_to_reach, r
 from pocketvit.studies.paper.judges import NOT_MEASURED, Judgement
 from pocketvit.studies.paper.numbers import PublishedRun
 from pocketvit.studies.paper.rules import GOOD, LEAST_RUNS, NARROW
-from pocketvit.studies.verdict import points
 
 ABSENT_YET = "not measured yet"
 

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
+from pocketvit.report.text import points
 from pocketvit.studies.power import LEVEL
-from pocketvit.studies.verdict import points
 
 LEAST_RUNS = 3
 """Runs of each row that a verdict asks for: one that diverged must be able to look odd beside its own row's others."""
