@@ -5,18 +5,10 @@ machine, long after the run.
 """
 
 from pocketvit.report.page import write_report
-from pocketvit.report.tables import (
-    PublishedRow,
-    baseline_table,
-    markdown_table,
-    replace_section,
-    results_table,
-    update_readme,
-)
+from pocketvit.report.tables import PublishedRow, markdown_table, replace_section, results_table, update_readme
 
 __all__ = [
     "PublishedRow",
-    "baseline_table",
     "markdown_table",
     "replace_section",
     "results_table",

@@ -152,21 +152,6 @@ def _command(results: Sequence[Mapping]) -> str:
     return command if len(results) == 1 else _SEED_OPTION.sub("", command) + " --seed SEED"
 
 
-def baseline_table(name: str, results: Sequence[Mapping], published: Sequence[PublishedRow] = ()) -> str:
-    """One configuration beside published figures, with the note that says how to read it.
-
-    Args:
-        name: what to call our row.
-        results: the contents of the runs' result.json, one for each seed.
-        published: rows to show above ours.
-    Returns:
-        Markdown: a table and one paragraph.
-    Raises:
-        InputError: as `summary_row`.
-    """
-    return _noted_table([*(row.cells() for row in published), summary_row(name, results)])
-
-
 def results_table(
     folder: Path, published: Sequence[PublishedRow] = (), commands: Mapping[str, str] | None = None
 ) -> str:
@@ -195,11 +180,7 @@ def results_table(
     commands = commands or {}
     order = sorted(groups, key=lambda row: (list(commands).index(row) if row in commands else len(commands), row))
     rows = [summary_row(row, groups[row], commands.get(row)) for row in order]
-    return _noted_table([*(row.cells() for row in published), *rows])
-
-
-def _noted_table(rows: Sequence[Mapping[str, str]]) -> str:
-    return f"{markdown_table(rows, COLUMNS)}\n\n{NOTE}"
+    return f"{markdown_table([*(row.cells() for row in published), *rows], COLUMNS)}\n\n{NOTE}"
 
 
 def replace_section(document: str, marker: str, text: str) -> str:

@@ -7,14 +7,7 @@ from statistics import stdev
 import pytest
 
 from pocketvit.errors import InputError
-from pocketvit.report import (
-    PublishedRow,
-    baseline_table,
-    markdown_table,
-    replace_section,
-    results_table,
-    update_readme,
-)
+from pocketvit.report import PublishedRow, markdown_table, replace_section, results_table, update_readme
 from pocketvit.report.tables import summary_row
 from pocketvit.report.text import NBSP
 
@@ -52,10 +45,10 @@ def test_a_markdown_table_aligns_numbers_and_keeps_its_bars():
     assert markdown_table([], ["name"]) == "| name |\n| --- |"
 
 
-def test_several_seeds_make_one_row_beside_the_paper():
+def test_several_seeds_make_one_row_beside_the_paper(tmp_path):
     accuracies = [0.9341, 0.9372, 0.9350]
     results = [made_result(s, a, best_test_accuracy=a + 0.001) for s, a in enumerate(accuracies)]
-    table = baseline_table("paper", results, [PAPER])
+    table = results_table(write_study(tmp_path / "study", paper=results), [PAPER])
     assert cells(table, 0) == [
         "the paper", "1", "—", "93.65", "—", "1 h 17 min", "—", "2,697,610", "RTX 3090", "—"
     ]  # fmt: skip
@@ -80,8 +73,8 @@ def test_times_are_those_on_the_hardware_of_most_runs():
     assert row["hardware"] == "NVIDIA H100; not timed: 1 on NVIDIA H200"
 
 
-def test_one_seed_shows_no_spread_and_its_own_command():
-    table = baseline_table("paper", [made_result(4, num_gpus=2)])
+def test_one_seed_shows_no_spread_and_its_own_command(tmp_path):
+    table = results_table(write_study(tmp_path / "study", paper=[made_result(4, num_gpus=2)]))
     assert cells(table, 0)[1:3] == ["1 (4)", "93.40"]
     assert cells(table, 0)[3] == "—", "a run with a validation split has no best look"
     assert cells(table, 0)[8:] == ["2 × NVIDIA H100", "`pocketvit train paper --seed 4`"]
@@ -114,7 +107,7 @@ def test_a_study_is_read_by_row(tmp_path):
 )
 def test_runs_that_make_no_row_are_refused(results, message):
     with pytest.raises(InputError, match=f"row lion: .*{message}"):
-        baseline_table("lion", results)
+        summary_row("lion", results)
 
 
 def test_files_that_are_no_results_are_named(tmp_path):
