@@ -13,7 +13,7 @@ from pocketvit.errors import InputError
 from pocketvit.files import read_json
 from pocketvit.recipes import recipe
 from pocketvit.report import markdown_table
-from pocketvit.report.tables import ABSENT, mean_and_spread
+from pocketvit.report.tables import ABSENT, ABSENT_YET, mean_and_spread
 from pocketvit.report.text import count
 from pocketvit.studies import Study, load_study
 from pocketvit.studies.findings import Finding, findings
@@ -23,7 +23,6 @@ from pocketvit.studies.jobs import study_jobs
 from pocketvit.studies.outputs import notes, table_row
 from pocketvit.studies.paper.numbers import CIFAR10_FINGERPRINT, published
 
-NOT_MEASURED = "not measured yet"
 ROWS_FILE = Path(__file__).with_name("scaling_rows.yaml")
 PAPERS_ROW = {
     "bs256": "ba",
@@ -64,7 +63,7 @@ def scaling_speed(folder: Path) -> str:
     """
     measured = _measured_speeds(folder)
     if not measured:
-        return f"{NOT_MEASURED.capitalize()}."
+        return f"{ABSENT_YET.capitalize()}."
     gpus = sorted({1, *(num_gpus for _, num_gpus in measured)})
     batches = sorted({*BATCH_SIZES, *(batch for batch, _ in measured)})
     pairs = [(batch, num_gpus) for batch in batches for num_gpus in gpus]
@@ -141,7 +140,7 @@ def _speeds(result: Mapping[str, Any]) -> tuple[float, float, float]:
 
 def _speed_row(measured: Mapping[tuple[int, int], Mapping[str, Any]], batch: int, num_gpus: int) -> dict[str, str]:
     """One batch size on so many GPUs, by column."""
-    row = {"batch size": count(batch), "GPUs": str(num_gpus), "images/s": NOT_MEASURED}
+    row = {"batch size": count(batch), "GPUs": str(num_gpus), "images/s": ABSENT_YET}
     row |= dict.fromkeys(("step (ms)", "speed-up", "efficiency"), ABSENT)
     if (batch, num_gpus) not in measured:
         return row
@@ -214,7 +213,7 @@ def run_cells(finding: Finding) -> dict[str, str]:
     told = table_row(finding)
     return {
         "best of 20 (%)": _spread(finding, "best_test_accuracy"),
-        "last step (%)": _spread(finding, "test_accuracy") if finding.count("done") else NOT_MEASURED,
+        "last step (%)": _spread(finding, "test_accuracy") if finding.count("done") else ABSENT_YET,
         "n": told["n"],
         **{column: told[column] for column in (*COMPARED, "images/s", "training time", "memory (GiB)")},
     }

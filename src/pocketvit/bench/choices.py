@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pocketvit.report.tables import ABSENT, markdown_table
+from pocketvit.report.tables import ABSENT, ABSENT_YET, markdown_table
 from pocketvit.report.text import count
 
-NOT_MEASURED = "not measured yet"
 SIDE_BY_SIDE = ((256, "compiled"), (256, "fused"), (1024, "fused"))
 """Batch size and variant of each column of speeds."""
 COMPARED_AT = 256
@@ -26,7 +25,7 @@ def choices_table(results: Mapping[str, Mapping[str, Any] | None]) -> str:
     """
     measured = {name: result for name, result in results.items() if result}
     if not measured:
-        return f"{NOT_MEASURED.capitalize()}."
+        return f"{ABSENT_YET.capitalize()}."
     rows = [{"choice": f"`{name}`"} | _cells(result) for name, result in results.items()]
     devices = {result["device"] for result in measured.values()}
     if len(devices) > 1:
@@ -42,7 +41,7 @@ def choices_table(results: Mapping[str, Mapping[str, Any] | None]) -> str:
 def _cells(result: Mapping[str, Any] | None) -> dict[str, str]:
     """One configuration, by column."""
     rows = {(row["batch_size"], row["variant"], row["mode"]): row for row in result["rows"]} if result else {}
-    cells = {"parameters": count(result["num_params"]) if result else NOT_MEASURED}
+    cells = {"parameters": count(result["num_params"]) if result else ABSENT_YET}
     for mode in ("step", "recipe"):
         for batch_size, variant in SIDE_BY_SIDE:
             cells[f"{mode}, {batch_size:,} {variant}"] = _speed(rows.get((batch_size, variant, mode)))

@@ -33,6 +33,7 @@ NOTE = (
     "Training time holds augmentation, but no compiling and no evaluation; memory is the most held on the GPU at once."
 )
 ABSENT = "—"
+ABSENT_YET = "not measured yet"
 
 _RESULT_FILE = re.compile(r"(?P<row>.+)-s(?P<seed>\d+)\.json")
 _PER_RUN_OPTION = re.compile(r" +--(?:out|resume)(?:=| +)\S+")

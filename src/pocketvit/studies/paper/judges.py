@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any, Literal, NamedTuple
 
+from pocketvit.report.tables import ABSENT_YET
 from pocketvit.report.text import count, duration, points
 from pocketvit.studies.paper import numbers, rules
 from pocketvit.studies.paper.evidence import Evidence, Ratio, images_to_reach
@@ -32,7 +33,7 @@ class Judgement(NamedTuple):
 
 Judge = Callable[[Evidence], Judgement]
 
-NOT_MEASURED = Judgement("cannot be told", "not measured yet")
+NOT_MEASURED = Judgement("cannot be told", ABSENT_YET)
 
 
 def _judgement(holds: bool, fails: bool, reason: str) -> Judgement:
@@ -307,7 +308,7 @@ def _images_needed(evidence: Evidence, study: str, row: str) -> dict[int, float 
 def _millions(needed: dict[int, float | None]) -> str:
     there = [images for images in needed.values() if images is not None]
     if not needed:
-        return "not measured yet"
+        return ABSENT_YET
     if not there:
         return f"never (n = {len(needed)})"
     runs = f"n = {len(needed)}" if len(there) == len(needed) else f"{len(there)} of {len(needed)} runs"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pocketvit.report import markdown_table
-from pocketvit.report.tables import ABSENT, mean_and_spread
+from pocketvit.report.tables import ABSENT, ABSENT_YET, mean_and_spread
 from pocketvit.report.text import count, counted, duration, points
 from pocketvit.studies.choose import find_study
 from pocketvit.studies.paper import numbers
@@ -14,8 +14,6 @@ from pocketvit.studies.paper.evidence import ADDED, Evidence, images_to_reach, r
 from pocketvit.studies.paper.judges import NOT_MEASURED, Judgement
 from pocketvit.studies.paper.numbers import PublishedRun
 from pocketvit.studies.paper.rules import GOOD, LEAST_RUNS, NARROW
-
-ABSENT_YET = "not measured yet"
 
 HEAD = """\
 # The paper, row by row
@@ -122,7 +120,7 @@ def _totals(judged: Sequence[tuple[Claim, Judgement]]) -> str:
     totals = Counter(judgement.verdict for _, judgement in judged)
     total = ", ".join(f"{totals[v]} {v}" for v in ("reproduced", "not reproduced", "cannot be told"))
     if waiting := sum(judgement == NOT_MEASURED for _, judgement in judged):
-        total += f" ({waiting} not measured yet)"
+        total += f" ({waiting} {ABSENT_YET})"
     return f"{len(judged)} claims: {total}."
 
 
