@@ -12,13 +12,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pocketvit.report.tables import mean_and_spread
 from pocketvit.report.text import duration
 from pocketvit.studies.findings import findings
 from pocketvit.studies.gather import CellResult
 from pocketvit.studies.grid import Study
 from pocketvit.studies.jobs import Job
 from pocketvit.studies.pace import Pace, progress_of
-from pocketvit.studies.stats import summarise
 
 
 class Board:
@@ -135,12 +135,9 @@ def view(board: Board, console: Console) -> View:
 
 
 def accuracy_text(cells: Sequence[CellResult]) -> str:
-    """Mean and standard deviation of a row's finished cells, in percent, and how many they are."""
-    summary = summarise({cell.seed: cell.result["test_accuracy"] for cell in cells if cell.result is not None})
-    if summary.mean is None:
-        return ""
-    spread = "" if summary.std is None else f" ± {100 * summary.std:.2f}"
-    return f"{100 * summary.mean:.2f}{spread} %"
+    """Mean and standard deviation of a row's finished cells, in percent."""
+    values = [100 * cell.result["test_accuracy"] for cell in cells if cell.result is not None]
+    return f"{mean_and_spread(values)} %" if values else ""
 
 
 def ended_text(cell: CellResult, where: str) -> Text:
