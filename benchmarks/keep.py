@@ -8,9 +8,9 @@ printed, a line a cell.
 """
 
 import argparse
-import json
 from pathlib import Path
 
+from pocketvit.files import write_json
 from pocketvit.studies.choose import find_study
 from pocketvit.studies.gather import find_results
 
@@ -28,7 +28,7 @@ def keep(name: str, folder: Path, results: Path) -> list[str]:
             result, _ = found[key]
             path = results / study.name / f"{cell.name}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            write_json(path, result)
             accuracy, speed = f"{100 * result['test_accuracy']:.2f} %", f"{result['images_per_s']:,.0f} images/s"
             lines.append(
                 f"{path}: {accuracy}, {speed}, {result['train_s']:.1f} s, commit {(result['commit'] or 'unknown')[:8]}"

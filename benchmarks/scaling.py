@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketvit.config import RunConfig, override
+from pocketvit.files import read_json, write_json
 from pocketvit.recipes import recipe
 from pocketvit.studies.launch import command_line
 
@@ -60,8 +61,7 @@ def run(num_gpus: int, config: RunConfig, folder: Path) -> dict[str, Any]:
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     ends = [0.0, *(line["train_s"] for line in lines)]
     seconds = [end - start for start, end in zip(ends, ends[1:], strict=False)]
-    result = json.loads((folder / "result.json").read_text())
-    return result | {"batch_size": config.batch_size, "pass_train_s": seconds}
+    return read_json(folder / "result.json") | {"batch_size": config.batch_size, "pass_train_s": seconds}
 
 
 def told(name: str, result: Mapping[str, Any]) -> str:
@@ -91,7 +91,7 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as folder:
             result = run(num_gpus, override(config, {"data.source": arguments.data}), Path(folder) / "run")
-        file.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(file, result)
         print(told(name, result), flush=True)
 
 

@@ -8,13 +8,13 @@ measured again.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
 
 from pocketvit.bench.throughput import bench
 from pocketvit.config import RunConfig, override
+from pocketvit.files import write_json
 from pocketvit.recipes import recipe
 
 CHOICES = {
@@ -62,7 +62,7 @@ def main() -> None:
             continue
         result = measure(override(recipe("paper"), CHOICES[name]))
         result |= {"choice": CHOICES[name]}
-        file.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(file, result)
         speeds = {(r["batch_size"], r["variant"], r["mode"]): round(r["images_per_s"]) for r in result["rows"]}
         print(name, speeds, flush=True)
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ def write_atomically(target: Path, content: bytes) -> None:
             partial.unlink()
         why = error.strerror or error
         raise InputError(f"cannot write {target}: {why}; what was saved before is still whole") from error
+
+
+def write_json(target: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file as `write_atomically` does."""
+    write_atomically(target, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ Source: Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10", Figur
 """
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from pocketvit.bench.picture import draw
 from pocketvit.bench.trace import Item, kernels, phase_ms, read_events, work_items
 from pocketvit.config import RunConfig, override
 from pocketvit.errors import InputError
+from pocketvit.files import write_json
 from pocketvit.training.device import choose_device, device_name, synchronize
 from pocketvit.training.runlog import environment
 from pocketvit.training.trainer import Trainer
@@ -62,7 +62,7 @@ def profile(config: RunConfig, out: Path) -> dict[str, Any]:
         step_s = _run_profiled(trainer, steps, out / TRACE)
     items = _of_one_step(work_items(read_events(out / TRACE)), steps, trainer.loader.chunk_steps)
     summary = _summary(config, trainer, items) | {"step_ms": step_s * 1e3}
-    (out / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(out / SUMMARY, summary)
     draw(summary, out / PICTURE)
     return summary
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from pocketvit.data import Splits
 from pocketvit.data.batch import BatchMaker
 from pocketvit.data.loader import TrainLoader
+from pocketvit.files import write_json
 from pocketvit.model import ViT
 from pocketvit.training.checkpoint import write_arrays
 from pocketvit.training.evaluate import TrainedModel, accuracy, save_predictions
@@ -66,7 +67,7 @@ def write_result(
     from pocketvit.report import write_report  # loads a drawing library
 
     write_report(folder.path, result)
-    folder.write_json(folder.result, result)
+    write_json(folder.result, result)
     return result
 
 

@@ -24,7 +24,7 @@ import torch
 from pocketvit.config import RunConfig, code_of, config_hash, load_config, override, save_config
 from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
-from pocketvit.files import write_atomically
+from pocketvit.files import write_json
 from pocketvit.training.lock import locked
 from pocketvit.usercode import FOLDER as CODE_FOLDER
 
@@ -137,7 +137,7 @@ class RunFolder:
         kept = {key: held[key] for key in ("command", "started", "folder") if key in held}
         env = environment(device_name) | {"folder": str(self.path)} | kept
         env |= {"code": self.code_origins(config), "data_fingerprint": data_fingerprint}
-        self.write_json(self.env, env)
+        write_json(self.env, env)
         return env
 
     def read_env(self) -> dict[str, Any]:
@@ -162,10 +162,6 @@ class RunFolder:
                 line += f"; {origin}, which it was copied from, has changed since"
             lines.append(line)
         return lines
-
-    def write_json(self, path: Path, content: dict[str, Any]) -> None:
-        """Write one of the folder's JSON files, whole or not at all."""
-        write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl and sync it, so that a checkpoint never counts bytes that are not there."""
