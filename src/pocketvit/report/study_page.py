@@ -44,12 +44,8 @@ class PageEffect:
     reference: str
     difference: float
     interval: tuple[float, float] | None
-    kind: str
-    """helps, hurts, equal or untold."""
     text: str
     """The difference and its interval, in points."""
-    verdict: str
-    """In plain words."""
 
 
 @dataclass(frozen=True, kw_only=True)

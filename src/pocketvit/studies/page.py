@@ -79,9 +79,7 @@ def _row(row: Row, finding: Finding, figures: Mapping[str, str], folder: Path) -
             reference=comparison.reference,
             difference=difference,
             interval=comparison.interval,
-            kind=finding.kind,
             text=effect(comparison).removesuffix(" points"),
-            verdict=finding.verdict,
         ),
         cells=[_cell(cell, folder) for cell in finding.cells],
     )  # fmt: skip
