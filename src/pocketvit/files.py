@@ -1,6 +1,7 @@
 """Writing files that are there whole or not at all, and reading JSON."""
 
 import contextlib
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -42,6 +43,15 @@ def write_atomically(target: Path, content: bytes) -> None:
 def write_json(target: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file as `write_atomically` does."""
     write_atomically(target, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def write_arrays(target: Path, **arrays: Any) -> None:
+    """Write named arrays as an .npz file, as `write_atomically` does."""
+    import numpy as np  # the configuration, which writes files as well, does without
+
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_atomically(target, content.getvalue())
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -9,13 +9,11 @@ Hashing and writing take a tenth of a second or more, so a thread does that whil
 
 import contextlib
 import hashlib
-import io
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -139,14 +137,3 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress]:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except SafetensorError as error:
         raise _Damaged("it cannot be read") from error
-
-
-def write_arrays(target: Path, **arrays: np.ndarray) -> None:
-    """Write named arrays as an .npz file, as `write_atomically` does.
-
-    Raises:
-        InputError: no space left, or the folder cannot be written.
-    """
-    content = io.BytesIO()
-    np.savez(content, **arrays)
-    write_atomically(target, content.getvalue())

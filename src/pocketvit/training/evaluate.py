@@ -24,9 +24,8 @@ from pocketvit.data.dataset import MappedRows
 from pocketvit.data.pixels import decode, resize, uint8_remedy
 from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
-from pocketvit.files import write_atomically
+from pocketvit.files import write_arrays, write_atomically
 from pocketvit.model import ViT
-from pocketvit.training.checkpoint import write_arrays
 from pocketvit.training.device import choose_device
 from pocketvit.usercode import Code, keep_copies, resolve
 

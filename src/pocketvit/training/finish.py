@@ -11,9 +11,8 @@ from torch import Tensor
 from pocketvit.data import Splits
 from pocketvit.data.batch import BatchMaker
 from pocketvit.data.loader import TrainLoader
-from pocketvit.files import write_json
+from pocketvit.files import write_arrays, write_json
 from pocketvit.model import ViT
-from pocketvit.training.checkpoint import write_arrays
 from pocketvit.training.evaluate import TrainedModel, accuracy, save_predictions
 from pocketvit.training.runlog import RunFolder
 
