@@ -9,8 +9,7 @@ from scaling_tables import measured_findings, noted, run_cells, runs_of
 
 from pocketvit.files import read_json
 from pocketvit.recipes import recipe
-from pocketvit.report import markdown_table
-from pocketvit.report.tables import ABSENT
+from pocketvit.report.tables import ABSENT, markdown_table
 from pocketvit.report.text import count, points
 from pocketvit.studies import load_study
 from pocketvit.studies.findings import Finding

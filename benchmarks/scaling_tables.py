@@ -12,8 +12,7 @@ from pocketvit.config import config_hash
 from pocketvit.errors import InputError
 from pocketvit.files import read_json
 from pocketvit.recipes import recipe
-from pocketvit.report import markdown_table
-from pocketvit.report.tables import ABSENT, ABSENT_YET, mean_and_spread
+from pocketvit.report.tables import ABSENT, ABSENT_YET, markdown_table, mean_and_spread
 from pocketvit.report.text import count
 from pocketvit.studies import Study, load_study
 from pocketvit.studies.findings import Finding, findings

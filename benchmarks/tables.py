@@ -12,7 +12,7 @@ from pocketvit.bench.choices import choices_table
 from pocketvit.bench.table import speed_table
 from pocketvit.config import override
 from pocketvit.files import read_json
-from pocketvit.report import PublishedRow, results_table, update_readme
+from pocketvit.report.tables import PublishedRow, results_table, update_readme
 from pocketvit.studies import load_study
 from pocketvit.studies.launch import command_line
 from pocketvit.studies.paper import decided_claims

@@ -19,7 +19,7 @@ from pocketvit.cli import main, parse_train
 from pocketvit.config import flatten, load_config, override
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
-from pocketvit.report import write_report
+from pocketvit.report.page import write_report
 from pocketvit.studies import load_study
 from pocketvit.training import Stopped, evaluate_run, load_model, predict_files, train
 from pocketvit.training.progress import Silent

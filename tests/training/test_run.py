@@ -309,15 +309,15 @@ def test_the_peak_of_memory_is_the_runs(small, monkeypatch):
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_after_the_last_step_lets_the_run_finish(small, monkeypatch, signum):
-    import pocketvit.report as report
+    from pocketvit.report import page
 
-    write = report.write_report
+    write = page.write_report
 
     def signalled(*arguments):
         os.kill(os.getpid(), signum)
         write(*arguments)
 
-    monkeypatch.setattr(report, "write_report", signalled)
+    monkeypatch.setattr(page, "write_report", signalled)
     result = train(small)
     assert json.loads((small.out / "result.json").read_text()).items() <= result.items()
 

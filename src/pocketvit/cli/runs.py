@@ -104,7 +104,7 @@ class ReportArguments:
 def report_command(arguments: list[str]) -> int:
     """`pocketvit report RUN`."""
     parsed = parse_command(ReportArguments, arguments, "pocketvit report")
-    from pocketvit.report import write_report
+    from pocketvit.report.page import write_report
 
     print(write_report(parsed.run))
     return 0

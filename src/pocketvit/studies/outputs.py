@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from pocketvit.files import write_atomically
-from pocketvit.report import markdown_table
 from pocketvit.report.hardware import hardware
 from pocketvit.report.study_page import render_study
-from pocketvit.report.tables import ABSENT, markdown_text
+from pocketvit.report.tables import ABSENT, markdown_table, markdown_text
 from pocketvit.report.text import count, duration, points
 from pocketvit.studies.findings import Finding, accuracies, findings, noisy_rows
 from pocketvit.studies.gather import CellResult

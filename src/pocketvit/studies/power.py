@@ -12,7 +12,7 @@ Differs: the seed variance is pooled over the rows of a study, so the degrees of
 from bisect import bisect_left
 from math import inf, sqrt
 
-from scipy import optimize, special
+from scipy import special
 
 from pocketvit.checks import above, at_least, between
 
@@ -44,6 +44,8 @@ def detectable_difference(stderr: float, df: float, *, power: float = POWER, lev
     critical = special.stdtrit(df, 1 - level / 2)
     # With few degrees of freedom the estimated standard error may be well above the true one, hence the wide end.
     widest = 3 * critical + 10
+    from scipy import optimize  # takes a third of a second to load
+
     return stderr * float(optimize.brentq(lambda shift: power_of(shift, 1.0, df, level=level) - power, 0.0, widest))
 
 

@@ -63,7 +63,7 @@ def write_result(
     save_predictions(folder.predictions, logits, splits.test, splits.class_names)
     save_samples(folder.samples, logits, splits, seen_images(loader, trained))
     result["total_s"] = time.perf_counter() - started
-    from pocketvit.report import write_report  # loads a drawing library
+    from pocketvit.report.page import write_report  # loads a drawing library
 
     write_report(folder.path, result)
     write_json(folder.result, result)

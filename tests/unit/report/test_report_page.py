@@ -14,7 +14,7 @@ import pytest
 
 from pocketvit.cli import main
 from pocketvit.errors import InputError
-from pocketvit.report import write_report
+from pocketvit.report.page import write_report
 from pocketvit.report.scores import wilson_interval
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}

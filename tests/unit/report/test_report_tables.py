@@ -7,8 +7,14 @@ from statistics import stdev
 import pytest
 
 from pocketvit.errors import InputError
-from pocketvit.report import PublishedRow, markdown_table, replace_section, results_table, update_readme
-from pocketvit.report.tables import summary_row
+from pocketvit.report.tables import (
+    PublishedRow,
+    markdown_table,
+    replace_section,
+    results_table,
+    summary_row,
+    update_readme,
+)
 from pocketvit.report.text import NBSP
 
 PAPER = PublishedRow(

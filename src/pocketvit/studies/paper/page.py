@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from pocketvit.report import markdown_table
-from pocketvit.report.tables import ABSENT, ABSENT_YET, mean_and_spread
+from pocketvit.report.tables import ABSENT, ABSENT_YET, markdown_table, mean_and_spread
 from pocketvit.report.text import count, counted, duration, points
 from pocketvit.studies.choose import find_study
 from pocketvit.studies.paper import numbers
