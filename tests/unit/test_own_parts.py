@@ -17,8 +17,8 @@ from pocketvit.optim.build import build_optimizers
 from pocketvit.optim.lion import Lion
 from pocketvit.optim.schedule import lr_table
 from pocketvit.recipes import recipe
-from pocketvit.training.evaluate import TrainedModel, load_model
 from pocketvit.training.progress import Silent
+from pocketvit.training.trained import TrainedModel, load_model
 from pocketvit.training.trainer import Trainer
 from pocketvit.usercode import Code
 

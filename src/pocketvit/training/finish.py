@@ -1,6 +1,7 @@
 """The end of a run: model, predictions, samples, report and, last, the result."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pocketvit.data import Splits
+from pocketvit.data import Split, Splits
 from pocketvit.data.batch import BatchMaker
 from pocketvit.data.loader import TrainLoader
 from pocketvit.files import write_arrays, write_json
 from pocketvit.model import ViT
-from pocketvit.training.evaluate import TrainedModel, accuracy, save_predictions
 from pocketvit.training.runlog import RunFolder
+from pocketvit.training.trained import TrainedModel, accuracy
 
 SAMPLE_BATCHES = 8
 """Batches that the report shows some images of; a batch is mixed as a whole, so several are needed."""
@@ -60,7 +61,7 @@ def write_result(
         "train_fingerprint": splits.train_fingerprint,
     } | summary
     trained.save(folder.model)
-    save_predictions(folder.predictions, logits, splits.test, splits.class_names)
+    _save_predictions(folder.predictions, logits, splits.test, splits.class_names)
     save_samples(folder.samples, logits, splits, seen_images(loader, trained))
     result["total_s"] = time.perf_counter() - started
     from pocketvit.report.page import write_report  # loads a drawing library
@@ -127,4 +128,15 @@ def save_samples(path: Path, logits: Tensor, splits: Splits, seen: tuple[np.ndar
         train_captions=np.array(seen[1]),
         error_images=splits.test.images[worst],
         error_indices=worst,
+    )
+
+
+def _save_predictions(path: Path, logits: Tensor, split: Split, class_names: Sequence[str]) -> None:
+    """Write test logits (N, K), labels (N,), indices (N,) into the test set, and class names."""
+    write_arrays(
+        path,
+        logits=logits.numpy(),
+        labels=split.labels,
+        indices=np.arange(len(split.labels)),
+        class_names=np.array(class_names),
     )

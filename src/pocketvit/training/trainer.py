@@ -23,12 +23,12 @@ from pocketvit.training.chunks import Chunks, Work
 from pocketvit.training.compiling import kernels_compiled
 from pocketvit.training.device import fitting_threads, largest_batch, synchronize
 from pocketvit.training.distributed import ALONE, Processes
-from pocketvit.training.evaluate import TrainedModel, accuracy, predict_logits
 from pocketvit.training.progress import Reporter
 from pocketvit.training.runlog import RunFolder
 from pocketvit.training.setup import choose_kernels, learning_rates, make_step, start_whitened
 from pocketvit.training.step import TrainStep
 from pocketvit.training.stop import Stopped, StopRequest
+from pocketvit.training.trained import TrainedModel, accuracy, predict_logits
 
 
 class Trainer:

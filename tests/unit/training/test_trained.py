@@ -8,7 +8,7 @@ from PIL import Image
 from pocketvit.config import ModelConfig
 from pocketvit.errors import InputError
 from pocketvit.model import ViT
-from pocketvit.training.evaluate import EVAL_BATCH, TrainedModel, predict_logits
+from pocketvit.training.trained import EVAL_BATCH, TrainedModel, predict_logits
 
 
 class Narrow(torch.nn.Module):
