@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import torch
-from survival import assert_same_run, train_in_a_process, train_killed, wait_for_lines
+from survival import assert_same_run, metrics, train_in_a_process, train_killed, wait_for_lines
 
 from pocketvit import files
 from pocketvit.cli import parse_train
@@ -85,6 +85,52 @@ def test_a_damaged_newest_checkpoint_is_said_and_passed_over(small, tmp_path, da
     train(config, ear)
     assert sum("is damaged" in line and newest.name in line for line in ear.notes) == 1
     assert_same_run(config.out, tmp_path / "straight")
+
+
+# ---------------------------------------------------------------- damaged metrics
+
+
+def damage_line(path, number: int, damage) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[number - 1] = damage(lines[number - 1])
+    path.write_bytes(b"".join(lines))
+
+
+@pytest.mark.parametrize(
+    "damage", [cut, tear, lambda line: b"\xff\n", lambda line: b"7\n"], ids=["cut", "torn", "bytes", "7"]
+)
+def test_a_damaged_line_of_metrics_is_left_out_and_said_before_training_goes_on(small, tmp_path, damage):
+    train(override(small, {"out": tmp_path / "straight"}))
+    straight = metrics(tmp_path / "straight")
+    with pytest.raises(Stopped):
+        train(small, AfterPass(3, stop))
+    damage_line(small.out / "metrics.jsonl", 1, damage)
+    lost = 2 if damage in (cut, tear) else 1  # without its end a line runs into the next
+    ear = AfterPass(4, lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(small, ear)
+    assert ear.notes[-1] == (
+        f"{small.out}/metrics.jsonl: {lost} of 3 lines lost or damaged, first that of pass 1; the run goes on without"
+    )
+    train(small)
+    assert metrics(small.out) == straight[lost:], "none is doubled"
+
+
+@pytest.mark.parametrize("damage", [cut, tear, None], ids=["cut", "torn", "removed"])
+def test_the_line_of_the_last_pass_is_written_again(small, tmp_path, monkeypatch, damage):
+    """The figures of the whole run are read from it."""
+    config = override(small, {"data.val_frac": 0.25})
+    train(override(config, {"out": tmp_path / "straight"}))
+    with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
+        broken.setattr("pocketvit.training.loop.finish", lambda *_: 1 / 0)
+        train(config)
+    if damage:
+        damage_line(config.out / "metrics.jsonl", 5, damage)
+    else:
+        (config.out / "metrics.jsonl").unlink()
+    result = train(config)
+    assert result["val_accuracy"] == metrics(tmp_path / "straight")[-1]["val_accuracy"]
+    assert metrics(config.out) == metrics(tmp_path / "straight")[0 if damage else 4 :]
 
 
 # ---------------------------------------------------------------- disks

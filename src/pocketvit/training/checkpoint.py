@@ -34,8 +34,6 @@ class Progress:
     """The next step within it."""
     train_s: float
     """Seconds of training so far."""
-    metrics_bytes: int
-    """Length of metrics.jsonl that belongs to the steps so far."""
 
 
 class CheckpointWriter:
@@ -131,7 +129,8 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress]:
         if hashlib.sha256(path.read_bytes()).hexdigest()[:16] != path.name.split(".")[1]:
             raise _Damaged("its checksum differs")
         with safe_open(path, framework="pt") as file:
-            progress = Progress(**json.loads(file.metadata()["progress"]))
+            held = json.loads(file.metadata()["progress"])  # of older versions it held more
+            progress = Progress(held["pass_index"], held["step_in_pass"], held["train_s"])
             return {name: file.get_tensor(name) for name in file.keys()}, progress  # noqa: SIM118
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error

@@ -24,9 +24,12 @@ import torch
 from pocketvit.config import RunConfig, code_of, config_hash, load_config, override, save_config
 from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
-from pocketvit.files import write_json
+from pocketvit.files import write_atomically, write_json
 from pocketvit.training.lock import locked
 from pocketvit.usercode import FOLDER as CODE_FOLDER
+
+METRICS = {"pass", "images", "train_s", "loss", "lr"}
+"""What is read of every line of metrics.jsonl."""
 
 
 class RunFolder:
@@ -164,7 +167,7 @@ class RunFolder:
         return lines
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl and sync it, so that a checkpoint never counts bytes that are not there."""
+        """Add a line to metrics.jsonl and sync it, so that a checkpoint never counts a pass whose line is not there."""
         try:
             with open(self.metrics, "a") as file:
                 file.write(json.dumps(line) + "\n")
@@ -173,21 +176,33 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"cannot write {self.metrics}: {error.strerror}") from error
 
-    def metrics_bytes(self) -> int:
-        """Length of metrics.jsonl."""
-        return self.metrics.stat().st_size if self.metrics.exists() else 0
+    def cut_metrics(self, passes: int) -> list[int]:
+        """Drop the lines that a killed run wrote after its last checkpoint, and those that are damaged.
 
-    def cut_metrics(self, size: int) -> None:
-        """Drop the lines that a killed run wrote after its last checkpoint."""
-        if self.metrics_bytes() > size:
-            try:
-                os.truncate(self.metrics, size)
-            except OSError as error:
-                raise InputError(f"cannot write {self.metrics}: {error.strerror}") from error
+        Args:
+            passes: that were done at the checkpoint.
+        Returns:
+            those among them that have no line left.
+        """
+        content = self.metrics.read_bytes() if self.metrics.exists() else b""
+        lines = {pass_of(line): line for line in content.splitlines(keepends=True)}
+        kept = {number: lines[number] for number in range(1, passes + 1) if number in lines}
+        if (whole := b"".join(kept.values())) != content:
+            write_atomically(self.metrics, whole)
+        return [number for number in range(1, passes + 1) if number not in kept]
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
         return [json.loads(line) for line in self.metrics.read_text().splitlines()] if self.metrics.exists() else []
+
+
+def pass_of(line: bytes) -> int | None:
+    """The pass that a line of metrics.jsonl is of; None where the line is not whole."""
+    try:
+        held = json.loads(line)
+        return held["pass"] if line.endswith(b"\n") and held.keys() >= METRICS else None
+    except (ValueError, AttributeError, RecursionError):
+        return None
 
 
 def with_lasting_data(config: RunConfig) -> RunConfig:

@@ -115,18 +115,23 @@ class Trainer:
         self.processes.copy_from_first(list(self.step.state().values()))
         self.pass_index, self.step_in_pass = progress.pass_index, progress.step_in_pass
         self.train_s = progress.train_s
+        lost = self.processes.from_first(lambda: self.folder.cut_metrics(self.pass_index))
+        if self.pass_index in lost and self.step_in_pass == 0:  # the model is still the one after that pass
+            self.processes.from_first(lambda: self.folder.append_metrics(self.pass_line()))
+            lost.remove(self.pass_index)
+        if lost:
+            what = f"{len(lost)} of {self.pass_index} lines lost or damaged, first that of pass {lost[0]}"
+            self.reporter.note(f"{self.folder.metrics}: {what}; the run goes on without")
 
     def _restore(self) -> Progress:
-        """Read the newest whole checkpoint, and cut the metrics to what belongs to it; says where the run stands."""
+        """Read the newest whole checkpoint; says where the run stands."""
         found, said = load_checkpoint(self.folder.checkpoints)
         for line in said:
             self.reporter.note(line)
         if found is None:
-            self.folder.cut_metrics(0)
-            return Progress(pass_index=0, step_in_pass=0, train_s=0.0, metrics_bytes=0)
+            return Progress(pass_index=0, step_in_pass=0, train_s=0.0)
         state, progress = found
         self.step.load_state(state)
-        self.folder.cut_metrics(progress.metrics_bytes)
         self.reporter.note(f"going on from step {int(self.step.step)} (pass {progress.pass_index + 1})")
         return progress
 
@@ -140,7 +145,7 @@ class Trainer:
             raise self._not_finite("the weights are", int(self.step.step) - 1)
 
         def begin() -> None:
-            progress = Progress(self.pass_index, self.step_in_pass, self.train_s, self.folder.metrics_bytes())
+            progress = Progress(self.pass_index, self.step_in_pass, self.train_s)
             checkpoints.save(int(self.step.step), self.step.state(), progress)
 
         self.processes.from_first(begin)
@@ -230,7 +235,13 @@ class Trainer:
         )
 
     def end_pass(self) -> None:
-        """Write the pass's line in metrics.jsonl, with an accuracy where one is due."""
+        """Write the pass's line in metrics.jsonl, and say it."""
+        line = self.pass_line()
+        self.folder.append_metrics(line)
+        self.reporter.passed(line)
+
+    def pass_line(self) -> dict[str, Any]:
+        """What metrics.jsonl holds of the pass that was done last, with an accuracy where one is due."""
         steps = self.loader.steps_per_pass
         last_step = self.pass_index * steps
         images = last_step * self.config.batch_size
@@ -249,8 +260,7 @@ class Trainer:
             name, split = ("val", self.splits.val) if self.splits.val else ("test", self.splits.test)
             logits = predict_logits(self.averaged(), split.images, self.mean, self.std)
             line[f"{name}_accuracy"] = accuracy(logits, split.labels)
-        self.folder.append_metrics(line)
-        self.reporter.passed(line)
+        return line
 
     def averaged(self) -> ViT:
         """The model to evaluate: with its averaged weights, where the run keeps an average, else the model itself."""

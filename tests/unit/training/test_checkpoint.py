@@ -9,7 +9,7 @@ from pocketvit.errors import InputError
 from pocketvit.training import checkpoint
 from pocketvit.training.checkpoint import CheckpointWriter, Progress, list_checkpoints, load_checkpoint
 
-HERE = Progress(pass_index=1, step_in_pass=0, train_s=2.0, metrics_bytes=3)
+HERE = Progress(pass_index=1, step_in_pass=0, train_s=2.0)
 
 
 @pytest.fixture
