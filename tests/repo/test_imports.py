@@ -24,7 +24,7 @@ ALLOWED = {
     "optim": BASE | {"kernels"},
     "data": BASE | {"kernels"},
     "report": {"errors", "files"},
-    "training": BASE | {"recipes", "kernels", "model", "optim", "data", "report"},
+    "training": BASE | {"recipes", "kernels", "model", "optim", "data", "report", "terminal"},
     "bench": BASE | {"recipes", "kernels", "model", "optim", "data", "report", "training"},
     "studies": BASE | {"recipes", "data", "report", "training", "terminal"},
 }

@@ -156,6 +156,55 @@ def test_letters_that_the_terminal_does_not_know_end_nothing():
         assert b"?" in shown.stdout and not shown.stderr
 
 
+def into_full_disk(words, **options):
+    with open("/dev/full", "w") as full:
+        return subprocess.run(words, stdout=full, check=False, **options)
+
+
+def into_closed_pipe(words, **options):
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        return subprocess.run(words, stdout=write, check=False, **options)
+    finally:
+        os.close(write)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+@pytest.mark.parametrize(
+    ("command", "into", "why"),
+    [
+        ("train", into_full_disk, "No space left on device"),
+        ("train", into_closed_pipe, "Broken pipe"),
+        ("study", into_full_disk, "No space left on device"),
+        ("library", into_closed_pipe, "Broken pipe"),
+    ],
+    ids=["train on a full disk", "train in a closed pipe", "study", "library"],
+)
+def test_output_that_cannot_be_written_ends_no_training(tmp_path, command, into, why):
+    study, out = tmp_path / "study.yaml", tmp_path / "out"
+    study.write_text(
+        "{recipe: digits, seeds: 1, base: {schedule.passes: 1, schedule.warmup_passes: 0, train.device: cpu}, "
+        "rows: {a: {}}}"
+    )
+    called = f"import pocketvit, pocketvit.cli as c; pocketvit.train(c.parse_train({['--out', str(out), *TINY]}))"
+    words = {
+        "train": ["-m", "pocketvit", "train", "--out", out, *TINY],
+        "study": ["-m", "pocketvit", "study", study, "--out", out],
+        "library": ["-c", called],
+    }
+    done = into([sys.executable, *words[command]], stderr=subprocess.PIPE, text=True)
+    assert done.stderr == f"pocketvit: stdout cannot be written ({why}); the work goes on\n"
+    assert done.returncode == 0 and list(out.glob("**/result.json"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_where_nothing_can_be_said_nothing_is(tmp_path):
+    words = [sys.executable, "-m", "pocketvit", "train", "--out", tmp_path / "run", *TINY]
+    assert into_full_disk(words, stderr=subprocess.STDOUT).returncode == 0
+    assert (tmp_path / "run" / "result.json").exists()
+
+
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 4 TB")]
 )

@@ -11,6 +11,7 @@ import tyro
 
 from pocketvit.cli.parsing import parse_command
 from pocketvit.errors import InputError
+from pocketvit.terminal import outliving_output
 
 if TYPE_CHECKING:
     from pocketvit.studies import Study
@@ -83,8 +84,9 @@ def study_command(arguments: list[str]) -> int:
     from pocketvit.studies.runner import run_study
 
     address = (parsed.address or "auto") if parsed.engine == "ray" else None
-    run = run_study(study, out, gpus=gpus, address=address, results=parsed.results, time_limit_s=limit, only=only)
-    return _end(study, run, out)
+    with outliving_output():
+        run = run_study(study, out, gpus=gpus, address=address, results=parsed.results, time_limit_s=limit, only=only)
+        return _end(study, run, out)
 
 
 def _check_results(folder: Path) -> None:

@@ -9,6 +9,7 @@ import tyro
 
 from pocketvit.cli.parsing import check_flags, parse
 from pocketvit.errors import InputError
+from pocketvit.terminal import outliving_output
 
 SHORT_FORMS = {"--data": "--data.source"}
 """Flags of `train` that stand for a longer one; --seed, --out and --batch-size are fields themselves."""
@@ -26,13 +27,14 @@ def train_command(arguments: list[str]) -> int:
     config = parse_train(arguments)
     from pocketvit.training import Stopped, train
 
-    try:
-        result = train(config, started=started)
-    except Stopped as stopped:
-        print(stopped)
-        return 128 + stopped.signum
-    print(result_text(result))
-    return 0
+    with outliving_output():
+        try:
+            result = train(config, started=started)
+        except Stopped as stopped:
+            print(stopped)
+            return 128 + stopped.signum
+        print(result_text(result))
+        return 0
 
 
 def parse_train(arguments: list[str], others: Collection[str] = ()) -> "RunConfig":  # noqa: F821 (imported late)

@@ -20,6 +20,7 @@ from pocketvit.config import RunConfig, code_of, config_hash
 from pocketvit.data import open_splits
 from pocketvit.errors import InputError
 from pocketvit.files import read_json
+from pocketvit.terminal import outliving_output
 from pocketvit.training.device import choose_device, device_name, peak_memory_gib, repeating, watch_memory
 from pocketvit.training.distributed import Processes, join
 from pocketvit.training.finish import save_figures, write_result
@@ -48,7 +49,8 @@ def train(config: RunConfig, reporter: Reporter | None = None, *, started: float
         TimeoutError: the other processes did not come.
     """
     started = time.perf_counter() if started is None else started
-    with repeating(config.train.deterministic, config.train.device), join(config.train.device) as processes:
+    device = config.train.device
+    with outliving_output(), repeating(config.train.deterministic, device), join(device) as processes:
         if processes.launched and config.out is None:
             raise processes.error("torchrun needs --out DIR, so that a restarted command finds its run again")
         if config.out is not None:  # said before anything takes time
@@ -56,7 +58,7 @@ def train(config: RunConfig, reporter: Reporter | None = None, *, started: float
             if result is not None:
                 return result | {"run_folder": str(config.out)}
         reporter = (reporter or console_reporter(Console())) if processes.first else Silent()
-        held = watch_memory(choose_device(config.train.device))
+        held = watch_memory(choose_device(device))
         trainer = prepare(config, processes, reporter)
         try:
             with trainer.fitting_threads(), opened_folder(trainer) as env:
