@@ -6,7 +6,8 @@ and the name, size and time of every source file, so a changed source makes a ne
 
 An entry is written into a folder of its own, image by image as they are decoded, so that a set may be larger than
 memory, and renamed into place when it is whole: two processes that decode the same set at once don't disturb each
-other, and one that is killed leaves nothing that looks like an entry.
+other, and one that is killed leaves nothing that looks like an entry. What it leaves is removed by the next process
+that opens a set.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -30,8 +32,13 @@ VERSION = 3
 """Raised when decoding, its notes or the layout of an entry changes, so that older entries are not used."""
 WRITING = ".writing-"
 """How the name of a folder begins in which an entry is being written."""
+LOCK = "lock"
+"""A file in such a folder that its process keeps locked. It holds the boot id, as other machines may not see the lock;
+nothing where there are no locks."""
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""Where Linux tells this start of this machine from all others."""
 ABANDONED_S = 86_400
-"""Seconds without a write after which such a folder is taken for one that a killed process left."""
+"""Seconds without a write after which such a folder is taken for a killed process's where no lock can tell."""
 
 
 def entry_key(root: Path, files: Sequence[Path], options: Sequence[str | int | None]) -> str:
@@ -68,17 +75,18 @@ def load_or_build(folder: Path, key: str, build: Callable[[Keep], Decoded]) -> D
         InputError: the entry cannot be written, for want of space or of permission.
     """
     entry = folder / key
+    _remove_abandoned(folder)
     stored = _load(entry)
     if stored is not None:
         return stored
     with _errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder)
         # On a network drive a file that is still mapped can hinder the cleaning up.
         scratch = tempfile.TemporaryDirectory(prefix=WRITING, dir=folder, ignore_cleanup_errors=True)
         whole = Path(scratch.name) / "entry"
         whole.mkdir()
-    with scratch:
+        lock = _locked(Path(scratch.name))
+    with scratch, lock:
 
         def keep(split: str, images: Iterable[np.ndarray], count: int) -> np.ndarray:
             file = whole / f"{split}_images.npy"
@@ -152,8 +160,34 @@ def _remove_abandoned(folder: Path) -> None:
     for scratch in folder.glob(f"{WRITING}*"):
         with contextlib.suppress(OSError):  # its process is alive, and done just now, or it is another user's
             last_written = max(path.stat().st_mtime for path in (scratch, *scratch.rglob("*")))
-            if time.time() - last_written > ABANDONED_S:
+            if time.time() - last_written > ABANDONED_S or _lost_its_process(scratch):
                 shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _locked(scratch: Path) -> IO[bytes]:
+    """Lock a folder until the file that is returned is closed, where there are locks."""
+    file = open(scratch / LOCK, "wb", buffering=0)  # else closing it might fail, where the disk is full
+    with contextlib.suppress(ImportError, OSError):  # Windows and some file systems have none
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(BOOT_ID.read_bytes())
+    return file
+
+
+def _lost_its_process(scratch: Path) -> bool:
+    """Whether a process of this machine held the folder's lock, and holds it no more.
+
+    Raises:
+        OSError: it holds it, or there are no locks, or the folder is another user's.
+    """
+    with open(scratch / LOCK, "rb") as file:
+        if file.read() != BOOT_ID.read_bytes():
+            return False
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return True
 
 
 @contextlib.contextmanager

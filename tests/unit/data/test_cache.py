@@ -151,14 +151,28 @@ load_or_build(Path(sys.argv[1]), "key", lambda keep: keep("train", images(), 100
 """
 
 
-def test_what_a_killed_process_left_is_never_used_and_removed_a_day_later(tmp_path):
+@pytest.mark.parametrize("where", ["here", "on another machine", "without locks"])
+def test_what_a_killed_process_left_is_never_used_and_removed(tmp_path, where):
+    """At once where its lock tells that it is gone, else a day later."""
     assert subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False).returncode == -9
     (left,) = tmp_path.iterdir()
+    if where != "here":
+        (left / "lock").write_text("another start\n" if where == "on another machine" else "")
     assert same(load_or_build(tmp_path, "key", some_set), some_set())
-    assert left.exists()  # its process might be alive still
-    for path in (left, *left.rglob("*")):
-        os.utime(path, (time.time() - 90_000,) * 2)
-    load_or_build(tmp_path, "other", some_set)
+    if where != "here":
+        assert left.exists()
+        for path in (left, *left.rglob("*")):
+            os.utime(path, (time.time() - 90_000,) * 2)
+        load_or_build(tmp_path, "key", never)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["key"]
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path):
+    def build(keep: Keep) -> Decoded:
+        load_or_build(tmp_path, "other", some_set)
+        return some_set(keep)
+
+    assert same(load_or_build(tmp_path, "key", build), some_set())
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["key", "other"]
 
 
