@@ -114,6 +114,10 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["study", "digits", "--time-limit", "9x"], "--time-limit 9x: write hours, minutes or seconds, such as 9m"),
         (["study", "digits", "--only", "one-clz"], "unknown row 'one-clz'; did you mean one-cls?"),
         (["study", "digits", "--seeds", "0"], "seeds=0: must be at least 1"),
+        (
+            ["study", "digits", "--results", "resluts"],
+            "--results resluts: no such folder; its runs would be made again",
+        ),
         (["study", "digits", "--sedes", "3"], "unknown flag '--sedes'; did you mean --seeds?"),
         (["data", "get"], "NAME is missing"),
         (["data", "get", "cifra10"], "did you mean"),

@@ -43,8 +43,8 @@ class StudyArguments:
     """Such as 9m or 1h30m: start no run that would not end in time, then save and stop."""
     out: Path | None = None
     """The study's folder; by default runs/NAME."""
-    results: Path = Path("results")
-    """A folder with results of earlier runs; those that are there are not made again."""
+    results: Path | None = None
+    """A folder with results of earlier runs, which are not made again; by default results, where it is there."""
     data: str | None = None
     """Another data set, as in `pocketvit train --data`."""
     only: str | None = None
@@ -61,7 +61,8 @@ def study_command(arguments: list[str]) -> int:
     """`pocketvit study FILE|NAME [--seeds N] [--gpus 0,1] [--time-limit 9m] [--plan] ...`."""
     parsed = parse_command(StudyArguments, arguments, "pocketvit study")
     _check_together(parsed)
-    _check_results(parsed.results)
+    results = parsed.results or Path("results")
+    _check_results(results, given=parsed.results is not None)
     limit = seconds(parsed.time_limit) if parsed.time_limit else inf
     gpus = parsed.gpus.split(",") if parsed.gpus else None
     from pocketvit.studies.choose import find_study, with_data, with_seeds
@@ -78,19 +79,25 @@ def study_command(arguments: list[str]) -> int:
         # A Ray cluster is not asked: only one device is counted on there.
         ray = parsed.engine == "ray"
         devices = Devices(1) if ray else devices_here(gpus, wanted_device(study.cells()))
-        options = {"results": parsed.results, "devices": devices, "only": only, "difference": parsed.difference}
+        options = {"results": results, "devices": devices, "only": only, "difference": parsed.difference}
         print("\n".join(forecast(study, out, **options)))
         return 0
     from pocketvit.studies.runner import run_study
 
     address = (parsed.address or "auto") if parsed.engine == "ray" else None
     with outliving_output():
-        run = run_study(study, out, gpus=gpus, address=address, results=parsed.results, time_limit_s=limit, only=only)
+        run = run_study(study, out, gpus=gpus, address=address, results=results, time_limit_s=limit, only=only)
         return _end(study, run, out)
 
 
-def _check_results(folder: Path) -> None:
-    """Refuse a folder of results that may not be read: its runs would be made again."""
+def _check_results(folder: Path, *, given: bool) -> None:
+    """Refuse a folder of results that is not there though it was given, or may not be read.
+
+    Raises:
+        InputError: its runs would be made again.
+    """
+    if given and not folder.is_dir():
+        raise InputError(f"--results {folder}: no such folder; its runs would be made again")
     if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
         raise InputError(f"--results {folder}: may not be read; its runs would be made again")
 

@@ -346,7 +346,8 @@ def write_study(path: Path, passes: int) -> Path:
 
 
 def command(file: Path, out: Path, *more: str) -> list[str]:
-    words = ["study", str(file), "--out", str(out), "--results", str(out / "none"), *more]
+    (none := out.parent / "none").mkdir(exist_ok=True)
+    words = ["study", str(file), "--out", str(out), "--results", str(none), *more]
     return [sys.executable, "-m", "pocketvit", *words]
 
 
