@@ -217,9 +217,10 @@ def test_a_finished_run_another_config_and_a_strangers_folder_are_refused(small,
     train(small)
     with pytest.raises(InputError, match="holds a finished run, with nothing left to do; for a new one choose another"):
         train(small)
-    (small.out / "result.json").write_text('{"torn')
-    with pytest.raises(InputError, match=r"result.json is damaged; remove it, and the run goes on$"):
-        train(small)
+    for content in ('{"torn', "{}", "[]", "7"):
+        (small.out / "result.json").write_text(content)
+        with pytest.raises(InputError, match=r"result.json is damaged; remove it, and the run goes on$"):
+            train(small)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="is not empty"):

@@ -58,12 +58,18 @@ def failure_of(job: Job, code: int) -> str | None:
         job: the cell.
         code: its process's exit code, or minus the signal that ended it.
     """
-    result = read_result(job.folder / "result.json")
+    path = job.folder / "result.json"
+    result = read_result(path)
+    if result is None and path.exists():
+        return f"{path} is damaged or another version's; remove it, and the run goes on"
     if result is not None:
-        key = result_key(result)
-        if key != job.key:
+        key, num_gpus = result_key(result), result.get("num_gpus", 0)
+        if key != job.key and code == 0:
             return f"computed {key}, not {job.key}: are the data not the same everywhere?"
-        return f"{job.folder} holds a run on {result['num_gpus']} GPUs" if result.get("num_gpus", 0) > 1 else None
+        if key != job.key or num_gpus > 1:
+            whose = f"of {key}, another run" if key != job.key else f"of a run on {num_gpus} GPUs"
+            return f"{path} is {whose}; move its folder away, and this cell is run"
+        return None
     if code < 0:
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
         return f"ended by {signal.Signals(-code).name}{hint}"

@@ -170,7 +170,7 @@ class Runner:
             if error is not None:
                 note_failure(job, error)
             path = job.folder / "result.json"
-            cell = outcome(job, read_result(path), path)
+            cell = outcome(job, None if error else read_result(path), path)
             if cell.result is not None:
                 self.board.pace.learn_finished(job, cell.result)
             self.board.cells[job] = cell

@@ -106,8 +106,8 @@ class RunFolder:
         """
         if self.result.exists():
             try:
-                json.loads(self.result.read_text(encoding="utf-8"))
-            except ValueError:
+                json.loads(self.result.read_text(encoding="utf-8"))["test_accuracy"]
+            except (ValueError, LookupError, TypeError):
                 raise InputError(f"{self.result} is damaged; remove it, and the run goes on") from None
             raise InputError(
                 f"{self.path} holds a finished run, with nothing left to do; for a new one choose another --out or "

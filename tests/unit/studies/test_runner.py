@@ -261,10 +261,47 @@ def test_the_reason_of_a_failure_is_one_line(tmp_path, code, log, words):
     job.folder.mkdir()
     (job.folder / "result.json").write_text(json.dumps(result_of(job)))
     assert failure_of(job, code) is None, "a result counts, whatever the process said"
-    (job.folder / "result.json").write_text(json.dumps(result_of(job, config_hash="other")))
-    assert "are the data not the same" in failure_of(job, code)
     (job.folder / "result.json").write_text(json.dumps(result_of(job, num_gpus=2)))
-    assert "holds a run on 2 GPUs" in failure_of(job, code), "which is no cell of a study"
+    assert "result.json is of a run on 2 GPUs; move its folder away" in failure_of(job, code), "which is no cell"
+
+
+def whole(job) -> str:
+    return json.dumps(result_of(job))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (lambda job: "{}", "is damaged or another version's; remove it, and the run goes on"),
+        (lambda job: "[]", "is damaged or another version's; remove it, and the run goes on"),
+        (lambda job: whole(job)[:99], "is damaged or another version's; remove it, and the run goes on"),
+        (lambda job: json.dumps(result_of(job, device=None)), "is damaged or another version's; remove it"),
+        (lambda job: json.dumps(result_of(job, config_hash="other")), "is of other-s0, another run; move its folder"),
+    ],
+    ids=["empty", "list", "cut", "without a device", "of another run"],
+)
+def test_a_result_of_something_else_in_a_cells_folder_is_named(go, tmp_path, content, words):
+    class Refused(FakeEngine):
+        """The cells' trainings find the folder finished."""
+
+        def ended(self):
+            found, self.running = list(self.running), {}
+            return [(job, failure_of(job, 2)) for job in found]
+
+    job = study_jobs(study(), tmp_path / "out", lambda data: FINGERPRINT)[0]
+    job.folder.mkdir(parents=True)
+    (job.folder / "result.json").write_text(content(job))
+    asked = study(rows={"plain": {}}, seeds=1)
+    run, _, said = go(Refused(), asked)
+    assert states(run) == {"plain-s0": "failed"} and words in run.gathered[0].error
+    assert f"plain seed 0 failed: {job.folder / 'result.json'} is " in said.replace("\n", "")
+
+
+def test_other_data_elsewhere_are_suspected_where_a_cell_computed_something_else(tmp_path):
+    job = study_jobs(study(), tmp_path, lambda data: FINGERPRINT)[0]
+    job.folder.mkdir()
+    (job.folder / "result.json").write_text(json.dumps(result_of(job, config_hash="other")))
+    assert failure_of(job, 0) == f"computed other-s0, not {job.key}: are the data not the same everywhere?"
 
 
 def test_the_command_of_a_cell_is_understood():
