@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from pocketvit.config import RunConfig, code_of, flatten, override, save_config
 from pocketvit.errors import InputError
@@ -18,13 +17,13 @@ GRACE_S = 20.0
 
 
 def launch(
-    job: Job, *, lock: Path | None = None, environment: Mapping[str, str] | None = None, keep: Sequence[int] = ()
+    job: Job, *, turns: bool = False, environment: Mapping[str, str] | None = None, keep: Sequence[int] = ()
 ) -> subprocess.Popen:
     """Start a cell in a process that lives no longer than this one; see `worker.py`.
 
     Args:
         job: the cell.
-        lock: a file that it locks while it trains.
+        turns: whether it shares its device with others, and trains only while it holds the device's lock.
         environment: variables to set for it.
         keep: open files that it inherits.
     Raises:
@@ -37,7 +36,7 @@ def launch(
         output = open(job.log, "wb")
     except OSError as error:
         raise InputError(f"cannot write {job.log.parent}: {error.strerror}") from error
-    words = [job.config_file, *(["--lock", lock] if lock else [])]
+    words = [job.config_file, *(["--turns"] if turns else [])]
     words += ["--code", *(code.path for code in code_of(job.cell.config).values())]
     with output:
         return subprocess.Popen(

@@ -11,12 +11,10 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pocketvit.errors import InputError
 from pocketvit.studies.jobs import Job
 from pocketvit.studies.launch import GRACE_S, failure_of, launch
-from pocketvit.studies.turn import device_lock
 
 AHEAD = 1
 """Processes that get ready on a GPU while another one trains there. Each takes some of the GPU's memory."""
@@ -31,7 +29,8 @@ class Slot:
     environment: dict[str, str]
     room: int
     """Processes at once."""
-    lock: Path | None = None
+    turns: bool = False
+    """Whether these take turns, with each other and with those of other studies."""
     running: dict[subprocess.Popen, Job] = field(default_factory=dict)
 
 
@@ -58,7 +57,7 @@ def gpu_slots(gpus: Sequence[str]) -> list[Slot]:
             name=f"gpu {gpu}",
             environment={"CUDA_VISIBLE_DEVICES": gpu, "TORCHINDUCTOR_COMPILE_THREADS": str(threads)},
             room=1 + AHEAD,
-            lock=device_lock(f"gpu-{gpu.strip()}"),
+            turns=True,
         )
         for gpu in gpus
     ]
@@ -85,7 +84,7 @@ def find_slots(gpus: Sequence[str] | None, device: str) -> list[Slot]:
     if gpus or device == "cuda":
         raise InputError("this machine has no CUDA device; leave --gpus out, or set train.device: cpu in the study")
     if torch.backends.mps.is_available():
-        return [Slot(name="mps", environment={}, room=1 + AHEAD, lock=device_lock("mps"))]
+        return [Slot(name="mps", environment={}, room=1 + AHEAD, turns=True)]
     return cpu_slots(cpu_cores())
 
 
@@ -118,7 +117,7 @@ class LocalEngine:
     def start(self, job: Job) -> None:
         """Start a cell on the device with the fewest."""
         slot = self._next_slot()
-        process = launch(job, lock=slot.lock, environment=slot.environment, keep=self.keep)
+        process = launch(job, turns=slot.turns, environment=slot.environment, keep=self.keep)
         slot.running[process] = job
 
     def ended(self) -> list[tuple[Job, str | None]]:

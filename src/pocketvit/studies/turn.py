@@ -8,6 +8,7 @@ machine's folder for temporary files, for the studies of all its users.
 import os
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -17,12 +18,13 @@ from pocketvit.errors import InputError
 from pocketvit.training.progress import Lines
 
 
-def device_lock(name: str) -> Path:
-    """The file that trainings on a device lock; a GPU is told by its name alone, an index or a UUID.
+def device_lock() -> Path:
+    """The file that trainings on this process's device lock: a GPU's UUID names it, whatever the user called the GPU."""
+    import torch
 
-    Args:
-        name: of the device, with any characters.
-    """
+    given, name = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip(), "mps"
+    if torch.cuda.is_available():  # of a part of a GPU, PyTorch may know the UUID of the whole
+        name = given if given.startswith("MIG-") else f"gpu-{torch.cuda.get_device_properties().uuid}"
     return Path(tempfile.gettempdir()) / f"pocketvit-{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}.lock"
 
 
@@ -53,18 +55,24 @@ class Turn(Lines):
 
     Args:
         console: where the lines go.
-        lock: a file that all trainings on the device lock; none to train at once.
+        lock: finds the file that all trainings on the device lock; none to train at once.
     """
 
-    def __init__(self, console: Console, lock: Path | None) -> None:
+    def __init__(self, console: Console, lock: Callable[[], Path] | None) -> None:
         super().__init__(console)
-        self.file: IO[str] | None = open(lock, opener=open_lock) if lock else None
+        self.lock = lock
+        self.file: IO[str] | None = None
 
     def start(self, total_steps: int, done_steps: int) -> None:
-        """Wait for the device."""
-        if self.file:
+        """Wait for the device.
+
+        Raises:
+            InputError: its lock cannot be opened.
+        """
+        if self.lock:
             import fcntl  # not on Windows, where no lock is given
 
+            self.file = open(self.lock(), opener=open_lock)
             fcntl.flock(self.file, fcntl.LOCK_EX)
         self.note(f"training from step {done_steps} of {total_steps}")
 

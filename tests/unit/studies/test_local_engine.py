@@ -9,8 +9,10 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from rich.console import Console
 
 from pocketvit.errors import InputError
@@ -18,7 +20,7 @@ from pocketvit.studies import local, parse_study
 from pocketvit.studies.jobs import study_jobs
 from pocketvit.studies.launch import launch
 from pocketvit.studies.local import LocalEngine, cpu_slots, find_slots, gpu_slots
-from pocketvit.studies.turn import Turn, open_lock
+from pocketvit.studies.turn import Turn, device_lock, open_lock
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def asleep(monkeypatch):
     """Cells that do nothing until they are stopped; gives the environment of each."""
     given = []
 
-    def launch(job, *, lock, environment, keep):
+    def launch(job, *, turns, environment, keep):
         given.append(environment)
         job.log.parent.mkdir(parents=True)
         job.log.write_text("asleep\n")
@@ -84,8 +86,6 @@ def test_a_cell_is_out_of_reach_of_ctrl_c_and_keeps_the_studys_folder_locked(job
 
 
 def test_a_device_that_is_not_here_is_said(monkeypatch):
-    import torch
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     wrong = [(["0"], "cpu", "leave --gpus out"), (["0"], "auto", "no CUDA"), (None, "cuda", "no CUDA")]
     for gpus, device, words in wrong:
@@ -95,8 +95,6 @@ def test_a_device_that_is_not_here_is_said(monkeypatch):
 
 
 def test_all_gpus_that_may_be_seen_are_used(monkeypatch):
-    import torch
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -106,12 +104,18 @@ def test_all_gpus_that_may_be_seen_are_used(monkeypatch):
     assert [slot.name for slot in find_slots(["7"], "auto")] == ["gpu 7"]
 
 
-def test_all_studies_of_a_machine_share_the_locks_of_its_gpus(monkeypatch, tmp_path):
+def test_all_studies_of_a_machine_share_the_lock_of_a_gpu_whatever_they_call_it(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    gpus = ["0", "1", "GPU-5fb0-1", "MIG-GPU-5fb0/1/0", "MIG-GPU-5fb0/2/0"]
-    locks = [slot.lock for slot in gpu_slots(gpus)]
-    assert locks == [slot.lock for slot in gpu_slots([f" {gpu}" for gpu in gpus])] and len(set(locks)) == len(gpus)
-    assert {lock.parent for lock in locks} == {tmp_path} and locks[3].name == "pocketvit-gpu-MIG-GPU-5fb0-1-0.lock"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda: SimpleNamespace(uuid="5fb0-1"))
+
+    def lock_of(gpu: str) -> Path:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpu)
+        return device_lock()
+
+    assert {lock_of(gpu) for gpu in ("0", "GPU-5fb0-1", "GPU-5f")} == {tmp_path / "pocketvit-gpu-5fb0-1.lock"}
+    parts = [lock_of(gpu).name for gpu in ("MIG-GPU-5fb0/1/0", " MIG-GPU-5fb0/2/0")]
+    assert parts == ["pocketvit-MIG-GPU-5fb0-1-0.lock", "pocketvit-MIG-GPU-5fb0-2-0.lock"]
 
 
 def test_any_user_may_lock_a_device(tmp_path):
@@ -129,7 +133,7 @@ def test_any_user_may_lock_a_device(tmp_path):
 
 def test_trainings_on_one_device_take_turns(tmp_path):
     console = Console(file=open(os.devnull, "w"))
-    first, second = (Turn(console, tmp_path / "lock") for _ in range(2))
+    first, second = (Turn(console, lambda: tmp_path / "lock") for _ in range(2))
     first.start(10, 0)
     waiting = threading.Thread(target=second.start, args=(10, 0))
     waiting.start()

@@ -9,6 +9,7 @@ from pocketvit.config import RunConfig, load_config, override, save_config
 from pocketvit.studies import parse_study, worker
 from pocketvit.studies.jobs import study_jobs
 from pocketvit.studies.launch import launch
+from pocketvit.studies.turn import device_lock
 from pocketvit.studies.worker import reason, with_lasting_code
 
 SOURCE = "def square(progress):\n    raise RuntimeError('boom\\nand more')\n"
@@ -24,14 +25,14 @@ def cell(tmp_path):
     return file, load_config(tmp_path / "config.yaml", allow_code=True)
 
 
-@pytest.mark.parametrize("locked", [False, True])
-def test_the_process_reads_the_words_that_it_is_started_with(cell, tmp_path, monkeypatch, locked):
+@pytest.mark.parametrize("turns", [False, True])
+def test_the_process_reads_the_words_that_it_is_started_with(cell, tmp_path, monkeypatch, turns):
     rows = {"mine": {"schedule.name": f"{cell[0]}:square"}}
     (job,) = study_jobs(parse_study({"recipe": "digits", "rows": rows}, "test"), tmp_path / "out", lambda data: "0")
-    lock, trained = tmp_path / "lock" if locked else None, []
+    trained = []
     with monkeypatch.context() as caught:
         caught.setattr(subprocess, "Popen", lambda words, **_: words)
-        words = launch(job, lock=lock)
+        words = launch(job, turns=turns)
     assert words[:4] == [sys.executable, "-u", "-m", worker.__name__]
     monkeypatch.setattr(sys, "argv", [str(word) for word in words[3:]])
     monkeypatch.setattr(worker, "end_with_starter", lambda: None)
@@ -39,8 +40,7 @@ def test_the_process_reads_the_words_that_it_is_started_with(cell, tmp_path, mon
     assert worker.main() == 0
     ((config, turn),) = trained
     assert config == override(job.cell.config, {"out": job.folder}) and config.schedule.name.path == cell[0]
-    assert (turn.file and turn.file.name) == (lock and str(lock))
-    turn.stop()
+    assert turn.lock == (device_lock if turns else None)
 
 
 @pytest.mark.parametrize("became", ["kept", "changed", "gone", "unknown"])
