@@ -2,7 +2,7 @@
 #
 #   make train      install, then train the embedded default (digits)
 #   make test       install with the test tools, then run the CPU suite in two processes side by side
-#   make test-long  the tests that take minutes
+#   make test-long  the tests that take minutes, two files at a time
 #   make test-gpu PYTHON=python3   the gpu-marked tests with an existing Python; installs nothing
 #                                  (FLAGS='-n 8' spreads their compiling over the cores, with pytest-xdist)
 #   make test-lowest  the CPU suite with the lowest versions that pyproject.toml allows, in .venv-lowest
@@ -32,7 +32,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not gpu and not long'
 
 test-long: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m 'long and not gpu'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'long and not gpu'
 
 test-gpu:
 	PYTHONPATH=src$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON) -m pytest -m gpu $(FLAGS)
