@@ -1,8 +1,9 @@
 """docs/paper.md: the paper's numbers beside ours, and what became of its claims, made from results/ alone."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from pocketvit.report.tables import ABSENT, ABSENT_YET, markdown_table, mean_and_spread
 from pocketvit.report.text import count, counted, duration, points
@@ -47,7 +48,9 @@ variance over seeds pooled over the rows of the table, but for rows that scatter
 interval is wider than ± {narrow} points, holding the figure says nothing. Time: training with augmentation; the
 paper's on an RTX 3090 (on four under DDP), ours on one {device}.{others}"""
 
-OTHERS_NOTE = " Runs on other hardware ({others}) count for their accuracy alone."
+OTHERS_NOTE = (
+    " Runs on other hardware ({others}) count for accuracy alone; a time marked † is of a row that has no others."
+)
 
 TABLE2_NOTE = """\
 The paper's code gives half of the batches to CutMix or MixUp, with equal chance; where one is taken out the other has
@@ -155,16 +158,14 @@ def _runs(evidence: Evidence, study: str) -> str:
     named = {run.row: run for run in numbers.RUNS if run.study == study}
     order = [*named, *(row for of, row in evidence.runs if of == study and row not in named)]
     rows = [_run_row(evidence, study, row, named.get(row)) for row in order]
-    on = evidence.hardware(study)
-    others = OTHERS_NOTE.format(others=on.said_of_others()) if on.others else ""
-    note = RUNS_NOTE.format(device=on.usual or "GPU", narrow=points(NARROW), others=others)
+    device, others = evidence.hardware(study).usual or "GPU", _hardware_note(evidence, study)
+    note = RUNS_NOTE.format(device=device, narrow=points(NARROW), others=others)
     return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
 
 
 def _run_row(evidence: Evidence, study: str, row: str, run: PublishedRun | None) -> dict[str, str]:
     best = list(evidence.figures(study, "best_test_accuracy")[row].values())
     final = list(evidence.figures(study, "test_accuracy")[row].values())
-    seconds = evidence.mean(study, row, "train_s")
     return {
         "in the paper": run.where.partition(", ")[2] if run else ABSENT,
         "our row": f"`{row}`",
@@ -174,8 +175,23 @@ def _run_row(evidence: Evidence, study: str, row: str, run: PublishedRun | None)
         "n": str(len(final)),
         "verdict": _verdict(evidence, run) if run else "not in the paper",
         "time, paper": duration(run.train_s) if run and run.train_s else ABSENT,
-        "time, ours": ABSENT if seconds is None else duration(seconds),
+        "time, ours": _cost(evidence, study, row, "train_s", duration),
     }
+
+
+def _cost(evidence: Evidence, study: str, row: str, key: str, form: Callable[[float], str]) -> str:
+    """A row's mean of what depends on the hardware: on the study's usual one, or else, marked, on what there is."""
+    values = [result[key] for result in evidence.runs[study, row].values()]
+    usual = evidence.mean(study, row, key)
+    if usual is None:
+        return f"{form(fmean(values))} †" if values else ABSENT
+    return form(usual)
+
+
+def _hardware_note(evidence: Evidence, study: str) -> str:
+    """What a study's other runs count for, if it has any."""
+    on = evidence.hardware(study)
+    return OTHERS_NOTE.format(others=on.said_of_others()) if on.others else ""
 
 
 def _verdict(evidence: Evidence, run: PublishedRun) -> str:
@@ -247,14 +263,14 @@ def _optimizers(evidence: Evidence) -> str:
             {"our row": f"`{row}`", "n": str(len(runs)),
              "last step (%)": mean_and_spread(final) if final else ABSENT_YET,
              "M images to 90 %": _reached([images_to_reach(result, GOOD) for result in runs.values()]),
-             "images/s": count(evidence.mean(study, row, "images_per_s")) if runs else ABSENT,
-             "training time": duration(evidence.mean(study, row, "train_s")) if runs else ABSENT}
+             "images/s": _cost(evidence, study, row, "images_per_s", count),
+             "training time": _cost(evidence, study, row, "train_s", duration)}
         )  # fmt: skip
     note = (
         "The figure has no readable values, so there is nothing of the paper's to set beside these. All rows: Batch "
         "Augmentation, batches of 1024, the learning rate of the paper unless the name says otherwise. Muon is in the "
         "paper's code, but not in the paper."
-    )
+    ) + _hardware_note(evidence, "paper-fig6")
     return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
 
 

@@ -257,6 +257,21 @@ def test_times_are_those_on_the_usual_hardware_and_three_of_them_are_asked_for()
     assert claim(few).verdict == "cannot be told" and claim(few).reason.endswith("of fewer than 3 runs")
 
 
+def test_a_row_that_ran_elsewhere_alone_shows_its_time_with_a_mark(monkeypatch, tmp_path):
+    elsewhere = {"device": "NVIDIA H200", "train_s": 100.0, "images_per_s": 150_000.0}
+    rows = {"adamw": [*map(run, BASE), run(0.93, **elsewhere)], "muon": [run(0.95, **elsewhere)]}
+    found = evidence(FIG6, **rows)
+    found.runs[T2, "mla-k"][0] = run(0.93, **elsewhere)
+    found.runs[T2, "baseline"].update(enumerate(map(run, BASE)))
+    monkeypatch.setattr("pocketvit.studies.paper.page.read_evidence", lambda results: found)
+    text = paper_page(tmp_path, NO_IMAGES).replace("\N{NO-BREAK SPACE}", " ")
+    assert re.search(r"`adamw` \| 4 \|.*\| 78,000 \| 3 min 10 s \|", text)
+    assert re.search(r"`muon` \| 1 \|.*\| 150,000 † \| 100.0 s † \|", text)
+    assert re.search(r"`mla-k`.*\| 100.0 s † \|", text)
+    assert "(2 on NVIDIA H200) count for accuracy alone; a time marked †" in text
+    assert "(1 on NVIDIA H200) count for accuracy alone; a time marked †" in text
+
+
 def test_figures_that_are_the_same_in_every_run_have_no_scatter():
     rows = {name: [run(0.94, images_per_s=speed)] * 3 for name, speed in (("baseline", 2e5), ("mla_q", 1.5e5))}
     judged = judges.less(T2, "mla-q", "baseline", "images_per_s", 0.98, 0.98)(evidence(**rows))
