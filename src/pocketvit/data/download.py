@@ -167,9 +167,10 @@ def _append(
     """Write what the server sends to `part`, from byte `start` on."""
     length = response.headers.get("Content-Length")
     total = start + int(length) if length is not None else None
-    _origin(part).write_text(json.dumps({"url": url, "version": _version(response)}), encoding="utf-8")
     num_bytes = start
     with part.open("ab" if start else "wb") as file:
+        # Not before the file is empty, or bytes of an older version would count as of this one.
+        _origin(part).write_text(json.dumps({"url": url, "version": _version(response)}), encoding="utf-8")
         while True:
             with _network(timeout_s):
                 block = response.read1(_BLOCK_BYTES)  # not read(), which waits until the block is full

@@ -87,6 +87,25 @@ def test_new_version_is_not_glued_to_the_old(server, fetch, fault):
     assert fetch(checksum=None)[0].read_bytes() == changed
 
 
+def test_new_version_is_not_glued_to_the_old_even_by_a_process_that_is_killed(server, fetch, monkeypatch):
+    server.faults["/file"] = [{"cut": 50_000}, {"status": 404}]
+    with pytest.raises(InputError):
+        fetch()
+    server.files["/file"] = changed = CONTENT[::-1]
+    server.etag = '"v2"'
+
+    def killed(path: Path, mode: str = "r", *arguments: object, **options: object):
+        if mode == "wb":
+            raise KeyboardInterrupt
+        return whole(path, mode, *arguments, **options)
+
+    whole = Path.open
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(Path, "open", killed)
+        fetch()
+    assert fetch(checksum=None)[0].read_bytes() == changed
+
+
 @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
 def test_without_a_version_nothing_is_resumed(server, fetch, etag):
     server.etag = etag
