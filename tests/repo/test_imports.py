@@ -14,6 +14,7 @@ ALLOWED = {
     "errors": set(),
     "terminal": set(),
     "files": {"errors"},
+    "lock": {"errors"},
     "usercode": {"errors", "files"},
     "checks": {"errors", "usercode"},
     "randomness": set(),
@@ -22,11 +23,11 @@ ALLOWED = {
     "kernels": BASE,
     "model": BASE | {"recipes", "kernels"},
     "optim": BASE | {"kernels"},
-    "data": BASE | {"kernels"},
+    "data": BASE | {"kernels", "lock"},
     "report": {"errors", "files"},
-    "training": BASE | {"recipes", "kernels", "model", "optim", "data", "report", "terminal"},
+    "training": BASE | {"recipes", "kernels", "model", "optim", "data", "report", "terminal", "lock"},
     "bench": BASE | {"recipes", "kernels", "model", "optim", "data", "report", "training"},
-    "studies": BASE | {"recipes", "data", "report", "training", "terminal"},
+    "studies": BASE | {"recipes", "data", "report", "training", "terminal", "lock"},
 }
 """What each part may import of the package, beside itself; cli and __init__ may import anything."""
 ORACLES = {"torchvision", "timm"}

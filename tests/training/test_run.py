@@ -259,7 +259,7 @@ def test_a_saved_config_finds_its_data_from_any_folder(small, made_set, tmp_path
 def test_two_processes_never_share_a_run_folder(small, monkeypatch):
     import fcntl
 
-    from pocketvit.training import lock
+    from pocketvit import lock
 
     with pytest.raises(Stopped):
         train(small, Interrupt(8))

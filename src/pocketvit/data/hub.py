@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pocketvit.data import parquet
 from pocketvit.data.pixels import one_line
-from pocketvit.data.remote import put_in_place
+from pocketvit.data.remote import put_in_place, scratch_of
 from pocketvit.errors import InputError
 
 PREFIX = "hf:"
@@ -45,7 +45,7 @@ def fetch(source: str, folder: Path) -> None:
         raise InputError(f"{source} needs huggingface_hub: pip install 'pocketvit[data]'")
     from huggingface_hub import snapshot_download
 
-    scratch = folder.with_name(f".{folder.name}")
+    scratch = scratch_of(folder)
     for revision in (None, _CONVERTED):
         try:
             snapshot_download(

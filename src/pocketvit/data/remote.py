@@ -69,7 +69,7 @@ def fetch(remote: RemoteSet, folder: Path, progress: Progress | None) -> Decoded
     Raises:
         InputError: no offer worked; the message says why for each.
     """
-    scratch = folder.with_name(f".{folder.name}")
+    scratch = scratch_of(folder)
     failures = []
     for offer in remote.offers:
         try:
@@ -81,6 +81,11 @@ def fetch(remote: RemoteSet, folder: Path, progress: Progress | None) -> Decoded
             shutil.rmtree(scratch, ignore_errors=True)
             return decoded
     raise InputError(f"{remote.name} cannot be fetched. {'. '.join(failures)}")
+
+
+def scratch_of(folder: Path) -> Path:
+    """The hidden folder that a set is fetched into before its own folder, beside it, is made."""
+    return folder.with_name(f".{folder.name}")
 
 
 def put_in_place(fetched: Path, folder: Path) -> None:

@@ -3,7 +3,9 @@
 `load_dataset` gives any of them the one form of `dataset.py`. Nothing is downloaded unasked: `get` does that.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,13 @@ from pocketvit.config.data import LARGEST_SIDE
 from pocketvit.data import folders, hub, remote
 from pocketvit.data.cache import entry_key, load_or_build
 from pocketvit.data.dataset import Dataset, Decoded, channel_stats, hold_out, is_cifar10, stratified_split
-from pocketvit.data.disk import data_home
+from pocketvit.data.disk import data_home, write_error
 from pocketvit.data.download import Progress
 from pocketvit.data.formats import Format, detect, find_format
 from pocketvit.data.parts import Part, assemble
 from pocketvit.data.pixels import BrokenImage
 from pocketvit.errors import InputError
+from pocketvit.lock import locked
 
 DIGITS = "digits"
 """The set that is always there: it comes with scikit-learn."""
@@ -188,7 +191,7 @@ def get(name: str, *, data_dir: Path | None = None, progress: Progress | None = 
     Returns:
         the folder of the set's files.
     Raises:
-        InputError: the name is unknown, or the set cannot be fetched or written.
+        InputError: the name is unknown, the set cannot be fetched or written, or another process is fetching it.
     """
     home = data_dir or data_home()
     if name == DIGITS:
@@ -198,12 +201,30 @@ def get(name: str, *, data_dir: Path | None = None, progress: Progress | None = 
         raise _unknown(name)
     if folder.is_dir():
         return folder
-    if name not in remote.REMOTE_SETS:
-        hub.fetch(name, folder)
+    with _alone(name, remote.scratch_of(folder)):
+        if folder.is_dir():  # by another process meanwhile
+            return folder
+        if name not in remote.REMOTE_SETS:
+            hub.fetch(name, folder)
+            return folder
+        decoded = remote.fetch(remote.REMOTE_SETS[name], folder, progress)
+        _decode(folder, _format_of(folder, None), None, home, decoded)  # it was decoded to be checked: keep that
         return folder
-    decoded = remote.fetch(remote.REMOTE_SETS[name], folder, progress)
-    _decode(folder, _format_of(folder, None), None, home, decoded)  # it was decoded to be checked: keep that
-    return folder
+
+
+@contextlib.contextmanager
+def _alone(name: str, scratch: Path) -> Iterator[None]:
+    """Keep the folder that a set is fetched into to this process: two would write into one file.
+
+    Raises:
+        InputError: another process fetches the set, or the folder cannot be made.
+    """
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(scratch, error) from error
+    with locked(scratch, f"another process is fetching {name} into {scratch}; wait for it", say=lambda _: None):
+        yield
 
 
 def _digits(resize: int | None) -> Decoded:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pocketvit.errors import InputError
+from pocketvit.lock import locked
 from pocketvit.studies.choose import chosen_rows
 from pocketvit.studies.gather import CellResult, gather, note_failure, outcome, read_result
 from pocketvit.studies.grid import Study
@@ -24,7 +25,6 @@ from pocketvit.studies.jobs import Job, data_fingerprints, study_jobs, wanted_de
 from pocketvit.studies.live import Board, View, ended_text, view
 from pocketvit.studies.outdated import outdated
 from pocketvit.studies.pace import progress_of
-from pocketvit.training.lock import locked
 
 TICK_S = 0.2
 

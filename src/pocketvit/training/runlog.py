@@ -25,7 +25,7 @@ from pocketvit.config import RunConfig, code_of, config_hash, load_config, overr
 from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
 from pocketvit.files import write_atomically, write_json
-from pocketvit.training.lock import locked
+from pocketvit.lock import locked
 from pocketvit.usercode import FOLDER as CODE_FOLDER
 
 METRICS = {"pass", "images", "train_s", "loss", "lr"}

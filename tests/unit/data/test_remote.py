@@ -2,10 +2,13 @@
 
 import dataclasses
 import hashlib
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pocketvit import lock
 from pocketvit.data import remote, sources
 from pocketvit.data.dataset import Decoded, Split
 from pocketvit.data.remote import Offer, RemoteFile, RemoteSet
@@ -106,6 +109,33 @@ def test_interrupted_fetch_goes_on(toy, server, get):
         get(progress=interrupt)
     get()
     assert asked(server) == [f"/{split}-00000-of-00001.parquet" for split in ("train", "test", "test")]
+
+
+def test_of_two_at_once_one_fetches_and_the_other_waits_for_it(toy, server, get):
+    seconds: list[Future[Path]] = []
+
+    def start_second(done: int, total: int) -> None:
+        if not seconds:
+            seconds.append(threads.submit(get))
+            wait(seconds, timeout=0.3)
+
+    with ThreadPoolExecutor(1) as threads:
+        folder = get(progress=start_second)
+        assert seconds[0].result() == folder
+    assert asked(server) == ["/train-00000-of-00001.parquet", "/test-00000-of-00001.parquet"]
+
+
+def test_a_fetch_that_takes_long_is_not_waited_for_to_its_end(toy, server, get, monkeypatch, tmp_path):
+    monkeypatch.setattr(lock, "WAIT_S", 0.0)
+
+    def fetch_again(done: int, total: int) -> None:
+        with pytest.raises(
+            InputError, match=f"another process is fetching toy into {tmp_path}/home/fetched/.toy; wait"
+        ):
+            get()
+
+    get(progress=fetch_again)
+    assert len(server.asked) == 2
 
 
 def test_known_sets_have_published_addresses():

@@ -13,6 +13,7 @@ from made_study import made_cells, made_study
 from rich.console import Console
 from rich.text import Text
 
+from pocketvit import lock
 from pocketvit.cli.study import _end as end
 from pocketvit.cli.study import seconds, study_command
 from pocketvit.errors import InputError
@@ -24,7 +25,6 @@ from pocketvit.studies.launch import command_line, failure_of
 from pocketvit.studies.live import Board, accuracy_text, ended_text, verdict_table
 from pocketvit.studies.pace import Pace, progress_of
 from pocketvit.studies.runner import StudyRun, run_study, study_lock
-from pocketvit.training import lock
 
 FINGERPRINT = "0" * 32
 PASSES = 60
