@@ -16,7 +16,7 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -42,11 +42,11 @@ class _TryAgain(Exception):
 
 
 class _GiveUp(Exception):
-    """This address won't give the file."""
+    """The server won't give the file."""
 
 
 def download(
-    urls: Sequence[str],
+    url: str,
     target: Path,
     *,
     checksum: str | None = None,
@@ -54,39 +54,31 @@ def download(
     tries: int = 5,
     timeout_s: float = 30.0,
     sleep: Callable[[float], None] = time.sleep,
-) -> Path:
-    """Fetch a file from the first address that gives it whole and uncorrupted.
+) -> None:
+    """Fetch a file, whole and uncorrupted.
 
     Args:
-        urls: where the file is, in the order to try.
+        url: where the file is.
         target: where to put it.
         checksum: what its content must hash to, such as "sha256:9f86d0…" or "md5:098f6b…".
         progress: told after every block.
-        tries: how often in a row an address may fail without sending anything new.
+        tries: how often in a row the server may fail without sending anything new.
         timeout_s: how long a server may be silent.
         sleep: waits between tries, 1, 2, 4, … seconds, or as long as the server asks for (at most a minute).
-    Returns:
-        `target`.
     Raises:
-        InputError: no address gave the file, or it could not be written. What has arrived is kept for a later call.
+        InputError: the server did not give the file, or it could not be written; what has arrived is kept for a later
+            call.
     """
     part = target.with_name(f"{target.name}.part")
-    failures = []
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for url in urls:
-            try:
-                receive = functools.partial(_receive, url, part, progress, timeout_s)
-                _persist(receive, part, checksum, tries, sleep)
-            except _GiveUp as error:
-                failures.append(f"{urlsplit(url).netloc}: {error}")
-            else:
-                os.replace(part, target)
-                _origin(part).unlink(missing_ok=True)
-                return target
+        _persist(functools.partial(_receive, url, part, progress, timeout_s), part, checksum, tries, sleep)
+        os.replace(part, target)
+        _origin(part).unlink(missing_ok=True)
+    except _GiveUp as error:
+        raise InputError(f"{target.name} cannot be downloaded ({urlsplit(url).netloc}: {error})") from error
     except OSError as error:  # the disk's: the network's were turned into _TryAgain
         raise write_error(target, error) from error
-    raise InputError(f"{target.name} cannot be downloaded ({'; '.join(failures)})")
 
 
 def _persist(

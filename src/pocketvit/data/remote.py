@@ -102,7 +102,7 @@ def _accept(remote: RemoteSet, offer: Offer, place: Path, progress: Progress | N
         parquet.require_pyarrow()
     for file in offer.files:
         if not (place / file.name).exists():
-            download([file.url], place / file.name, checksum=file.checksum, progress=progress)
+            download(file.url, place / file.name, checksum=file.checksum, progress=progress)
     try:
         decoded = formats.find_format(formats.detect(place)).read(place, None, in_memory)
         if remote.is_real(decoded):
