@@ -288,8 +288,9 @@ class Trainer:
             step = self._make_step(ALONE, compile=False, cuda_graph=False)
             work = self.chunks.load(*self.chunks.plan(0), 0, 1)
             images, labels, erase, mix = work.chunk.tensors()
-            chunk = Chunk(images[:batch_size], labels[:batch_size], erase[:batch_size], mix)
-            step.set_chunk(chunk, None if work.keep is None else work.keep[..., :batch_size])
+            rows = torch.arange(batch_size, device=self.device) % len(labels)  # of a smaller batch, some again
+            chunk = Chunk(images[rows], labels[rows], erase[rows], mix)
+            step.set_chunk(chunk, None if work.keep is None else work.keep[..., rows])
             step()
 
         return largest_batch(run, self.device) * self.processes.size
