@@ -85,8 +85,6 @@ def make_step(
     factors: np.ndarray,
     processes: Processes,
     fused: bool,
-    compile: bool | None = None,
-    cuda_graph: bool | None = None,
 ) -> TrainStep:
     """The training step of a run.
 
@@ -97,16 +95,13 @@ def make_step(
         factors: learning rate of every step over the peak, (total steps,).
         processes: that share the work.
         fused: what `choose_kernels` said.
-        compile: instead of `train.compile`.
-        cuda_graph: instead of `train.cuda_graph`.
     Raises:
         InputError: the user's own code cannot be trained as the run wants it.
     """
     mean, std = stats
     on_cuda, bf16 = mean.is_cuda, uses_bf16(config.train.precision, mean.device)
-    compile = config.train.compile if compile is None else compile
-    compile = on_cuda if compile is None else compile
-    cuda_graph = on_cuda and (config.train.cuda_graph if cuda_graph is None else cuda_graph)
+    compile = on_cuda if config.train.compile is None else config.train.compile
+    cuda_graph = on_cuda and config.train.cuda_graph
     check_trains(model, device=mean.device, bf16=bf16, compile=compile, cuda_graph=cuda_graph)
     batches = BatchMaker(mean, std, num_classes=model.num_classes, label_smoothing=config.optim.label_smoothing)
     loss = Loss(batches, bf16=bf16, batch_size=config.batch_size)

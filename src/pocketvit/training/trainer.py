@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pocketvit.config import RunConfig, code_of
+from pocketvit.config import RunConfig, code_of, override
 from pocketvit.data import Splits, channel_stats
 from pocketvit.data.loader import Chunk, TrainLoader
 from pocketvit.model import ViT
@@ -90,19 +90,18 @@ class Trainer:
             self.filters = start_whitened(self.model, self.loader, self.mean, self.std)
         self.lr = learning_rates(self.config, self.loader.steps_per_pass)
         """Learning rate of every step of the run, (total steps,)."""
-        self.step = self._make_step(self.processes)
+        self.step = self._make_step(self.config, self.processes)
         if self.device.type == "cuda":  # compiles the augmentation's kernel
             self.loader.sample(np.arange(min(16, len(self.splits.train))), pass_index=0)
 
-    def _make_step(self, processes: Processes, **how: Any) -> TrainStep:
+    def _make_step(self, config: RunConfig, processes: Processes) -> TrainStep:
         return make_step(
-            self.config,
+            config,
             self.model,
             stats=(self.mean, self.std),
-            factors=self.lr / self.config.optim.lr,
+            factors=self.lr / config.optim.lr,
             processes=processes,
             fused=self.fused,
-            **how,
         )
 
     def fitting_threads(self) -> AbstractContextManager[None]:
@@ -283,9 +282,10 @@ class Trainer:
     def largest_batch(self) -> int:
         """The batch size that would fit GPUs like this one, one a process, after it ran out of memory."""
         del self.step
+        plain = override(self.config, {"train.compile": False, "train.cuda_graph": False})
 
         def run(batch_size: int) -> None:
-            step = self._make_step(ALONE, compile=False, cuda_graph=False)
+            step = self._make_step(plain, ALONE)
             work = self.chunks.load(*self.chunks.plan(0), 0, 1)
             images, labels, erase, mix = work.chunk.tensors()
             rows = torch.arange(batch_size, device=self.device) % len(labels)  # of a smaller batch, some again
