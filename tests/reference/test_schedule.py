@@ -7,6 +7,7 @@ import pytest
 import torch
 from timm.scheduler import CosineLRScheduler
 
+from pocketvit.config import ScheduleConfig
 from pocketvit.optim.schedule import lr_table
 
 RUNS = pytest.mark.parametrize(
@@ -16,15 +17,9 @@ RUNS = pytest.mark.parametrize(
 
 
 def table(schedule: str, steps: int, warmup_steps: int, peak: float, warmup_lr: float, final_lr: float, **more):
-    return lr_table(
-        schedule,
-        peak=peak,
-        steps=steps,
-        warmup_steps=warmup_steps,
-        warmup_lr=warmup_lr,
-        final_lr=final_lr,
-        **more,
-    )
+    rates = {"warmup_lr": warmup_lr, "final_lr": final_lr}
+    config = ScheduleConfig(name=schedule, passes=steps, warmup_passes=warmup_steps, **rates, **more)
+    return lr_table(config, peak=peak, steps_per_pass=1)
 
 
 @RUNS

@@ -79,7 +79,17 @@ def test_paper_recipe_is_the_papers():
         ({"augment.skip_ops": "rotate"}, "augment.skip_ops='rotate': must be a list, each one of "),
         ({"optim.betas": 0.9}, "optim.betas=0.9: must be a list of 2 numbers or none"),
         ({"data.val_frac": 1.0}, "data.val_frac=1.0: must be in [0, 1)"),
+        ({"schedule.name": "cosin"}, "schedule.name='cosin': must be one of cosine, linear, wsd"),
+        ({"schedule.passes": 0}, "schedule.passes=0: must be at least 1"),
+        ({"schedule.warmup_passes": -1}, "schedule.warmup_passes=-1: must be at least 0"),
         ({"schedule.warmup_passes": 300}, "must be less than schedule.passes=300"),
+        ({"schedule.warmup_lr": -1e-6}, "schedule.warmup_lr=-1e-06: must be at least 0"),
+        ({"schedule.final_lr": -1e-6}, "schedule.final_lr=-1e-06: must be at least 0"),
+        ({"schedule.decay_frac": 0.0}, "schedule.decay_frac=0.0: must be in (0, 1]"),
+        (
+            {"schedule.name": "wsd", "schedule.decay_frac": 0.95},
+            "schedule.decay_frac=0.95 and schedule.warmup_passes=30",
+        ),
         ({"batch_size": 0}, "batch_size=0"),
         ({"seed": -1}, "seed=-1"),
         *(

@@ -6,28 +6,16 @@ the training loop copies entry t into the optimizer's learning-rate tensor.
 
 import numpy as np
 
-from pocketvit.checks import above, at_least, between, unknown
+from pocketvit.config import ScheduleConfig
 from pocketvit.errors import InputError
 from pocketvit.usercode import Code
 
-SCHEDULES = ("cosine", "linear", "wsd")
-"""Shapes after the warm-up: half a cosine, a straight line, or warmup-stable-decay (constant, then a straight line)."""
 
-
-def lr_table(
-    schedule: str | Code,
-    *,
-    peak: float,
-    steps: int,
-    warmup_steps: int,
-    warmup_lr: float,
-    final_lr: float,
-    decay_frac: float = 0.2,
-) -> np.ndarray:
+def lr_table(schedule: ScheduleConfig, *, peak: float, steps_per_pass: int) -> np.ndarray:
     """The learning rate at step t = 0 … steps - 1.
 
-    Steps 0 … warmup_steps - 1 rise in a straight line, from `warmup_lr` at step 0 towards `peak`, which step
-    `warmup_steps` has (with warmup_steps = 0 that is step 0). Then the rate falls from `peak` to `final_lr`, over all
+    The steps of the warm-up rise in a straight line, from `warmup_lr` at step 0 towards `peak`, which the first step
+    after them has (without a warm-up that is step 0). Then the rate falls from `peak` to `final_lr`, over all
     remaining steps (cosine, linear) or over the last `decay_frac` of the run, rounded to whole steps (wsd). The
     fall would arrive at `final_lr` at t = steps; the last step, t = steps - 1, is one step before that.
 
@@ -37,36 +25,25 @@ def lr_table(
         falls in a straight line (Hägele et al. 2024, https://arxiv.org/abs/2405.18392), not exponentially.
 
     Args:
-        schedule: one of `SCHEDULES`, or a user's own shape (see `_own_shape`).
+        schedule: its shape (for a user's own one see `_own_shape`) and its length in passes.
         peak: greatest learning rate.
-        steps: number of steps in the run.
-        warmup_steps: number of steps below the peak at the start, less than `steps`.
-        warmup_lr: learning rate of step 0 where there is a warm-up.
-        final_lr: learning rate at the end of the fall.
-        decay_frac: fraction of all steps in which wsd falls; other schedules do not read it.
+        steps_per_pass: steps of a pass.
     Returns:
         learning rates, float64, (steps,).
     Raises:
-        InputError: an unknown schedule, or a value out of its range; named by its field in the configuration.
+        InputError: the user's own shape fails, or is none.
     """
-    _check(schedule, peak, steps, warmup_steps, warmup_lr, final_lr)
-    fall_steps = steps - warmup_steps
-    if schedule == "wsd":
-        between("schedule.decay_frac", decay_frac, 0, 1, open_left=True)
-        fall_steps = max(1, round(decay_frac * steps))
-        if warmup_steps + fall_steps > steps:
-            raise InputError(
-                f"schedule.decay_frac={decay_frac}: {warmup_steps} steps of warm-up and {fall_steps} of decay do not "
-                f"fit in {steps}; lower it or schedule.warmup_passes"
-            )
+    steps, warmup_steps = schedule.passes * steps_per_pass, schedule.warmup_passes * steps_per_pass
+    fall_steps = max(1, round(schedule.decay_frac * steps)) if schedule.name == "wsd" else steps - warmup_steps
 
     t = np.arange(steps, dtype=np.float64)
     progress = np.maximum(t - (steps - fall_steps), 0) / fall_steps  # 0 until the fall starts, 1 at t = steps
-    if isinstance(schedule, Code):
-        remaining = _own_shape(schedule, progress)
+    if isinstance(schedule.name, Code):
+        remaining = _own_shape(schedule.name, progress)
     else:
-        remaining = (1 + np.cos(np.pi * progress)) / 2 if schedule == "cosine" else 1 - progress
-    table = final_lr + (peak - final_lr) * remaining
+        remaining = (1 + np.cos(np.pi * progress)) / 2 if schedule.name == "cosine" else 1 - progress
+    table = schedule.final_lr + (peak - schedule.final_lr) * remaining
+    warmup_lr = schedule.warmup_lr
     table[:warmup_steps] = warmup_lr + (peak - warmup_lr) * t[:warmup_steps] / max(warmup_steps, 1)
     return table
 
@@ -93,19 +70,3 @@ def _own_shape(code: Code, progress: np.ndarray) -> np.ndarray:
         at = int(np.argmin(np.isfinite(shape) & (shape >= 0)))
         raise InputError(f"{code} gives {shape[at]} at progress {progress[at]:.3f}; it must give numbers of at least 0")
     return shape
-
-
-def _check(schedule: str | Code, peak: float, steps: int, warmup_steps: int, warmup_lr: float, final_lr: float) -> None:
-    """Raise an `InputError` that names the configuration's field for the first wrong value."""
-    if not isinstance(schedule, Code) and schedule not in SCHEDULES:
-        raise InputError("schedule.name: " + unknown("schedule", schedule, SCHEDULES))
-    above("optim.lr", peak, 0)
-    at_least("schedule.warmup_lr", warmup_lr, 0)
-    at_least("schedule.final_lr", final_lr, 0)
-    if steps < 1:
-        raise InputError(f"schedule.passes gives {steps} steps: must give at least 1")
-    if not 0 <= warmup_steps < steps:
-        raise InputError(
-            f"schedule.warmup_passes gives {warmup_steps} steps of warm-up: must give from 0 to {steps - 1} in a run "
-            f"of {steps} steps"
-        )

@@ -1,4 +1,4 @@
-"""What a run is made of, from its configuration: kernels, whitened patches, learning rates, the training step."""
+"""What a run is made of, from its configuration: kernels, whitened patches, the training step."""
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from pocketvit.model.own import check_trains
 from pocketvit.model.whitening import whiten, whitening_filters
 from pocketvit.optim.build import build_optimizers
 from pocketvit.optim.ema import EMA
-from pocketvit.optim.schedule import lr_table
 from pocketvit.randomness import Stream, permutation
 from pocketvit.training.device import uses_bf16
 from pocketvit.training.distributed import Processes
@@ -61,20 +60,6 @@ def start_whitened(model: ViT, loader: TrainLoader, mean: Tensor, std: Tensor) -
     filters = whitening_filters(pixels, config.patch_size)
     whiten(model.tokens.patches, filters, pairs=config.whitening_pairs)
     return filters
-
-
-def learning_rates(config: RunConfig, steps_per_pass: int) -> np.ndarray:
-    """Learning rate of every step of a run, (total steps,)."""
-    schedule = config.schedule
-    return lr_table(
-        schedule.name,
-        peak=config.optim.lr,
-        steps=schedule.passes * steps_per_pass,
-        warmup_steps=schedule.warmup_passes * steps_per_pass,
-        warmup_lr=schedule.warmup_lr,
-        final_lr=schedule.final_lr,
-        decay_frac=schedule.decay_frac,
-    )
 
 
 def make_step(

@@ -17,6 +17,7 @@ from pocketvit.config import RunConfig, code_of, override
 from pocketvit.data import Splits, channel_stats
 from pocketvit.data.loader import Chunk, TrainLoader
 from pocketvit.model import ViT
+from pocketvit.optim.schedule import lr_table
 from pocketvit.randomness import Stream, torch_seed
 from pocketvit.training.checkpoint import CheckpointWriter, Progress, list_checkpoints, load_checkpoint
 from pocketvit.training.chunks import Chunks, Work
@@ -25,7 +26,7 @@ from pocketvit.training.device import fitting_threads, largest_batch, synchroniz
 from pocketvit.training.distributed import ALONE, Processes
 from pocketvit.training.progress import Reporter
 from pocketvit.training.runlog import RunFolder
-from pocketvit.training.setup import choose_kernels, learning_rates, make_step, start_whitened
+from pocketvit.training.setup import choose_kernels, make_step, start_whitened
 from pocketvit.training.step import TrainStep
 from pocketvit.training.stop import Stopped, StopRequest
 from pocketvit.training.trained import TrainedModel, accuracy, predict_logits
@@ -88,7 +89,8 @@ class Trainer:
         """Whitening filters that the patch embedding started from, (F, C, p, p)."""
         if self.config.model.patch_init == "whitening":
             self.filters = start_whitened(self.model, self.loader, self.mean, self.std)
-        self.lr = learning_rates(self.config, self.loader.steps_per_pass)
+        rates = {"peak": self.config.optim.lr, "steps_per_pass": self.loader.steps_per_pass}
+        self.lr = lr_table(self.config.schedule, **rates)
         """Learning rate of every step of the run, (total steps,)."""
         self.step = self._make_step(self.config, self.processes)
         if self.device.type == "cuda":  # compiles the augmentation's kernel
