@@ -19,10 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from pocketvit.checks import unknown
 from pocketvit.data.pillow_ops import OPERATIONS
 from pocketvit.data.transfer import to_device
-from pocketvit.errors import InputError
 
 OPS: tuple[str, ...] = tuple(OPERATIONS)
 """The operations; an operation's code is its index. Code 0 leaves the image as it is."""
@@ -198,12 +196,7 @@ def resolve(policy: str, draws: np.ndarray, *, image_size: tuple[int, int], skip
         skip: operations that leave the image as it is.
     Returns:
         The table of N images and two stages.
-    Raises:
-        InputError: the policy or an operation in `skip` is unknown.
     """
-    if policy not in POLICIES:
-        raise InputError(unknown("AutoAugment policy", policy, POLICIES))
-    check_skip(skip)
     steps = [step for sub_policy in POLICIES[policy] for step in sub_policy]
     op = np.array([0 if step.op in skip else OPS.index(step.op) for step in steps], dtype=np.int8)
     prob = np.array([step.prob for step in steps])
@@ -214,13 +207,6 @@ def resolve(policy: str, draws: np.ndarray, *, image_size: tuple[int, int], skip
     positive = (draws[:, 3:5] >= 0.5).astype(np.intp)
     active = (draws[:, 1:3] < prob[row]) & (op[row] != 0)
     return OpTable(np.where(active, op[row], np.int8(0)), np.where(active, value[row, positive], 0.0))
-
-
-def check_skip(skip: Collection[str]) -> None:
-    """Raise an `InputError` if one of the names is no operation."""
-    for name in skip:
-        if name not in OPS:
-            raise InputError(unknown("AutoAugment operation", name, OPS))
 
 
 def autoaugment(images: Tensor, table: OpTable) -> Tensor:

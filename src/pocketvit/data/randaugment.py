@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from pocketvit.data.autoaugment import OPS, OpTable, arguments, check_skip
+from pocketvit.data.autoaugment import OPS, OpTable, arguments
 
 SPACE = tuple(op for op in OPS if op != "invert")
 """The fourteen operations, identity among them."""
@@ -30,8 +30,6 @@ def randaugment(draws: np.ndarray, *, level: int, image_size: tuple[int, int], s
         skip: operations that leave the image as it is.
     Returns:
         the table of N images and S stages.
-    Raises:
-        InputError: an operation in `skip` is unknown.
     """
     operation, sign = draws[:, 0::2], draws[:, 1::2]  # each (N, S)
     return _look_up(operation, np.full(operation.shape, level), sign, image_size, skip)
@@ -46,8 +44,6 @@ def trivialaugment(draws: np.ndarray, *, image_size: tuple[int, int], skip: Coll
         skip: operations that leave the image as it is.
     Returns:
         the table of N images and one stage.
-    Raises:
-        InputError: an operation in `skip` is unknown.
     """
     level = (draws[:, 1:2].astype(np.float64) * 10).astype(np.intp)
     return _look_up(draws[:, 0:1], level, draws[:, 2:3], image_size, skip)
@@ -57,7 +53,6 @@ def _look_up(
     operation: np.ndarray, level: np.ndarray, sign: np.ndarray, image_size: tuple[int, int], skip: Collection[str]
 ) -> OpTable:
     """The table for drawn operations and signs, numbers in [0, 1), and levels; each (N, S)."""
-    check_skip(skip)
     codes = np.array([0 if op in skip else OPS.index(op) for op in SPACE], dtype=np.int8)  # (14,)
     values = np.stack([_signed_arguments(op, image_size) for op in SPACE])  # (14, 2 signs, 10 levels)
     chosen = (operation.astype(np.float64) * len(SPACE)).astype(np.intp)
