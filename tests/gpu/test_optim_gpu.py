@@ -94,7 +94,8 @@ def captured_run(make: Callable[[list[nn.Parameter], Tensor], Optimizer]) -> tup
         for state in optimizer.state.values():
             for tensor in state.values():
                 tensor.zero_()
-        ema.reset()
+        for tensor in (*ema.state_dict()["averages"].values(), ema.state_dict()["window"]):
+            tensor.zero_()
 
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

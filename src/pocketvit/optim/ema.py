@@ -58,24 +58,6 @@ class EMA:
             raise RuntimeError("EMA has no average before its first update")
         return {name: average.clone() for name, average in self._averages.items()}
 
-    def reset(self) -> None:
-        """Forget all weights, in place: what follows is as if `update` had never been called."""
-        torch._foreach_zero_([*self._averages.values(), self._window])
-
     def state_dict(self) -> dict[str, Any]:
-        """The live state tensors: "averages", by parameter name, and the 0-dim "window"."""
+        """The live state tensors, to save and to overwrite: "averages", by parameter name, and the 0-dim "window"."""
         return {"averages": dict(self._averages), "window": self._window}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Copy a saved state into the tensors in use, so that a graph captured before goes on from it.
-
-        Raises:
-            InputError: the state belongs to other parameters; nothing has been changed.
-        """
-        saved = state["averages"]
-        for name in [*self._averages, *saved]:
-            if name not in saved or name not in self._averages or saved[name].shape != self._averages[name].shape:
-                raise InputError(f"EMA state does not fit the model at {name!r}; load one saved from the same model")
-        for name, average in self._averages.items():
-            average.copy_(saved[name])
-        self._window.copy_(state["window"])
