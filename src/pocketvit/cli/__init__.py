@@ -7,12 +7,14 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from pocketvit.checks import unknown
 from pocketvit.cli.bench import bench_command, profile_command
 from pocketvit.cli.data import data_check_command, data_get_command, data_list_command
 from pocketvit.cli.runs import eval_command, predict_command, report_command
 from pocketvit.cli.study import study_command
 from pocketvit.cli.train import parse_train, train_command
 from pocketvit.errors import InputError
+from pocketvit.recipes import RECIPES
 from pocketvit.terminal import tolerate_any_encoding
 
 __all__ = ["COMMANDS", "dispatch", "main", "parse_train"]
@@ -81,12 +83,8 @@ def dispatch(arguments: list[str]) -> int:
     Raises:
         InputError: no such command, or the command's own.
     """
-    from pocketvit.checks import unknown
-
     asks_for_help = {"-h", "--help", "help"}
     if not arguments or arguments[0] in asks_for_help or arguments[0] == "data" and asks_for_help & {*arguments[1:2]}:
-        from pocketvit.recipes import RECIPES
-
         print(USAGE.format(recipes=" or ".join(RECIPES)), end="")
         return 0
     if arguments[0] == "--version":
@@ -98,7 +96,7 @@ def dispatch(arguments: list[str]) -> int:
     if name == "data" and rest and not rest[0].startswith("-"):
         name, rest = f"data {rest[0]}", rest[1:]
     elif name == "data":
-        name, rest = "data list", rest
+        name = "data list"
     if name not in COMMANDS:
         raise InputError(unknown("command", name, COMMANDS))
     return COMMANDS[name](rest)

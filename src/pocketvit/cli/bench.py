@@ -7,6 +7,7 @@ from typing import Any
 
 from pocketvit.cli.parsing import flags_of, parse
 from pocketvit.cli.train import parse_train
+from pocketvit.config import RunConfig
 from pocketvit.errors import InputError
 
 
@@ -79,7 +80,7 @@ def profile_command(arguments: list[str]) -> int:
     return 0
 
 
-def _parse(target: type, arguments: list[str], prog: str) -> tuple[Any, "RunConfig"]:  # noqa: F821 (imported late)
+def _parse(target: type, arguments: list[str], prog: str) -> tuple[Any, RunConfig]:
     """The command's own arguments, and the configuration that the others describe; the paper's if they name none."""
     own, rest = parse(target, arguments, prog, return_unknown_args=True)
     names_base = rest and not rest[0].startswith("-") or any(part.partition("=")[0] == "--config" for part in rest)

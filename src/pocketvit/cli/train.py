@@ -3,12 +3,15 @@
 import re
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import tyro
 
 from pocketvit.cli.parsing import check_flags, parse
+from pocketvit.config import RunConfig, flatten, load_config
 from pocketvit.errors import InputError
+from pocketvit.recipes import RECIPES, recipe
 from pocketvit.terminal import outliving_output
 
 SHORT_FORMS = {"--data": "--data.source"}
@@ -37,7 +40,7 @@ def train_command(arguments: list[str]) -> int:
         return 0
 
 
-def parse_train(arguments: list[str], others: Collection[str] = ()) -> "RunConfig":  # noqa: F821 (imported late)
+def parse_train(arguments: list[str], others: Collection[str] = ()) -> RunConfig:
     """The configuration that the arguments of `train` describe.
 
     Args:
@@ -46,11 +49,6 @@ def parse_train(arguments: list[str], others: Collection[str] = ()) -> "RunConfi
     Raises:
         InputError: an unknown recipe or field, a wrong value, or two bases at once.
     """
-    from dataclasses import replace
-
-    from pocketvit.config import RunConfig, flatten, load_config
-    from pocketvit.recipes import RECIPES, recipe
-
     rest = [_long_form(argument) for argument in arguments]
     named = rest.pop(0) if rest and not rest[0].startswith("-") else None
     allow_code, rest = "--allow-code" in rest, [argument for argument in rest if argument != "--allow-code"]
