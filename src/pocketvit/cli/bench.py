@@ -1,6 +1,5 @@
 """`pocketvit bench` and `pocketvit profile`: how fast a configuration runs here, and where its time goes."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from pocketvit.cli.parsing import flags_of, parse
 from pocketvit.cli.train import parse_train
 from pocketvit.config import RunConfig
 from pocketvit.errors import InputError
+from pocketvit.files import write_json
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def bench_command(arguments: list[str]) -> int:
     def update(result: dict[str, Any]) -> None:
         progress.print(speed_line(result), highlight=False, markup=False, soft_wrap=True)
         if own.out is not None:
-            own.out.write_text(json.dumps(result, indent=2) + "\n")
+            write_json(own.out, result)
 
     variants = own.variants.split(",") if own.variants else None
     result = bench(

@@ -1,6 +1,7 @@
 """`pocketvit bench` on a tiny model: what is in its result, and what a failed measurement leaves of it."""
 
 import dataclasses
+import errno
 import json
 import os
 
@@ -237,6 +238,21 @@ def test_the_command(capsys, tmp_path):
     assert "| 4 | eager |" in out and err.startswith("batch 4, eager: forward ")
     result = json.loads(file.read_text())
     assert (result["recipe"], len(result["rows"])) == ("digits", 3)
+
+
+def test_a_disk_that_is_full_costs_no_measurement_that_was_written(capsys, tmp_path, monkeypatch):
+    file, syncs = tmp_path / "speed.json", iter(range(99))
+
+    def sync(descriptor):
+        if next(syncs) >= 2:  # the first result, and the folder that it is in
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with pytest.raises(SystemExit) as left:
+        main(["bench", "digits", *FLAGS, "--batch-sizes", "4,8", "--repeats", "1", "--no-starts", "--out", str(file)])
+    assert left.value.code == 2
+    assert f"cannot write {file}: No space left on device" in capsys.readouterr().err
+    assert {row["batch_size"] for row in json.loads(file.read_text())["rows"]} == {4}
 
 
 @pytest.mark.parametrize(
