@@ -26,14 +26,6 @@ class Timing:
         """The middle one."""
         return statistics.median(self.seconds)
 
-    def per_s(self, amount: float) -> dict[str, float]:
-        """The rate at which `amount` of anything was done: median, slowest and fastest repeat, per second."""
-        return {
-            "median": amount / self.median_s,
-            "min": amount / max(self.seconds),
-            "max": amount / min(self.seconds),
-        }
-
 
 def time_repeats(work: Callable[[], object], device: torch.device, repeats: int) -> Timing:
     """Do the work once to warm up, then `repeats` times on the clock.

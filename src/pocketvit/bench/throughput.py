@@ -239,11 +239,10 @@ def _out_of_memory(error: BaseException | None) -> bool:
 
 def _measured(timing: Timing, batch_size: int, work: Work | None, rates: Rates) -> dict[str, float]:
     """The fields of a row that follow from the timing of one batch."""
-    speed = timing.per_s(batch_size)
     fields = {
-        "images_per_s": speed["median"],
-        "images_per_s_min": speed["min"],
-        "images_per_s_max": speed["max"],
+        "images_per_s": batch_size / timing.median_s,
+        "images_per_s_min": batch_size / max(timing.seconds),
+        "images_per_s_max": batch_size / min(timing.seconds),
         "batch_ms": timing.median_s * 1e3,
     }
     if work is not None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pocketvit.bench.clock import Timing, time_repeats
+from pocketvit.bench.clock import time_repeats
 from pocketvit.bench.floors import Rates, Work, flop_per_image, forward_work, measure_rates, training_work
 from pocketvit.config import ModelConfig, override
 from pocketvit.model import ViT, create_model
@@ -61,12 +61,6 @@ def test_measured_rates_are_those_of_a_processor(monkeypatch):
     rates = measure_rates(CPU, torch.float32)
     assert 1e8 < rates.matrix_flop_per_s < 1e14
     assert 1e7 < rates.copy_bytes_per_s < 1e13
-
-
-def test_rates_have_their_median_and_ends():
-    timing = Timing((0.5, 0.1, 0.2))
-    assert timing.median_s == 0.2
-    assert timing.per_s(10) == {"median": 50, "min": 20, "max": 100}
 
 
 def test_the_first_run_is_not_timed():

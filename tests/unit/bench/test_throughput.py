@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pocketvit.bench import floors, start, throughput
+from pocketvit.bench.clock import Timing
 from pocketvit.bench.made import made_trainer, shape_of
 from pocketvit.bench.table import speed_line, speed_table
 from pocketvit.bench.throughput import Row, bench
@@ -117,6 +118,11 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny, monkeypatch):
 def test_bad_input(tiny, asked, words):
     with pytest.raises(InputError, match=words.replace("?", r"\?")):
         bench(tiny, **asked)
+
+
+def test_speeds_have_their_median_and_ends():
+    fields = throughput._measured(Timing((0.5, 0.1, 0.2)), 10, None, floors.Rates(1, 1))
+    assert fields == {"images_per_s": 50, "images_per_s_min": 20, "images_per_s_max": 100, "batch_ms": 200}
 
 
 def test_the_table_holds_medians_ends_and_shares():
