@@ -88,8 +88,15 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """`split_fingerprint` of this split, computed once."""
-        return split_fingerprint(self)
+        """Which images and labels these are, independent of their order; 32 hex digits.
+
+        Takes about 5 µs an image of 32×32.
+        """
+        height, width = self.images.shape[1:3]
+        digests = []
+        for image, label in zip(self.images, self.labels.tolist(), strict=True):
+            digests.append(_digest(b"%d %d %d " % (height, width, label), image.data))
+        return _digest(*sorted(digests)).hex()
 
 
 @dataclass(frozen=True)
@@ -128,18 +135,6 @@ class Dataset:
     def fingerprint(self) -> str:
         """What train and test hold, independent of file format and order; 32 hex digits."""
         return _digest(f"{self.train.fingerprint} {self.test.fingerprint}".encode()).hex()
-
-
-def split_fingerprint(split: Split) -> str:
-    """Say which images and labels a split holds, independent of their order; 32 hex digits.
-
-    Takes about 5 µs an image of 32×32.
-    """
-    height, width = split.images.shape[1:3]
-    digests = []
-    for image, label in zip(split.images, split.labels.tolist(), strict=True):
-        digests.append(_digest(b"%d %d %d " % (height, width, label), image.data))
-    return _digest(*sorted(digests)).hex()
 
 
 def _digest(*parts: bytes | memoryview) -> bytes:

@@ -10,7 +10,6 @@ from pocketvit.data.dataset import (
     channel_stats,
     hold_out,
     is_cifar10,
-    split_fingerprint,
     stratified_split,
 )
 from pocketvit.errors import InputError
@@ -44,7 +43,7 @@ def test_split_of_another_form_is_refused(images, labels):
 
 def test_fingerprint_sees_every_change():
     split = some_split()
-    prints = {split_fingerprint(split)}
+    prints = {split.fingerprint}
     for change in ("pixel", "label", "missing", "twice", "shape"):
         images, labels = split.images.copy(), split.labels.copy()
         if change == "pixel":
@@ -57,13 +56,13 @@ def test_fingerprint_sees_every_change():
             images, labels = np.concatenate([images, images[:1]]), np.append(labels, labels[0])
         else:
             images = images.reshape(20, 2, 8, 3)
-        prints.add(split_fingerprint(Split(images, labels)))
+        prints.add(Split(images, labels).fingerprint)
     assert len(prints) == 6
 
 
 def test_fingerprint_is_pinned():
     """A changed fingerprint would change every `data_fingerprint` in results/: that takes a decision."""
-    assert split_fingerprint(some_split()) == "15d02a9ce97ef6eb9609f75c5a3e8ce4"
+    assert some_split().fingerprint == "15d02a9ce97ef6eb9609f75c5a3e8ce4"
 
 
 def test_dataset_fingerprint_tells_train_from_test():
