@@ -37,8 +37,6 @@ class SourceInfo:
     description: str
     size: str
     """What is downloaded, or that it is built in."""
-    where: str
-    """The folder of its files, or the package they come with."""
     present: bool
     """Whether it can be loaded now."""
 
@@ -171,14 +169,14 @@ def check(source: str | Path, **options: Any) -> CheckReport:
     )
 
 
-def known_sources(*, data_dir: Path | None = None) -> list[SourceInfo]:
-    """The sets known by name; `data_dir` as in `get`."""
-    digits = SourceInfo(DIGITS, "1,797 grey digits of 8 × 8 pixels in 10 classes", "built in", "scikit-learn", True)
-    infos = [digits]
-    for known in remote.REMOTE_SETS.values():
-        folder = _fetched_folder(known.name, data_dir or data_home())
-        infos.append(SourceInfo(known.name, known.description, known.size, str(folder), folder.is_dir()))
-    return infos
+def known_sources() -> list[SourceInfo]:
+    """The sets known by name."""
+    digits = SourceInfo(DIGITS, "1,797 grey digits of 8 × 8 pixels in 10 classes", "built in", True)
+    fetchable = (
+        SourceInfo(known.name, known.description, known.size, _fetched_folder(known.name, data_home()).is_dir())
+        for known in remote.REMOTE_SETS.values()
+    )
+    return [digits, *fetchable]
 
 
 def get(name: str, *, data_dir: Path | None = None, progress: Progress | None = None) -> Path:
