@@ -18,7 +18,7 @@ from pocketvit.checks import describe_size
 from pocketvit.config import ModelConfig, code_of
 from pocketvit.data.augment import normalise
 from pocketvit.data.dataset import MappedRows
-from pocketvit.data.pixels import uint8_remedy
+from pocketvit.data.pixels import one_line, uint8_remedy
 from pocketvit.errors import InputError
 from pocketvit.files import write_atomically
 from pocketvit.model import ViT
@@ -28,7 +28,7 @@ EVAL_BATCH = {"cuda": 2_000, "mps": 500, "cpu": 200}
 
 
 @torch.inference_mode()
-def predict_logits(model: ViT, images: np.ndarray | Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def predict_logits(model: ViT, images: np.ndarray | MappedRows, mean: Tensor, std: Tensor) -> Tensor:
     """Classify images in fp32, in batches: smaller ones where the GPU has no room for the usual.
 
     Args:
@@ -44,8 +44,7 @@ def predict_logits(model: ViT, images: np.ndarray | Tensor, mean: Tensor, std: T
     model.eval()
     logits, start, size = [], 0, EVAL_BATCH[device.type]
     while start < len(images):
-        batch = images[start : start + size]
-        batch = torch.from_numpy(np.ascontiguousarray(batch)) if isinstance(batch, np.ndarray) else batch
+        batch = torch.from_numpy(np.ascontiguousarray(images[start : start + size]))
         try:
             logits.append(model(normalise(batch.to(device), mean, std)).float().cpu())
             start += len(batch)
@@ -174,6 +173,6 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
     except InputError:
         raise
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-        raise InputError(f"{path} is not a model that PocketViT saved: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} is not a model that PocketViT saved: {one_line(error)}") from error
     names, mean, std = (tuple(about[key]) for key in ("class_names", "mean", "std"))
     return TrainedModel(model.to(device).eval(), names, mean, std)
