@@ -124,11 +124,12 @@ def _open(file: Path) -> "pq.ParquetFile":
 
 
 def _features(schema: "pa.Schema") -> dict[str, dict]:
-    """What the Hub's metadata says of the columns, by name; empty where there is none."""
+    """What the Hub's metadata says of the columns, by name; of lists it says nothing that is needed here."""
     try:
-        return json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-    except (TypeError, KeyError, ValueError):  # no metadata, none of the Hub's, or another form of it
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"].items()
+    except (TypeError, KeyError, ValueError, AttributeError):  # no metadata, none of the Hub's, or another form of it
         return {}
+    return {name: feature for name, feature in features if isinstance(feature, dict)}
 
 
 def _find_column(file: Path, schema: "pa.Schema", features: dict, names: Sequence[str], kind: str) -> str:

@@ -87,6 +87,26 @@ def test_columns_found_by_the_hubs_metadata(tmp_path, write):
     assert parquet.read(tmp_path / "x.parquet", None).class_names == ("a", "b", "c")
 
 
+LABEL = {"names": ["a", "b", "c"], "_type": "ClassLabel"}
+
+
+@pytest.mark.parametrize(
+    ("features", "names"),
+    [
+        ({"tags": [{"dtype": "string", "_type": "Value"}], "label": LABEL}, ("a", "b", "c")),
+        ({"boxes": {"x": {"dtype": "int64", "_type": "Value"}}, "label": LABEL}, ("a", "b", "c")),
+        ({"label": [LABEL]}, ("0", "1", "2")),
+        ([LABEL | {"name": "label"}], ("0", "1", "2")),
+        (None, ("0", "1", "2")),
+    ],
+)
+def test_columns_of_other_forms_in_the_hubs_metadata(tmp_path, write, features, names):
+    contents = [{"bytes": write.encode(image), "path": None} for image in IMAGES]
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pa.parquet.write_table(pa.table({"img": contents, "label": LABELS}, metadata=metadata), tmp_path / "x.parquet")
+    assert parquet.read(tmp_path / "x.parquet", None).class_names == names
+
+
 def test_string_labels_and_plain_bytes(tmp_path, write):
     contents = [write.encode(image, "WEBP", lossless=True) for image in IMAGES]
     pa.parquet.write_table(pa.table({"image": contents, "label": list("bacabc")}), tmp_path / "x.parquet")
