@@ -10,6 +10,7 @@ from pocketvit.data.formats import detect
 from pocketvit.errors import InputError
 
 pa = pytest.importorskip("pyarrow")
+pytest.importorskip("pyarrow.parquet")
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
