@@ -159,9 +159,9 @@ class RunFolder:
         lines, origins = [], self.code_origins(config)
         for field, code in code_of(config).items():
             origin, line = Path(origins[code.path.name]), f"{field} is {code.name} in {code.path}"
-            if not origin.is_file():
+            if not os.path.isfile(origin):  # or it cannot be looked at, of which Path.is_file may raise an error
                 line += f"; {origin}, which it was copied from, is gone"
-            elif origin.read_bytes() != code.source:
+            elif not code.found_in(origin):
                 line += f"; {origin}, which it was copied from, has changed since"
             lines.append(line)
         return lines
