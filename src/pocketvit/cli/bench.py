@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pocketvit.cli.parsing import flags_of, parse
+from pocketvit.cli.parsing import flag_of, flags_of, parse
 from pocketvit.cli.train import parse_train
 from pocketvit.config import RunConfig
 from pocketvit.errors import InputError
@@ -45,7 +45,7 @@ def bench_command(arguments: list[str]) -> int:
     """`pocketvit bench [RECIPE] [--FIELD VALUE ...] [--batch-sizes 32,64] [--out FILE.json] ...`."""
     own, config = _parse(BenchArguments, arguments, "pocketvit bench [RECIPE] [--FIELD VALUE ...]")
     batch_sizes = _numbers("--batch-sizes", own.batch_sizes)
-    if batch_sizes is None and any(part.partition("=")[0] == "--batch-size" for part in arguments):
+    if batch_sizes is None and any(flag_of(part) == "--batch-size" for part in arguments):
         batch_sizes = (config.batch_size,)
     if own.out is not None:
         _check_writable(own.out)
@@ -83,7 +83,7 @@ def profile_command(arguments: list[str]) -> int:
 def _parse(target: type, arguments: list[str], prog: str) -> tuple[Any, RunConfig]:
     """The command's own arguments, and the configuration that the others describe; the paper's if they name none."""
     own, rest = parse(target, arguments, prog, return_unknown_args=True)
-    names_base = rest and not rest[0].startswith("-") or any(part.partition("=")[0] == "--config" for part in rest)
+    names_base = rest and not rest[0].startswith("-") or any(flag_of(part) == "--config" for part in rest)
     return own, parse_train(rest if names_base else ["paper", *rest], others=flags_of(target))
 
 

@@ -50,6 +50,11 @@ def flags_of(target: type) -> list[str]:
     return [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(target)]
 
 
+def flag_of(argument: str) -> str:
+    """The flag in --FLAG or --FLAG=VALUE, as `flags_of` writes it: tyro takes _ for - as well."""
+    return argument.partition("=")[0].replace("_", "-")
+
+
 def check_flags(arguments: list[str], known: Collection[str]) -> None:
     """Refuse an unknown flag with the nearest known one.
 
@@ -57,7 +62,7 @@ def check_flags(arguments: list[str], known: Collection[str]) -> None:
         InputError: there is one.
     """
     for argument in arguments:
-        flag = argument.partition("=")[0].replace("_", "-")
+        flag = flag_of(argument)
         if flag.startswith("--") and flag not in (*known, "--help"):
             raise InputError(unknown("flag", flag, known))
 
