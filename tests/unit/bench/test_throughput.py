@@ -199,6 +199,14 @@ def test_a_start_that_fails_costs_no_measurement(tiny, monkeypatch):
     assert said[-1].endswith(why) and why in speed_table(result)
 
 
+def test_own_code_that_prints_is_no_failed_start(tmp_path, monkeypatch):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho hello\necho done\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(start.sys, "executable", str(python))
+    assert 0 < start._seconds(tmp_path / "config.yaml", dict(os.environ)) < 10
+
+
 def test_a_start_that_fails_says_why(tmp_path):
     with pytest.raises(RuntimeError, match="(?s)the measured start failed: .*cannot read config"):
         start._seconds(tmp_path / "no.yaml", dict(os.environ))
