@@ -194,6 +194,17 @@ def test_whole_numbers_and_tied_weights_can_be_part_of_it(own, field, tmp_path):
     assert np.array_equal(trained.logits(SET.images), again.logits(SET.images))
 
 
+def test_whole_numbers_are_not_averaged(own):
+    made = "self.order = nn.Parameter(torch.arange(c.width).flip(0), requires_grad=False)"
+    lines = init(made) + "    def forward(self, x, keep=None):\n        return self.fc(x[..., self.order])\n"
+    run = trainer(model__block=own(lines), optim__ema_decay=0.9)
+    work = run.chunks.load(*run.chunks.plan(0), 0, 1)
+    run.step.set_chunk(work.chunk, work.keep)
+    run.step()
+    averaged = run.averaged().state_dict()
+    assert all(torch.equal(averaged[name], tensor) for name, tensor in run.model.state_dict().items())
+
+
 def test_a_block_without_a_gradient_is_refused(own):
     lines = forward("return x.detach()")
     assert "cannot be trained: RuntimeError" in refused(model__block=own(lines))

@@ -90,11 +90,12 @@ def make_step(
     check_trains(model, device=mean.device, bf16=bf16, compile=compile, cuda_graph=cuda_graph)
     batches = BatchMaker(mean, std, num_classes=model.num_classes, label_smoothing=config.optim.label_smoothing)
     loss = Loss(batches, bf16=bf16, batch_size=config.batch_size)
+    averaged = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
     return TrainStep(
         model,
         build_optimizers(config.optim, model, fused=fused),
         loss.fused if fused else loss.compiled() if compile else loss,
-        ema=EMA(dict(model.named_parameters()), config.optim.ema_decay) if config.optim.ema_decay else None,
+        ema=EMA(averaged, config.optim.ema_decay) if config.optim.ema_decay else None,
         factors=factors,
         processes=processes,
         cuda_graph=cuda_graph,
