@@ -126,8 +126,8 @@ def assemble(
         resize: side in pixels that all images are brought to, if asked for.
         keep: where the images go.
     Raises:
-        InputError: nothing to train on, an empty part, a label outside the classes, a class with test images only,
-            images of mixed size.
+        InputError: nothing to train on, an empty part or list of classes, a label outside the classes, a class with
+            test images only, images of mixed size.
     """
     if "train" not in parts:
         raise InputError(f"{name} has no training images, only {' and '.join(sorted(parts)) or 'nothing'}")
@@ -143,6 +143,8 @@ def assemble(
             raise InputError(f"the {split} split of {name} holds no images")
 
     listed = class_names is not None
+    if listed and not class_names:
+        raise InputError(f"{name} has an empty list of class names: name every class, or leave the list out")
     if not listed:
         class_names = find_class_names(np.concatenate([part.labels for part in used.values()]))
     labels = {

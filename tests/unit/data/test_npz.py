@@ -89,6 +89,10 @@ def test_images_of_every_form(tmp_path):
                 ([b"x", b"x", b"y"], "holds 'x' 2 times"),
             )
         ),
+        (
+            {"images": IMAGES, "labels": LABELS, "class_names": np.array([], "U1")},
+            " has an empty list of class names: name every class, or leave the list out$",
+        ),
         ({"images": IMAGES, "labels": LABELS.astype(object)}, "holds pickled objects: .*allow_pickle"),
     ],
 )

@@ -108,6 +108,12 @@ def test_columns_of_other_forms_in_the_hubs_metadata(tmp_path, write, features, 
     assert parquet.read(tmp_path / "x.parquet", None).class_names == names
 
 
+def test_no_class_names_where_there_should_be_some(write, tmp_path):
+    file = write.parquet(tmp_path / "x.parquet", IMAGES, LABELS, ())
+    with pytest.raises(InputError, match=f"^{file} has an empty list of class names"):
+        parquet.read(file, None)
+
+
 def test_string_labels_and_plain_bytes(tmp_path, write):
     contents = [write.encode(image, "WEBP", lossless=True) for image in IMAGES]
     pa.parquet.write_table(pa.table({"image": contents, "label": list("bacabc")}), tmp_path / "x.parquet")
