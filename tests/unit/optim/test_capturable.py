@@ -170,20 +170,6 @@ def test_a_step_reads_no_tensor(make):
 
 
 @OPTIMIZERS
-def test_compiled_step_equals_eager(make):
-    params, reference = weights(), weights()
-    compiled = make(params, lr=0.01, weight_decay=0.1)
-    eager = make(reference, lr=0.01, weight_decay=0.1)
-    run(compiled, params, range(1))
-    run(eager, reference, range(1))
-    compiled.step = torch.compile(compiled.step, backend="aot_eager")
-    run(compiled, params, range(1, 4))
-    run(eager, reference, range(1, 4))
-    for param, expected in zip(params, reference, strict=True):
-        torch.testing.assert_close(param, expected, rtol=1e-6, atol=1e-7)
-
-
-@OPTIMIZERS
 def test_steps_lower_a_loss(make):
     params = weights()
     optimizer = make(params, lr=0.05)
