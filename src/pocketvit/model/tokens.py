@@ -16,6 +16,9 @@ from pocketvit.config import ModelConfig
 from pocketvit.errors import InputError
 from pocketvit.model.positions import sincos_table
 
+CHANNELS = 3
+"""Red, green, blue: all images are made so when they are read."""
+
 
 class PatchEmbedding(nn.Module):
     """Cut the image into squares and project each to a token.
@@ -26,12 +29,11 @@ class PatchEmbedding(nn.Module):
     Args:
         config: the model's configuration.
         image_size: (H, W), pixels.
-        in_channels: C.
     Raises:
         InputError: the patches do not tile the image.
     """
 
-    def __init__(self, config: ModelConfig, image_size: tuple[int, int], in_channels: int) -> None:
+    def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
         p, stride = config.patch_size, config.patch_stride or config.patch_size
         if any(side < p or (side - p) % stride for side in image_size):
@@ -42,7 +44,7 @@ class PatchEmbedding(nn.Module):
             )
         self.patch_size, self.stride = p, stride
         self.grid = ((image_size[0] - p) // stride + 1, (image_size[1] - p) // stride + 1)
-        self.proj = nn.Conv2d(in_channels, config.width, kernel_size=p, stride=stride)
+        self.proj = nn.Conv2d(CHANNELS, config.width, kernel_size=p, stride=stride)
 
     @property
     def num_patches(self) -> int:
@@ -70,12 +72,11 @@ class Tokens(nn.Module):
     Args:
         config: the model's configuration.
         image_size: (H, W), pixels.
-        in_channels: C.
     """
 
-    def __init__(self, config: ModelConfig, image_size: tuple[int, int], in_channels: int) -> None:
+    def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
-        self.patches = PatchEmbedding(config, image_size, in_channels)
+        self.patches = PatchEmbedding(config, image_size)
         self.num_cls = config.num_cls_tokens if config.pool == "cls" else 0
         self.num_special = self.num_cls + config.num_registers
         if self.num_cls:

@@ -24,7 +24,7 @@ from pocketvit.model.folded import fold, foldable, plan_of
 from pocketvit.model.norm import make_norm
 from pocketvit.model.own import check_parts, fork_of, part
 from pocketvit.model.positions import RotaryPositions
-from pocketvit.model.tokens import Tokens
+from pocketvit.model.tokens import CHANNELS, Tokens
 
 
 class ViT(nn.Module):
@@ -34,7 +34,6 @@ class ViT(nn.Module):
         config: the choices.
         image_size: (H, W), pixels.
         num_classes: K.
-        in_channels: C.
         generator: source of the initial weights, on the CPU; None uses PyTorch's own.
     Raises:
         InputError: the patches do not tile the image, or the user's own code does not fit.
@@ -46,14 +45,13 @@ class ViT(nn.Module):
         *,
         image_size: tuple[int, int] = (32, 32),
         num_classes: int = 10,
-        in_channels: int = 3,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.image_size, self.num_classes = image_size, num_classes
-        self.image_shape = (in_channels, *image_size)
-        self.tokens = Tokens(config, image_size, in_channels)
+        self.image_shape = (CHANNELS, *image_size)
+        self.tokens = Tokens(config, image_size)
         rotary = None
         if config.positions == "rope":
             rotary = RotaryPositions(self.tokens.patches.grid, self.tokens.num_special, config.head_dim)

@@ -13,18 +13,18 @@ from torch.nn import functional as F
 from pocketvit.model.tokens import PatchEmbedding
 
 WHITENING_EPS = 5e-4
+"""Keeps directions without variance from being blown up."""
 
 
-def whitening_filters(images: Tensor, patch_size: int, eps: float = WHITENING_EPS) -> Tensor:
+def whitening_filters(images: Tensor, patch_size: int) -> Tensor:
     """Filters whose answers to the images' patches are uncorrelated and of equal size.
 
     The patches overlap, a pixel apart; their second moment is not centred. Its eigenvectors, by falling eigenvalue λ,
-    are divided by √(λ + eps), so that the answers' second moment is diag(λ / (λ + eps)).
+    are divided by √(λ + ε), so that the answers' second moment is diag(λ / (λ + ε)), with ε = `WHITENING_EPS`.
 
     Args:
         images: normalised pixels, (n images, C, H, W).
         patch_size: p.
-        eps: keeps directions without variance from being blown up.
     Returns:
         float32 (F, C, p, p).
     """
@@ -36,7 +36,7 @@ def whitening_filters(images: Tensor, patch_size: int, eps: float = WHITENING_EP
         moment += patches.T @ patches  # (F, F)
         count += len(patches)
     values, vectors = torch.linalg.eigh(moment / count)  # rising
-    filters = (vectors / (values.clamp(min=0) + eps).sqrt()).T.flip(0)  # (F, F), a row a filter
+    filters = (vectors / (values.clamp(min=0) + WHITENING_EPS).sqrt()).T.flip(0)  # (F, F), a row a filter
     return filters.unflatten(1, (channels, patch_size, patch_size)).float()
 
 
