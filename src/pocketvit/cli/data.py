@@ -73,7 +73,7 @@ class CheckArguments:
 def data_check_command(arguments: list[str]) -> int:
     """`pocketvit data check SOURCE`."""
     parsed = parse_command(CheckArguments, arguments, "pocketvit data check")
-    from pocketvit.data.sources import check
+    from pocketvit.data.check import check
 
     print(check(parsed.source, format=parsed.format, resize=parsed.resize).text())
     return 0

@@ -8,20 +8,18 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pocketvit.checks import between, describe_size, unknown
+from pocketvit.checks import between, unknown
 from pocketvit.config.data import LARGEST_SIDE
-from pocketvit.data import folders, hub, remote
+from pocketvit.data import hub, remote
 from pocketvit.data.cache import entry_key, load_or_build
-from pocketvit.data.dataset import Dataset, Decoded, channel_stats, hold_out, is_cifar10, stratified_split
+from pocketvit.data.dataset import Dataset, Decoded, hold_out, stratified_split
 from pocketvit.data.disk import data_home, write_error
 from pocketvit.data.download import Progress
 from pocketvit.data.formats import Format, detect, find_format
 from pocketvit.data.parts import Part, assemble
-from pocketvit.data.pixels import BrokenImage
 from pocketvit.errors import InputError
 from pocketvit.lock import locked
 
@@ -39,47 +37,6 @@ class SourceInfo:
     """What is downloaded, or that it is built in."""
     present: bool
     """Whether it can be loaded now."""
-
-
-@dataclass(frozen=True)
-class CheckReport:
-    """What a set holds."""
-
-    name: str
-    format: str
-    num_train: int
-    num_test: int
-    image_size: tuple[int, int]
-    """Height and width in pixels."""
-    class_names: tuple[str, ...]
-    train_counts: tuple[int, ...]
-    """Training images of each class."""
-    test_counts: tuple[int, ...]
-    """Test images of each class."""
-    mean: tuple[float, float, float]
-    """Mean of each channel of the training images; 255 counts as 1."""
-    std: tuple[float, float, float]
-    """Standard deviation of each channel of the training images; 255 counts as 1."""
-    fingerprint: str
-    is_cifar10: bool
-    """Whether these are exactly the images, labels and splits of CIFAR-10."""
-    notes: tuple[str, ...]
-
-    def text(self) -> str:
-        """The report as lines to print."""
-        name_width = max(len(name) for name in (*self.class_names, "class"))
-        counts = zip(self.class_names, self.train_counts, self.test_counts, strict=True)
-        lines = [
-            f"{self.name} ({self.format}): {self.num_train:,} training and {self.num_test:,} test images "
-            f"of {describe_size(self.image_size)} in {len(self.class_names)} classes",
-            f"{'class':<{name_width}}  {'train':>9}  {'test':>9}",
-            *(f"{name:<{name_width}}  {train:>9,}  {test:>9,}" for name, train, test in counts),
-            "mean of the channels (training, 255 = 1)  " + "  ".join(f"{value:.8f}" for value in self.mean),
-            "standard deviation                        " + "  ".join(f"{value:.8f}" for value in self.std),
-            f"fingerprint {self.fingerprint}: {'the real CIFAR-10' if self.is_cifar10 else 'not CIFAR-10'}",
-            *self.notes,
-        ]
-        return "\n".join(lines)
 
 
 def load_dataset(
@@ -110,8 +67,8 @@ def load_dataset(
     if source == DIGITS:
         return _finish(DIGITS, _digits(resize), test_frac, split_seed)
     home = cache_dir or data_home()
-    path = _locate(source, home)
-    decoded = _decode(path, _format_of(path, format), resize, home)
+    path = locate(source, home)
+    decoded = _decode(path, format_of(path, format), resize, home)
     return _finish(name_of(source), decoded, test_frac, split_seed)
 
 
@@ -129,44 +86,6 @@ def lasting_source(source: str) -> str:
     if _is_known(source):
         return source
     return os.path.abspath(Path(source).expanduser())
-
-
-def check(source: str | Path, **options: Any) -> CheckReport:
-    """Load a set and count what it holds.
-
-    Args:
-        source: as `load_dataset` takes it.
-        options: likewise.
-    Raises:
-        InputError: as `load_dataset`, but with a line for each of the broken images of a folder.
-    """
-    kind = "built in"
-    if source != DIGITS:
-        path = _locate(source, options.get("cache_dir") or data_home())
-        kind = _format_of(path, options.get("format")).name
-    try:
-        dataset = load_dataset(source, **options)
-    except BrokenImage:
-        if kind == "folder":
-            folders.refuse_broken(path)
-        raise
-    mean, std = channel_stats(dataset.train.images)
-    counts = [np.bincount(split.labels, minlength=dataset.num_classes) for split in (dataset.train, dataset.test)]
-    return CheckReport(
-        name=dataset.name,
-        format=kind,
-        num_train=len(dataset.train),
-        num_test=len(dataset.test),
-        image_size=dataset.image_size,
-        class_names=dataset.class_names,
-        train_counts=tuple(counts[0].tolist()),
-        test_counts=tuple(counts[1].tolist()),
-        mean=tuple(mean.tolist()),
-        std=tuple(std.tolist()),
-        fingerprint=dataset.fingerprint,
-        is_cifar10=is_cifar10(dataset),
-        notes=dataset.notes,
-    )
 
 
 def known_sources() -> list[SourceInfo]:
@@ -206,7 +125,7 @@ def get(name: str, *, data_dir: Path | None = None, progress: Progress | None = 
             hub.fetch(name, folder)
             return folder
         decoded = remote.fetch(remote.REMOTE_SETS[name], folder, progress)
-        _decode(folder, _format_of(folder, None), None, home, decoded)  # it was decoded to be checked: keep that
+        _decode(folder, format_of(folder, None), None, home, decoded)  # it was decoded to be checked: keep that
         return folder
 
 
@@ -273,7 +192,7 @@ def _finish(name: str, decoded: Decoded, test_frac: float, split_seed: int) -> D
     return Dataset(name, train, test, decoded.class_names, (*decoded.notes, note))
 
 
-def _locate(source: str | Path, home: Path) -> Path:
+def locate(source: str | Path, home: Path) -> Path:
     """The file or folder to read."""
     folder = _fetched_folder(str(source), home)
     if folder is not None:
@@ -306,7 +225,7 @@ def _unknown(source: str) -> InputError:
     return InputError(f"{known} (or give a path, or hf:OWNER/NAME)")
 
 
-def _format_of(path: Path, name: str | None) -> Format:
+def format_of(path: Path, name: str | None) -> Format:
     """The format called `name`, or else the one that `path` holds."""
     detected = detect(path)
     if name is None:

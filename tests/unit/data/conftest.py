@@ -120,6 +120,19 @@ def made_set() -> SimpleNamespace:
     )
 
 
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A data home of this test's own."""
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def flat(write, made_set, tmp_path):
+    """<class>/<image>, six images in each of ten classes."""
+    return write.folder(tmp_path / "flowers", {"": made_set.train})
+
+
 class Server(http.server.ThreadingHTTPServer):
     """Serves `files`, with ETags and ranges, and misbehaves as `faults` say: one fault a request, in order.
 

@@ -1,0 +1,93 @@
+"""What a set holds: counts, statistics, and whether it is the real CIFAR-10."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pocketvit.checks import describe_size
+from pocketvit.data import folders
+from pocketvit.data.dataset import channel_stats, is_cifar10
+from pocketvit.data.disk import data_home
+from pocketvit.data.pixels import BrokenImage
+from pocketvit.data.sources import DIGITS, format_of, load_dataset, locate
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a set holds."""
+
+    name: str
+    format: str
+    num_train: int
+    num_test: int
+    image_size: tuple[int, int]
+    """Height and width in pixels."""
+    class_names: tuple[str, ...]
+    train_counts: tuple[int, ...]
+    """Training images of each class."""
+    test_counts: tuple[int, ...]
+    """Test images of each class."""
+    mean: tuple[float, float, float]
+    """Mean of each channel of the training images; 255 counts as 1."""
+    std: tuple[float, float, float]
+    """Standard deviation of each channel of the training images; 255 counts as 1."""
+    fingerprint: str
+    is_cifar10: bool
+    """Whether these are exactly the images, labels and splits of CIFAR-10."""
+    notes: tuple[str, ...]
+
+    def text(self) -> str:
+        """The report as lines to print."""
+        name_width = max(len(name) for name in (*self.class_names, "class"))
+        counts = zip(self.class_names, self.train_counts, self.test_counts, strict=True)
+        lines = [
+            f"{self.name} ({self.format}): {self.num_train:,} training and {self.num_test:,} test images "
+            f"of {describe_size(self.image_size)} in {len(self.class_names)} classes",
+            f"{'class':<{name_width}}  {'train':>9}  {'test':>9}",
+            *(f"{name:<{name_width}}  {train:>9,}  {test:>9,}" for name, train, test in counts),
+            "mean of the channels (training, 255 = 1)  " + "  ".join(f"{value:.8f}" for value in self.mean),
+            "standard deviation                        " + "  ".join(f"{value:.8f}" for value in self.std),
+            f"fingerprint {self.fingerprint}: {'the real CIFAR-10' if self.is_cifar10 else 'not CIFAR-10'}",
+            *self.notes,
+        ]
+        return "\n".join(lines)
+
+
+def check(source: str | Path, **options: Any) -> CheckReport:
+    """Load a set and count what it holds.
+
+    Args:
+        source: as `load_dataset` takes it.
+        options: likewise.
+    Raises:
+        InputError: as `load_dataset`, but with a line for each of the broken images of a folder.
+    """
+    kind = "built in"
+    if source != DIGITS:
+        path = locate(source, options.get("cache_dir") or data_home())
+        kind = format_of(path, options.get("format")).name
+    try:
+        dataset = load_dataset(source, **options)
+    except BrokenImage:
+        if kind == "folder":
+            folders.refuse_broken(path)
+        raise
+    mean, std = channel_stats(dataset.train.images)
+    counts = [np.bincount(split.labels, minlength=dataset.num_classes) for split in (dataset.train, dataset.test)]
+    return CheckReport(
+        name=dataset.name,
+        format=kind,
+        num_train=len(dataset.train),
+        num_test=len(dataset.test),
+        image_size=dataset.image_size,
+        class_names=dataset.class_names,
+        train_counts=tuple(counts[0].tolist()),
+        test_counts=tuple(counts[1].tolist()),
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+        fingerprint=dataset.fingerprint,
+        is_cifar10=is_cifar10(dataset),
+        notes=dataset.notes,
+    )
