@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from pocketvit.bench import floors, throughput
+from pocketvit.bench import floors, modes
 from pocketvit.bench.profile import profile
 from pocketvit.bench.throughput import bench
 from pocketvit.config import override
@@ -20,8 +20,8 @@ SMALL = {"model.depth": 2, "train.device": "cuda"}
 def small(monkeypatch):
     monkeypatch.setattr(floors, "MATRIX_SIZE", {"cuda": 4096})
     monkeypatch.setattr(floors, "COPY_BYTES", {"cuda": 2**26})
-    monkeypatch.setattr(throughput, "PASS_IMAGES", {"cuda": 2_048})
-    monkeypatch.setattr(throughput, "REPEAT_S", 0.02)
+    monkeypatch.setattr(modes, "PASS_IMAGES", {"cuda": 2_048})
+    monkeypatch.setattr(modes, "REPEAT_S", 0.02)
     return override(recipe("paper"), SMALL)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pocketvit import create_model
-from pocketvit.bench import floors, throughput
+from pocketvit.bench import floors, modes
 from pocketvit.bench.choices import choices_table
 from pocketvit.config import config_hash, override
 from pocketvit.recipes import recipe
@@ -34,8 +34,8 @@ def test_speed_has_every_choice_of_the_design_space_that_changes_the_model(speed
 def test_speed_measures_training_at_both_batch_sizes(speed, monkeypatch):
     monkeypatch.setattr(floors, "MATRIX_SIZE", {"cpu": 128})
     monkeypatch.setattr(floors, "COPY_BYTES", {"cpu": 2**20})
-    monkeypatch.setattr(throughput, "PASS_IMAGES", {"cpu": 0})
-    monkeypatch.setattr(throughput, "REPEAT_S", 0.005)
+    monkeypatch.setattr(modes, "PASS_IMAGES", {"cpu": 0})
+    monkeypatch.setattr(modes, "REPEAT_S", 0.005)
     tiny = {"model.width": 16, "model.depth": 1, "model.num_heads": 2, "train.device": "cpu"}
     result = speed["measure"](override(recipe("digits"), tiny), batch_sizes=(4, 8), repeats=1)
     assert [(row["batch_size"], row["variant"], row["mode"]) for row in result["rows"]] == [

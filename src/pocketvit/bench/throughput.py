@@ -1,10 +1,6 @@
 """The paper's Table 1 on this machine: images/s and memory over the batch size, ours eager, compiled and fused.
 
-Every batch size is measured in three modes, each variant beside the others in one run:
-
-- forward: classify one batch in evaluation mode, again and again;
-- step: training steps as they are, on images that lie on the device: loss, mixing, backward, update;
-- recipe: whole passes as in a run, the drawing and the augmentation of the images included.
+Every batch size is measured in the three modes of `pocketvit.bench.modes`, each variant beside the others in one run.
 
 Source: Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10", Table 1
 Differs: the paper gives one throughput and one memory a batch size, and does not say of what.
@@ -12,36 +8,31 @@ Differs: the paper gives one throughput and one memory a batch size, and does no
 
 import dataclasses
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
-from pocketvit.bench.clock import Timing, captured, time_repeats
+from pocketvit.bench.clock import Timing
 from pocketvit.bench.floors import Rates, Work, flop_per_image, forward_work, measure_rates, training_work
-from pocketvit.bench.made import made_trainer, shape_of
+from pocketvit.bench.made import shape_of
+from pocketvit.bench.modes import plain_model, time_forward, time_training
 from pocketvit.bench.start import start_times
 from pocketvit.checks import at_least, unknown
 from pocketvit.config import RunConfig, flatten, override
 from pocketvit.errors import InputError
-from pocketvit.model import ViT
 from pocketvit.recipes import RECIPES, recipe
 from pocketvit.training.device import (
     choose_device,
     device_name,
     fitting_threads,
     peak_memory_gib,
-    synchronize,
     uses_bf16,
     watch_memory,
 )
 from pocketvit.training.graphs import take_workspaces
 from pocketvit.training.runlog import environment
-from pocketvit.training.trainer import Trainer
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "eager": {"train.compile": False, "train.cuda_graph": False, "train.kernels": "reference"},
@@ -54,14 +45,6 @@ BATCH_SIZES = {"cuda": (32, 64, 128, 256, 512, 1024), "mps": (32, 64, 128, 256),
 """The paper's, and few and small ones where training is slow."""
 DEFAULT_VARIANTS = {"cuda": ("eager", "compiled", "fused"), "mps": ("eager",), "cpu": ("eager",)}
 DEFAULT_REPEATS = {"cuda": 5, "mps": 5, "cpu": 3}
-
-PASS_IMAGES = {"cuda": 50_000, "mps": 2_048, "cpu": 128}
-"""Training images of a pass, as many as CIFAR-10 has where that takes a second; at least two batches."""
-EAGER_STEPS = 32
-"""Most steps of an eager pass on a GPU, where a pass of small batches would take a minute."""
-REPEAT_S = 0.2
-"""How long a repeat lasts, about, where batches are run one by one."""
-MOST_CALLS = 1_000
 
 SET_BY_BENCH = {"batch_size", "seed", "out", "train.device", *(name for fields in VARIANTS.values() for name in fields)}
 """Fields that make no other configuration of what is measured."""
@@ -158,7 +141,7 @@ def _start(config: RunConfig) -> dict[str, Any]:
 
 def _head(config: RunConfig, device: torch.device) -> dict[str, Any]:
     """What the numbers belong to."""
-    env, model = environment(device_name(device)), _model(config)
+    env, model = environment(device_name(device)), plain_model(config)
     forward, training = flop_per_image(model)
     return {
         "recipe": config.recipe,
@@ -188,23 +171,11 @@ def _rates(config: RunConfig, device: torch.device) -> Rates:
     return rates
 
 
-def _model(config: RunConfig) -> ViT:
-    """The model alone, on the CPU, in the training mode; it needs nothing that only a GPU has.
-
-    Raises:
-        InputError: the data cannot be opened.
-    """
-    height, width, num_classes = shape_of(config.data)
-    model = ViT(config.model, image_size=(height, width), num_classes=num_classes)
-    model.use_kernels(config.train.kernels)
-    return model
-
-
 def _rows(
     config: RunConfig, variant: str, device: torch.device, repeats: int, rates: Rates, forward: bool
 ) -> Iterator[Row]:
     """The measurements of one variant at one batch size; each failure is a row as well."""
-    on_cpu, bf16 = _model(config), uses_bf16(config.train.precision, device)
+    on_cpu, bf16 = plain_model(config), uses_bf16(config.train.precision, device)
     not_fused = on_cpu.not_fused(device, torch.bfloat16 if bf16 else torch.float32)
     common = {"variant": variant, "batch_size": config.batch_size, "not_fused": not_fused}
     works = {
@@ -212,7 +183,7 @@ def _rows(
         "step": training_work(config, on_cpu, bf16=bf16),
         "recipe": None,
     }
-    measurements = ((("forward",), _time_forward), (("step", "recipe"), _time_training))
+    measurements = ((("forward",), time_forward), (("step", "recipe"), time_training))
     for modes, measure in measurements if forward else measurements[1:]:
         held = _forget(device)
         with fitting_threads(device, config.batch_size * on_cpu.numbers_per_image):
@@ -259,83 +230,3 @@ def _forget(device: torch.device) -> int:
     """
     torch.compiler.reset()
     return watch_memory(device)
-
-
-# ---------------------------------------------------------------- the three modes
-
-
-@torch.no_grad()
-def _time_forward(config: RunConfig, device: torch.device, repeats: int) -> dict[str, Timing]:
-    """Classify a batch that lies on the device; the time of one."""
-    model = _model(config).eval().to(device)
-    images = torch.randn(config.batch_size, 3, *model.image_size, device=device)
-    bf16 = uses_bf16(config.train.precision, device)
-    compiles = config.train.compile if config.train.compile is not None else device.type == "cuda"
-    plain = model.not_fused(device, torch.bfloat16 if bf16 else torch.float32) is not None
-    call = torch.compile(model, fullgraph=True, dynamic=False) if compiles and plain else model
-
-    def forward() -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
-            return call(images)  # (B, K)
-
-    work = captured(forward) if config.train.cuda_graph and device.type == "cuda" else forward
-
-    def run(calls: int) -> None:
-        for _ in range(calls):
-            work()
-
-    return {"forward": _per_batch(run, MOST_CALLS, device, repeats)}
-
-
-def _time_training(config: RunConfig, device: torch.device, repeats: int) -> dict[str, Timing]:
-    """Passes as a run makes them, then the steps of the last one alone; the times of one step."""
-    steps = max(2, PASS_IMAGES[device.type] // config.batch_size)
-    if config.train.compile is False and device.type == "cuda":
-        steps = min(steps, EAGER_STEPS)
-    # One pass warms up, and a further one is loaded while the last is trained on.
-    schedule = {"schedule.passes": repeats + 2, "schedule.warmup_passes": 0}
-    trainer = made_trainer(override(config, schedule), device, steps * config.batch_size)
-
-    def run(calls: int) -> None:
-        trainer.step.position.zero_()
-        trainer.step.step.zero_()
-        for _ in range(calls):
-            trainer.step()
-
-    passes = _time_passes(trainer, repeats)
-    return {"recipe": passes, "step": _per_batch(run, trainer.loader.chunk_steps, device, repeats)}
-
-
-def _time_passes(trainer: Trainer, repeats: int) -> Timing:
-    """Train as `Trainer.run` does, but for logs and checkpoints; the time of a step, on average over each pass."""
-    seconds = []
-    with ThreadPoolExecutor(max_workers=2) as threads:
-        work = trainer.chunks.remaining(threads, trainer.pass_index, trainer.step_in_pass)
-        current = next(work)
-        trainer.step.set_chunk(current.chunk, current.keep)  # compiles and captures
-        for _ in range(repeats + 1):
-            began, done = time.perf_counter(), 0
-            while done < trainer.loader.steps_per_pass:
-                trainer.step.set_chunk(current.chunk, current.keep)
-                for _ in range(current.num_steps):
-                    trainer.step()
-                done += current.num_steps
-                current = next(work)  # loads while the device still trains
-                synchronize(trainer.device)
-            seconds.append((time.perf_counter() - began) / done)
-    return Timing(tuple(seconds[1:]))
-
-
-def _per_batch(run: Callable[[int], None], most: int, device: torch.device, repeats: int) -> Timing:
-    """The time of one batch.
-
-    Args:
-        run: runs so many batches in a row.
-        most: how many it can run.
-        device: where.
-        repeats: of about `REPEAT_S` each.
-    """
-    once_s = time_repeats(lambda: run(1), device, 1).median_s
-    calls = max(1, min(most, round(REPEAT_S / once_s)))
-    timing = time_repeats(lambda: run(calls), device, repeats)
-    return Timing(tuple(seconds / calls for seconds in timing.seconds))

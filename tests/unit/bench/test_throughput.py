@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pocketvit.bench import floors, start, throughput
+from pocketvit.bench import floors, modes, start, throughput
 from pocketvit.bench.clock import Timing
 from pocketvit.bench.made import made_trainer, shape_of
 from pocketvit.bench.table import speed_line, speed_table
@@ -28,8 +28,8 @@ def quick(monkeypatch):
     """Small products and copies, short repeats."""
     monkeypatch.setattr(floors, "MATRIX_SIZE", {"cpu": 128})
     monkeypatch.setattr(floors, "COPY_BYTES", {"cpu": 2**20})
-    monkeypatch.setattr(throughput, "PASS_IMAGES", {"cpu": 0})
-    monkeypatch.setattr(throughput, "REPEAT_S", 0.005)
+    monkeypatch.setattr(modes, "PASS_IMAGES", {"cpu": 0})
+    monkeypatch.setattr(modes, "REPEAT_S", 0.005)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_the_variants_stand_side_by_side_at_each_batch_size(tiny):
     assert f"| 4 | fused (blocks not fused: {result['rows'][0]['not_fused']}) |" in table and "| 4 | eager |" in table
 
 
-@pytest.mark.parametrize("broken", ["_time_forward", "_time_training"])
+@pytest.mark.parametrize("broken", ["time_forward", "time_training"])
 @pytest.mark.parametrize("buried", [False, True])
 def test_out_of_memory_is_a_row_and_the_others_go_on(tiny, monkeypatch, broken, buried):
     measure = getattr(throughput, broken)
@@ -93,7 +93,7 @@ def test_out_of_memory_is_a_row_and_the_others_go_on(tiny, monkeypatch, broken, 
     monkeypatch.setattr(throughput, broken, run_out)
     result = bench(tiny, batch_sizes=(4, 8, 16), repeats=1, starts=False)
     failed = {(row["batch_size"], row["mode"]) for row in result["rows"] if row["error"] == "out of memory"}
-    assert failed == {(8, mode) for mode in (("forward",) if broken == "_time_forward" else ("step", "recipe"))}
+    assert failed == {(8, mode) for mode in (("forward",) if broken == "time_forward" else ("step", "recipe"))}
     assert all((row["images_per_s"] is None) == bool(row["error"]) for row in result["rows"])
     assert "out of memory" in speed_table(result)
 
@@ -102,7 +102,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny, monkeypatch):
     def fail(*_):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(throughput, "_time_forward", fail)
+    monkeypatch.setattr(throughput, "time_forward", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         bench(tiny, batch_sizes=(4,), repeats=1, starts=False)
 
@@ -161,9 +161,9 @@ def test_the_process_that_is_timed_runs_own_code(tiny, tmp_path, capsys, monkeyp
 
 @pytest.mark.parametrize("only_on_a_gpu", [{"train.kernels": "fused"}, {"data.keep": "gpu"}])
 def test_the_model_alone_needs_no_gpu(tiny, only_on_a_gpu):
-    model = throughput._model(override(tiny, only_on_a_gpu))
+    model = modes.plain_model(override(tiny, only_on_a_gpu))
     assert model.training and (model.image_size, model.num_classes) == ((8, 8), 10)
-    assert throughput._model(override(tiny, {"train.kernels": "reference"})).kernels == "reference"
+    assert modes.plain_model(override(tiny, {"train.kernels": "reference"})).kernels == "reference"
 
 
 @pytest.mark.long

@@ -1,0 +1,117 @@
+"""The three things whose speed is measured.
+
+- forward: classify one batch in evaluation mode, again and again;
+- step: training steps as they are, on images that lie on the device: loss, mixing, backward, update;
+- recipe: whole passes as in a run, the drawing and the augmentation of the images included.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from pocketvit.bench.clock import Timing, captured, time_repeats
+from pocketvit.bench.made import made_trainer, shape_of
+from pocketvit.config import RunConfig, override
+from pocketvit.model import ViT
+from pocketvit.training.device import synchronize, uses_bf16
+from pocketvit.training.trainer import Trainer
+
+PASS_IMAGES = {"cuda": 50_000, "mps": 2_048, "cpu": 128}
+"""Training images of a pass, as many as CIFAR-10 has where that takes a second; at least two batches."""
+EAGER_STEPS = 32
+"""Most steps of an eager pass on a GPU, where a pass of small batches would take a minute."""
+REPEAT_S = 0.2
+"""How long a repeat lasts, about, where batches are run one by one."""
+MOST_CALLS = 1_000
+
+
+def plain_model(config: RunConfig) -> ViT:
+    """The model alone, on the CPU, in the training mode; it needs nothing that only a GPU has.
+
+    Raises:
+        InputError: the data cannot be opened.
+    """
+    height, width, num_classes = shape_of(config.data)
+    model = ViT(config.model, image_size=(height, width), num_classes=num_classes)
+    model.use_kernels(config.train.kernels)
+    return model
+
+
+@torch.no_grad()
+def time_forward(config: RunConfig, device: torch.device, repeats: int) -> dict[str, Timing]:
+    """Classify a batch that lies on the device; the time of one."""
+    model = plain_model(config).eval().to(device)
+    images = torch.randn(config.batch_size, 3, *model.image_size, device=device)
+    bf16 = uses_bf16(config.train.precision, device)
+    compiles = config.train.compile if config.train.compile is not None else device.type == "cuda"
+    plain = model.not_fused(device, torch.bfloat16 if bf16 else torch.float32) is not None
+    call = torch.compile(model, fullgraph=True, dynamic=False) if compiles and plain else model
+
+    def forward() -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
+            return call(images)  # (B, K)
+
+    work = captured(forward) if config.train.cuda_graph and device.type == "cuda" else forward
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            work()
+
+    return {"forward": _per_batch(run, MOST_CALLS, device, repeats)}
+
+
+def time_training(config: RunConfig, device: torch.device, repeats: int) -> dict[str, Timing]:
+    """Passes as a run makes them, then the steps of the last one alone; the times of one step."""
+    steps = max(2, PASS_IMAGES[device.type] // config.batch_size)
+    if config.train.compile is False and device.type == "cuda":
+        steps = min(steps, EAGER_STEPS)
+    # One pass warms up, and a further one is loaded while the last is trained on.
+    schedule = {"schedule.passes": repeats + 2, "schedule.warmup_passes": 0}
+    trainer = made_trainer(override(config, schedule), device, steps * config.batch_size)
+
+    def run(calls: int) -> None:
+        trainer.step.position.zero_()
+        trainer.step.step.zero_()
+        for _ in range(calls):
+            trainer.step()
+
+    passes = _time_passes(trainer, repeats)
+    return {"recipe": passes, "step": _per_batch(run, trainer.loader.chunk_steps, device, repeats)}
+
+
+def _time_passes(trainer: Trainer, repeats: int) -> Timing:
+    """Train as `Trainer.run` does, but for logs and checkpoints; the time of a step, on average over each pass."""
+    seconds = []
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        work = trainer.chunks.remaining(threads, trainer.pass_index, trainer.step_in_pass)
+        current = next(work)
+        trainer.step.set_chunk(current.chunk, current.keep)  # compiles and captures
+        for _ in range(repeats + 1):
+            began, done = time.perf_counter(), 0
+            while done < trainer.loader.steps_per_pass:
+                trainer.step.set_chunk(current.chunk, current.keep)
+                for _ in range(current.num_steps):
+                    trainer.step()
+                done += current.num_steps
+                current = next(work)  # loads while the device still trains
+                synchronize(trainer.device)
+            seconds.append((time.perf_counter() - began) / done)
+    return Timing(tuple(seconds[1:]))
+
+
+def _per_batch(run: Callable[[int], None], most: int, device: torch.device, repeats: int) -> Timing:
+    """The time of one batch.
+
+    Args:
+        run: runs so many batches in a row.
+        most: how many it can run.
+        device: where.
+        repeats: of about `REPEAT_S` each.
+    """
+    once_s = time_repeats(lambda: run(1), device, 1).median_s
+    calls = max(1, min(most, round(REPEAT_S / once_s)))
+    timing = time_repeats(lambda: run(calls), device, repeats)
+    return Timing(tuple(seconds / calls for seconds in timing.seconds))
