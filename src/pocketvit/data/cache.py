@@ -131,9 +131,15 @@ def _move_in_place(whole: Path, entry: Path) -> None:
         whole.rename(entry)
     except OSError:
         # Either another process was first, and its entry serves as well, or a torn one is in the way.
-        if _load(entry) is None:
-            shutil.rmtree(entry)
+        if _load(entry) is not None:
+            return
+        with contextlib.suppress(FileNotFoundError):  # another process was first to move it
+            entry.rename(whole.with_name("torn"))  # which is removed with the folder that it is in
+        try:
             whole.rename(entry)
+        except OSError:
+            if _load(entry) is None:
+                raise
 
 
 def _write(file: Path, rows: Iterable[np.ndarray], count: int) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -65,22 +66,22 @@ def test_torn_entry_is_rebuilt(tmp_path, name, damage):
     assert same(load_or_build(tmp_path, "key", never), some_set(seed=1))
 
 
-def test_two_at_once(tmp_path):
-    """Both decode; the second to finish finds an entry in place and uses it."""
-    both_decoding = threading.Barrier(2)
-    results = []
+@pytest.mark.parametrize("torn", [False, True])
+def test_several_at_once(tmp_path, torn):
+    """All decode; those that finish later find an entry in place and use it, whether or not a torn one was there."""
+    if torn:
+        load_or_build(tmp_path, "key", some_set)
+        (tmp_path / "key" / "meta.json").unlink()
+    all_decoding = threading.Barrier(8)
 
     def build(keep: Keep) -> Decoded:
         decoded = some_set(keep)
-        both_decoding.wait(10)
+        all_decoding.wait(10)
         return decoded
 
-    threads = [threading.Thread(target=lambda: results.append(load_or_build(tmp_path, "key", build))) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == 2 and all(same(result, some_set()) for result in results)
+    with ThreadPoolExecutor(8) as threads:
+        results = list(threads.map(lambda _: load_or_build(tmp_path, "key", build), range(8)))
+    assert all(same(result, some_set()) for result in results)
     assert [entry.name for entry in tmp_path.iterdir()] == ["key"]
 
 
