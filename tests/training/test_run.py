@@ -229,6 +229,24 @@ def test_a_finished_run_another_config_and_a_strangers_folder_are_refused(small,
         train(override(small, {"out": tmp_path / "full" / "thesis.txt"}))
 
 
+@pytest.mark.parametrize(
+    ("written", "changed"),
+    [("  lr: 0.002", "  lr: 0.001"), ("  passes: 5", "  passes: 6"), ("seed: 0", "seed: 1")],
+)
+def test_a_run_whose_config_was_edited_does_not_go_on(small, written, changed):
+    """It would end as a run of which some steps had another learning rate than its result says."""
+    with pytest.raises(Stopped):
+        train(small, Interrupt(8))
+    file = small.out / "config.yaml"
+    saved = file.read_text()
+    assert f"\n{written}\n" in saved
+    file.write_text(saved.replace(f"\n{written}\n", f"\n{changed}\n"))
+    with pytest.raises(InputError, match=rf"config.yaml was changed after its run began; .* --config {file}$"):
+        train(load_config(file))
+    file.write_text(saved)
+    assert train(load_config(file))["test_accuracy"] >= 0
+
+
 def test_other_data_in_the_same_place_are_refused(small, made_set, tmp_path):
     """What a run trains on may not change under it, whatever the file is called."""
     source = tmp_path / "mine.npz"

@@ -85,11 +85,18 @@ class RunFolder:
     def _check_same_run(self, config: RunConfig, data_fingerprint: str) -> None:
         """Refuse to go on with the folder's run if it is another one."""
         held = load_config(self.config, allow_code=True)  # to compare it; what will run is `config`'s code
-        if self.read_env().get("data_fingerprint", data_fingerprint) != data_fingerprint:
+        env = self.read_env()
+        if env.get("data_fingerprint", data_fingerprint) != data_fingerprint:
             raise InputError(
                 f"{self.path} holds a run on other data than {config.data.source} is now; choose another --out"
             )
-        if (config_hash(config, data_fingerprint), config.seed) == (config_hash(held, data_fingerprint), held.seed):
+        saved = (config_hash(held, data_fingerprint), held.seed)
+        if (env.get("config_hash", saved[0]), env.get("seed", saved[1])) != saved:  # older runs say neither
+            raise InputError(
+                f"{self.config} was changed after its run began; change it back to go on, or start another run: "
+                f"pocketvit train --config {self.config}"
+            )
+        if (config_hash(config, data_fingerprint), config.seed) == saved:
             return
         if code_of(held) != code_of(config):
             raise InputError(
@@ -140,6 +147,7 @@ class RunFolder:
         kept = {key: held[key] for key in ("command", "started", "folder") if key in held}
         env = environment(device_name) | {"folder": str(self.path)} | kept
         env |= {"code": self.code_origins(config), "data_fingerprint": data_fingerprint}
+        env |= {"config_hash": config_hash(config, data_fingerprint), "seed": config.seed}
         write_json(self.env, env)
         return env
 
