@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pocketvit.errors import InputError
+from pocketvit.files import path_of
 from pocketvit.usercode import REFERENCE, Code
 
 LARGEST = 1_000_000
@@ -78,7 +79,7 @@ def _fit(name: str, value: Any, hint: Any) -> Any:
         if number is not None:
             return _within_reason(name, number)
     elif kind is Path and isinstance(value, str | Path):
-        return Path(value)
+        return path_of(value)
     elif origin is None and type(value) is kind:
         return _within_reason(name, value) if kind is int and not name.endswith("seed") else value
     raise InputError(f"{name}={value!r}: must be {_wanted(kind)}" + (" or none" if len(options) > 1 else ""))

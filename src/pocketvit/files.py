@@ -1,4 +1,4 @@
-"""Writing files that are there whole or not at all, and reading JSON."""
+"""Writing files that are there whole or not at all, reading JSON, and paths as people write them."""
 
 import contextlib
 import io
@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pocketvit.errors import InputError
+
+
+def path_of(text: str | os.PathLike) -> Path:
+    """A path as it is written; ~ is the home folder, which a shell leaves alone in --out=~/runs, and YAML always."""
+    return Path(os.path.expanduser(text))
 
 
 def write_atomically(target: Path, content: bytes) -> None:

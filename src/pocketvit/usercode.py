@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from pocketvit.errors import InputError
-from pocketvit.files import write_atomically
+from pocketvit.files import path_of, write_atomically
 
 FIELDS = ("model.attention", "model.block", "augment.policy", "optim.name", "schedule.name")
 """Fields of a configuration that take code."""
@@ -58,7 +58,7 @@ class Code:
         parts = REFERENCE.fullmatch(reference)
         if parts is None:
             raise InputError(f"{reference!r} is not of the form FILE.py:NAME")
-        path = Path(os.path.abspath(folder / parts["file"]))
+        path = Path(os.path.abspath(folder / path_of(parts["file"])))
         try:
             code = cls(path, parts["name"], path.read_bytes())
         except OSError as error:
@@ -197,7 +197,7 @@ def resolve(content: Any, *, folder: Path, where: str, allow_code: bool, inside:
 
     def look(field: str, reference: str) -> None:
         parts = REFERENCE.fullmatch(reference)
-        path = Path(os.path.abspath(folder / parts["file"]))
+        path = Path(os.path.abspath(folder / path_of(parts["file"])))
         if inside and not path.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"{where}: {field}={reference} lies outside of {folder}; only copies inside of it are run")
         named.append(f"{field} is {parts['name']} in {path}")

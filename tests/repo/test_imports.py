@@ -16,7 +16,7 @@ ALLOWED = {
     "files": {"errors"},
     "lock": {"errors"},
     "usercode": {"errors", "files"},
-    "checks": {"errors", "usercode"},
+    "checks": {"errors", "files", "usercode"},
     "randomness": set(),
     "config": {"errors", "files", "usercode", "checks"},
     "recipes": BASE,

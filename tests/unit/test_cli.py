@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from pocketvit.cli import COMMANDS, main, parse_train
-from pocketvit.config import load_config, save_config
+from pocketvit.cli.parsing import parse_command
+from pocketvit.cli.study import StudyArguments
+from pocketvit.config import load_config, override, save_config
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
 from pocketvit.studies.local import gpu_slots
@@ -54,6 +56,19 @@ def test_none_lists_and_switches():
 
 def test_a_run_may_be_labelled():
     assert parse_train(["paper", "--recipe", "mine"]) == replace(recipe("paper"), recipe="mine")
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+    """No shell replaces it in --out=~/runs, nor does YAML: a folder called ~ came into being."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse_train(["--out=~/run", "--data.cache-dir=~/cache"]).out == tmp_path / "run"
+    assert override(recipe("digits"), {"data.cache_dir": "~/cache"}).data.cache_dir == tmp_path / "cache"
+    assert parse_command(StudyArguments, ["digits", "--out=~/study"], "").out == tmp_path / "study"
+    save_config(recipe("paper"), tmp_path / "config.yaml")
+    assert parse_train(["--config=~/config.yaml"]) == recipe("paper")
+    assert parse_train(["--resume=~"]).out == tmp_path
+    (tmp_path / "idea.py").write_text("def square(progress): ...")
+    assert parse_train(["--schedule.name", "~/idea.py:square"]).schedule.name.path == tmp_path / "idea.py"
 
 
 def test_a_saved_config_is_rerun_exactly(tmp_path):

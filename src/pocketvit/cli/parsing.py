@@ -5,12 +5,14 @@ import dataclasses
 import io
 import re
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import tyro
 
 from pocketvit.checks import unknown
 from pocketvit.errors import InputError
+from pocketvit.files import path_of
 from pocketvit.usercode import Code
 
 
@@ -87,7 +89,7 @@ def _in_words(forms: str) -> str:
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
-    """Teach tyro to take none in any case, where a field may be none, and FILE.py:NAME, where it takes code.
+    """Teach tyro to take none in any case, where a field may be none, FILE.py:NAME, where it takes code, and ~ in paths.
 
     The configuration itself reads and checks the code.
     """
@@ -115,6 +117,18 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
             instance_from_str=lambda words: words[0],
             is_instance=lambda value: isinstance(value, Code | str),
             str_from_instance=lambda code: [str(code)],
+        )
+
+    @registry.primitive_rule
+    def path(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+        if info.type is not Path:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="PATH",
+            instance_from_str=lambda words: path_of(words[0]),
+            is_instance=lambda value: isinstance(value, Path),
+            str_from_instance=lambda path: [str(path)],
         )
 
     return registry

@@ -4,13 +4,13 @@ import re
 import time
 from collections.abc import Collection
 from dataclasses import replace
-from pathlib import Path
 
 import tyro
 
 from pocketvit.cli.parsing import check_flags, parse
 from pocketvit.config import RunConfig, flatten, load_config
 from pocketvit.errors import InputError
+from pocketvit.files import path_of
 from pocketvit.recipes import RECIPES, recipe
 from pocketvit.terminal import outliving_output
 
@@ -59,13 +59,14 @@ def parse_train(arguments: list[str], others: Collection[str] = ()) -> RunConfig
     if resumed is not None:
         if rest:
             raise InputError(f"--resume goes on with the saved config and takes no other flags, such as {rest[0]}")
-        config = Path(resumed) / "config.yaml"
+        folder = path_of(resumed)
+        config = folder / "config.yaml"
         if not config.exists():
             raise InputError(f"--resume {resumed}: no run there; to start one: pocketvit train --out {resumed}")
-        return replace(load_config(config, allow_code=allow_code), out=Path(resumed))
+        return replace(load_config(config, allow_code=allow_code), out=folder)
     base = recipe(named or "digits")
     if saved is not None:
-        base = replace(load_config(Path(saved), allow_code=allow_code), out=None)
+        base = replace(load_config(path_of(saved), allow_code=allow_code), out=None)
     check_flags(rest, [*(f"--{name.replace('_', '-')}" for name in flatten(base)), *others])
     try:
         config = parse(
