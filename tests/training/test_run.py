@@ -5,10 +5,12 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import pocketvit
@@ -262,6 +264,35 @@ def test_other_data_in_the_same_place_are_refused(small, made_set, tmp_path):
     train(config)
     train(override(small, {"out": tmp_path / "straight"}))
     assert same_run(config.out, tmp_path / "straight")
+
+
+def test_no_run_is_made_among_the_classes_of_its_data(small, tmp_path, monkeypatch):
+    """The set could not be read again: it had a class without images, which is what the folder of the run looked like."""
+    source = tmp_path / "mine"
+    rng = np.random.default_rng(0)
+    for name in ("flat/left", "flat/right", "parted/train/left", "parted/train/right", "parted/test/left"):
+        (source / name).mkdir(parents=True)
+        for number in range(10):
+            pixels = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(source / name / f"{number}.png")
+    flat = override(small, {"data.source": str(source / "flat"), "batch_size": 4})
+    parted = override(flat, {"data.source": str(source / "parted")})
+    (tmp_path / "link").symlink_to(source / "flat")
+    for config, out in (
+        (flat, source / "flat" / "run"),
+        (flat, tmp_path / "link" / "a" / "run"),
+        (parted, source / "parted" / "train" / "run"),
+    ):
+        with pytest.raises(InputError, match=rf"^{out} would lie among the class folders of .*; choose another --out$"):
+            train(override(config, {"out": out}))
+        assert not out.exists()
+    monkeypatch.chdir(source / "flat")
+    with pytest.raises(InputError, match="^runs would lie among the class folders of "):
+        train(override(flat, {"out": None, "data.source": "."}))
+    assert not Path("runs").exists()
+    train(override(parted, {"out": source / "parted" / "run"}))
+    train(override(flat, {"out": source / "flat" / ".runs" / "run"}))
+    train(override(flat, {"out": source / "run"}))
 
 
 def test_a_saved_config_finds_its_data_from_any_folder(small, made_set, tmp_path, monkeypatch):

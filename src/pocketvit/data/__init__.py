@@ -2,7 +2,7 @@
 
 from pocketvit.data.dataset import Dataset, Split, channel_stats
 from pocketvit.data.sources import load_dataset
-from pocketvit.data.splits import Splits, open_dataset, open_splits, open_to_measure
+from pocketvit.data.splits import Splits, open_dataset, open_splits, open_to_measure, refuse_among_classes
 
 __all__ = [
     "Dataset",
@@ -13,4 +13,5 @@ __all__ = [
     "open_dataset",
     "open_splits",
     "open_to_measure",
+    "refuse_among_classes",
 ]

@@ -86,17 +86,30 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _find(path: Path) -> dict[str, dict[str, list[Path]]]:
-    """The images by split and class. A flat `<class>/*` is all "train".
+    """The images by split and class.
 
     Raises:
         InputError: a folder for a split without class folders, or a class folder without images.
     """
+    return {split: _find_classes(folder) for split, folder in _split_folders(path).items()}
+
+
+def would_read(path: Path, inner: Path) -> bool:
+    """Whether a folder that is to be made would be taken for a class of these image folders, or a part of one."""
+    inner = inner.resolve()
+    roots = [root.resolve() for root in _split_folders(path).values()]
+    below = [inner.relative_to(root).parts for root in roots if inner.is_relative_to(root)]
+    return any(not any(part.startswith(".") for part in parts) for parts in below)
+
+
+def _split_folders(path: Path) -> dict[str, Path]:
+    """The folders that hold the class folders of each split; a flat `<class>/*` is all "train"."""
     subfolders = _subfolders(path)
     folders = {SPLIT_OF_WORD[f.name.lower()]: f for f in subfolders if f.name.lower() in SPLIT_OF_WORD}
     # A class may be called "train" too, as among cars and planes; then its folder holds images, not folders.
     if len(folders) < len(subfolders) and not ("train" in folders and _subfolders(folders["train"])):
         folders = {"train": path}
-    return {split: _find_classes(folder) for split, folder in folders.items()}
+    return folders
 
 
 def _flatten(found: Mapping[str, Mapping[str, list[Path]]]) -> list[Path]:

@@ -2,10 +2,13 @@
 
 import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 
 from pocketvit.config import DataConfig
 from pocketvit.data.dataset import Dataset, Split, stratified_split
-from pocketvit.data.sources import load_dataset
+from pocketvit.data.folders import would_read
+from pocketvit.data.formats import detect
+from pocketvit.data.sources import lasting_source, load_dataset
 from pocketvit.errors import InputError
 
 
@@ -74,6 +77,22 @@ def _load(config: DataConfig, test_frac: float) -> Dataset:
         split_seed=config.split_seed,
         cache_dir=config.cache_dir,
     )
+
+
+def refuse_among_classes(config: DataConfig, folder: Path) -> None:
+    """Refuse to make a folder among the class folders of a set, which could not be read with it.
+
+    Args:
+        config: of the set, which can be read now.
+        folder: to be made.
+    Raises:
+        InputError: it lies there.
+    """
+    path = Path(lasting_source(config.source))  # absolute, but for a known name
+    if path.is_absolute() and (config.format or detect(path)) == "folder" and would_read(path, folder):
+        raise InputError(
+            f"{folder} would lie among the class folders of {config.source} and be taken for one; choose another --out"
+        )
 
 
 def split_dataset(dataset: Dataset, config: DataConfig) -> Splits:

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 
 from pocketvit.config import RunConfig, code_of, config_hash
-from pocketvit.data import open_splits
+from pocketvit.data import open_splits, refuse_among_classes
 from pocketvit.errors import InputError
 from pocketvit.files import read_json
 from pocketvit.terminal import outliving_output
@@ -25,7 +25,7 @@ from pocketvit.training.device import choose_device, device_name, peak_memory_gi
 from pocketvit.training.distributed import Processes, join
 from pocketvit.training.finish import save_figures, write_result
 from pocketvit.training.progress import Reporter, Silent, console_reporter
-from pocketvit.training.runlog import RunFolder
+from pocketvit.training.runlog import RUNS, RunFolder
 from pocketvit.training.stop import StopRequest
 from pocketvit.training.trainer import Trainer
 
@@ -94,6 +94,7 @@ def opened_folder(trainer: Trainer) -> Iterator[dict[str, Any]]:
     with ExitStack() as kept:
 
         def begin() -> RunFolder:
+            refuse_among_classes(config.data, config.out or RUNS)
             folder = RunFolder.of(config)
             kept.enter_context(folder.made(trainer.reporter.note))
             folder.begin(config, fingerprint)

@@ -28,6 +28,9 @@ from pocketvit.files import write_atomically, write_json
 from pocketvit.lock import locked
 from pocketvit.usercode import FOLDER as CODE_FOLDER
 
+RUNS = Path("runs")
+"""Where run folders are made unless `out` says otherwise."""
+
 METRICS = {"pass", "images", "train_s", "loss", "lr"}
 """What is read of every line of metrics.jsonl."""
 
@@ -59,7 +62,7 @@ class RunFolder:
         Raises:
             InputError: it cannot be made.
         """
-        return cls(config.out or make_next_free(Path("runs"), config.recipe))
+        return cls(config.out or make_next_free(RUNS, config.recipe))
 
     def begin(self, config: RunConfig, data_fingerprint: str) -> None:
         """Claim the folder, which is there, for a run, by the one rule for starting again.
