@@ -152,6 +152,12 @@ def test_a_config_file_that_is_none_is_refused(tmp_path):
         ("a: [", "is not YAML"),
         ("seed: " + "9" * 5000, "is not YAML"),
         ("optim: {lrr: 1}", "optim.lrr"),
+        (
+            "optim:\n  lr: 1e-3\n  name: lion\n  lr: 1e-4",
+            "config .*c.yaml: 'lr' stands twice, again in line 4; keep one",
+        ),
+        ("optim: {lr: 1e-3}\noptim.lr: 1e-4", "optim.lr stands twice; keep one"),
+        ("optim: lion", "^optim='lion' is a section; write its fields below it, such as name: …$"),
         ("1: 2", "unknown field '1'"),
         ("{1: {2: 3}}", "unknown field '1.2'"),
     ):
@@ -160,6 +166,11 @@ def test_a_config_file_that_is_none_is_refused(tmp_path):
             load_config(tmp_path / "c.yaml")
     with pytest.raises(InputError, match="cannot read"):
         load_config(tmp_path / "absent.yaml")
+
+
+def test_a_section_without_fields_is_all_defaults(tmp_path):
+    (tmp_path / "c.yaml").write_text("seed: 3\nmodel:\n  # width: 96\n")
+    assert load_config(str(tmp_path / "c.yaml")) == RunConfig(seed=3)
 
 
 def test_a_newer_schema_is_refused():

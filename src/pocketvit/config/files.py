@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from pocketvit.config.hashing import SCHEMA_VERSION
-from pocketvit.config.names import code_of, override
+from pocketvit.config.names import code_of, flatten, override
 from pocketvit.config.run import RunConfig
 from pocketvit.errors import InputError
-from pocketvit.files import write_atomically
+from pocketvit.files import path_of, write_atomically
 from pocketvit.usercode import Code, keep_copies, resolve
 
 
@@ -44,16 +44,35 @@ def from_dict(
     Raises:
         InputError: not a config, an unknown field, a wrong value, a newer schema, or code without consent.
     """
-    values: dict[str, Any] = {}
-    for key, item in mapping.items():
-        if isinstance(item, Mapping):
-            values |= {f"{key}.{leaf}": value for leaf, value in item.items()}
-        else:
-            values[str(key)] = item
+    values = _by_dotted_name(mapping)
     schema = values.pop("schema", SCHEMA_VERSION)
     if schema != SCHEMA_VERSION:
         raise InputError(f"config has schema {schema}; this version reads {SCHEMA_VERSION}")
     return override(RunConfig(), resolve(values, folder=folder, where=where, allow_code=allow_code, inside=True))
+
+
+def _by_dotted_name(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of fields that stand below their sections; a section with nothing below it sets none.
+
+    Raises:
+        InputError: a section that is no section, or a field twice.
+    """
+    sections = {name.partition(".")[0]: name for name in reversed(flatten(RunConfig())) if "." in name}
+    values: dict[str, Any] = {}
+    for key, item in mapping.items():
+        if isinstance(item, Mapping):
+            found = {f"{key}.{leaf}": value for leaf, value in item.items()}
+        elif key not in sections:
+            found = {str(key): item}
+        elif item is None:
+            found = {}
+        else:
+            example = sections[key].rpartition(".")[2]
+            raise InputError(f"{key}={item!r} is a section; write its fields below it, such as {example}: …")
+        if twice := sorted(found.keys() & values.keys()):
+            raise InputError(f"{twice[0]} stands twice; keep one")
+        values |= found
+    return values
 
 
 def save_config(config: RunConfig, path: Path) -> None:
@@ -68,7 +87,7 @@ def save_config(config: RunConfig, path: Path) -> None:
     write_atomically(path, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
 
 
-def load_config(path: Path, *, allow_code: bool = False) -> RunConfig:
+def load_config(path: str | Path, *, allow_code: bool = False) -> RunConfig:
     """Read a saved `config.yaml`.
 
     Args:
@@ -77,14 +96,10 @@ def load_config(path: Path, *, allow_code: bool = False) -> RunConfig:
     Raises:
         InputError: no such file, not YAML, not a config, or code without consent.
     """
-    import yaml
+    from pocketvit.config.yaml_text import read_yaml  # late, as yaml itself is
 
-    try:
-        mapping = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InputError(f"cannot read config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:  # a number of thousands of digits is a ValueError
-        raise InputError(f"config {path} is not YAML: {' '.join(str(error).split())}") from error
+    path = path_of(path)
+    mapping = read_yaml(path, "config")
     if not isinstance(mapping, Mapping):
         raise InputError(f"config {path} holds no fields; expected the mapping that a run folder's config.yaml has")
     return from_dict(mapping, folder=path.parent, where=str(path), allow_code=allow_code)

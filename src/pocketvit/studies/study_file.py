@@ -24,10 +24,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pocketvit.checks import check_name, unknown
 from pocketvit.config import RunConfig, flatten, override
+from pocketvit.config.yaml_text import read_yaml
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
 from pocketvit.studies.grid import Row, Study
@@ -41,20 +40,6 @@ SET_ELSEWHERE = {"seed": "use seeds", "recipe": "use the study's recipe", "out":
 """Fields that a row cannot override, and why."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a mapping that has a key twice, where plain YAML silently keeps the last: a row would be lost."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue  # no name at all; plain YAML refuses it
-            if key.value in seen:
-                raise InputError(f"{key.value!r} stands twice, again in line {key.start_mark.line + 1}; rename one")
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def load_study(path: Path, *, allow_code: bool = False) -> Study:
     """Read a study file; without a `name` of its own the study is called like the file.
 
@@ -64,14 +49,7 @@ def load_study(path: Path, *, allow_code: bool = False) -> Study:
     Raises:
         InputError: no such file, not YAML, anything in it that cannot be run, or code without consent.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
-    except OSError as error:
-        raise InputError(f"cannot read study {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"study {path} is not YAML: {' '.join(str(error).split())}") from error
-    except InputError as error:
-        raise InputError(f"study {path}: {error}") from error
+    content = read_yaml(path, "study")
     content = resolve(content, folder=path.parent, where=f"study {path}", allow_code=allow_code, inside=False)
     return parse_study(content, path.stem.replace("_", "-"))
 

@@ -150,6 +150,7 @@ def test_a_mistake_is_named_in_one_line(text, words):
     [
         ("rows:\n  a: {}\n  a: {model.depth: 2}\n", "'a' stands twice, again in line 3"),
         ("rows: [", "is not YAML"),
+        ("seeds: " + "9" * 5000, "is not YAML"),
         ("? [a]\n: 1\n", "is not YAML"),
     ],
 )
