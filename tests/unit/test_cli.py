@@ -94,6 +94,9 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["train", "--train.device", "tpu"], "--train.device"),
         (["train", "--model.q-rank", "x"], "--model.q-rank takes none or a whole number, not 'x' (see pocketvit train"),
         (["train", "--optim.betas", "0.9"], "--optim.betas takes none or two numbers, not '0.9' (see pocketvit"),
+        (
+            ["train", "--schedule.passes", "2.5"],
+        ),
         (["train", "--optim.betas"], "--optim.betas takes none or two numbers, not nothing"),
         (["train", "--optim.lr", "inf"], "optim.lr=inf: must be a number within ±1000000"),
         (["train", "--model.heads", "4"], "'--model.heads'; did you mean --model.num-heads or --model.head?"),
@@ -128,6 +131,9 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["study", "no.yaml"], "cannot read study no.yaml"),
         (["study", "digits", "--time-limit", "9x"], "--time-limit 9x: write hours, minutes or seconds, such as 9m"),
         (["study", "digits", "--only", "one-clz"], "unknown row 'one-clz'; did you mean one-cls?"),
+        (["study", "digits", "--only", ""], "unknown row ''; known: one-cls, two-cls"),
+        (["study", "digits", "--time-limit", ""], "--time-limit '': write hours, minutes or seconds, such as 9m"),
+        (["study", "digits", "--gpus", ""], "--gpus '': "),
         (["study", "digits", "--seeds", "0"], "seeds=0: must be at least 1"),
         (
             ["study", "digits", "--results", "resluts"],

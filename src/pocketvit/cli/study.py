@@ -63,7 +63,7 @@ def study_command(arguments: list[str]) -> int:
     _check_together(parsed)
     results = parsed.results or Path("results")
     _check_results(results, given=parsed.results is not None)
-    limit = seconds(parsed.time_limit) if parsed.time_limit else inf
+    limit = inf if parsed.time_limit is None else seconds(parsed.time_limit)
     gpus = parsed.gpus.split(",") if parsed.gpus else None
     from pocketvit.studies.choose import find_study, with_data, with_seeds
 
@@ -71,7 +71,7 @@ def study_command(arguments: list[str]) -> int:
     study = study if parsed.seeds is None else with_seeds(study, parsed.seeds)
     study = study if parsed.data is None else with_data(study, parsed.data)
     out = parsed.out or Path("runs") / study.name
-    only = [parsed.only] if parsed.only else []
+    only = [] if parsed.only is None else [parsed.only]
     if parsed.plan:
         from pocketvit.studies.forecast import Devices, devices_here, forecast
         from pocketvit.studies.jobs import wanted_device
@@ -110,6 +110,8 @@ def _check_together(parsed: StudyArguments) -> None:
     """
     if parsed.address is not None and parsed.engine != "ray":
         raise InputError(f"--address {parsed.address}: only for a Ray cluster; add --engine ray or leave it out")
+    if parsed.gpus == "":
+        raise InputError("--gpus '': names no GPU; write such as 0,1, or leave it out")
     if parsed.gpus is not None and parsed.engine == "ray":
         raise InputError(f"--gpus {parsed.gpus}: Ray chooses the GPUs itself; leave --gpus or --engine ray out")
     if parsed.difference is not None and not parsed.plan:
@@ -146,6 +148,6 @@ def seconds(text: str) -> float:
     """
     found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
     if not text or found is None:
-        raise InputError(f"--time-limit {text}: write hours, minutes or seconds, such as 9m or 1h30m")
+        raise InputError(f"--time-limit {text or repr(text)}: write hours, minutes or seconds, such as 9m or 1h30m")
     hours, minutes, rest = (int(part or 0) for part in found.groups())
     return 3600 * hours + 60 * minutes + rest
