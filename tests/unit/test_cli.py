@@ -96,7 +96,9 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["train", "--optim.betas", "0.9"], "--optim.betas takes none or two numbers, not '0.9' (see pocketvit"),
         (
             ["train", "--schedule.passes", "2.5"],
+            "--schedule.passes takes a whole number, not '2.5' (see pocketvit train",
         ),
+        (["train", "--optim.lr", "1,5e-3"], "--optim.lr takes a number, not '1,5e-3' (see pocketvit train"),
         (["train", "--optim.betas"], "--optim.betas takes none or two numbers, not nothing"),
         (["train", "--optim.lr", "inf"], "optim.lr=inf: must be a number within ±1000000"),
         (["train", "--model.heads", "4"], "'--model.heads'; did you mean --model.num-heads or --model.head?"),

@@ -78,6 +78,12 @@ def _reason(lines: list[str]) -> str:
     if misfit:
         flag, forms, given = misfit.groups()
         return f"{flag} takes {_in_words(forms)}, not {given or 'nothing'}"
+    number = re.fullmatch(
+        r"Error parsing (\S+): (invalid literal for int|could not convert string to float).*?: (.*)", reason
+    )
+    if number:
+        flag, fault, given = number.groups()
+        return f"{flag} takes {'a whole number' if 'int' in fault.split() else 'a number'}, not {given}"
     return re.sub(r"^Error parsing (?:(?=-)|\S+: )", "", reason)  # our own messages name the field themselves
 
 
