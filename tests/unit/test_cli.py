@@ -395,6 +395,19 @@ def test_changed_data_are_measured_only_on_demand(own_run, capsys, change):
     assert "changed" not in evaluated(folder, "other", capsys)
 
 
+def test_data_that_have_gone_elsewhere_are_asked_for(own_run, capsys):
+    """As of a run folder that was copied from another machine."""
+    run_folder, _ = own_run
+    shutil.move("pets", "animals")
+    code, _, err = run(["eval", run_folder], capsys)
+    assert code == 2 and err == (
+        f"pocketvit: {Path('pets').resolve()}, which {run_folder} was trained on, is not there; say where it is now by "
+        "--data SOURCE\n"
+    )
+    code, out, _ = run(["eval", run_folder, "--data", "animals"], capsys)
+    assert code == 0 and "on 4 images" in out and "CAUTION" not in out
+
+
 def test_changed_data_that_do_not_fit_the_model_are_refused_for_that(own_run, capsys):
     for sizes, classes, why in ([12] * 20, ("ant", "bee"), "12 × 12 pixels"), ([8] * 24, ("ant", "bee", "cat"), "3 cl"):
         shutil.rmtree("pets")

@@ -87,6 +87,9 @@ def evaluate_run(
     config = config if resize is None else replace(config, resize=resize)
     cautions = []
     if source is None:
+        own = Path(config.source)  # absolute, but for a known name
+        if own.is_absolute() and not own.exists():
+            raise InputError(f"{own}, which {run} was trained on, is not there; say where it is now by --data SOURCE")
         dataset = open_dataset(config)
         if dataset.fingerprint != trained_on:
             _check_fits(trained, dataset)  # says more where the classes or the size have changed
