@@ -295,6 +295,16 @@ def test_no_run_is_made_among_the_classes_of_its_data(small, tmp_path, monkeypat
     train(override(flat, {"out": source / "run"}))
 
 
+def test_names_where_python_takes_what_they_name_are_refused(small):
+    with pytest.raises(InputError, match=r"^'digits' is not a configuration; make one, such as pocketvit.recipe\('dig"):
+        train("digits")
+    with pytest.raises(InputError, match=r"^'runs/a' is not a trained model; load it: pocketvit.load_model\("):
+        pocketvit.evaluate("runs/a", pocketvit.load_dataset("digits"))
+    train(small)
+    with pytest.raises(InputError, match=r"^'digits' is not a data set; load it: pocketvit.load_dataset\("):
+        pocketvit.evaluate(load_model(small.out), "digits")
+
+
 def test_a_saved_config_finds_its_data_from_any_folder(small, made_set, tmp_path, monkeypatch):
     monkeypatch.chdir(made_set.parent)
     train(override(small, {"data.source": made_set.name}))

@@ -22,8 +22,12 @@ def evaluate(trained: TrainedModel, dataset: Dataset) -> dict[str, Any]:
     """Accuracy on a data set's test images, in all and per class.
 
     Raises:
-        InputError: the classes or the image size are not the model's.
+        InputError: the classes or the image size are not the model's, or these are a run folder and a source, not loaded.
     """
+    if not isinstance(trained, TrainedModel):
+        raise InputError(f"{trained!r} is not a trained model; load it: pocketvit.load_model(RUN_FOLDER)")
+    if not isinstance(dataset, Dataset):
+        raise InputError(f"{dataset!r} is not a data set; load it: pocketvit.load_dataset(SOURCE)")
     _check_fits(trained, dataset)
     logits, labels = trained.logits(dataset.test.images), dataset.test.labels
     hits = logits.argmax(dim=1).numpy() == labels

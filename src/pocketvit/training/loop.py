@@ -49,6 +49,8 @@ def train(config: RunConfig, reporter: Reporter | None = None, *, started: float
         TimeoutError: the other processes did not come.
     """
     started = time.perf_counter() if started is None else started
+    if not isinstance(config, RunConfig):
+        raise InputError(f"{config!r} is not a configuration; make one, such as pocketvit.recipe('digits')")
     device = config.train.device
     with outliving_output(), repeating(config.train.deterministic, device), join(device) as processes:
         if processes.launched and config.out is None:
