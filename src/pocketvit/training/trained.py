@@ -4,6 +4,7 @@ Shapes: N images, B batch, C channels, H W pixels, K classes.
 """
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,8 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
         if (Path(run) / "config.yaml").exists():
             raise InputError(f"the run in {run} is not finished; go on with: pocketvit train --resume {run}")
         raise InputError(f"no trained model at {path}; give a finished run folder or a model.safetensors")
+    if not os.access(path, os.R_OK):  # of which safetensors says that there is no such file
+        raise InputError(f"{path} may not be read; ask its owner, or copy it to where you may")
     try:
         with safe_open(path, framework="pt") as file:
             about = {key: json.loads(value) for key, value in file.metadata().items()}

@@ -8,7 +8,7 @@ from PIL import Image
 from pocketvit.config import ModelConfig
 from pocketvit.errors import InputError
 from pocketvit.model import ViT
-from pocketvit.training.trained import EVAL_BATCH, TrainedModel, predict_logits
+from pocketvit.training.trained import EVAL_BATCH, TrainedModel, load_model, predict_logits
 
 
 class Narrow(torch.nn.Module):
@@ -81,6 +81,13 @@ def test_what_is_not_images_as_the_model_knows_them_is_refused_with_the_remedy(t
         with pytest.raises(InputError) as refused:
             classify(images)
         assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_model_that_may_not_be_read_is_not_taken_for_a_broken_one(trained, tmp_path, monkeypatch):
+    trained.save(tmp_path / "model.safetensors")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(InputError, match="model.safetensors may not be read"):
+        load_model(tmp_path)
 
 
 def test_no_images_have_no_logits(trained):
