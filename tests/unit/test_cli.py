@@ -127,6 +127,7 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["eval", "nowhere"], "no trained model at nowhere"),
         (["predict", "--run", "nowhere"], "give at least one image file"),
         (["predict", "a.png", "--run", "nowhere"], "no trained model at nowhere"),
+        (["predict", "a.png", "--run", "nowhere", "--top", "-1"], "--top=-1: must be at least 1"),
         (["predict", ".", "--run", "nowhere"], ". is a folder; for the images in it write ./*"),
         (["report", "nowhere"], "nowhere"),
         (["study", "digit"], "unknown study 'digit'; did you mean digits?"),

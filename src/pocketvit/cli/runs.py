@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from pocketvit.checks import at_least
 from pocketvit.cli.parsing import parse_command
 from pocketvit.config import Device
 from pocketvit.errors import InputError
@@ -72,6 +73,7 @@ def predict_command(arguments: list[str]) -> int:
     parsed = parse_command(PredictArguments, arguments, "pocketvit predict")
     if not parsed.files:
         raise InputError("give at least one image file")
+    at_least("--top", parsed.top, 1)
     for file in parsed.files:
         if file.is_dir():
             raise InputError(f"{file} is a folder; for the images in it write {file}/*")
