@@ -45,7 +45,8 @@ def predict_logits(model: ViT, images: np.ndarray | MappedRows, mean: Tensor, st
     model.eval()
     logits, start, size = [], 0, EVAL_BATCH[device.type]
     while start < len(images):
-        batch = torch.from_numpy(np.ascontiguousarray(images[start : start + size]))
+        batch = images[start : start + size]  # of Pillow's arrays, which may not be written, PyTorch warns
+        batch = torch.from_numpy(np.require(batch, requirements=["C_CONTIGUOUS", "WRITEABLE"]))
         try:
             logits.append(model(normalise(batch.to(device), mean, std)).float().cpu())
             start += len(batch)

@@ -1,5 +1,7 @@
 """Evaluation where memory is short, and what a trained model takes."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -88,6 +90,15 @@ def test_a_model_that_may_not_be_read_is_not_taken_for_a_broken_one(trained, tmp
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(InputError, match="model.safetensors may not be read"):
         load_model(tmp_path)
+
+
+def test_pictures_of_pillow_are_taken_without_a_warning(trained):
+    picture = np.asarray(Image.fromarray(shaped(8, 8, 3)))
+    assert not picture.flags.writeable
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        trained.probabilities(picture[None])
+    assert not said
 
 
 def test_no_images_have_no_logits(trained):
