@@ -75,9 +75,11 @@ def study_lock(out: Path, name: str) -> Iterator[int | None]:
         out: the folder.
         name: of the study.
     Raises:
-        InputError: a study is at work there, another one has its tables there, or the folder cannot be written.
+        InputError: a study is at work there, another one has its tables there, or a run, or the folder cannot be written.
     """
     cells = out / "cells"
+    if (out / "config.yaml").exists():
+        raise InputError(f"{out} is the folder of a run; choose another --out for the study {name}")
     try:
         cells.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -204,6 +204,14 @@ def test_a_folder_serves_one_study_only(go, tmp_path):
     go()
 
 
+def test_no_study_moves_into_the_folder_of_a_run(go, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.yaml").write_text("recipe: digits")
+    with pytest.raises(InputError, match=r"out is the folder of a run; choose another --out for the study test$"):
+        go()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.yaml"]
+
+
 # ---------------------------------------------------------------- what is known of it
 
 
