@@ -20,7 +20,7 @@ class RunConfig:
     out: Path | None = None
     """Run folder; by default the next free runs/<recipe>-<nnn>."""
     batch_size: int = 256
-    """Images per step, over all processes."""
+    """Images per step, over all processes. What a pass has left beyond whole batches it leaves out, others each time."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
