@@ -103,11 +103,21 @@ def would_read(path: Path, inner: Path) -> bool:
 
 
 def _split_folders(path: Path) -> dict[str, Path]:
-    """The folders that hold the class folders of each split; a flat `<class>/*` is all "train"."""
+    """The folders that hold the class folders of each split; a flat `<class>/*` is all "train".
+
+    Raises:
+        InputError: there is a split beside other folders, but none to train on.
+    """
     subfolders = _subfolders(path)
     folders = {SPLIT_OF_WORD[f.name.lower()]: f for f in subfolders if f.name.lower() in SPLIT_OF_WORD}
     # A class may be called "train" too, as among cars and planes; then its folder holds images, not folders.
     if len(folders) < len(subfolders) and not ("train" in folders and _subfolders(folders["train"])):
+        parted = [folder for folder in folders.values() if _subfolders(folder)]
+        if parted:
+            raise InputError(
+                f"{parted[0]} holds class folders, as a split does, but there is no {path / 'train'} that does: name the "
+                f"folder of the training images train, or {parted[0].name} differently if it is a class"
+            )
         folders = {"train": path}
     return folders
 

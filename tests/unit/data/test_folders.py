@@ -93,6 +93,16 @@ def test_test_alone(split):
         folders.read(split, None)
 
 
+@pytest.mark.parametrize("name", ["test", "val"])
+def test_splits_are_no_classes_where_train_is_misspelt(split, name):
+    (split / "train").rename(split / "trian")
+    (split / "test").rename(split / name)
+    words = f"set/{name} holds class folders, as a split does, but there is no .*/set/train that does: name the folder of the"
+    for look in (lambda: folders.read(split, None), lambda: folders.files(split)):
+        with pytest.raises(InputError, match=words):
+            look()
+
+
 def test_a_stray_parquet_file_does_not_take_the_place_of_the_images(split):
     for place in (split, split / "train" / "ant"):
         file = place / "stray.parquet"
