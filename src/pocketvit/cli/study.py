@@ -123,12 +123,15 @@ def _end(study: "Study", run: "StudyRun", out: Path) -> int:
     from rich.console import Console
 
     from pocketvit.report.text import counted
+    from pocketvit.studies.findings import findings, on_other_data
     from pocketvit.studies.live import verdict_table
     from pocketvit.studies.outputs import write_outputs
 
     files = write_outputs(study, run.gathered, out)
     console = Console()
     console.print(verdict_table(study, run.gathered))
+    for line in on_other_data(findings(study, run.gathered)):
+        print(line)
     failed = [cell for cell in run.gathered if cell.state == "failed"]
     for cell in failed:
         print(f"{cell.row} seed {cell.seed} failed: {cell.error}" + (f"; its log: {cell.log}" if cell.log else ""))

@@ -114,6 +114,19 @@ def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
     ]
 
 
+def on_other_data(found: Sequence[Finding]) -> list[str]:
+    """A sentence on the rows whose data are not those of their reference; none where there are no such rows."""
+    data = {f.row: {cell.result.get("data_fingerprint") for cell in f.cells if cell.result is not None} for f in found}
+    compared = {f.row: f.comparison.reference for f in found if f.comparison and f.comparison.difference is not None}
+    rows = [row for row, reference in compared.items() if len(data[row] | data[reference]) > 1]
+    if not rows:
+        return []
+    return [
+        "Not on the data of the row compared with, or on them but split or resized otherwise, so that the difference may "
+        f"come from the test images: {', '.join(rows)}."
+    ]
+
+
 def noisy_rows(found: Accuracies) -> list[str]:
     """Rows that scatter far more than the others, as one does that diverges with some seeds.
 

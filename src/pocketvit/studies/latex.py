@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pocketvit.report.latex import latex_table, latex_text
 from pocketvit.report.tables import ABSENT
 from pocketvit.report.text import duration, points
-from pocketvit.studies.findings import Finding
+from pocketvit.studies.findings import Finding, on_other_data
 from pocketvit.studies.power import POWER
 from pocketvit.studies.stats import Comparison
 from pocketvit.studies.verdict import effect, interval, p_figure
@@ -76,4 +76,4 @@ def _notes(found: Sequence[Finding], references: set[str]) -> list[str]:
             f"None seen (x): no difference seen; one of x would have been with {100 * POWER:.0f} % power, after the "
             "correction."
         )
-    return [*said, "Time: training alone."]
+    return [*said, *on_other_data(found), "Time: training alone."]

@@ -19,7 +19,7 @@ from pocketvit.report.hardware import hardware
 from pocketvit.report.study_page import render_study
 from pocketvit.report.tables import ABSENT, markdown_table, markdown_text
 from pocketvit.report.text import count, duration, points
-from pocketvit.studies.findings import Finding, accuracies, findings, noisy_rows
+from pocketvit.studies.findings import Finding, accuracies, findings, noisy_rows, on_other_data
 from pocketvit.studies.gather import CellResult
 from pocketvit.studies.grid import Study
 from pocketvit.studies.latex import study_latex
@@ -139,6 +139,7 @@ def notes(found: Sequence[Finding]) -> list[str]:
         )
     if noisy := noisy_rows(accuracies([cell for finding in found for cell in finding.cells])):
         said.append(f"Scattered far more than the others, so compared by the spread of their own: {', '.join(noisy)}.")
+    said += on_other_data(found)
     said.append(
         "Training time holds augmentation, but no compiling and no evaluation; memory is the most held on the GPU at "
         "once."

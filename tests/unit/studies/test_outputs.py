@@ -10,7 +10,7 @@ from made_study import ERROR, SPEED, made_cells, made_study
 from pocketvit.report.latex import latex_table, latex_text
 from pocketvit.report.tables import ABSENT, markdown_table, markdown_text
 from pocketvit.studies import compare
-from pocketvit.studies.findings import accuracies, findings, noisy_rows
+from pocketvit.studies.findings import accuracies, findings, noisy_rows, on_other_data
 from pocketvit.studies.outputs import notes, table_row, write_outputs
 
 SPECIAL = r"a_b & 50% #1 {x} $y$ ~^\ <i> | [1] *z*"
@@ -44,6 +44,22 @@ def test_rows_say_what_the_statistics_say(unfinished):
     assert row["n"] == "3" and row["against"] == "baseline" and row["p"].startswith("0.") or row["p"] == "< 0.001"
     assert row["difference"] == f"−{-100 * expected['mla-qkv'].difference:.2f}"
     assert row["verdict"].startswith("hurts") and row["training time"].replace("\xa0", " ") == "3 min 23 s"
+
+
+def test_a_difference_between_data_sets_is_said_to_be_one(unfinished, tmp_path):
+    """The row on easier data "helps"."""
+    study, cells = unfinished
+    moved = [
+        replace(cell, result=cell.result | {"data_fingerprint": "0" * 16})
+        if cell.row == "whitening" and cell.result
+        else cell
+        for cell in cells
+    ]
+    assert on_other_data(findings(study, cells)) == []
+    (said,) = on_other_data(findings(study, moved))
+    assert said.startswith("Not on the data of the row compared with") and said.endswith("test images: whitening.")
+    files = {file.name: file.read_text() for file in write_outputs(study, moved, tmp_path)}
+    assert all(said in files[name] for name in ("table.md", "table.tex", "study.html"))
 
 
 def test_what_did_not_finish_is_never_a_number(unfinished):
