@@ -328,6 +328,9 @@ def test_an_own_augmentation_sees_pixels_and_numbers_of_each_image(own):
         ("def f(images, draws):\n    return images[:, 1:]\n", "(4, 15, 16, 3)"),
         ("def f(images, draws):\n    return None\n", "gives a NoneType"),
         ("def f(images, draws):\n    return images.roll(1, 0)\n", "in another place of the batch"),
+        ("def f(images, draws):\n    return images // 2 + images.flip(0) // 2\n", "or beside other images"),
+        ("def f(images, draws):\n    return images // 2 + images.roll(1, 0) // 2\n", "or beside other images"),
+        ("def f(images, draws):\n    return (images.float() - images.float().mean() / 2).abs().byte()\n", "or beside"),
         ("def f(images, draws):\n    return (images * torch.rand(())).to(torch.uint8)\n", "no random numbers"),
     ],
 )
