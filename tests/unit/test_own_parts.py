@@ -118,6 +118,10 @@ def test_weights_that_a_module_draws_itself_follow_from_the_seed(own):
     assert torch.equal(before, torch.random.get_rng_state()), "PyTorch's own generator is left as it was"
 
 
+def test_a_list_of_weights_that_are_saved_can_be_part_of_it(own):
+    trainer(model__attention=own(init("self.all = [self.fc.weight, self.fc.bias]")))
+
+
 def test_a_convolution_without_a_bias_can_be_part_of_it(own):
     trainer(model__block=own(init("self.conv = nn.Conv2d(3, 3, 1, bias=False)")))
 
@@ -143,6 +147,7 @@ HIDDEN = [
     ("self.experts = [nn.Linear(c.width, c.width)]", "self.experts[0](x)", "self.experts"),
     ("self.experts = {'a': nn.Linear(c.width, c.width)}", "self.experts['a'](x)", "self.experts"),
     ("self.mix = torch.randn(c.width)", "x * self.mix", "self.mix"),
+    ("self.heat = torch.ones((), requires_grad=True)", "self.fc(x) * self.heat", "self.heat"),
     ("self.fc.mix = torch.randn(c.width)", "x * self.fc.mix", "self.fc.mix"),
     ("self.fc.gain = nn.Parameter(torch.zeros(())); self.mix = torch.randn(c.width)",
      "x + self.fc.gain * self.mix", "self.mix"),

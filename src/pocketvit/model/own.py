@@ -95,8 +95,12 @@ def _check_saved(code: Code, module: nn.Module, another: nn.Module, **arguments:
     module.eval()
     another.eval()
     found = _given(code, module, **arguments)
-    if not _alike(found, _given(code, another, **arguments)):
-        unsaved = ", ".join(_unsaved(module)) or "something that the constructor draws"
+    known = set(map(id, module.parameters()))
+    learned = ", ".join(
+        _unsaved(module, lambda value: isinstance(value, Tensor) and value.requires_grad and id(value) not in known)
+    )
+    if learned or not _alike(found, _given(code, another, **arguments)):
+        unsaved = learned or ", ".join(_unsaved(module)) or "something that the constructor draws"
         raise InputError(
             f"{code} computes with {unsaved}, which is neither trained nor saved; keep layers in nn.ModuleList or "
             "nn.ModuleDict, tensors in nn.Parameter or register_buffer"
@@ -115,12 +119,14 @@ def _alike(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(a.nan_to_num(0, 0, 0).abs().max()), equal_nan=True)
 
 
-def _unsaved(module: nn.Module) -> Iterator[str]:
-    """The attributes that hold tensors or layers which PyTorch does not know of, such as self.mix."""
+def _unsaved(
+    module: nn.Module, asked: Callable[[Any], bool] = lambda value: isinstance(value, Tensor | nn.Module)
+) -> Iterator[str]:
+    """The attributes that hold tensors or layers which PyTorch does not know of, such as self.mix; those asked for."""
     for path, layer in module.named_modules():
         for name, value in vars(layer).items():
             held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
-            if not name.startswith("_") and any(isinstance(each, Tensor | nn.Module) for each in held):
+            if not name.startswith("_") and any(asked(each) for each in held):
                 yield ".".join(filter(None, ("self", path, name)))
 
 
