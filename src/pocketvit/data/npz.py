@@ -110,7 +110,10 @@ def _part(arrays: Mapping[str, np.ndarray], path: Path, images_name: str, labels
     if images.ndim == 4 and images.shape[3] == 1:
         images = images[..., 0]
     if images.ndim not in (3, 4) or images.ndim == 4 and images.shape[3] not in (3, 4) or 0 in images.shape[1:]:
-        raise InputError(f"{path}: {images_name} is {images.shape}, not (N, H, W) or (N, H, W, C) with C = 1, 3 or 4")
+        what = f"{images_name} is {images.shape}, not (N, H, W) or (N, H, W, C) with C = 1, 3 or 4"
+        channels_first = images.ndim == 4 and images.shape[1] in (1, 3, 4)
+        how = f"; put the channels last: {images_name}.transpose(0, 2, 3, 1)" if channels_first else ""
+        raise InputError(f"{path}: {what}{how}")
     if images.dtype not in (np.uint8, np.bool_) and not (images.dtype == np.uint16 and images.ndim == 3):
         expected = "expected uint8, bool, or uint16 grey"
         raise InputError(f"{path}: {images_name} is {images.dtype}: {expected}; {uint8_remedy(images, images_name)}")

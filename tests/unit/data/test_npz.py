@@ -71,7 +71,10 @@ def test_images_of_every_form(tmp_path):
         ({"a": LABELS}, "holds the arrays a: expected train_images"),
         ({"images": IMAGES, "labels": LABELS[:5]}, r"images is \(6, 4, 5, 3\) but labels is \(5,\)"),
         ({"images": IMAGES.astype("U3"), "labels": LABELS}, "images is <U3: expected uint8.*; make images uint8$"),
-        ({"images": IMAGES.transpose(0, 3, 1, 2), "labels": LABELS}, "not .N, H, W. or"),
+        (
+            {"images": IMAGES.transpose(0, 3, 1, 2), "labels": LABELS},
+            "not .N, H, W. or .*images.transpose.0, 2, 3, 1.$",
+        ),
         ({"images": IMAGES[:, :0], "labels": LABELS}, "not .N, H, W. or"),
         ({"images": IMAGES, "labels": LABELS + 1}, r", labels\[2\]: label 3, but only 3 different labels occur"),
         ({"images": IMAGES, "labels": LABELS / 2}, "neither an integer nor a class name"),
