@@ -19,6 +19,7 @@ from pocketvit.config import load_config, override, save_config
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
 from pocketvit.studies.local import gpu_slots
+from pocketvit.training import predict_files
 
 TINY = ["--schedule.passes", "2", "--schedule.warmup-passes", "1", "--train.device", "cpu"]
 
@@ -280,6 +281,7 @@ def test_train_eval_predict_report(capsys, tmp_path, monkeypatch):
     entry = json.loads(out)[0]
     assert code == 0 and entry["file"] == "grey.png"
     assert abs(sum(entry["probabilities"].values()) - 1) < 1e-5
+    assert predict_files("runs/digits-000", []) == []
     code, out, _ = run(["predict", "grey.png", "--run", "runs/digits-000", "--top", "2"], capsys)
     assert code == 0 and out.startswith("grey.png  ") and out.count("%") == 2
 

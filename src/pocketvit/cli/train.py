@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Collection
 from dataclasses import replace
+from shlex import quote
 
 import tyro
 
@@ -62,7 +63,7 @@ def parse_train(arguments: list[str], others: Collection[str] = ()) -> RunConfig
         folder = path_of(resumed)
         config = folder / "config.yaml"
         if not config.exists():
-            raise InputError(f"--resume {resumed}: no run there; to start one: pocketvit train --out {resumed}")
+            raise InputError(f"--resume {resumed}: no run there; to start one: pocketvit train --out {quote(resumed)}")
         return replace(load_config(config, allow_code=allow_code), out=folder)
     base = recipe(named or "digits")
     if saved is not None:

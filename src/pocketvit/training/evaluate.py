@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,7 @@ def _result_of(run: Path) -> Mapping[str, Any]:
     if not file.exists():
         raise InputError(
             f"{run} has no result.json, which says what it was trained on; copy the whole folder of the run, or finish "
-            f"it: pocketvit train --resume {run}"
+            f"it: pocketvit train --resume {quote(str(run))}"
         )
     from pocketvit.report.runfolder import checked_result  # loads a drawing library
 
@@ -139,6 +140,8 @@ def predict_files(
             not agree.
     """
     trained = load_model(run, choose_device(device), allow_code=allow_code)
+    if not files:
+        return []
     images = np.stack([resize(decode(Path(file), str(file)), trained.model.image_size) for file in files])
     return [
         {"file": str(file), "probabilities": dict(zip(trained.class_names, map(float, row), strict=True))}

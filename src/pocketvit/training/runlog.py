@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -97,13 +98,13 @@ class RunFolder:
         if (env.get("config_hash", saved[0]), env.get("seed", saved[1])) != saved:  # older runs say neither
             raise InputError(
                 f"{self.config} was changed after its run began; change it back to go on, or start another run: "
-                f"pocketvit train --config {self.config}"
+                f"pocketvit train --config {quote(str(self.config))}"
             )
         if (config_hash(config, data_fingerprint), config.seed) == saved:
             return
         if code_of(held) != code_of(config):
             raise InputError(
-                f"{self.path} holds a run with other code; go on with its copy by --resume {self.path} "
+                f"{self.path} holds a run with other code; go on with its copy by --resume {quote(str(self.path))} "
                 "--allow-code, or choose another --out"
             )
         raise InputError(f"{self.path} holds a run with another config or seed; choose another --out")

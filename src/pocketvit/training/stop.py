@@ -5,6 +5,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from pocketvit.usercode import FOLDER as CODE_FOLDER
 
@@ -21,7 +22,7 @@ class Stopped(Exception):
 
     def __init__(self, signum: int, folder: Path) -> None:
         consent = " --allow-code" if (folder / CODE_FOLDER).is_dir() else ""
-        super().__init__(f"stopped and saved; go on with: pocketvit train --resume {folder}{consent}")
+        super().__init__(f"stopped and saved; go on with: pocketvit train --resume {quote(str(folder))}{consent}")
         self.signum = signum
 
 

@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -158,7 +159,9 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
     path = path / "model.safetensors" if path.is_dir() else path
     if not path.exists():
         if (Path(run) / "config.yaml").exists():
-            raise InputError(f"the run in {run} is not finished; go on with: pocketvit train --resume {run}")
+            raise InputError(
+                f"the run in {run} is not finished; go on with: pocketvit train --resume {quote(str(run))}"
+            )
         raise InputError(f"no trained model at {path}; give a finished run folder or a model.safetensors")
     if not os.access(path, os.R_OK):  # of which safetensors says that there is no such file
         raise InputError(f"{path} may not be read; ask its owner, or copy it to where you may")

@@ -1,12 +1,15 @@
 """A request to stop, asked once or again."""
 
 import os
+import shlex
 import signal
 
 import pytest
 
+from pocketvit.errors import InputError
 from pocketvit.training import stop
-from pocketvit.training.stop import StopRequest
+from pocketvit.training.stop import Stopped, StopRequest
+from pocketvit.training.trained import load_model
 
 
 def send(signum: int) -> None:
@@ -37,3 +40,13 @@ def test_the_handlers_before_are_put_back():
     with StopRequest():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_folder_with_a_blank_is_quoted_where_a_command_names_it(tmp_path):
+    run = tmp_path / "my run"
+    run.mkdir()
+    (run / "config.yaml").write_text("")
+    with pytest.raises(InputError) as unfinished:
+        load_model(run)
+    for said in (str(Stopped(signal.SIGINT, run)), str(unfinished.value)):
+        assert shlex.split(said.partition("go on with: ")[2]) == ["pocketvit", "train", "--resume", str(run)]
