@@ -51,18 +51,21 @@ class MeanCurve:
     high: list[float]
 
 
-def study_curves(rows: Mapping[str, Curves], references: Sequence[str]) -> tuple[str, list[CurveGroup]]:
+def study_curves(
+    rows: Mapping[str, Curves], references: Sequence[str], timed: Mapping[str, Curves] | None = None
+) -> tuple[str, list[CurveGroup]]:
     """Draw the rows that have a curve.
 
     Args:
         rows: the finished runs of each row, by name.
         references: what each compared row is compared with, one entry a row.
+        timed: those of the runs whose times are taken, by row; where a row has none, or by default, all of its runs.
     Returns:
         the set that the accuracies are of, in words, and the plots; none where nothing was evaluated.
     """
     points = Counter(point["split"] for runs in rows.values() for run in runs for point in run)
     split = max(SPLITS, key=lambda name: points[name])  # with a validation set there is one look at the test set
-    curves = {name: curve for name, runs in rows.items() if (curve := mean_curve(runs, split))}
+    curves = {name: curve for name, runs in rows.items() if (curve := mean_curve(runs, split, (timed or {}).get(name)))}
     if not curves:
         return SPLITS[split][0], []
     reference = next((name for name, _ in Counter(references).most_common() if name in curves), None)

@@ -29,6 +29,8 @@ class PageCell:
     """A fraction; None unless done."""
     curve: Sequence[Mapping]
     """result.json's `curve`; empty unless done."""
+    timed: bool
+    """Whether its times count: it ran on the study's usual hardware."""
     error: str | None
     """Why it failed."""
     report: str | None
@@ -91,8 +93,9 @@ class StudyPage:
 def render_study(page: StudyPage) -> str:
     """The page as HTML; the same page gives the same text."""
     curves = {row.name: [cell.curve for cell in row.cells if cell.state == "done"] for row in page.rows}
+    timed = {row.name: [cell.curve for cell in row.cells if cell.timed] for row in page.rows}
     references = [row.effect.reference for row in page.rows if row.effect]
-    test_set, groups = study_curves(curves, references)
+    test_set, groups = study_curves(curves, references, timed)
     return page_environment().get_template("study.html.j2").render(
         page=page,
         forest=_forest([row for row in page.rows if row.effect]),

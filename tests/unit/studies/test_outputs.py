@@ -12,6 +12,7 @@ from pocketvit.report.tables import ABSENT, markdown_table, markdown_text
 from pocketvit.studies import compare
 from pocketvit.studies.findings import accuracies, findings, noisy_rows, on_other_data
 from pocketvit.studies.outputs import notes, table_row, write_outputs
+from pocketvit.studies.page import study_page
 
 SPECIAL = r"a_b & 50% #1 {x} $y$ ~^\ <i> | [1] *z*"
 
@@ -171,6 +172,9 @@ def test_times_are_not_compared_between_one_hardware_and_another():
     assert found["whitening"].images_per_s == SPEED["whitening"] and found["whitening"].peak_memory_gib == 1.61
     muon = found["muon"]
     assert muon.accuracy.num_seeds == 3 and (muon.train_s, muon.images_per_s, muon.peak_memory_gib) == (None,) * 3
+    page = study_page(study, list(found.values()), [{}] * len(found), ([], []), [], Path())
+    timed = {row.name: [cell.timed for cell in row.cells] for row in page.rows}
+    assert timed["whitening"] == [True, True, False] and not any(timed["muon"]) and all(timed["baseline"])
     said = "Times and memory in the table are those on NVIDIA H100 80GB HBM3 alone; other runs were trained on other "
     assert said + "hardware (4 on NVIDIA H200)." in notes(list(found.values()))
     assert not any("hardware" in note for note in notes(findings(study, made_cells(study))))

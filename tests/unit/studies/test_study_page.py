@@ -162,6 +162,10 @@ def test_a_curves_times_are_those_of_the_runs_that_are_timed():
     )
     assert mean_curve([slow, fast], "test").train_s == [7.5, 15]
     assert mean_curve([slow, fast], "test", timed=[fast]).train_s == [5, 10]
+    _, [group] = study_curves({"a": [slow, fast], "b": [fast]}, [], {"a": [fast], "b": []})
+    (_, by_images), (_, by_time) = group.plots
+    _, [usual] = study_curves({"a": [fast, fast], "b": [fast]}, [])
+    assert by_time == usual.plots[1][1] and by_images == usual.plots[0][1]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
