@@ -101,46 +101,28 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
     """
     registry = tyro.constructors.ConstructorRegistry()
 
-    @registry.primitive_rule
-    def none(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-        if info.type is not type(None):
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="{none}",
-            instance_from_str=_none,
-            is_instance=lambda value: value is None,
-            str_from_instance=lambda _: ["none"],
-        )
+    def teach(read: Callable[[str], Any], kind: type, metavar: str, *others: type) -> None:
+        """Let `read` make values of a kind, which may also be of the others."""
 
-    @registry.primitive_rule
-    def code(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-        if info.type is not Code:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="FILE.py:NAME",
-            instance_from_str=lambda words: words[0],
-            is_instance=lambda value: isinstance(value, Code | str),
-            str_from_instance=lambda code: [str(code)],
-        )
+        @registry.primitive_rule
+        def rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+            if info.type is not kind:
+                return None
+            return tyro.constructors.PrimitiveConstructorSpec(
+                nargs=1,
+                metavar=metavar,
+                instance_from_str=lambda words: read(words[0]),
+                is_instance=lambda value: isinstance(value, (kind, *others)),
+                str_from_instance=lambda value: ["none" if value is None else str(value)],
+            )
 
-    @registry.primitive_rule
-    def path(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-        if info.type is not Path:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="PATH",
-            instance_from_str=lambda words: path_of(words[0]),
-            is_instance=lambda value: isinstance(value, Path),
-            str_from_instance=lambda path: [str(path)],
-        )
-
+    teach(_none, type(None), "{none}")
+    teach(str, Code, "FILE.py:NAME", str)
+    teach(path_of, Path, "PATH")
     return registry
 
 
-def _none(words: list[str]) -> None:
+def _none(word: str) -> None:
     """None, where that is what the word says."""
-    if words[0].lower() != "none":
-        raise ValueError(f"{words[0]!r} is not none")
+    if word.lower() != "none":
+        raise ValueError(f"{word!r} is not none")

@@ -43,8 +43,8 @@ def check_policy(code: Code, image_size: tuple[int, int]) -> None:
     """
     count = PROBE_IMAGES * image_size[0] * image_size[1] * 3
     images = (torch.arange(count) * 37 % 251).to(torch.uint8).reshape(PROBE_IMAGES, *image_size, 3)
-    images //= torch.arange(1, PROBE_IMAGES + 1, dtype=torch.uint8)[:, None, None, None]  # none as bright as another
-    images //= torch.arange(1, PROBE_IMAGES + 1, dtype=torch.uint8)[:, None, None, None]  # none as bright as another
+    # So far from each other in brightness that the mean of some is not that of all.
+    images //= torch.arange(1, PROBE_IMAGES + 1, dtype=torch.uint8).square()[:, None, None, None]
     draws = (np.arange(PROBE_IMAGES * OWN_DRAWS, dtype=np.float32) * 0.618 % 1).reshape(PROBE_IMAGES, OWN_DRAWS)
     found = code.call(images=images.clone(), draws=torch.from_numpy(draws))
     if not isinstance(found, Tensor) or found.dtype != torch.uint8 or found.shape != images.shape:
