@@ -18,7 +18,6 @@ from PIL import Image
 from pocketvit.config import override
 from pocketvit.data import open_splits
 from pocketvit.recipes import recipe
-from pocketvit.report.hardware import machine
 from pocketvit.report.pictures import filter_sheet_uri
 from pocketvit.report.study_curves import mean_curve
 from pocketvit.studies.paper import Evidence, paper_page, read_evidence
@@ -45,9 +44,9 @@ def draw_figure5(data: str, path: Path) -> None:
 def draw_figure6(evidence: Evidence, path: Path) -> None:
     """Accuracy over training time by each optimizer; nothing is drawn before it was measured."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    usual = evidence.hardware("paper-fig6").usual
+    counts = evidence.hardware("paper-fig6").counts
     for (study, row), runs in evidence.runs.items():
-        timed = [result["curve"] for result in runs.values() if machine(result) == usual]
+        timed = [result["curve"] for result in runs.values() if counts(result)]
         curve = mean_curve([result["curve"] for result in runs.values()], "test", timed)
         if study == "paper-fig6" and curve:
             mean, low, high = ([100 * y for y in ys] for ys in (curve.mean, curve.low, curve.high))

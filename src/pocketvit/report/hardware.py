@@ -16,6 +16,10 @@ class Hardware(NamedTuple):
     others: dict[str, int]
     """How many were trained on anything else, by what that was."""
 
+    def counts(self, result: Mapping[str, Any] | None) -> bool:
+        """Whether a run's times and memory count beside the others': it is there, and was trained on the usual hardware."""
+        return result is not None and machine(result) == self.usual
+
     def said_of_others(self) -> str:
         """The others in words."""
         return ", ".join(f"{n} on {name}" for name, n in self.others.items())

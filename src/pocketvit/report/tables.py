@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from pocketvit.errors import InputError
-from pocketvit.report.hardware import device, hardware, machine
+from pocketvit.report.hardware import device, hardware
 from pocketvit.report.runfolder import checked_result
 from pocketvit.report.text import count, duration
 
@@ -117,7 +117,7 @@ def summary_row(name: str, results: Sequence[Mapping], command: str | None = Non
         if len({result[key] for result in results}) > 1:
             raise InputError(f"row {name}: its runs differ in {key}; runs of a row differ in their seed alone")
     found = hardware(results)
-    timed = [result for result in results if machine(result) == found.usual]
+    timed = list(filter(found.counts, results))
     return {
         "row": name,
         "runs": f"{len(seeds)} ({', '.join(map(str, seeds))})",

@@ -11,7 +11,7 @@ from typing import Literal
 
 from scipy import special
 
-from pocketvit.report.hardware import hardware, machine
+from pocketvit.report.hardware import hardware
 from pocketvit.studies.gather import CellResult
 from pocketvit.studies.grid import Study
 from pocketvit.studies.power import LEVEL
@@ -96,8 +96,8 @@ def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
     """
     final, best = accuracies(gathered), accuracies(gathered, "best_test_accuracy")
     comparisons = compare(final, study.compare, apart=noisy_rows(final), least=rounding_variance(final))
-    usual, _ = hardware(cell.result for cell in gathered if cell.result is not None)
-    timed = [cell for cell in gathered if cell.result is not None and machine(cell.result) == usual]
+    on = hardware(cell.result for cell in gathered if cell.result is not None)
+    timed = [cell for cell in gathered if on.counts(cell.result)]
     return [
         Finding(
             row=row.name,

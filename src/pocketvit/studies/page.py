@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pocketvit.report.hardware import device, hardware, machine
+from pocketvit.report.hardware import Hardware, device, hardware
 from pocketvit.report.study_page import PageCell, PageEffect, PageRow, StudyPage
 from pocketvit.report.text import NBSP, duration, points
 from pocketvit.studies.findings import Finding, accuracies, noisy_rows
@@ -47,7 +47,7 @@ def study_page(
         folder: where the page will lie; links to reports start there.
     """
     cells = [cell for finding in found for cell in finding.cells]
-    usual = hardware(cell.result for cell in cells if cell.result is not None).usual
+    on = hardware(cell.result for cell in cells if cell.result is not None)
     rows = zip(study.rows, found, figures, strict=True)
     return StudyPage(
         name=study.name,
@@ -59,7 +59,7 @@ def study_page(
             if any(finding.kind == kind for finding in found)
         ],
         facts=_facts(found, cells),
-        rows=[_row(row, finding, texts, folder, usual) for row, finding, texts in rows],
+        rows=[_row(row, finding, texts, folder, on) for row, finding, texts in rows],
         outcome_columns=columns[0],
         cost_columns=columns[1],
         notes=notes,
@@ -67,7 +67,7 @@ def study_page(
     )
 
 
-def _row(row: Row, finding: Finding, figures: Mapping[str, str], folder: Path, usual: str | None) -> PageRow:
+def _row(row: Row, finding: Finding, figures: Mapping[str, str], folder: Path, on: Hardware) -> PageRow:
     comparison = finding.comparison
     difference = comparison and comparison.difference
     return PageRow(
@@ -82,7 +82,7 @@ def _row(row: Row, finding: Finding, figures: Mapping[str, str], folder: Path, u
             interval=comparison.interval,
             text=effect(comparison).removesuffix(" points"),
         ),
-        cells=[_cell(cell, folder, usual) for cell in finding.cells],
+        cells=[_cell(cell, folder, on) for cell in finding.cells],
     )  # fmt: skip
 
 
@@ -91,14 +91,14 @@ def _settings(overrides: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(field, str(value)) for field, value in overrides.items()]
 
 
-def _cell(cell: CellResult, folder: Path, usual: str | None) -> PageCell:
+def _cell(cell: CellResult, folder: Path, on: Hardware) -> PageCell:
     result = cell.result or {}
     return PageCell(
         seed=cell.seed,
         state=cell.state,
         accuracy=result.get("test_accuracy"),
         curve=result.get("curve", ()),
-        timed=cell.result is not None and machine(result) == usual,
+        timed=on.counts(cell.result),
         error=cell.error,
         report=_link(cell.folder and cell.folder / "report.html", folder),
         log=_link(cell.log, folder),

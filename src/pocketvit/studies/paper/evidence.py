@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from scipy import special
 
 from pocketvit.files import read_json
-from pocketvit.report.hardware import Hardware, hardware, machine
+from pocketvit.report.hardware import Hardware, hardware
 from pocketvit.studies.choose import find_study
 from pocketvit.studies.findings import noisy_rows
 from pocketvit.studies.gather import find_results
@@ -96,13 +96,9 @@ class Evidence:
 
     def figures(self, study: str, key: str) -> Accuracies:
         """A figure of a study's runs, by row and seed: of every run, but times and memory of those on its usual hardware."""
-        usual = self.hardware(study).usual if key in TIMED else None
+        counts = self.hardware(study).counts if key in TIMED else lambda _: True
         return {
-            row: {
-                seed: result[key]
-                for seed, result in runs.items()
-                if result.get(key) is not None and usual in (None, machine(result))
-            }
+            row: {seed: result[key] for seed, result in runs.items() if result.get(key) is not None and counts(result)}
             for (of, row), runs in self.runs.items()
             if of == study
         }
