@@ -129,8 +129,9 @@ def _end(study: "Study", run: "StudyRun", out: Path) -> int:
 
     files = write_outputs(study, run.gathered, out)
     console = Console()
-    console.print(verdict_table(study, run.gathered))
-    for line in on_other_data(findings(study, run.gathered)):
+    found = findings(study, run.gathered)
+    console.print(verdict_table(found))
+    for line in on_other_data(found):
         print(line)
     failed = [cell for cell in run.gathered if cell.state == "failed"]
     for cell in failed:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from pocketvit.report.tables import mean_and_spread
 from pocketvit.report.text import duration
-from pocketvit.studies.findings import findings
+from pocketvit.studies.findings import Finding
 from pocketvit.studies.gather import CellResult
 from pocketvit.studies.grid import Study
 from pocketvit.studies.jobs import Job
@@ -149,12 +149,12 @@ def ended_text(cell: CellResult, where: str) -> Text:
     return Text(f"{name}: {100 * accuracy:.2f} % after {duration(seconds)} of training ({where})")
 
 
-def verdict_table(study: Study, gathered: Sequence[CellResult]) -> Table:
+def verdict_table(found: Sequence[Finding]) -> Table:
     """A study's rows with what can be said of them."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("row", "n", "test accuracy", "verdict"):
         table.add_column(column, justify="right" if column == "n" else "left")
-    for finding in findings(study, gathered):
+    for finding in found:
         verdict = f"against {finding.comparison.reference}: {finding.verdict}" if finding.comparison else ""
         table.add_row(Text(finding.row), str(finding.count("done")), accuracy_text(finding.cells), Text(verdict))
     return table
