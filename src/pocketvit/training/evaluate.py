@@ -15,6 +15,7 @@ from pocketvit.data import Dataset, open_dataset, open_to_measure
 from pocketvit.data.pixels import decode, resize
 from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
+from pocketvit.report.runfolder import checked_result
 from pocketvit.training.device import choose_device
 from pocketvit.training.trained import TrainedModel, load_model
 
@@ -123,8 +124,6 @@ def _result_of(run: Path) -> Mapping[str, Any]:
             f"{run} has no result.json, which says what it was trained on; copy the whole folder of the run, or finish "
             f"it: pocketvit train --resume {quote(str(run))}"
         )
-    from pocketvit.report.runfolder import checked_result  # loads a drawing library
-
     return checked_result(file)
 
 
