@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from pocketvit.errors import InputError
+from pocketvit.files import path_of
 
 
 def data_home() -> Path:
@@ -13,7 +14,7 @@ def data_home() -> Path:
     It is `$POCKETVIT_DATA`, else `$XDG_CACHE_HOME/pocketvit`, else `~/.cache/pocketvit`.
     """
     if home := os.environ.get("POCKETVIT_DATA"):
-        return Path(home).expanduser()
+        return path_of(home)
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "pocketvit"
 

@@ -20,7 +20,16 @@ import numpy as np
 
 from pocketvit.data.dataset import Decoded
 from pocketvit.data.parts import Keep, Part, assemble, in_memory, note_left_aside
-from pocketvit.data.pixels import ALPHA, GREY, GREY16, alpha_to_rgb, grey16_to_rgb, one_line, uint8_remedy
+from pocketvit.data.pixels import (
+    ALPHA,
+    GREY,
+    GREY16,
+    alpha_to_rgb,
+    channels_last_remedy,
+    grey16_to_rgb,
+    one_line,
+    uint8_remedy,
+)
 from pocketvit.errors import InputError
 
 _FORMS = (
@@ -112,7 +121,7 @@ def _part(arrays: Mapping[str, np.ndarray], path: Path, images_name: str, labels
     if images.ndim not in (3, 4) or images.ndim == 4 and images.shape[3] not in (3, 4) or 0 in images.shape[1:]:
         what = f"{images_name} is {images.shape}, not (N, H, W) or (N, H, W, C) with C = 1, 3 or 4"
         channels_first = images.ndim == 4 and images.shape[1] in (1, 3, 4)
-        how = f"; put the channels last: {images_name}.transpose(0, 2, 3, 1)" if channels_first else ""
+        how = f"; {channels_last_remedy(images_name)}" if channels_first else ""
         raise InputError(f"{path}: {what}{how}")
     if images.dtype not in (np.uint8, np.bool_) and not (images.dtype == np.uint16 and images.ndim == 3):
         expected = "expected uint8, bool, or uint16 grey"

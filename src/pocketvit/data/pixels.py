@@ -115,6 +115,11 @@ def uint8_remedy(images: np.ndarray, name: str) -> str:
     return f"values run from {low:g} to {high:g}: {how}"
 
 
+def channels_last_remedy(name: str) -> str:
+    """How to make images (N, H, W, C) of an array (N, C, H, W)."""
+    return f"put the channels last: {name}.transpose(0, 2, 3, 1)"
+
+
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """An image, uint8 (H, W, 3), in another size (height, width), not keeping its aspect; itself where it fits."""
     height, width = size

@@ -21,6 +21,7 @@ from pocketvit.data.download import Progress
 from pocketvit.data.formats import Format, detect, find_format
 from pocketvit.data.parts import Part, assemble
 from pocketvit.errors import InputError
+from pocketvit.files import path_of
 from pocketvit.lock import locked
 
 DIGITS = "digits"
@@ -76,7 +77,7 @@ def name_of(source: str | Path) -> str:
     """What to call the set of a source: as it is known, or a folder's name, or a file's without its endings."""
     if _is_known(str(source)):
         return str(source)
-    path = Path(source).expanduser().resolve()
+    path = path_of(source).resolve()
     stem = path.name if path.is_dir() else path.name.partition(".")[0]
     return stem or path.name or str(path)
 
@@ -85,7 +86,7 @@ def lasting_source(source: str) -> str:
     """A source that means the same from every working directory: a path becomes absolute, a known name stays."""
     if _is_known(source):
         return source
-    return os.path.abspath(Path(source).expanduser())
+    return os.path.abspath(path_of(source))
 
 
 def known_sources() -> list[SourceInfo]:
@@ -199,7 +200,7 @@ def locate(source: str | Path, home: Path) -> Path:
         if not folder.is_dir():
             raise InputError(f"{source} is not here yet: pocketvit data get {source}")
         return folder
-    path = Path(source).expanduser()
+    path = path_of(source)
     if not path.exists():
         raise _unknown(str(source))
     return path

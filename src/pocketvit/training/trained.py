@@ -20,7 +20,7 @@ from pocketvit.checks import describe_size
 from pocketvit.config import ModelConfig, code_of
 from pocketvit.data.augment import normalise
 from pocketvit.data.dataset import MappedRows
-from pocketvit.data.pixels import one_line, uint8_remedy
+from pocketvit.data.pixels import channels_last_remedy, one_line, uint8_remedy
 from pocketvit.errors import InputError
 from pocketvit.files import write_atomically
 from pocketvit.model import ViT
@@ -141,7 +141,7 @@ def _advice(shape: tuple[int, ...]) -> str:
         case (_, _, _, 4):
             return "images[..., :3] leaves transparency out"
         case (_, 3, _, _):
-            return "put the channels last: images.transpose(0, 2, 3, 1)"
+            return channels_last_remedy("images")
     return "give RGB images, one after another"
 
 
