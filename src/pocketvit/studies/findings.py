@@ -13,7 +13,7 @@ from scipy import special
 
 from pocketvit.report.hardware import hardware
 from pocketvit.studies.gather import CellResult
-from pocketvit.studies.grid import Study
+from pocketvit.studies.grid import Measure, Study
 from pocketvit.studies.power import LEVEL
 from pocketvit.studies.stats import Accuracies, Comparison, Summary, compare, rounding_variance, summarise
 from pocketvit.studies.verdict import untold, verdict
@@ -35,8 +35,12 @@ class Finding:
     row: str
     cells: tuple[CellResult, ...]
     """By seed."""
+    measure: Measure
+    """Which accuracy the rows are compared by, that of the study."""
     accuracy: Summary
-    """Test accuracy after the last step, fractions."""
+    """That accuracy after the last step, fractions."""
+    test: Summary
+    """Test accuracy after the last step, fractions; equal to `accuracy` where that is the measure."""
     best_look: Summary
     """The best of the looks at the test set during training, fractions; without a run where nobody looked."""
     comparison: Comparison | None
@@ -76,7 +80,7 @@ class Finding:
         return "helps" if self.comparison.difference > 0 else "hurts"
 
 
-def accuracies(gathered: Sequence[CellResult], key: str = "test_accuracy") -> Accuracies:
+def accuracies(gathered: Sequence[CellResult], key: str) -> Accuracies:
     """A figure of every finished cell by row and seed; rows without one are there, and empty."""
     found: dict[str, dict[int, float]] = {cell.row: {} for cell in gathered}
     for cell in gathered:
@@ -94,7 +98,7 @@ def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
     Returns:
         the rows in the study's order.
     """
-    final, best = accuracies(gathered), accuracies(gathered, "best_test_accuracy")
+    final, test, best = (accuracies(gathered, key) for key in (study.measure, "test_accuracy", "best_test_accuracy"))
     comparisons = compare(final, study.compare, apart=noisy_rows(final), least=rounding_variance(final))
     on = hardware(cell.result for cell in gathered if cell.result is not None)
     timed = [cell for cell in gathered if on.counts(cell.result)]
@@ -102,7 +106,9 @@ def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
         Finding(
             row=row.name,
             cells=tuple(sorted((cell for cell in gathered if cell.row == row.name), key=lambda cell: cell.seed)),
+            measure=study.measure,
             accuracy=summarise(final.get(row.name, {})),
+            test=summarise(test.get(row.name, {})),
             best_look=summarise(best.get(row.name, {})),
             comparison=comparisons.get(row.name),
             num_params=_mean(gathered, row.name, "num_params"),

@@ -118,14 +118,18 @@ def read_result(path: Path) -> dict[str, Any] | None:
 
 def _is_result(content: dict[str, Any]) -> bool:
     """Whether what is read of a result is what it has to be."""
-    accuracy, *figures = (content.get(name) for name in ("test_accuracy", "train_s", "total_s", "images_per_s"))
+    figures = [content.get(name) for name in ("train_s", "total_s", "images_per_s")]
+    held_out = content.get("val_accuracy")
     return (
         isinstance(content.get("config_hash"), str)
         and isinstance(content.get("seed"), int)
         and isinstance(content.get("num_gpus", 0), int)
-        and isinstance(accuracy, int | float)
-        and isfinite(accuracy)
-        and 0 <= accuracy <= 1
+        and _is_fraction(content.get("test_accuracy"))
+        and (held_out is None or _is_fraction(held_out))
         and isinstance(content.get("device"), str)
         and all(isinstance(figure, int | float) and isfinite(figure) and figure > 0 for figure in figures)
     )
+
+
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, int | float) and isfinite(value) and 0 <= value <= 1

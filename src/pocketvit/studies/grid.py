@@ -3,9 +3,15 @@
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pocketvit.config import RunConfig, config_hash, override
+
+Measure = Literal["test_accuracy", "val_accuracy"]
+"""The figure of a run's result that the rows of a study are compared by."""
+
+IMAGES: Mapping[Measure, str] = {"test_accuracy": "test", "val_accuracy": "validation"}
+"""Which images a measure is taken on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,12 @@ class Study:
     """In the order of the file; a grid's rows stand where their template stood."""
     compare: Mapping[str, str]
     """The row that each row is compared with; a row that is absent is compared with none."""
+
+    @property
+    def measure(self) -> Measure:
+        """The accuracy on validation images where all rows hold out the same, so that the test images choose nothing."""
+        held_out = {(row.config.data.val_frac, row.config.data.split_seed) for row in self.rows}
+        return "val_accuracy" if len(held_out) == 1 and all(frac for frac, _ in held_out) else "test_accuracy"
 
     def cells(self) -> list[Cell]:
         """Every run: the first seed of each row, then the second, so that a study cut short has all its rows."""

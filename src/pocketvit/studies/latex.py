@@ -10,6 +10,7 @@ from pocketvit.report.latex import latex_table, latex_text
 from pocketvit.report.tables import ABSENT
 from pocketvit.report.text import duration, points
 from pocketvit.studies.findings import Finding, on_other_data
+from pocketvit.studies.grid import IMAGES
 from pocketvit.studies.power import POWER
 from pocketvit.studies.stats import Comparison
 from pocketvit.studies.verdict import effect, interval, p_figure
@@ -60,7 +61,8 @@ def _compared(comparison: Comparison, kind: str) -> dict[str, str]:
 
 def _notes(found: Sequence[Finding], references: set[str]) -> list[str]:
     """How to read the table, in sentences."""
-    said = ["Accuracy after the last step: mean ± standard deviation over n seeds."]
+    images = IMAGES[found[0].measure]
+    said = [f"Accuracy on the {images} images after the last step: mean ± standard deviation over n seeds."]
     if any(finding.count("done") < len(finding.cells) for finding in found):
         said.append("n: runs that are there, of those planned.")
     if references:

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from pocketvit.report.tables import mean_and_spread
 from pocketvit.report.text import duration
-from pocketvit.studies.findings import Finding
+from pocketvit.studies.findings import Finding, accuracies
 from pocketvit.studies.gather import CellResult
-from pocketvit.studies.grid import Study
+from pocketvit.studies.grid import IMAGES, Measure, Study
 from pocketvit.studies.jobs import Job
 from pocketvit.studies.pace import Pace, progress_of
 
@@ -44,7 +44,12 @@ class Board:
         for row in self.study.rows:
             cells = {job: cell for job, cell in self.cells.items() if cell.row == row.name}
             done = sum(cell.state == "done" for cell in cells.values())
-            table.add_row(Text(row.name), f"{done}/{len(cells)}", accuracy_text(list(cells.values())), self._now(cells))
+            table.add_row(
+                Text(row.name),
+                f"{done}/{len(cells)}",
+                accuracy_text(list(cells.values()), self.study.measure),
+                self._now(cells),
+            )
         return table
 
     def _now(self, cells: Mapping[Job, CellResult]) -> Text:
@@ -134,27 +139,29 @@ def view(board: Board, console: Console) -> View:
     return LiveView(board, console) if console.is_terminal else LineView(board, console)
 
 
-def accuracy_text(cells: Sequence[CellResult]) -> str:
+def accuracy_text(cells: Sequence[CellResult], measure: Measure) -> str:
     """Mean and standard deviation of a row's finished cells, in percent."""
-    values = [100 * cell.result["test_accuracy"] for cell in cells if cell.result is not None]
+    values = [100 * value for row in accuracies(cells, measure).values() for value in row.values()]
     return f"{mean_and_spread(values)} %" if values else ""
 
 
-def ended_text(cell: CellResult, where: str) -> Text:
+def ended_text(cell: CellResult, measure: Measure, where: str) -> Text:
     """A cell that ended, in one line."""
     name = f"{cell.row} seed {cell.seed}"
     if cell.result is None:
         return Text(f"{name} failed: {cell.error}", "red")
-    accuracy, seconds = cell.result["test_accuracy"], cell.result["train_s"]
-    return Text(f"{name}: {100 * accuracy:.2f} % after {duration(seconds)} of training ({where})")
+    accuracy = f"{100 * cell.result[measure]:.2f} % of the {IMAGES[measure]} images"
+    return Text(f"{name}: {accuracy} after {duration(cell.result['train_s'])} of training ({where})")
 
 
 def verdict_table(found: Sequence[Finding]) -> Table:
     """A study's rows with what can be said of them."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("row", "n", "test accuracy", "verdict"):
+    for column in ("row", "n", f"{IMAGES[found[0].measure]} accuracy", "verdict"):
         table.add_column(column, justify="right" if column == "n" else "left")
     for finding in found:
         verdict = f"against {finding.comparison.reference}: {finding.verdict}" if finding.comparison else ""
-        table.add_row(Text(finding.row), str(finding.count("done")), accuracy_text(finding.cells), Text(verdict))
+        table.add_row(
+            Text(finding.row), str(finding.count("done")), accuracy_text(finding.cells, finding.measure), Text(verdict)
+        )
     return table

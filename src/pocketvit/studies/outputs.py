@@ -21,7 +21,7 @@ from pocketvit.report.tables import ABSENT, markdown_table, markdown_text
 from pocketvit.report.text import count, duration, points
 from pocketvit.studies.findings import Finding, accuracies, findings, noisy_rows, on_other_data
 from pocketvit.studies.gather import CellResult
-from pocketvit.studies.grid import Study
+from pocketvit.studies.grid import IMAGES, Study
 from pocketvit.studies.latex import study_latex
 from pocketvit.studies.page import study_page
 from pocketvit.studies.power import POWER
@@ -29,8 +29,8 @@ from pocketvit.studies.stats import BOOTSTRAP_FROM
 from pocketvit.studies.verdict import interval, p_figure
 
 OUTCOME_COLUMNS = (
-    "row", "n", "accuracy (%)", "std", "best look (%)", "against", "difference", "95 % CI", "bootstrap CI", "p",
-    "verdict",
+    "row", "n", "accuracy (%)", "std", "test (%)", "best look (%)", "against", "difference", "95 % CI", "bootstrap CI",
+    "p", "verdict",
 )  # fmt: skip
 COST_COLUMNS = ("row", "parameters", "training time", "images/s", "memory (GiB)")
 
@@ -67,8 +67,11 @@ def write_outputs(study: Study, gathered: Sequence[CellResult], folder: Path) ->
 
 
 def table_columns(found: Sequence[Finding]) -> tuple[list[str], list[str]]:
-    """The columns on outcome and on cost; those on best looks and comparisons only where there are any."""
+    """The columns on outcome and on cost; those on best looks and comparisons only where there are any, and one on test
+    accuracy only where the other is not it."""
     left_out = set()
+    if all(finding.measure == "test_accuracy" for finding in found):
+        left_out.add("test (%)")
     if not any(finding.best_look.num_seeds for finding in found):
         left_out.add("best look (%)")
     if not any(finding.comparison for finding in found):
@@ -86,6 +89,7 @@ def table_row(finding: Finding) -> dict[str, str]:
         "n": runs_text(finding),
         "accuracy (%)": _percent(finding.accuracy.mean),
         "std": _percent(finding.accuracy.std),
+        "test (%)": _percent(finding.test.mean),
         "best look (%)": _percent(finding.best_look.mean),
         "parameters": None if finding.num_params is None else count(finding.num_params),
         "training time": None if finding.train_s is None else duration(finding.train_s),
@@ -113,10 +117,13 @@ def runs_text(finding: Finding) -> str:
 
 def notes(found: Sequence[Finding]) -> list[str]:
     """How to read the table, a paragraph each, as plain text."""
+    measure = found[0].measure
     said = [
-        "Accuracy is that on the test images after the last step: its mean and the standard deviation of a single run "
-        "over seeds (n − 1)."
+        f"Accuracy is that on the {IMAGES[measure]} images after the last step: its mean and the standard deviation of a "
+        "single run over seeds (n − 1)."
     ]
+    if measure != "test_accuracy":
+        said.append("All rows hold them out of the training images. The test images decide nothing here.")
     if any(finding.best_look.num_seeds for finding in found):
         said.append("The best look is the highest accuracy seen on the test images during training: it flatters.")
     if any(finding.comparison for finding in found):
@@ -137,7 +144,7 @@ def notes(found: Sequence[Finding]) -> list[str]:
             f"of {100 * POWER:.0f} % (its power), corrected for the other comparisons. So x is more than half of the "
             "interval's width: a true difference of only half of that width would be missed every other time."
         )
-    if noisy := noisy_rows(accuracies([cell for finding in found for cell in finding.cells])):
+    if noisy := noisy_rows(accuracies([cell for finding in found for cell in finding.cells], measure)):
         said.append(f"Scattered far more than the others, so compared by the spread of their own: {', '.join(noisy)}.")
     said += on_other_data(found)
     said.append(
@@ -179,8 +186,11 @@ def _row_record(finding: Finding) -> dict[str, Any]:
         "num_done": finding.count("done"),
         "num_failed": finding.count("failed"),
         "num_missing": finding.count("missing"),
+        "measure": finding.measure,
         "mean": finding.accuracy.mean,
         "std": finding.accuracy.std,
+        "test_mean": finding.test.mean,
+        "test_std": finding.test.std,
         "best_look_mean": finding.best_look.mean,
         "best_look_std": finding.best_look.std,
         "reference": comparison and comparison.reference,

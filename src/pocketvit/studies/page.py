@@ -13,7 +13,7 @@ from pocketvit.report.study_page import PageCell, PageEffect, PageRow, StudyPage
 from pocketvit.report.text import NBSP, duration, points
 from pocketvit.studies.findings import Finding, accuracies, noisy_rows
 from pocketvit.studies.gather import CellResult
-from pocketvit.studies.grid import Row, Study
+from pocketvit.studies.grid import Measure, Row, Study
 from pocketvit.studies.launch import command_line
 from pocketvit.studies.stats import pooled_spread
 from pocketvit.studies.verdict import effect
@@ -82,7 +82,7 @@ def _row(row: Row, finding: Finding, figures: Mapping[str, str], folder: Path, o
             interval=comparison.interval,
             text=effect(comparison).removesuffix(" points"),
         ),
-        cells=[_cell(cell, folder, on) for cell in finding.cells],
+        cells=[_cell(cell, finding.measure, folder, on) for cell in finding.cells],
     )  # fmt: skip
 
 
@@ -91,12 +91,12 @@ def _settings(overrides: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(field, str(value)) for field, value in overrides.items()]
 
 
-def _cell(cell: CellResult, folder: Path, on: Hardware) -> PageCell:
+def _cell(cell: CellResult, measure: Measure, folder: Path, on: Hardware) -> PageCell:
     result = cell.result or {}
     return PageCell(
         seed=cell.seed,
         state=cell.state,
-        accuracy=result.get("test_accuracy"),
+        accuracy=result.get(measure),
         curve=result.get("curve", ()),
         timed=on.counts(cell.result),
         error=cell.error,
@@ -121,7 +121,7 @@ def _facts(found: Sequence[Finding], cells: Sequence[CellResult]) -> list[tuple[
     if done:
         seconds = sum(cell.result.get("train_s", 0.0) for cell in done)
         facts.append(("Training time", duration(seconds), "all runs together"))
-    final = accuracies(done)
+    final = accuracies(done, found[0].measure)
     apart = noisy_rows(final)
     spread = pooled_spread(final, apart)
     if spread.total is not None:

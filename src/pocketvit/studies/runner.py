@@ -176,7 +176,7 @@ class Runner:
             if cell.result is not None:
                 self.board.pace.learn_finished(job, cell.result)
             self.board.cells[job] = cell
-            self.shown.say(ended_text(cell, running[job]))
+            self.shown.say(ended_text(cell, self.board.study.measure, running[job]))
 
 
 def run_study(

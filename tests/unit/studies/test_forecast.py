@@ -12,6 +12,7 @@ from pocketvit.cli.study import study_command
 from pocketvit.config import override
 from pocketvit.errors import InputError
 from pocketvit.recipes import RECIPES
+from pocketvit.report.hardware import hardware
 from pocketvit.studies import parse_study
 from pocketvit.studies.choose import find_study
 from pocketvit.studies.forecast import ASSUMED_ACCURACY, ASSUMED_SPEED, Devices, devices_here, forecast
@@ -55,6 +56,19 @@ def test_without_a_run_the_figures_are_assumed_and_said_to_be(tmp_path):
     assert f"; no run on {FAST} was measured yet." in said
     # The binomial spread: the root of 0.97 · 0.03 / 360.
     assert "Scatter over seeds: 0.90 points, assumed to be that of chance (binomial) at 97.0 % of 360 test" in said
+
+
+def test_rows_that_hold_out_images_scatter_as_so_few_of_these_do(tmp_path):
+    held_out = parse_study({"recipe": "digits", "base": {"data.val_frac": 0.1}, "seeds": 4, "rows": ROWS}, "test")
+    # The root of 0.97 · 0.03 / 144, a tenth of 1,437.
+    said = said_of(held_out, tmp_path)
+    assert (
+        "Scatter over seeds: 1.42 points, assumed to be that of chance (binomial) at 97.0 % of 144 validation" in said
+    )
+    for number, job in enumerate(study_jobs(held_out, tmp_path, data_fingerprints())):
+        path = tmp_path / "results" / f"{job.key}.json"
+        write_result(job, path, val_accuracy=(0.90, 0.92)[number // 2 % 2], test_accuracy=0.9)
+    assert "measured on 8 runs of this study" in said_of(held_out, tmp_path), "where the test accuracy never differs"
 
 
 def test_too_few_runs_for_the_scatter_are_said_to_be(tmp_path):
@@ -135,12 +149,12 @@ def test_cifar10_is_planned_for_before_it_is_there(tmp_path, monkeypatch):
 
 def test_what_is_assumed_is_what_was_measured():
     assert ASSUMED_SPEED.keys() == ASSUMED_ACCURACY.keys() == RECIPES.keys()
-    for name, folder in (("paper", "paper-baseline"), ("digits", "digits")):
+    for name, folder in (("paper", "paper-baseline"), ("minute", "minute"), ("digits", "digits")):
         runs = [json.loads(path.read_text()) for path in (RESULTS / folder).glob("*.json")]
-        speed = ASSUMED_SPEED[name]
-        assert speed.images_per_s == pytest.approx(median(run["images_per_s"] for run in runs), rel=0.1)
+        speed, timed = ASSUMED_SPEED[name], list(filter(hardware(runs).counts, runs))
+        assert speed.images_per_s == pytest.approx(median(run["images_per_s"] for run in timed), rel=0.1)
         assert ASSUMED_ACCURACY[name] == pytest.approx(median(run["test_accuracy"] for run in runs), abs=0.02)
-        assert all(run["device"].startswith(speed.device) and speed.on_gpu == (run["num_gpus"] > 0) for run in runs)
+        assert all(run["device"].startswith(speed.device) and speed.on_gpu == (run["num_gpus"] > 0) for run in timed)
 
 
 def test_the_assumed_scatter_is_about_what_runs_of_cifar10_have():

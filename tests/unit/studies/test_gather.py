@@ -64,4 +64,5 @@ def test_other_files_are_passed_over(tmp_path):
         write(tmp_path / f"{name}.json", **{name: value})
     for name, value in wrong_accuracies.items():
         write(tmp_path / f"accuracy-{name}.json", test_accuracy=value)
+        write(tmp_path / f"held-out-{name}.json", val_accuracy=value)
     assert find_results([tmp_path, tmp_path / "absent"]) == {}

@@ -1,16 +1,19 @@
 """What a study writes down: numbers where there are runs, words where there are none, and every name as it stands."""
 
 import csv
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from made_study import ERROR, SPEED, made_cells, made_study
+from rich.console import Console
 
 from pocketvit.report.latex import latex_table, latex_text
 from pocketvit.report.tables import ABSENT, markdown_table, markdown_text
 from pocketvit.studies import compare
 from pocketvit.studies.findings import accuracies, findings, noisy_rows, on_other_data
+from pocketvit.studies.live import verdict_table
 from pocketvit.studies.outputs import notes, table_row, write_outputs
 from pocketvit.studies.page import study_page
 
@@ -20,6 +23,13 @@ SPECIAL = r"a_b & 50% #1 {x} $y$ ~^\ <i> | [1] *z*"
 def read_csv(path):
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def printed(table):
+    """What a terminal of 200 columns shows, by line."""
+    console = Console(width=200, file=io.StringIO())
+    console.print(table)
+    return console.file.getvalue().splitlines()
 
 
 @pytest.fixture
@@ -38,13 +48,60 @@ def test_every_file_is_written_and_the_same_again(unfinished, tmp_path):
 def test_rows_say_what_the_statistics_say(unfinished):
     study, cells = unfinished
     found = {finding.row: finding for finding in findings(study, cells)}
-    expected = compare(accuracies(cells), study.compare)
+    expected = compare(accuracies(cells, "test_accuracy"), study.compare)
     assert found["mla-qkv"].comparison == expected["mla-qkv"] and found["mla-qkv"].kind == "hurts"
     assert found["mla-q"].kind == "equal" and found["muon"].kind == "failed" and found["baseline"].kind is None
     row = table_row(found["mla-qkv"])
     assert row["n"] == "3" and row["against"] == "baseline" and row["p"].startswith("0.") or row["p"] == "< 0.001"
     assert row["difference"] == f"−{-100 * expected['mla-qkv'].difference:.2f}"
     assert row["verdict"].startswith("hurts") and row["training time"].replace("\xa0", " ") == "3 min 23 s"
+
+
+HELD_OUT = {"data.val_frac": 0.1}
+
+
+def held_out_cells(study):
+    """With validation accuracies that are another order of the rows than the test accuracies."""
+    cells = made_cells(study)
+    for cell in cells:
+        cell.result["val_accuracy"] = round(1.8 - cell.result["test_accuracy"], 4)
+        cell.result["best_test_accuracy"] = None
+    return cells
+
+
+def test_rows_that_hold_out_the_same_images_are_compared_on_these(tmp_path):
+    """So that the test images choose nothing; their accuracy stands beside it."""
+    study = made_study(base=HELD_OUT)
+    cells = held_out_cells(study)
+    found = {finding.row: finding for finding in findings(study, cells)}
+    assert found["mla-qkv"].comparison == compare(accuracies(cells, "val_accuracy"), study.compare)["mla-qkv"]
+    assert found["mla-qkv"].kind == "helps" and found["muon"].kind == "hurts"
+    markdown, latex, table, *_, page = (file.read_text() for file in write_outputs(study, cells, tmp_path))
+    head, _, baseline = markdown.splitlines()[:3]
+    assert head.split(" | ")[2:6] == ["accuracy (%)", "std", "test (%)", "against"]
+    accuracy, test = (100 * found["baseline"].accuracy.mean, 100 * found["baseline"].test.mean)
+    assert f"| {accuracy:.2f} | " in baseline and f" | {test:.2f} | " in baseline and accuracy != test
+    for text in (markdown, page):
+        assert "Accuracy is that on the validation images" in text and "The test images decide nothing here" in text
+    assert "Accuracy on the validation images" in latex and "val_accuracy" in table
+    assert f"{100 * cells[0].result['val_accuracy']:.2f}" in page
+    header, line, *_ = printed(verdict_table(list(found.values())))
+    assert "validation accuracy" in header and f"{accuracy:.2f}" in line
+
+
+@pytest.mark.parametrize(
+    ("base", "row", "measure"),
+    [
+        ({}, {}, "test_accuracy"),
+        (HELD_OUT, {}, "val_accuracy"),
+        ({}, HELD_OUT, "test_accuracy"),
+        (HELD_OUT, {"data.val_frac": 0.2}, "test_accuracy"),
+        (HELD_OUT, {"data.split_seed": 1}, "test_accuracy"),
+    ],
+)
+def test_the_measure_is_one_that_all_rows_have_on_the_same_images(base, row, measure):
+    study = made_study(base=base, rows={"baseline": {}, "other": {"model.depth": 3, **row}})
+    assert study.measure == measure
 
 
 def test_a_difference_between_data_sets_is_said_to_be_one(unfinished, tmp_path):
@@ -90,7 +147,7 @@ def test_csv_holds_every_figure_in_full(unfinished, tmp_path):
     study, cells = unfinished
     write_outputs(study, cells, tmp_path)
     rows = {row["row"]: row for row in read_csv(tmp_path / "table.csv")}
-    expected = compare(accuracies(cells), study.compare)["mla-qkv"]
+    expected = compare(accuracies(cells, "test_accuracy"), study.compare)["mla-qkv"]
     assert float(rows["mla-qkv"]["difference"]) == expected.difference
     assert float(rows["mla-qkv"]["ci_low"]) == expected.interval[0]
     assert rows["muon"]["mean"] == rows["muon"]["p_holm"] == "" and rows["muon"]["num_failed"] == "3"
@@ -118,12 +175,12 @@ def test_a_row_that_diverges_is_set_apart_and_named():
     """Its scatter of tens of points would hide every other difference."""
     study = made_study()
     cells = made_cells(study)
-    assert not noisy_rows(accuracies(cells))
+    assert not noisy_rows(accuracies(cells, "test_accuracy"))
     calm = findings(study, cells)
     for cell in cells:
         if cell.row == "muon":
             cell.result["test_accuracy"] = (0.3, 0.9, 0.6)[cell.seed]
-    assert noisy_rows(accuracies(cells)) == ["muon"]
+    assert noisy_rows(accuracies(cells, "test_accuracy")) == ["muon"]
     found = {finding.row: finding for finding in findings(study, cells)}
     assert found["mla-qkv"].kind == "hurts" and found["muon"].kind == "untold"
     calm_error = next(finding.comparison.stderr for finding in calm if finding.row == "mla-qkv")
@@ -183,7 +240,7 @@ def test_times_are_not_compared_between_one_hardware_and_another():
 def test_the_bootstrap_stands_beside_the_t_interval_from_eight_seeds_on(tmp_path):
     study = made_study(seeds=9)
     cells = made_cells(study, failed=("mla-q-s1", "mla-q-s2"))
-    expected = compare(accuracies(cells), study.compare)
+    expected = compare(accuracies(cells, "test_accuracy"), study.compare)
     low, high = expected["muon"].bootstrap
     files = {file.name: file.read_text(encoding="utf-8") for file in write_outputs(study, cells, tmp_path)}
     row = {row["row"]: row for row in read_csv(tmp_path / "table.csv")}

@@ -102,7 +102,7 @@ def test_every_cell_is_run_once_and_never_again(go):
     run, started, said = go()
     assert started == ["plain-s0", "deep-s0", "plain-s1", "deep-s1"]
     assert set(states(run).values()) == {"done"} and (run.left, run.signum) == (0, None)
-    assert "deep seed 1: 91.00 % after 6.00" in said
+    assert "deep seed 1: 91.00 % of the test images after 6.00" in said
     assert go()[1] == []
 
 
@@ -248,9 +248,9 @@ def test_the_board_shows_what_runs_what_failed_and_what_is_known_so_far(tmp_path
 
 def test_one_run_has_no_spread_and_none_has_no_number():
     cell = CellResult(row="a", seed=0, state="done", result={"test_accuracy": 0.5}, error=None, folder=None)
-    assert accuracy_text([cell]) == "50.00 %" and accuracy_text([]) == ""
+    assert accuracy_text([cell], "test_accuracy") == "50.00 %" and accuracy_text([], "test_accuracy") == ""
     lost = CellResult(row="a", seed=0, state="failed", result=None, error="[x]", folder=None)
-    assert ended_text(lost, "here") == Text("a seed 0 failed: [x]", "red")
+    assert ended_text(lost, "test_accuracy", "here") == Text("a seed 0 failed: [x]", "red")
 
 
 @pytest.mark.parametrize(
