@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fast_tables import cpu_speed, kernels_accuracy, step_kernels
+from minute_tables import minute_search
 from scaling_tables import scaling_accuracy, scaling_rows, scaling_speed
 from speed import CHOICES
 
@@ -23,6 +24,7 @@ STUDIES = {
     "paper-baseline": "paper_baseline.yaml",
     "learning-rate": "learning_rate.yaml",
     "design-space": "design_space.yaml",
+    "minute": "minute.yaml",
     "digits": "digits.yaml",
 }
 """Folder under results/, and the file in benchmarks/ that its rows were run from."""
@@ -39,22 +41,25 @@ PUBLISHED = {
     ),
 }
 PLACES = {
-    "README.md": ("paper-baseline", "paper-claims", "digits"),
+    "README.md": ("reached", "paper-claims"),
     "docs/design-space.md": ("design-space",),
     "docs/paper-baseline.md": ("learning-rate", "paper-baseline"),
+    "docs/minute.md": ("minute", "minute-search"),
     "docs/fast.md": ("paper-table1", "step-kernels", "speed-choices", "speed-cpu", "kernels"),
     "docs/scaling.md": ("scaling-speed", "scaling-accuracy", "scaling-rows"),
 }
 """Which tables stand in which document."""
 
 
-def study_table(study: str) -> str:
-    """A study's table, with the commands that run its rows again."""
+def study_table(*studies: str) -> str:
+    """The table of one or more studies, with the commands that run its rows again."""
     commands = {}
-    for cell in load_study(ROOT / "benchmarks" / STUDIES[study]).cells():
-        text = shlex.join(command_line(override(cell.config, {"seed": 0})))
-        commands[cell.row] = f"{text} --seed SEED" if cell.row in commands else text
-    return results_table(RESULTS / study, PUBLISHED.get(study, ()), commands)
+    for study in studies:
+        for cell in load_study(ROOT / "benchmarks" / STUDIES[study]).cells():
+            text = shlex.join(command_line(override(cell.config, {"seed": 0})))
+            commands[cell.row] = f"{text} --seed SEED" if cell.row in commands else text
+    published = [row for study in studies for row in PUBLISHED.get(study, ())]
+    return results_table(*(RESULTS / study for study in studies), published=published, commands=commands)
 
 
 def bench_table() -> str:
@@ -69,6 +74,8 @@ def speed_of_choices() -> str:
 
 
 OTHERS: dict[str, Callable[[], str]] = {
+    "reached": lambda: study_table("paper-baseline", "minute", "digits"),
+    "minute-search": lambda: minute_search(RESULTS),
     "paper-claims": lambda: decided_claims(RESULTS),
     "paper-table1": bench_table,
     "step-kernels": lambda: step_kernels(
@@ -81,7 +88,7 @@ OTHERS: dict[str, Callable[[], str]] = {
     "scaling-accuracy": lambda: scaling_accuracy(RESULTS),
     "scaling-rows": lambda: scaling_rows(RESULTS),
 }
-"""The tables that are not those of a study with a folder of its own."""
+"""The tables that are not those of one study with a folder of its own."""
 
 
 def table(name: str) -> str:

@@ -154,21 +154,21 @@ def _command(results: Sequence[Mapping]) -> str:
 
 
 def results_table(
-    folder: Path, published: Sequence[PublishedRow] = (), commands: Mapping[str, str] | None = None
+    *folders: Path, published: Sequence[PublishedRow] = (), commands: Mapping[str, str] | None = None
 ) -> str:
-    """The rows of a study, read from its files `<row>-s<seed>.json`.
+    """The rows of one or more studies, read from their files `<row>-s<seed>.json`.
 
     Args:
-        folder: `results/<study>`.
+        folders: such as `results/<study>`.
         published: rows to show above ours.
         commands: how to run a row again, by its name; the rows then stand in this order.
     Returns:
         Markdown: a table with the rows in the order of `commands` or of their names, and one paragraph.
     Raises:
-        InputError: no such folder or no results in it, a file that is damaged or wrongly named, or as `summary_row`.
+        InputError: no such folders or no results in them, a file that is damaged or wrongly named, or as `summary_row`.
     """
     groups: dict[str, list[Mapping]] = {}
-    for path in sorted(Path(folder).glob("*.json")):
+    for path in (path for folder in folders for path in sorted(folder.glob("*.json"))):
         name = _RESULT_FILE.fullmatch(path.name)
         if name is None:
             raise InputError(f"{path} is not named like a result; expected <row>-s<seed>.json")
@@ -177,7 +177,7 @@ def results_table(
             raise InputError(f"{path} holds the result of seed {result['seed']}; its name must say so")
         groups.setdefault(name["row"], []).append(result)
     if not groups:
-        raise InputError(f"{folder} holds no results; expected files <row>-s<seed>.json")
+        raise InputError(f"{' '.join(map(str, folders))}: no results there; expected files <row>-s<seed>.json")
     commands = commands or {}
     order = sorted(groups, key=lambda row: (list(commands).index(row) if row in commands else len(commands), row))
     rows = [summary_row(row, groups[row], commands.get(row)) for row in order]

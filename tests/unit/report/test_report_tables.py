@@ -54,7 +54,7 @@ def test_a_markdown_table_aligns_numbers_and_keeps_its_bars():
 def test_several_seeds_make_one_row_beside_the_paper(tmp_path):
     accuracies = [0.9341, 0.9372, 0.9350]
     results = [made_result(s, a, best_test_accuracy=a + 0.001) for s, a in enumerate(accuracies)]
-    table = results_table(write_study(tmp_path / "study", paper=results), [PAPER])
+    table = results_table(write_study(tmp_path / "study", paper=results), published=[PAPER])
     assert cells(table, 0) == [
         "the paper", "1", "—", "93.65", "—", "1 h 17 min", "—", "2,697,610", "RTX 3090", "—"
     ]  # fmt: skip
@@ -102,6 +102,12 @@ def test_a_study_is_read_by_row(tmp_path):
     assert len(table.splitlines()) == 2 + 2 + 2
 
 
+def test_rows_of_several_studies_stand_in_one_table(tmp_path):
+    studies = [write_study(tmp_path / name, **{name: [made_result(0)]}) for name in ("paper", "digits")]
+    table = results_table(*studies, commands={"paper": "pocketvit train paper"})
+    assert [cells(table, row)[0] for row in (0, 1)] == ["paper", "digits"]
+
+
 @pytest.mark.parametrize(
     ("results", "message"),
     [
@@ -117,7 +123,7 @@ def test_runs_that_make_no_row_are_refused(results, message):
 
 
 def test_files_that_are_no_results_are_named(tmp_path):
-    with pytest.raises(InputError, match="holds no results"):
+    with pytest.raises(InputError, match="nowhere: no results there"):
         results_table(tmp_path / "nowhere")
     study = write_study(tmp_path / "study", paper=[made_result(1)])
     (study / "paper-s2.json").write_text(json.dumps(made_result(1)))

@@ -46,7 +46,8 @@ n: runs, each with a seed of its own. Ours: mean ± standard deviation over seed
 the paper's figure lies where one more run of ours would lie with a chance of 95 % (a prediction interval by t, with the
 variance over seeds pooled over the rows of the table, but for rows that scatter far more than the others, and the degrees
 of freedom of a few seeds that move all rows alike, the worst case, which makes it wide); where that interval is wider
-than ± {narrow} points, holding the figure says nothing. Time: training with augmentation; the paper's on an RTX 3090 (on four under DDP), ours on one {device}.{others}"""
+than ± {narrow} points, holding the figure says nothing. Time: training with augmentation; the paper's on an RTX 3090 (on
+four under DDP), ours on one {device}.{others}"""
 
 OTHERS_NOTE = (
     " Runs on other hardware ({others}) count for accuracy alone; a time marked † is of a row that has no others."
