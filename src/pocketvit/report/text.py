@@ -46,7 +46,7 @@ def percent_decimals(total: int) -> int:
 
 
 def duration(seconds: float) -> str:
-    """A time span in the two units that matter: 0.91 s, 45.2 s, 4 min 32 s, 1 h 17 min."""
+    """A time span in the two units that matter: 0.91 s, 45.2 s, 4 min 32 s, 1 h 18 min."""
     if seconds < 10:
         return f"{seconds:.2f}{NBSP}s"
     if seconds < 120:
@@ -54,4 +54,5 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes}{NBSP}min {rest}{NBSP}s"
-    return f"{minutes // 60}{NBSP}h {minutes % 60}{NBSP}min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours}{NBSP}h {minutes}{NBSP}min"

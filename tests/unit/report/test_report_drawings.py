@@ -123,7 +123,14 @@ def test_a_plot_ends_to_the_right_of_its_last_point():
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(0.914, "0.91 s"), (45.23, "45.2 s"), (272.9, "4 min 33 s"), (3599.7, "1 h 0 min"), (4658, "1 h 17 min")],
+    [
+        (0.914, "0.91 s"),
+        (45.23, "45.2 s"),
+        (272.9, "4 min 33 s"),
+        (3599.7, "1 h 0 min"),
+        (4658, "1 h 18 min"),
+        (7199, "2 h 0 min"),
+    ],
 )
 def test_durations(seconds, expected):
     assert text.duration(seconds).replace(text.NBSP, " ") == expected

@@ -56,7 +56,7 @@ def test_several_seeds_make_one_row_beside_the_paper(tmp_path):
     results = [made_result(s, a, best_test_accuracy=a + 0.001) for s, a in enumerate(accuracies)]
     table = results_table(write_study(tmp_path / "study", paper=results), published=[PAPER])
     assert cells(table, 0) == [
-        "the paper", "1", "—", "93.65", "—", "1 h 17 min", "—", "2,697,610", "RTX 3090", "—"
+        "the paper", "1", "—", "93.65", "—", "1 h 18 min", "—", "2,697,610", "RTX 3090", "—"
     ]  # fmt: skip
     spread = stdev(100 * a for a in accuracies)
     assert f"{spread:.2f}" == "0.16", "over n this would be 0.13"

@@ -120,7 +120,7 @@ CLAIMS = (
     Claim(
         words="Lion requires fewer iterations to find a good solution.",
         where="Figure 6",
-        decided_by="images to 90 %, `lion` and `adamw`; beside them `lion-lr1e-4`, at a rate that suits it",
+        decided_by="images to 90 %, `lion` and `adamw`; beside them `lion-lr1e-4`, at a twentieth of their rate",
         rule=rules.SOONER,
         judge=judges.sooner(FIG6, "lion", "adamw", also="lion-lr1e-4"),
     ),

@@ -36,7 +36,9 @@ class Rule(NamedTuple):
 
 
 _P = f"p ≤ {LEVEL}"
-_ALONE = f"the difference is there ({_P} by a t-test of these two rows, not corrected)"
+_ALONE = (
+    f"the difference is there ({_P} by a t-test of these two rows, paired on the seeds that both have, not corrected)"
+)
 
 REACHES = Rule(
     f"the interval of our mean excludes a shortfall of more than {points(MINIMAL)} points",
