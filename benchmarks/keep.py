@@ -13,6 +13,7 @@ from pathlib import Path
 from pocketvit.files import write_json
 from pocketvit.studies.choose import find_study
 from pocketvit.studies.gather import find_results
+from pocketvit.studies.grid import IMAGES_OF
 
 
 def keep(name: str, folder: Path, results: Path) -> list[str]:
@@ -29,7 +30,8 @@ def keep(name: str, folder: Path, results: Path) -> list[str]:
             path = results / study.name / f"{cell.name}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, result)
-            accuracy, speed = f"{100 * result['test_accuracy']:.2f} %", f"{result['images_per_s']:,.0f} images/s"
+            accuracy = f"{100 * result[study.measure]:.2f} % of the {IMAGES_OF[study.measure]} images"
+            speed = f"{result['images_per_s']:,.0f} images/s"
             lines.append(
                 f"{path}: {accuracy}, {speed}, {result['train_s']:.1f} s, commit {(result['commit'] or 'unknown')[:8]}"
             )

@@ -1,4 +1,4 @@
-"""What docs/minute.md shows of results/: the rows that the recipe was chosen from."""
+"""What docs/minute.md shows of results/: the recipe beside the paper's, and the rows that it was chosen from."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,14 +6,34 @@ from typing import Any
 
 from scaling_tables import measured_findings, noted, runs_of
 
-from pocketvit.report.tables import ABSENT
-from pocketvit.studies import load_study
+from pocketvit.report.tables import ABSENT, mean_and_spread
+from pocketvit.report.text import duration
+from pocketvit.studies import compare, load_study, p_value, points
+from pocketvit.studies.findings import accuracies
 from pocketvit.studies.outputs import table_row
+from pocketvit.studies.verdict import interval
 
-SEARCH_FILE = Path(__file__).with_name("minute_search.yaml")
+HERE = Path(__file__).parent
+SEARCH_FILE = HERE / "minute_search.yaml"
 SHOWN = ("accuracy (%)", "against", "difference", "training time", "images/s")
 LENGTH = ("schedule.passes", "train.eval_every_passes")
 """What follows from a row's speed, with a column of its own."""
+
+
+def minute_compared(results: Path) -> str:
+    """The recipe beside the paper's on the seeds that both were run on, in a sentence."""
+    studies = {"minute": load_study(HERE / "minute.yaml"), "paper": load_study(HERE / "paper_baseline.yaml")}
+    found = {name: measured_findings(study, results)[0] for name, study in studies.items()}
+    accuracy = {name: accuracies(finding.cells, finding.measure)[name] for name, finding in found.items()}
+    compared = compare(accuracy, {"minute": "paper"})["minute"]
+    paper = mean_and_spread([100 * value for value in accuracy["paper"].values()])
+    difference = (
+        f"{points(compared.difference, signed=True)} points ({interval(compared.interval)}, {p_value(compared.p)})"
+    )
+    return (
+        f"The paper's baseline reaches {paper} % in {duration(found['paper'].train_s)}. Seed by seed, over "
+        f"{compared.num_seeds} seeds, `minute` differs from it by {difference}; the interval holds 95 %, by t."
+    )
 
 
 def minute_search(results: Path) -> str:
@@ -24,7 +44,8 @@ def minute_search(results: Path) -> str:
     rows = []
     for row, finding in zip(study.rows, found, strict=True):
         told = table_row(finding)
-        sets = dict(row.overrides.items() - overrides.get(study.compare.get(row.name), {}).items())
+        before = overrides.get(study.compare.get(row.name), {})
+        sets = {field: value for field, value in row.overrides.items() if field not in before or before[field] != value}
         about = {"row": f"`{row.name}`", "sets": _settings(sets), "passes": str(row.config.schedule.passes)}
         rows.append(about | {column: told[column] for column in SHOWN})
     note = (

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fast_tables import cpu_speed, kernels_accuracy, step_kernels
-from minute_tables import minute_search
+from minute_tables import minute_compared, minute_search
 from scaling_tables import scaling_accuracy, scaling_rows, scaling_speed
 from speed import CHOICES
 
@@ -44,7 +44,7 @@ PLACES = {
     "README.md": ("reached", "paper-claims"),
     "docs/design-space.md": ("design-space",),
     "docs/paper-baseline.md": ("learning-rate", "paper-baseline"),
-    "docs/minute.md": ("minute", "minute-search"),
+    "docs/minute.md": ("minute", "minute-compared", "minute-search"),
     "docs/fast.md": ("paper-table1", "step-kernels", "speed-choices", "speed-cpu", "kernels"),
     "docs/scaling.md": ("scaling-speed", "scaling-accuracy", "scaling-rows"),
 }
@@ -75,6 +75,7 @@ def speed_of_choices() -> str:
 
 OTHERS: dict[str, Callable[[], str]] = {
     "reached": lambda: study_table("paper-baseline", "minute", "digits"),
+    "minute-compared": lambda: minute_compared(RESULTS),
     "minute-search": lambda: minute_search(RESULTS),
     "paper-claims": lambda: decided_claims(RESULTS),
     "paper-table1": bench_table,

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from pocketvit.config import flatten
-from pocketvit.recipes import RECIPES, recipe
+from pocketvit.model import create_model
+from pocketvit.recipes import RECIPES, about, recipe
+from pocketvit.report.tables import mean_and_spread
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -112,9 +114,26 @@ def test_fields_and_flags_in_the_documents_exist(document):
             assert field in known, field
 
 
-def test_every_recipe_is_in_the_help():
-    done = subprocess.run([sys.executable, "-m", "pocketvit"], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("arguments", [[], ["train", "--help"]])
+def test_every_recipe_is_in_the_help(arguments):
+    done = subprocess.run([sys.executable, "-m", "pocketvit", *arguments], capture_output=True, text=True, check=True)
     assert all(name in done.stdout for name in RECIPES)
+
+
+def test_what_the_minute_changes_is_what_its_page_says():
+    """Its table has every field that differs from the paper's, and the recipe's line its measured accuracy."""
+    fields = {name: flatten(recipe(name)) for name in ("paper", "minute")}
+    changed = {name for name, value in fields["minute"].items() if value != fields["paper"][name]}
+    assert changed - {"recipe", "train.eval_every_passes"} == {
+        "model.patch_size", "model.patch_stride", "model.activation", "optim.name", "batch_size", "schedule.passes",
+        "schedule.warmup_passes",
+    }  # fmt: skip
+    table = re.search(r"\| \| `paper` \| `minute` .*?\n\n", (ROOT / "docs" / "minute.md").read_text(), re.DOTALL)[0]
+    for field in ("batch_size", "schedule.passes", "schedule.warmup_passes"):
+        assert re.search(rf"\| {fields['paper'][field]}\b.*\| {fields['minute'][field]}\b", table), field
+    runs = [json.loads(path.read_text()) for path in (ROOT / "results" / "minute").glob("*.json")]
+    assert mean_and_spread([100 * run["test_accuracy"] for run in runs]) in about("minute")
+    assert {run["num_params"] for run in runs} == {create_model("minute").num_params}
 
 
 def test_the_readmes_python_runs(tmp_path):

@@ -39,7 +39,11 @@ def test_new_results_get_their_rows_names(benchmark_script, study, write, tmp_pa
     write(tmp_path / "runs", "one-s1", accuracy=0.25)
     write(tmp_path / "runs", "two-s0", data="d2")
     lines = benchmark_script("keep").keep(str(study), tmp_path / "runs", results)
-    assert len(lines) == 2 and "one-s1.json: 25.00 %" in lines[1] and lines[1].endswith("9.5 s, commit 01234567")
+    assert (
+        len(lines) == 2
+        and "one-s1.json: 25.00 % of the test images" in lines[1]
+        and lines[1].endswith("9.5 s, commit 01234567")
+    )
     assert sorted(path.name for path in (results / "my-study").iterdir()) == ["one-s1.json", "two-s0.json"]
     assert json.loads((results / "my-study" / "one-s1.json").read_text())["test_accuracy"] == 0.25
 

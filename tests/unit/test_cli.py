@@ -523,7 +523,7 @@ def test_a_plan_counts_on_the_devices_that_the_study_would_take(capsys, monkeypa
 
 def test_help_version_and_module_form(capsys):
     code, out, _ = run(["--help"], capsys)
-    assert code == 0 and "pocketvit COMMAND" in out and "digits or paper" in out
+    assert code == 0 and "pocketvit COMMAND" in out and "digits, paper or minute" in out
     for flag in ("-h", "--help", "help"):
         assert run(["data", flag], capsys)[:2] == (0, out), "data alone is several commands"
     code, out, _ = run(["--version"], capsys)

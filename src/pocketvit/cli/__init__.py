@@ -14,7 +14,7 @@ from pocketvit.cli.runs import eval_command, predict_command, report_command
 from pocketvit.cli.study import study_command
 from pocketvit.cli.train import parse_train, train_command
 from pocketvit.errors import InputError
-from pocketvit.recipes import RECIPES
+from pocketvit.recipes import NAMES
 from pocketvit.terminal import tolerate_any_encoding
 
 __all__ = ["COMMANDS", "dispatch", "main", "parse_train"]
@@ -85,7 +85,7 @@ def dispatch(arguments: list[str]) -> int:
     """
     asks_for_help = {"-h", "--help", "help"}
     if not arguments or arguments[0] in asks_for_help or arguments[0] == "data" and asks_for_help & {*arguments[1:2]}:
-        print(USAGE.format(recipes=" or ".join(RECIPES)), end="")
+        print(USAGE.format(recipes=NAMES), end="")
         return 0
     if arguments[0] == "--version":
         from pocketvit import __version__

@@ -123,7 +123,7 @@ def _end(study: "Study", run: "StudyRun", out: Path) -> int:
     from rich.console import Console
 
     from pocketvit.report.text import counted
-    from pocketvit.studies.findings import findings, on_other_data
+    from pocketvit.studies.findings import caveats, findings
     from pocketvit.studies.live import verdict_table
     from pocketvit.studies.outputs import write_outputs
 
@@ -131,7 +131,7 @@ def _end(study: "Study", run: "StudyRun", out: Path) -> int:
     console = Console()
     found = findings(study, run.gathered)
     console.print(verdict_table(found))
-    for line in on_other_data(found):
+    for line in caveats(found):
         print(line)
     failed = [cell for cell in run.gathered if cell.state == "failed"]
     for cell in failed:

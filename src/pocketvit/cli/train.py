@@ -12,7 +12,7 @@ from pocketvit.cli.parsing import check_flags, parse
 from pocketvit.config import RunConfig, flatten, load_config
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
-from pocketvit.recipes import RECIPES, recipe
+from pocketvit.recipes import NAMES, RECIPES, about, recipe
 from pocketvit.terminal import outliving_output
 
 SHORT_FORMS = {"--data": "--data.source"}
@@ -22,6 +22,8 @@ HELP = """\
 Train a model. RECIPE is {recipes} (default digits); the defaults below are those of the recipe.
 --data SOURCE is short for --data.source. --config FILE.yaml starts from a saved configuration instead of a recipe,
 --resume DIR goes on with an unfinished run, --allow-code agrees to run the code that either of them names.
+
+{about}
 """
 
 
@@ -75,7 +77,7 @@ def parse_train(arguments: list[str], others: Collection[str] = ()) -> RunConfig
             rest,
             "pocketvit train [RECIPE | --config FILE.yaml | --resume DIR] [--allow-code]",
             default=base,
-            description=HELP.format(recipes=" or ".join(RECIPES)),
+            description=HELP.format(recipes=NAMES, about="\n\n".join(about(name) for name in RECIPES)),
             config=(tyro.conf.FlagConversionOff,),
         )
     except InputError as error:

@@ -13,7 +13,7 @@ RANKS = ("q_rank", "k_rank", "v_rank", "kv_rank_shared")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The vision transformer. Defaults: the paper's Tiny ViT, 2,697,610 parameters on 32 × 32 images."""
+    """The vision transformer. ModelConfig() is the paper's Tiny ViT, 2,697,610 parameters on 32 × 32 images."""
 
     patch_size: int = 4
     """Side of a square patch, pixels."""

@@ -13,7 +13,7 @@ from statistics import fmean
 from markupsafe import Markup
 
 from pocketvit.report import text
-from pocketvit.report.curves import SPLITS, time_unit
+from pocketvit.report.curves import time_unit
 from pocketvit.report.plots import Series, line_plot
 
 REFERENCE_COLOUR = "ink"
@@ -52,22 +52,21 @@ class MeanCurve:
 
 
 def study_curves(
-    rows: Mapping[str, Curves], references: Sequence[str], timed: Mapping[str, Curves] | None = None
-) -> tuple[str, list[CurveGroup]]:
+    rows: Mapping[str, Curves], split: str, references: Sequence[str], timed: Mapping[str, Curves] | None = None
+) -> list[CurveGroup]:
     """Draw the rows that have a curve.
 
     Args:
         rows: the finished runs of each row, by name.
+        split: whose evaluations to draw.
         references: what each compared row is compared with, one entry a row.
         timed: those of the runs whose times are taken, by row; where a row has none, or by default, all of its runs.
     Returns:
-        the set that the accuracies are of, in words, and the plots; none where nothing was evaluated.
+        the plots; none where nothing was evaluated.
     """
-    points = Counter(point["split"] for runs in rows.values() for run in runs for point in run)
-    split = max(SPLITS, key=lambda name: points[name])  # with a validation set there is one look at the test set
     curves = {name: curve for name, runs in rows.items() if (curve := mean_curve(runs, split, (timed or {}).get(name)))}
     if not curves:
-        return SPLITS[split][0], []
+        return []
     reference = next((name for name, _ in Counter(references).most_common() if name in curves), None)
     others = [name for name in curves if name != reference]
     groups = []
@@ -75,7 +74,7 @@ def study_curves(
         chosen = dict(zip(others[start : start + len(COLOURS)], COLOURS, strict=False))
         coloured = ({reference: REFERENCE_COLOUR} if reference else {}) | chosen
         groups.append(_draw_group(len(groups), curves, coloured, reference))
-    return SPLITS[split][0], groups
+    return groups
 
 
 def mean_curve(runs: Curves, split: str, timed: Curves | None = None) -> MeanCurve | None:

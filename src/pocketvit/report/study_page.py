@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from pocketvit.report import text
+from pocketvit.report.curves import SPLITS
 from pocketvit.report.study_curves import study_curves
 from pocketvit.report.templating import page_environment
 
@@ -81,6 +82,8 @@ class StudyPage:
     facts: Sequence[tuple[str, str, str]]
     """Name, value and remark of what stands at the top."""
     rows: Sequence[PageRow]
+    split: str
+    """What the accuracies are of, as a curve names it: test or val."""
     outcome_columns: Sequence[str]
     cost_columns: Sequence[str]
     """Of the two tables; the first of each is the row's name."""
@@ -95,11 +98,11 @@ def render_study(page: StudyPage) -> str:
     curves = {row.name: [cell.curve for cell in row.cells if cell.state == "done"] for row in page.rows}
     timed = {row.name: [cell.curve for cell in row.cells if cell.timed] for row in page.rows}
     references = [row.effect.reference for row in page.rows if row.effect]
-    test_set, groups = study_curves(curves, references, timed)
+    groups = study_curves(curves, page.split, references, timed)
     return page_environment().get_template("study.html.j2").render(
         page=page,
         forest=_forest([row for row in page.rows if row.effect]),
-        curve_set=test_set,
+        images=SPLITS[page.split][0],
         curve_groups=groups,
         failures=[(row.name, cell) for row in page.rows for cell in row.cells if cell.state == "failed"],
     )  # fmt: skip

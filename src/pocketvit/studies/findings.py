@@ -13,7 +13,7 @@ from scipy import special
 
 from pocketvit.report.hardware import hardware
 from pocketvit.studies.gather import CellResult
-from pocketvit.studies.grid import Measure, Study
+from pocketvit.studies.grid import IMAGES_OF, Measure, Study
 from pocketvit.studies.power import LEVEL
 from pocketvit.studies.stats import Accuracies, Comparison, Summary, compare, rounding_variance, summarise
 from pocketvit.studies.verdict import untold, verdict
@@ -39,6 +39,8 @@ class Finding:
     """Which accuracy the rows are compared by, that of the study."""
     accuracy: Summary
     """That accuracy after the last step, fractions."""
+    held_out_in_vain: bool
+    """Whether it holds out validation images though the measure is the test accuracy."""
     test: Summary
     """Test accuracy after the last step, fractions; equal to `accuracy` where that is the measure."""
     best_look: Summary
@@ -107,6 +109,7 @@ def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
             row=row.name,
             cells=tuple(sorted((cell for cell in gathered if cell.row == row.name), key=lambda cell: cell.seed)),
             measure=study.measure,
+            held_out_in_vain=row.name in study.held_out_in_vain,
             accuracy=summarise(final.get(row.name, {})),
             test=summarise(test.get(row.name, {})),
             best_look=summarise(best.get(row.name, {})),
@@ -120,7 +123,21 @@ def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
     ]
 
 
-def on_other_data(found: Sequence[Finding]) -> list[str]:
+def caveats(found: Sequence[Finding]) -> list[str]:
+    """A sentence for each reason why a difference may not be the row's own doing."""
+    in_vain = [finding.row for finding in found if finding.held_out_in_vain]
+    return [*([said_of_in_vain(in_vain)] if in_vain else []), *_on_other_data(found)]
+
+
+def said_of_in_vain(rows: Sequence[str]) -> str:
+    """A sentence on `Study.held_out_in_vain`."""
+    return (
+        "Compared on the test images, which choose among the rows so, because not all rows hold out the same validation "
+        f"images; trained on fewer images for it: {', '.join(rows)}."
+    )
+
+
+def _on_other_data(found: Sequence[Finding]) -> list[str]:
     """A sentence on the rows whose data are not those of their reference; none where there are no such rows."""
     data = {f.row: {cell.result.get("data_fingerprint") for cell in f.cells if cell.result is not None} for f in found}
     compared = {f.row: f.comparison.reference for f in found if f.comparison and f.comparison.difference is not None}
@@ -129,7 +146,7 @@ def on_other_data(found: Sequence[Finding]) -> list[str]:
         return []
     return [
         "Not on the data of the row compared with, or on them but split or resized otherwise, so that the difference may "
-        f"come from the test images: {', '.join(rows)}."
+        f"come from the {IMAGES_OF[found[0].measure]} images: {', '.join(rows)}."
     ]
 
 

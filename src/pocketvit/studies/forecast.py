@@ -9,14 +9,17 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+import numpy as np
+
 from pocketvit.config import DataConfig
 from pocketvit.data import open_dataset
+from pocketvit.data.dataset import stratified_split
 from pocketvit.errors import InputError
 from pocketvit.report.text import count, counted, percent, points
 from pocketvit.studies.choose import chosen_rows
-from pocketvit.studies.findings import accuracies, noisy_rows
+from pocketvit.studies.findings import accuracies, noisy_rows, said_of_in_vain
 from pocketvit.studies.gather import CellResult, find_results, gather
-from pocketvit.studies.grid import IMAGES, Study
+from pocketvit.studies.grid import IMAGES_OF, Study
 from pocketvit.studies.jobs import study_jobs
 from pocketvit.studies.outdated import outdated
 from pocketvit.studies.paper.numbers import CIFAR10_FINGERPRINT
@@ -56,6 +59,8 @@ class Data:
     """As much of a data set as a plan needs."""
 
     num_train: int
+    num_val: int
+    """Held out of the training images."""
     num_test: int
     fingerprint: str
     absent: str | None = None
@@ -130,7 +135,7 @@ def forecast(
     plan = plan_study(
         study,
         std=std,
-        seconds_per_pass=data.num_train * (1 - config.data.val_frac) / speed.images_per_s,
+        seconds_per_pass=(data.num_train - data.num_val) / speed.images_per_s,
         startup_s=speed.beside_s,
         num_devices=devices.number if ours else 1,
         device=speed.device,
@@ -142,6 +147,8 @@ def forecast(
     if done:
         said.append(f"{len(done)} of the runs {'is' if len(done) == 1 else 'are'} done already.")
     said += [f"{line}." for line in outdated(jobs, gathered)]
+    if in_vain := study.held_out_in_vain:
+        said.append(said_of_in_vain(in_vain))
     if data.absent:
         said.append(f"The data are not here, but their sizes are known ({data.absent}).")
     return said
@@ -154,8 +161,15 @@ def _find_data(config: DataConfig) -> Data:
     except InputError as error:
         if config.source != "cifar10" or config.resize is not None:
             raise
-        return Data(50_000, 10_000, CIFAR10_FINGERPRINT, str(error))
-    return Data(len(dataset.train), len(dataset.test), dataset.fingerprint)
+        labels = np.repeat(np.arange(10), 5_000)
+        return Data(50_000, _num_val(labels, config), 10_000, CIFAR10_FINGERPRINT, str(error))
+    num_val = _num_val(dataset.train.labels, config)
+    return Data(len(dataset.train), num_val, len(dataset.test), dataset.fingerprint)
+
+
+def _num_val(labels: np.ndarray, config: DataConfig) -> int:
+    """How many of the training images with these labels, (N,), are held out."""
+    return len(stratified_split(labels, config.val_frac, config.split_seed)[1]) if config.val_frac else 0
 
 
 def _alike(result: dict[str, Any], recipe: str, fingerprint: str) -> bool:
@@ -207,10 +221,11 @@ def _scatter(
     if spread.noise and spread.noise_df >= LEAST_DF:
         return sqrt(spread.noise), f"measured on {runs}"
     values = [value for row in found.values() for value in row.values()] or [run["test_accuracy"] for run in alike]
-    on_test = study.measure == "test_accuracy"
-    num_images = data.num_test if on_test else max(1, round(data.num_train * study.rows[0].config.data.val_frac))
-    accuracy = min(fmean(values) if values else ASSUMED_ACCURACY[study.recipe], 1 - 1 / num_images)
+    num_images = data.num_test if study.measure == "test_accuracy" else data.num_val
+    accuracy = min(fmean(values) if values else ASSUMED_ACCURACY[study.recipe], 1 - 1 / max(2, num_images))
     std = sqrt(accuracy * (1 - accuracy) / num_images)
     why = f"it cannot be told from {runs}" if num_done else "no run was measured yet"
-    chance = f"that of chance (binomial) at {percent(accuracy)} of {count(num_images)} {IMAGES[study.measure]} images"
+    chance = (
+        f"that of chance (binomial) at {percent(accuracy)} of {count(num_images)} {IMAGES_OF[study.measure]} images"
+    )
     return std, f"assumed to be {chance}; {why}"

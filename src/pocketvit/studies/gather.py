@@ -57,6 +57,9 @@ def outcome(job: Job, result: dict[str, Any] | None, path: Path | None = None) -
     """
     row, seed = job.cell.row, job.cell.seed
     if result is not None and path is not None:
+        if job.cell.config.data.val_frac and result.get("val_accuracy") is None:
+            error = f"{path} has no val_accuracy, which every run that holds out validation images has"
+            return CellResult(row=row, seed=seed, state="failed", result=None, error=error, folder=None)
         folder = path.parent if path.name == "result.json" else None
         return CellResult(row=row, seed=seed, state="done", result=result, error=None, folder=folder)
     folder = job.folder if job.folder.is_dir() else None

@@ -10,7 +10,7 @@ from pocketvit.config import RunConfig, config_hash, override
 Measure = Literal["test_accuracy", "val_accuracy"]
 """The figure of a run's result that the rows of a study are compared by."""
 
-IMAGES: Mapping[Measure, str] = {"test_accuracy": "test", "val_accuracy": "validation"}
+IMAGES_OF: Mapping[Measure, str] = {"test_accuracy": "test", "val_accuracy": "validation"}
 """Which images a measure is taken on."""
 
 
@@ -59,9 +59,15 @@ class Study:
 
     @property
     def measure(self) -> Measure:
-        """The accuracy on validation images where all rows hold out the same, so that the test images choose nothing."""
+        """The accuracy on validation images where all rows hold out the same share of the training images, by the same
+        split seed, so that the test images choose nothing."""
         held_out = {(row.config.data.val_frac, row.config.data.split_seed) for row in self.rows}
         return "val_accuracy" if len(held_out) == 1 and all(frac for frac, _ in held_out) else "test_accuracy"
+
+    @property
+    def held_out_in_vain(self) -> list[str]:
+        """Rows that hold out validation images though all are compared on the test images, as others hold out others."""
+        return [row.name for row in self.rows if row.config.data.val_frac and self.measure == "test_accuracy"]
 
     def cells(self) -> list[Cell]:
         """Every run: the first seed of each row, then the second, so that a study cut short has all its rows."""

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pocketvit.report.latex import latex_table, latex_text
 from pocketvit.report.tables import ABSENT
 from pocketvit.report.text import duration, points
-from pocketvit.studies.findings import Finding, on_other_data
-from pocketvit.studies.grid import IMAGES
+from pocketvit.studies.findings import Finding, caveats
+from pocketvit.studies.grid import IMAGES_OF
 from pocketvit.studies.power import POWER
 from pocketvit.studies.stats import Comparison
 from pocketvit.studies.verdict import effect, interval, p_figure
@@ -61,7 +61,7 @@ def _compared(comparison: Comparison, kind: str) -> dict[str, str]:
 
 def _notes(found: Sequence[Finding], references: set[str]) -> list[str]:
     """How to read the table, in sentences."""
-    images = IMAGES[found[0].measure]
+    images = IMAGES_OF[found[0].measure]
     said = [f"Accuracy on the {images} images after the last step: mean ± standard deviation over n seeds."]
     if any(finding.count("done") < len(finding.cells) for finding in found):
         said.append("n: runs that are there, of those planned.")
@@ -78,4 +78,4 @@ def _notes(found: Sequence[Finding], references: set[str]) -> list[str]:
             f"None seen (x): no difference seen; one of x would have been with {100 * POWER:.0f} % power, after the "
             "correction."
         )
-    return [*said, *on_other_data(found), "Time: training alone."]
+    return [*said, *caveats(found), "Time: training alone."]

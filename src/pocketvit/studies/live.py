@@ -16,7 +16,7 @@ from pocketvit.report.tables import mean_and_spread
 from pocketvit.report.text import duration
 from pocketvit.studies.findings import Finding, accuracies
 from pocketvit.studies.gather import CellResult
-from pocketvit.studies.grid import IMAGES, Measure, Study
+from pocketvit.studies.grid import IMAGES_OF, Measure, Study
 from pocketvit.studies.jobs import Job
 from pocketvit.studies.pace import Pace, progress_of
 
@@ -39,7 +39,7 @@ class Board:
     def table(self) -> Table:
         """A line for each row of the study: cells done, accuracy so far, and what runs or went wrong."""
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("row", "done", "accuracy so far", "now"):
+        for column in ("row", "done", f"{IMAGES_OF[self.study.measure]} accuracy so far", "now"):
             table.add_column(column, justify="right" if column == "done" else "left")
         for row in self.study.rows:
             cells = {job: cell for job, cell in self.cells.items() if cell.row == row.name}
@@ -150,14 +150,14 @@ def ended_text(cell: CellResult, measure: Measure, where: str) -> Text:
     name = f"{cell.row} seed {cell.seed}"
     if cell.result is None:
         return Text(f"{name} failed: {cell.error}", "red")
-    accuracy = f"{100 * cell.result[measure]:.2f} % of the {IMAGES[measure]} images"
+    accuracy = f"{100 * cell.result[measure]:.2f} % of the {IMAGES_OF[measure]} images"
     return Text(f"{name}: {accuracy} after {duration(cell.result['train_s'])} of training ({where})")
 
 
 def verdict_table(found: Sequence[Finding]) -> Table:
     """A study's rows with what can be said of them."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("row", "n", f"{IMAGES[found[0].measure]} accuracy", "verdict"):
+    for column in ("row", "n", f"{IMAGES_OF[found[0].measure]} accuracy", "verdict"):
         table.add_column(column, justify="right" if column == "n" else "left")
     for finding in found:
         verdict = f"against {finding.comparison.reference}: {finding.verdict}" if finding.comparison else ""

@@ -19,9 +19,9 @@ from pocketvit.report.hardware import hardware
 from pocketvit.report.study_page import render_study
 from pocketvit.report.tables import ABSENT, markdown_table, markdown_text
 from pocketvit.report.text import count, duration, points
-from pocketvit.studies.findings import Finding, accuracies, findings, noisy_rows, on_other_data
+from pocketvit.studies.findings import Finding, accuracies, caveats, findings, noisy_rows
 from pocketvit.studies.gather import CellResult
-from pocketvit.studies.grid import IMAGES, Study
+from pocketvit.studies.grid import IMAGES_OF, Study
 from pocketvit.studies.latex import study_latex
 from pocketvit.studies.page import study_page
 from pocketvit.studies.power import POWER
@@ -70,7 +70,7 @@ def table_columns(found: Sequence[Finding]) -> tuple[list[str], list[str]]:
     """The columns on outcome and on cost; those on best looks and comparisons only where there are any, and one on test
     accuracy only where the other is not it."""
     left_out = set()
-    if all(finding.measure == "test_accuracy" for finding in found):
+    if found[0].measure == "test_accuracy":
         left_out.add("test (%)")
     if not any(finding.best_look.num_seeds for finding in found):
         left_out.add("best look (%)")
@@ -119,7 +119,7 @@ def notes(found: Sequence[Finding]) -> list[str]:
     """How to read the table, a paragraph each, as plain text."""
     measure = found[0].measure
     said = [
-        f"Accuracy is that on the {IMAGES[measure]} images after the last step: its mean and the standard deviation of a "
+        f"Accuracy is that on the {IMAGES_OF[measure]} images after the last step: its mean and the standard deviation of a "
         "single run over seeds (n − 1)."
     ]
     if measure != "test_accuracy":
@@ -146,7 +146,7 @@ def notes(found: Sequence[Finding]) -> list[str]:
         )
     if noisy := noisy_rows(accuracies([cell for finding in found for cell in finding.cells], measure)):
         said.append(f"Scattered far more than the others, so compared by the spread of their own: {', '.join(noisy)}.")
-    said += on_other_data(found)
+    said += caveats(found)
     said.append(
         "Training time holds augmentation, but no compiling and no evaluation; memory is the most held on the GPU at "
         "once."

@@ -60,6 +60,7 @@ def study_page(
         ],
         facts=_facts(found, cells),
         rows=[_row(row, finding, texts, folder, on) for row, finding, texts in rows],
+        split=study.measure.removesuffix("_accuracy"),
         outcome_columns=columns[0],
         cost_columns=columns[1],
         notes=notes,

@@ -60,15 +60,31 @@ def test_without_a_run_the_figures_are_assumed_and_said_to_be(tmp_path):
 
 def test_rows_that_hold_out_images_scatter_as_so_few_of_these_do(tmp_path):
     held_out = parse_study({"recipe": "digits", "base": {"data.val_frac": 0.1}, "seeds": 4, "rows": ROWS}, "test")
-    # The root of 0.97 · 0.03 / 144, a tenth of 1,437.
+    # The root of 0.97 · 0.03 / 143, a tenth of 1,437 as it is rounded in each class.
     said = said_of(held_out, tmp_path)
     assert (
-        "Scatter over seeds: 1.42 points, assumed to be that of chance (binomial) at 97.0 % of 144 validation" in said
+        "Scatter over seeds: 1.43 points, assumed to be that of chance (binomial) at 97.0 % of 143 validation" in said
     )
     for number, job in enumerate(study_jobs(held_out, tmp_path, data_fingerprints())):
         path = tmp_path / "results" / f"{job.key}.json"
         write_result(job, path, val_accuracy=(0.90, 0.92)[number // 2 % 2], test_accuracy=0.9)
     assert "measured on 8 runs of this study" in said_of(held_out, tmp_path), "where the test accuracy never differs"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "frac", "held_out"), [("digits", 0.0005, "10"), ("paper", 0.1, "5,000"), ("paper", 0.00001, "10")]
+)
+def test_images_are_held_out_as_training_does_it_at_least_one_of_a_class(monkeypatch, tmp_path, recipe, frac, held_out):
+    """CIFAR-10 need not be there for that."""
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "empty"))
+    few = parse_study({"recipe": recipe, "base": {"data.val_frac": frac}, "seeds": 2, "rows": ROWS}, "test")
+    assert f"of {held_out} validation images; no run" in said_of(few, tmp_path)
+
+
+def test_rows_that_hold_out_images_in_vain_are_named_beforehand(tmp_path):
+    mixed = parse_study({"recipe": "digits", "rows": {"plain": {}, "held": {"data.val_frac": 0.1}}}, "test")
+    assert "trained on fewer images for it: held." in said_of(mixed, tmp_path)
+    assert "fewer images" not in said_of(study(), tmp_path)
 
 
 def test_too_few_runs_for_the_scatter_are_said_to_be(tmp_path):

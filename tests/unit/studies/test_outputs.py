@@ -12,7 +12,7 @@ from rich.console import Console
 from pocketvit.report.latex import latex_table, latex_text
 from pocketvit.report.tables import ABSENT, markdown_table, markdown_text
 from pocketvit.studies import compare
-from pocketvit.studies.findings import accuracies, findings, noisy_rows, on_other_data
+from pocketvit.studies.findings import accuracies, caveats, findings, noisy_rows
 from pocketvit.studies.live import verdict_table
 from pocketvit.studies.outputs import notes, table_row, write_outputs
 from pocketvit.studies.page import study_page
@@ -83,10 +83,41 @@ def test_rows_that_hold_out_the_same_images_are_compared_on_these(tmp_path):
     assert f"| {accuracy:.2f} | " in baseline and f" | {test:.2f} | " in baseline and accuracy != test
     for text in (markdown, page):
         assert "Accuracy is that on the validation images" in text and "The test images decide nothing here" in text
-    assert "Accuracy on the validation images" in latex and "val_accuracy" in table
+    assert "Accuracy on the validation images" in latex
+    record = next(csv.DictReader(io.StringIO(table)))
+    assert record["measure"] == "val_accuracy"
+    assert (100 * float(record["mean"]), 100 * float(record["test_mean"])) == pytest.approx((accuracy, test))
     assert f"{100 * cells[0].result['val_accuracy']:.2f}" in page
     header, line, *_ = printed(verdict_table(list(found.values())))
     assert "validation accuracy" in header and f"{accuracy:.2f}" in line
+
+
+def test_a_row_that_diverges_on_the_held_out_images_alone_is_set_apart(tmp_path):
+    study = made_study(base=HELD_OUT)
+    cells = held_out_cells(study)
+    for cell in cells:
+        if cell.row == "muon":
+            cell.result["val_accuracy"] = (0.3, 0.9, 0.6)[cell.seed]
+    found = findings(study, cells)
+    assert any(note.endswith("their own: muon.") for note in notes(found))
+    page = study_page(study, found, [table_row(finding) for finding in found], ([], []), [], tmp_path)
+    assert next(remark for name, _, remark in page.facts if name == "One run scatters by").endswith("without muon")
+
+
+def test_rows_that_hold_out_images_in_vain_are_named_and_words_fit_the_measure(tmp_path):
+    rows = {"baseline": {}, "mla-q": {"model.q_rank": 64, **HELD_OUT}}
+    study = made_study(rows=rows)
+    cells = held_out_cells(study)
+    found = findings(study, cells)
+    (said,) = caveats(found)
+    assert said.startswith("Compared on the test images") and said.endswith("fewer images for it: mla-q.")
+    files = {file.name: file.read_text() for file in write_outputs(study, cells, tmp_path)}
+    assert all(said in files[name] for name in ("table.md", "table.tex", "study.html"))
+    study = made_study(base=HELD_OUT, rows={"baseline": {}, "mla-q": {"model.q_rank": 64}})
+    cells = held_out_cells(study)
+    cells[1].result["data_fingerprint"] = "0" * 16
+    (said,) = caveats(findings(study, cells))
+    assert said.endswith("come from the validation images: mla-q.")
 
 
 @pytest.mark.parametrize(
@@ -102,6 +133,13 @@ def test_rows_that_hold_out_the_same_images_are_compared_on_these(tmp_path):
 def test_the_measure_is_one_that_all_rows_have_on_the_same_images(base, row, measure):
     study = made_study(base=base, rows={"baseline": {}, "other": {"model.depth": 3, **row}})
     assert study.measure == measure
+    held_out = [name for name, frac in (("baseline", base), ("other", base | row)) if "data.val_frac" in frac]
+    assert study.held_out_in_vain == (held_out if measure == "test_accuracy" else [])
+
+
+@pytest.mark.parametrize(("base", "measure"), [({}, "test_accuracy"), (HELD_OUT, "val_accuracy")])
+def test_a_row_alone_has_a_measure_as_well(base, measure):
+    assert made_study(base=base, rows={"baseline": {}}).measure == measure
 
 
 def test_a_difference_between_data_sets_is_said_to_be_one(unfinished, tmp_path):
@@ -113,8 +151,8 @@ def test_a_difference_between_data_sets_is_said_to_be_one(unfinished, tmp_path):
         else cell
         for cell in cells
     ]
-    assert on_other_data(findings(study, cells)) == []
-    (said,) = on_other_data(findings(study, moved))
+    assert caveats(findings(study, cells)) == []
+    (said,) = caveats(findings(study, moved))
     assert said.startswith("Not on the data of the row compared with") and said.endswith("test images: whitening.")
     files = {file.name: file.read_text() for file in write_outputs(study, moved, tmp_path)}
     assert all(said in files[name] for name in ("table.md", "table.tex", "study.html"))

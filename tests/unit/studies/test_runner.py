@@ -48,9 +48,9 @@ def result_of(job, **values) -> dict:
 class FakeEngine:
     """Ends every cell at the next look; cells of some rows fail."""
 
-    def __init__(self, room: int = 1, fails: tuple[str, ...] = ()) -> None:
+    def __init__(self, room: int = 1, fails: tuple[str, ...] = (), **values) -> None:
         self.num_devices, self.fails, self.started, self.stopped = room, fails, [], False
-        self.running = {}
+        self.running, self.values = {}, values
 
     def room(self):
         return [] if len(self.running) < self.num_devices else None
@@ -65,7 +65,7 @@ class FakeEngine:
         for job in found:
             if job.cell.row not in self.fails:
                 job.folder.mkdir()
-                (job.folder / "result.json").write_text(json.dumps(result_of(job)))
+                (job.folder / "result.json").write_text(json.dumps(result_of(job, **self.values)))
         return [(job, "it [bold]broke[/bold]" if job.cell.row in self.fails else None) for job in found]
 
     def stop(self):
@@ -104,6 +104,30 @@ def test_every_cell_is_run_once_and_never_again(go):
     assert set(states(run).values()) == {"done"} and (run.left, run.signum) == (0, None)
     assert "deep seed 1: 91.00 % of the test images after 6.00" in said
     assert go()[1] == []
+
+
+def test_a_study_that_holds_out_images_speaks_of_these(go, tmp_path):
+    held_out = study(base={"data.val_frac": 0.1})
+    run, _, said = go(FakeEngine(val_accuracy=0.5), held_out)
+    assert "deep seed 1: 50.00 % of the validation images after 6.00" in said
+    jobs = study_jobs(held_out, tmp_path / "out", lambda data: FINGERPRINT)
+    console = Console(record=True, width=200, file=open("/dev/null", "w"))
+    console.print(Board(held_out, dict(zip(jobs, run.gathered, strict=True))).table())
+    head, plain, _ = console.export_text().splitlines()
+    assert "validation accuracy so far" in head and "50.00 ± 0.00 %" in plain
+
+
+def test_a_result_that_lacks_the_accuracy_to_compare_by_is_no_result(tmp_path):
+    """From another program, or edited."""
+    held_out = study(base={"data.val_frac": 0.1})
+    jobs = study_jobs(held_out, tmp_path / "out", lambda data: FINGERPRINT)
+    for number, job in enumerate(jobs):
+        job.folder.mkdir(parents=True)
+        lacks = {"val_accuracy": None} if number else {}
+        (job.folder / "result.json").write_text(json.dumps(result_of(job, **lacks)))
+    assert {cell.state for cell in gather(jobs)} == {"failed"}
+    error = gather(jobs)[0].error
+    assert error.startswith(f"{jobs[0].folder / 'result.json'} has no val_accuracy")
 
 
 def test_a_result_of_another_study_counts(go, tmp_path):

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 import pytest
 from made_study import ERROR, made_cells, made_study
 
+from pocketvit.report.curves import SPLITS
 from pocketvit.report.study_curves import mean_curve, study_curves
 from pocketvit.studies.outputs import write_outputs
 
@@ -114,6 +115,22 @@ def test_what_comes_from_outside_is_escaped(tmp_path):
     assert page.text.count(EVIL) >= 4 and "script" not in page.tags
 
 
+@pytest.mark.parametrize("rows", [made_study().rows, made_study(base={"data.val_frac": 0.1}).rows])
+def test_curves_are_of_the_images_that_the_rows_are_compared_on(rows, tmp_path):
+    """Though most looks were at the others."""
+    study = replace(made_study(), rows=rows)
+    split, other = ("val", "test") if study.measure == "val_accuracy" else ("test", "val")
+    cells = made_cells(study)
+    for cell in cells:
+        result = cell.result
+        result["val_accuracy"] = result["test_accuracy"]
+        last = {**result["curve"][-1], "split": split}
+        result["curve"] = [{**point, "split": other, "accuracy": 0.5} for point in result["curve"]] + [last]
+    text = write(tmp_path, study, cells).read_text()
+    assert f"Accuracy on the {SPLITS[split][0]}: the mean" in text
+    assert f"with the accuracy on the {SPLITS[split][0]} after the last step" in text
+
+
 def test_an_effect_far_out_does_not_press_the_others_together(tmp_path):
     study = made_study()
     cells = made_cells(study)
@@ -129,19 +146,19 @@ def test_many_rows_are_dealt_out_with_their_reference_in_each_plot():
         return [{"images": 10 * k, "train_s": k, "accuracy": level + 0.1 * k, "split": "test"} for k in (1, 2, 3)]
 
     rows = {f"r{k}": [run(0.01 * k), run(0.01 * k + 0.005)] for k in range(12)} | {"none": []}
-    name, groups = study_curves(rows, ["r3"] * 11)
-    assert name == "test set" and [len(group.legend) for group in groups] == [6, 6, 2]
+    groups = study_curves(rows, "test", ["r3"] * 11)
+    assert [len(group.legend) for group in groups] == [6, 6, 2]
     assert all(group.has_reference and group.legend[0] == ("r3", "ink") for group in groups)
-    assert study_curves({"none": []}, []) == ("test set", [])
+    assert study_curves({"none": []}, "test", []) == study_curves(rows, "val", []) == []
 
 
 def test_a_row_that_diverged_does_not_flatten_the_others():
     def run(level):
         return [{"images": 10 * k, "train_s": k, "accuracy": level + 0.01 * k, "split": "test"} for k in (1, 2, 3)]
 
-    _, [group] = study_curves({"a": [run(0.9)], "b": [run(0.91)], "diverged": [run(0.1)]}, ["a"])
+    [group] = study_curves({"a": [run(0.9)], "b": [run(0.91)], "diverged": [run(0.1)]}, "test", ["a"])
     assert group.below == ["diverged"]
-    assert not study_curves({"a": [run(0.9)], "b": [run(0.8)]}, ["a"])[1][0].below
+    assert not study_curves({"a": [run(0.9)], "b": [run(0.8)]}, "test", ["a"])[0].below
 
 
 def test_a_band_holds_only_what_all_runs_were_evaluated_at():
@@ -162,9 +179,9 @@ def test_a_curves_times_are_those_of_the_runs_that_are_timed():
     )
     assert mean_curve([slow, fast], "test").train_s == [7.5, 15]
     assert mean_curve([slow, fast], "test", timed=[fast]).train_s == [5, 10]
-    _, [group] = study_curves({"a": [slow, fast], "b": [fast]}, [], {"a": [fast], "b": []})
+    [group] = study_curves({"a": [slow, fast], "b": [fast]}, "test", [], {"a": [fast], "b": []})
     (_, by_images), (_, by_time) = group.plots
-    _, [usual] = study_curves({"a": [fast, fast], "b": [fast]}, [])
+    [usual] = study_curves({"a": [fast, fast], "b": [fast]}, "test", [])
     assert by_time == usual.plots[1][1] and by_images == usual.plots[0][1]
 
 
