@@ -89,9 +89,10 @@ def kernels_accuracy(results: Path) -> str:
     Args:
         results: the folder of all results; a run counts wherever in it it lies.
     """
-    found = measured_findings(load_study(KERNELS_FILE), results)
+    study = load_study(KERNELS_FILE)
+    found = measured_findings(study, results)
     rows = [{"kernels": f"`{finding.row}`"} | run_cells(finding) for finding in found]
-    note = " ".join([WHENCE, *notes(found)])
+    note = " ".join([WHENCE, *notes(study, found)])
     return noted(rows, [runs_of(finding) for finding in found], [_beside_chance(*found), note])
 
 

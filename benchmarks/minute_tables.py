@@ -24,7 +24,7 @@ def minute_compared(results: Path) -> str:
     """The recipe beside the paper's on the seeds that both were run on, in a sentence."""
     studies = {"minute": load_study(HERE / "minute.yaml"), "paper": load_study(HERE / "paper_baseline.yaml")}
     found = {name: measured_findings(study, results)[0] for name, study in studies.items()}
-    accuracy = {name: accuracies(finding.cells, finding.measure)[name] for name, finding in found.items()}
+    accuracy = {name: accuracies(finding.cells, studies[name].measure)[name] for name, finding in found.items()}
     compared = compare(accuracy, {"minute": "paper"})["minute"]
     paper = mean_and_spread([100 * value for value in accuracy["paper"].values()])
     difference = (

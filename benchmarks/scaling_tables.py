@@ -93,12 +93,13 @@ def scaling_accuracy(results: Path) -> str:
     rows = [{"GPUs": finding.row} | run_cells(finding) for finding in found]
     command = "`python benchmarks/scaling.py --accuracy --gpus 2`"
     note = f"One GPU: the runs of `results/paper-baseline`; several: {command}."
-    return noted(rows, [runs_of(finding) for finding in found], [" ".join([note, *notes(found)])])
+    return noted(rows, [runs_of(finding) for finding in found], [" ".join([note, *notes(study, found)])])
 
 
 def scaling_rows(results: Path) -> str:
     """The paper's rows on several GPUs beside ours, both ways; a run counts wherever under `results` it lies."""
-    found = measured_findings(load_study(ROWS_FILE), results)
+    study = load_study(ROWS_FILE)
+    found = measured_findings(study, results)
     rows = []
     for finding in found:
         theirs = published("paper-table2", PAPERS_ROW[finding.row])
@@ -106,7 +107,7 @@ def scaling_rows(results: Path) -> str:
         rows.append({"our row": f"`{finding.row}`"} | paper | run_cells(finding))
     command = f"`pocketvit study benchmarks/{ROWS_FILE.name}`"
     note = f"{ROWS_NOTE} Measured by {command}."
-    return noted(rows, [runs_of(finding) for finding in found], [" ".join([note, *notes(found)])])
+    return noted(rows, [runs_of(finding) for finding in found], [" ".join([note, *notes(study, found)])])
 
 
 # ---------------------------------------------------------------- speed

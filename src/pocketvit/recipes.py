@@ -50,7 +50,8 @@ def minute() -> RunConfig:
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {"digits": digits, "paper": paper, "minute": minute}
 
-NAMES = f"{', '.join([*RECIPES][:-1])} or {[*RECIPES][-1]}"
+*_first, _last = RECIPES
+NAMES = f"{', '.join(_first)} or {_last}"
 """All of them in words."""
 
 IMAGE_SIDE = {"digits": 8, "paper": 32, "minute": 32}

@@ -130,8 +130,8 @@ def _end(study: "Study", run: "StudyRun", out: Path) -> int:
     files = write_outputs(study, run.gathered, out)
     console = Console()
     found = findings(study, run.gathered)
-    console.print(verdict_table(found))
-    for line in caveats(found):
+    console.print(verdict_table(study, found))
+    for line in caveats(study, found):
         print(line)
     failed = [cell for cell in run.gathered if cell.state == "failed"]
     for cell in failed:

@@ -13,7 +13,7 @@ from scipy import special
 
 from pocketvit.report.hardware import hardware
 from pocketvit.studies.gather import CellResult
-from pocketvit.studies.grid import IMAGES_OF, Measure, Study
+from pocketvit.studies.grid import IMAGES_OF, Study
 from pocketvit.studies.power import LEVEL
 from pocketvit.studies.stats import Accuracies, Comparison, Summary, compare, rounding_variance, summarise
 from pocketvit.studies.verdict import untold, verdict
@@ -35,12 +35,8 @@ class Finding:
     row: str
     cells: tuple[CellResult, ...]
     """By seed."""
-    measure: Measure
-    """Which accuracy the rows are compared by, that of the study."""
     accuracy: Summary
-    """That accuracy after the last step, fractions."""
-    held_out_in_vain: bool
-    """Whether it holds out validation images though the measure is the test accuracy."""
+    """The study's `measure` after the last step, fractions."""
     test: Summary
     """Test accuracy after the last step, fractions; equal to `accuracy` where that is the measure."""
     best_look: Summary
@@ -108,8 +104,6 @@ def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
         Finding(
             row=row.name,
             cells=tuple(sorted((cell for cell in gathered if cell.row == row.name), key=lambda cell: cell.seed)),
-            measure=study.measure,
-            held_out_in_vain=row.name in study.held_out_in_vain,
             accuracy=summarise(final.get(row.name, {})),
             test=summarise(test.get(row.name, {})),
             best_look=summarise(best.get(row.name, {})),
@@ -123,21 +117,23 @@ def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
     ]
 
 
-def caveats(found: Sequence[Finding]) -> list[str]:
+def caveats(study: Study, found: Sequence[Finding]) -> list[str]:
     """A sentence for each reason why a difference may not be the row's own doing."""
-    in_vain = [finding.row for finding in found if finding.held_out_in_vain]
-    return [*([said_of_in_vain(in_vain)] if in_vain else []), *_on_other_data(found)]
+    return [*held_out_in_vain(study), *_on_other_data(study, found)]
 
 
-def said_of_in_vain(rows: Sequence[str]) -> str:
-    """A sentence on `Study.held_out_in_vain`."""
-    return (
+def held_out_in_vain(study: Study) -> list[str]:
+    """A sentence on the rows that `Study.held_out_in_vain` names; none where there are no such rows."""
+    rows = study.held_out_in_vain
+    if not rows:
+        return []
+    return [
         "Compared on the test images, which choose among the rows so, because not all rows hold out the same validation "
         f"images; trained on fewer images for it: {', '.join(rows)}."
-    )
+    ]
 
 
-def _on_other_data(found: Sequence[Finding]) -> list[str]:
+def _on_other_data(study: Study, found: Sequence[Finding]) -> list[str]:
     """A sentence on the rows whose data are not those of their reference; none where there are no such rows."""
     data = {f.row: {cell.result.get("data_fingerprint") for cell in f.cells if cell.result is not None} for f in found}
     compared = {f.row: f.comparison.reference for f in found if f.comparison and f.comparison.difference is not None}
@@ -146,7 +142,7 @@ def _on_other_data(found: Sequence[Finding]) -> list[str]:
         return []
     return [
         "Not on the data of the row compared with, or on them but split or resized otherwise, so that the difference may "
-        f"come from the {IMAGES_OF[found[0].measure]} images: {', '.join(rows)}."
+        f"come from the {IMAGES_OF[study.measure]} images: {', '.join(rows)}."
     ]
 
 

@@ -17,7 +17,7 @@ from pocketvit.data.dataset import stratified_split
 from pocketvit.errors import InputError
 from pocketvit.report.text import count, counted, percent, points
 from pocketvit.studies.choose import chosen_rows
-from pocketvit.studies.findings import accuracies, noisy_rows, said_of_in_vain
+from pocketvit.studies.findings import accuracies, held_out_in_vain, noisy_rows
 from pocketvit.studies.gather import CellResult, find_results, gather
 from pocketvit.studies.grid import IMAGES_OF, Study
 from pocketvit.studies.jobs import study_jobs
@@ -147,8 +147,7 @@ def forecast(
     if done:
         said.append(f"{len(done)} of the runs {'is' if len(done) == 1 else 'are'} done already.")
     said += [f"{line}." for line in outdated(jobs, gathered)]
-    if in_vain := study.held_out_in_vain:
-        said.append(said_of_in_vain(in_vain))
+    said += held_out_in_vain(study)
     if data.absent:
         said.append(f"The data are not here, but their sizes are known ({data.absent}).")
     return said

@@ -67,7 +67,9 @@ class Study:
     @property
     def held_out_in_vain(self) -> list[str]:
         """Rows that hold out validation images though all are compared on the test images, as others hold out others."""
-        return [row.name for row in self.rows if row.config.data.val_frac and self.measure == "test_accuracy"]
+        if self.measure == "val_accuracy":
+            return []
+        return [row.name for row in self.rows if row.config.data.val_frac]
 
     def cells(self) -> list[Cell]:
         """Every run: the first seed of each row, then the second, so that a study cut short has all its rows."""

@@ -10,7 +10,7 @@ from pocketvit.report.latex import latex_table, latex_text
 from pocketvit.report.tables import ABSENT
 from pocketvit.report.text import duration, points
 from pocketvit.studies.findings import Finding, caveats
-from pocketvit.studies.grid import IMAGES_OF
+from pocketvit.studies.grid import IMAGES_OF, Study
 from pocketvit.studies.power import POWER
 from pocketvit.studies.stats import Comparison
 from pocketvit.studies.verdict import effect, interval, p_figure
@@ -19,7 +19,7 @@ COLUMNS = ("row", "n", "accuracy (%)", "against", "difference", "bootstrap", "p"
 VERDICTS = {"helps": "helps", "hurts": "hurts", "untold": "cannot be told", "failed": "failed", "open": ABSENT}
 
 
-def study_latex(found: Sequence[Finding]) -> str:
+def study_latex(study: Study, found: Sequence[Finding]) -> str:
     """The table in LaTeX."""
     rows = [_row(finding) for finding in found]
     references = {finding.comparison.reference for finding in found if finding.comparison}
@@ -27,7 +27,7 @@ def study_latex(found: Sequence[Finding]) -> str:
     columns = [column for column in COLUMNS if any(row[column] != ABSENT for row in rows) or column in ("row", "n")]
     if len(references) == 1:
         columns.remove("against")
-    notes = latex_text(" ".join(_notes(found, references)))
+    notes = latex_text(" ".join(_notes(study, found, references)))
     table = latex_table(rows, columns)
     return "\n".join(
         ["{\\footnotesize\\setlength{\\tabcolsep}{4pt}", table, "", "\\smallskip", "\\noindent", notes, "\\par}", ""]
@@ -59,9 +59,9 @@ def _compared(comparison: Comparison, kind: str) -> dict[str, str]:
     return known | {"verdict": unseen if kind == "equal" else VERDICTS[kind]}
 
 
-def _notes(found: Sequence[Finding], references: set[str]) -> list[str]:
+def _notes(study: Study, found: Sequence[Finding], references: set[str]) -> list[str]:
     """How to read the table, in sentences."""
-    images = IMAGES_OF[found[0].measure]
+    images = IMAGES_OF[study.measure]
     said = [f"Accuracy on the {images} images after the last step: mean ± standard deviation over n seeds."]
     if any(finding.count("done") < len(finding.cells) for finding in found):
         said.append("n: runs that are there, of those planned.")
@@ -78,4 +78,4 @@ def _notes(found: Sequence[Finding], references: set[str]) -> list[str]:
             f"None seen (x): no difference seen; one of x would have been with {100 * POWER:.0f} % power, after the "
             "correction."
         )
-    return [*said, *caveats(found), "Time: training alone."]
+    return [*said, *caveats(study, found), "Time: training alone."]

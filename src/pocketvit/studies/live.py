@@ -39,17 +39,14 @@ class Board:
     def table(self) -> Table:
         """A line for each row of the study: cells done, accuracy so far, and what runs or went wrong."""
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("row", "done", f"{IMAGES_OF[self.study.measure]} accuracy so far", "now"):
+        measure = self.study.measure
+        for column in ("row", "done", f"{IMAGES_OF[measure]} accuracy so far", "now"):
             table.add_column(column, justify="right" if column == "done" else "left")
         for row in self.study.rows:
             cells = {job: cell for job, cell in self.cells.items() if cell.row == row.name}
             done = sum(cell.state == "done" for cell in cells.values())
-            table.add_row(
-                Text(row.name),
-                f"{done}/{len(cells)}",
-                accuracy_text(list(cells.values()), self.study.measure),
-                self._now(cells),
-            )
+            accuracy = accuracy_text(list(cells.values()), measure)
+            table.add_row(Text(row.name), f"{done}/{len(cells)}", accuracy, self._now(cells))
         return table
 
     def _now(self, cells: Mapping[Job, CellResult]) -> Text:
@@ -154,14 +151,13 @@ def ended_text(cell: CellResult, measure: Measure, where: str) -> Text:
     return Text(f"{name}: {accuracy} after {duration(cell.result['train_s'])} of training ({where})")
 
 
-def verdict_table(found: Sequence[Finding]) -> Table:
+def verdict_table(study: Study, found: Sequence[Finding]) -> Table:
     """A study's rows with what can be said of them."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("row", "n", f"{IMAGES_OF[found[0].measure]} accuracy", "verdict"):
+    for column in ("row", "n", f"{IMAGES_OF[study.measure]} accuracy", "verdict"):
         table.add_column(column, justify="right" if column == "n" else "left")
     for finding in found:
         verdict = f"against {finding.comparison.reference}: {finding.verdict}" if finding.comparison else ""
-        table.add_row(
-            Text(finding.row), str(finding.count("done")), accuracy_text(finding.cells, finding.measure), Text(verdict)
-        )
+        accuracy = accuracy_text(finding.cells, study.measure)
+        table.add_row(Text(finding.row), str(finding.count("done")), accuracy, Text(verdict))
     return table

@@ -21,7 +21,7 @@ from pocketvit.report.tables import ABSENT, markdown_table, markdown_text
 from pocketvit.report.text import count, duration, points
 from pocketvit.studies.findings import Finding, accuracies, caveats, findings, noisy_rows
 from pocketvit.studies.gather import CellResult
-from pocketvit.studies.grid import IMAGES_OF, Study
+from pocketvit.studies.grid import IMAGES_OF, Measure, Study
 from pocketvit.studies.latex import study_latex
 from pocketvit.studies.page import study_page
 from pocketvit.studies.power import POWER
@@ -54,23 +54,24 @@ def write_outputs(study: Study, gathered: Sequence[CellResult], folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     found = findings(study, gathered)
     rows = [table_row(finding) for finding in found]
-    outcome, cost = table_columns(found)
+    outcome, cost = table_columns(study, found)
     columns = [*outcome, *cost[1:]]
-    texts = {"table.md": _markdown(rows, columns, found), "table.tex": study_latex(found)}
+    reading = notes(study, found)
+    texts = {"table.md": _markdown(rows, columns, found, reading), "table.tex": study_latex(study, found)}
     for name, content in texts.items():
         (folder / name).write_text(content, encoding="utf-8")
-    _write_csv(folder / "table.csv", [_row_record(finding) for finding in found])
+    _write_csv(folder / "table.csv", [_row_record(study.measure, finding) for finding in found])
     _write_csv(folder / "cells.csv", [_cell_record(cell) for finding in found for cell in finding.cells])
-    page = study_page(study, found, rows, (outcome, cost), notes(found), folder)
+    page = study_page(study, found, rows, (outcome, cost), reading, folder)
     write_atomically(folder / "study.html", render_study(page).encode())
     return [folder / name for name in (*texts, "table.csv", "cells.csv", "study.html")]
 
 
-def table_columns(found: Sequence[Finding]) -> tuple[list[str], list[str]]:
+def table_columns(study: Study, found: Sequence[Finding]) -> tuple[list[str], list[str]]:
     """The columns on outcome and on cost; those on best looks and comparisons only where there are any, and one on test
     accuracy only where the other is not it."""
     left_out = set()
-    if found[0].measure == "test_accuracy":
+    if study.measure == "test_accuracy":
         left_out.add("test (%)")
     if not any(finding.best_look.num_seeds for finding in found):
         left_out.add("best look (%)")
@@ -115,9 +116,9 @@ def runs_text(finding: Finding) -> str:
     return f"{done} of {len(finding.cells)} ({', '.join(others)})" if others else str(done)
 
 
-def notes(found: Sequence[Finding]) -> list[str]:
+def notes(study: Study, found: Sequence[Finding]) -> list[str]:
     """How to read the table, a paragraph each, as plain text."""
-    measure = found[0].measure
+    measure = study.measure
     said = [
         f"Accuracy is that on the {IMAGES_OF[measure]} images after the last step: its mean and the standard deviation of a "
         "single run over seeds (n − 1)."
@@ -146,7 +147,7 @@ def notes(found: Sequence[Finding]) -> list[str]:
         )
     if noisy := noisy_rows(accuracies([cell for finding in found for cell in finding.cells], measure)):
         said.append(f"Scattered far more than the others, so compared by the spread of their own: {', '.join(noisy)}.")
-    said += caveats(found)
+    said += caveats(study, found)
     said.append(
         "Training time holds augmentation, but no compiling and no evaluation; memory is the most held on the GPU at "
         "once."
@@ -163,8 +164,10 @@ def notes(found: Sequence[Finding]) -> list[str]:
 # ---------------------------------------------------------------- formats
 
 
-def _markdown(rows: Sequence[Mapping[str, str]], columns: Sequence[str], found: Sequence[Finding]) -> str:
-    """The table, what failed, and the notes."""
+def _markdown(
+    rows: Sequence[Mapping[str, str]], columns: Sequence[str], found: Sequence[Finding], reading: Sequence[str]
+) -> str:
+    """The table, what failed, and how to read it."""
     escaped = [{column: markdown_text(text) for column, text in row.items()} for row in rows]
     failed = [
         f"- {markdown_text(f'{cell.row}, seed {cell.seed} failed: ' + (cell.error or 'no reason known'))}"
@@ -172,11 +175,11 @@ def _markdown(rows: Sequence[Mapping[str, str]], columns: Sequence[str], found: 
         for cell in finding.cells
         if cell.state == "failed"
     ]
-    parts = [markdown_table(escaped, columns), *(["\n".join(failed)] if failed else []), " ".join(notes(found))]
+    parts = [markdown_table(escaped, columns), *(["\n".join(failed)] if failed else []), " ".join(reading)]
     return "\n\n".join(parts) + "\n"
 
 
-def _row_record(finding: Finding) -> dict[str, Any]:
+def _row_record(measure: Measure, finding: Finding) -> dict[str, Any]:
     """A row of table.csv: fractions, seconds, GiB."""
     comparison = finding.comparison
     low, high = (comparison.interval if comparison else None) or (None, None)
@@ -186,7 +189,7 @@ def _row_record(finding: Finding) -> dict[str, Any]:
         "num_done": finding.count("done"),
         "num_failed": finding.count("failed"),
         "num_missing": finding.count("missing"),
-        "measure": finding.measure,
+        "measure": measure,
         "mean": finding.accuracy.mean,
         "std": finding.accuracy.std,
         "test_mean": finding.test.mean,

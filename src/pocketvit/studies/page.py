@@ -3,6 +3,7 @@
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def study_page(
     """
     cells = [cell for finding in found for cell in finding.cells]
     on = hardware(cell.result for cell in cells if cell.result is not None)
+    shown = partial(_cell, measure=study.measure, folder=folder, on=on)
     rows = zip(study.rows, found, figures, strict=True)
     return StudyPage(
         name=study.name,
@@ -58,8 +60,8 @@ def study_page(
             for kind, label in KINDS.items()
             if any(finding.kind == kind for finding in found)
         ],
-        facts=_facts(found, cells),
-        rows=[_row(row, finding, texts, folder, on) for row, finding, texts in rows],
+        facts=_facts(study, cells),
+        rows=[_row(row, finding, texts, [*map(shown, finding.cells)]) for row, finding, texts in rows],
         split=study.measure.removesuffix("_accuracy"),
         outcome_columns=columns[0],
         cost_columns=columns[1],
@@ -68,7 +70,7 @@ def study_page(
     )
 
 
-def _row(row: Row, finding: Finding, figures: Mapping[str, str], folder: Path, on: Hardware) -> PageRow:
+def _row(row: Row, finding: Finding, figures: Mapping[str, str], cells: Sequence[PageCell]) -> PageRow:
     comparison = finding.comparison
     difference = comparison and comparison.difference
     return PageRow(
@@ -83,7 +85,7 @@ def _row(row: Row, finding: Finding, figures: Mapping[str, str], folder: Path, o
             interval=comparison.interval,
             text=effect(comparison).removesuffix(" points"),
         ),
-        cells=[_cell(cell, finding.measure, folder, on) for cell in finding.cells],
+        cells=cells,
     )  # fmt: skip
 
 
@@ -92,7 +94,7 @@ def _settings(overrides: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(field, str(value)) for field, value in overrides.items()]
 
 
-def _cell(cell: CellResult, measure: Measure, folder: Path, on: Hardware) -> PageCell:
+def _cell(cell: CellResult, *, measure: Measure, folder: Path, on: Hardware) -> PageCell:
     result = cell.result or {}
     return PageCell(
         seed=cell.seed,
@@ -114,15 +116,15 @@ def _link(path: Path | None, folder: Path) -> str | None:
     return quote(Path(os.path.relpath(path, folder)).as_posix())
 
 
-def _facts(found: Sequence[Finding], cells: Sequence[CellResult]) -> list[tuple[str, str, str]]:
+def _facts(study: Study, cells: Sequence[CellResult]) -> list[tuple[str, str, str]]:
     """Name, value and remark of what stands at the top of the page."""
     done = [cell for cell in cells if cell.state == "done"]
     absent = [f"{count} {state}" for state in ("failed", "missing") if (count := sum(c.state == state for c in cells))]
-    facts = [("Runs", f"{len(done)} of {len(cells)}", ", ".join(absent) or f"all of {len(found)} rows")]
+    facts = [("Runs", f"{len(done)} of {len(cells)}", ", ".join(absent) or f"all of {len(study.rows)} rows")]
     if done:
         seconds = sum(cell.result.get("train_s", 0.0) for cell in done)
         facts.append(("Training time", duration(seconds), "all runs together"))
-    final = accuracies(done, found[0].measure)
+    final = accuracies(done, study.measure)
     apart = noisy_rows(final)
     spread = pooled_spread(final, apart)
     if spread.total is not None:

@@ -28,6 +28,19 @@ def fetch(server, tmp_path):
     return fetch
 
 
+def begin(server, fetch, num_bytes: int) -> None:
+    """Get so many bytes of `/file`, and then no more."""
+    server.faults["/file"] = [{"cut": num_bytes}, {"status": 404}]
+    with pytest.raises(InputError):
+        fetch()
+
+
+def change(server) -> bytes:
+    """Put another version in the place of `/file`."""
+    server.files["/file"], server.etag = CONTENT[::-1], '"v2"'
+    return CONTENT[::-1]
+
+
 def ranges(server) -> list[str | None]:
     return [asked for _, asked in server.asked]
 
@@ -58,18 +71,14 @@ def test_cut_before_anything_new_gives_up(server, fetch):
 
 
 def test_later_call_resumes(server, fetch, tmp_path):
-    server.faults["/file"] = [{"cut": 70_000}, {"status": 404}]
-    with pytest.raises(InputError):
-        fetch()
+    begin(server, fetch, 70_000)
     assert not (tmp_path / "got" / "file.bin").exists()
     target, _ = fetch()
     assert target.read_bytes() == CONTENT and ranges(server)[-1] == "bytes=70000-"
 
 
 def test_all_had_arrived_but_was_not_renamed(server, fetch, tmp_path):
-    server.faults["/file"] = [{"cut": 99_999}, {"status": 404}]
-    with pytest.raises(InputError):
-        fetch()
+    begin(server, fetch, 99_999)
     with (tmp_path / "got" / "file.bin.part").open("ab") as part:
         part.write(CONTENT[-1:])
     assert fetch()[0].read_bytes() == CONTENT
@@ -78,21 +87,15 @@ def test_all_had_arrived_but_was_not_renamed(server, fetch, tmp_path):
 
 @pytest.mark.parametrize("fault", [{}, {"any_version": True}])
 def test_new_version_is_not_glued_to_the_old(server, fetch, fault):
-    server.faults["/file"] = [{"cut": 50_000}, {"status": 404}]
-    with pytest.raises(InputError):
-        fetch()
-    server.files["/file"] = changed = CONTENT[::-1]
-    server.etag = '"v2"'
+    begin(server, fetch, 50_000)
+    changed = change(server)
     server.faults["/file"] = [fault]
     assert fetch(checksum=None)[0].read_bytes() == changed
 
 
 def test_new_version_is_not_glued_to_the_old_even_by_a_process_that_is_killed(server, fetch, monkeypatch):
-    server.faults["/file"] = [{"cut": 50_000}, {"status": 404}]
-    with pytest.raises(InputError):
-        fetch()
-    server.files["/file"] = changed = CONTENT[::-1]
-    server.etag = '"v2"'
+    begin(server, fetch, 50_000)
+    changed = change(server)
 
     def killed(path: Path, mode: str = "r", *arguments: object, **options: object):
         if mode == "wb":

@@ -88,7 +88,7 @@ def test_rows_that_hold_out_the_same_images_are_compared_on_these(tmp_path):
     assert record["measure"] == "val_accuracy"
     assert (100 * float(record["mean"]), 100 * float(record["test_mean"])) == pytest.approx((accuracy, test))
     assert f"{100 * cells[0].result['val_accuracy']:.2f}" in page
-    header, line, *_ = printed(verdict_table(list(found.values())))
+    header, line, *_ = printed(verdict_table(study, list(found.values())))
     assert "validation accuracy" in header and f"{accuracy:.2f}" in line
 
 
@@ -99,7 +99,7 @@ def test_a_row_that_diverges_on_the_held_out_images_alone_is_set_apart(tmp_path)
         if cell.row == "muon":
             cell.result["val_accuracy"] = (0.3, 0.9, 0.6)[cell.seed]
     found = findings(study, cells)
-    assert any(note.endswith("their own: muon.") for note in notes(found))
+    assert any(note.endswith("their own: muon.") for note in notes(study, found))
     page = study_page(study, found, [table_row(finding) for finding in found], ([], []), [], tmp_path)
     assert next(remark for name, _, remark in page.facts if name == "One run scatters by").endswith("without muon")
 
@@ -109,14 +109,14 @@ def test_rows_that_hold_out_images_in_vain_are_named_and_words_fit_the_measure(t
     study = made_study(rows=rows)
     cells = held_out_cells(study)
     found = findings(study, cells)
-    (said,) = caveats(found)
+    (said,) = caveats(study, found)
     assert said.startswith("Compared on the test images") and said.endswith("fewer images for it: mla-q.")
     files = {file.name: file.read_text() for file in write_outputs(study, cells, tmp_path)}
     assert all(said in files[name] for name in ("table.md", "table.tex", "study.html"))
     study = made_study(base=HELD_OUT, rows={"baseline": {}, "mla-q": {"model.q_rank": 64}})
     cells = held_out_cells(study)
     cells[1].result["data_fingerprint"] = "0" * 16
-    (said,) = caveats(findings(study, cells))
+    (said,) = caveats(study, findings(study, cells))
     assert said.endswith("come from the validation images: mla-q.")
 
 
@@ -151,8 +151,8 @@ def test_a_difference_between_data_sets_is_said_to_be_one(unfinished, tmp_path):
         else cell
         for cell in cells
     ]
-    assert caveats(findings(study, cells)) == []
-    (said,) = caveats(findings(study, moved))
+    assert caveats(study, findings(study, cells)) == []
+    (said,) = caveats(study, findings(study, moved))
     assert said.startswith("Not on the data of the row compared with") and said.endswith("test images: whitening.")
     files = {file.name: file.read_text() for file in write_outputs(study, moved, tmp_path)}
     assert all(said in files[name] for name in ("table.md", "table.tex", "study.html"))
@@ -223,7 +223,7 @@ def test_a_row_that_diverges_is_set_apart_and_named():
     assert found["mla-qkv"].kind == "hurts" and found["muon"].kind == "untold"
     calm_error = next(finding.comparison.stderr for finding in calm if finding.row == "mla-qkv")
     assert found["mla-qkv"].comparison.stderr < 3 * calm_error
-    assert any(note.endswith("their own: muon.") for note in notes(list(found.values())))
+    assert any(note.endswith("their own: muon.") for note in notes(study, list(found.values())))
 
 
 @pytest.mark.parametrize("num_rows", [2, 3])
@@ -271,8 +271,8 @@ def test_times_are_not_compared_between_one_hardware_and_another():
     timed = {row.name: [cell.timed for cell in row.cells] for row in page.rows}
     assert timed["whitening"] == [True, True, False] and not any(timed["muon"]) and all(timed["baseline"])
     said = "Times and memory in the table are those on NVIDIA H100 80GB HBM3 alone; other runs were trained on other "
-    assert said + "hardware (4 on NVIDIA H200)." in notes(list(found.values()))
-    assert not any("hardware" in note for note in notes(findings(study, made_cells(study))))
+    assert said + "hardware (4 on NVIDIA H200)." in notes(study, list(found.values()))
+    assert not any("hardware" in note for note in notes(study, findings(study, made_cells(study))))
 
 
 def test_the_bootstrap_stands_beside_the_t_interval_from_eight_seeds_on(tmp_path):
@@ -303,7 +303,7 @@ def test_what_would_have_been_seen_is_explained_where_it_is_said(unfinished, tmp
         assert "found with a chance of 80 % (its power)" in files[name]
     assert r"None seen (x): no difference seen; one of x would have been with 80 \% power" in files["table.tex"]
     study = made_study(rows={"baseline": {}, "muon": {"optim.name": "muon"}})
-    assert not any("would have been" in note for note in notes(findings(study, made_cells(study))))
+    assert not any("would have been" in note for note in notes(study, findings(study, made_cells(study))))
 
 
 def test_the_latex_table_is_as_wide_as_a_page(tmp_path):

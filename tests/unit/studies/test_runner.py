@@ -493,7 +493,7 @@ def test_the_cells_of_this_machine_inherit_the_lock_of_the_studys_folder(tmp_pat
 def test_the_last_table_has_a_line_for_each_row(capsys):
     made = made_study()
     console = Console(width=200)
-    console.print(verdict_table(findings(made, made_cells(made, missing=("muon-s2",)))))
+    console.print(verdict_table(made, findings(made, made_cells(made, missing=("muon-s2",)))))
     lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
     cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
     assert cells[0] == ["row", "n", "test accuracy", "verdict"]

@@ -49,6 +49,9 @@ of freedom of a few seeds that move all rows alike, the worst case, which makes 
 than ± {narrow} points, holding the figure says nothing. Time: training with augmentation; the paper's on an RTX 3090 (on
 four under DDP), ours on one {device}.{others}"""
 
+AGREES = "agrees"
+"""How the verdict on such a row begins."""
+
 OTHERS_NOTE = (
     " Runs on other hardware ({others}) count for accuracy alone, so a time may be of fewer runs than n; one marked † is of "
     "a row that has no others."
@@ -162,23 +165,20 @@ def _runs(evidence: Evidence, study: str) -> str:
     rows = [_run_row(evidence, study, row, named.get(row)) for row in order]
     device, others = evidence.hardware(study).usual or "GPU", _hardware_note(evidence, study)
     note = RUNS_NOTE.format(device=device, narrow=points(NARROW), others=others)
-    return "\n\n".join([markdown_table(rows, list(rows[0])), note, *_all_agreeing(evidence, list(named.values()))])
+    agreeing = [named[row] for row, cells in zip(order, rows, strict=True) if cells["verdict"].startswith(AGREES)]
+    together = [_together(evidence, study, agreeing)] if len(agreeing) >= 3 else []
+    return "\n\n".join([markdown_table(rows, list(rows[0])), note, *together])
 
 
-def _all_agreeing(evidence: Evidence, published: Sequence[PublishedRun]) -> list[str]:
-    """What rows that agree one by one say together: a paragraph, or none where they are fewer than three."""
-    away = [
-        fmean(evidence.figures(run.study, "best_test_accuracy")[run.row].values()) - run.accuracy
-        for run in published
-        if _verdict(evidence, run).startswith("agrees")
-    ]
-    if len(away) < 3:
-        return []
+def _together(evidence: Evidence, study: str, agreeing: Sequence[PublishedRun]) -> str:
+    """What rows that agree one by one say together."""
+    best = evidence.figures(study, "best_test_accuracy")
+    away = [fmean(best[run.row].values()) - run.accuracy for run in agreeing]
     above = sum(difference > 0 for difference in away)
-    return [
+    return (
         f"One by one {len(away)} rows agree with the paper; together they show more: ours lies above the paper's figure in "
         f"{above} of them, by {points(fmean(away), signed=True)} points in the mean of all."
-    ]
+    )
 
 
 def _run_row(evidence: Evidence, study: str, row: str, run: PublishedRun | None) -> dict[str, str]:
@@ -223,7 +223,7 @@ def _verdict(evidence: Evidence, run: PublishedRun) -> str:
     low, high = interval
     half = points((high - low) / 2)
     if low <= run.accuracy <= high:
-        return f"agrees (within ± {half})" if high - low <= 2 * NARROW else f"cannot be told (within ± {half})"
+        return f"{AGREES} (within ± {half})" if high - low <= 2 * NARROW else f"cannot be told (within ± {half})"
     away = points((low + high) / 2 - run.accuracy, signed=True)
     return f"differs: ours {away} (± {half} would agree)"
 
