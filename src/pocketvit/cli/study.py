@@ -127,9 +127,9 @@ def _end(study: "Study", run: "StudyRun", out: Path) -> int:
     from pocketvit.studies.live import verdict_table
     from pocketvit.studies.outputs import write_outputs
 
-    files = write_outputs(study, run.gathered, out)
-    console = Console()
     found = findings(study, run.gathered)
+    files = write_outputs(study, found, out)
+    console = Console()
     console.print(verdict_table(study, found))
     for line in caveats(study, found):
         print(line)

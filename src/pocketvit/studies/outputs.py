@@ -19,7 +19,7 @@ from pocketvit.report.hardware import hardware
 from pocketvit.report.study_page import render_study
 from pocketvit.report.tables import ABSENT, markdown_table, markdown_text
 from pocketvit.report.text import count, duration, points
-from pocketvit.studies.findings import Finding, accuracies, caveats, findings, noisy_rows
+from pocketvit.studies.findings import Finding, accuracies, caveats, noisy_rows
 from pocketvit.studies.gather import CellResult
 from pocketvit.studies.grid import IMAGES_OF, Measure, Study
 from pocketvit.studies.latex import study_latex
@@ -41,18 +41,17 @@ CELL_FIELDS = (
 """What cells.csv repeats of each result."""
 
 
-def write_outputs(study: Study, gathered: Sequence[CellResult], folder: Path) -> list[Path]:
+def write_outputs(study: Study, found: Sequence[Finding], folder: Path) -> list[Path]:
     """Write all tables and the page of a study, finished or not.
 
     Args:
         study: as it was read.
-        gathered: all its cells.
+        found: what its rows say, in its order.
         folder: where to; made if it is not there.
     Returns:
         the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found = findings(study, gathered)
     rows = [table_row(finding) for finding in found]
     outcome, cost = table_columns(study, found)
     columns = [*outcome, *cost[1:]]

@@ -11,13 +11,18 @@ from rich.console import Console
 
 from pocketvit.report.latex import latex_table, latex_text
 from pocketvit.report.tables import ABSENT, markdown_table, markdown_text
-from pocketvit.studies import compare
+from pocketvit.studies import compare, outputs
 from pocketvit.studies.findings import accuracies, caveats, findings, noisy_rows
 from pocketvit.studies.live import verdict_table
-from pocketvit.studies.outputs import notes, table_row, write_outputs
+from pocketvit.studies.outputs import notes, table_row
 from pocketvit.studies.page import study_page
 
 SPECIAL = r"a_b & 50% #1 {x} $y$ ~^\ <i> | [1] *z*"
+
+
+def write_outputs(study, cells, folder):
+    """All files of a study with these cells."""
+    return outputs.write_outputs(study, findings(study, cells), folder)
 
 
 def read_csv(path):

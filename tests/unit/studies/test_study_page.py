@@ -10,6 +10,7 @@ from made_study import ERROR, made_cells, made_study
 
 from pocketvit.report.curves import SPLITS
 from pocketvit.report.study_curves import mean_curve, study_curves
+from pocketvit.studies.findings import findings
 from pocketvit.studies.outputs import write_outputs
 
 EVIL = "</pre><script>alert('&')</script>"
@@ -35,7 +36,7 @@ class Page(HTMLParser):
 def write(folder: Path, study=None, cells=None) -> Path:
     study = study or made_study()
     cells = cells or made_cells(study, failed=("whitening-s2",), missing=("muon-s2",))
-    return write_outputs(study, cells, folder)[-1]
+    return write_outputs(study, findings(study, cells), folder)[-1]
 
 
 def test_the_page_says_what_was_found_and_what_was_not(tmp_path):
