@@ -295,9 +295,9 @@ def test_train_eval_predict_report(capsys, tmp_path, monkeypatch):
     assert code == 0 and "runs/digits-001" in out
 
 
-def images(folder, sizes, classes=("ant", "bee")):
-    """<class>/<number>.png in grey, of these sizes, the classes in turn."""
-    for number, side in enumerate(sizes):
+def images(folder, sizes, classes=("ant", "bee"), first=0):
+    """<class>/<number>.png in a grey of its own, numbered from `first`, of these sizes, the classes in turn."""
+    for number, side in enumerate(sizes, first):
         path = folder / classes[number % len(classes)] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((side, side), 10 * number, np.uint8)).save(path)
@@ -355,26 +355,60 @@ def test_other_data_with_a_test_split_are_measured_on_it(own_run, capsys):
     assert " on 6 images" in out and "test split" not in out
 
 
-@pytest.mark.parametrize("val_frac", [0, 0.3])
-def test_training_images_are_not_measured_without_a_word(capsys, monkeypatch, tmp_path, val_frac):
+@pytest.fixture(params=[0, 0.3])
+def split_run(request, capsys, monkeypatch, tmp_path):
+    """The folder of a short run on `set`, 12 images to train on, the same but those held out for validation, and 6 to test on."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "data"))
     images(Path("set/train"), [8] * 12)
-    images(Path("set/test"), [8] * 6)
-    code, _, err = run(["train", "--data", "set", "--batch-size", "4", "--data.val-frac", val_frac, *TINY], capsys)
+    images(Path("set/test"), [8] * 6, first=12)
+    code, out, err = run(
+        ["train", "--data", "set", "--batch-size", "4", "--data.val-frac", request.param, *TINY], capsys
+    )
     assert code == 0, err
-    folder = Path("runs/digits-000")
-    caution = f"CAUTION: {folder} was trained on these very images: on new ones its accuracy may be far lower"
+    assert "among" not in out
+    return Path("runs/digits-000")
+
+
+def test_training_images_are_not_measured_without_a_word(split_run, capsys):
+    caution = f"CAUTION: {split_run} was trained on these very images: on new ones its accuracy may be far lower"
     shutil.copytree("set/train", "copy")
     for data in ("set/train", "copy"):
-        assert evaluated(folder, data, capsys).splitlines()[0] == caution
+        assert evaluated(split_run, data, capsys).splitlines()[0] == caution
     for data in ("set", "set/test"):
-        assert "CAUTION" not in evaluated(folder, data, capsys)
-    assert "CAUTION" not in run(["eval", folder, "--device", "cpu"], capsys)[1]
-    result = json.loads((folder / "result.json").read_text())
-    del result["train_fingerprint"]
-    (folder / "result.json").write_text(json.dumps(result))
-    assert "CAUTION" not in evaluated(folder, "copy", capsys), "an older result does not say"
+        assert "CAUTION" not in evaluated(split_run, data, capsys)
+    assert "CAUTION" not in run(["eval", split_run, "--device", "cpu"], capsys)[1]
+
+
+def test_single_training_images_are_not_measured_without_a_word(split_run, capsys):
+    """Those that were trained on count, not those held out; known as long as the run's own data are there."""
+    images(Path("mixed"), [8] * 20)
+    num_trained = 12 if load_config(split_run / "config.yaml").data.val_frac == 0 else 8
+    caution = (
+        f"CAUTION: {num_trained} of the 20 images are among those that {split_run} was trained on, pixel for pixel"
+    )
+    assert evaluated(split_run, "mixed", capsys).startswith(caution)
+    images(Path("relabelled"), [8] * 12, classes=("bee", "ant"))
+    assert "CAUTION" not in evaluated(split_run, "relabelled", capsys), "another label is another image"
+    shutil.move("set", "elsewhere")
+    assert "CAUTION" not in evaluated(split_run, "mixed", capsys)
+    assert "trained on these very images" in evaluated(split_run, "elsewhere/train", capsys)
+    images(Path("set/train"), [8] * 14)
+    assert "CAUTION" not in evaluated(split_run, "mixed", capsys), "these are others than it was trained on"
+
+
+def test_test_images_that_are_trained_on_are_told(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "data"))
+    images(Path("set/train"), [8] * 12)
+    images(Path("set/test"), [8] * 6, first=9)
+    line = "3 of the 6 test images are among the training images, pixel for pixel and with the same label"
+    code, out, err = run(["train", "--data", "set", "--batch-size", "4", *TINY], capsys)
+    assert code == 0 and f"{line}: on new ones the accuracy may be lower\n" in out
+    assert line in run(["data", "check", "set"], capsys)[1]
+    assert run(["eval", "runs/digits-000", "--device", "cpu"], capsys)[1].startswith(
+        "CAUTION: 3 of the 6 images are among"
+    )
 
 
 @pytest.mark.parametrize("change", ["one removed", "one replaced"])

@@ -8,7 +8,7 @@ import numpy as np
 
 from pocketvit.checks import describe_size
 from pocketvit.data import folders
-from pocketvit.data.dataset import channel_stats, is_cifar10
+from pocketvit.data.dataset import channel_stats, is_cifar10, note_shared
 from pocketvit.data.disk import data_home
 from pocketvit.data.pixels import BrokenImage
 from pocketvit.data.sources import DIGITS, format_of, load_dataset, locate
@@ -75,6 +75,7 @@ def check(source: str | Path, **options: Any) -> CheckReport:
             folders.refuse_broken(path)
         raise
     mean, std = channel_stats(dataset.train.images)
+    shared = note_shared("test images", "the training images", dataset.test.digests, dataset.train.digests)
     counts = [np.bincount(split.labels, minlength=dataset.num_classes) for split in (dataset.train, dataset.test)]
     return CheckReport(
         name=dataset.name,
@@ -89,5 +90,5 @@ def check(source: str | Path, **options: Any) -> CheckReport:
         std=tuple(std.tolist()),
         fingerprint=dataset.fingerprint,
         is_cifar10=is_cifar10(dataset),
-        notes=dataset.notes,
+        notes=dataset.notes + shared,
     )

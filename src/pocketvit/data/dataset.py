@@ -88,15 +88,18 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Which images and labels these are, independent of their order; 32 hex digits.
+        """Which images and labels these are, independent of their order; 32 hex digits."""
+        return _digest(np.sort(self.digests).tobytes()).hex()
 
-        Takes about 5 µs an image of 32×32.
-        """
+    @cached_property
+    def digests(self) -> np.ndarray:
+        """Of each image with its size and label, 16 bytes, (N,). Takes about 5 µs an image of 32×32."""
         height, width = self.images.shape[1:3]
-        digests = []
-        for image, label in zip(self.images, self.labels.tolist(), strict=True):
-            digests.append(_digest(b"%d %d %d " % (height, width, label), image.data))
-        return _digest(*sorted(digests)).hex()
+        digests = [
+            _digest(b"%d %d %d " % (height, width, label), image.data)
+            for image, label in zip(self.images, self.labels.tolist(), strict=True)
+        ]
+        return np.frombuffer(b"".join(digests), dtype="S16")
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,22 @@ class Dataset:
     def fingerprint(self) -> str:
         """What train and test hold, independent of file format and order; 32 hex digits."""
         return _digest(f"{self.train.fingerprint} {self.test.fingerprint}".encode()).hex()
+
+
+def note_shared(measured: str, trained: str, digests: np.ndarray, trained_digests: np.ndarray) -> tuple[str, ...]:
+    """A line to say aloud if some images to measure on are training images, none otherwise.
+
+    Args:
+        measured: what to call the images to measure on.
+        trained: what to call those that are trained on.
+        digests: `Split.digests` of the former, (N,).
+        trained_digests: of the latter, (M,).
+    """
+    shared = np.count_nonzero(np.isin(digests, trained_digests))
+    if not shared:
+        return ()
+    among = f"{'is' if shared == 1 else 'are'} among {trained}, pixel for pixel and with the same label"
+    return (f"{shared:,} of the {len(digests):,} {measured} {among}: on new ones the accuracy may be lower",)
 
 
 def _digest(*parts: bytes | memoryview) -> bytes:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pocketvit.config import DataConfig
-from pocketvit.data.dataset import Dataset, Split, stratified_split
+from pocketvit.data.dataset import Dataset, Split, note_shared, stratified_split
 from pocketvit.data.folders import would_read
 from pocketvit.data.formats import detect
 from pocketvit.data.sources import lasting_source, load_dataset
@@ -97,9 +97,12 @@ def refuse_among_classes(config: DataConfig, folder: Path) -> None:
 
 def split_dataset(dataset: Dataset, config: DataConfig) -> Splits:
     """Hold out `val_frac` of the training images, as many of each class, by `split_seed`."""
-    train, val, notes = dataset.train, None, dataset.notes
+    train, val, notes, digests = dataset.train, None, dataset.notes, dataset.train.digests
     if config.val_frac:
         kept, held = stratified_split(train.labels, config.val_frac, config.split_seed, dataset.class_names)
         train, val = train.take(kept), train.take(held)
         notes = (*notes, f"held out {len(val):,} of {len(dataset.train):,} training images for validation")
+        notes += note_shared("validation images", "the training images", digests[held], digests[kept])
+        digests = digests[kept]
+    notes += note_shared("test images", "the training images", dataset.test.digests, digests)
     return Splits(train, val, dataset.test, dataset.class_names, dataset.fingerprint, notes, dataset.train.fingerprint)

@@ -1,5 +1,6 @@
 """Measuring a trained model: accuracy on a data set, a saved run, files to classify."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from pocketvit.checks import describe_size
-from pocketvit.config import load_config
-from pocketvit.data import Dataset, open_dataset, open_to_measure
+from pocketvit.config import DataConfig, load_config
+from pocketvit.data import Dataset, Split, open_dataset, open_splits, open_to_measure
+from pocketvit.data.dataset import note_shared
 from pocketvit.data.pixels import decode, resize
 from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
@@ -89,8 +91,8 @@ def evaluate_run(
     trained = load_model(run, choose_device(device), allow_code=allow_code)
     result = _result_of(Path(run))
     trained_on = result["data_fingerprint"]
-    config = load_config(Path(run) / "config.yaml", allow_code=True).data  # nothing but the data is taken from it
-    config = config if resize is None else replace(config, resize=resize)
+    own_config = load_config(Path(run) / "config.yaml", allow_code=True).data  # nothing but the data is taken from it
+    config = own_config if resize is None else replace(own_config, resize=resize)
     cautions = []
     if source is None:
         own = Path(config.source)  # absolute, but for a known name
@@ -109,7 +111,18 @@ def evaluate_run(
             cautions.append(f"{source} has changed since {run} was trained on it: these may be training images")
     if dataset.test.fingerprint == result.get("train_fingerprint"):  # which older results lack
         cautions.append(f"{run} was trained on these very images: on new ones its accuracy may be far lower")
+    elif (own := _training_images(own_config, trained_on)) is not None:
+        cautions += note_shared("images", f"those that {run} was trained on", dataset.test.digests, own.digests)
     return evaluate(trained, dataset) | {"notes": (*(f"CAUTION: {line}" for line in cautions), *dataset.notes)}
+
+
+def _training_images(config: DataConfig, fingerprint: str) -> Split | None:
+    """What a run was trained on; none where its data, of this fingerprint, are not to be had any more."""
+    with contextlib.suppress(InputError):
+        splits = open_splits(config)
+        if splits.fingerprint == fingerprint:
+            return splits.train
+    return None
 
 
 def _result_of(run: Path) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pocketvit.config import DataConfig
 from pocketvit.data.dataset import (
     CIFAR10_TEST_FINGERPRINT,
     Dataset,
@@ -10,8 +11,10 @@ from pocketvit.data.dataset import (
     channel_stats,
     hold_out,
     is_cifar10,
+    note_shared,
     stratified_split,
 )
+from pocketvit.data.splits import split_dataset
 from pocketvit.errors import InputError
 
 
@@ -63,6 +66,34 @@ def test_fingerprint_sees_every_change():
 def test_fingerprint_is_pinned():
     """A changed fingerprint would change every `data_fingerprint` in results/: that takes a decision."""
     assert some_split().fingerprint == "15d02a9ce97ef6eb9609f75c5a3e8ce4"
+
+
+def test_images_of_both_kinds_are_counted():
+    """Those that differ in their label or size are others."""
+    trained = some_split().digests
+    copied = some_split().take(np.array([3, 3, 4]))
+    assert note_shared("images", "those", copied.digests, trained) == (
+        "3 of the 3 images are among those, pixel for pixel and with the same label: on new ones the accuracy may be lower",
+    )
+    one = np.append(some_split(1_500, seed=1).digests, copied.digests[:1])
+    assert note_shared("test images", "all", one, trained)[0].startswith("1 of the 1,501 test images is among all, ")
+    relabelled, reshaped = (
+        Split(copied.images, copied.labels + 1),
+        Split(copied.images.reshape(3, 2, 8, 3), copied.labels),
+    )
+    for others in (relabelled, reshaped, some_split(seed=1), copied.take(np.arange(0))):
+        assert note_shared("images", "those", others.digests, trained) == ()
+
+
+def test_validation_images_that_are_trained_on_are_told():
+    """Of ten pairs of twins in each class, those whose twin is held out with them are not."""
+    images = np.repeat(np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), dtype=np.uint8), 2, axis=0)
+    labels, names = np.repeat([0, 1], 20), ("a", "b")
+    dataset = Dataset("twins", Split(images, labels), some_split(5).take(np.array([0, 1])), names)
+    splits = split_dataset(dataset, DataConfig(val_frac=0.5))
+    parted = sum(any(np.array_equal(image, other) for other in splits.train.images) for image in splits.val.images)
+    assert 0 < parted < 20
+    assert splits.notes[-1].startswith(f"{parted} of the 20 validation images are among the training images, ")
 
 
 def test_dataset_fingerprint_tells_train_from_test():
