@@ -28,7 +28,7 @@ from pocketvit.data.disk import write_error
 from pocketvit.data.parts import Keep
 from pocketvit.errors import InputError
 
-VERSION = 3
+VERSION = 4
 """Raised when decoding, its notes or the layout of an entry changes, so that older entries are not used."""
 WRITING = ".writing-"
 """How the name of a folder begins in which an entry is being written."""

@@ -1,10 +1,11 @@
 """Image folders: one folder a class, `train/<class>/*` beside `test/<class>/*` (or `val/`), or `<class>/*` alone.
 
-Classes are numbered in the alphabetical order of their folders. Images may lie deeper inside a class's folder. Files
-and folders whose name starts with a dot are ignored; other files that are no image of a class are left aside, and
-that is said aloud.
+Classes are numbered in the alphabetical order of their folders; an accented letter is the same letter in one character
+or in two, as different systems write it. Images may lie deeper inside a class's folder. Files and folders whose name
+starts with a dot are ignored; other files that are no image of a class are left aside, and that is said aloud.
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -128,16 +129,21 @@ def _flatten(found: Mapping[str, Mapping[str, list[Path]]]) -> list[Path]:
 
 def _find_classes(folder: Path) -> dict[str, list[Path]]:
     """The images of each class folder below `folder`."""
-    classes = {
-        subfolder.name: [file for file in visible_files(subfolder) if is_image(file)]
-        for subfolder in _subfolders(folder)
-    }
+    classes: dict[str, list[Path]] = {}
+    for subfolder in sorted(_subfolders(folder), key=_class_name):
+        members = classes.setdefault(_class_name(subfolder), [])
+        members += (file for file in visible_files(subfolder) if is_image(file))
     if not classes:
         raise InputError(f"{folder} holds no class folders: expected {folder.name}/<class>/<image>")
     for name, members in classes.items():
         if not members:
             raise InputError(f"{folder / name} holds no images: remove the folder or fill it")
     return classes
+
+
+def _class_name(folder: Path) -> str:
+    """The class of a folder, its accented letters in one character each."""
+    return unicodedata.normalize("NFC", folder.name)
 
 
 def _part(classes: Mapping[str, list[Path]]) -> Part:

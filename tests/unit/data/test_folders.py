@@ -1,5 +1,7 @@
 """Image folders, split and flat, and their ways of being wrong."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -51,6 +53,21 @@ def test_deeper_images_count_and_hidden_ones_do_not(split, write):
     (split / ".git" / "y").mkdir(parents=True)
     decoded = folders.read(split, None)
     assert len(decoded.train) == 7 and decoded.notes == ()
+
+
+def test_a_class_is_the_same_in_both_ways_to_write_its_accent(write, tmp_path):
+    composed, decomposed = (
+        unicodedata.normalize(form, "\N{LATIN SMALL LETTER E WITH ACUTE}te") for form in ("NFC", "NFD")
+    )
+    for train, test in ((composed, decomposed), (decomposed, composed)):
+        path = tmp_path / str(train == composed)
+        write.folder(path, {"train": (IMAGES, LABELS)}, (train, "fall"))
+        write.folder(path, {"test": (IMAGES, LABELS)}, (test, "fall"))
+        decoded = folders.read(path, None)
+        assert decoded.class_names == ("fall", composed) and decoded.notes == ()
+        assert decoded.train.labels.tolist() == decoded.test.labels.tolist() == [0, 0, 0, 1, 1, 1]
+        write.folder(path, {"train": (IMAGES[::2], [0, 0, 0])}, (test,))
+        assert folders.read(path, None).train.labels.tolist() == [0, 0, 0, *[1] * 6], "both are one class"
 
 
 def test_other_files_are_left_aside_aloud(split):
