@@ -405,6 +405,7 @@ def test_test_images_that_are_trained_on_are_told(capsys, monkeypatch, tmp_path)
     line = "3 of the 6 test images are among the training images, pixel for pixel and with the same label"
     code, out, err = run(["train", "--data", "set", "--batch-size", "4", *TINY], capsys)
     assert code == 0 and f"{line}: on new ones the accuracy may be lower\n" in out
+    assert line in Path("runs/digits-000/report.html").read_text()
     assert line in run(["data", "check", "set"], capsys)[1]
     assert run(["eval", "runs/digits-000", "--device", "cpu"], capsys)[1].startswith(
         "CAUTION: 3 of the 6 images are among"

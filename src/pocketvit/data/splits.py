@@ -27,6 +27,8 @@ class Splits:
     """Lines to say aloud."""
     train_fingerprint: str | None = None
     """Of the training images before any were held out for validation; none of made images."""
+    cautions: tuple[str, ...] = ()
+    """Those of the notes that say which images to measure on are trained on."""
 
 
 def open_splits(config: DataConfig) -> Splits:
@@ -97,12 +99,21 @@ def refuse_among_classes(config: DataConfig, folder: Path) -> None:
 
 def split_dataset(dataset: Dataset, config: DataConfig) -> Splits:
     """Hold out `val_frac` of the training images, as many of each class, by `split_seed`."""
-    train, val, notes, digests = dataset.train, None, dataset.notes, dataset.train.digests
+    train, val, notes, cautions, digests = dataset.train, None, dataset.notes, (), dataset.train.digests
     if config.val_frac:
         kept, held = stratified_split(train.labels, config.val_frac, config.split_seed, dataset.class_names)
         train, val = train.take(kept), train.take(held)
         notes = (*notes, f"held out {len(val):,} of {len(dataset.train):,} training images for validation")
-        notes += note_shared("validation images", "the training images", digests[held], digests[kept])
+        cautions += note_shared("validation images", "the training images", digests[held], digests[kept])
         digests = digests[kept]
-    notes += note_shared("test images", "the training images", dataset.test.digests, digests)
-    return Splits(train, val, dataset.test, dataset.class_names, dataset.fingerprint, notes, dataset.train.fingerprint)
+    cautions += note_shared("test images", "the training images", dataset.test.digests, digests)
+    return Splits(
+        train,
+        val,
+        dataset.test,
+        dataset.class_names,
+        dataset.fingerprint,
+        notes=notes + cautions,
+        train_fingerprint=dataset.train.fingerprint,
+        cautions=cautions,
+    )

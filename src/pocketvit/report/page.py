@@ -69,6 +69,7 @@ def render(run: FinishedRun) -> str:
         title=_title(run),
         class_names=predictions.class_names,
         headline=_headline(run, int(np.trace(matrix))),
+        cautions=run.result.get("cautions", ()),  # which older results lack
         facts=_facts(run, log_probabilities),
         curves=accuracy_curves(run.result["curve"], decimals) + pass_curves(run.metrics),
         confusions=_confusions(matrix, predictions.class_names),

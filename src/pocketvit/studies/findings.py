@@ -118,8 +118,8 @@ def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
 
 
 def caveats(study: Study, found: Sequence[Finding]) -> list[str]:
-    """A sentence for each reason why a difference may not be the row's own doing."""
-    return [*held_out_in_vain(study), *_on_other_data(study, found)]
+    """A sentence for each reason why an accuracy or a difference may not be the row's own doing."""
+    return [*held_out_in_vain(study), *_on_other_data(study, found), *_on_training_images(found)]
 
 
 def held_out_in_vain(study: Study) -> list[str]:
@@ -144,6 +144,13 @@ def _on_other_data(study: Study, found: Sequence[Finding]) -> list[str]:
         "Not on the data of the row compared with, or on them but split or resized otherwise, so that the difference may "
         f"come from the {IMAGES_OF[study.measure]} images: {', '.join(rows)}."
     ]
+
+
+def _on_training_images(found: Sequence[Finding]) -> list[str]:
+    """A sentence for each set of which some images to measure on are trained on, as the runs say of their data."""
+    results = [cell.result for finding in found for cell in finding.cells if cell.result is not None]
+    lines = dict.fromkeys(line for result in results for line in result.get("cautions", ()))  # older ones lack them
+    return [f"{line}." for line in lines]
 
 
 def noisy_rows(found: Accuracies) -> list[str]:

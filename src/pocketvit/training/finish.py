@@ -59,6 +59,7 @@ def write_result(
             if f"{split}_accuracy" in m
         ],
         "train_fingerprint": splits.train_fingerprint,
+        "cautions": list(splits.cautions),
     } | summary
     trained.save(folder.model)
     _save_predictions(folder.predictions, logits, splits.test, splits.class_names)

@@ -232,6 +232,14 @@ def test_files_of_two_runs_are_noticed(make_run):
     assert "The stored predictions give 95.6 %" in page_of(make_run("mixed", test_accuracy=0.9)).text
 
 
+def test_images_that_are_measured_and_trained_on_are_told(make_run):
+    lines = ["3 of the 9 validation images are among the training images", EVIL]
+    page = page_of(make_run(cautions=lines))
+    assert page.attributes.count(("class", "warning")) == 2
+    assert all(f"{line}." in page.text for line in lines) and "script" not in page.tags
+    assert ("class", "warning") not in page_of(make_run("older")).attributes
+
+
 def test_missing_files_are_all_named(make_run):
     run = make_run()
     (run / "env.json").unlink()

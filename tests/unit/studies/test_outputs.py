@@ -147,6 +147,20 @@ def test_a_row_alone_has_a_measure_as_well(base, measure):
     assert made_study(base=base, rows={"baseline": {}}).measure == measure
 
 
+def test_images_that_are_measured_and_trained_on_are_told_once(unfinished, tmp_path):
+    study, cells = unfinished
+    told = [
+        replace(cell, result=cell.result | {"cautions": ["3 of the 9 test images are <among> the training images"]})
+        if cell.result
+        else cell
+        for cell in cells
+    ]
+    assert caveats(study, findings(study, told)) == ["3 of the 9 test images are <among> the training images."]
+    files = {file.name: file.read_text() for file in write_outputs(study, told, tmp_path)}
+    assert all("3 of the 9 test images" in files[name] for name in ("table.md", "table.tex", "study.html"))
+    assert "<among>" not in files["study.html"]
+
+
 def test_a_difference_between_data_sets_is_said_to_be_one(unfinished, tmp_path):
     """The row on easier data "helps"."""
     study, cells = unfinished
