@@ -32,6 +32,13 @@ def run(arguments, capsys):
     return left.value.code or 0, printed.out, printed.err
 
 
+@pytest.fixture
+def place(monkeypatch, tmp_path):
+    """An empty working directory, and a data home of this test's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "data"))
+
+
 def test_the_recipe_may_be_left_out():
     assert parse_train([]) == recipe("digits")
     assert parse_train(["--seed", "3"]).seed == 3
@@ -152,9 +159,7 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments, words, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "data"))
+def test_bad_input_is_one_line_and_exit_code_2(arguments, words, capsys, place, tmp_path):
     code, out, err = run(arguments, capsys)
     assert code == 2
     assert words in err
@@ -304,10 +309,8 @@ def images(folder, sizes, classes=("ant", "bee"), first=0):
 
 
 @pytest.fixture
-def own_run(capsys, monkeypatch, tmp_path):
+def own_run(capsys, place):
     """The folder of a short run on own images, `pets`, 8 x 8 in two classes; what was printed."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "data"))
     images(Path("pets"), [8] * 20)
     code, out, err = run(["train", "--data", "pets", "--batch-size", "8", *TINY], capsys)
     assert code == 0, err
@@ -356,10 +359,8 @@ def test_other_data_with_a_test_split_are_measured_on_it(own_run, capsys):
 
 
 @pytest.fixture(params=[0, 0.3])
-def split_run(request, capsys, monkeypatch, tmp_path):
+def split_run(request, capsys, place):
     """The folder of a short run on `set`, 12 images to train on, the same but those held out for validation, and 6 to test on."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "data"))
     images(Path("set/train"), [8] * 12)
     images(Path("set/test"), [8] * 6, first=12)
     code, out, err = run(
@@ -393,13 +394,15 @@ def test_single_training_images_are_not_measured_without_a_word(split_run, capsy
     shutil.move("set", "elsewhere")
     assert "CAUTION" not in evaluated(split_run, "mixed", capsys)
     assert "trained on these very images" in evaluated(split_run, "elsewhere/train", capsys)
+    result = json.loads((split_run / "result.json").read_text())
+    del result["train_fingerprint"]
+    (split_run / "result.json").write_text(json.dumps(result))
+    assert "CAUTION" not in evaluated(split_run, "elsewhere/train", capsys), "an older result does not say"
     images(Path("set/train"), [8] * 14)
     assert "CAUTION" not in evaluated(split_run, "mixed", capsys), "these are others than it was trained on"
 
 
-def test_test_images_that_are_trained_on_are_told(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "data"))
+def test_test_images_that_are_trained_on_are_told(capsys, place):
     images(Path("set/train"), [8] * 12)
     images(Path("set/test"), [8] * 6, first=9)
     line = "3 of the 6 test images are among the training images, pixel for pixel and with the same label"
@@ -464,9 +467,7 @@ def test_a_run_without_its_result_is_not_measured(own_run, capsys):
         assert f"{folder} has no result.json, which says what it was trained on; copy the whole folder" in err
 
 
-def test_json_for_machines_keeps_every_letter(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "data"))
+def test_json_for_machines_keeps_every_letter(capsys, place):
     images(Path("pets"), [8] * 20, ("käfer", "wespe"))
     assert run(["train", "--data", "pets", "--batch-size", "8", *TINY], capsys)[0] == 0
     code, out, _ = run(["eval", "runs/digits-000", "--device", "cpu", "--json"], capsys)

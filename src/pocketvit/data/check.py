@@ -75,7 +75,6 @@ def check(source: str | Path, **options: Any) -> CheckReport:
             folders.refuse_broken(path)
         raise
     mean, std = channel_stats(dataset.train.images)
-    shared = note_shared("test images", "the training images", dataset.test.digests, dataset.train.digests)
     counts = [np.bincount(split.labels, minlength=dataset.num_classes) for split in (dataset.train, dataset.test)]
     return CheckReport(
         name=dataset.name,
@@ -90,5 +89,5 @@ def check(source: str | Path, **options: Any) -> CheckReport:
         std=tuple(std.tolist()),
         fingerprint=dataset.fingerprint,
         is_cifar10=is_cifar10(dataset),
-        notes=dataset.notes + shared,
+        notes=dataset.notes + note_shared("test images", dataset.test.digests, dataset.train.digests),
     )

@@ -140,14 +140,16 @@ class Dataset:
         return _digest(f"{self.train.fingerprint} {self.test.fingerprint}".encode()).hex()
 
 
-def note_shared(measured: str, trained: str, digests: np.ndarray, trained_digests: np.ndarray) -> tuple[str, ...]:
+def note_shared(
+    measured: str, digests: np.ndarray, trained_digests: np.ndarray, trained: str = "the training images"
+) -> tuple[str, ...]:
     """A line to say aloud if some images to measure on are training images, none otherwise.
 
     Args:
         measured: what to call the images to measure on.
-        trained: what to call those that are trained on.
-        digests: `Split.digests` of the former, (N,).
-        trained_digests: of the latter, (M,).
+        digests: their `Split.digests`, (N,).
+        trained_digests: those of the images that are trained on, (M,).
+        trained: what to call these.
     """
     shared = np.count_nonzero(np.isin(digests, trained_digests))
     if not shared:

@@ -104,9 +104,9 @@ def split_dataset(dataset: Dataset, config: DataConfig) -> Splits:
         kept, held = stratified_split(train.labels, config.val_frac, config.split_seed, dataset.class_names)
         train, val = train.take(kept), train.take(held)
         notes = (*notes, f"held out {len(val):,} of {len(dataset.train):,} training images for validation")
-        cautions += note_shared("validation images", "the training images", digests[held], digests[kept])
+        cautions += note_shared("validation images", digests[held], digests[kept])
         digests = digests[kept]
-    cautions += note_shared("test images", "the training images", dataset.test.digests, digests)
+    cautions += note_shared("test images", dataset.test.digests, digests)
     return Splits(
         train,
         val,

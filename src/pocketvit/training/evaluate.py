@@ -16,6 +16,7 @@ from pocketvit.data import Dataset, Split, open_dataset, open_splits, open_to_me
 from pocketvit.data.dataset import note_shared
 from pocketvit.data.pixels import decode, resize
 from pocketvit.data.sources import lasting_source
+from pocketvit.data.splits import split_dataset
 from pocketvit.errors import InputError
 from pocketvit.report.runfolder import checked_result
 from pocketvit.training.device import choose_device
@@ -91,13 +92,13 @@ def evaluate_run(
     trained = load_model(run, choose_device(device), allow_code=allow_code)
     result = _result_of(Path(run))
     trained_on = result["data_fingerprint"]
-    own_config = load_config(Path(run) / "config.yaml", allow_code=True).data  # nothing but the data is taken from it
-    config = own_config if resize is None else replace(own_config, resize=resize)
+    config = load_config(Path(run) / "config.yaml", allow_code=True).data  # nothing but the data is taken from it
+    config = config if resize is None else replace(config, resize=resize)
     cautions = []
     if source is None:
-        own = Path(config.source)  # absolute, but for a known name
-        if own.is_absolute() and not own.exists():
-            raise InputError(f"{own}, which {run} was trained on, is not there; say where it is now by --data SOURCE")
+        place = Path(config.source)  # absolute, but for a known name
+        if place.is_absolute() and not place.exists():
+            raise InputError(f"{place}, which {run} was trained on, is not there; say where it is now by --data SOURCE")
         dataset = open_dataset(config)
         if dataset.fingerprint != trained_on:
             _check_fits(trained, dataset)  # says more where the classes or the size have changed
@@ -105,14 +106,16 @@ def evaluate_run(
                 f"{config.source} has changed since {run} was trained on it, and its test images may be training images "
                 f"now; give --data with a separate test set, or --data {config.source} to measure on it anyway"
             )
+        own = split_dataset(dataset, config).train
     else:
         dataset = open_to_measure(replace(config, source=source, format=None), trained_on)
+        own = _training_images(config, trained_on)
         if lasting_source(source) == config.source and dataset.fingerprint != trained_on:
             cautions.append(f"{source} has changed since {run} was trained on it: these may be training images")
     if dataset.test.fingerprint == result.get("train_fingerprint"):  # which older results lack
         cautions.append(f"{run} was trained on these very images: on new ones its accuracy may be far lower")
-    elif (own := _training_images(own_config, trained_on)) is not None:
-        cautions += note_shared("images", f"those that {run} was trained on", dataset.test.digests, own.digests)
+    elif own is not None:
+        cautions += note_shared("images", dataset.test.digests, own.digests, f"those that {run} was trained on")
     return evaluate(trained, dataset) | {"notes": (*(f"CAUTION: {line}" for line in cautions), *dataset.notes)}
 
 

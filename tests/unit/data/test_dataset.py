@@ -72,17 +72,17 @@ def test_images_of_both_kinds_are_counted():
     """Those that differ in their label or size are others."""
     trained = some_split().digests
     copied = some_split().take(np.array([3, 3, 4]))
-    assert note_shared("images", "those", copied.digests, trained) == (
+    assert note_shared("images", copied.digests, trained, "those") == (
         "3 of the 3 images are among those, pixel for pixel and with the same label: on new ones the accuracy may be lower",
     )
     one = np.append(some_split(1_500, seed=1).digests, copied.digests[:1])
-    assert note_shared("test images", "all", one, trained)[0].startswith("1 of the 1,501 test images is among all, ")
+    assert note_shared("test images", one, trained, "all")[0].startswith("1 of the 1,501 test images is among all, ")
     relabelled, reshaped = (
         Split(copied.images, copied.labels + 1),
         Split(copied.images.reshape(3, 2, 8, 3), copied.labels),
     )
     for others in (relabelled, reshaped, some_split(seed=1), copied.take(np.arange(0))):
-        assert note_shared("images", "those", others.digests, trained) == ()
+        assert note_shared("images", others.digests, trained, "those") == ()
 
 
 def test_validation_images_that_are_trained_on_are_told():
