@@ -1,7 +1,9 @@
 """The block kernels on the GPU against float64, repeated, in CUDA graphs, and in training."""
 
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from block_cases import Case, Inputs, assert_small, made, relative_errors, results
@@ -10,6 +12,7 @@ from torch import Tensor
 from training_cases import first_gradients, gradient_errors
 
 from pocketvit.config import override
+from pocketvit.data import Split, Splits
 from pocketvit.kernels.blocks import blocks_reference, run_blocks, supported
 from pocketvit.recipes import recipe
 from pocketvit.training.progress import Silent
@@ -165,6 +168,27 @@ def test_training_with_and_without_the_kernels(values, made_splits):
     ours = losses(started(made_splits, "fused", values))
     torch.testing.assert_close(ours, losses(started(made_splits, "reference", values)), rtol=3e-2, atol=0)
     assert torch.equal(ours, losses(started(made_splits, "fused", values))), "the same seed gives the same bits"
+
+
+WHOLE = {"model.width": 192, "model.depth": 9, "model.num_heads": 12, "data.repeats": "batch"}
+"""The paper's model with Batch Augmentation."""
+
+
+@pytest.fixture(scope="module")
+def many_splits(made_splits) -> Splits:
+    """The same images eight times: as many as four of the paper's largest batches hold."""
+    images, labels = made_splits.train.images, made_splits.train.labels
+    train = Split(np.tile(images, (8, 1, 1, 1)), np.tile(labels, 8))
+    return replace(made_splits, train=train)
+
+
+@pytest.mark.parametrize(("batch_size", "optimizer"), [(256, "adamw"), (1024, "adamw"), (1024, "lion"), (1024, "muon")])
+def test_the_papers_model_gives_the_same_bits(batch_size, optimizer, many_splits):
+    values = WHOLE | {"batch_size": batch_size, "optim.name": optimizer}
+    first, second = (started(many_splits, "fused", values) for _ in range(2))
+    assert torch.equal(losses(first), losses(second))
+    weights = zip(first.model.named_parameters(), second.model.named_parameters(), strict=True)
+    assert [name for (name, a), (_, b) in weights if not torch.equal(a, b)] == []
 
 
 @pytest.mark.parametrize("values", TRAINED, ids=str)
