@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import pocketvit
 from pocketvit.config import load_config, override
 from pocketvit.errors import InputError
-from pocketvit.training import Silent, Stopped, evaluate_run, load_model, loop, train
+from pocketvit.training import Silent, Stopped, evaluate_run, load_model, loop, predict_files, train
 from pocketvit.training.runlog import RunFolder
 
 CLOCK = {"train_s", "images_per_s"}
@@ -98,6 +98,17 @@ def test_predictions_give_the_headline(small):
         assert (held["logits"].argmax(1) == held["labels"]).mean() == result["test_accuracy"]
         assert held["class_names"].tolist() == ["red", "green", "blue"]
     assert evaluate_run(small.out, device="cpu")["accuracy"] == result["test_accuracy"]
+
+
+def test_a_run_is_found_in_the_home_folder(small, tmp_path, monkeypatch):
+    result = train(small)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.new("RGB", (16, 16), (160, 0, 0)).save(tmp_path / "red.png")
+    run = f"~/{small.out.relative_to(tmp_path)}"
+    assert load_model(run).class_names == ("red", "green", "blue")
+    assert evaluate_run(run, device="cpu")["accuracy"] == result["test_accuracy"]
+    (predicted,) = predict_files(run, ["~/red.png"], device="cpu")
+    assert max(predicted["probabilities"], key=predicted["probabilities"].get) == "red"
 
 
 def test_a_saved_model_stands_alone(small):

@@ -18,6 +18,7 @@ from pocketvit.data.pixels import decode, resize
 from pocketvit.data.sources import lasting_source
 from pocketvit.data.splits import split_dataset
 from pocketvit.errors import InputError
+from pocketvit.files import path_of
 from pocketvit.report.runfolder import checked_result
 from pocketvit.training.device import choose_device
 from pocketvit.training.trained import TrainedModel, load_model
@@ -87,12 +88,13 @@ def evaluate_run(
         InputError: no finished run there, its own data have changed, the data cannot be used, or it has code and
             `allow_code` does not agree.
     """
-    if Path(run).is_file():
-        raise InputError(f"{run} is a model alone, which names no data; give its run folder, {Path(run).parent}")
+    run = path_of(run)
+    if run.is_file():
+        raise InputError(f"{run} is a model alone, which names no data; give its run folder, {run.parent}")
     trained = load_model(run, choose_device(device), allow_code=allow_code)
-    result = _result_of(Path(run))
+    result = _result_of(run)
     trained_on = result["data_fingerprint"]
-    config = load_config(Path(run) / "config.yaml", allow_code=True).data  # nothing but the data is taken from it
+    config = load_config(run / "config.yaml", allow_code=True).data  # nothing but the data is taken from it
     config = config if resize is None else replace(config, resize=resize)
     cautions = []
     if source is None:
@@ -157,7 +159,7 @@ def predict_files(
     trained = load_model(run, choose_device(device), allow_code=allow_code)
     if not files:
         return []
-    images = np.stack([resize(decode(Path(file), str(file)), trained.model.image_size) for file in files])
+    images = np.stack([resize(decode(path_of(file), str(file)), trained.model.image_size) for file in files])
     return [
         {"file": str(file), "probabilities": dict(zip(trained.class_names, map(float, row), strict=True))}
         for file, row in zip(files, trained.probabilities(images), strict=True)

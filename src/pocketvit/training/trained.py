@@ -22,7 +22,7 @@ from pocketvit.data.augment import normalise
 from pocketvit.data.dataset import MappedRows
 from pocketvit.data.pixels import channels_last_remedy, one_line, uint8_remedy
 from pocketvit.errors import InputError
-from pocketvit.files import write_atomically
+from pocketvit.files import path_of, write_atomically
 from pocketvit.model import ViT
 from pocketvit.usercode import Code, keep_copies, resolve
 
@@ -155,10 +155,10 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
     Raises:
         InputError: there is none, it is not one of ours, or it has code without consent.
     """
-    path = Path(run)
-    path = path / "model.safetensors" if path.is_dir() else path
+    run = path_of(run)
+    path = run / "model.safetensors" if run.is_dir() else run
     if not path.exists():
-        if (Path(run) / "config.yaml").exists():
+        if (run / "config.yaml").exists():
             raise InputError(
                 f"the run in {run} is not finished; go on with: pocketvit train --resume {quote(str(run))}"
             )
