@@ -138,7 +138,7 @@ def test_float32_runs_the_twin():
 
 
 def started(splits, kernels: str, values: dict) -> Trainer:
-    """The paper's recipe on a smaller model, before its first step."""
+    """The paper's recipe before its first step, on a smaller model unless `values` say otherwise."""
     small = {"batch_size": 64, "model.width": 96, "model.depth": 3, "model.num_heads": 6, "model.drop_path": 0.3}
     small |= {"schedule.passes": 4, "schedule.warmup_passes": 0, "train.compile": False, "train.kernels": kernels}
     trainer = Trainer(override(recipe("paper"), small | values), splits, torch.device("cuda", 0), Silent())
