@@ -1,6 +1,6 @@
 """Memory that a training step of the paper's rows keeps between forward and backward: results/activations/paper.json.
 
-    python benchmarks/activations.py [--out results/activations/paper.json]
+    python -m benchmarks.activations [--out results/activations/paper.json]
 
 What autograd saves is counted, for the plain model in float32: exact, the same on every machine, and free of what else
 takes memory in a run. Each piece of memory counts once, however many tensors look into it; weights do not count. The
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
+from pocketvit.device import device_name
 from pocketvit.model import ViT
-from pocketvit.studies.choose import find_study
-from pocketvit.training.device import device_name
-from pocketvit.training.runlog import environment
+from pocketvit.runs.folder import environment
+from pocketvit.studies.definition.choose import find_study
 
 ROWS = ("baseline", "mla-q", "mla-k", "mla-qk", "mla-kv", "mla-qkv")
 

@@ -1,6 +1,6 @@
 """Microseconds of attention's forward and backward pass, ours beside PyTorch's, and of other ways to cut the tiles.
 
-    python benchmarks/attention.py [--candidates] [--all-shapes]
+    python -m benchmarks.attention [--candidates] [--all-shapes]
 
 Every figure is for one layer: a CUDA graph runs eight layers on eight sets of inputs, too many to stay in the
 cache, and its median time is divided by eight. The floor is the bytes that have to move over 3.0 TB/s. PyTorch's

@@ -1,6 +1,6 @@
 """Milliseconds to augment a pass of 50,000 images of 32x32, by the fused kernel and by its plain twin.
 
-    python benchmarks/augmentation.py [--candidates] [--size 32] [--images 50000]
+    python -m benchmarks.augmentation [--candidates] [--size 32] [--images 50000]
 
 host: until Python goes on; device: kernels and copies alone, as the profiler sums them up; whole: from one
 synchronisation to the next. The floor is the bytes of reading and writing all images once for each operation in a
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from pocketvit.augment.augment import ImageTable, augment, draw_images
 from pocketvit.config import AugmentConfig
-from pocketvit.data.augment import ImageTable, augment, draw_images
 from pocketvit.kernels import augment_ops as ops
 
 REPEATS = 20

@@ -1,6 +1,6 @@
 """Microseconds of a stack of blocks, forward and backward, with other tiles for one kernel at a time.
 
-    python benchmarks/blocks.py [--kernels mlp_backward,weight_gradients] [--batch 256]
+    python -m benchmarks.blocks [--kernels mlp_backward,weight_gradients] [--batch 256]
 
 Every figure is for the paper's nine blocks: a CUDA graph runs them, and its median time stands beside that of the
 tiles in use, measured in the same run. The gradients are compared with those of the tiles in use.

@@ -1,6 +1,6 @@
 """Training images/s on the CPU: our step beside timm's model of the same shape in a plain loop, in one process.
 
-    python benchmarks/cpu_against_timm.py [RECIPE ...] [--batch-size 64] [--rounds 9] [--out FILE.json]
+    python -m benchmarks.cpu_against_timm [RECIPE ...] [--batch-size 64] [--rounds 9] [--out FILE.json]
 
 Theirs is what one would write first: `timm`'s VisionTransformer with stochastic depth, label smoothing, backward,
 `torch.optim.AdamW` with its defaults, on normalised images that are ready in memory. Ours is the whole `TrainStep`:
@@ -24,11 +24,11 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from pocketvit.bench.made import first_chunk, made_trainer
+from pocketvit.bench.synthetic import first_chunk, made_trainer
 from pocketvit.config import override
+from pocketvit.device import device_name
 from pocketvit.recipes import recipe
-from pocketvit.training.device import device_name
-from pocketvit.training.runlog import environment
+from pocketvit.runs.folder import environment
 from pocketvit.training.trainer import Trainer
 
 ROUND_IMAGES = {"paper": 128, "digits": 2048}

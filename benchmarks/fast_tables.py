@@ -5,15 +5,14 @@ from math import sqrt
 from pathlib import Path
 from statistics import fmean, median
 
-from scaling_tables import measured_findings, noted, run_cells, runs_of
-
+from benchmarks.scaling_tables import measured_findings, noted, run_cells, runs_of
 from pocketvit.files import read_json
 from pocketvit.recipes import recipe
 from pocketvit.report.tables import ABSENT, markdown_table
 from pocketvit.report.text import count, points
 from pocketvit.studies import load_study
-from pocketvit.studies.findings import Finding
-from pocketvit.studies.outputs import notes
+from pocketvit.studies.analysis.findings import Finding
+from pocketvit.studies.output.outputs import notes
 
 KERNELS_FILE = Path(__file__).with_name("kernels.yaml")
 TEST_IMAGES = 10_000

@@ -1,11 +1,11 @@
 """Run measuring commands on the GPUs of a host, side by side where they need one each, for as long as there is time.
 
-    python benchmarks/gpu_queue.py JOBS.yaml OUT [--minutes 25]
+    python -m benchmarks.gpu_queue JOBS.yaml OUT [--minutes 25]
 
 JOBS.yaml maps names to jobs, in order of importance:
 
     tests:   {command: make test-gpu PYTHON=python3, gpus: 2, seconds: 160}
-    speed:   {command: "python benchmarks/speed.py --out $OUT", gpus: 1, seconds: 300, after: [tests]}
+    speed:   {command: "python -m benchmarks.speed --out $OUT", gpus: 1, seconds: 300, after: [tests]}
     rows:    {command: "python -m pocketvit study benchmarks/kernels.yaml --time-limit ${LEFT}s", gpus: 2, seconds: 150}
 
 A job sees its GPUs alone (CUDA_VISIBLE_DEVICES), a folder of its own ($OUT), and the seconds that are left ($LEFT);

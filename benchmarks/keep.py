@@ -1,6 +1,6 @@
 """Keep the results of a study's runs for good, as results/STUDY/ROW-sSEED.json.
 
-    python benchmarks/keep.py STUDY FOLDER [--results results]
+    python -m benchmarks.keep STUDY FOLDER [--results results]
 
 STUDY is a .yaml file or a built-in study, FOLDER where it ran, which may be an unpacked archive from another machine. A
 cell that has a result anywhere under results/ already is left alone; a run on several GPUs is none. What is kept is
@@ -11,9 +11,9 @@ import argparse
 from pathlib import Path
 
 from pocketvit.files import write_json
-from pocketvit.studies.choose import find_study
-from pocketvit.studies.gather import find_results
-from pocketvit.studies.grid import IMAGES_OF
+from pocketvit.studies.definition.choose import find_study
+from pocketvit.studies.definition.gather import find_results
+from pocketvit.studies.definition.grid import IMAGES_OF
 
 
 def keep(name: str, folder: Path, results: Path) -> list[str]:

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scaling_tables import measured_findings, noted, runs_of
-
+from benchmarks.scaling_tables import measured_findings, noted, runs_of
 from pocketvit.report.tables import ABSENT, mean_and_spread
 from pocketvit.report.text import duration
 from pocketvit.studies import compare, load_study, p_value, points
-from pocketvit.studies.findings import accuracies
-from pocketvit.studies.outputs import table_row
-from pocketvit.studies.verdict import interval
+from pocketvit.studies.analysis.findings import accuracies
+from pocketvit.studies.analysis.verdict import interval
+from pocketvit.studies.output.outputs import table_row
 
 HERE = Path(__file__).parent
 SEARCH_FILE = HERE / "minute_search.yaml"

@@ -1,6 +1,6 @@
 """Write docs/paper.md anew from results/, and draw its figures.
 
-    python benchmarks/paper.py [--data DIR]
+    python -m benchmarks.paper [--data DIR]
 
 Figure 6 is drawn once its study has results, Figure 5 where the real CIFAR-10 is given. Figure 4 is the picture that
 `pocketvit profile paper` makes, kept as docs/images/paper-fig4.png.
@@ -20,9 +20,9 @@ from pocketvit.data import open_splits
 from pocketvit.recipes import recipe
 from pocketvit.report.pictures import filter_sheet_uri
 from pocketvit.report.study_curves import mean_curve
-from pocketvit.studies.paper import Evidence, paper_page, read_evidence
 from pocketvit.training.progress import Silent
 from pocketvit.training.trainer import Trainer
+from reproduction import Evidence, paper_page, read_evidence
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"

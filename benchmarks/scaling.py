@@ -1,7 +1,7 @@
 """Training on several GPUs beside one, each a run under torchrun: its speed over the batch size, and its accuracy.
 
-    python benchmarks/scaling.py --gpus 1,2 --data cifar10
-    python benchmarks/scaling.py --accuracy --gpus 2 --seeds 0,1,2 --data cifar10
+    python -m benchmarks.scaling --gpus 1,2 --data cifar10
+    python -m benchmarks.scaling --accuracy --gpus 2 --seeds 0,1,2 --data cifar10
 
 Speed is that of the whole recipe over a few passes: results/scaling/speed/GPUS-BATCH.json. Accuracy is that of whole
 runs: results/scaling/paper-GPUSgpus-sSEED.json; those on one GPU are results/paper-baseline. What has a file is not run
@@ -20,7 +20,7 @@ from typing import Any
 from pocketvit.config import RunConfig, override
 from pocketvit.files import read_json, write_json
 from pocketvit.recipes import recipe
-from pocketvit.studies.launch import command_line
+from pocketvit.studies.execution.launch import command_line
 
 BATCH_SIZES = (256, 1024, 4096)
 PASSES = 12

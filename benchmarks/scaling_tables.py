@@ -6,21 +6,21 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from scaling import BATCH_SIZES, PASSES, accuracy_config
-
+from benchmarks.scaling import BATCH_SIZES, PASSES, accuracy_config
 from pocketvit.config import config_hash
+from pocketvit.data.dataset import CIFAR10_FINGERPRINT
 from pocketvit.errors import InputError
 from pocketvit.files import read_json
 from pocketvit.recipes import recipe
 from pocketvit.report.tables import ABSENT, ABSENT_YET, markdown_table, mean_and_spread
 from pocketvit.report.text import count
 from pocketvit.studies import Study, load_study
-from pocketvit.studies.findings import Finding, findings
-from pocketvit.studies.gather import CellResult, find_results, outcome
-from pocketvit.studies.grid import Row
-from pocketvit.studies.jobs import study_jobs
-from pocketvit.studies.outputs import notes, table_row
-from pocketvit.studies.paper.numbers import CIFAR10_FINGERPRINT, published
+from pocketvit.studies.analysis.findings import Finding, findings
+from pocketvit.studies.definition.gather import CellResult, find_results, outcome
+from pocketvit.studies.definition.grid import Row
+from pocketvit.studies.definition.jobs import study_jobs
+from pocketvit.studies.output.outputs import notes, table_row
+from reproduction.numbers import published
 
 ROWS_FILE = Path(__file__).with_name("scaling_rows.yaml")
 PAPERS_ROW = {
@@ -43,7 +43,7 @@ SPEED_NOTE = (
     "evaluation left out: median over the passes after the first, slowest to fastest in brackets. The batch size is "
     "that of the whole run, so each of two GPUs takes half of it. Step: the time that a batch takes. Speed-up: over "
     "one GPU of the same kind at the same batch size. Efficiency: speed-up over the number of GPUs; 100 % would be "
-    "perfect. Measured by `python benchmarks/scaling.py --gpus {gpus}`."
+    "perfect. Measured by `python -m benchmarks.scaling --gpus {gpus}`."
 )
 ROWS_NOTE = (
     "Paper: one run, the best of 20 looks at the test set; its figure stands beside both ways. `bs`: batch size, each "
@@ -91,7 +91,7 @@ def scaling_accuracy(results: Path) -> str:
     study = _gpus_study(sorted(files))
     found = findings(study, cells)
     rows = [{"GPUs": finding.row} | run_cells(finding) for finding in found]
-    command = "`python benchmarks/scaling.py --accuracy --gpus 2`"
+    command = "`python -m benchmarks.scaling --accuracy --gpus 2`"
     note = f"One GPU: the runs of `results/paper-baseline`; several: {command}."
     return noted(rows, [runs_of(finding) for finding in found], [" ".join([note, *notes(study, found)])])
 

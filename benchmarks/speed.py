@@ -1,6 +1,6 @@
 """Training speed of the model's choices, kernels off and on beside each other: results/speed/CHOICE.json.
 
-    python benchmarks/speed.py [--only heads3,mla-q] [--out results/speed]
+    python -m benchmarks.speed [--only heads3,mla-q] [--out results/speed]
 
 Off is `torch.compile` with a CUDA graph, at one batch size, because compiling takes longest. A file holds what
 `pocketvit bench` writes, and under `choice` what was changed in the paper's model. A choice that has a file is not

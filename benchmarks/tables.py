@@ -1,22 +1,21 @@
-"""Write every table of the README and the docs anew from results/: `python benchmarks/tables.py`."""
+"""Write every table of the README and the docs anew from results/: `python -m benchmarks.tables`."""
 
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from fast_tables import cpu_speed, kernels_accuracy, step_kernels
-from minute_tables import minute_compared, minute_search
-from scaling_tables import scaling_accuracy, scaling_rows, scaling_speed
-from speed import CHOICES
-
-from pocketvit.bench.choices import choices_table
+from benchmarks.choices import choices_table
+from benchmarks.fast_tables import cpu_speed, kernels_accuracy, step_kernels
+from benchmarks.minute_tables import minute_compared, minute_search
+from benchmarks.scaling_tables import scaling_accuracy, scaling_rows, scaling_speed
+from benchmarks.speed import CHOICES
 from pocketvit.bench.table import speed_table
 from pocketvit.config import override
 from pocketvit.files import read_json
 from pocketvit.report.tables import PublishedRow, results_table, update_readme
 from pocketvit.studies import load_study
-from pocketvit.studies.launch import command_line
-from pocketvit.studies.paper import decided_claims
+from pocketvit.studies.execution.launch import command_line
+from reproduction import decided_claims
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from pocketvit.checks import unknown
 from pocketvit.config import AugmentConfig, DataConfig, ModelConfig, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
+from pocketvit.config.checks import unknown
 from pocketvit.errors import InputError
 
 

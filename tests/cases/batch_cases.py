@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from poison import poisoned_memory
 
-from pocketvit.data.batch import BatchMaker
+from pocketvit.augment.batch import BatchMaker
 from pocketvit.training.step import take
 
 

@@ -11,9 +11,9 @@ import torch
 from poison import poisoned_memory
 from torch import Tensor
 
+from pocketvit.augment.augment import ImageTable, augment, augment_reference, draw_images, supported
+from pocketvit.augment.autoaugment import OPS, OpTable, arguments
 from pocketvit.config import AugmentConfig
-from pocketvit.data.augment import ImageTable, augment, augment_reference, draw_images, supported
-from pocketvit.data.autoaugment import OPS, OpTable, arguments
 from pocketvit.kernels import augment_ops as ops
 
 pytestmark = pytest.mark.gpu

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from pocketvit.bench import floors, modes
+from pocketvit.bench import modes
+from pocketvit.bench import roofline as floors
 from pocketvit.bench.profile import profile
 from pocketvit.bench.throughput import bench
 from pocketvit.config import override

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from pocketvit.config import AugmentConfig, DataConfig, override
-from pocketvit.data import Split, Splits, residence
-from pocketvit.data.loader import TrainLoader
-from pocketvit.data.residence import TrainImages
-from pocketvit.data.room import Room, free_gpu_memory
+from pocketvit.data import Split, Splits
+from pocketvit.loading import image_store
+from pocketvit.loading.image_store import TrainImages
+from pocketvit.loading.loader import TrainLoader
+from pocketvit.memory import Room, free_gpu_memory
 from pocketvit.recipes import recipe
 from pocketvit.training import loop, train
 from pocketvit.training.progress import Silent
@@ -42,7 +43,7 @@ def device() -> torch.device:
 @pytest.fixture
 def short_chunks(monkeypatch):
     """Ten steps of 64 images, so that a pass of 32 steps has three whole chunks and a short one."""
-    monkeypatch.setattr("pocketvit.data.loader.CHUNK_IMAGES", {"cuda": 640})
+    monkeypatch.setattr("pocketvit.loading.loader.CHUNK_IMAGES", {"cuda": 640})
 
 
 def a_pass(split: Split, keep: str, device: torch.device, pass_index: int) -> list[torch.Tensor]:
@@ -111,7 +112,7 @@ def test_a_run_is_the_same_wherever_images_are_kept(mapped, short_chunks, monkey
 
 def test_auto_goes_to_the_host_and_then_to_disk(mapped, device, monkeypatch):
     for room, place in ((Room(1, 2**40), "host"), (Room(1, 1), "disk"), (Room(2**40, 1), "gpu")):
-        monkeypatch.setattr(residence, "free_room", lambda device, room=room: room)
+        monkeypatch.setattr(image_store, "free_room", lambda device, room=room: room)
         kept = TrainImages(mapped.images, keep="auto", device=device)
         assert kept.place == place and (kept.note is None) == (place == "gpu")
 

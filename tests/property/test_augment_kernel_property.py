@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from interpreter import in_interpreter, natively
 from torch import Tensor
 
-from pocketvit.data.augment import ImageTable, augment, augment_reference
-from pocketvit.data.autoaugment import OPS, OpTable
+from pocketvit.augment.augment import ImageTable, augment, augment_reference
+from pocketvit.augment.autoaugment import OPS, OpTable
 
 VALUES = {
     "shear": st.floats(-1, 1),

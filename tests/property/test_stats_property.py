@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketvit.studies import compare, pooled_spread, verdict
-from pocketvit.studies.stats import holm
-from pocketvit.studies.verdict import untold
+from pocketvit.studies.analysis.stats import holm
+from pocketvit.studies.analysis.verdict import untold
 
 STEP = 1e-4
 """One image of CIFAR-10's test set: accuracies are multiples of it."""

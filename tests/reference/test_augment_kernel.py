@@ -10,9 +10,9 @@ import torch
 from interpreter import assert_green_in_the_interpreter, in_interpreter, natively
 from torch import Tensor
 
+from pocketvit.augment.augment import ImageTable, augment, augment_reference, draw_images, supported
+from pocketvit.augment.autoaugment import OPS, OpTable, arguments
 from pocketvit.config import AugmentConfig
-from pocketvit.data.augment import ImageTable, augment, augment_reference, draw_images, supported
-from pocketvit.data.autoaugment import OPS, OpTable, arguments
 from pocketvit.errors import InputError
 
 AUGMENTATIONS = {
@@ -151,5 +151,5 @@ def test_the_twin_in_pieces_gives_the_same(monkeypatch, real_images):
     images = torch.from_numpy(real_images)
     table = table_for(images)
     whole = augment_reference(images, table)
-    monkeypatch.setattr("pocketvit.data.augment.PIECE", 7)
+    monkeypatch.setattr("pocketvit.augment.augment.PIECE", 7)
     assert torch.equal(augment_reference(images, table), whole)

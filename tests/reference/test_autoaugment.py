@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import chisquare
 from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 
-from pocketvit.data.autoaugment import NUM_DRAWS, OPS, POLICIES, Step, arguments, resolve
+from pocketvit.augment.autoaugment import NUM_DRAWS, OPS, POLICIES, Step, arguments, resolve
 from pocketvit.randomness import Stream, uniform
 
 TORCHVISION_NAMES = {op.replace("_", ""): op for op in OPS}

@@ -12,8 +12,8 @@ import torch
 from interpreter import assert_green_in_the_interpreter, in_interpreter, natively
 from torch import Tensor, nn
 
+from pocketvit.augment.batch import BatchMaker
 from pocketvit.config import ModelConfig, OptimConfig
-from pocketvit.data.batch import BatchMaker
 from pocketvit.errors import InputError
 from pocketvit.model import ViT
 from pocketvit.model.folded import _stack

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageEnhance, ImageOps
 
-from pocketvit.data.augment import ImageTable, augment
-from pocketvit.data.autoaugment import NUM_DRAWS, OPS, POLICIES, OpTable, arguments, resolve
+from pocketvit.augment.augment import ImageTable, augment
+from pocketvit.augment.autoaugment import NUM_DRAWS, OPS, POLICIES, OpTable, arguments, resolve
 from pocketvit.kernels.attention import INTERPRETED
 from pocketvit.randomness import Stream, uniform
 

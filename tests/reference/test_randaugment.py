@@ -3,8 +3,8 @@
 import numpy as np
 from scipy import stats
 
-from pocketvit.data.autoaugment import OPS, arguments
-from pocketvit.data.randaugment import SPACE, randaugment, trivialaugment
+from pocketvit.augment.autoaugment import OPS, arguments
+from pocketvit.augment.randaugment import SPACE, randaugment, trivialaugment
 from pocketvit.randomness import uniform
 
 SIZE = (32, 32)
@@ -48,7 +48,7 @@ def test_rotation_both_ways_equals_pillows(real_images):
     import torch
     from PIL import Image
 
-    from pocketvit.data.pillow_ops import OPERATIONS
+    from pocketvit.augment.pillow_ops import OPERATIONS
 
     images = torch.from_numpy(real_images[:20])
     for degrees in (-30.0, -10.0, -3.3333, 20.0):

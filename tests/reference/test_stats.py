@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import linalg, stats
 
-from pocketvit.studies.findings import noisy_rows
-from pocketvit.studies.power import detectable_with, power_of, seeds_needed
-from pocketvit.studies.stats import bootstrap_interval, bootstrap_tail, compare, holm, pooled_spread, summarise
+from pocketvit.studies.analysis.findings import noisy_rows
+from pocketvit.studies.analysis.power import detectable_with, power_of, seeds_needed
+from pocketvit.studies.analysis.stats import bootstrap_interval, bootstrap_tail, compare, holm, pooled_spread, summarise
 
 STUDIES = 4000
 """Simulated studies; 95 % of them are counted to within ± 0.7 points (two standard deviations)."""

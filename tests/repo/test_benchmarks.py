@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.choices import choices_table
 from pocketvit import create_model
-from pocketvit.bench import floors, modes
-from pocketvit.bench.choices import choices_table
+from pocketvit.bench import modes
+from pocketvit.bench import roofline as floors
 from pocketvit.config import config_hash, override
+from pocketvit.data.dataset import CIFAR10_FINGERPRINT
 from pocketvit.recipes import recipe
 from pocketvit.studies import load_study
-from pocketvit.studies.choose import find_study
-from pocketvit.studies.paper.numbers import CIFAR10_FINGERPRINT
+from pocketvit.studies.definition.choose import find_study
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -30,7 +30,7 @@ def test_every_table_is_the_one_made_from_the_results(tables):
     for document, studies in tables.PLACES.items():
         text = (ROOT / document).read_text()
         for study in studies:
-            assert replace_section(text, study, tables.table(study)) == text, "run python benchmarks/tables.py"
+            assert replace_section(text, study, tables.table(study)) == text, "run python -m benchmarks.tables"
 
 
 def test_committed_results_belong_to_the_configurations_they_stand_for(tables):
@@ -49,7 +49,7 @@ def test_results_of_every_study_are_named_by_the_rows_they_belong_to(tables):
     """Also those of studies that are not wholly run; a run's file is `<row>-s<seed>.json` in its study's folder."""
     from pocketvit.config import config_hash
     from pocketvit.studies import load_study
-    from pocketvit.studies.choose import builtin_studies, find_study
+    from pocketvit.studies.definition.choose import builtin_studies, find_study
 
     studies = {name: find_study(name) for name in builtin_studies()}
     for file in (ROOT / "benchmarks").glob("*.yaml"):
@@ -67,8 +67,7 @@ def test_results_of_every_study_are_named_by_the_rows_they_belong_to(tables):
 
 def test_speeds_on_several_gpus_are_of_the_runs_they_stand_for(tables):
     """scaling_tables.py checks names; here the configuration."""
-    from scaling import speed_config
-
+    from benchmarks.scaling import speed_config
     from pocketvit.config import config_hash
 
     for path in (ROOT / "results" / "scaling" / "speed").glob("*.json"):

@@ -9,28 +9,25 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "src" / "pocketvit"
-BASE = {"errors", "files", "usercode", "checks", "randomness", "config"}
-ALLOWED = {
-    "errors": set(),
-    "terminal": set(),
-    "files": {"errors"},
-    "lock": {"errors"},
-    "usercode": {"errors", "files"},
-    "checks": {"errors", "files", "usercode"},
-    "randomness": set(),
-    "config": {"errors", "files", "usercode", "checks"},
-    "recipes": BASE,
-    "kernels": BASE,
-    "model": BASE | {"recipes", "kernels"},
-    "optim": BASE | {"kernels"},
-    "data": BASE | {"kernels", "lock"},
-    "report": {"errors", "files"},
-    "training": BASE | {"recipes", "kernels", "model", "optim", "data", "report", "terminal", "lock"},
-    "bench": BASE | {"recipes", "kernels", "model", "optim", "data", "report", "training"},
-    "studies": BASE | {"recipes", "data", "report", "training", "terminal", "lock"},
-}
-"""What each part may import of the package, beside itself; cli and __init__ may import anything."""
+LAYERS = (
+    {"errors", "files", "randomness", "terminal", "lock", "memory", "device", "usercode"},
+    {"config"},
+    {"kernels"},
+    {"data", "optim", "recipes"},
+    {"augment", "runs"},
+    {"loading", "model"},
+    {"objectives", "inference", "report"},
+    {"training", "interpret"},
+    {"studies", "bench"},
+    {"cli", "__init__", "__main__"},
+)
+"""The parts of the package, from the ground up. A part may import itself and the layers below its own."""
+GROUND = {"files": {"errors"}, "lock": {"errors"}, "device": {"errors", "memory"}, "usercode": {"errors", "files"}}
+"""What a part of the lowest layer may import; the others import nothing of the package."""
+WITHOUT_TORCH = {"report", "config", "recipes", "errors", "files", "terminal", "lock", "usercode"}
+"""Parts that never import torch themselves."""
 ORACLES = {"torchvision", "timm"}
+OUTSIDE = {"reproduction", "benchmarks", "tests"}
 
 
 def imports(path: Path) -> set[str]:
@@ -49,6 +46,16 @@ def part_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+def may_import(part: str) -> set[str]:
+    """The parts of the package that files of `part` may import, besides itself."""
+    level = next(level for level, parts in enumerate(LAYERS) if part in parts)
+    if level == 0:
+        return GROUND.get(part, set())
+    if level == len(LAYERS) - 1:
+        return set().union(*LAYERS, {"__version__"})
+    return set().union(*LAYERS[:level])
+
+
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -56,11 +63,22 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 def test_imports_point_one_way(path):
     part = part_of(path)
     names = imports(path)
-    assert not {name.split(".")[0] for name in names} & ORACLES, "test oracles stay in the tests"
-    if part in ("cli", "__init__", "__main__"):
-        return
+    top = {name.split(".")[0] for name in names}
+    assert not top & ORACLES, "test oracles stay in the tests"
+    assert not top & OUTSIDE, "the package stands without the scripts beside it"
+    assert not (part in WITHOUT_TORCH and "torch" in top), f"{part} works without torch"
     ours = {name.split(".")[1] for name in names if name.startswith("pocketvit.")}
-    assert ours <= ALLOWED[part] | {part}, f"{path} may not import {ours - ALLOWED[part] - {part}}"
+    assert ours <= may_import(part) | {part}, f"{path} may not import {ours - may_import(part) - {part}}"
+
+
+def test_every_part_has_its_layer():
+    assert {part_of(path) for path in FILES} <= set().union(*LAYERS)
+    assert sum(map(len, LAYERS)) == len(set().union(*LAYERS))
+
+
+def test_only_one_file_touches_process_groups():
+    users = {path for path in FILES if any(name.startswith("torch.distributed") for name in imports(path))}
+    assert users == {PACKAGE / "training" / "distributed.py"}
 
 
 def run(code: str) -> str:
@@ -75,7 +93,7 @@ def test_the_package_and_its_help_leave_torch_alone():
 
 
 def test_a_studys_workers_load_no_more_than_they_need():
-    code = "import sys, pocketvit.studies.worker; print({'matplotlib', 'scipy.optimize'} & set(sys.modules))"
+    code = "import sys, pocketvit.studies.execution.worker; print({'matplotlib', 'scipy.optimize'} & set(sys.modules))"
     assert run(code).splitlines()[-1] == "set()"
 
 

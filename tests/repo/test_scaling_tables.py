@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from pocketvit.config import config_hash
+from pocketvit.data.dataset import CIFAR10_FINGERPRINT
 from pocketvit.errors import InputError
 from pocketvit.studies import load_study
-from pocketvit.studies.choose import find_study
-from pocketvit.studies.paper.numbers import CIFAR10_FINGERPRINT
+from pocketvit.studies.definition.choose import find_study
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 H100 = "NVIDIA H100 80GB HBM3"

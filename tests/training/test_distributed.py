@@ -16,8 +16,8 @@ from worker_processes import gradients, left_by_the_first, outcome, start_member
 import pocketvit
 from pocketvit.config import override
 from pocketvit.data import open_splits
-from pocketvit.data.loader import TrainLoader
 from pocketvit.errors import InputError
+from pocketvit.loading.loader import TrainLoader
 from pocketvit.training import train
 from pocketvit.training.distributed import ALONE, Processes, _meet
 

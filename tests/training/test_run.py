@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 import pocketvit
 from pocketvit.config import load_config, override
 from pocketvit.errors import InputError
+from pocketvit.runs.folder import RunFolder
 from pocketvit.training import Silent, Stopped, evaluate_run, load_model, loop, predict_files, train
-from pocketvit.training.runlog import RunFolder
 
 CLOCK = {"train_s", "images_per_s"}
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from pocketvit.device import synchronize
 from pocketvit.training import graphs
-from pocketvit.training.device import synchronize
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from pocketvit.bench.clock import Timing, captured, time_repeats
-from pocketvit.bench.made import made_trainer, shape_of
+from pocketvit.bench.synthetic import made_trainer, shape_of
 from pocketvit.config import RunConfig, override
+from pocketvit.device import synchronize, uses_bf16
 from pocketvit.model import ViT
-from pocketvit.training.device import synchronize, uses_bf16
 from pocketvit.training.trainer import Trainer
 
 PASS_IMAGES = {"cuda": 50_000, "mps": 2_048, "cpu": 128}

@@ -19,14 +19,14 @@ import torch
 from torch.profiler import ProfilerActivity, record_function
 
 from pocketvit.bench.clock import time_repeats
-from pocketvit.bench.made import made_trainer
 from pocketvit.bench.picture import draw
+from pocketvit.bench.synthetic import made_trainer
 from pocketvit.bench.trace import Item, kernels, phase_ms, read_events, work_items
 from pocketvit.config import RunConfig, override
+from pocketvit.device import choose_device, device_name, synchronize
 from pocketvit.errors import InputError
 from pocketvit.files import write_json
-from pocketvit.training.device import choose_device, device_name, synchronize
-from pocketvit.training.runlog import environment
+from pocketvit.runs.folder import environment
 from pocketvit.training.trainer import Trainer
 
 NUM_KERNELS = 10

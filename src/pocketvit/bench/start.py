@@ -59,8 +59,8 @@ def _seconds(file: Path, environment: dict[str, str]) -> float:
 def main(file: Path) -> None:
     """Take one step, and say so."""
     config = load_config(file, allow_code=True)  # whoever started the bench agreed to it
-    from pocketvit.bench.made import first_chunk, made_trainer
-    from pocketvit.training.device import choose_device, synchronize
+    from pocketvit.bench.synthetic import first_chunk, made_trainer
+    from pocketvit.device import choose_device, synchronize
 
     device = choose_device(config.train.device)
     trainer = made_trainer(config, device, max(NUM_IMAGES[device.type], config.batch_size))

@@ -15,15 +15,13 @@ from typing import Any, Literal
 import torch
 
 from pocketvit.bench.clock import Timing
-from pocketvit.bench.floors import Rates, Work, flop_per_image, forward_work, measure_rates, training_work
-from pocketvit.bench.made import shape_of
 from pocketvit.bench.modes import plain_model, time_forward, time_training
+from pocketvit.bench.roofline import Rates, Work, flop_per_image, forward_work, measure_rates, training_work
 from pocketvit.bench.start import start_times
-from pocketvit.checks import at_least, unknown
+from pocketvit.bench.synthetic import shape_of
 from pocketvit.config import RunConfig, flatten, override
-from pocketvit.errors import InputError
-from pocketvit.recipes import RECIPES, recipe
-from pocketvit.training.device import (
+from pocketvit.config.checks import at_least, unknown
+from pocketvit.device import (
     choose_device,
     device_name,
     fitting_threads,
@@ -31,8 +29,10 @@ from pocketvit.training.device import (
     uses_bf16,
     watch_memory,
 )
+from pocketvit.errors import InputError
+from pocketvit.recipes import RECIPES, recipe
+from pocketvit.runs.folder import environment
 from pocketvit.training.graphs import take_workspaces
-from pocketvit.training.runlog import environment
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "eager": {"train.compile": False, "train.cuda_graph": False, "train.kernels": "reference"},

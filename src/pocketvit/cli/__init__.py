@@ -7,12 +7,12 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from pocketvit.checks import unknown
 from pocketvit.cli.bench import bench_command, profile_command
 from pocketvit.cli.data import data_check_command, data_get_command, data_list_command
 from pocketvit.cli.runs import eval_command, predict_command, report_command
 from pocketvit.cli.study import study_command
 from pocketvit.cli.train import parse_train, train_command
+from pocketvit.config.checks import unknown
 from pocketvit.errors import InputError
 from pocketvit.recipes import NAMES
 from pocketvit.terminal import tolerate_any_encoding

@@ -10,7 +10,7 @@ from typing import Any
 
 import tyro
 
-from pocketvit.checks import unknown
+from pocketvit.config.checks import unknown
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
 from pocketvit.usercode import Code

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from pocketvit.checks import at_least
 from pocketvit.cli.parsing import parse_command
 from pocketvit.config import Device
+from pocketvit.config.checks import at_least
 from pocketvit.errors import InputError
 
 

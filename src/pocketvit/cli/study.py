@@ -15,7 +15,7 @@ from pocketvit.terminal import outliving_output
 
 if TYPE_CHECKING:
     from pocketvit.studies import Study
-    from pocketvit.studies.runner import StudyRun
+    from pocketvit.studies.execution.runner import StudyRun
 
 FAILED, TIME_UP = 1, 3
 """Exit codes: a run failed; runs are left for the next time."""
@@ -65,7 +65,7 @@ def study_command(arguments: list[str]) -> int:
     _check_results(results, given=parsed.results is not None)
     limit = inf if parsed.time_limit is None else seconds(parsed.time_limit)
     gpus = parsed.gpus.split(",") if parsed.gpus else None
-    from pocketvit.studies.choose import find_study, with_data, with_seeds
+    from pocketvit.studies.definition.choose import find_study, with_data, with_seeds
 
     study = find_study(parsed.study, allow_code=parsed.allow_code)
     study = study if parsed.seeds is None else with_seeds(study, parsed.seeds)
@@ -73,8 +73,8 @@ def study_command(arguments: list[str]) -> int:
     out = parsed.out or Path("runs") / study.name
     only = [] if parsed.only is None else [parsed.only]
     if parsed.plan:
-        from pocketvit.studies.forecast import Devices, devices_here, forecast
-        from pocketvit.studies.jobs import wanted_device
+        from pocketvit.studies.definition.jobs import wanted_device
+        from pocketvit.studies.execution.forecast import Devices, devices_here, forecast
 
         # A Ray cluster is not asked: only one device is counted on there.
         ray = parsed.engine == "ray"
@@ -82,7 +82,7 @@ def study_command(arguments: list[str]) -> int:
         options = {"results": results, "devices": devices, "only": only, "difference": parsed.difference}
         print("\n".join(forecast(study, out, **options)))
         return 0
-    from pocketvit.studies.runner import run_study
+    from pocketvit.studies.execution.runner import run_study
 
     address = (parsed.address or "auto") if parsed.engine == "ray" else None
     with outliving_output():
@@ -123,9 +123,9 @@ def _end(study: "Study", run: "StudyRun", out: Path) -> int:
     from rich.console import Console
 
     from pocketvit.report.text import counted
-    from pocketvit.studies.findings import caveats, findings
-    from pocketvit.studies.live import verdict_table
-    from pocketvit.studies.outputs import write_outputs
+    from pocketvit.studies.analysis.findings import caveats, findings
+    from pocketvit.studies.execution.live import verdict_table
+    from pocketvit.studies.output.outputs import write_outputs
 
     found = findings(study, run.gathered)
     files = write_outputs(study, found, out)

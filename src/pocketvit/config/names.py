@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from pocketvit.checks import unknown
+from pocketvit.config.checks import unknown
 from pocketvit.config.run import RunConfig
 from pocketvit.errors import InputError
 from pocketvit.usercode import Code

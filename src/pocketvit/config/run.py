@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pocketvit.checks import at_least, between, check_name, check_types
+from pocketvit.config.checks import at_least, between, check_name, check_types
 from pocketvit.config.data import AugmentConfig, DataConfig
 from pocketvit.config.model import ModelConfig
 from pocketvit.config.training import OptimConfig, ScheduleConfig, TrainConfig

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pocketvit.checks import above, at_least, between, check_types
+from pocketvit.config.checks import above, at_least, between, check_types
 from pocketvit.errors import InputError
 from pocketvit.usercode import Code
 

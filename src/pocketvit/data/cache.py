@@ -24,8 +24,8 @@ from typing import IO
 import numpy as np
 
 from pocketvit.data.dataset import Decoded, Split
-from pocketvit.data.disk import write_error
-from pocketvit.data.parts import Keep
+from pocketvit.data.fetch.paths import write_error
+from pocketvit.data.sharded_files import Keep
 from pocketvit.errors import InputError
 
 VERSION = 4

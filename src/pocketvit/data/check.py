@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from pocketvit.checks import describe_size
-from pocketvit.data import folders
+from pocketvit.config.checks import describe_size
 from pocketvit.data.dataset import channel_stats, is_cifar10, note_shared
-from pocketvit.data.disk import data_home
+from pocketvit.data.fetch.paths import data_home
+from pocketvit.data.formats import folders
 from pocketvit.data.pixels import BrokenImage
 from pocketvit.data.sources import DIGITS, format_of, load_dataset, locate
 

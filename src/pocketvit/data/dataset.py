@@ -166,6 +166,10 @@ def _digest(*parts: bytes | memoryview) -> bytes:
     return state.digest()
 
 
+CIFAR10_FINGERPRINT = "cd93b3364ccc49dc3507a6eff642bd1a"
+"""Of the real CIFAR-10, as it is published: `Dataset.fingerprint`."""
+
+
 def is_cifar10(dataset: Dataset | Decoded) -> bool:
     """Whether the pixels and labels are those of the real CIFAR-10, split as published."""
     return (

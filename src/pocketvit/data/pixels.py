@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pocketvit.checks import describe_size
+from pocketvit.config.checks import describe_size
 from pocketvit.errors import InputError
 
 GREY = "in grey, repeated in the three channels"

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from pocketvit.checks import between, unknown
+from pocketvit.config.checks import between, unknown
 from pocketvit.config.data import LARGEST_SIDE
-from pocketvit.data import hub, remote
 from pocketvit.data.cache import entry_key, load_or_build
 from pocketvit.data.dataset import Dataset, Decoded, hold_out, stratified_split
-from pocketvit.data.disk import data_home, write_error
-from pocketvit.data.download import Progress
-from pocketvit.data.formats import Format, detect, find_format
-from pocketvit.data.parts import Part, assemble
+from pocketvit.data.fetch import catalogue as remote
+from pocketvit.data.fetch import hub
+from pocketvit.data.fetch.download import Progress
+from pocketvit.data.fetch.paths import data_home, write_error
+from pocketvit.data.formats.registry import Format, detect, find_format
+from pocketvit.data.sharded_files import Part, assemble
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
 from pocketvit.lock import locked

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pocketvit.config import DataConfig
 from pocketvit.data.dataset import Dataset, Split, note_shared, stratified_split
-from pocketvit.data.folders import would_read
-from pocketvit.data.formats import detect
+from pocketvit.data.formats.folders import would_read
+from pocketvit.data.formats.registry import detect
 from pocketvit.data.sources import lasting_source, load_dataset
 from pocketvit.errors import InputError
 

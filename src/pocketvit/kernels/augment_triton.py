@@ -1,4 +1,4 @@
-"""The Triton kernel behind `pocketvit.data.augment`: one operation on every image of a pass, equal to Pillow's.
+"""The Triton kernel behind `pocketvit.augment.augment`: one operation on every image of a pass, equal to Pillow's.
 
 One program owns an image. Its row of the table says which operation it gets, so a branch never divides a warp, and
 images that get different operations need not be sorted. A new level is a function of the source image, the operation
@@ -7,7 +7,7 @@ What an operation reads, it reads from the image as it is after flip and crop, w
 address. So moving and the first operation are one launch, and each further operation is another one: a program
 cannot index its own registers, and memory between two launches is cheap beside a training step.
 
-The arithmetic is that of the twin, `pocketvit.data.pillow_ops`, step by step: float32 for Pillow's C floats, float64
+The arithmetic is that of the twin, `pocketvit.augment.pillow_ops`, step by step: float32 for Pillow's C floats, float64
 for its doubles, 16.16 fixed point for rotation, whole numbers elsewhere. It must be compiled without fused
 multiply-adds, which round once where Pillow rounds twice.
 

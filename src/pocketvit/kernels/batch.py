@@ -1,7 +1,7 @@
 """A training batch in one launch: taken from the chunk that lies on the GPU, normalised, erased, mixed.
 
 Alone these are a dozen small kernels, or a compiler's work at every start. The plain twin is
-`pocketvit.data.batch.BatchMaker.finish` on a batch taken before.
+`pocketvit.augment.batch.BatchMaker.finish` on a batch taken before.
 
 Shapes: S steps of a chunk, B batch, C channels, H W pixels, K classes.
 """

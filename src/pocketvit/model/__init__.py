@@ -3,11 +3,11 @@
 from typing import Any
 
 from pocketvit.config import override
-from pocketvit.model.own import make_attention
-from pocketvit.model.vit import ViT, drop_path_factors
+from pocketvit.model.custom import make_attention
+from pocketvit.model.vit import ViT
 from pocketvit.recipes import IMAGE_SIDE, recipe
 
-__all__ = ["ViT", "create_model", "drop_path_factors", "make_attention"]
+__all__ = ["ViT", "create_model", "make_attention"]
 
 
 def create_model(

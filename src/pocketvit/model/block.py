@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from pocketvit.config import ModelConfig
 from pocketvit.model.attention import Attention
+from pocketvit.model.custom import make_attention
 from pocketvit.model.norm import make_norm
-from pocketvit.model.own import make_attention
 from pocketvit.model.positions import RotaryPositions
 
 

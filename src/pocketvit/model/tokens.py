@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pocketvit.checks import describe_size
 from pocketvit.config import ModelConfig
+from pocketvit.config.checks import describe_size
 from pocketvit.errors import InputError
 from pocketvit.model.positions import sincos_table
 

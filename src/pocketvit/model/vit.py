@@ -10,7 +10,6 @@ of Small Vision Transformer on CIFAR10".
 
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,9 +19,9 @@ from pocketvit.kernels.attention import Kernels
 from pocketvit.kernels.blocks import run_blocks, supported
 from pocketvit.model.attention import Attention
 from pocketvit.model.block import Block, LayerScale
+from pocketvit.model.custom import check_parts, fork_of, part
 from pocketvit.model.folded import fold, foldable, plan_of
 from pocketvit.model.norm import make_norm
-from pocketvit.model.own import check_parts, fork_of, part
 from pocketvit.model.positions import RotaryPositions
 from pocketvit.model.tokens import CHANNELS, Tokens
 
@@ -194,16 +193,3 @@ def make_head(config: ModelConfig, channels: int, num_classes: int) -> nn.Module
     if config.head == "linear":
         return nn.Linear(channels, num_classes)
     return nn.Sequential(nn.Linear(channels, config.width), nn.ReLU(), nn.Linear(config.width, num_classes))
-
-
-def drop_path_factors(config: ModelConfig, draws: np.ndarray) -> np.ndarray:
-    """What stochastic depth multiplies each branch of each image by.
-
-    Args:
-        config: gives the rate of the last block; the rate rises linearly from 0 in the first.
-        draws: uniform numbers in [0, 1), (..., L, 2, B).
-    Returns:
-        0 where a branch is skipped, 1 / (chance to keep it) elsewhere, float32, of the same shape.
-    """
-    keep = 1 - np.linspace(0, config.drop_path, config.depth, dtype=np.float32)[:, None, None]  # (L, 1, 1)
-    return np.where(draws < keep, 1 / keep, 0).astype(np.float32)

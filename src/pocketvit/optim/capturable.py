@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from pocketvit.checks import at_least
-from pocketvit.optim.guards import unguarded
+from pocketvit.config.checks import at_least
+from pocketvit.optim.finite_checks import unguarded
 
 
 class CapturableOptimizer(Optimizer):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pocketvit.checks import between
+from pocketvit.config.checks import between
 from pocketvit.errors import InputError
 
 

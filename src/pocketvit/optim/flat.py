@@ -15,7 +15,7 @@ import triton
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from pocketvit.checks import at_least, between
+from pocketvit.config.checks import at_least, between
 from pocketvit.errors import InputError
 from pocketvit.kernels.launch import launch
 from pocketvit.kernels.optim_triton import adamw_kernel, lion_kernel

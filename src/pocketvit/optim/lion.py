@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from pocketvit.checks import between
+from pocketvit.config.checks import between
 from pocketvit.optim.capturable import CapturableOptimizer, descend
 
 

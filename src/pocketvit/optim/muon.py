@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from pocketvit.checks import at_least, between, unknown
+from pocketvit.config.checks import at_least, between, unknown
 from pocketvit.errors import InputError
 from pocketvit.optim.capturable import CapturableOptimizer, descend
 

@@ -22,9 +22,9 @@ from pocketvit.report.pictures import (
     is_small,
     similarity_sheet_uri,
 )
-from pocketvit.report.runfolder import FinishedRun, Predictions, Samples, read_run
 from pocketvit.report.scores import class_scores, confusion_matrix, log_softmax, top_confusions, wilson_interval
 from pocketvit.report.templating import page_environment
+from pocketvit.runs.finished import FinishedRun, Predictions, Samples, read_run
 
 # K is the number of classes, T the number of test images.
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from pocketvit.errors import InputError
-from pocketvit.report.hardware import device, hardware
-from pocketvit.report.runfolder import checked_result
 from pocketvit.report.text import count, duration
+from pocketvit.runs.finished import checked_result
+from pocketvit.runs.hardware import device, hardware
 
 COLUMNS = (
     "row",

@@ -1,9 +1,9 @@
 """Training, and using what was trained."""
 
-from pocketvit.training.evaluate import evaluate, evaluate_run, predict_files
+from pocketvit.inference.evaluate import evaluate, evaluate_run, predict_files
+from pocketvit.inference.trained_model import TrainedModel, load_model
 from pocketvit.training.loop import train
 from pocketvit.training.progress import Silent
 from pocketvit.training.stop import Stopped
-from pocketvit.training.trained import TrainedModel, load_model
 
 __all__ = ["Silent", "Stopped", "TrainedModel", "evaluate", "evaluate_run", "load_model", "predict_files", "train"]

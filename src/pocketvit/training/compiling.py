@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from pocketvit.data.batch import BatchMaker
+from pocketvit.augment.batch import BatchMaker
 from pocketvit.kernels.block_weights import BlockPlan
 from pocketvit.kernels.fold import fold_norm
 from pocketvit.kernels.launch import compiling

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pocketvit.augment.batch import BatchMaker
 from pocketvit.data import Split, Splits
-from pocketvit.data.batch import BatchMaker
-from pocketvit.data.loader import TrainLoader
 from pocketvit.files import write_arrays, write_json
+from pocketvit.inference.trained_model import TrainedModel, accuracy
+from pocketvit.loading.loader import TrainLoader
 from pocketvit.model import ViT
-from pocketvit.training.runlog import RunFolder
-from pocketvit.training.trained import TrainedModel, accuracy
+from pocketvit.runs.folder import RunFolder
 
 SAMPLE_BATCHES = 8
 """Batches that the report shows some images of; a batch is mixed as a whole, so several are needed."""

@@ -18,14 +18,14 @@ from rich.console import Console
 
 from pocketvit.config import RunConfig, code_of, config_hash
 from pocketvit.data import open_splits, refuse_among_classes
+from pocketvit.device import choose_device, device_name, peak_memory_gib, repeating, watch_memory
 from pocketvit.errors import InputError
 from pocketvit.files import read_json
+from pocketvit.runs.folder import RUNS, RunFolder
 from pocketvit.terminal import outliving_output
-from pocketvit.training.device import choose_device, device_name, peak_memory_gib, repeating, watch_memory
 from pocketvit.training.distributed import Processes, join
 from pocketvit.training.finish import save_figures, write_result
 from pocketvit.training.progress import Reporter, Silent, console_reporter
-from pocketvit.training.runlog import RUNS, RunFolder
 from pocketvit.training.stop import StopRequest
 from pocketvit.training.trainer import Trainer
 

@@ -4,17 +4,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pocketvit.augment.augment import normalise_and_erase
+from pocketvit.augment.batch import BatchMaker
 from pocketvit.config import RunConfig, TrainConfig
-from pocketvit.data.augment import normalise_and_erase
-from pocketvit.data.batch import BatchMaker
-from pocketvit.data.loader import TrainLoader
+from pocketvit.device import uses_bf16
+from pocketvit.loading.loader import TrainLoader
 from pocketvit.model import ViT
-from pocketvit.model.own import check_trains
+from pocketvit.model.custom import check_trains
 from pocketvit.model.whitening import whiten, whitening_filters
 from pocketvit.optim.build import build_optimizers
 from pocketvit.optim.ema import EMA
 from pocketvit.randomness import Stream, permutation
-from pocketvit.training.device import uses_bf16
 from pocketvit.training.distributed import Processes
 from pocketvit.training.progress import Reporter
 from pocketvit.training.step import Loss, TrainStep

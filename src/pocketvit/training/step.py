@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from pocketvit.data.batch import BatchMaker
-from pocketvit.data.loader import Chunk
+from pocketvit.augment.batch import BatchMaker
+from pocketvit.loading.loader import Chunk
 from pocketvit.optim.ema import EMA
 from pocketvit.optim.state import create_state, state_tensors
 from pocketvit.training import graphs

@@ -15,21 +15,21 @@ from torch import Tensor
 
 from pocketvit.config import RunConfig, code_of, override
 from pocketvit.data import Splits, channel_stats
-from pocketvit.data.loader import Chunk, TrainLoader
+from pocketvit.device import fitting_threads, largest_batch, synchronize
+from pocketvit.inference.trained_model import TrainedModel, accuracy, predict_logits
+from pocketvit.loading.chunks import Chunks, Work
+from pocketvit.loading.loader import Chunk, TrainLoader
 from pocketvit.model import ViT
 from pocketvit.optim.schedule import lr_table
 from pocketvit.randomness import Stream, torch_seed
+from pocketvit.runs.folder import RunFolder
 from pocketvit.training.checkpoint import CheckpointWriter, Progress, list_checkpoints, load_checkpoint
-from pocketvit.training.chunks import Chunks, Work
 from pocketvit.training.compiling import kernels_compiled
-from pocketvit.training.device import fitting_threads, largest_batch, synchronize
 from pocketvit.training.distributed import ALONE, Processes
 from pocketvit.training.progress import Reporter
-from pocketvit.training.runlog import RunFolder
 from pocketvit.training.setup import choose_kernels, make_step, start_whitened
 from pocketvit.training.step import TrainStep
 from pocketvit.training.stop import Stopped, StopRequest
-from pocketvit.training.trained import TrainedModel, accuracy, predict_logits
 
 
 class Trainer:
@@ -107,7 +107,7 @@ class Trainer:
         )
 
     def fitting_threads(self) -> AbstractContextManager[None]:
-        """Inside, a CPU works on as many threads as suit the model; see `pocketvit.training.device`."""
+        """Inside, a CPU works on as many threads as suit the model; see `pocketvit.device`."""
         return fitting_threads(self.device, len(self.loader.share) * self.model.numbers_per_image)
 
     def resume(self) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from pocketvit.bench import floors, modes, start, throughput
+from pocketvit.bench import modes, start, throughput
+from pocketvit.bench import roofline as floors
 from pocketvit.bench.clock import Timing
-from pocketvit.bench.made import made_trainer, shape_of
+from pocketvit.bench.synthetic import made_trainer, shape_of
 from pocketvit.bench.table import speed_line, speed_table
 from pocketvit.bench.throughput import Row, bench
 from pocketvit.cli import main

@@ -15,7 +15,7 @@ import pytest
 
 from pocketvit.data.cache import entry_key, load_or_build
 from pocketvit.data.dataset import Decoded, Split
-from pocketvit.data.parts import Keep, in_memory
+from pocketvit.data.sharded_files import Keep, in_memory
 from pocketvit.errors import InputError
 
 

@@ -149,7 +149,7 @@ def test_channel_stats_equal_numpy():
 
 
 def test_real_test_split_is_recognised(cifar_folder):
-    from pocketvit.data import parquet
+    from pocketvit.data.formats import parquet
 
     decoded = parquet.read(next(cifar_folder.glob("test-*.parquet")), None)
     assert decoded.train.fingerprint == CIFAR10_TEST_FINGERPRINT

@@ -7,7 +7,8 @@ import torch
 from pocketvit.config import ModelConfig
 from pocketvit.data import load_dataset
 from pocketvit.errors import InputError
-from pocketvit.model import ViT, create_model, drop_path_factors
+from pocketvit.loading.chunks import drop_path_factors
+from pocketvit.model import ViT, create_model
 from pocketvit.recipes import IMAGE_SIDE, RECIPES
 
 

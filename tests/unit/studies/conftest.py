@@ -1,12 +1,8 @@
 """A browser for the pages that studies write."""
 
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # tests import `browser` and `made_study` by their names
 
 
 @pytest.fixture(scope="module")

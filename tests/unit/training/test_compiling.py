@@ -13,8 +13,8 @@ import pytest
 import torch
 from interpreter import in_interpreter, natively
 
+from pocketvit.augment.batch import BatchMaker
 from pocketvit.config import ModelConfig
-from pocketvit.data.batch import BatchMaker
 from pocketvit.kernels import launch as launching
 from pocketvit.model import ViT
 from pocketvit.model.folded import plan_of

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pocketvit.config import override
 from pocketvit.data import Split, Splits
-from pocketvit.model import drop_path_factors
+from pocketvit.loading.chunks import drop_path_factors
 from pocketvit.randomness import Stream, uniform
 from pocketvit.recipes import recipe
 from pocketvit.training.progress import Silent

@@ -7,9 +7,9 @@ import signal
 import pytest
 
 from pocketvit.errors import InputError
+from pocketvit.inference.trained_model import load_model
 from pocketvit.training import stop
 from pocketvit.training.stop import Stopped, StopRequest
-from pocketvit.training.trained import load_model
 
 
 def send(signum: int) -> None:

@@ -1,0 +1,168 @@
+"""What the paper claims, and whether our runs bear it out.
+
+Every claim is decided by figures of ours according to one of the rules in `rules.py`. What our runs leave open, or were
+not measured for, cannot be told. Accuracies are those after the last step, because the best of several looks is chosen
+on the test set.
+"""
+
+from dataclasses import dataclass
+
+from reproduction import judges, rules
+from reproduction.judges import Judge
+from reproduction.rules import Rule
+
+TABLE2, TABLE3, FIG6 = "paper-table2", "paper-table3", "paper-fig6"
+MLA = ("mla-q", "mla-k", "mla-qk", "mla-kv", "mla-qkv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One statement of the paper that can be wrong."""
+
+    words: str
+    where: str
+    decided_by: str
+    """The figure of ours that decides it."""
+    rule: Rule
+    judge: Judge
+    """Decides it by that rule."""
+
+
+def _effect(
+    words: str, where: str, study: str, row: str, reference: str, claimed: float, *, sized: bool = False
+) -> Claim:
+    decided_by = f"accuracy, `{row}` − `{reference}`"
+    judge, rule = judges.effect(study, row, reference, claimed, sized=sized), rules.SIZE if sized else rules.EFFECT
+    return Claim(words=words, where=where, decided_by=decided_by, rule=rule, judge=judge)
+
+
+def _harmless(words: str, where: str, study: str, row: str, reference: str, *, at_all: bool = False) -> Claim:
+    decided_by = f"accuracy, `{row}` − `{reference}`{'; any loss counts' if at_all else ''}"
+    judge = judges.harmless(study, row, reference, at_all=at_all)
+    rule = rules.HARMLESS_AT_ALL if at_all else rules.HARMLESS
+    return Claim(words=words, where=where, decided_by=decided_by, rule=rule, judge=judge)
+
+
+CLAIMS = (
+    Claim(
+        words="The baseline reaches 93.65 %.",
+        where="Table 2",
+        decided_by="best look of `baseline`",
+        rule=rules.REACHES,
+        judge=judges.reaches(TABLE2, "baseline"),
+    ),
+    _effect(
+        "Removing AutoAugment costs accuracy noticeably (92.14).", "section 2.2", TABLE2, "no-aa", "baseline", -0.0151
+    ),
+    _effect("Disabling CutMix leads to a decline (92.77).", "section 2.2", TABLE2, "no-cutmix", "baseline", -0.0088),
+    _harmless(
+        "MixUp is not beneficial (93.68 without it).", "section 2.2", TABLE2, "no-mixup", "baseline", at_all=True
+    ),
+    _effect(
+        "Sinusoidal positions are slightly worse (93.43).",
+        "section 2.2",
+        TABLE2,
+        "sincos",
+        "baseline",
+        -0.0022,
+        sized=True,
+    ),
+    Claim(
+        words="Whitening initialisation speeds the training up.",
+        where="section 2.2",
+        decided_by="images to 90 %, `whitening` and `baseline`",
+        rule=rules.SOONER,
+        judge=judges.sooner(TABLE2, "whitening", "baseline"),
+    ),
+    _effect(
+        "Whitening does not translate well to ViTs (93.28).", "section 2.2", TABLE2, "whitening", "baseline", -0.0037
+    ),
+    _effect("Compressing q, k and v costs noticeably (91.8).", "section 2.3", TABLE2, "mla-qkv", "baseline", -0.0185),
+    _harmless("Compressing queries does not degrade performance.", "Introduction", TABLE2, "mla-q", "baseline"),
+    Claim(
+        words="Compressing queries costs least of all compressions.",
+        where="Table 2, caption",
+        decided_by="accuracy, each other compression − `mla-q`",
+        rule=rules.BEST,
+        judge=judges.best_of(TABLE2, "mla-q", MLA[1:]),
+    ),
+    Claim(
+        words="Low-rank compression reduces activation memory.",
+        where="sections 1.4, 2.3",
+        decided_by="memory kept between forward and backward, each compression over `baseline`",
+        rule=rules.SMALLER,
+        judge=judges.keeps_less(TABLE2, MLA, "baseline"),
+    ),
+    Claim(
+        words="Batches of 1024 reduce the training time (3582 to 1371 s).",
+        where="section 2.2",
+        decided_by="time of an image on several GPUs, batches of 1024 over batches of 256",
+        rule=rules.QUICKER,
+        judge=judges.larger_batches(TABLE2, "ba-bs1024", "ba"),
+    ),
+    _effect(
+        "Batches of 1024 diminish accuracy (93.44 to 92.09).",
+        "section 2.2",
+        TABLE2,
+        "ba-bs1024",
+        "ba",
+        -0.0135,
+        sized=True,
+    ),
+    _effect(
+        "Lion is more effective than AdamW (92.38 to 92.09).",
+        "section 2.2",
+        TABLE2,
+        "ba-bs1024-lion",
+        "ba-bs1024",
+        0.0029,
+    ),
+    Claim(
+        words="Lion requires fewer iterations to find a good solution.",
+        where="Figure 6",
+        decided_by="images to 90 %, `lion` and `adamw`; beside them `lion-lr1e-4`, at a twentieth of their rate",
+        rule=rules.SOONER,
+        judge=judges.sooner(FIG6, "lion", "adamw", also="lion-lr1e-4"),
+    ),
+    Claim(
+        words="Lion consumes more time per step.",
+        where="Figure 6",
+        decided_by="images/s, `lion` over `adamw`",
+        rule=rules.SLOWS,
+        judge=judges.less(FIG6, "lion", "adamw", "images_per_s", rules.SLOWER, rules.SLOWER),
+    ),
+    _effect(
+        "Half the width costs 3.24 points (90.41).", "section 2.3", TABLE3, "width96", "width192", -0.0324, sized=True
+    ),
+    _effect("Two CLS tokens improve 90.41 to 93.95.", "Table 3", TABLE3, "width96-2cls", "width96", 0.0354, sized=True),
+    _harmless(
+        "Narrower patch tokens do no harm if the CLS tokens together stay as wide.",
+        "Introduction",
+        TABLE3,
+        "width96-2cls",
+        "width192",
+        at_all=True,
+    ),
+    Claim(
+        words="The backward pass takes most of the training time (79.3 of 120.7 ms).",
+        where="Figure 4",
+        decided_by="profile of a training step",
+        rule=rules.BACKWARD,
+        judge=judges.mostly_backward,
+    ),
+    Claim(
+        words="One training step takes 120.7 ms.",
+        where="Figure 4",
+        decided_by="the paper's own Table 2",
+        rule=rules.STEP_TIME,
+        judge=judges.step_time,
+    ),
+    Claim(
+        words="From batches of 128 on, speed hardly grows (9,449 to 10,607 images/s).",
+        where="Table 1",
+        decided_by="images/s of the forward pass, batches of 128 and 1024",
+        rule=rules.LEVELS_OFF,
+        judge=judges.levels_off,
+    ),
+)
+"""In the order of the paper's tables."""

@@ -1,0 +1,192 @@
+"""What our results say about the paper: every run of its studies, wherever under results/ it lies."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import exp, log, sqrt
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from scipy import special
+
+from pocketvit.data.dataset import CIFAR10_FINGERPRINT
+from pocketvit.files import read_json
+from pocketvit.runs.hardware import Hardware, hardware
+from pocketvit.studies.analysis.findings import noisy_rows
+from pocketvit.studies.analysis.power import LEVEL
+from pocketvit.studies.analysis.stats import (
+    Accuracies,
+    Comparison,
+    compare,
+    correct,
+    pooled_spread,
+    rounding_variance,
+    summarise,
+)
+from pocketvit.studies.definition.choose import find_study
+from pocketvit.studies.definition.gather import find_results
+
+STUDIES = ("paper-table2", "paper-table3", "paper-fig6")
+ADDED = {
+    "paper-table2": dict.fromkeys(("mla-k", "mla-qk", "mla-kv", "mla-qkv"), "mla-q"),
+    "paper-table3": {"width96-2cls": "width192"},
+}
+"""What the claims compare beside what the studies do: by study, each row's other reference."""
+BENCH = "paper-table1/bench.json"
+"""Where under results/ the JSON of `pocketvit bench paper` lies."""
+PROFILE = "paper-fig4/profile.json"
+"""Where that of `pocketvit profile paper` lies."""
+ACTIVATIONS = "activations/paper.json"
+"""Where that of `benchmarks/activations.py` lies."""
+SCALING = "scaling/speed"
+"""The folder of those of `benchmarks/scaling.py`."""
+
+TIMED = frozenset({"train_s", "total_s", "images_per_s", "peak_memory_gib"})
+"""Figures of a run that its hardware decides."""
+
+Runs = Mapping[int, Mapping[str, Any]]
+"""The results of a row by seed."""
+
+
+class Ratio(NamedTuple):
+    """A figure of one row over that of another, with the 95 % interval of the ratio."""
+
+    middle: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that was measured."""
+
+    runs: Mapping[tuple[str, str], Runs]
+    """By study and row; a row that was not measured is there, and empty."""
+    bench: Mapping[str, Any] | None = None
+    """Images/s over the batch size, as `pocketvit.bench.throughput.bench` returns it."""
+    profile: Mapping[str, Any] | None = None
+    """The parts of a training step, as `pocketvit.bench.profile.profile` returns it."""
+    activations: Mapping[str, Any] | None = None
+    """What rows keep for the backward pass, as `benchmarks/activations.py` writes it."""
+    scaling: Mapping[tuple[int, int], Mapping[str, Any]] = field(default_factory=dict)
+    """Short runs by number of GPUs and batch size, as `benchmarks/scaling.py` writes them."""
+
+    @cached_property
+    def comparisons(self) -> dict[tuple[str, str, str], Comparison]:
+        """All comparisons of accuracy after the last step, by study, row and reference.
+
+        p is corrected over all of a study, those of the claims among them, and those that are not measured yet.
+        """
+        found = {}
+        for study in STUDIES:
+            accuracies = self.figures(study, "test_accuracy")
+            apart, least = noisy_rows(accuracies), rounding_variance(accuracies)
+            of_study = [
+                replace(comparison, detectable=None)
+                for pairs in (find_study(study).compare, ADDED.get(study, {}))
+                for comparison in compare(accuracies, pairs, apart, least).values()
+            ]
+            found |= {(study, c.row, c.reference): c for c in correct(of_study)}
+        return found
+
+    def hardware(self, study: str) -> Hardware:
+        """What a study's runs were trained on."""
+        return hardware(result for (of, _), runs in self.runs.items() if of == study for result in runs.values())
+
+    def figures(self, study: str, key: str) -> Accuracies:
+        """A figure of a study's runs, by row and seed: of every run, but times and memory of those on its usual hardware."""
+        counts = self.hardware(study).counts if key in TIMED else lambda _: True
+        return {
+            row: {seed: result[key] for seed, result in runs.items() if result.get(key) is not None and counts(result)}
+            for (of, row), runs in self.runs.items()
+            if of == study
+        }
+
+    def mean(self, study: str, row: str, key: str) -> float | None:
+        """The mean of a figure over a row's runs; None without a run that has it."""
+        values = list(self.figures(study, key).get(row, {}).values())
+        return fmean(values) if values else None
+
+    def difference(self, study: str, row: str, reference: str) -> Comparison:
+        """One of `comparisons`, or its mirror image; KeyError if it is neither."""
+        if (study, row, reference) in self.comparisons:
+            return self.comparisons[study, row, reference]
+        found = self.comparisons[study, reference, row]
+        if found.difference is None:
+            return replace(found, row=row, reference=reference)
+        interval = found.interval and (-found.interval[1], -found.interval[0])
+        return replace(found, row=row, reference=reference, difference=-found.difference, interval=interval)
+
+    def ratio(self, study: str, row: str, reference: str, key: str) -> Ratio | None:
+        """A figure of a row over its reference's; None where nothing tells how it scatters.
+
+        By the logarithms, compared as accuracies are. What is the same in every run has an interval of no width.
+        """
+        logs = {name: {s: log(value) for s, value in of.items()} for name, of in self.figures(study, key).items()}
+        found = compare(logs, {row: reference}, apart=noisy_rows(logs))[row]
+        if found.difference is None or (found.interval is None and found.num_seeds == 1):
+            return None
+        return Ratio(exp(found.difference), *map(exp, found.interval or 2 * (found.difference,)))
+
+    def best_look_interval(self, study: str, row: str, *, of_mean: bool = False) -> tuple[float, float] | None:
+        """Where the best look of one more run would lie with a chance of 95 %; None where nothing tells.
+
+        A prediction interval by t, with the variance over seeds pooled as `pooled_spread` does; with `of_mean` the
+        confidence interval of the mean over seeds.
+        """
+        best = self.figures(study, "best_test_accuracy")
+        apart = noisy_rows(best)
+        spread = pooled_spread({row: best[row]}) if row in apart else pooled_spread(best, apart)
+        summary = summarise(best.get(row, {}))
+        if summary.mean is None or not spread.total:
+            return None
+        t = float(special.stdtrit(spread.total_df, 1 - LEVEL / 2))
+        half = t * sqrt(spread.total * (1 / summary.num_seeds + (0 if of_mean else 1)))
+        return summary.mean - half, summary.mean + half
+
+
+def read_evidence(results: Path) -> Evidence:
+    """Find the runs of the paper's studies by what they computed, and the two measurements of speed.
+
+    Args:
+        results: the folder, searched at any depth; a run that two studies share is found for both. Runs on several
+            GPUs are left out: the page compares times on one.
+    """
+    found = find_results([results], one_gpu=True)
+    runs: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
+    for study in STUDIES:
+        for cell in find_study(study).cells():
+            of_row = runs.setdefault((study, cell.row), {})
+            key = cell.key(CIFAR10_FINGERPRINT)
+            if key in found:
+                of_row[cell.seed] = found[key][0]
+    speeds = [_read(path) for path in sorted((results / SCALING).glob("*.json"))]
+    return Evidence(
+        runs,
+        bench=_read(results / BENCH),
+        profile=_read(results / PROFILE),
+        activations=_read(results / ACTIVATIONS),
+        scaling={(speed["num_gpus"], speed["batch_size"]): speed for speed in speeds},
+    )
+
+
+def images_to_reach(result: Mapping[str, Any], accuracy: float) -> float | None:
+    """Training images after which a run first reached an accuracy on the test set; None if it never did.
+
+    Between two looks the accuracy is taken to grow evenly.
+    """
+    before = (0.0, 0.0)
+    for point in result["curve"]:
+        if point["split"] != "test":
+            continue
+        here = (float(point["images"]), float(point["accuracy"]))
+        if here[1] >= accuracy:
+            share = (accuracy - before[1]) / (here[1] - before[1])
+            return before[0] + share * (here[0] - before[0])
+        before = here
+    return None
+
+
+def _read(path: Path) -> Mapping[str, Any] | None:
+    return read_json(path) if path.is_file() else None

@@ -1,0 +1,315 @@
+"""Ways to decide a claim of the paper by our results.
+
+Each function here makes a judge: a function of the evidence that says reproduced, not reproduced or cannot be told, and
+why, in one sentence with the figures. `rules.py` says by which rules.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean, median
+from typing import Any, Literal, NamedTuple
+
+from pocketvit.report.tables import ABSENT_YET
+from pocketvit.report.text import count, duration, points
+from pocketvit.studies.analysis.power import LEVEL
+from pocketvit.studies.analysis.stats import Comparison, compare
+from pocketvit.studies.analysis.verdict import interval, p_value
+from reproduction import numbers, rules
+from reproduction.evidence import Evidence, Ratio, images_to_reach
+from reproduction.rules import GOOD, LEAST_RUNS, MINIMAL
+
+FORMS: Mapping[str, Callable[[float], str]] = {
+    "train_s": duration,
+    "images_per_s": lambda speed: f"{count(speed)} images/s",
+}
+"""How a figure of a run is written."""
+
+
+class Judgement(NamedTuple):
+    """What became of a claim."""
+
+    verdict: Literal["reproduced", "not reproduced", "cannot be told"]
+    reason: str
+
+
+Judge = Callable[[Evidence], Judgement]
+
+NOT_MEASURED = Judgement("cannot be told", ABSENT_YET)
+
+
+def _judgement(holds: bool, fails: bool, reason: str) -> Judgement:
+    return Judgement("reproduced" if holds else "not reproduced" if fails else "cannot be told", reason)
+
+
+def _of_enough(
+    evidence: Evidence, study: str, rows: Sequence[str], judgement: Judgement, key: str = "test_accuracy"
+) -> Judgement:
+    """A judgement, unless one of the rows that it rests on has the figure of too few runs."""
+    figures = evidence.figures(study, key)
+    if min(len(figures[row]) for row in rows) >= LEAST_RUNS:
+        return judgement
+    return Judgement("cannot be told", f"{judgement.reason}; of fewer than {LEAST_RUNS} runs")
+
+
+# ---------------------------------------------------------------- accuracy
+
+
+def reaches(study: str, row: str) -> Judge:
+    """The row's best look is on average no more than `MINIMAL` below the paper's."""
+
+    def judge(evidence: Evidence) -> Judgement:
+        theirs, ours = numbers.published(study, row).accuracy, evidence.mean(study, row, "best_test_accuracy")
+        if ours is None:
+            return NOT_MEASURED
+        said = f"ours {100 * ours:.2f} %, as best of the looks"
+        mean, run = (evidence.best_look_interval(study, row, of_mean=of_mean) for of_mean in (True, False))
+        if mean is None or run is None:
+            return Judgement("cannot be told", f"{said}: no spread over seeds is known")
+        said += (
+            f"; the mean over all seeds lies between {100 * mean[0]:.2f} and {100 * mean[1]:.2f} %, one more run would "
+            f"between {100 * run[0]:.2f} and {100 * run[1]:.2f} %"
+        )
+        return _of_enough(evidence, study, [row], _judgement(mean[0] >= theirs - MINIMAL, run[1] < theirs, said))
+
+    return judge
+
+
+def effect(study: str, row: str, reference: str, claimed: float, *, sized: bool = False) -> Judge:
+    """The row differs from its reference in the claimed direction, and by half of the claimed size at least.
+
+    With `sized` the claim is one of how much, and twice its size is too much.
+    """
+
+    def judge(evidence: Evidence) -> Judgement:
+        found = evidence.difference(study, row, reference)
+        if found.interval is None:
+            return _untold(found)
+        sign = 1 if claimed > 0 else -1
+        least, most = sorted(sign * end for end in found.interval)
+        size, half, twice = sign * found.difference, abs(claimed) / 2, 2 * abs(claimed)
+        is_there = found.p_holm <= LEVEL
+        holds = is_there and size >= half and not (sized and size > twice)
+        fails = most < half or (is_there and size < 0) or (sized and least > twice)
+        reason = f"{_told(found)}; the paper: {points(claimed, signed=True)}"
+        return _of_enough(evidence, study, [row, reference], _judgement(holds, fails, reason))
+
+    return judge
+
+
+def harmless(study: str, row: str, reference: str, *, at_all: bool = False) -> Judge:
+    """The row loses no more than `MINIMAL`, and nothing that can be seen; with `at_all`, a loss seen refutes it."""
+
+    def judge(evidence: Evidence) -> Judgement:
+        found = evidence.difference(study, row, reference)
+        if found.interval is None:
+            return _untold(found)
+        low, high = found.interval
+        reason = f"{_told(found)}; a loss of {points(MINIMAL)} points counts as minimal"
+        loses = found.p_holm <= LEVEL and found.difference < 0
+        judgement = _judgement(low >= -MINIMAL and not loses, high < -MINIMAL or (at_all and loses), reason)
+        return _of_enough(evidence, study, [row, reference], judgement)
+
+    return judge
+
+
+def best_of(study: str, row: str, others: Sequence[str]) -> Judge:
+    """The row beats each of the others."""
+
+    def judge(evidence: Evidence) -> Judgement:
+        found = [evidence.difference(study, other, row) for other in others]
+        if any(comparison.difference is None for comparison in found):
+            return NOT_MEASURED
+        settled = [c for c in found if c.p_holm is not None and c.p_holm <= LEVEL]
+        better = [c.row for c in settled if c.difference > 0]
+        worse = [c.row for c in settled if c.difference < 0]
+        reason = ", ".join(f"{c.row} {_told_briefly(c)}" for c in found)
+        judgement = _judgement(len(worse) == len(others), bool(better), f"against {row}: {reason}")
+        return _of_enough(evidence, study, [row, *others], judgement)
+
+    return judge
+
+
+# ---------------------------------------------------------------- cost
+
+
+def sooner(study: str, row: str, reference: str, also: str | None = None) -> Judge:
+    """The row reaches the accuracy `GOOD` after fewer images than its reference; `also` is a row to mention."""
+
+    def judge(evidence: Evidence) -> Judgement:
+        names = [row, reference, *([also] if also else [])]
+        needed = {name: _images_needed(evidence, study, name) for name in names}
+        if not needed[row] or not needed[reference]:
+            return NOT_MEASURED
+        reason = f"images to {100 * GOOD:.0f} %: " + ", ".join(f"{name} {_millions(needed[name])}" for name in names)
+        if None in needed[row].values() or None in needed[reference].values():
+            never = set(needed[row].values()) == {None} and None not in needed[reference].values()
+            return _of_enough(evidence, study, [row, reference], _judgement(False, never, reason))
+        found = compare({name: needed[name] for name in (row, reference)}, {row: reference})[row]
+        if found.p is None:
+            return Judgement("cannot be told", reason)
+        there = found.p <= LEVEL
+        fewer = found.difference < 0
+        judgement = _judgement(there and fewer, there and not fewer, f"{reason}; {p_value(found.p)}")
+        return _of_enough(evidence, study, [row, reference], judgement)
+
+    return judge
+
+
+def less(study: str, row: str, reference: str, key: str, at_most: float, from_: float) -> Judge:
+    """A figure of the row is at most `at_most` times the reference's; it is not from `from_` on."""
+
+    def judge(evidence: Evidence) -> Judgement:
+        figures = {name: evidence.mean(study, name, key) for name in (row, reference)}
+        if None in figures.values():
+            return NOT_MEASURED
+        ratio = evidence.ratio(study, row, reference, key)
+        ours, theirs = (f"{name} {FORMS[key](value)}" for name, value in figures.items())
+        reason = f"{ours}{_times(ratio)}; {theirs}"
+        if ratio is None:
+            return Judgement("cannot be told", f"{reason}: no spread over seeds is known")
+        judgement = _judgement(ratio.high <= at_most, ratio.low >= from_, reason)
+        return _of_enough(evidence, study, [row, reference], judgement, key)
+
+    return judge
+
+
+def keeps_less(study: str, rows: Sequence[str], reference: str) -> Judge:
+    """Between forward and backward each of the rows keeps less memory than the reference."""
+
+    def judge(evidence: Evidence) -> Judgement:
+        kept = (evidence.activations or {}).get("saved_mib_per_image", {})
+        if not {reference, *rows} <= kept.keys():
+            return NOT_MEASURED
+        ratios = {row: kept[row] / kept[reference] for row in rows}
+        reason = ", ".join(f"{row} {kept[row]:.2f} MiB an image (× {ratio:.3f})" for row, ratio in ratios.items())
+        reason += f", {reference} {kept[reference]:.2f}: what the plain model saves for its backward pass"
+        runs = {row: evidence.mean(study, row, "peak_memory_gib") for row in (*rows, reference)}
+        if None not in runs.values():
+            low, high = min(runs.values()), max(runs.values())
+            reason += f"; with the fused kernels, whole runs hold {low:.3f} to {high:.3f} GiB"
+        return _judgement(
+            all(ratio <= rules.LESS_MEMORY for ratio in ratios.values()),
+            all(ratio >= rules.LESS_MEMORY for ratio in ratios.values()),
+            reason,
+        )
+
+    return judge
+
+
+def larger_batches(study: str, row: str, reference: str) -> Judge:
+    """On several GPUs a pass in batches of 1024 takes less time than one in batches of 256.
+
+    Beside it stands the time of the two rows, which train so on one GPU.
+    """
+
+    def judge(evidence: Evidence) -> Judgement:
+        counts = [gpus for gpus, batch in evidence.scaling if batch == 1024 and (gpus, 256) in evidence.scaling]
+        if max(counts, default=1) == 1:
+            return NOT_MEASURED
+        large, small = (_image_us(evidence.scaling[max(counts), batch]) for batch in (1024, 256))
+        ratio = Ratio(median(large) / median(small), min(large) / max(small), max(large) / min(small))
+        reason = (
+            f"on {max(counts)} GPUs an image takes {median(large):.2f} µs in batches of 1024 and {median(small):.2f} µs "
+            f"in batches of 256{_times(ratio)}; the paper had four"
+        )
+        alone = evidence.ratio(study, row, reference, "train_s")
+        if alone is not None:
+            reason += f"; on one, {row} over {reference}{_times(alone)}"
+        return _judgement(ratio.high <= rules.SHORTER, ratio.low >= rules.AS_LONG, reason)
+
+    return judge
+
+
+def _image_us(result: Mapping[str, Any]) -> list[float]:
+    """Microseconds of training for an image, by pass; the first, in which the GPUs wake up, left out."""
+    images = result["images_seen"] / len(result["pass_train_s"])
+    return [1e6 * seconds / images for seconds in result["pass_train_s"][1:]]
+
+
+def mostly_backward(evidence: Evidence) -> Judgement:
+    """Most of a training step is its backward pass."""
+    if evidence.profile is None:
+        return NOT_MEASURED
+    phases = evidence.profile["phases_ms"]
+    share = phases["backward"] / sum(phases.values())
+    reason = f"{100 * share:.0f} % of the work of a step, {phases['backward']:.2f} ms"
+    return _judgement(share >= rules.MOST, share <= rules.HALF, reason)
+
+
+def step_time(evidence: Evidence) -> Judgement:
+    """The profiled step is the step of the training, by the paper's own numbers."""
+    whole_s, step_ms = numbers.published("paper-table2", "baseline").train_s, numbers.baseline_step_ms()
+    ratio = numbers.WHOLE_STEP_MS / step_ms
+    apart = max(ratio, 1 / ratio)
+    fails = apart >= rules.OTHER
+    reason = (
+        f"by its Table 2 a step takes {step_ms:.1f} ms ({count(whole_s)} s over {numbers.STEPS:,} steps): × {ratio:.2f}"
+    )
+    if fails:
+        reason += ", so the profiler's own cost is in the figure, or it is of another run"
+    seconds = evidence.mean("paper-table2", "baseline", "train_s")
+    if seconds is not None:
+        reason += f"; ours takes {1e3 * seconds / numbers.STEPS:.2f} ms in training"
+        if evidence.profile is not None:
+            reason += f" and {evidence.profile['step_ms']:.2f} ms uncaptured, as it is profiled"
+    return _judgement(apart <= rules.SAME, fails, reason)
+
+
+def levels_off(evidence: Evidence) -> Judgement:
+    """Classifying in batches of 1024 is hardly faster than in batches of 128."""
+    rows = [row for row in (evidence.bench or {}).get("rows", ()) if row["mode"] == "forward" and row["images_per_s"]]
+    speeds = {(row["variant"], row["batch_size"]): row for row in rows}
+    if not {("fused", 128), ("fused", 1024)} <= speeds.keys():
+        return NOT_MEASURED
+    small, large = speeds["fused", 128], speeds["fused", 1024]
+    gain = Ratio(
+        large["images_per_s"] / small["images_per_s"],
+        large["images_per_s_min"] / small["images_per_s_max"],
+        large["images_per_s_max"] / small["images_per_s_min"],
+    )
+    reason = (
+        f"on one {evidence.bench['device']}, {count(small['images_per_s'])} images/s in batches of 128, "
+        f"{count(large['images_per_s'])} in batches of 1024{_times(gain)}"
+    )
+    if {("eager", 128), ("eager", 1024)} <= speeds.keys():
+        eager = speeds["eager", 1024]["images_per_s"] / speeds["eager", 128]["images_per_s"]
+        reason += f", without our kernels and without compiling × {eager:.1f}; the paper's GPU is smaller"
+    return _judgement(gain.high <= rules.LEVEL_OFF, gain.low > rules.LEVEL_OFF, reason)
+
+
+# ---------------------------------------------------------------- words
+
+
+def _told(found: Comparison) -> str:
+    size, ends = points(found.difference, signed=True), interval(found.interval)
+    return f"{size} points ({ends}), {p_value(found.p_holm)}, n = {found.num_seeds}"
+
+
+def _told_briefly(found: Comparison) -> str:
+    certainty = "no spread known" if found.p_holm is None else p_value(found.p_holm)
+    return f"{points(found.difference, signed=True)} ({certainty})"
+
+
+def _untold(found: Comparison) -> Judgement:
+    if found.difference is None:
+        return NOT_MEASURED
+    said = f"{points(found.difference, signed=True)} points from n = {found.num_seeds}: no spread over seeds is known"
+    return Judgement("cannot be told", said)
+
+
+def _times(ratio: Ratio | None) -> str:
+    return f", × {ratio.middle:.3f} ({ratio.low:.3f} – {ratio.high:.3f})" if ratio else ""
+
+
+def _images_needed(evidence: Evidence, study: str, row: str) -> dict[int, float | None]:
+    """Images until `GOOD`, by seed; None for a run that never got there."""
+    return {seed: images_to_reach(result, GOOD) for seed, result in evidence.runs[study, row].items()}
+
+
+def _millions(needed: dict[int, float | None]) -> str:
+    there = [images for images in needed.values() if images is not None]
+    if not needed:
+        return ABSENT_YET
+    if not there:
+        return f"never (n = {len(needed)})"
+    runs = f"n = {len(needed)}" if len(there) == len(needed) else f"{len(there)} of {len(needed)} runs"
+    return f"{fmean(there) / 1e6:.2f} M ({runs})"

@@ -1,0 +1,300 @@
+"""docs/paper.md: the paper's numbers beside ours, and what became of its claims, made from results/ alone."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from pocketvit.report.tables import ABSENT, ABSENT_YET, markdown_table, mean_and_spread
+from pocketvit.report.text import count, counted, duration, points
+from pocketvit.studies.definition.choose import find_study
+from reproduction import numbers
+from reproduction.claims import CLAIMS, Claim
+from reproduction.evidence import ADDED, Evidence, images_to_reach, read_evidence
+from reproduction.judges import NOT_MEASURED, Judgement
+from reproduction.numbers import PublishedRun
+from reproduction.rules import GOOD, LEAST_RUNS, NARROW
+
+HEAD = """\
+# The paper, row by row
+
+Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10", ran everything once and reports the best of 20 looks
+at the test set. Here every row is run again over several seeds, and like is compared with like: the paper's figure
+stands beside our best of 20 looks; the accuracy after the last step, which nobody chose, stands apart.
+
+This page is made by `python -m benchmarks.paper` from results/. To measure: `pocketvit study paper-table2`,
+`pocketvit study paper-table3`, `pocketvit study paper-fig6`, `pocketvit bench paper`, `pocketvit profile paper`."""
+
+RULES = """\
+Between the two a claim *cannot be told*, nor can it by runs of a row that has fewer than {least}. Accuracies are those
+after the last step but in claim 1; differences are taken seed by seed. Intervals hold 95 %, each by itself: by t, with
+the variance over seeds pooled over the rows of the table, but for rows that scatter far more than the others. The
+interval of a ratio of images/s is that of the difference of the logarithms.
+
+p is corrected by Holm over all comparisons of accuracy in its table, measured or not: {families}.
+
+The thresholds were fixed before the studies were run. Added after the first results: that a ratio's whole interval has
+to lie on one side; that claim 1 excludes a shortfall, and by how much; the margins of the claims on a step; that p
+is corrected for the claims' own comparisons, too. Changed after eleven runs of Table 2 and before the others, because
+the rules before were too easily met: that a difference itself, not an end of its interval, has to be half of the
+claimed size, and in claims of a size at most twice of it; that a loss which is there keeps claim 9 from being
+reproduced; that three runs a row are asked for; that p counts comparisons still to be made; that memory for activations is
+counted, and not the most that a run held; that claim 12 is decided on several GPUs, as the paper's was."""
+
+RUNS_NOTE = """\
+n: runs, each with a seed of its own. Ours: mean ± standard deviation over seeds (n − 1), in percent. Verdict: whether
+the paper's figure lies where one more run of ours would lie with a chance of 95 % (a prediction interval by t, with the
+variance over seeds pooled over the rows of the table, but for rows that scatter far more than the others, and the degrees
+of freedom of a few seeds that move all rows alike, the worst case, which makes it wide); where that interval is wider
+than ± {narrow} points, holding the figure says nothing. Time: training with augmentation; the paper's on an RTX 3090 (on
+four under DDP), ours on one {device}.{others}"""
+
+AGREES = "agrees"
+"""How the verdict on such a row begins."""
+
+OTHERS_NOTE = (
+    " Runs on other hardware ({others}) count for accuracy alone, so a time may be of fewer runs than n; one marked † is of "
+    "a row that has no others."
+)
+
+TABLE2_NOTE = """\
+The paper's code gives half of the batches to CutMix or MixUp, with equal chance; where one is taken out the other has
+all of them (`no-mixup`, `no-cutmix`). The rows ending in `-only` leave the other one's share as it was. `ba` is the
+baseline with Batch Augmentation, every image three times in a row: what the paper's code does when it is started on
+several GPUs. Which of the two made 93.65 % is not recorded. All rows train at 2e-3, the learning rate that the paper
+gives, but for those that name another: the default of the paper's code is 1e-3, and Lion wants a smaller rate than
+AdamW."""
+
+
+def paper_page(results: Path, images: Path) -> str:
+    """The whole page, to lie beside the folder of its pictures.
+
+    Args:
+        results: the folder of all results.
+        images: that of the pictures `paper-fig4.png`, `paper-fig5.png` and `paper-fig6.png`, as far as there are any.
+    """
+    evidence = read_evidence(results)
+    parts = [
+        HEAD,
+        "## What became of the claims",
+        _claims(evidence),
+        "### By which rules",
+        _rules(),
+        "## Table 1: speed",
+        _speed(evidence),
+        "## Table 2: one change at a time",
+        _runs(evidence, "paper-table2"),
+        TABLE2_NOTE,
+        "## Table 3: CLS tokens",
+        _runs(evidence, "paper-table3"),
+        "## Figure 4: one training step",
+        _step(evidence),
+        _picture(images, "paper-fig4.png", "The parts of a training step and its heaviest kernels"),
+        _whitening(images),
+        "## Figure 6: optimizers over time",
+        _picture(images, "paper-fig6.png", "Accuracy over training time, a band from the worst to the best seed"),
+        _optimizers(evidence),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _whitening(images: Path) -> str:
+    picture = _picture(images, "paper-fig5.png", "48 filters of 4 × 4 pixels: brightness, edges, colours")
+    said = "The filters that a run of `whitening` starts from, by falling eigenvalue."
+    return f"## Figure 5: whitening filters\n\n{picture}\n\n{said}" if picture else ""
+
+
+def _picture(images: Path, name: str, words: str) -> str:
+    return f"![{words}]({images.name}/{name})" if (images / name).is_file() else ""
+
+
+def decided_claims(results: Path) -> str:
+    """How many of the claims came to what, and those that are decided, without the reasons, for the README."""
+    judged = _judged(read_evidence(results))
+    rows = [
+        {"the paper says": claim.words, "where": claim.where, "verdict": f"*{judgement.verdict}*"}
+        for claim, judgement in judged
+        if judgement.verdict != "cannot be told"
+    ]
+    return f"{_totals(judged)}\n\n{markdown_table(rows, ['the paper says', 'where', 'verdict'])}"
+
+
+def _judged(evidence: Evidence) -> list[tuple[Claim, Judgement]]:
+    return [(claim, claim.judge(evidence)) for claim in CLAIMS]
+
+
+def _totals(judged: Sequence[tuple[Claim, Judgement]]) -> str:
+    totals = Counter(judgement.verdict for _, judgement in judged)
+    total = ", ".join(f"{totals[v]} {v}" for v in ("reproduced", "not reproduced", "cannot be told"))
+    if waiting := sum(judgement == NOT_MEASURED for _, judgement in judged):
+        total += f" ({waiting} {ABSENT_YET})"
+    return f"{len(judged)} claims: {total}."
+
+
+def _claims(evidence: Evidence) -> str:
+    judged = _judged(evidence)
+    rows = [
+        {"#": str(number), "the paper says": claim.words, "where": claim.where, "decided by": claim.decided_by,
+         "verdict": f"*{judgement.verdict}*", "because": judgement.reason}
+        for number, (claim, judgement) in enumerate(judged, start=1)
+    ]  # fmt: skip
+    return f"{_totals(judged)}\n\n{markdown_table(rows, list(rows[0]))}"
+
+
+def _rules() -> str:
+    """The rules that decide the claims, each with the numbers of its claims, and what they have in common."""
+    rows = []
+    for rule in dict.fromkeys(claim.rule for claim in CLAIMS):
+        of_rule = [str(number) for number, claim in enumerate(CLAIMS, start=1) if claim.rule is rule]
+        rows.append(
+            {"claims": ", ".join(of_rule), "*reproduced* if": rule.reproduced,
+             "*not reproduced* if": rule.not_reproduced}
+        )  # fmt: skip
+    families = []
+    for study, added in ADDED.items():
+        name = study.removeprefix("paper-").replace("table", "Table ")
+        others = ", ".join(f"`{row}` − `{reference}`" for row, reference in added.items())
+        families.append(f"in {name} the {len(find_study(study).compare)} of its study, and {others}")
+    return f"{markdown_table(rows, list(rows[0]))}\n\n{RULES.format(families='; '.join(families), least=LEAST_RUNS)}"
+
+
+def _runs(evidence: Evidence, study: str) -> str:
+    """The paper's rows of one table, and behind them those that we added."""
+    named = {run.row: run for run in numbers.RUNS if run.study == study}
+    order = [*named, *(row for of, row in evidence.runs if of == study and row not in named)]
+    rows = [_run_row(evidence, study, row, named.get(row)) for row in order]
+    device, others = evidence.hardware(study).usual or "GPU", _hardware_note(evidence, study)
+    note = RUNS_NOTE.format(device=device, narrow=points(NARROW), others=others)
+    agreeing = [named[row] for row, cells in zip(order, rows, strict=True) if cells["verdict"].startswith(AGREES)]
+    together = [_together(evidence, study, agreeing)] if len(agreeing) >= 3 else []
+    return "\n\n".join([markdown_table(rows, list(rows[0])), note, *together])
+
+
+def _together(evidence: Evidence, study: str, agreeing: Sequence[PublishedRun]) -> str:
+    """What rows that agree one by one say together."""
+    best = evidence.figures(study, "best_test_accuracy")
+    away = [fmean(best[run.row].values()) - run.accuracy for run in agreeing]
+    above = sum(difference > 0 for difference in away)
+    return (
+        f"One by one {len(away)} rows agree with the paper; together they show more: ours lies above the paper's figure in "
+        f"{above} of them, by {points(fmean(away), signed=True)} points in the mean of all."
+    )
+
+
+def _run_row(evidence: Evidence, study: str, row: str, run: PublishedRun | None) -> dict[str, str]:
+    best = list(evidence.figures(study, "best_test_accuracy")[row].values())
+    final = list(evidence.figures(study, "test_accuracy")[row].values())
+    return {
+        "in the paper": run.where.partition(", ")[2] if run else ABSENT,
+        "our row": f"`{row}`",
+        "paper, best of 20 (%)": f"{100 * run.accuracy:.2f}" if run else ABSENT,
+        "ours, best of 20 (%)": mean_and_spread([100 * value for value in best]) if best else ABSENT_YET,
+        "ours, last step (%)": mean_and_spread([100 * value for value in final]) if final else ABSENT,
+        "n": str(len(final)),
+        "verdict": _verdict(evidence, run) if run else "not in the paper",
+        "time, paper": duration(run.train_s) if run and run.train_s else ABSENT,
+        "time, ours": _cost(evidence, study, row, "train_s", duration),
+    }
+
+
+def _cost(evidence: Evidence, study: str, row: str, key: str, form: Callable[[float], str]) -> str:
+    """A row's mean of what depends on the hardware: on the study's usual one, or else, marked, on what there is."""
+    values = [result[key] for result in evidence.runs[study, row].values()]
+    usual = evidence.mean(study, row, key)
+    if usual is None:
+        return f"{form(fmean(values))} †" if values else ABSENT
+    return form(usual)
+
+
+def _hardware_note(evidence: Evidence, study: str) -> str:
+    """What a study's other runs count for, if it has any."""
+    on = evidence.hardware(study)
+    return OTHERS_NOTE.format(others=on.said_of_others()) if on.others else ""
+
+
+def _verdict(evidence: Evidence, run: PublishedRun) -> str:
+    """Where the paper's figure lies beside one more run of ours, as far as that says something."""
+    num_runs = len(evidence.figures(run.study, "best_test_accuracy")[run.row])
+    if not num_runs:
+        return ABSENT_YET
+    interval = evidence.best_look_interval(run.study, run.row)
+    if interval is None or num_runs < LEAST_RUNS:
+        return f"cannot be told from {counted(num_runs, 'run')}"
+    low, high = interval
+    half = points((high - low) / 2)
+    if low <= run.accuracy <= high:
+        return f"{AGREES} (within ± {half})" if high - low <= 2 * NARROW else f"cannot be told (within ± {half})"
+    away = points((low + high) / 2 - run.accuracy, signed=True)
+    return f"differs: ours {away} (± {half} would agree)"
+
+
+def _speed(evidence: Evidence) -> str:
+    measured = {
+        (row["mode"], row["batch_size"]): row
+        for row in (evidence.bench or {}).get("rows", ())
+        if row["variant"] == "fused" and row["images_per_s"]
+    }
+    rows = []
+    for batch_size, (images_per_s, memory) in numbers.SPEED.items():
+        forward, step = (measured.get((mode, batch_size)) for mode in ("forward", "step"))
+        memory_gib = step["peak_memory_gib"] if step else None
+        rows.append(
+            {"batch size": str(batch_size), "images/s, paper": count(images_per_s),
+             "images/s forward, ours": count(forward["images_per_s"]) if forward else ABSENT_YET,
+             "images/s training, ours": count(step["images_per_s"]) if step else ABSENT_YET,
+             "memory, paper": f"{memory:.2f} GB",
+             "memory training, ours": f"{memory_gib:.2f} GiB" if memory_gib is not None else ABSENT_YET}
+        )  # fmt: skip
+    where = f"ours on one {evidence.bench['device']}, bf16 and fused kernels" if evidence.bench else "ours is to come"
+    note = (
+        'The paper speaks of the "forward time" and gives one memory a batch size, without saying of what; it measured '
+        f"on an RTX 3090, {where}."
+    )
+    return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
+
+
+def _step(evidence: Evidence) -> str:
+    ours = evidence.profile["phases_ms"] if evidence.profile else {}
+    theirs = numbers.STEP_MS | {"everything else": numbers.WHOLE_STEP_MS - sum(numbers.STEP_MS.values())}
+    whole = sum(ours.values())
+    rows = [
+        {"part": part, "paper (ms)": f"{theirs[part]:.1f}" if part in theirs else ABSENT,
+         "paper (%)": f"{100 * theirs[part] / numbers.WHOLE_STEP_MS:.0f}" if part in theirs else ABSENT,
+         "ours (ms)": f"{ours[part]:.2f}" if part in ours else ABSENT if ours else ABSENT_YET,
+         "ours (%)": f"{100 * ours[part] / whole:.0f}" if part in ours else ABSENT}
+        for part in dict.fromkeys([*theirs, *ours])
+    ]  # fmt: skip
+    note = (
+        f"Batch size 256. The paper's whole step is {numbers.WHOLE_STEP_MS} ms here; by its Table 2 it is "
+        f"{numbers.baseline_step_ms():.1f} ms. Ours: sums over kernels, without the gaps between them."
+    )
+    return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
+
+
+def _optimizers(evidence: Evidence) -> str:
+    rows = []
+    for (study, row), runs in evidence.runs.items():
+        if study != "paper-fig6":
+            continue
+        final = [100 * result["test_accuracy"] for result in runs.values()]
+        rows.append(
+            {"our row": f"`{row}`", "n": str(len(runs)),
+             "last step (%)": mean_and_spread(final) if final else ABSENT_YET,
+             "M images to 90 %": _reached([images_to_reach(result, GOOD) for result in runs.values()]),
+             "images/s": _cost(evidence, study, row, "images_per_s", count),
+             "training time": _cost(evidence, study, row, "train_s", duration)}
+        )  # fmt: skip
+    note = (
+        "The figure has no readable values, so there is nothing of the paper's to set beside these. All rows: Batch "
+        "Augmentation, batches of 1024, the learning rate of the paper unless the name says otherwise. Muon is in the "
+        "paper's code, but not in the paper."
+    ) + _hardware_note(evidence, "paper-fig6")
+    return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
+
+
+def _reached(needed: Sequence[float | None]) -> str:
+    """The mean over the runs that got there, and how many did."""
+    there = [images / 1e6 for images in needed if images is not None]
+    if not there:
+        return "never" if needed else ABSENT
+    return mean_and_spread(there) + ("" if len(there) == len(needed) else f" in {len(there)} of {len(needed)} runs")

@@ -1,0 +1,1 @@
+"""What happens to pixels between the decoded image and the model."""

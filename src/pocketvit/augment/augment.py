@@ -1,0 +1,256 @@
+"""The paper's augmentation: drawn for every image of a pass at once on the CPU, applied in batches on the device.
+
+One image's way: `draw_images` gives it a row of an `ImageTable`; `augment` flips, crops and AutoAugments its uint8
+pixels, by a fused kernel or by its plain twin; `normalise_and_erase` makes them floats and blanks a box. Mixing with
+a partner follows in `mix`.
+
+Shapes: B images, C = 3 channels, H W pixels.
+
+Source: the order and the magnitudes are those of the code behind Wu 2025, "Powerful Design of Small Vision
+Transformer on CIFAR10".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pocketvit.augment.autoaugment import NUM_DRAWS, OpTable, autoaugment, resolve
+from pocketvit.augment.randaugment import TRIVIAL_DRAWS, randaugment, trivialaugment
+from pocketvit.config import AugmentConfig
+from pocketvit.config.checks import describe_size
+from pocketvit.device import to_device
+from pocketvit.errors import InputError
+from pocketvit.kernels.attention import INTERPRETED, Kernels, check_kernels
+from pocketvit.randomness import Stream, uniform
+from pocketvit.usercode import Code
+
+try:
+    from pocketvit.kernels import augment_ops as fused
+except ImportError:  # Triton comes with PyTorch on Linux only
+    fused = None
+
+ERASE_MAX_TRIES = 100
+OWN_DRAWS = 16
+"""Numbers that a user's own policy gets for each image."""
+PIECE = 8_192
+"""Most images the twin works on at once, so that its intermediate results stay under what a training step needs."""
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """What happens to each image of a batch or pass: NumPy arrays with a row per image."""
+
+    flip: np.ndarray
+    """Mirror left to right, bool, (B,)."""
+    shift: np.ndarray
+    """Rows and columns that the crop is off the centre by, int64, (B, 2)."""
+    ops: OpTable | None
+    """AutoAugment's two operations, or none at all."""
+    erase: np.ndarray
+    """Erased box (top, left, height, width), pixels, int64, (B, 4); height 0 erases nothing."""
+    draws: np.ndarray | None = None
+    """Numbers in [0, 1) for a user's own policy, float32, (B, OWN_DRAWS); none without one."""
+
+    def __getitem__(self, rows: np.ndarray | slice) -> "ImageTable":
+        """The table of some of the images, in the order asked for."""
+        ops = None if self.ops is None else self.ops[rows]
+        draws = None if self.draws is None else self.draws[rows]
+        return ImageTable(self.flip[rows], self.shift[rows], ops, self.erase[rows], draws)
+
+    @staticmethod
+    def concatenate(tables: Sequence["ImageTable"]) -> "ImageTable":
+        """The rows of several tables, one table after the other."""
+        ops = None
+        if tables[0].ops is not None:
+            ops = OpTable(*(np.concatenate([getattr(t.ops, name) for t in tables]) for name in ("op", "value")))
+        return ImageTable(
+            np.concatenate([t.flip for t in tables]),
+            np.concatenate([t.shift for t in tables]),
+            ops,
+            np.concatenate([t.erase for t in tables]),
+            None if tables[0].draws is None else np.concatenate([t.draws for t in tables]),
+        )
+
+
+def draw_images(
+    config: AugmentConfig, *, seed: int, pass_index: int, size: int, image_size: tuple[int, int]
+) -> ImageTable:
+    """Draw a pass: row i is image i's, and the same whatever `size` is.
+
+    Args:
+        config: the augmentation.
+        seed: the run's seed.
+        pass_index: which pass, from 0.
+        size: number of images B.
+        image_size: (H, W), pixels.
+    """
+    draws = uniform(seed, Stream.IMAGE, pass_index, size, 3)
+    pad = config.crop_pad
+    own = isinstance(config.policy, Code)
+    return ImageTable(
+        flip=draws[:, 0] < config.flip_prob,
+        shift=np.floor(draws[:, 1:3] * (2 * pad + 1)).astype(np.int64) - pad,
+        ops=_draw_ops(config, seed, pass_index, size, image_size),
+        erase=_draw_erase(config, seed, pass_index, size, image_size),
+        draws=uniform(seed, Stream.POLICY, pass_index, size, OWN_DRAWS) if own else None,
+    )
+
+
+def _draw_ops(
+    config: AugmentConfig, seed: int, pass_index: int, size: int, image_size: tuple[int, int]
+) -> OpTable | None:
+    """The operations of the policy, a row per image; none where there is no policy, or a user's own."""
+
+    def draws(columns: int) -> np.ndarray:
+        return uniform(seed, Stream.POLICY, pass_index, size, columns)
+
+    common = {"image_size": image_size, "skip": config.skip_ops}
+    match config.policy:
+        case "none" | Code():
+            return None
+        case "randaugment":
+            return randaugment(draws(2 * config.randaugment_ops), level=config.randaugment_level, **common)
+        case "trivialaugment":
+            return trivialaugment(draws(TRIVIAL_DRAWS), **common)
+        case name:
+            return resolve(name, draws(NUM_DRAWS), **common)
+
+
+def _draw_erase(
+    config: AugmentConfig, seed: int, pass_index: int, size: int, image_size: tuple[int, int]
+) -> np.ndarray:
+    """Boxes of random erasing, (B, 4): tries are drawn until one fits inside the image, 100 at most.
+
+    Source: Zhong et al. 2017, https://arxiv.org/abs/1708.04896
+    Differs: the aspect ratio is uniform, not log-uniform, as in the paper's code.
+    """
+    height, width = image_size
+    (area_low, area_high), (aspect_low, aspect_high) = config.erase_area, config.erase_aspect
+    boxes = np.zeros((size, 4), dtype=np.int64)
+    waiting = np.flatnonzero(uniform(seed, Stream.ERASE, pass_index, size, 1)[:, 0] < config.erase_prob)
+    for attempt in range(ERASE_MAX_TRIES):
+        if not len(waiting):
+            break
+        draws = uniform(seed, Stream.ERASE_TRIES + attempt, pass_index, size, 4)[waiting].astype(np.float64)
+        area = height * width * (area_low + (area_high - area_low) * draws[:, 0])
+        aspect = aspect_low + (aspect_high - aspect_low) * draws[:, 1]
+        h = np.rint(np.sqrt(area * aspect)).astype(np.int64)
+        w = np.rint(np.sqrt(area / aspect)).astype(np.int64)
+        fits = (h < height) & (w < width)
+        top = np.floor(draws[:, 2] * (height - h + 1)).astype(np.int64)
+        left = np.floor(draws[:, 3] * (width - w + 1)).astype(np.int64)
+        boxes[waiting[fits]] = np.stack([top, left, h, w], axis=1)[fits]
+        waiting = waiting[~fits]
+    return boxes
+
+
+def augment(images: Tensor, table: ImageTable, *, kernels: Kernels = "auto") -> Tensor:
+    """Flip, crop and AutoAugment; nothing waits for the device.
+
+    Args:
+        images: uint8, (B, H, W, C).
+        table: a row per image.
+        kernels: "auto" (fused where that is supported), "fused" or "reference". All give the same bytes.
+    Returns:
+        uint8 (B, H, W, C).
+    Raises:
+        InputError: an unknown `kernels`, or `kernels="fused"` for images that it does not support.
+    """
+    check_kernels(kernels)
+    reason = "reference was asked for" if kernels == "reference" else supported(images)
+    if reason is None:
+        return _augment_fused(images, table)
+    if kernels == "fused":
+        raise InputError(f"kernels='fused' cannot be had for this augmentation: {reason}; use auto")
+    return augment_reference(images, table)
+
+
+def supported(images: Tensor) -> str | None:
+    """None where the fused kernel covers these images, (B, H, W, C); else one line that says why the twin runs."""
+    if fused is None:
+        return "Triton is not installed"
+    if images.shape[3] != 3:
+        return f"images of {images.shape[3]} channels, not 3"
+    if max(images.shape[1:3]) > fused.MAX_SIDE:
+        return f"images of {describe_size(images.shape[1:3])} have a side over {fused.MAX_SIDE}"
+    if INTERPRETED:
+        return None
+    if not images.is_cuda:
+        return "the images are not on an NVIDIA GPU"
+    major, minor = torch.cuda.get_device_capability(images.device)
+    return None if major >= 8 else f"the GPU's compute capability is {major}.{minor}, below 8.0"
+
+
+def _augment_fused(images: Tensor, table: ImageTable) -> Tensor:
+    """`augment` by the fused kernel: one copy of the table to the device and a launch for each operation in a row."""
+    ops = table.ops
+    if ops is None:  # one stage of no operation, to flip and crop
+        ops = OpTable(np.zeros((len(images), 1), np.int8), np.zeros((len(images), 1)))
+    rows = fused.table_rows(table.flip, table.shift, ops.op, ops.value)
+    return fused.run_stages(images, to_device(rows, images.device))
+
+
+def augment_reference(images: Tensor, table: ImageTable) -> Tensor:
+    """The plain twin of `augment`, on any device with float64."""
+
+    def one_piece(images: Tensor, table: ImageTable) -> Tensor:
+        flip, shift = to_device(table.flip, images.device), to_device(table.shift, images.device)
+        moved = flip_and_crop(images, flip, shift)
+        return moved if table.ops is None else autoaugment(moved, table.ops)
+
+    pieces = [slice(start, start + PIECE) for start in range(0, max(1, len(images)), PIECE)]
+    return torch.cat([one_piece(images[piece], table[piece]) for piece in pieces])
+
+
+def flip_and_crop(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
+    """Mirror some images, then move each over a black ground: a random crop of the padded image.
+
+    Args:
+        images: uint8, (B, H, W, C).
+        flip: bool, (B,).
+        shift: rows and columns, int64, (B, 2).
+    Returns:
+        uint8 (B, H, W, C).
+    """
+    count, height, width, _ = images.shape
+    rows = torch.arange(height, device=images.device) + shift[:, :1]  # (B, H)
+    columns = torch.arange(width, device=images.device) + shift[:, 1:]  # (B, W)
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]  # (B, H, W)
+    columns = torch.where(flip[:, None], width - 1 - columns, columns)
+    source = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None]  # (B, H, W)
+    source = source + torch.arange(count, device=images.device)[:, None, None] * (height * width)
+    return images.flatten(0, 2)[source] * inside[..., None]  # (B, H, W, C)
+
+
+def normalise_and_erase(images: Tensor, mean: Tensor, std: Tensor, erase: Tensor) -> Tensor:
+    """Make pixels floats of mean 0 and std 1 over the training set, then blank a box of each image.
+
+    The box is filled with the raw channel mean *after* normalisation, as in the paper's code, so the fill is not
+    neutral.
+
+    Args:
+        images: uint8, (B, H, W, C).
+        mean: of the pixels in [0, 1], (C,).
+        std: likewise, (C,).
+        erase: boxes (top, left, height, width), int64, (B, 4).
+    Returns:
+        float32 (B, C, H, W).
+    """
+    _, height, width, _ = images.shape
+    x = normalise(images, mean, std)  # (B, C, H, W)
+    top, left, h, w = (column[:, None] for column in erase.unbind(1))  # each (B, 1)
+    rows = torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device)
+    in_rows = (rows >= top) & (rows < top + h)  # (B, H)
+    in_columns = (columns >= left) & (columns < left + w)  # (B, W)
+    inside = in_rows[:, None, :, None] & in_columns[:, None, None, :]  # (B, 1, H, W)
+    return torch.where(inside, mean[:, None, None], x)
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Pixels uint8 (B, H, W, C) as floats (B, C, H, W) of mean 0 and std 1; mean and std (C,) are of [0, 1]."""
+    x = images.permute(0, 3, 1, 2).float() / 255  # (B, C, H, W)
+    return (x - mean[:, None, None]) / std[:, None, None]

@@ -1,0 +1,231 @@
+"""AutoAugment: every image gets one of 25 learned sub-policies, two operations that each happen with some probability.
+
+It is done in two steps, so that chance and pixels stay apart. `resolve` turns five uniform numbers an image into a
+table of what is to be done (NumPy, on the CPU, a few milliseconds for 50,000 images); `autoaugment` does it, for a
+whole batch on its device, one operation at a time on all images that need it. On a GPU a kernel that reads the same
+table stands in for `autoaugment` (`pocketvit.kernels.augment_triton`).
+
+Shapes: N images of a table, B images of a batch, S stages (two), H W pixels.
+
+Source: Cubuk et al. 2019, "AutoAugment: Learning Augmentation Policies from Data", https://arxiv.org/abs/1805.09501
+Differs: levels mean what they mean in the code of Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10":
+rotation is always counter-clockwise, and translation scales with the image, 150 pixels of 331 at the most.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from pocketvit.augment.pillow_ops import OPERATIONS
+from pocketvit.device import to_device
+
+OPS: tuple[str, ...] = tuple(OPERATIONS)
+"""The operations; an operation's code is its index. Code 0 leaves the image as it is."""
+
+NUM_DRAWS = 5
+"""Uniform numbers an image needs: which sub-policy, whether stage 1 and 2 happen, the sign in stage 1 and 2."""
+
+
+class Step(NamedTuple):
+    """One stage of a sub-policy."""
+
+    op: str
+    """Name of the operation, one of `OPS`."""
+    prob: float
+    """Chance that it happens."""
+    level: int | None = None
+    """Its strength, 0 … 9; None for an operation that has none."""
+
+
+SubPolicy = tuple[Step, Step]
+
+
+def _parse(text: str) -> tuple[SubPolicy, ...]:
+    """Sub-policies from lines such as `rotate 0.7 2, translate_x 0.3 9`: operation, probability, level."""
+
+    def step(words: str) -> Step:
+        op, prob, *level = words.split()
+        return Step(op, float(prob), int(level[0]) if level else None)
+
+    lines = (line.split(",") for line in text.strip().splitlines())
+    return tuple((step(first), step(second)) for first, second in lines)
+
+
+POLICIES: dict[str, tuple[SubPolicy, ...]] = {
+    "cifar10": _parse("""
+        invert 0.1,             contrast 0.2 6
+        rotate 0.7 2,           translate_x 0.3 9
+        sharpness 0.8 1,        sharpness 0.9 3
+        shear_y 0.5 8,          translate_y 0.7 9
+        autocontrast 0.5,       equalize 0.9
+        shear_y 0.2 7,          posterize 0.3 7
+        color 0.4 3,            brightness 0.6 7
+        sharpness 0.3 9,        brightness 0.7 9
+        equalize 0.6,           equalize 0.5
+        contrast 0.6 7,         sharpness 0.6 5
+        color 0.7 7,            translate_x 0.5 8
+        equalize 0.3,           autocontrast 0.4
+        translate_y 0.4 3,      sharpness 0.2 6
+        brightness 0.9 6,       color 0.2 8
+        solarize 0.5 2,         invert 0.0
+        equalize 0.2,           autocontrast 0.6
+        equalize 0.2,           equalize 0.6
+        color 0.9 9,            equalize 0.6
+        autocontrast 0.8,       solarize 0.2 8
+        brightness 0.1 3,       color 0.7 0
+        solarize 0.4 5,         autocontrast 0.9
+        translate_y 0.9 9,      translate_y 0.7 9
+        autocontrast 0.9,       solarize 0.8 3
+        equalize 0.8,           invert 0.1
+        translate_y 0.7 9,      autocontrast 0.9
+    """),
+    "svhn": _parse("""
+        shear_x 0.9 4,          invert 0.2
+        shear_y 0.9 8,          invert 0.7
+        equalize 0.6,           solarize 0.6 6
+        invert 0.9,             equalize 0.6
+        equalize 0.6,           rotate 0.9 3
+        shear_x 0.9 4,          autocontrast 0.8
+        shear_y 0.9 8,          invert 0.4
+        shear_y 0.9 5,          solarize 0.2 6
+        invert 0.9,             autocontrast 0.8
+        equalize 0.6,           rotate 0.9 3
+        shear_x 0.9 4,          solarize 0.3 3
+        shear_y 0.8 8,          invert 0.7
+        equalize 0.9,           translate_y 0.6 6
+        invert 0.9,             equalize 0.6
+        contrast 0.3 3,         rotate 0.8 4
+        invert 0.8,             translate_y 0.0 2
+        shear_y 0.7 6,          solarize 0.4 8
+        invert 0.6,             rotate 0.8 4
+        shear_y 0.3 7,          translate_x 0.9 3
+        shear_x 0.1 6,          invert 0.6
+        solarize 0.7 2,         translate_y 0.6 7
+        shear_y 0.8 4,          invert 0.8
+        shear_x 0.7 9,          translate_y 0.8 3
+        shear_y 0.8 5,          autocontrast 0.7
+        shear_x 0.7 2,          invert 0.1
+    """),
+    "imagenet": _parse("""
+        posterize 0.4 8,        rotate 0.6 9
+        solarize 0.6 5,         autocontrast 0.6
+        equalize 0.8,           equalize 0.6
+        posterize 0.6 7,        posterize 0.6 6
+        equalize 0.4,           solarize 0.2 4
+        equalize 0.4,           rotate 0.8 8
+        solarize 0.6 3,         equalize 0.6
+        posterize 0.8 5,        equalize 1.0
+        rotate 0.2 3,           solarize 0.6 8
+        equalize 0.6,           posterize 0.4 6
+        rotate 0.8 8,           color 0.4 0
+        rotate 0.4 9,           equalize 0.6
+        equalize 0.0,           equalize 0.8
+        invert 0.6,             equalize 1.0
+        color 0.6 4,            contrast 1.0 8
+        rotate 0.8 8,           color 1.0 2
+        color 0.8 8,            solarize 0.8 7
+        sharpness 0.4 7,        invert 0.6
+        shear_x 0.6 5,          equalize 1.0
+        color 0.4 0,            equalize 0.6
+        equalize 0.4,           solarize 0.2 4
+        solarize 0.6 5,         autocontrast 0.6
+        invert 0.6,             equalize 1.0
+        color 0.6 4,            contrast 1.0 8
+        equalize 0.8,           equalize 0.6
+    """),
+}
+"""The three policies the authors of AutoAugment published: 25 sub-policies each, drawn with equal chance."""
+
+
+@dataclass(frozen=True)
+class OpTable:
+    """What is to be done to each image. `table[rows]` is the table of those images."""
+
+    op: np.ndarray
+    """Codes of the operations, int8, (N, S)."""
+    value: np.ndarray
+    """Their arguments in Pillow's terms (`pillow_ops`), 0 where an operation takes none, float64, (N, S)."""
+
+    def __getitem__(self, rows: Any) -> "OpTable":
+        """The table of some of the images, chosen as NumPy chooses rows."""
+        return OpTable(self.op[rows], self.value[rows])
+
+
+def arguments(op: str, image_size: tuple[int, int]) -> np.ndarray:
+    """What the ten levels of an operation mean, for the signs - and +, float64, (2, 10).
+
+    Factors of shear; pixels; degrees; factors of enhancement; bits; a threshold. Both rows are the same for an
+    operation without a sign, and 0 for one without levels.
+
+    Args:
+        op: the operation's name.
+        image_size: (H, W), pixels.
+    """
+    height, width = image_size
+    sign = np.array([[-1.0], [1.0]])
+    match op:
+        case "shear_x" | "shear_y":
+            return sign * np.linspace(0, 0.3, 10)
+        case "translate_x":
+            return sign * (np.linspace(0, 150 / 331, 10) * width)
+        case "translate_y":
+            return sign * (np.linspace(0, 150 / 331, 10) * height)
+        case "color" | "contrast" | "brightness" | "sharpness":
+            return 1 + sign * np.linspace(0, 0.9, 10)
+        case "rotate":
+            levels = np.linspace(0, 30, 10)
+        case "posterize":
+            levels = np.linspace(8, 4, 10).round()
+        case "solarize":
+            levels = np.linspace(256, 0, 10)
+        case _:
+            levels = np.zeros(10)
+    return np.broadcast_to(levels, (2, 10))
+
+
+def resolve(policy: str, draws: np.ndarray, *, image_size: tuple[int, int], skip: Collection[str] = ()) -> OpTable:
+    """Turn each image's uniform numbers into its two operations.
+
+    Args:
+        policy: one of `POLICIES`.
+        draws: numbers in [0, 1), (N, NUM_DRAWS): the sub-policy, the gates of both stages, the signs of both stages.
+        image_size: (H, W), pixels.
+        skip: operations that leave the image as it is.
+    Returns:
+        The table of N images and two stages.
+    """
+    steps = [step for sub_policy in POLICIES[policy] for step in sub_policy]
+    op = np.array([0 if step.op in skip else OPS.index(step.op) for step in steps], dtype=np.int8)
+    prob = np.array([step.prob for step in steps])
+    value = np.array([arguments(step.op, image_size)[:, step.level or 0] for step in steps])  # (25·2, 2 signs)
+
+    choice = (draws[:, :1].astype(np.float64) * len(POLICIES[policy])).astype(np.intp)  # (N, 1)
+    row = 2 * choice + np.arange(2)  # (N, 2), into steps
+    positive = (draws[:, 3:5] >= 0.5).astype(np.intp)
+    active = (draws[:, 1:3] < prob[row]) & (op[row] != 0)
+    return OpTable(np.where(active, op[row], np.int8(0)), np.where(active, value[row, positive], 0.0))
+
+
+def autoaugment(images: Tensor, table: OpTable) -> Tensor:
+    """Apply to each image its operations, one stage after the other.
+
+    The images are grouped by operation on the CPU, where the table is, so nothing waits for the device.
+
+    Args:
+        images: uint8, (B, H, W, 3), on any device with float64.
+        table: the operations of these images, B rows.
+    Returns:
+        The images after both stages, uint8, (B, H, W, 3).
+    """
+    images = images.clone()
+    order = to_device(np.argsort(table.op.T, axis=1, kind="stable"), images.device)  # (S, B): rows in order of codes
+    value = to_device(table.value, images.device)  # (B, S)
+    for stage, codes in enumerate(table.op.T):
+        counts = np.bincount(codes, minlength=len(OPS)).tolist()
+        for op, rows in zip(OPS, order[stage].split(counts), strict=True):
+            if op != "identity" and len(rows):
+                images[rows] = OPERATIONS[op](images[rows], value[rows, stage])
+    return images

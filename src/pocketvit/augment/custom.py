@@ -1,0 +1,58 @@
+"""A user's own augmentation in the place of AutoAugment: after flip and crop, before normalising and mixing.
+
+What happens to an image must follow from its pixels and its numbers alone, because batches are cut differently on
+other devices and by other numbers of processes. docs/own-idea.md tells users so.
+
+Shapes: B images, C channels, H W pixels.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pocketvit.augment.augment import OWN_DRAWS, PIECE
+from pocketvit.device import to_device
+from pocketvit.errors import InputError
+from pocketvit.usercode import Code
+
+PROBE_IMAGES = 4
+OTHERWISE = [3, 2, 0]
+"""Fewer of the images, each in another place, and none beside the same one from either end or next to it."""
+
+
+def own_policy(code: Code, images: Tensor, draws: np.ndarray) -> Tensor:
+    """Let the user's function augment images.
+
+    Args:
+        code: a function of images and numbers.
+        images: uint8, (B, H, W, C).
+        draws: numbers in [0, 1), float32, (B, OWN_DRAWS).
+    Returns:
+        uint8 (B, H, W, C).
+    """
+    numbers = to_device(draws, images.device)
+    pieces = zip(images.split(PIECE), numbers.split(PIECE), strict=True)
+    return torch.cat([code.call(images=x, draws=u) for x, u in pieces])
+
+
+def check_policy(code: Code, image_size: tuple[int, int]) -> None:
+    """Try the user's function on a few images, and on some of them in another order.
+
+    Raises:
+        InputError: it fails, gives anything but bytes of the same shape, or an image's result depends on its place or the others.
+    """
+    count = PROBE_IMAGES * image_size[0] * image_size[1] * 3
+    images = (torch.arange(count) * 37 % 251).to(torch.uint8).reshape(PROBE_IMAGES, *image_size, 3)
+    # So far from each other in brightness that the mean of some is not that of all.
+    images //= torch.arange(1, PROBE_IMAGES + 1, dtype=torch.uint8).square()[:, None, None, None]
+    draws = (np.arange(PROBE_IMAGES * OWN_DRAWS, dtype=np.float32) * 0.618 % 1).reshape(PROBE_IMAGES, OWN_DRAWS)
+    found = code.call(images=images.clone(), draws=torch.from_numpy(draws))
+    if not isinstance(found, Tensor) or found.dtype != torch.uint8 or found.shape != images.shape:
+        got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise InputError(f"{code} gives {got}; it must give torch.uint8 {tuple(images.shape)}, as it got")
+    others = code.call(images=images[OTHERWISE], draws=torch.from_numpy(draws[OTHERWISE]))
+    if not torch.equal(found[OTHERWISE], others):
+        raise InputError(
+            f"{code} does something else to an image in another place of the batch, or beside other images; use only the "
+            "image's pixels and its row of draws, and no random numbers of your own"
+        )

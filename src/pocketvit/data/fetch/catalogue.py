@@ -1,0 +1,178 @@
+"""The sets that can be fetched: which addresses, and how to tell that what came is the real thing.
+
+A set is fetched into a hidden folder and gets its own name only once its images were decoded and checked, so a
+folder with a set's name is always whole.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pocketvit.data.dataset import Decoded, channel_stats, is_cifar10
+from pocketvit.data.fetch.download import Progress, download
+from pocketvit.data.fetch.paths import write_error
+from pocketvit.data.formats import parquet
+from pocketvit.data.formats import registry as formats
+from pocketvit.data.sharded_files import in_memory
+from pocketvit.errors import InputError
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file that can be downloaded."""
+
+    url: str
+    checksum: str | None = None
+    """Such as "md5:098f6b…", where its maker published one."""
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One of the ways to get a set."""
+
+    name: str
+    files: tuple[RemoteFile, ...]
+    needs_pyarrow: bool = False
+
+
+@dataclass(frozen=True)
+class RemoteSet:
+    """A set that can be fetched by its name."""
+
+    name: str
+    description: str
+    size: str
+    """How much is downloaded."""
+    offers: tuple[Offer, ...]
+    """In the order to try."""
+    is_real: Callable[[Decoded], bool]
+    """Whether these are the set's true images, labels and splits."""
+
+
+def fetch(remote: RemoteSet, folder: Path, progress: Progress | None) -> Decoded:
+    """Download a set by the first offer that works, check it, and put it in place.
+
+    What an interrupted download left is used by the next call.
+
+    Args:
+        remote: the set.
+        folder: where to put its files.
+        progress: told after every block, file by file.
+    Returns:
+        the set, decoded.
+    Raises:
+        InputError: no offer worked; the message says why for each.
+    """
+    scratch = scratch_of(folder)
+    failures = []
+    for offer in remote.offers:
+        try:
+            decoded = _accept(remote, offer, scratch / offer.name, progress)
+        except InputError as error:
+            failures.append(f"{offer.name}: {error}")
+        else:
+            put_in_place(scratch / offer.name, folder)
+            shutil.rmtree(scratch, ignore_errors=True)
+            return decoded
+    raise InputError(f"{remote.name} cannot be fetched. {'. '.join(failures)}")
+
+
+def scratch_of(folder: Path) -> Path:
+    """The hidden folder that a set is fetched into before its own folder, beside it, is made."""
+    return folder.with_name(f".{folder.name}")
+
+
+def put_in_place(fetched: Path, folder: Path) -> None:
+    """Give a folder that is whole the name under which it is looked for."""
+    try:
+        fetched.rename(folder)
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
+def _accept(remote: RemoteSet, offer: Offer, place: Path, progress: Progress | None) -> Decoded:
+    """Download an offer's files to `place`, and decode and check them."""
+    if offer.needs_pyarrow:
+        parquet.require_pyarrow()
+    for file in offer.files:
+        if not (place / file.name).exists():
+            download(file.url, place / file.name, checksum=file.checksum, progress=progress)
+    try:
+        decoded = formats.find_format(formats.detect(place)).read(place, None, in_memory)
+        if remote.is_real(decoded):
+            return decoded
+        raise InputError(f"the images that came are not those of {remote.name}")
+    except InputError:
+        shutil.rmtree(place)  # what was downloaded is broken: the next call must not build on it
+        raise
+
+
+CIFAR100_CLASSES = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man
+    maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree
+    plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail
+    snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout
+    tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+"""CIFAR-100's classes in their order."""
+CIFAR100_TRAIN_STATS = (
+    (0.5070751592371323, 0.48654887331495095, 0.4409178433670343),
+    (0.2673342858792401, 0.2564384629170883, 0.27615047132568404),
+)
+"""Mean and standard deviation of the channels of its training images."""
+CIFAR100_TEST_STATS = (
+    (0.5088964127604166, 0.48739301317401956, 0.44194221124387256),
+    (0.2682515741720801, 0.2573637364478126, 0.2770957707973042),
+)
+"""Those of its test images."""
+
+
+def _is_cifar100(decoded: Decoded) -> bool:
+    """Whether these are CIFAR-100's counts and class names, and the channel statistics that its users publish.
+
+    The means have enough digits to fix the sums of all pixels exactly. Which label belongs to which image they do not
+    tell; of that, only the archive's checksum is a proof.
+    """
+    if decoded.test is None or decoded.class_names != tuple(CIFAR100_CLASSES.split()):
+        return False
+    counts_fit = all(
+        (np.bincount(split.labels, minlength=100) == count).all()
+        for split, count in ((decoded.train, 500), (decoded.test, 100))
+    )
+    return counts_fit and all(
+        np.allclose(channel_stats(split.images), published, rtol=0, atol=1e-11)
+        for split, published in ((decoded.train, CIFAR100_TRAIN_STATS), (decoded.test, CIFAR100_TEST_STATS))
+    )
+
+
+def _cifar(num_classes: int, folder: str, md5: str, is_real: Callable[[Decoded], bool]) -> RemoteSet:
+    """CIFAR-10 or CIFAR-100, from the Hub (where `folder` holds its files) or else from its author's page."""
+    hub = f"https://huggingface.co/datasets/uoft-cs/cifar{num_classes}/resolve/main/{folder}"
+    archive = f"https://www.cs.toronto.edu/~kriz/cifar-{num_classes}-python.tar.gz"
+    shards = tuple(RemoteFile(f"{hub}/{split}-00000-of-00001.parquet") for split in ("train", "test"))
+    return RemoteSet(
+        name=f"cifar{num_classes}",
+        description=f"60,000 colour photos of 32 × 32 pixels in {num_classes} classes",
+        size="about 145 MB",
+        offers=(
+            Offer("parquet", shards, needs_pyarrow=True),
+            Offer("archive", (RemoteFile(archive, f"md5:{md5}"),)),
+        ),
+        is_real=is_real,
+    )
+
+
+_CIFAR10 = _cifar(10, "plain_text", "c58f30108f718f92721af3b95e74349a", is_cifar10)
+_CIFAR100 = _cifar(100, "cifar100", "eb9058c3a382ffc7106e4002c42a8d85", _is_cifar100)
+
+REMOTE_SETS = {known.name: known for known in (_CIFAR10, _CIFAR100)}
+"""Each set that can be fetched, by its name."""

@@ -1,0 +1,213 @@
+"""Fetch a file over a network that stalls, cuts and corrupts.
+
+The bytes arrive in `<target>.part`, which becomes `<target>` only when it is whole and its checksum is right; so
+whatever has the target's name is good. A cut download goes on where it stopped, within one call or in a later one,
+provided the server still offers the same version of the file: its ETag or date is kept in `<target>.part.from`.
+
+Only the standard library is used. One process at a time may fetch a target.
+"""
+
+import contextlib
+import functools
+import hashlib
+import http.client
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pocketvit.data.fetch.paths import write_error
+from pocketvit.errors import InputError
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes that are there and the size of the whole, None where the server doesn't tell it."""
+
+_BLOCK_BYTES = 1 << 16
+_MAX_WAIT_S = 60.0
+_BUSY = {408, 425, 429}
+"""The HTTP errors below 500 that are worth another try."""
+
+
+class _TryAgain(Exception):
+    """This try failed; the next may not."""
+
+    def __init__(self, reason: str, wait_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait_s = wait_s
+
+
+class _GiveUp(Exception):
+    """The server won't give the file."""
+
+
+def download(
+    url: str,
+    target: Path,
+    *,
+    checksum: str | None = None,
+    progress: Progress | None = None,
+    tries: int = 5,
+    timeout_s: float = 30.0,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Fetch a file, whole and uncorrupted.
+
+    Args:
+        url: where the file is.
+        target: where to put it.
+        checksum: what its content must hash to, such as "sha256:9f86d0…" or "md5:098f6b…".
+        progress: told after every block.
+        tries: how often in a row the server may fail without sending anything new.
+        timeout_s: how long a server may be silent.
+        sleep: waits between tries, 1, 2, 4, … seconds, or as long as the server asks for (at most a minute).
+    Raises:
+        InputError: the server did not give the file, or it could not be written; what has arrived is kept for a later
+            call.
+    """
+    part = target.with_name(f"{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _persist(functools.partial(_receive, url, part, progress, timeout_s), part, checksum, tries, sleep)
+        os.replace(part, target)
+        _origin(part).unlink(missing_ok=True)
+    except _GiveUp as error:
+        raise InputError(f"{target.name} cannot be downloaded ({urlsplit(url).netloc}: {error})") from error
+    except OSError as error:  # the disk's: the network's were turned into _TryAgain
+        raise write_error(target, error) from error
+
+
+def _persist(
+    receive: Callable[[], int], part: Path, checksum: str | None, tries: int, sleep: Callable[[float], None]
+) -> None:
+    """Call `receive` until `part` is whole and right, as long as something new arrives."""
+    num_failed, most_bytes = 0, 0
+    while True:
+        try:
+            resumed_at = receive()
+            if checksum is None or _matches(part, checksum):
+                return
+            part.unlink()
+            if resumed_at == 0:
+                raise _GiveUp(f"the file is corrupt: {checksum} was expected")
+            raise _TryAgain("the file is corrupt")  # perhaps only what an earlier call had left
+        except _TryAgain as error:
+            num_bytes = part.stat().st_size if part.exists() else 0
+            if num_bytes > most_bytes:
+                num_failed, most_bytes = 0, num_bytes
+            num_failed += 1
+            if num_failed >= tries:
+                raise _GiveUp(f"{error}, {tries} times") from error
+            sleep(min(max(error.wait_s, 2.0 ** (num_failed - 1)), _MAX_WAIT_S))
+
+
+def _receive(url: str, part: Path, progress: Progress | None, timeout_s: float) -> int:
+    """Ask once for what is missing of the file, and append it to `part`.
+
+    Returns:
+        the byte at which the file was resumed, 0 if it came whole.
+    """
+    start, version = _resume_point(url, part)
+    request = urllib.request.Request(url, headers={"User-Agent": "pocketvit"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+        request.add_header("If-Range", version)
+    try:
+        with _network(timeout_s):
+            response = urllib.request.urlopen(request, timeout=timeout_s)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            if error.headers.get("Content-Range") == f"bytes */{start}":
+                return start  # all of it had arrived before
+            part.unlink(missing_ok=True)
+        elif error.code < 500 and error.code not in _BUSY:
+            raise _GiveUp(f"HTTP {error.code} {error.reason}") from error
+        wait = error.headers.get("Retry-After", "")
+        raise _TryAgain(f"HTTP {error.code} {error.reason}", float(wait) if wait.isdecimal() else 0.0) from error
+    with response:
+        if response.status == HTTPStatus.PARTIAL_CONTENT:
+            _check_resumed(response, start, version, part)
+        else:
+            start = 0  # the server doesn't resume, or has another version by now
+        _append(response, url, part, start, progress, timeout_s)
+    return start
+
+
+@contextlib.contextmanager
+def _network(timeout_s: float) -> Iterator[None]:
+    """Turn what may go wrong with a connection into `_TryAgain`, except an answer that is an HTTP error."""
+    try:
+        yield
+    except urllib.error.HTTPError:
+        raise
+    except TimeoutError as error:
+        raise _TryAgain(f"silent for {timeout_s:g} s") from error
+    except urllib.error.URLError as error:
+        raise _TryAgain(str(error.reason)) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _TryAgain(f"connection lost: {error!r}") from error
+
+
+def _append(
+    response: http.client.HTTPResponse, url: str, part: Path, start: int, progress: Progress | None, timeout_s: float
+) -> None:
+    """Write what the server sends to `part`, from byte `start` on."""
+    length = response.headers.get("Content-Length")
+    total = start + int(length) if length is not None else None
+    num_bytes = start
+    with part.open("ab" if start else "wb") as file:
+        # Not before the file is empty, or bytes of an older version would count as of this one.
+        _origin(part).write_text(json.dumps({"url": url, "version": _version(response)}), encoding="utf-8")
+        while True:
+            with _network(timeout_s):
+                block = response.read1(_BLOCK_BYTES)  # not read(), which waits until the block is full
+            if not block:
+                break
+            file.write(block)
+            num_bytes += len(block)
+            if progress is not None:
+                progress(num_bytes, total)
+    if total is not None and num_bytes < total:
+        raise _TryAgain(f"cut off at byte {num_bytes:,} of {total:,}")
+
+
+def _origin(part: Path) -> Path:
+    """The file that keeps where `part` came from."""
+    return part.with_name(f"{part.name}.from")
+
+
+def _version(response: http.client.HTTPResponse) -> str | None:
+    """What tells this version of the file from another: its ETag if that is a strong one, else its date."""
+    etag = response.headers.get("ETag", "W/")
+    return response.headers.get("Last-Modified") if etag.startswith("W/") else etag
+
+
+def _resume_point(url: str, part: Path) -> tuple[int, str | None]:
+    """How many bytes of the file are there already, and of which version."""
+    try:
+        origin = json.loads(_origin(part).read_text(encoding="utf-8"))
+        size = part.stat().st_size
+    except (FileNotFoundError, ValueError):
+        return 0, None
+    if origin["url"] != url or origin["version"] is None:
+        return 0, None
+    return size, origin["version"]
+
+
+def _check_resumed(response: http.client.HTTPResponse, start: int, version: str | None, part: Path) -> None:
+    """Refuse a continuation of something else than what `part` holds."""
+    sent = response.headers.get("Content-Range", "")
+    if not sent.startswith(f"bytes {start}-") or _version(response) != version:
+        part.unlink(missing_ok=True)
+        raise _TryAgain(f"asked for the bytes from {start:,} on, the server sent {sent or 'others'}")
+
+
+def _matches(file: Path, checksum: str) -> bool:
+    kind, _, digest = checksum.partition(":")
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest() == digest

@@ -1,0 +1,280 @@
+"""CIFAR-10 and CIFAR-100 as their author published them: pickled batches, in a .tar.gz or unpacked.
+
+A pickle is a program: loading one may run anything its maker liked. So the batches are read by an unpickler that
+knows few names, those that rebuild a NumPy array, and refuses every other. Each stands for a function of our own,
+because NumPy's own make arrays of objects out of any bytes, which is as good as running a program. Only arrays of
+integers and booleans are made.
+
+Source: https://www.cs.toronto.edu/~kriz/cifar.html
+"""
+
+import io
+import itertools
+import pickle
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from pocketvit.data.dataset import Decoded
+from pocketvit.data.pixels import one_line
+from pocketvit.data.sharded_files import Keep, Part, assemble, in_memory, name_row
+from pocketvit.errors import InputError
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How one of the two sets is laid out."""
+
+    unpacked: str
+    """The folder that the archive unpacks to."""
+    archive: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    meta: str
+    labels_key: str
+    names_key: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every file that is needed."""
+        return (*self.train, *self.test, self.meta)
+
+
+_CIFAR10 = _Layout(
+    unpacked="cifar-10-batches-py",
+    archive="cifar-10-python.tar.gz",
+    train=tuple(f"data_batch_{i}" for i in range(1, 6)),
+    test=("test_batch",),
+    meta="batches.meta",
+    labels_key="labels",
+    names_key="label_names",
+)
+_CIFAR100 = _Layout(
+    unpacked="cifar-100-python",
+    archive="cifar-100-python.tar.gz",
+    train=("train",),
+    test=("test",),
+    meta="meta",
+    labels_key="fine_labels",
+    names_key="fine_label_names",
+)
+_LAYOUTS = (_CIFAR10, _CIFAR100)
+
+_NUMBERS = re.compile(r"[biu][1248]")
+"""The types of arrays that are made, as NumPy writes them into a pickle: booleans and integers by their bytes."""
+
+
+class _Type:
+    """Stands in for a `numpy.dtype`, which could be told to hold objects: only booleans and integers."""
+
+    def __init__(self, name: object) -> None:
+        name = name.decode("latin1") if isinstance(name, bytes) else name
+        if not isinstance(name, str) or not _NUMBERS.fullmatch(name):
+            raise InputError(
+                f"its pickle holds an array of {name!r}, but only integers and booleans are allowed: refused"
+            )
+        self.dtype = np.dtype(name)
+
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        """Take the byte order, the one thing in the state of such a type that matters."""
+        _, order, *composition, _, _, _ = state
+        if composition != [None, None, None]:
+            raise InputError(
+                "its pickle holds an array with fields, but only integers and booleans are allowed: refused"
+            )
+        self.dtype = self.dtype.newbyteorder(order.decode("latin1") if isinstance(order, bytes) else order)
+
+
+class _Array:
+    """Stands in for a `numpy.ndarray`, which would take whatever shape it is told: one that fits its bytes."""
+
+    def __init__(self) -> None:
+        self.array = np.empty(0, np.uint8)
+
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        """Take shape, type and content."""
+        _, shape, kind, fortran, content = state
+        if not isinstance(kind, _Type) or not isinstance(content, bytes):
+            raise InputError("its pickle holds an array of more than integers and booleans: refused")
+        self.array = np.frombuffer(content, kind.dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _reconstruct(*_: object) -> _Array:
+    """Stands in for NumPy's function of that name: an empty array, whatever is asked for; its state comes next."""
+    return _Array()
+
+
+def _ndarray(*_: object) -> None:
+    """Stands in for `numpy.ndarray`, which a pickle names as the class to make but never calls."""
+    raise InputError("its pickle calls numpy.ndarray: refused")
+
+
+def _dtype(name: object, *_: object) -> _Type:
+    """Stands in for `numpy.dtype`."""
+    return _Type(name)
+
+
+def _latin1(text: object, encoding: object) -> bytes:
+    """Stands in for `_codecs.encode`, which could be asked for any codec: only bytes, written as Latin-1 text."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise InputError("its pickle asks for _codecs.encode on more than Latin-1 text: refused")
+    return text.encode("latin1")
+
+
+_STAND_INS = {
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,  # as NumPy 1 wrote it, so also in the official archives
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,  # as NumPy 2 writes it
+    ("numpy", "ndarray"): _ndarray,
+    ("numpy", "dtype"): _dtype,
+    ("_codecs", "encode"): _latin1,  # by which Python 3 writes bytes at protocols 0 to 2
+}
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Unpickles plain values, bytes and NumPy arrays, and refuses every other name a pickle asks for."""
+
+    def find_class(self, module: str, name: str) -> object:
+        """What stands in for a name in the pickle.
+
+        Raises:
+            InputError: the name is none that rebuilds a NumPy array.
+        """
+        if (module, name) not in _STAND_INS:
+            raise InputError(f"its pickle asks for {module}.{name}, but only NumPy arrays are allowed: refused")
+        return _STAND_INS[module, name]
+
+
+def matches(path: Path) -> bool:
+    """Whether the path is a tar archive, a folder of CIFAR batches, or a folder that holds one of these."""
+    return path.name.endswith((".tar.gz", ".tgz", ".tar")) if path.is_file() else bool(_places(path))
+
+
+def files(path: Path) -> list[Path]:
+    """The files that are read."""
+    place = _place(path)
+    if place.is_file():
+        return [place]
+    return [place / name for layout in _LAYOUTS for name in layout.names if (place / name).is_file()]
+
+
+def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
+    """Read both splits.
+
+    Raises:
+        InputError: a file is missing, truncated, corrupt, or holds anything but arrays and plain values.
+    """
+    place = _place(path)
+    batches = {name: _unpickle(content, f"{place}, {name}") for name, content in _contents(place)}
+    layout = next((layout for layout in _LAYOUTS if not batches.keys().isdisjoint(layout.names)), None)
+    if layout is None:
+        raise InputError(f"{place} holds no CIFAR batches")
+    missing = [name for name in layout.names if name not in batches]
+    if missing:
+        raise InputError(f"{place} is not a whole CIFAR set: {missing[0]} is missing")
+
+    meta = _field(batches[layout.meta], layout.names_key, f"{place}, {layout.meta}")
+    if not isinstance(meta, list) or not all(isinstance(name, bytes | str) for name in meta):
+        raise InputError(f"{place}, {layout.meta}: its {layout.names_key} are no list of names")
+    class_names = [name.decode(errors="replace") if isinstance(name, bytes) else name for name in meta]
+    parts = {
+        split: _part({f"{place}, {name}": batches[name] for name in names}, layout.labels_key)
+        for split, names in (("train", layout.train), ("test", layout.test))
+    }
+    return assemble(parts, class_names, str(place), resize, keep)
+
+
+def _places(path: Path) -> list[Path]:
+    """Where below (or at) the folder `path` each of the two sets is found."""
+    places = []
+    for layout in _LAYOUTS:
+        for folder in (path, path / layout.unpacked):
+            if any((folder / name).is_file() for name in layout.names):
+                places.append(folder)
+                break
+        else:
+            if (path / layout.archive).is_file():
+                places.append(path / layout.archive)
+    return places
+
+
+def _place(path: Path) -> Path:
+    """The archive, or the folder of batches, to read."""
+    if path.is_file():
+        return path
+    places = _places(path)
+    if len(places) > 1:
+        raise InputError(f"{path} holds both {places[0].name} and {places[1].name}: name the one to use")
+    return places[0]
+
+
+def _contents(place: Path) -> Iterator[tuple[str, bytes]]:
+    """The name and bytes of each batch in an archive or folder."""
+    if place.is_dir():
+        for file in files(place):
+            yield file.name, file.read_bytes()
+        return
+    known = {name for layout in _LAYOUTS for name in layout.names}
+    with place.open("rb") as raw:
+        try:
+            with tarfile.open(fileobj=raw) as archive:
+                for member in archive:
+                    name = PurePosixPath(member.name).name
+                    if member.isfile() and name in known:
+                        yield name, archive.extractfile(member).read()
+                while archive.fileobj.read(1 << 20):
+                    pass  # gzip's checksum is compared only where the file ends, beyond what tar needs
+        # A broken archive shows as ReadError, EOFError, zlib.error or OSError, depending on where it is broken.
+        except Exception as error:
+            size = place.stat().st_size
+            raise InputError(
+                f"{place} is truncated or corrupt at byte {raw.tell():,} of {size:,}: {one_line(error)}"
+            ) from error
+
+
+def _unpickle(content: bytes, where: str) -> object:
+    stream = io.BytesIO(content)
+    try:
+        # The official pickles come from Python 2, whose strings are bytes.
+        return ArrayUnpickler(stream, encoding="bytes").load()
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    # Broken pickles raise UnpicklingError, EOFError, ValueError, TypeError and more.
+    except Exception as error:
+        raise InputError(
+            f"{where} is truncated or corrupt near byte {stream.tell():,} of {len(content):,}: {one_line(error)}"
+        ) from error
+
+
+def _field(batch: object, key: str, where: str) -> object:
+    """The entry `key` of an unpickled batch, whose keys are strings or, from Python 2, bytes."""
+    for form in (key, key.encode()):
+        if isinstance(batch, Mapping) and form in batch:
+            value = batch[form]
+            return value.array if isinstance(value, _Array) else value
+    raise InputError(f"{where} has no entry {key!r}")
+
+
+def _part(batches: Mapping[str, object], labels_key: str) -> Part:
+    """The images and labels of several unpickled batches, given with what to call each in a message."""
+    images, labels, rows = [], [], []
+    for where, batch in batches.items():
+        pixels = _field(batch, "data", where)
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (3072,):
+            raise InputError(f"{where}: its data is not uint8 pixels of 32 × 32 colour images")
+        listed = _field(batch, labels_key, where)
+        if not isinstance(listed, np.ndarray) and not (
+            isinstance(listed, list) and {type(label) for label in listed} <= {int}
+        ):
+            raise InputError(f"{where}: its {labels_key} are no list of integers")
+        batch_labels = np.asarray(listed)
+        if batch_labels.shape != pixels.shape[:1]:
+            raise InputError(f"{where}: {len(pixels)} images but labels of shape {batch_labels.shape}")
+        pixels = pixels.reshape(-1, 3, 32, 32)  # (N, C·H·W) -> (N, C, H, W)
+        images.append(pixels.transpose(0, 2, 3, 1))  # (N, C, H, W) -> (N, H, W, C)
+        labels.append(batch_labels)
+        rows.append((where, len(pixels)))
+    return Part(np.concatenate(labels), itertools.chain.from_iterable(images), lambda i: name_row(rows, i))

@@ -1,0 +1,148 @@
+"""NumPy `.npz` files.
+
+The arrays are found by name, in the first of these forms that fits:
+
+- `train_images`, `train_labels` and, if there, `test_images`, `test_labels` or `val_images`, `val_labels`;
+- `x_train`, `y_train` and, if there, `x_test`, `y_test` (Keras);
+- `images`, `labels`: not split yet.
+
+`class_names` may hold the names of the classes, text, (K,). Images are (N, H, W) or (N, H, W, C) with C = 1, 3 or 4, as
+uint8, uint16 (grey only, scaled to 8 bits) or bool (0 and 255); labels are integers or class names, (N,) or (N, 1).
+Other arrays are left aside, and that is said aloud.
+"""
+
+import zipfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pocketvit.data.dataset import Decoded
+from pocketvit.data.pixels import (
+    ALPHA,
+    GREY,
+    GREY16,
+    alpha_to_rgb,
+    channels_last_remedy,
+    grey16_to_rgb,
+    one_line,
+    uint8_remedy,
+)
+from pocketvit.data.sharded_files import Keep, Part, assemble, in_memory, note_left_aside
+from pocketvit.errors import InputError
+
+_FORMS = (
+    {split: (f"{split}_images", f"{split}_labels") for split in ("train", "test", "val")},
+    {split: (f"x_{split}", f"y_{split}") for split in ("train", "test", "val")},
+    {"train": ("images", "labels")},
+)
+"""From each split to the names of its arrays."""
+
+
+def matches(path: Path) -> bool:
+    """Whether the path is an `.npz` file."""
+    return path.suffix == ".npz" and path.is_file()
+
+
+def files(path: Path) -> list[Path]:
+    """The files that are read."""
+    return [path]
+
+
+def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
+    """Read all splits.
+
+    Raises:
+        InputError: truncated, corrupt, without the arrays named above, with images or labels alone, with class names
+            that are none, or with pickled objects.
+    """
+    arrays = _load(path)
+    form = next((form for form in _FORMS if arrays.keys() >= set(form["train"])), None)
+    if form is None:
+        raise InputError(
+            f"{path} holds the arrays {', '.join(arrays) or '(none)'}: "
+            "expected train_images and train_labels, x_train and y_train, or images and labels"
+        )
+    for pair in form.values():
+        there = [name for name in pair if name in arrays]
+        if len(there) == 1:
+            (missing,) = set(pair) - set(there)
+            raise InputError(f"{path} holds {there[0]} but no {missing}: add {missing}, or remove {there[0]}")
+    parts = {split: _part(arrays, path, *pair) for split, pair in form.items() if pair[0] in arrays}
+    decoded = assemble(parts, _class_names(arrays.get("class_names"), path), str(path), resize, keep)
+    aside = [name for name in arrays if name not in {"class_names"}.union(*form.values())]
+    return note_left_aside(decoded, f"no part of a set with {' and '.join(form['train'])}", aside, "array")
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    """Every array of the file, by name."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(2) != b"PK":  # with which every zip archive begins
+                raise InputError(f"{path} is no .npz file; write one by numpy.savez, from arrays without objects")
+        with np.load(path, allow_pickle=False) as archive:  # a pickle could run anything its maker liked
+            return {name: archive[name] for name in archive.files}
+    except InputError:
+        raise
+    # A broken file shows as BadZipFile, ValueError, EOFError, zlib.error or OSError, depending on where it is broken.
+    except Exception as error:
+        if path.is_file() and not zipfile.is_zipfile(path):  # it lacks the table that ends every zip archive
+            why = f"is truncated: it breaks off at byte {path.stat().st_size:,}; copy or write it again"
+            raise InputError(f"{path} {why}") from error
+        raise InputError(f"{path} is corrupt or holds pickled objects: {one_line(error)}") from error
+
+
+def _class_names(names: np.ndarray | None, path: Path) -> list[str] | None:
+    """The names of the classes in the array `class_names`, (K,); none where there is none.
+
+    Raises:
+        InputError: they are no text, not one a class, or one occurs twice.
+    """
+    if names is None:
+        return None
+    if names.ndim != 1 or names.dtype.kind not in "US":
+        raise InputError(f"{path}: class_names is {names.dtype} {names.shape}: save one text for each class, (K,)")
+    listed = [name.decode(errors="replace") if isinstance(name, bytes) else name for name in names.tolist()]
+    name, count = max(Counter(listed).items(), key=lambda item: item[1], default=("", 0))
+    if count > 1:
+        raise InputError(f"{path}: class_names holds {name!r} {count} times: give every class a name of its own")
+    return listed
+
+
+def _part(arrays: Mapping[str, np.ndarray], path: Path, images_name: str, labels_name: str) -> Part:
+    images, labels = arrays[images_name], arrays[labels_name]
+    if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras and MedMNIST keep them
+        labels = labels[:, 0]
+    if labels.ndim != 1 or images.shape[:1] != labels.shape:
+        raise InputError(f"{path}: {images_name} is {images.shape} but {labels_name} is {labels.shape}")
+    if images.ndim == 4 and images.shape[3] == 1:
+        images = images[..., 0]
+    if images.ndim not in (3, 4) or images.ndim == 4 and images.shape[3] not in (3, 4) or 0 in images.shape[1:]:
+        what = f"{images_name} is {images.shape}, not (N, H, W) or (N, H, W, C) with C = 1, 3 or 4"
+        channels_first = images.ndim == 4 and images.shape[1] in (1, 3, 4)
+        how = f"; {channels_last_remedy(images_name)}" if channels_first else ""
+        raise InputError(f"{path}: {what}{how}")
+    if images.dtype not in (np.uint8, np.bool_) and not (images.dtype == np.uint16 and images.ndim == 3):
+        expected = "expected uint8, bool, or uint16 grey"
+        raise InputError(f"{path}: {images_name} is {images.dtype}: {expected}; {uint8_remedy(images, images_name)}")
+    converted = Counter()
+    rgb = (_to_rgb(image, converted) for image in images)
+    image_name, label_name = f"{path}, {images_name}", f"{path}, {labels_name}"
+    return Part(labels, rgb, lambda i: f"{image_name}[{i}]", converted, lambda i: f"{label_name}[{i}]")
+
+
+def _to_rgb(image: np.ndarray, converted: Counter[str]) -> np.ndarray:
+    """One image, (H, W), (H, W, 3) or (H, W, 4), as uint8 RGB, (H, W, 3)."""
+    if image.dtype == np.uint16:
+        converted[GREY16] += 1
+        return grey16_to_rgb(image)
+    if image.dtype == np.bool_:
+        image = image.astype(np.uint8) * np.uint8(255)
+    if image.ndim == 2:
+        converted[GREY] += 1
+        return np.repeat(image[..., None], 3, axis=-1)
+    if image.shape[2] == 4:
+        converted[ALPHA] += 1
+        return alpha_to_rgb(image)
+    return image

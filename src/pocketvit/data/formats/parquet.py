@@ -1,0 +1,186 @@
+"""Parquet files in the layout of the Hugging Face Hub: one row an image, encoded as PNG, WebP, JPEG, ….
+
+A single file is one unsplit set. In a folder, a file belongs to the split its name speaks of
+(`train-00000-of-00005.parquet`), or else the folder it is in (`train/0000.parquet`); if no name speaks of a split, all
+files together are one unsplit set. The class names come from the Hub's metadata in the schema, where it is there.
+
+Source: https://huggingface.co/docs/datasets/about_dataset_features
+"""
+
+import importlib.util
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pocketvit.data.dataset import Decoded
+from pocketvit.data.pixels import decode, one_line
+from pocketvit.data.sharded_files import (
+    SPLIT_OF_WORD,
+    Keep,
+    Part,
+    assemble,
+    in_memory,
+    is_image,
+    name_row,
+    note_left_aside,
+    visible_files,
+)
+from pocketvit.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+_IMAGE_COLUMNS = ("img", "image")
+_LABEL_COLUMNS = ("label", "fine_label", "labels")
+
+
+def matches(path: Path) -> bool:
+    """Whether the path is a parquet file or a folder with some."""
+    return path.suffix == ".parquet" if path.is_file() else bool(files(path))
+
+
+def files(path: Path) -> list[Path]:
+    """The files that are read."""
+    return [path] if path.is_file() else [file for file in visible_files(path) if file.suffix == ".parquet"]
+
+
+def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
+    """Read all splits.
+
+    Raises:
+        InputError: a file that is missing, truncated or corrupt, no column of images or labels, an image that cannot
+            be read, or pyarrow is not installed.
+    """
+    by_split = {"train": [path]} if path.is_file() else _files_by_split(path)
+    first = next(iter(by_split.values()))[0]
+    schema = _open(first).schema_arrow
+    features = _features(schema)
+    image_column = _find_column(first, schema, features, _IMAGE_COLUMNS, "Image")
+    label_column = _find_column(first, schema, features, _LABEL_COLUMNS, "ClassLabel")
+    parts = {split: _part(members, image_column, label_column) for split, members in by_split.items()}
+    decoded = assemble(parts, features.get(label_column, {}).get("names"), str(path), resize, keep)
+    aside = [file for file in visible_files(path) if is_image(file)] if path.is_dir() else []
+    return note_left_aside(decoded, "not among the parquet files", aside)
+
+
+def require_pyarrow() -> None:
+    """Say how to install pyarrow where it is missing.
+
+    Raises:
+        InputError: pyarrow is not installed.
+    """
+    if importlib.util.find_spec("pyarrow") is None:
+        raise InputError("reading parquet needs pyarrow: pip install 'pocketvit[data]'")
+
+
+def _files_by_split(folder: Path) -> dict[str, list[Path]]:
+    """The folder's files by split, checked to be one whole set."""
+    by_split, sets = defaultdict(list), set()
+    for file in files(folder):
+        in_split_folder = _split_of(file.parent.name) is not None and file.parent != folder
+        sets.add(file.parent.parent if in_split_folder else file.parent)
+        by_split[_split_of(file.stem) or (_split_of(file.parent.name) if in_split_folder else None)].append(file)
+    if len(sets) > 1:
+        names = ", ".join(str(member) for member in sorted(sets))
+        raise InputError(f"{folder} holds several sets: name one of {names}")
+    if None in by_split and len(by_split) > 1:
+        raise InputError(f"{by_split[None][0]}: its name says neither train nor test, while others' names do")
+    for members in by_split.values():
+        _check_shards(members)
+    return {split or "train": members for split, members in by_split.items()}
+
+
+def _split_of(name: str) -> str | None:
+    """The split a name speaks of, if any: "train-00000-of-00005" is "train"."""
+    words = (word for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_OF_WORD)
+    return next((SPLIT_OF_WORD[word] for word in words), None)
+
+
+def _check_shards(members: Sequence[Path]) -> None:
+    """Refuse a split of which a shard is missing."""
+    for file in members:
+        numbered = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})", file.stem)
+        for i in range(int(numbered[2]) if numbered else 0):
+            shard = file.with_stem(f"{numbered[1]}-{i:05d}-of-{numbered[2]}")
+            if not shard.is_file():
+                raise InputError(f"{shard} is missing")
+
+
+def _open(file: Path) -> "pq.ParquetFile":
+    require_pyarrow()
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(file)
+    except Exception as error:  # broken bytes can show as any of Arrow's errors, or as MemoryError
+        size = file.stat().st_size
+        raise InputError(f"{file} ({size:,} bytes) is truncated or no parquet file: {one_line(error)}") from error
+
+
+def _features(schema: "pa.Schema") -> dict[str, dict]:
+    """What the Hub's metadata says of the columns, by name; of lists it says nothing that is needed here."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"].items()
+    except (TypeError, KeyError, ValueError, AttributeError):  # no metadata, none of the Hub's, or another form of it
+        return {}
+    return {name: feature for name, feature in features if isinstance(feature, dict)}
+
+
+def _find_column(file: Path, schema: "pa.Schema", features: dict, names: Sequence[str], kind: str) -> str:
+    """The column with one of these names, or else the only one of this kind in the Hub's metadata."""
+    of_kind = [name for name, feature in features.items() if feature.get("_type") == kind]
+    found = [name for name in names if name in schema.names] or of_kind
+    if not found:
+        raise InputError(f"{file} holds the columns {', '.join(schema.names)}: expected {' or '.join(names)}")
+    return found[0]
+
+
+def _part(members: Sequence[Path], image_column: str, label_column: str) -> Part:
+    labels = [_labels(file, label_column) for file in members]
+    rows = [(str(file), len(values)) for file, values in zip(members, labels, strict=True)]
+    converted = Counter()
+    images = (image for file in members for image in _images(file, image_column, converted))
+    return Part(np.concatenate(labels), images, lambda i: name_row(rows, i), converted)
+
+
+def _labels(file: Path, column: str) -> np.ndarray:
+    """The labels of one file, integers or strings, (N,)."""
+    values = [value for batch in _batches(file, column) for value in batch.to_pylist()]
+    kind = str if values and isinstance(values[0], str) else int
+    for row, value in enumerate(values):
+        if type(value) is not kind:
+            raise InputError(f"{file}, row {row}: label {value!r} is no {'class name' if kind is str else 'integer'}")
+    return np.array(values, dtype=str if kind is str else np.int64)
+
+
+def _images(file: Path, column: str, converted: Counter[str]) -> Iterator[np.ndarray]:
+    """The images of one file, uint8, (H, W, 3) each."""
+    row = 0
+    for batch in _batches(file, column):
+        for value in batch.to_pylist():
+            where = f"{file}, row {row}"
+            content = value.get("bytes") if isinstance(value, dict) else value
+            if not isinstance(content, bytes):
+                raise InputError(f"{where}: column {column} holds no image bytes")
+            yield decode(content, where, converted)
+            row += 1
+
+
+def _batches(file: Path, column: str) -> Iterator["pa.Array"]:
+    """One column of a file, a thousand rows at a time."""
+    parquet = _open(file)
+    if column not in parquet.schema_arrow.names:
+        raise InputError(f"{file} has no column {column}, which other files of the set have")
+    row = 0
+    try:
+        for batch in parquet.iter_batches(batch_size=1000, columns=[column]):
+            yield batch.column(0)
+            row += len(batch)
+    except Exception as error:  # as in _open
+        raise InputError(f"{file} is corrupt after row {row}: {one_line(error)}") from error

@@ -1,0 +1,71 @@
+"""The file formats a set may come in, and how to tell which one a path holds.
+
+Each format is a module with three functions: `matches(path)` looks at names only, `files(path)` lists what would be
+read (the cache's key is made from it), and `read(path, resize, keep)` decodes it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pocketvit.config.checks import unknown
+from pocketvit.data.dataset import Decoded
+from pocketvit.data.formats import cifar, folders, npz, parquet
+from pocketvit.data.sharded_files import Keep
+from pocketvit.errors import InputError
+
+
+@dataclass(frozen=True)
+class Format:
+    """One file format."""
+
+    name: str
+    description: str
+    matches: Callable[[Path], bool]
+    """Whether the path looks like this format, by its name and the names below it."""
+    files: Callable[[Path], list[Path]]
+    """The files that are read."""
+    read: Callable[[Path, int | None, Keep], Decoded]
+    """Decode the path, bringing all images to a square of so many pixels a side unless None, and keep them."""
+
+
+FORMATS = tuple(
+    Format(name, description, module.matches, module.files, module.read)
+    for name, description, module in (
+        ("cifar", "the CIFAR-10 or CIFAR-100 python archive, packed or unpacked", cifar),
+        ("parquet", "parquet files as on the Hugging Face Hub", parquet),
+        ("npz", "a NumPy .npz file", npz),
+        ("folder", "image folders: train/<class>/* and test/<class>/*, or <class>/*", folders),
+    )
+)
+"""In the order in which they are tried."""
+
+
+def detect(path: Path) -> str:
+    """The name of the format that `path` holds.
+
+    Raises:
+        InputError: the path is missing or empty, or of no known format.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    if path.is_file() and path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes)")
+    for known in FORMATS:
+        if known.matches(path):
+            # Image folders with a stray parquet file stay image folders; their reader says what it leaves aside.
+            return "folder" if known.name == "parquet" and folders.is_whole(path) else known.name
+    content = "is an empty folder" if path.is_dir() and not any(path.iterdir()) else "has no known format"
+    raise InputError(f"{path} {content}: expected {'; '.join(known.description for known in FORMATS)}")
+
+
+def find_format(name: str) -> Format:
+    """The format called `name`.
+
+    Raises:
+        InputError: there is none; the message names the nearest.
+    """
+    for known in FORMATS:
+        if known.name == name:
+            return known
+    raise InputError(unknown("data format", name, [known.name for known in FORMATS]))

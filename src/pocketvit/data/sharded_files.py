@@ -1,0 +1,198 @@
+"""From the parts that a file format holds (train, test, validation) to one decoded set.
+
+Every reader of a format hands over its parts as it finds them: labels as numbers or names, images one by one. What
+follows is the same for all: choose what to train and test on, number the classes, bring the images to one size. The
+images are not gathered here: they go one by one to whatever keeps them, memory or a file.
+"""
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from pocketvit.config.checks import FEW
+from pocketvit.data.dataset import Decoded, Split
+from pocketvit.data.labels import find_class_names, number_labels
+from pocketvit.data.pixels import Fitter, count_notes
+from pocketvit.errors import InputError
+
+SPLIT_OF_WORD = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+}
+"""The split that a word in a file or folder name speaks of."""
+
+_IMAGE_ENDINGS = {
+    *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".avif", ".jp2"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+}
+
+Keep = Callable[[str, Iterable[np.ndarray], int], np.ndarray]
+"""Takes a split's name, its images, uint8 (H, W, 3) of one size, and their number; gives them back as (N, H, W, 3)."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split as a file format holds it."""
+
+    labels: np.ndarray
+    """Integers or class names, (N,)."""
+    images: Iterable[np.ndarray]
+    """N images, uint8, (H, W, 3) each; decoded when asked for, so a part that isn't used costs nothing."""
+    where: Callable[[int], str]
+    """What to call the i-th image in a message, such as "train.parquet, row 7"."""
+    converted: Counter[str] = field(default_factory=Counter)
+    """What was done to images that are not 8-bit colour, counted while they are decoded."""
+    where_label: Callable[[int], str] | None = None
+    """What to call the i-th label; as the image if None."""
+
+    def name_label(self, index: int) -> str:
+        """What to call a label in a message."""
+        return (self.where_label or self.where)(index)
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """Every file at any depth below `folder`, sorted, except those hidden by a dot before a name on their way."""
+    found = []
+    for place, folders, names in os.walk(folder):  # several times faster than Path.rglob
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def is_image(file: Path) -> bool:
+    """Whether a file's name ends like an image's."""
+    return file.suffix.lower() in _IMAGE_ENDINGS
+
+
+def note_left_aside(decoded: Decoded, why: str, members: Sequence[Path | str], kind: str = "file") -> Decoded:
+    """Say aloud that some files, or members of another kind, are left aside."""
+    if not members:
+        return decoded
+    note = f"{len(members):,} {kind}{'s are' if len(members) > 1 else ' is'} left aside, such as {members[0]}: {why}"
+    return dataclasses.replace(decoded, notes=(*decoded.notes, note))
+
+
+def name_row(files: Sequence[tuple[str, int]], index: int) -> str:
+    """What to call a row of several files read one after another: "train.parquet, row 7", counted from 0.
+
+    Args:
+        files: each file's name and number of rows.
+        index: the row, counted over all files.
+    """
+    for name, num_rows in files:
+        if index < num_rows:
+            return f"{name}, row {index}"
+        index -= num_rows
+    raise IndexError("a row beyond the last file")
+
+
+def in_memory(_split: str, images: Iterable[np.ndarray], count: int) -> np.ndarray:
+    """Keep the images of a split in memory, uint8, (N, H, W, 3)."""
+    kept = np.empty(0)
+    for i, image in enumerate(images):
+        if i == 0:
+            kept = np.empty((count, *image.shape), dtype=np.uint8)
+        kept[i] = image
+    return kept
+
+
+def assemble(
+    parts: Mapping[str, Part],
+    class_names: Sequence[str] | None,
+    name: str,
+    resize: int | None,
+    keep: Keep = in_memory,
+) -> Decoded:
+    """Decode the parts that are used into one set.
+
+    Tests on "test", else on "val". Where both are there, "val" is left aside, because a validation split is carved
+    from the training images on request (`--data.val-frac`).
+
+    Args:
+        parts: what belongs to "train", "test" and "val", as far as present.
+        class_names: the classes in their order, where the format says.
+        name: what to call the whole in a message.
+        resize: side in pixels that all images are brought to, if asked for.
+        keep: where the images go.
+    Raises:
+        InputError: nothing to train on, an empty part or list of classes, a label outside the classes, a class with
+            test images only, images of mixed size.
+    """
+    if "train" not in parts:
+        raise InputError(f"{name} has no training images, only {' and '.join(sorted(parts)) or 'nothing'}")
+    notes = []
+    if "test" in parts and "val" in parts:
+        notes.append(f"{name}: its validation split is left aside")
+    elif "val" in parts:
+        notes.append(f"{name} has no test split: its validation split serves as one")
+    test_split = next((split for split in ("test", "val") if split in parts), None)
+    used = {split: parts[split] for split in ("train", test_split) if split is not None}
+    for split, part in used.items():
+        if len(part.labels) == 0:
+            raise InputError(f"the {split} split of {name} holds no images")
+
+    listed = class_names is not None
+    if listed and not class_names:
+        raise InputError(f"{name} has an empty list of class names: name every class, or leave the list out")
+    if not listed:
+        class_names = find_class_names(np.concatenate([part.labels for part in used.values()]))
+    labels = {
+        split: number_labels(part.labels, class_names, part.name_label, listed=listed) for split, part in used.items()
+    }
+    notes += _check_classes(labels, used, class_names, name)
+    fitter = Fitter(resize)
+    splits = {}
+    for split, part in used.items():
+        fitted = (fitter.fit(image, part.where, i) for i, image in enumerate(part.images))
+        splits[split] = Split(keep(split, fitted, len(part.labels)), labels[split])
+    converted = sum((part.converted for part in used.values()), Counter())
+    notes += [*count_notes(converted), *fitter.notes()]
+    return Decoded(splits["train"], splits.get(test_split), tuple(class_names), tuple(notes))
+
+
+def _check_classes(
+    labels: Mapping[str, np.ndarray], used: Mapping[str, Part], class_names: Sequence[str], name: str
+) -> list[str]:
+    """Refuse test images of a class that cannot be learned, and name the classes that lack images.
+
+    Args:
+        labels: of "train" and, if there, of the split to test on: class numbers, int64, (N,).
+        used: the parts that they are from.
+        class_names: the classes in their order.
+        name: what to call the whole in a message.
+    Returns:
+        lines to say aloud.
+    Raises:
+        InputError: a class has test images, but no training images.
+    """
+    present = {split: np.bincount(numbers, minlength=len(class_names)) > 0 for split, numbers in labels.items()}
+    trained = present["train"]
+    lacking = {"images": ~trained}
+    for split in labels.keys() - {"train"}:
+        strange = np.flatnonzero(~trained[labels[split]])
+        if len(strange):
+            class_name = class_names[labels[split][strange[0]]]
+            why = f"class {class_name} has no training images; add some, or remove its test images"
+            raise InputError(f"{used[split].name_label(int(strange[0]))}: {why}")
+        lacking["test images"] = trained & ~present[split]
+    return [
+        f"{name} has no {what} of {_list_names(class_names, lacks)}" for what, lacks in lacking.items() if lacks.any()
+    ]
+
+
+def _list_names(class_names: Sequence[str], chosen: np.ndarray) -> str:
+    """The chosen classes, bool (K,), such as "the classes bee, cat"; the first of many."""
+    names = [name for name, is_chosen in zip(class_names, chosen, strict=True) if is_chosen]
+    some = names[:FEW] + ["…"] * (len(names) > FEW)
+    return f"the class{'es' * (len(names) > 1)} {', '.join(some)}"

@@ -1,0 +1,166 @@
+"""Measuring a trained model: accuracy on a data set, a saved run, files to classify."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import numpy as np
+
+from pocketvit.config import DataConfig, load_config
+from pocketvit.config.checks import describe_size
+from pocketvit.data import Dataset, Split, open_dataset, open_splits, open_to_measure
+from pocketvit.data.dataset import note_shared
+from pocketvit.data.pixels import decode, resize
+from pocketvit.data.sources import lasting_source
+from pocketvit.data.splits import split_dataset
+from pocketvit.device import choose_device
+from pocketvit.errors import InputError
+from pocketvit.files import path_of
+from pocketvit.inference.trained_model import TrainedModel, load_model
+from pocketvit.runs.finished import checked_result
+
+
+def evaluate(trained: TrainedModel, dataset: Dataset) -> dict[str, Any]:
+    """Accuracy on a data set's test images, in all and per class.
+
+    Raises:
+        InputError: the classes or the image size are not the model's, or these are a run folder and a source, not loaded.
+    """
+    if not isinstance(trained, TrainedModel):
+        raise InputError(f"{trained!r} is not a trained model; load it: pocketvit.load_model(RUN_FOLDER)")
+    if not isinstance(dataset, Dataset):
+        raise InputError(f"{dataset!r} is not a data set; load it: pocketvit.load_dataset(SOURCE)")
+    _check_fits(trained, dataset)
+    logits, labels = trained.logits(dataset.test.images), dataset.test.labels
+    hits = logits.argmax(dim=1).numpy() == labels
+    per_class = {name: float(hits[labels == k].mean()) for k, name in enumerate(trained.class_names) if k in labels}
+    return {"images": len(labels), "accuracy": float(hits.mean()), "per_class": per_class}
+
+
+def _check_fits(trained: TrainedModel, dataset: Dataset) -> None:
+    """Refuse a data set whose classes or image size are not the model's."""
+    if dataset.class_names != trained.class_names:
+        raise InputError(_class_difference(dataset.name, dataset.class_names, trained.class_names))
+    if dataset.image_size != trained.model.image_size:
+        height, width = trained.model.image_size
+        got, wanted = describe_size(dataset.image_size), describe_size((height, width))
+        advice = f"; --data.resize {height} makes them so" if height == width else ""
+        raise InputError(f"{dataset.name} has images of {got}, the model takes {wanted}{advice}")
+
+
+def _class_difference(name: str, classes: Sequence[str], trained: Sequence[str]) -> str:
+    """How a set's classes differ from those of a model: in number, and where first."""
+    pairs = enumerate(zip_longest(classes, trained))
+    k, names = next((k, pair) for k, pair in pairs if pair[0] != pair[1])
+    has, knows = ("missing" if label is None else repr(label) for label in names)
+    return (
+        f"{name} has {len(classes)} classes, the model was trained on {len(trained)}; the first that differs is class "
+        f"{k} (from 0): {has} in {name}, {knows} in the model"
+    )
+
+
+def evaluate_run(
+    run: str | Path,
+    *,
+    source: str | None = None,
+    resize: int | None = None,
+    device: str = "auto",
+    allow_code: bool = False,
+) -> dict[str, Any]:
+    """`evaluate` a finished run on its own test images, or on those of another source.
+
+    All images of another source without a test split are measured; see `open_to_measure`.
+
+    Args:
+        run: the run folder.
+        source: of other data; the run's own if None.
+        resize: bring all images to this many pixels a side; as the run did if None.
+        device: to compute on.
+        allow_code: agree to run the code of the user's own that the model needs.
+    Returns:
+        what `evaluate` does, and `notes`: lines to say aloud on the data; one that begins with CAUTION says that the images
+        measured are, or may be, training images.
+    Raises:
+        InputError: no finished run there, its own data have changed, the data cannot be used, or it has code and
+            `allow_code` does not agree.
+    """
+    run = path_of(run)
+    if run.is_file():
+        raise InputError(f"{run} is a model alone, which names no data; give its run folder, {run.parent}")
+    trained = load_model(run, choose_device(device), allow_code=allow_code)
+    result = _result_of(run)
+    trained_on = result["data_fingerprint"]
+    config = load_config(run / "config.yaml", allow_code=True).data  # nothing but the data is taken from it
+    config = config if resize is None else replace(config, resize=resize)
+    cautions = []
+    if source is None:
+        place = Path(config.source)  # absolute, but for a known name
+        if place.is_absolute() and not place.exists():
+            raise InputError(f"{place}, which {run} was trained on, is not there; say where it is now by --data SOURCE")
+        dataset = open_dataset(config)
+        if dataset.fingerprint != trained_on:
+            _check_fits(trained, dataset)  # says more where the classes or the size have changed
+            raise InputError(
+                f"{config.source} has changed since {run} was trained on it, and its test images may be training images "
+                f"now; give --data with a separate test set, or --data {config.source} to measure on it anyway"
+            )
+        own = split_dataset(dataset, config).train
+    else:
+        dataset = open_to_measure(replace(config, source=source, format=None), trained_on)
+        own = _training_images(config, trained_on)
+        if lasting_source(source) == config.source and dataset.fingerprint != trained_on:
+            cautions.append(f"{source} has changed since {run} was trained on it: these may be training images")
+    if dataset.test.fingerprint == result.get("train_fingerprint"):  # which older results lack
+        cautions.append(f"{run} was trained on these very images: on new ones its accuracy may be far lower")
+    elif own is not None:
+        cautions += note_shared("images", dataset.test.digests, own.digests, f"those that {run} was trained on")
+    return evaluate(trained, dataset) | {"notes": (*(f"CAUTION: {line}" for line in cautions), *dataset.notes)}
+
+
+def _training_images(config: DataConfig, fingerprint: str) -> Split | None:
+    """What a run was trained on; none where its data, of this fingerprint, are not to be had any more."""
+    with contextlib.suppress(InputError):
+        splits = open_splits(config)
+        if splits.fingerprint == fingerprint:
+            return splits.train
+    return None
+
+
+def _result_of(run: Path) -> Mapping[str, Any]:
+    """The result of a finished run, which says what it was trained on.
+
+    Raises:
+        InputError: there is no result.json, or it is damaged.
+    """
+    file = run / "result.json"
+    if not file.exists():
+        raise InputError(
+            f"{run} has no result.json, which says what it was trained on; copy the whole folder of the run, or finish "
+            f"it: pocketvit train --resume {quote(str(run))}"
+        )
+    return checked_result(file)
+
+
+def predict_files(
+    run: str | Path, files: Sequence[str | Path], *, device: str = "auto", allow_code: bool = False
+) -> list[dict[str, Any]]:
+    """Classify image files, resized to the model's size.
+
+    Returns:
+        for each file its name and `probabilities`, a class name -> probability mapping.
+    Raises:
+        InputError: no trained model there, a file is missing or no image, or the model has code and `allow_code` does
+            not agree.
+    """
+    trained = load_model(run, choose_device(device), allow_code=allow_code)
+    if not files:
+        return []
+    images = np.stack([resize(decode(path_of(file), str(file)), trained.model.image_size) for file in files])
+    return [
+        {"file": str(file), "probabilities": dict(zip(trained.class_names, map(float, row), strict=True))}
+        for file, row in zip(files, trained.probabilities(images), strict=True)
+    ]

@@ -1,0 +1,185 @@
+"""A trained model and its file: from images to logits with nothing else at hand.
+
+Shapes: N images, B batch, C channels, H W pixels, K classes.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pocketvit.augment.augment import normalise
+from pocketvit.config import ModelConfig, code_of
+from pocketvit.config.checks import describe_size
+from pocketvit.data.dataset import MappedRows
+from pocketvit.data.pixels import channels_last_remedy, one_line, uint8_remedy
+from pocketvit.errors import InputError
+from pocketvit.files import path_of, write_atomically
+from pocketvit.model import ViT
+from pocketvit.usercode import Code, keep_copies, resolve
+
+EVAL_BATCH = {"cuda": 2_000, "mps": 500, "cpu": 200}
+
+
+@torch.inference_mode()
+def predict_logits(model: ViT, images: np.ndarray | MappedRows, mean: Tensor, std: Tensor) -> Tensor:
+    """Classify images in fp32, in batches: smaller ones where the GPU has no room for the usual.
+
+    Args:
+        model: on its device; left in the mode it was in.
+        images: uint8, (N, H, W, C).
+        mean: of the training pixels in [0, 1], (C,), on the model's device.
+        std: likewise.
+    Returns:
+        logits, float32, (N, K), on the CPU.
+    """
+    device = mean.device
+    was_training = model.training
+    model.eval()
+    logits, start, size = [], 0, EVAL_BATCH[device.type]
+    while start < len(images):
+        batch = images[start : start + size]  # of Pillow's arrays, which may not be written, PyTorch warns
+        batch = torch.from_numpy(np.require(batch, requirements=["C_CONTIGUOUS", "WRITEABLE"]))
+        try:
+            logits.append(model(normalise(batch.to(device), mean, std)).float().cpu())
+            start += len(batch)
+        except torch.cuda.OutOfMemoryError:  # training has the GPU's memory; fewer images at a time give the same
+            if size == 1:
+                raise
+            size //= 2
+    model.train(was_training)
+    return torch.cat(logits)  # (N, K)
+
+
+def accuracy(logits: Tensor, labels: np.ndarray) -> float:
+    """Fraction of rows of logits (N, K) whose largest entry is the label (N,)."""
+    return float((logits.argmax(dim=1).numpy() == labels).mean())
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with what it needs to be used alone."""
+
+    model: ViT
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    """Of the training pixels in [0, 1], a number per channel."""
+    std: tuple[float, ...]
+
+    def logits(self, images: np.ndarray | MappedRows) -> Tensor:
+        """Classify uint8 images (N, H, W, C), C = 3: logits (N, K) on the CPU; none for no images.
+
+        Raises:
+            InputError: anything else, or images of another size than the model's.
+        """
+        self._check(images)
+        if not len(images):
+            return torch.empty(0, self.model.num_classes)
+        device = next(self.model.parameters()).device
+        mean, std = (torch.tensor(value, dtype=torch.float32, device=device) for value in (self.mean, self.std))
+        return predict_logits(self.model, images, mean, std)
+
+    def _check(self, images: Any) -> None:
+        """Refuse whatever is not images as the model was trained on, and say what would make them so."""
+        if not isinstance(images, np.ndarray | MappedRows):
+            raise InputError(f"images are of type {type(images).__name__}; give an array, such as np.asarray(images)")
+        if images.dtype != np.uint8:
+            raise InputError(f"images are {images.dtype}, not uint8; {uint8_remedy(images, 'images')}")
+        height, width = self.model.image_size
+        if images.ndim != 4 or images.shape[3] != 3:
+            wanted = f"(N, {height}, {width}, 3)"
+            raise InputError(f"images have shape {images.shape}, not {wanted}; {_advice(images.shape)}")
+        if images.shape[1:3] != (height, width):
+            got, wanted = describe_size(images.shape[1:3]), describe_size((height, width))
+            raise InputError(f"images have {got}, the model was trained on {wanted}: resize them")
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Class probabilities of uint8 images (N, H, W, C): float32 (N, K), rows sum to 1.
+
+        Raises:
+            InputError: as `logits`.
+        """
+        return self.logits(images).softmax(dim=1).numpy()
+
+    def save(self, path: Path) -> None:
+        """Write weights and everything else in one safetensors file; the user's own code, if any, into code/ beside it.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        model = {name: v.copied if isinstance(v, Code) else v for name, v in asdict(self.model.config).items()}
+        about = {
+            "model": json.dumps(model),
+            "image_size": json.dumps(self.model.image_size),
+            "class_names": json.dumps(self.class_names),
+            "mean": json.dumps(self.mean),
+            "std": json.dumps(self.std),
+        }
+        state = self.model.state_dict().items()
+        weights = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state}  # tied ones apart
+        keep_copies(code_of(self.model.config).values(), path.parent)
+        write_atomically(path, save(weights, metadata=about))
+
+
+def _advice(shape: tuple[int, ...]) -> str:
+    """How to make RGB images (N, H, W, 3) of an array of another shape."""
+    match shape:
+        case (_, _, 3):
+            return "give a single image as images[None]"
+        case (_, _, _):
+            return "give grey images as np.stack([images] * 3, axis=-1)"
+        case (_, _, _, 1):
+            return "give grey images as np.repeat(images, 3, axis=3)"
+        case (_, _, _, 4):
+            return "images[..., :3] leaves transparency out"
+        case (_, 3, _, _):
+            return channels_last_remedy("images")
+    return "give RGB images, one after another"
+
+
+def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_code: bool = False) -> TrainedModel:
+    """Load a trained model from its run folder, or from its model.safetensors alone.
+
+    Args:
+        run: the folder or the file. A model with code of the user's own needs the folder code/ beside the file.
+        device: to load it to.
+        allow_code: agree to run that code.
+    Raises:
+        InputError: there is none, it is not one of ours, or it has code without consent.
+    """
+    run = path_of(run)
+    path = run / "model.safetensors" if run.is_dir() else run
+    if not path.exists():
+        if (run / "config.yaml").exists():
+            raise InputError(
+                f"the run in {run} is not finished; go on with: pocketvit train --resume {quote(str(run))}"
+            )
+        raise InputError(f"no trained model at {path}; give a finished run folder or a model.safetensors")
+    if not os.access(path, os.R_OK):  # of which safetensors says that there is no such file
+        raise InputError(f"{path} may not be read; ask its owner, or copy it to where you may")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = {key: json.loads(value) for key, value in file.metadata().items()}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        chosen = {f"model.{name}": value for name, value in about["model"].items()}
+        chosen = resolve(chosen, folder=path.parent, where=str(path), allow_code=allow_code, inside=True)
+        model = ViT(
+            ModelConfig(**{name.removeprefix("model."): value for name, value in chosen.items()}),
+            image_size=tuple(about["image_size"]),
+            num_classes=len(about["class_names"]),
+        )
+        model.load_state_dict(weights)
+    except InputError:
+        raise
+    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path} is not a model that PocketViT saved: {one_line(error)}") from error
+    names, mean, std = (tuple(about[key]) for key in ("class_names", "mean", "std"))
+    return TrainedModel(model.to(device).eval(), names, mean, std)

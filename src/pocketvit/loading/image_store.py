@@ -1,0 +1,177 @@
+"""Where the training images are kept during a run, and how some of them reach the device.
+
+Nothing that is computed depends on it. On a GPU there are three places, and the first with room is taken:
+
+- gpu: all of them in the GPU's memory, which collects a chunk from there by itself.
+- host: a copy in host memory, page-locked, so that nothing can push it out. Each process of a host has its own.
+- disk: where the cache has mapped them from. The system keeps in memory what it can, for all processes together.
+
+From the last two, other threads collect a chunk while the one before it is trained on (`TrainImages.collect`), and the
+copy to the GPU runs beside the steps (`TrainImages.bring`). A pass takes single images in a random order, so they are
+collected by the processor even where the GPU could read the host's memory by itself.
+
+For a CPU, images are collected from where they are.
+
+Shapes: N images, B of them, C channels, H W pixels.
+"""
+
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pocketvit.data.dataset import MappedRows, pieces
+from pocketvit.device import to_device
+from pocketvit.errors import InputError
+from pocketvit.memory import Room, free_room
+
+Place = Literal["gpu", "host", "disk"]
+
+GPU_FRAC = 0.5
+"""Part of the GPU's free memory that images may take; activations, which grow with the batch, need the rest."""
+HOST_FRAC = 0.5
+"""Part of the host's free memory that may be locked; it is lost to everything else, and passes are drawn there."""
+COLLECTORS = 16
+"""Threads that collect images: a disk answers that many requests at once almost as fast as one."""
+FEWEST = 256
+"""Images that are worth a thread."""
+
+
+def choose_place(keep: str, num_bytes: int, room: Room) -> Place:
+    """Where to keep images for a GPU.
+
+    Args:
+        keep: `data.keep`: a place, or auto.
+        num_bytes: of all images.
+        room: what is free.
+    Raises:
+        InputError: the place asked for has less memory than the images need.
+    """
+    if keep == "auto":
+        if num_bytes <= GPU_FRAC * room.gpu:
+            return "gpu"
+        return "host" if num_bytes <= HOST_FRAC * room.host else "disk"
+    free = {"gpu": room.gpu, "host": room.host}.get(keep, num_bytes)
+    if num_bytes > free:
+        raise InputError(
+            f"data.keep={keep}, but the training images need {_gib(num_bytes)} and {_gib(free)} are free there; "
+            "use data.keep=auto"
+        )
+    return keep
+
+
+def describe_place(place: Place, keep: str, num_bytes: int, room: Room) -> str | None:
+    """The line that says where images are kept and why; none for the GPU, which is where they are expected."""
+    if place == "gpu":
+        return None
+    where = {"host": "in pinned host memory", "disk": "on disk"}[place]
+    if keep == "auto":
+        why = f"they are more than half of the {_gib(room.gpu)} free on the GPU"
+        if place == "disk":
+            why += f" and of the {_gib(room.host)} that this process may take on the host"
+    else:
+        why = f"data.keep={keep} says so"
+    return f"training images: {_gib(num_bytes)}, kept {where} and read ahead, because {why}"
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:,.1f} GiB"
+
+
+class TrainImages:
+    """The training images in the place where they are kept.
+
+    Args:
+        images: uint8, (N, H, W, C), in memory or mapped from disk.
+        keep: `data.keep`.
+        device: where some of them are wanted, again and again.
+    Raises:
+        InputError: they cannot be kept where `keep` says.
+    """
+
+    def __init__(self, images: np.ndarray | MappedRows, *, keep: str, device: torch.device) -> None:
+        self.images, self.device = images, device
+        self.place: Place = "disk"
+        self.note: str | None = None
+        """What to say about the place, if anything."""
+        self.collectors = ThreadPoolExecutor(COLLECTORS)
+        if device.type == "cuda":
+            self.copying = torch.cuda.Stream(device)
+            self._settle(keep)
+        elif keep in ("gpu", "host"):
+            raise InputError(f"data.keep={keep} is for runs on a GPU, and this one is on {device}; use data.keep=auto")
+
+    def _settle(self, keep: str) -> None:
+        """Choose a place for a GPU's images and take them there."""
+        num_bytes, room = self.images.size, free_room(self.device)
+        self.place = choose_place(keep, num_bytes, room)
+        self.note = describe_place(self.place, keep, num_bytes, room)
+        if self.place == "gpu":
+            self.on_gpu = _uploaded(self.images, self.device)
+        elif self.place == "host":
+            self.images = _pinned(self.images)
+
+    def collect(self, indices: np.ndarray) -> np.ndarray | None:
+        """Copy images together on the host: pixels (B, H, W, C), or none where the GPU will do it.
+
+        Asks nothing of the device, so that another thread may call it even while a CUDA graph is captured.
+        """
+        if self.place == "gpu":
+            return None
+        pixels = np.empty((len(indices), *self.images.shape[1:]), np.uint8)
+
+        def fill(part: slice) -> None:
+            pixels[part] = self.images[indices[part]]
+
+        length = max(FEWEST, -(-len(indices) // COLLECTORS))
+        list(self.collectors.map(fill, [slice(i, i + length) for i in range(0, len(indices), length)]))
+        return pixels
+
+    def bring(self, indices: np.ndarray, collected: np.ndarray | None) -> Tensor:
+        """Images as a tensor, uint8 (B, H, W, C): on the GPU if the run is on one, else on the host.
+
+        Args:
+            indices: which, int64, (B,).
+            collected: what `collect` made of them.
+        """
+        if collected is None:
+            return self.on_gpu[to_device(indices, self.device)]
+        if self.device.type != "cuda":
+            return torch.from_numpy(collected)
+        main = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self.copying):  # on the main stream the copy would wait for the steps asked for already
+            images = to_device(collected, self.device)
+        main.wait_stream(self.copying)
+        images.record_stream(main)  # else its memory could be given to the next copy while this one is being read
+        return images
+
+
+def _uploaded(images: np.ndarray | MappedRows, device: torch.device) -> Tensor:
+    """All images on the GPU, (N, H, W, C), copied in pieces because the host has to pin what it sends."""
+    on_gpu = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    for piece in pieces(images):
+        on_gpu[piece].copy_(to_device(images[piece], device))
+    return on_gpu
+
+
+def _pinned(images: np.ndarray | MappedRows) -> np.ndarray:
+    """A page-locked copy of all images, (N, H, W, C).
+
+    Locked in place, because PyTorch's own pinned memory comes in powers of two: 65 GiB would take 128.
+
+    Raises:
+        InputError: the system refuses to lock so much.
+    """
+    copy = np.empty(images.shape, np.uint8)
+    for piece in pieces(images):
+        copy[piece] = images[piece]
+    cuda, address = torch.cuda.cudart(), copy.ctypes.data
+    status = cuda.cudaHostRegister(address, copy.nbytes, 0)
+    if status != cuda.cudaError.success:
+        reason = cuda.cudaGetErrorString(status)
+        raise InputError(f"cannot pin {_gib(copy.nbytes)} of host memory ({reason}); use data.keep=disk")
+    weakref.finalize(copy, cuda.cudaHostUnregister, address)
+    return copy

@@ -1,0 +1,201 @@
+"""The order of the images, pass by pass, and the augmented batches on the device.
+
+A pass is planned on the CPU (`TrainLoader.plan`) and loaded in chunks of whole steps: their images are collected where
+they are kept (`TrainLoader.read`), then augmented on the device (`TrainLoader.bring`). The first two ask nothing of
+the device, so they can run in other threads while it trains. On a GPU the whole training set usually lives in its
+memory (`image_store`) and a chunk is a whole pass: no copy from the host, and one augmentation call for 50,000 images.
+
+Shapes: S steps, B batch, B′ the share of it that this process trains on, C channels, H W pixels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pocketvit.augment.augment import ImageTable, augment, draw_images
+from pocketvit.augment.custom import check_policy, own_policy
+from pocketvit.augment.mix import MIX_COLUMNS, draw_mix
+from pocketvit.config import AugmentConfig, DataConfig
+from pocketvit.data.dataset import Split
+from pocketvit.device import to_device
+from pocketvit.errors import InputError
+from pocketvit.kernels.attention import Kernels
+from pocketvit.loading.image_store import TrainImages
+from pocketvit.randomness import Stream, permutation
+from pocketvit.usercode import Code
+
+CHUNK_IMAGES = {"cuda": 65_536, "mps": 4_096, "cpu": 1_024}
+"""Most images brought to the device at once: enough to fill it, few enough that progress shows."""
+CHUNK_BYTES = 2**28
+"""Most bytes of pixels brought to the device at once, where images are large: four chunks may be there together."""
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """Everything about a pass but the pixels, in the order in which the images are taken."""
+
+    indices: np.ndarray
+    """Which image, int64, (S·B,)."""
+    images: ImageTable
+    """How each is augmented, (S·B,) rows."""
+    mix: np.ndarray
+    """How each batch is mixed, float32, (S, 7)."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Images on their way to the device: collected, but not augmented yet."""
+
+    indices: np.ndarray
+    """Which image, int64, (S·B′,)."""
+    images: ImageTable
+    """How each is augmented, (S·B′,) rows."""
+    mix: np.ndarray
+    """How each batch is mixed, float32, (S, 7)."""
+    pixels: np.ndarray | None
+    """uint8, (S·B′, H, W, C), or none where the device has them."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some consecutive batches of a pass on the device, ready but for normalising, erasing and mixing."""
+
+    images: Tensor
+    """uint8, (S·B′, H, W, C)."""
+    labels: Tensor
+    """int64, (S·B′,)."""
+    erase: Tensor
+    """Boxes to erase, int64, (S·B′, 4)."""
+    mix: Tensor
+    """How each batch is mixed, float32, (S, 7)."""
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The four of them, in order."""
+        return self.images, self.labels, self.erase, self.mix
+
+
+class TrainLoader:
+    """Batches of augmented training images.
+
+    Args:
+        split: the training images.
+        data: the order (fresh passes or repeats in a row).
+        augment: the augmentation.
+        seed: the run's seed.
+        batch_size: B.
+        device: where batches are wanted.
+        share: positions within a batch that are loaded, B′ of them: mirror pairs, where several processes share the
+            work; none loads all.
+        kernels: which augmentation runs, as `augment` takes it.
+    Raises:
+        InputError: fewer images than one batch, a policy of the user's own that does not fit, or no room to keep the
+            images where `data.keep` says.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        data: DataConfig,
+        augment: AugmentConfig,
+        seed: int,
+        batch_size: int,
+        device: torch.device,
+        share: np.ndarray | None = None,
+        kernels: Kernels = "auto",
+    ) -> None:
+        if len(split) < batch_size:
+            raise InputError(f"batch_size={batch_size} is more than the {len(split)} training images; choose fewer")
+        self.split, self.data, self.augment = split, data, augment
+        self.seed, self.batch_size, self.device = seed, batch_size, device
+        self.share = np.arange(batch_size) if share is None else share
+        self.kernels: Kernels = kernels
+        self.image_size = tuple(split.images.shape[1:3])
+        if isinstance(augment.policy, Code):
+            check_policy(augment.policy, self.image_size)
+        self.steps_per_pass = len(split) // batch_size
+        """A pass drops its last, partial batch."""
+        chunk_images = min(CHUNK_IMAGES[device.type], CHUNK_BYTES * len(split) // split.images.size)
+        self.chunk_steps = max(1, min(self.steps_per_pass, chunk_images // batch_size))
+        """Most steps of a chunk; the same wherever the images are kept, because processes must agree on it."""
+        self.images = TrainImages(split.images, keep=data.keep, device=device)
+        self.labels = to_device(split.labels, device)
+
+    def plan(self, pass_index: int) -> PassPlan:
+        """Draw a pass. The same for a given seed and pass, whatever ran before."""
+        taken = self.steps_per_pass * self.batch_size
+        if self.data.repeats == "fresh":
+            indices = permutation(self.seed, Stream.ORDER, pass_index, len(self.split))[:taken]
+            images = self._draw_images(pass_index)[indices]
+        else:
+            indices, images = self._plan_repeats(pass_index, taken)
+        mix = draw_mix(
+            self.augment,
+            seed=self.seed,
+            pass_index=pass_index,
+            steps=self.steps_per_pass,
+            image_size=self.image_size,
+        )
+        return PassPlan(indices, images, mix)
+
+    def _plan_repeats(self, pass_index: int, taken: int) -> tuple[np.ndarray, ImageTable]:
+        """Batch Augmentation: `num_repeats` passes share a shuffle in which each image stands that often in a row.
+
+        Copy c of an image is augmented as its image would be in pass c of the group, so no two copies are alike.
+
+        Source: Hoffer et al. 2020, https://arxiv.org/abs/1901.09335
+        """
+        copies, size = self.data.num_repeats, len(self.split)
+        first = pass_index - pass_index % copies
+        start = (pass_index - first) * size  # where this pass begins in the group's copies · size images
+        position = np.arange(start, start + taken)
+        indices = permutation(self.seed, Stream.ORDER, first, size)[position // copies]
+        tables = ImageTable.concatenate([self._draw_images(first + c) for c in range(copies)])
+        return indices, tables[position % copies * size + indices]
+
+    def _draw_images(self, pass_index: int) -> ImageTable:
+        return draw_images(
+            self.augment,
+            seed=self.seed,
+            pass_index=pass_index,
+            size=len(self.split),
+            image_size=self.image_size,
+        )
+
+    def load(self, plan: PassPlan, first_step: int, num_steps: int) -> Chunk:
+        """Some steps of a pass, at once."""
+        return self.bring(self.read(plan, first_step, num_steps))
+
+    def read(self, plan: PassPlan, first_step: int, num_steps: int) -> Reading:
+        """Collect the images of some steps of a pass; asks nothing of the device."""
+        steps = np.arange(first_step, first_step + num_steps)
+        rows = (steps[:, None] * self.batch_size + self.share).ravel()  # (S, B′) -> (S·B′,)
+        mix = plan.mix[first_step : first_step + num_steps]
+        return self._read(plan.indices[rows], plan.images[rows], mix)
+
+    def sample(self, indices: np.ndarray, *, pass_index: int | None) -> Chunk:
+        """Some training images, unmixed, augmented as in a pass, or clean where there is none."""
+        if pass_index is None:
+            off = AugmentConfig(flip_prob=0, crop_pad=0, policy="none", erase_prob=0)
+            table = draw_images(off, seed=self.seed, pass_index=0, size=len(self.split), image_size=self.image_size)
+        else:
+            table = self._draw_images(pass_index)
+        return self.bring(self._read(indices, table[indices], np.empty((0, len(MIX_COLUMNS)), np.float32)))
+
+    def _read(self, indices: np.ndarray, images: ImageTable, mix: np.ndarray) -> Reading:
+        return Reading(indices, images, mix, self.images.collect(indices))
+
+    def bring(self, reading: Reading) -> Chunk:
+        """Augment images that were collected and bring them to the device; does not wait for it."""
+        table = reading.images
+        images = augment(self.images.bring(reading.indices, reading.pixels), table, kernels=self.kernels)
+        if table.draws is not None:
+            images = own_policy(self.augment.policy, images, table.draws)
+        return Chunk(
+            images=images.to(self.device),
+            labels=self.labels[to_device(reading.indices, self.device)],
+            erase=to_device(table.erase, self.device),
+            mix=to_device(reading.mix, self.device),
+        )

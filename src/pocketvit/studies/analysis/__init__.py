@@ -1,0 +1,1 @@
+"""What a study's results say: accuracies with their spread, comparisons, verdicts."""

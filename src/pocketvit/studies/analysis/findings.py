@@ -1,0 +1,187 @@
+"""What a study found, row by row: accuracy with its spread, the comparison with the reference, and the cost.
+
+Only finished cells count. A failed or missing one is counted as such and gives no number, so a row of which nothing is
+there yet has None in the place of every figure.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from scipy import special
+
+from pocketvit.runs.hardware import hardware
+from pocketvit.studies.analysis.power import LEVEL
+from pocketvit.studies.analysis.stats import Accuracies, Comparison, Summary, compare, rounding_variance, summarise
+from pocketvit.studies.analysis.verdict import untold, verdict
+from pocketvit.studies.definition.gather import CellResult
+from pocketvit.studies.definition.grid import IMAGES_OF, Study
+
+Kind = Literal["helps", "hurts", "equal", "untold", "failed", "open"]
+"""What a comparison says: equal is that no difference was seen, untold that there is too little to go by, open that
+there is no result yet."""
+
+NOISY_LEVEL = 0.01
+"""The chance that a row of a study whose rows all scatter alike is taken for a noisy one."""
+LEAST_DF = 3
+"""Degrees of freedom of the calm rows from which several rows may be noisy beside them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One row of a study with everything that its runs say."""
+
+    row: str
+    cells: tuple[CellResult, ...]
+    """By seed."""
+    accuracy: Summary
+    """The study's `measure` after the last step, fractions."""
+    test: Summary
+    """Test accuracy after the last step, fractions; equal to `accuracy` where that is the measure."""
+    best_look: Summary
+    """The best of the looks at the test set during training, fractions; without a run where nobody looked."""
+    comparison: Comparison | None
+    """None for a row that is compared with none."""
+    num_params: float | None
+    train_s: float | None
+    """Mean over the runs on the study's usual hardware; augmentation included, compiling and evaluation left out."""
+    images_per_s: float | None
+    """Mean over the same runs."""
+    peak_memory_gib: float | None
+    """Mean over the same runs."""
+
+    def count(self, state: str) -> int:
+        """How many cells are done, failed or missing."""
+        return sum(cell.state == state for cell in self.cells)
+
+    @property
+    def verdict(self) -> str | None:
+        """The comparison in plain words, or that all runs failed; None where there is no comparison."""
+        if self.comparison is None:
+            return None
+        return "failed" if self.kind == "failed" else verdict(self.comparison)
+
+    @property
+    def kind(self) -> Kind | None:
+        """The verdict in one word; None without a comparison."""
+        if self.comparison is None:
+            return None
+        if self.count("failed") == len(self.cells):
+            return "failed"
+        if self.comparison.difference is None:
+            return "open"
+        if untold(self.comparison):
+            return "untold"
+        if self.comparison.p_holm > LEVEL:
+            return "equal"
+        return "helps" if self.comparison.difference > 0 else "hurts"
+
+
+def accuracies(gathered: Sequence[CellResult], key: str) -> Accuracies:
+    """A figure of every finished cell by row and seed; rows without one are there, and empty."""
+    found: dict[str, dict[int, float]] = {cell.row: {} for cell in gathered}
+    for cell in gathered:
+        if cell.result is not None and cell.result.get(key) is not None:
+            found[cell.row][cell.seed] = cell.result[key]
+    return found
+
+
+def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
+    """Sum up a study.
+
+    Args:
+        study: says what is compared with what.
+        gathered: all its cells, finished or not.
+    Returns:
+        the rows in the study's order.
+    """
+    final, test, best = (accuracies(gathered, key) for key in (study.measure, "test_accuracy", "best_test_accuracy"))
+    comparisons = compare(final, study.compare, apart=noisy_rows(final), least=rounding_variance(final))
+    on = hardware(cell.result for cell in gathered if cell.result is not None)
+    timed = [cell for cell in gathered if on.counts(cell.result)]
+    return [
+        Finding(
+            row=row.name,
+            cells=tuple(sorted((cell for cell in gathered if cell.row == row.name), key=lambda cell: cell.seed)),
+            accuracy=summarise(final.get(row.name, {})),
+            test=summarise(test.get(row.name, {})),
+            best_look=summarise(best.get(row.name, {})),
+            comparison=comparisons.get(row.name),
+            num_params=_mean(gathered, row.name, "num_params"),
+            train_s=_mean(timed, row.name, "train_s"),
+            images_per_s=_mean(timed, row.name, "images_per_s"),
+            peak_memory_gib=_mean(timed, row.name, "peak_memory_gib"),
+        )
+        for row in study.rows
+    ]
+
+
+def caveats(study: Study, found: Sequence[Finding]) -> list[str]:
+    """A sentence for each reason why an accuracy or a difference may not be the row's own doing."""
+    return [*held_out_in_vain(study), *_on_other_data(study, found), *_on_training_images(found)]
+
+
+def held_out_in_vain(study: Study) -> list[str]:
+    """A sentence on the rows that `Study.held_out_in_vain` names; none where there are no such rows."""
+    rows = study.held_out_in_vain
+    if not rows:
+        return []
+    return [
+        "Compared on the test images, which choose among the rows so, because not all rows hold out the same validation "
+        f"images; trained on fewer images for it: {', '.join(rows)}."
+    ]
+
+
+def _on_other_data(study: Study, found: Sequence[Finding]) -> list[str]:
+    """A sentence on the rows whose data are not those of their reference; none where there are no such rows."""
+    data = {f.row: {cell.result.get("data_fingerprint") for cell in f.cells if cell.result is not None} for f in found}
+    compared = {f.row: f.comparison.reference for f in found if f.comparison and f.comparison.difference is not None}
+    rows = [row for row, reference in compared.items() if len(data[row] | data[reference]) > 1]
+    if not rows:
+        return []
+    return [
+        "Not on the data of the row compared with, or on them but split or resized otherwise, so that the difference may "
+        f"come from the {IMAGES_OF[study.measure]} images: {', '.join(rows)}."
+    ]
+
+
+def _on_training_images(found: Sequence[Finding]) -> list[str]:
+    """A sentence for each set of which some images to measure on are trained on, as the runs say of their data."""
+    results = [cell.result for finding in found for cell in finding.cells if cell.result is not None]
+    lines = dict.fromkeys(line for result in results for line in result.get("cautions", ()))  # older ones lack them
+    return [f"{line}." for line in lines]
+
+
+def noisy_rows(found: Accuracies) -> list[str]:
+    """Rows that scatter far more than the others, as one does that diverges with some seeds.
+
+    The row that scatters most is noisy if an F-test of its variance over seeds against that of all others, pooled,
+    finds it, corrected for the number of rows. Where several rows diverge, each hides the next: so it is also tried
+    whether the rows from the k-th on are, against the calmer ones alone, as long as those are half of the rows. Where
+    rows share what a seed does to all of them, the test finds less than it could, but not more.
+
+    Source: Rosner 1983, "Percentage points for a generalized ESD many-outlier procedure",
+        https://doi.org/10.1080/00401706.1983.10487848
+    Differs: variances by an F-test in the place of values by a t-test.
+    """
+    variances = {row: std**2 for row, values in found.items() if (std := summarise(values).std) is not None}
+    rows = sorted(variances, key=lambda row: variances[row])
+    df = {row: len(found[row]) - 1 for row in rows}
+    least = rounding_variance(found)
+    noisy: list[str] = []
+    for calm in range(len(rows) - 1, 0, -1):
+        calm_df = sum(df[row] for row in rows[:calm])
+        if calm < len(rows) - 1 and (2 * calm < len(rows) or calm_df < LEAST_DF):
+            break
+        usual = max(least, sum(df[row] * variances[row] for row in rows[:calm]) / calm_df)
+        p = special.fdtrc(df[rows[calm]], calm_df, variances[rows[calm]] / usual) if usual else 1.0
+        if p < NOISY_LEVEL / len(rows):
+            noisy = rows[calm:]
+    return [row for row in found if row in noisy]
+
+
+def _mean(gathered: Sequence[CellResult], row: str, key: str) -> float | None:
+    """The mean of a figure over a row's finished cells; None where they have none."""
+    values = list(accuracies(gathered, key).get(row, {}).values())
+    return fmean(values) if values else None

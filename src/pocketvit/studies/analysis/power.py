@@ -1,0 +1,92 @@
+"""How many seeds a difference needs, and which difference so many seeds can show.
+
+Both ask for the power of a two-sided t-test: the probability that it finds a difference which is there. With the
+degrees of freedom known, the test statistic follows a noncentral t distribution, so nothing is simulated here.
+
+Differences and standard deviations have one unit, whichever it is: fractions here as elsewhere.
+
+Source: Cohen 1988, "Statistical power analysis for the behavioral sciences", chapter 2
+Differs: the seed variance is pooled over the rows of a study, so the degrees of freedom grow with the rows.
+"""
+
+from bisect import bisect_left
+from math import inf, sqrt
+
+from scipy import special
+
+from pocketvit.config.checks import above, at_least, between
+
+POWER = 0.8
+"""The usual demand: four of five real differences are found."""
+LEVEL = 0.05
+"""Chance of a false alarm, over all comparisons of a study together; intervals cover with 1 − this, one by one."""
+MOST_SEEDS = 1_000_000
+"""Where the search for enough seeds ends: by then any difference above std / 100 is long found."""
+
+
+def power_of(difference: float, stderr: float, df: float, *, level: float = LEVEL) -> float:
+    """The probability that a t-test finds a difference, and with its right sign.
+
+    Args:
+        difference: the true one.
+        stderr: the true standard error of its estimate.
+        df: degrees of freedom by which the test knows the standard error.
+        level: chance of a false alarm.
+    """
+    critical = special.stdtrit(df, 1 - level / 2)
+    shift = abs(difference) / stderr
+    return float(1 - special.nctdtr(df, shift, critical))
+
+
+def detectable_difference(stderr: float, df: float, *, power: float = POWER, level: float = LEVEL) -> float:
+    """The least difference that a t-test finds with the given power; arguments as in `power_of`."""
+    between("power", power, level, 1, open_left=True, open_right=True)
+    critical = special.stdtrit(df, 1 - level / 2)
+    # With few degrees of freedom the estimated standard error may be well above the true one, hence the wide end.
+    widest = 3 * critical + 10
+    from scipy import optimize  # takes a third of a second to load
+
+    return stderr * float(optimize.brentq(lambda shift: power_of(shift, 1.0, df, level=level) - power, 0.0, widest))
+
+
+def pooled_df(num_seeds: int, num_rows: int) -> int:
+    """Degrees of freedom of the seed variance in a study whose rows all have the same seeds."""
+    return (num_rows - 1) * (num_seeds - 1)
+
+
+def detectable_with(
+    num_seeds: int, std: float, *, num_rows: int = 2, num_comparisons: int = 1, power: float = POWER
+) -> float:
+    """The least difference between two rows that a planned study finds with the given power; inf for one seed.
+
+    Args:
+        num_seeds: of every row, the same for all.
+        std: of a run over seeds, as far as pairing does not remove it (`Spread.noise` is its square).
+        num_rows: of the study; all of them tell about the spread.
+        num_comparisons: to correct for. It is enough for the first of them to be found, which is the hardest.
+        power: the probability asked for.
+    """
+    at_least("num_rows", num_rows, 2)
+    at_least("num_seeds", num_seeds, 1)
+    if num_seeds == 1:
+        return inf
+    stderr, df = std * sqrt(2 / num_seeds), pooled_df(num_seeds, num_rows)
+    return detectable_difference(stderr, df, power=power, level=LEVEL / num_comparisons)
+
+
+def seeds_needed(
+    difference: float, std: float, *, num_rows: int = 2, num_comparisons: int = 1, power: float = POWER
+) -> int:
+    """The seeds a row by which a difference is found with the given power; arguments as in `detectable_with`.
+
+    Raises:
+        InputError: no spread, or a difference below a hundredth of it, which no study of trainings will find.
+    """
+    above("std", std, 0)
+    above("difference", abs(difference), std / 100)
+
+    def enough(num_seeds: int) -> bool:
+        found = detectable_with(num_seeds, std, num_rows=num_rows, num_comparisons=num_comparisons, power=power)
+        return found <= abs(difference)
+
+    return bisect_left(range(MOST_SEEDS), True, lo=2, key=enough)

@@ -1,0 +1,74 @@
+"""Which study, and how much of it: found by name or file, with other seeds or data, or some of its rows only."""
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pocketvit.config import override
+from pocketvit.config.checks import at_least, unknown
+from pocketvit.errors import InputError
+from pocketvit.studies.definition.grid import Study
+from pocketvit.studies.definition.study_file import load_study
+
+BUILTIN = Path(__file__).parent / "builtin"
+
+
+def builtin_studies() -> list[str]:
+    """The names of the studies that come with the package."""
+    return sorted(path.stem for path in BUILTIN.glob("*.yaml"))
+
+
+def find_study(name: str, *, allow_code: bool = False) -> Study:
+    """A study by the name of a built-in one, or by its file.
+
+    Raises:
+        InputError: neither of them, or a file that cannot be run.
+    """
+    if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file():
+        return load_study(Path(name), allow_code=allow_code)
+    if name not in builtin_studies():
+        raise InputError(f"{unknown('study', name, builtin_studies())} (or give a .yaml file)")
+    return load_study(BUILTIN / f"{name}.yaml")
+
+
+def with_seeds(study: Study, num_seeds: int) -> Study:
+    """The study with as many seeds in every row, from 0.
+
+    Raises:
+        InputError: not even one.
+    """
+    at_least("seeds", num_seeds, 1)
+    return replace(study, rows=tuple(replace(row, seeds=tuple(range(num_seeds))) for row in study.rows))
+
+
+def with_data(study: Study, source: str) -> Study:
+    """The study on another data set, but for rows that name their own."""
+    rows = (
+        row if "data.source" in row.overrides else replace(row, config=override(row.config, {"data.source": source}))
+        for row in study.rows
+    )
+    return replace(study, rows=tuple(rows))
+
+
+def chosen_rows(study: Study, patterns: Sequence[str]) -> set[str]:
+    """The rows that some names stand for, each one name or several by comma; a name may hold * and ?.
+
+    The name of a grid's row may hold commas itself: of the names that a text can be read as, the longest counts.
+
+    Raises:
+        InputError: a name that stands for no row.
+    """
+    names = [row.name for row in study.rows]
+    chosen: set[str] = set()
+    for parts in (pattern.split(",") for pattern in patterns):
+        while parts:
+            for length in range(len(parts), 0, -1):
+                matching = fnmatch.filter(names, ",".join(parts[:length]))
+                if matching:
+                    break
+            else:
+                raise InputError(f"study {study.name}: {unknown('row', parts[0], names)}")
+            chosen |= set(matching)
+            parts = parts[length:]
+    return chosen

@@ -1,0 +1,68 @@
+"""How long cells take, learnt from those that run and those that ran: for the time left, and for a time limit."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from pocketvit.studies.definition.jobs import Job
+
+TAIL_BYTES = 4096
+"""More than a line of metrics.jsonl; only its end is read, again and again."""
+
+
+class Progress(NamedTuple):
+    """How far a run has come."""
+
+    passes: int
+    train_s: float
+
+
+def progress_of(folder: Path) -> Progress | None:
+    """How far a run has come, by the last whole line of its metrics; None before the first."""
+    try:
+        with open(folder / "metrics.jsonl", "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
+            tail = file.read()
+        line = json.loads(tail[: tail.rindex(b"\n")].rpartition(b"\n")[2])
+        return Progress(line["pass"], line["train_s"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+class Pace:
+    """Seconds a pass of each row takes, and seconds a run needs beside its passes."""
+
+    def __init__(self) -> None:
+        self.pass_s: dict[str, float] = {}
+        """Training time of one pass, by row, newest figure."""
+        self.beside_s: float | None = None
+        """Import, compilation, evaluation and report: the least seen, because a run may also wait for its turn."""
+
+    def learn_running(self, job: Job) -> None:
+        """Learn from a cell that runs."""
+        progress = progress_of(job.folder)
+        if progress and progress.passes:
+            self.pass_s[job.cell.row] = progress.train_s / progress.passes
+
+    def learn_finished(self, job: Job, result: dict[str, Any]) -> None:
+        """Learn from a cell that was run to its end on this machine."""
+        self.pass_s[job.cell.row] = result["train_s"] / job.cell.config.schedule.passes
+        beside = result["total_s"] - result["train_s"]
+        if beside > 0:  # a run that was interrupted counts the time of its last part alone
+            self.beside_s = beside if self.beside_s is None else min(beside, self.beside_s)
+
+    def seconds_left(self, job: Job) -> float | None:
+        """How long a cell still takes, once it has its turn; None where nothing is known yet."""
+        if not self.pass_s:
+            return None
+        pass_s = self.pass_s.get(job.cell.row, fmean(self.pass_s.values()))
+        progress = progress_of(job.folder)
+        passes = job.cell.config.schedule.passes - (progress.passes if progress else 0)
+        return passes * pass_s + (self.beside_s or 0.0)
+
+    def total_left(self, jobs: Sequence[Job]) -> float | None:
+        """How long several cells take, one behind the other; None where nothing is known yet."""
+        seconds = [self.seconds_left(job) for job in jobs]
+        return None if None in seconds else sum(seconds)

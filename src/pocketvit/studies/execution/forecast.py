@@ -1,0 +1,229 @@
+"""What a study will take and can show, from what earlier runs took and how they scattered."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from math import sqrt
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+
+from pocketvit.config import DataConfig
+from pocketvit.data import open_dataset
+from pocketvit.data.dataset import CIFAR10_FINGERPRINT, stratified_split
+from pocketvit.errors import InputError
+from pocketvit.report.text import count, counted, percent, points
+from pocketvit.studies.analysis.findings import accuracies, held_out_in_vain, noisy_rows
+from pocketvit.studies.analysis.stats import pooled_spread
+from pocketvit.studies.definition.choose import chosen_rows
+from pocketvit.studies.definition.gather import CellResult, find_results, gather
+from pocketvit.studies.definition.grid import IMAGES_OF, Study
+from pocketvit.studies.definition.jobs import study_jobs
+from pocketvit.studies.execution.outdated import outdated
+from pocketvit.studies.execution.plan import DIFFERENCES, plan_study
+
+LEAST_DF = 3
+"""Degrees of freedom from which a measured spread is trusted more than the assumed one."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast runs are on one device, and where that is from."""
+
+    images_per_s: float
+    beside_s: float
+    """Import, compilation, evaluation and report."""
+    device: str
+    on_gpu: bool
+    source: str
+    """In words."""
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What the study will run on."""
+
+    number: int
+    """Trainings at a time."""
+    name: str | None = None
+    """As results name it; None where it cannot be asked."""
+    on_gpu: bool = False
+
+
+@dataclass(frozen=True)
+class Data:
+    """As much of a data set as a plan needs."""
+
+    num_train: int
+    num_val: int
+    """Held out of the training images."""
+    num_test: int
+    fingerprint: str
+    absent: str | None = None
+    """Why it cannot be opened, if it cannot."""
+
+
+ASSUMED_SPEED = {
+    "paper": Speed(125_000.0, 30.0, "NVIDIA H100", True, "assumed, as the paper's baseline has"),
+    "minute": Speed(134_000.0, 12.0, "NVIDIA H100", True, "assumed, as the recipe has"),
+    "digits": Speed(8_000.0, 5.0, "Intel(R) Xeon(R) Processor (1 thread)", False, "assumed, as the recipe has"),
+}
+"""By recipe, where no run was measured; see results/paper-baseline, results/minute and results/digits."""
+ASSUMED_ACCURACY = {"paper": 0.94, "minute": 0.943, "digits": 0.97}
+
+
+def devices_here(gpus: Sequence[str] | None, wanted: str) -> Devices:
+    """What a study would run on here; GPUs are planned for even where there are none.
+
+    Args:
+        gpus: as the user names them; by default all that there are.
+        wanted: the study's `train.device`.
+    Raises:
+        InputError: GPUs are named for a study that needs none.
+    """
+    from pocketvit.device import choose_device, device_name
+    from pocketvit.studies.execution.local import find_slots
+
+    try:
+        slots = find_slots(gpus, wanted)
+    except InputError:
+        if wanted not in ("auto", "cuda"):
+            raise
+        return Devices(len(gpus or ["0"]), on_gpu=True)
+    if not slots[0].turns:  # cores, each with a training of a single thread
+        return Devices(len(slots), device_name(choose_device("cpu")).rpartition(" (")[0] + " (1 thread)")
+    return Devices(len(slots), device_name(choose_device(wanted)), on_gpu=True)
+
+
+def forecast(
+    study: Study,
+    out: Path,
+    *,
+    results: Path | None,
+    devices: Devices,
+    only: Sequence[str] = (),
+    difference: float | None = None,
+) -> list[str]:
+    """A study's size, time and power in sentences, with where the figures are from.
+
+    Args:
+        study: the study.
+        out: its folder, which may hold results already.
+        results: a folder with results of earlier runs.
+        devices: that it will run on.
+        only: rows to run, as `chosen_rows` takes them; by default all.
+        difference: points to find the seeds for; by default some usual ones.
+    Raises:
+        InputError: the data cannot be read and are not known, no such row, or a difference that no study finds.
+    """
+    rows, find = chosen_rows(study, only or ["*"]), cache(_find_data)
+    jobs = study_jobs(study, out, lambda data: find(data).fingerprint)
+    gathered = gather(jobs, results)
+    config = study.rows[0].config
+    data = find(config.data)
+    done = [cell.result for cell in gathered if cell.result is not None]
+    folders = [out] if results is None else [out, results]
+    known = [result for result, _ in find_results(folders, one_gpu=True).values()]
+    alike = [result for result in known if _alike(result, study.recipe, data.fingerprint)]
+    speed = _speed(done, alike, devices, study.recipe)
+    ours = speed.device == devices.name or (speed.on_gpu and devices.on_gpu)
+    std, std_from = _scatter(study, gathered, alike, data)
+    plan = plan_study(
+        study,
+        std=std,
+        seconds_per_pass=(data.num_train - data.num_val) / speed.images_per_s,
+        startup_s=speed.beside_s,
+        num_devices=devices.number if ours else 1,
+        device=speed.device,
+        left=[job.cell for job, cell in zip(jobs, gathered, strict=True) if cell.result is None and cell.row in rows],
+        differences=DIFFERENCES if difference is None else [_checked(difference, std)],
+    )
+    said = [*plan.lines(), f"Speed: {count(speed.images_per_s)} images/s, {speed.source}."]
+    said += [f"Scatter over seeds: {points(std)} points, {std_from}."]
+    if done:
+        said.append(f"{len(done)} of the runs {'is' if len(done) == 1 else 'are'} done already.")
+    said += [f"{line}." for line in outdated(jobs, gathered)]
+    said += held_out_in_vain(study)
+    if data.absent:
+        said.append(f"The data are not here, but their sizes are known ({data.absent}).")
+    return said
+
+
+def _find_data(config: DataConfig) -> Data:
+    """The sizes of a data set, which are known of CIFAR-10 before it is there."""
+    try:
+        dataset = open_dataset(config)
+    except InputError as error:
+        if config.source != "cifar10" or config.resize is not None:
+            raise
+        labels = np.repeat(np.arange(10), 5_000)
+        return Data(50_000, _num_val(labels, config), 10_000, CIFAR10_FINGERPRINT, str(error))
+    num_val = _num_val(dataset.train.labels, config)
+    return Data(len(dataset.train), num_val, len(dataset.test), dataset.fingerprint)
+
+
+def _num_val(labels: np.ndarray, config: DataConfig) -> int:
+    """How many of the training images with these labels, (N,), are held out."""
+    return len(stratified_split(labels, config.val_frac, config.split_seed)[1]) if config.val_frac else 0
+
+
+def _alike(result: dict[str, Any], recipe: str, fingerprint: str) -> bool:
+    """Whether a run is of the same recipe on the same data."""
+    return (result.get("recipe"), result.get("data_fingerprint")) == (recipe, fingerprint)
+
+
+def _checked(difference: float, std: float) -> float:
+    """A difference in points as a fraction that some number of seeds finds."""
+    if not std < difference < 100:  # std is a fraction, so this is a hundredth of it
+        least = f"{points(std / 100)}, a hundredth of the scatter,"
+        raise InputError(f"--difference {difference:g}: must lie between {least} and 100 points")
+    return difference / 100
+
+
+def _speed(done: Sequence[dict[str, Any]], alike: Sequence[dict[str, Any]], devices: Devices, recipe: str) -> Speed:
+    """The speed on the study's own kind of device if any run tells it, else on another one, else an assumed one."""
+    on_ours = [[run for run in runs if run["device"] == devices.name] for runs in (done, alike)]
+    runs = next((runs for runs in (*on_ours, done, alike) if runs), [])
+    if not runs:
+        assumed = ASSUMED_SPEED[recipe]
+        here = f" on {devices.name}" if devices.name else ""
+        return replace(assumed, source=f"{assumed.source} on an {assumed.device}; no run{here} was measured yet")
+    device = Counter(run["device"] for run in runs).most_common(1)[0][0]
+    runs = [run for run in runs if run["device"] == device]
+    unlike = f"; no run on {devices.name} is known" if devices.name not in (None, device) else ""
+    return Speed(
+        images_per_s=median(run["images_per_s"] for run in runs),
+        # The least of them, because a run may also have waited for its turn on the GPU.
+        beside_s=max(0.0, min(run["total_s"] - run["train_s"] for run in runs)),
+        device=device,
+        on_gpu=bool(runs[0].get("num_gpus")),
+        source=f"the median of {counted(len(runs), 'run')} on {device}{unlike}",
+    )
+
+
+def _scatter(
+    study: Study, gathered: Sequence[CellResult], alike: Collection[dict[str, Any]], data: Data
+) -> tuple[float, str]:
+    """The standard deviation of a run over seeds, and where it is from.
+
+    Where it was not measured, it is taken to be that of a coin that is right with the likely accuracy, thrown for each
+    image: somewhat more than what runs that err on the same images scatter by.
+    """
+    found = accuracies(gathered, study.measure)
+    spread = pooled_spread(found, noisy_rows(found))
+    num_done = sum(map(len, found.values()))
+    runs = f"{counted(num_done, 'run')} of this study"
+    if spread.noise and spread.noise_df >= LEAST_DF:
+        return sqrt(spread.noise), f"measured on {runs}"
+    values = [value for row in found.values() for value in row.values()] or [run["test_accuracy"] for run in alike]
+    num_images = data.num_test if study.measure == "test_accuracy" else data.num_val
+    accuracy = min(fmean(values) if values else ASSUMED_ACCURACY[study.recipe], 1 - 1 / max(2, num_images))
+    std = sqrt(accuracy * (1 - accuracy) / num_images)
+    why = f"it cannot be told from {runs}" if num_done else "no run was measured yet"
+    chance = (
+        f"that of chance (binomial) at {percent(accuracy)} of {count(num_images)} {IMAGES_OF[study.measure]} images"
+    )
+    return std, f"assumed to be {chance}; {why}"

@@ -1,0 +1,163 @@
+"""What a study says while it runs: a live table in a terminal, plain lines elsewhere; and the table at its end.
+
+Names and errors are put into `Text`, never into markup: a bracket in them is a bracket.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from pocketvit.report.tables import mean_and_spread
+from pocketvit.report.text import duration
+from pocketvit.studies.analysis.findings import Finding, accuracies
+from pocketvit.studies.definition.gather import CellResult
+from pocketvit.studies.definition.grid import IMAGES_OF, Measure, Study
+from pocketvit.studies.definition.jobs import Job
+from pocketvit.studies.execution.eta import Pace, progress_of
+
+
+class Board:
+    """Where a study stands: every cell's state, what runs, and the time left.
+
+    Args:
+        study: the study.
+        cells: all its cells with what is known of them at the start.
+    """
+
+    def __init__(self, study: Study, cells: Mapping[Job, CellResult]) -> None:
+        self.study, self.cells = study, dict(cells)
+        self.todo: Sequence[Job] = ()
+        self.running: Mapping[Job, str] = {}
+        self.pace, self.num_devices = Pace(), 1
+        self.began = time.monotonic()
+
+    def table(self) -> Table:
+        """A line for each row of the study: cells done, accuracy so far, and what runs or went wrong."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        measure = self.study.measure
+        for column in ("row", "done", f"{IMAGES_OF[measure]} accuracy so far", "now"):
+            table.add_column(column, justify="right" if column == "done" else "left")
+        for row in self.study.rows:
+            cells = {job: cell for job, cell in self.cells.items() if cell.row == row.name}
+            done = sum(cell.state == "done" for cell in cells.values())
+            accuracy = accuracy_text(list(cells.values()), measure)
+            table.add_row(Text(row.name), f"{done}/{len(cells)}", accuracy, self._now(cells))
+        return table
+
+    def _now(self, cells: Mapping[Job, CellResult]) -> Text:
+        """The cells of a row that run, with how far they are, and those that failed."""
+        now = Text()
+        for job, cell in cells.items():
+            if job in self.running:
+                progress = progress_of(job.folder)
+                share = f"{progress.passes / job.cell.config.schedule.passes:.0%}" if progress else "started"
+                now.append(f"s{cell.seed} {share}  ", "cyan")
+            elif cell.state == "failed":
+                now.append(f"s{cell.seed} failed: {cell.error}  ", "red")
+        return now
+
+    def summary(self) -> str:
+        """Counts and times in one line."""
+        counts = [f"{self._count('done')} of {len(self.cells)} done", f"{len(self.running)} running"]
+        if failed := self._count("failed"):
+            counts.insert(1, f"{failed} failed")
+        left = self.pace.total_left([*self.running, *self.todo])
+        known = "time left not known yet" if left is None else f"about {duration(left / self.num_devices)} left"
+        return f"{', '.join(counts)}; {duration(time.monotonic() - self.began)} gone, {known}"
+
+    def _count(self, state: str) -> int:
+        return sum(cell.state == state and job not in self.running for job, cell in self.cells.items())
+
+
+class View(Protocol):
+    """Shows a board."""
+
+    def show(self) -> None:
+        """Show how things stand; called several times a second."""
+
+    def say(self, text: Text) -> None:
+        """Say one line that stays."""
+
+    def close(self) -> None:
+        """Nothing more happens."""
+
+
+class LiveView:
+    """A table in a terminal that is kept up to date."""
+
+    def __init__(self, board: Board, console: Console) -> None:
+        self.board = board
+        self.live = Live(console=console, auto_refresh=False, transient=True)
+        self.live.start()
+
+    def show(self) -> None:
+        """Draw the table anew."""
+        self.live.update(Group(self.board.table(), Text(self.board.summary(), "dim")), refresh=True)
+
+    def say(self, text: Text) -> None:
+        """Say one line above the table."""
+        self.live.console.print(text, soft_wrap=True)
+
+    def close(self) -> None:
+        """Take the table away."""
+        self.live.stop()
+
+
+class LineView:
+    """A line for every cell that ends, and one a minute."""
+
+    EVERY_S = 60.0
+
+    def __init__(self, board: Board, console: Console) -> None:
+        self.board, self.console = board, console
+        self.said_at = time.monotonic()
+
+    def show(self) -> None:
+        """Say where the study stands, once a minute."""
+        if time.monotonic() - self.said_at >= self.EVERY_S:
+            self.say(Text(self.board.summary()))
+
+    def say(self, text: Text) -> None:
+        """Say one line."""
+        self.said_at = time.monotonic()
+        self.console.print(text, soft_wrap=True)
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+
+def view(board: Board, console: Console) -> View:
+    """A live table in a terminal, plain lines elsewhere."""
+    return LiveView(board, console) if console.is_terminal else LineView(board, console)
+
+
+def accuracy_text(cells: Sequence[CellResult], measure: Measure) -> str:
+    """Mean and standard deviation of a row's finished cells, in percent."""
+    values = [100 * value for row in accuracies(cells, measure).values() for value in row.values()]
+    return f"{mean_and_spread(values)} %" if values else ""
+
+
+def ended_text(cell: CellResult, measure: Measure, where: str) -> Text:
+    """A cell that ended, in one line."""
+    name = f"{cell.row} seed {cell.seed}"
+    if cell.result is None:
+        return Text(f"{name} failed: {cell.error}", "red")
+    accuracy = f"{100 * cell.result[measure]:.2f} % of the {IMAGES_OF[measure]} images"
+    return Text(f"{name}: {accuracy} after {duration(cell.result['train_s'])} of training ({where})")
+
+
+def verdict_table(study: Study, found: Sequence[Finding]) -> Table:
+    """A study's rows with what can be said of them."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("row", "n", f"{IMAGES_OF[study.measure]} accuracy", "verdict"):
+        table.add_column(column, justify="right" if column == "n" else "left")
+    for finding in found:
+        verdict = f"against {finding.comparison.reference}: {finding.verdict}" if finding.comparison else ""
+        accuracy = accuracy_text(finding.cells, study.measure)
+        table.add_row(Text(finding.row), str(finding.count("done")), accuracy, Text(verdict))
+    return table

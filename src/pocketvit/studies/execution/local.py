@@ -1,0 +1,151 @@
+"""The processes of a study on this machine: one training at a time on each GPU, or one on each CPU core.
+
+Start-up is hidden where it matters: on a GPU a second process imports, compiles and captures while the first trains,
+and gets its turn by a lock (`turn.py`). Processes are started from one thread that also looks after them.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pocketvit.errors import InputError
+from pocketvit.studies.definition.jobs import Job
+from pocketvit.studies.execution.launch import GRACE_S, failure_of, launch
+
+AHEAD = 1
+"""Processes that get ready on a GPU while another one trains there. Each takes some of the GPU's memory."""
+MOST_COMPILE_THREADS = 8
+
+
+@dataclass
+class Slot:
+    """A device and the cells on it, of which one trains."""
+
+    name: str
+    environment: dict[str, str]
+    room: int
+    """Processes at once."""
+    turns: bool = False
+    """Whether these take turns, with each other and with those of other studies."""
+    running: dict[subprocess.Popen, Job] = field(default_factory=dict)
+
+
+def cpu_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_slots(count: int) -> list[Slot]:
+    """One single-threaded training on each core: many small runs side by side waste less than one on all cores."""
+    alone = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return [Slot(name=f"core {n}", environment=alone, room=1) for n in range(count)]
+
+
+def gpu_slots(gpus: Sequence[str]) -> list[Slot]:
+    """One training at a time on each GPU, with the next one getting ready.
+
+    Args:
+        gpus: as CUDA_VISIBLE_DEVICES names them.
+    """
+    threads = max(1, min(MOST_COMPILE_THREADS, cpu_cores() // (len(gpus) * (1 + AHEAD))))
+    return [
+        Slot(
+            name=f"gpu {gpu}",
+            environment={"CUDA_VISIBLE_DEVICES": gpu, "TORCHINDUCTOR_COMPILE_THREADS": str(threads)},
+            room=1 + AHEAD,
+            turns=True,
+        )
+        for gpu in gpus
+    ]
+
+
+def find_slots(gpus: Sequence[str] | None, device: str) -> list[Slot]:
+    """The devices to use.
+
+    Args:
+        gpus: as the user names them; by default all that there are.
+        device: the study's `train.device`.
+    Raises:
+        InputError: the study wants a device that is not here, or GPUs are named for one that needs none.
+    """
+    if gpus and device not in ("auto", "cuda"):
+        raise InputError(f"--gpus {','.join(gpus)}: the study says train.device={device}; leave --gpus out")
+    if device == "cpu":
+        return cpu_slots(cpu_cores())
+    import torch
+
+    if torch.cuda.is_available() and device != "mps":  # asks no more, so that this process takes no GPU memory
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+        return gpu_slots(gpus or visible.split(","))
+    if gpus or device == "cuda":
+        raise InputError("this machine has no CUDA device; leave --gpus out, or set train.device: cpu in the study")
+    if torch.backends.mps.is_available():
+        return [Slot(name="mps", environment={}, room=1 + AHEAD, turns=True)]
+    return cpu_slots(cpu_cores())
+
+
+class LocalEngine:
+    """Runs cells in processes of this machine.
+
+    Args:
+        slots: the devices.
+        keep: open files that the processes inherit.
+    """
+
+    def __init__(self, slots: Sequence[Slot], keep: Sequence[int] = ()) -> None:
+        self.slots, self.keep = slots, keep
+        self.num_devices = len(slots)
+
+    @property
+    def running(self) -> dict[Job, str]:
+        """The cells that have been started and have not ended, each with its device."""
+        return {job: slot.name for slot in self.slots for job in slot.running.values()}
+
+    def room(self) -> list[Job] | None:
+        """The cells that the next one would wait for; None where no device takes another one now."""
+        slot = self._next_slot()
+        return list(slot.running.values()) if slot else None
+
+    def _next_slot(self) -> Slot | None:
+        free = [slot for slot in self.slots if len(slot.running) < slot.room]
+        return min(free, key=lambda slot: len(slot.running), default=None)
+
+    def start(self, job: Job) -> None:
+        """Start a cell on the device with the fewest."""
+        slot = self._next_slot()
+        process = launch(job, turns=slot.turns, environment=slot.environment, keep=self.keep)
+        slot.running[process] = job
+
+    def ended(self) -> list[tuple[Job, str | None]]:
+        """The cells that ended since the last call, each with the reason if it left no result."""
+        found = []
+        for slot in self.slots:
+            for process in [process for process in slot.running if process.poll() is not None]:
+                process.stdin.close()
+                job = slot.running.pop(process)
+                found.append((job, failure_of(job, process.returncode)))
+        return found
+
+    def stop(self) -> None:
+        """Let all cells save and end; those that take too long are killed."""
+        for process in self._processes():
+            process.terminate()
+        until = time.monotonic() + GRACE_S
+        for process in self._processes():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, until - time.monotonic()))
+        self.kill()
+
+    def kill(self) -> None:
+        """End all cells at once, with the processes that compile for them."""
+        for process in self._processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def _processes(self) -> list[subprocess.Popen]:
+        return [process for slot in self.slots for process in slot.running]

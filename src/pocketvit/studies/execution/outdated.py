@@ -1,0 +1,56 @@
+"""Finished runs in a study's folder that no longer count, because the user's own code has changed since.
+
+Code counts by its file's whole content: after any change to it the study asks for other runs.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pocketvit.config import code_of, config_hash, load_config, override
+from pocketvit.errors import InputError
+from pocketvit.studies.definition.gather import CellResult, read_result
+from pocketvit.studies.definition.jobs import Job
+from pocketvit.usercode import Code
+
+
+def outdated(jobs: Sequence[Job], gathered: Sequence[CellResult]) -> list[str]:
+    """A line on each file of the user's own code that has changed since runs were made which the study now lacks.
+
+    Args:
+        jobs: the study's, in one folder.
+        gathered: what became of each.
+    """
+    lacking = {job.key: job for job, cell in zip(jobs, gathered, strict=True) if cell.state != "done"}
+    now = {(code.path.name, code.name): code for job in lacking.values() for code in code_of(job.cell.config).values()}
+    found: dict[str, set[Path]] = {}
+    for path in sorted(jobs[0].out.glob("*/result.json")) if now else ():
+        key, changed = _with_code_of_now(path, now)
+        for name in changed if key in lacking else ():
+            found.setdefault(name, set()).add(path)
+    return [_line(name, len(paths), jobs[0].out) for name, paths in found.items()]
+
+
+def _with_code_of_now(path: Path, now: Mapping[tuple[str, str], Code]) -> tuple[str | None, list[str]]:
+    """The key that a run's cell would have now, None if that cannot be told, and the files that have changed since.
+
+    Args:
+        path: of its result.json.
+        now: the study's code by the names of its file and of the class or function.
+    """
+    result = read_result(path)
+    try:
+        config = load_config(path.with_name("config.yaml"), allow_code=True)  # to compare it: none of its code runs
+    except InputError:
+        return None, []
+    held = code_of(config)
+    new = {field: now.get((code.path.name, code.name), code) for field, code in held.items()}
+    changed = [code.path.name for field, code in held.items() if new[field] != code]
+    if result is None or not changed:
+        return None, []
+    return f"{config_hash(override(config, new), result.get('data_fingerprint'))}-s{result['seed']}", changed
+
+
+def _line(name: str, number: int, out: Path) -> str:
+    if number == 1:
+        return f"{name} has changed since 1 finished run in {out}; it is kept and no longer counts"
+    return f"{name} has changed since {number:,} finished runs in {out}; they are kept and no longer count"

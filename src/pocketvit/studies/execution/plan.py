@@ -1,0 +1,119 @@
+"""What a study will cost and what it can show, before its first run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from pocketvit.config.checks import above, at_least
+from pocketvit.report.text import count, counted, duration, points
+from pocketvit.studies.analysis.power import POWER, detectable_with, seeds_needed
+from pocketvit.studies.definition.grid import Cell, Study
+
+DIFFERENCES = (0.001, 0.002, 0.005)
+"""Fractions to find the seeds for, where none is asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The size of a study, its time and its power."""
+
+    num_rows: int
+    num_runs: int
+    num_left: int
+    """Runs that are still to be made."""
+    num_passes: int
+    """Over the training images, all runs that are left together."""
+    hours: float
+    """Of the runs that are left, with one at a time on every device."""
+    num_devices: int
+    device: str | None
+    """What they are, as far as it is known."""
+    num_comparisons: int
+    """0 for a study that compares nothing."""
+    num_seeds: int
+    """Of the row with the fewest."""
+    std: float
+    """Assumed standard deviation of a run over seeds, a fraction."""
+    detectable: float | None
+    """The least difference that the study finds with 80 % power; None with one row, inf with one seed."""
+    needed: tuple[tuple[float, int], ...]
+    """Differences and the seeds a row that each needs."""
+
+    def lines(self) -> list[str]:
+        """The plan in sentences."""
+        said = [f"{counted(self.num_runs, 'run')} of {counted(self.num_rows, 'row')}, {self._left()}."]
+        if self.detectable is None:
+            return said
+        correction = f", corrected for the number of comparisons ({self.num_comparisons})"
+        said.append(
+            f"If runs scatter by {points(self.std)} points over seeds, apart from what a seed does to all rows alike, "
+            f"then with {100 * POWER:.0f} % power"
+            f"{correction if self.num_comparisons > 1 else ''}:"
+        )
+        if isfinite(self.detectable):
+            said.append(f"{self.num_seeds} seeds a row find a difference of {points(self.detectable)} points.")
+        else:
+            said.append("One seed a row finds nothing, because it shows no scatter.")
+        said += [
+            f"A difference of {points(size)} points needs {count(seeds)} seeds a row." for size, seeds in self.needed
+        ]
+        return said
+
+    def _left(self) -> str:
+        """How much of the study is still to be run, and how long that takes."""
+        if not self.num_left:
+            return "none of them left to run"
+        where = f"{self.num_devices} × {self.device}" if self.device else counted(self.num_devices, "device")
+        some = f"{self.num_left:,} of them left to run, " if self.num_left < self.num_runs else ""
+        return f"{some}{counted(self.num_passes, 'pass')}: about {duration(3600 * self.hours)} on {where}"
+
+
+def plan_study(
+    study: Study,
+    *,
+    std: float,
+    seconds_per_pass: float,
+    startup_s: float = 0.0,
+    num_devices: int = 1,
+    device: str | None = None,
+    left: Sequence[Cell] | None = None,
+    differences: Sequence[float] = DIFFERENCES,
+) -> Plan:
+    """Time and power of a study.
+
+    Args:
+        study: to be run.
+        std: of a run over seeds, a fraction: the root of `Spread.noise` of an earlier study, or a guess.
+        seconds_per_pass: of one run on one device.
+        startup_s: of one run: imports, compilation, tests and report.
+        num_devices: that work side by side.
+        device: what they are.
+        left: the cells that are still to be run; by default all.
+        differences: fractions to find the seeds for.
+    Raises:
+        InputError: an impossible number, or a difference far below `std`.
+    """
+    above("std", std, 0)
+    at_least("seconds_per_pass", seconds_per_pass, 0)
+    at_least("num_devices", num_devices, 1)
+    cells = study.cells()
+    left = cells if left is None else left
+    num_passes = sum(cell.config.schedule.passes for cell in left)
+    at_once = max(1, min(num_devices, len(left)))
+    num_rows, num_comparisons = len(study.rows), len(study.compare)
+    num_seeds = min(len(row.seeds) for row in study.rows)
+    shape = {"num_rows": num_rows, "num_comparisons": max(1, num_comparisons)}
+    return Plan(
+        num_rows=num_rows,
+        num_runs=len(cells),
+        num_passes=num_passes,
+        num_left=len(left),
+        hours=(num_passes * seconds_per_pass + len(left) * startup_s) / at_once / 3600,
+        num_devices=num_devices,
+        device=device,
+        num_comparisons=num_comparisons,
+        num_seeds=num_seeds,
+        std=std,
+        detectable=detectable_with(num_seeds, std, **shape) if num_rows > 1 else None,
+        needed=tuple((size, seeds_needed(size, std, **shape)) for size in differences) if num_rows > 1 else (),
+    )

@@ -1,0 +1,111 @@
+"""One cell of a study, in a process of its own: an ordinary training that makes an ordinary run folder.
+
+    python -m pocketvit.studies.execution.worker CONFIG.yaml [--turns] [--code FILE ...]
+
+With --turns it trains only while it holds the lock of its device (`turn.py`).
+
+FILE is what the configuration's copy of the user's own code was copied from. As long as it still holds the same, it is
+what errors and the command that is kept name, else the copy in the run folder; what runs is the same.
+
+The process ends with the one that started it, even if that is killed with SIGKILL: its standard input is a pipe that
+the starter holds open, and the end of the pipe is the end of the process. On Linux the kernel sees to it as well, and
+at once, where a thread may have to wait while torch is loaded.
+"""
+
+import argparse
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+from pocketvit.config import RunConfig, code_of, load_config, override
+from pocketvit.errors import InputError
+from pocketvit.studies.execution.launch import command_line
+from pocketvit.terminal import tolerate_any_encoding
+from pocketvit.usercode import FOLDER, Code
+
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h: the signal that a process gets when its starter dies."""
+
+
+def end_with_starter() -> None:
+    """See to it that this process ends when its standard input does, which is when its starter is gone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def with_lasting_code(config: RunConfig, origins: Iterable[Path]) -> RunConfig:
+    """The configuration with its code as read from where it will stay: the user's file, or the run folder.
+
+    Args:
+        config: with the code as read from copies.
+        origins: the files that were copied.
+    """
+    files, lasting = {path.name: path for path in origins}, {}
+    for field, code in code_of(config).items():
+        origin = files.get(code.path.name)
+        path = origin if origin and code.found_in(origin) else (config.out / FOLDER / code.path.name).absolute()
+        lasting[field] = Code(path, code.name, code.source)
+    return override(config, lasting)
+
+
+def reason(error: Exception, codes: Iterable[Code]) -> str:
+    """Why training failed, in one line, with the places in the user's own code that the error passed through."""
+    why = f"{type(error).__name__}: {error}".partition("\n")[0]
+    places = {code.path: line for code in codes if (line := code.line_of(error))}
+    return why + "".join(f" ({path}, line {line})" for path, line in places.items())
+
+
+def main() -> int:
+    """Train the cell; 0 done, 2 bad input, 1 another failure, above 128 stopped and saved.
+
+    Where it fails, the last line that it writes says why: that line stands in the study's table.
+    """
+    started = time.perf_counter()
+    tolerate_any_encoding()
+    end_with_starter()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--turns", action="store_true")
+    parser.add_argument("--code", type=Path, nargs="*", default=[])
+    given = parser.parse_args()
+    from rich.console import Console  # this and torch take seconds, in which the starter may be killed already
+
+    from pocketvit.studies.execution.gpu_lock import Turn, device_lock
+    from pocketvit.training import Stopped, train
+
+    codes: list[Code] = []
+    try:
+        config = load_config(given.config, allow_code=True)  # whoever started the study agreed to it
+        config = with_lasting_code(config, given.code)
+        codes += code_of(config).values()
+        turn = Turn(Console(), device_lock if given.turns else None)
+        sys.argv = command_line(config)  # result.json and env.json keep it
+        train(config, turn, started=started)
+    except InputError as error:
+        print(error)
+        return 2
+    except Stopped as stopped:
+        print(stopped)
+        return 128 + stopped.signum
+    except Exception as error:
+        traceback.print_exc()
+        print(reason(error, codes))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

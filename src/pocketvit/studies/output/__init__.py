@@ -1,0 +1,1 @@
+"""Writing down what a study found: tables, LaTeX, JSON, a page."""

@@ -1,0 +1,239 @@
+"""Write down what a study found: for a document, a paper, a program, and a reader.
+
+    table.md    the table in Markdown, with how to read it and what failed
+    table.tex   what a paper shows of it in LaTeX, as wide as a page, without any package
+    table.csv   one line a row, every figure in full; empty where there is none
+    cells.csv   one line a cell
+    study.html  the page with curves
+
+The page is made by `report/study_page.py`.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pocketvit.files import write_atomically
+from pocketvit.report.study_page import render_study
+from pocketvit.report.tables import ABSENT, markdown_table, markdown_text
+from pocketvit.report.text import count, duration, points
+from pocketvit.runs.hardware import hardware
+from pocketvit.studies.analysis.findings import Finding, accuracies, caveats, noisy_rows
+from pocketvit.studies.analysis.power import POWER
+from pocketvit.studies.analysis.stats import BOOTSTRAP_FROM
+from pocketvit.studies.analysis.verdict import interval, p_figure
+from pocketvit.studies.definition.gather import CellResult
+from pocketvit.studies.definition.grid import IMAGES_OF, Measure, Study
+from pocketvit.studies.output.latex import study_latex
+from pocketvit.studies.output.page import study_page
+
+OUTCOME_COLUMNS = (
+    "row", "n", "accuracy (%)", "std", "test (%)", "best look (%)", "against", "difference", "95 % CI", "bootstrap CI",
+    "p", "verdict",
+)  # fmt: skip
+COST_COLUMNS = ("row", "parameters", "training time", "images/s", "memory (GiB)")
+
+CELL_FIELDS = (
+    "test_accuracy", "val_accuracy", "best_test_accuracy", "train_s", "images_seen", "images_per_s", "peak_memory_gib",
+    "num_params", "device", "num_gpus", "config_hash", "data_fingerprint", "commit", "command",
+)  # fmt: skip
+"""What cells.csv repeats of each result."""
+
+
+def write_outputs(study: Study, found: Sequence[Finding], folder: Path) -> list[Path]:
+    """Write all tables and the page of a study, finished or not.
+
+    Args:
+        study: as it was read.
+        found: what its rows say, in its order.
+        folder: where to; made if it is not there.
+    Returns:
+        the files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [table_row(finding) for finding in found]
+    outcome, cost = table_columns(study, found)
+    columns = [*outcome, *cost[1:]]
+    reading = notes(study, found)
+    texts = {"table.md": _markdown(rows, columns, found, reading), "table.tex": study_latex(study, found)}
+    for name, content in texts.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    _write_csv(folder / "table.csv", [_row_record(study.measure, finding) for finding in found])
+    _write_csv(folder / "cells.csv", [_cell_record(cell) for finding in found for cell in finding.cells])
+    page = study_page(study, found, rows, (outcome, cost), reading, folder)
+    write_atomically(folder / "study.html", render_study(page).encode())
+    return [folder / name for name in (*texts, "table.csv", "cells.csv", "study.html")]
+
+
+def table_columns(study: Study, found: Sequence[Finding]) -> tuple[list[str], list[str]]:
+    """The columns on outcome and on cost; those on best looks and comparisons only where there are any, and one on test
+    accuracy only where the other is not it."""
+    left_out = set()
+    if study.measure == "test_accuracy":
+        left_out.add("test (%)")
+    if not any(finding.best_look.num_seeds for finding in found):
+        left_out.add("best look (%)")
+    if not any(finding.comparison for finding in found):
+        left_out |= {"against", "difference", "95 % CI", "p", "verdict"}
+    if not _any_bootstrap(found):
+        left_out.add("bootstrap CI")
+    return [column for column in OUTCOME_COLUMNS if column not in left_out], list(COST_COLUMNS)
+
+
+def table_row(finding: Finding) -> dict[str, str]:
+    """A row as plain text, by column; what is not known is a dash."""
+    comparison = finding.comparison
+    cells = {
+        "row": finding.row,
+        "n": runs_text(finding),
+        "accuracy (%)": _percent(finding.accuracy.mean),
+        "std": _percent(finding.accuracy.std),
+        "test (%)": _percent(finding.test.mean),
+        "best look (%)": _percent(finding.best_look.mean),
+        "parameters": None if finding.num_params is None else count(finding.num_params),
+        "training time": None if finding.train_s is None else duration(finding.train_s),
+        "images/s": None if finding.images_per_s is None else count(finding.images_per_s),
+        "memory (GiB)": None if finding.peak_memory_gib is None else f"{finding.peak_memory_gib:.2f}",
+    }
+    if comparison:
+        cells |= {
+            "against": comparison.reference,
+            "difference": None if comparison.difference is None else points(comparison.difference, signed=True),
+            "95 % CI": _interval(comparison.interval),
+            "bootstrap CI": _interval(comparison.bootstrap),
+            "p": None if comparison.p_holm is None else p_figure(comparison.p_holm),
+            "verdict": finding.verdict,
+        }
+    return dict.fromkeys((*OUTCOME_COLUMNS, *COST_COLUMNS), ABSENT) | {k: v for k, v in cells.items() if v is not None}
+
+
+def runs_text(finding: Finding) -> str:
+    """How many runs are behind a row, and what became of the others: 2 of 3 (1 failed)."""
+    done = finding.count("done")
+    others = [f"{finding.count(state)} {state}" for state in ("failed", "missing") if finding.count(state)]
+    return f"{done} of {len(finding.cells)} ({', '.join(others)})" if others else str(done)
+
+
+def notes(study: Study, found: Sequence[Finding]) -> list[str]:
+    """How to read the table, a paragraph each, as plain text."""
+    measure = study.measure
+    said = [
+        f"Accuracy is that on the {IMAGES_OF[measure]} images after the last step: its mean and the standard deviation of a "
+        "single run over seeds (n − 1)."
+    ]
+    if measure != "test_accuracy":
+        said.append("All rows hold them out of the training images. The test images decide nothing here.")
+    if any(finding.best_look.num_seeds for finding in found):
+        said.append("The best look is the highest accuracy seen on the test images during training: it flatters.")
+    if any(finding.comparison for finding in found):
+        said.append(
+            "A difference is that to the row under “against”, in points, over the seeds that both share, with its 95 % "
+            "confidence interval (t, the seed variance pooled over all rows). p is corrected for all comparisons of "
+            "the study by Holm’s method; the interval is that of the one comparison."
+        )
+    if _any_bootstrap(found):
+        said.append(
+            f"The bootstrap interval (95 %, from {BOOTSTRAP_FROM} seeds on) is found by resampling the seeds of the "
+            "two rows alone, and assumes neither equal scatter nor a normal distribution. p and the verdict are by t "
+            "all the same."
+        )
+    if any(finding.kind == "equal" for finding in found):
+        said.append(
+            f"“± x would have been” is what the study could have seen: a true difference of x is found with a chance "
+            f"of {100 * POWER:.0f} % (its power), corrected for the other comparisons. So x is more than half of the "
+            "interval's width: a true difference of only half of that width would be missed every other time."
+        )
+    if noisy := noisy_rows(accuracies([cell for finding in found for cell in finding.cells], measure)):
+        said.append(f"Scattered far more than the others, so compared by the spread of their own: {', '.join(noisy)}.")
+    said += caveats(study, found)
+    said.append(
+        "Training time holds augmentation, but no compiling and no evaluation; memory is the most held on the GPU at "
+        "once."
+    )
+    usual, others = on = hardware(cell.result for finding in found for cell in finding.cells if cell.result is not None)
+    if others:
+        said.append(
+            f"Times and memory in the table are those on {usual} alone; other runs were trained on other hardware "
+            f"({on.said_of_others()})."
+        )
+    return said
+
+
+# ---------------------------------------------------------------- formats
+
+
+def _markdown(
+    rows: Sequence[Mapping[str, str]], columns: Sequence[str], found: Sequence[Finding], reading: Sequence[str]
+) -> str:
+    """The table, what failed, and how to read it."""
+    escaped = [{column: markdown_text(text) for column, text in row.items()} for row in rows]
+    failed = [
+        f"- {markdown_text(f'{cell.row}, seed {cell.seed} failed: ' + (cell.error or 'no reason known'))}"
+        for finding in found
+        for cell in finding.cells
+        if cell.state == "failed"
+    ]
+    parts = [markdown_table(escaped, columns), *(["\n".join(failed)] if failed else []), " ".join(reading)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _row_record(measure: Measure, finding: Finding) -> dict[str, Any]:
+    """A row of table.csv: fractions, seconds, GiB."""
+    comparison = finding.comparison
+    low, high = (comparison.interval if comparison else None) or (None, None)
+    boot_low, boot_high = (comparison.bootstrap if comparison else None) or (None, None)
+    return {
+        "row": finding.row,
+        "num_done": finding.count("done"),
+        "num_failed": finding.count("failed"),
+        "num_missing": finding.count("missing"),
+        "measure": measure,
+        "mean": finding.accuracy.mean,
+        "std": finding.accuracy.std,
+        "test_mean": finding.test.mean,
+        "test_std": finding.test.std,
+        "best_look_mean": finding.best_look.mean,
+        "best_look_std": finding.best_look.std,
+        "reference": comparison and comparison.reference,
+        "paired": comparison and comparison.paired,
+        "difference": comparison and comparison.difference,
+        "ci_low": low,
+        "ci_high": high,
+        "bootstrap_low": boot_low,
+        "bootstrap_high": boot_high,
+        "p": comparison and comparison.p,
+        "p_holm": comparison and comparison.p_holm,
+        "detectable": comparison and comparison.detectable,
+        "verdict": finding.verdict,
+        "num_params": finding.num_params,
+        "train_s": finding.train_s,
+        "images_per_s": finding.images_per_s,
+        "peak_memory_gib": finding.peak_memory_gib,
+    }
+
+
+def _cell_record(cell: CellResult) -> dict[str, Any]:
+    """A row of cells.csv."""
+    record = {"row": cell.row, "seed": cell.seed, "state": cell.state, "folder": cell.folder, "error": cell.error}
+    result = cell.result or {}
+    return record | {field: result.get(field) for field in CELL_FIELDS}
+
+
+def _write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(records[0]) if records else [])
+        writer.writeheader()
+        writer.writerows(records)
+
+
+def _any_bootstrap(found: Sequence[Finding]) -> bool:
+    return any(finding.comparison and finding.comparison.bootstrap for finding in found)
+
+
+def _interval(ends: tuple[float, float] | None) -> str | None:
+    return None if ends is None else interval(ends)
+
+
+def _percent(fraction: float | None) -> str | None:
+    return None if fraction is None else f"{100 * fraction:.2f}"

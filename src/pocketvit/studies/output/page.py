@@ -1,0 +1,154 @@
+"""A study's findings as the plain texts and numbers that its page shows."""
+
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from math import sqrt
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from pocketvit.report.study_page import PageCell, PageEffect, PageRow, StudyPage
+from pocketvit.report.text import NBSP, duration, points
+from pocketvit.runs.hardware import Hardware, device, hardware
+from pocketvit.studies.analysis.findings import Finding, accuracies, noisy_rows
+from pocketvit.studies.analysis.stats import pooled_spread
+from pocketvit.studies.analysis.verdict import effect
+from pocketvit.studies.definition.gather import CellResult
+from pocketvit.studies.definition.grid import Measure, Row, Study
+from pocketvit.studies.execution.launch import command_line
+
+KINDS = {
+    "helps": "Helps",
+    "hurts": "Hurts",
+    "equal": "No difference seen",
+    "untold": "Cannot be told",
+    "failed": "Failed",
+    "open": "No result yet",
+}
+
+
+def study_page(
+    study: Study,
+    found: Sequence[Finding],
+    figures: Sequence[Mapping[str, str]],
+    columns: tuple[Sequence[str], Sequence[str]],
+    notes: Sequence[str],
+    folder: Path,
+) -> StudyPage:
+    """The page of a study.
+
+    Args:
+        study: as it was read.
+        found: what its rows say, in its order.
+        figures: the rows of its table, in the same order.
+        columns: of its tables on outcome and on cost.
+        notes: how to read the table.
+        folder: where the page will lie; links to reports start there.
+    """
+    cells = [cell for finding in found for cell in finding.cells]
+    on = hardware(cell.result for cell in cells if cell.result is not None)
+    shown = partial(_cell, measure=study.measure, folder=folder, on=on)
+    rows = zip(study.rows, found, figures, strict=True)
+    return StudyPage(
+        name=study.name,
+        recipe=study.recipe,
+        base=_settings(study.base),
+        summary=[
+            (kind, label, [finding.row for finding in found if finding.kind == kind])
+            for kind, label in KINDS.items()
+            if any(finding.kind == kind for finding in found)
+        ],
+        facts=_facts(study, cells),
+        rows=[_row(row, finding, texts, [*map(shown, finding.cells)]) for row, finding, texts in rows],
+        split=study.measure.removesuffix("_accuracy"),
+        outcome_columns=columns[0],
+        cost_columns=columns[1],
+        notes=notes,
+        origin=_origin(study, cells),
+    )
+
+
+def _row(row: Row, finding: Finding, figures: Mapping[str, str], cells: Sequence[PageCell]) -> PageRow:
+    comparison = finding.comparison
+    difference = comparison and comparison.difference
+    return PageRow(
+        name=row.name,
+        settings=_settings(row.overrides),
+        command=f"{shlex.join(command_line(row.config))} --seed SEED",
+        figures=figures,
+        kind=finding.kind,
+        effect=None if difference is None else PageEffect(
+            reference=comparison.reference,
+            difference=difference,
+            interval=comparison.interval,
+            text=effect(comparison).removesuffix(" points"),
+        ),
+        cells=cells,
+    )  # fmt: skip
+
+
+def _settings(overrides: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Fields and their values as text."""
+    return [(field, str(value)) for field, value in overrides.items()]
+
+
+def _cell(cell: CellResult, *, measure: Measure, folder: Path, on: Hardware) -> PageCell:
+    result = cell.result or {}
+    return PageCell(
+        seed=cell.seed,
+        state=cell.state,
+        accuracy=result.get(measure),
+        curve=result.get("curve", ()),
+        timed=on.counts(cell.result),
+        error=cell.error,
+        report=_link(cell.folder and cell.folder / "report.html", folder),
+        log=_link(cell.log, folder),
+    )
+
+
+def _link(path: Path | None, folder: Path) -> str | None:
+    """A file as a link from a page in `folder`; None where there is none."""
+    if path is None or not path.is_file():
+        return None
+    # A link is a URL: blanks and signs in the names of folders would end or change it.
+    return quote(Path(os.path.relpath(path, folder)).as_posix())
+
+
+def _facts(study: Study, cells: Sequence[CellResult]) -> list[tuple[str, str, str]]:
+    """Name, value and remark of what stands at the top of the page."""
+    done = [cell for cell in cells if cell.state == "done"]
+    absent = [f"{count} {state}" for state in ("failed", "missing") if (count := sum(c.state == state for c in cells))]
+    facts = [("Runs", f"{len(done)} of {len(cells)}", ", ".join(absent) or f"all of {len(study.rows)} rows")]
+    if done:
+        seconds = sum(cell.result.get("train_s", 0.0) for cell in done)
+        facts.append(("Training time", duration(seconds), "all runs together"))
+    final = accuracies(done, study.measure)
+    apart = noisy_rows(final)
+    spread = pooled_spread(final, apart)
+    if spread.total is not None:
+        remark = "std over seeds, pooled" + (f" without {', '.join(apart)}" if apart else "")
+        facts.append(("One run scatters by", f"{points(sqrt(spread.total))}{NBSP}points", remark))
+    facts.append(("Device", _listed(cell.result.get("device") for cell in done), ""))
+    return facts
+
+
+def _origin(study: Study, cells: Sequence[CellResult]) -> list[tuple[str, str]]:
+    """How the runs came about: name and text."""
+    results = [cell.result for cell in cells if cell.result]
+    versions = [result.get("versions", {}) for result in results]
+    fields = [
+        ("recipe", study.recipe),
+        ("seeds", _listed(cell.seed for cell in cells)),
+        ("devices", _listed(device(result) for result in results)),
+        ("commits", _listed(result.get("commit") for result in results)),
+        ("data", _listed(result.get("data_fingerprint") for result in results)),
+    ]
+    names = dict.fromkeys(name for entry in versions for name in entry)
+    return fields + [(name, _listed(entry.get(name) for entry in versions)) for name in names]
+
+
+def _listed(values: Iterable) -> str:
+    """The distinct values in order, those that are not known left out."""
+    return ", ".join(dict.fromkeys(str(value) for value in values if value is not None)) or "not known"

@@ -1,0 +1,578 @@
+"""The command line: what it understands, and one clear line with exit code 2 for what it does not."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pocketvit.cli import COMMANDS, main, parse_train
+from pocketvit.cli.parsing import parse_command
+from pocketvit.cli.study import StudyArguments
+from pocketvit.config import load_config, override, save_config
+from pocketvit.errors import InputError
+from pocketvit.recipes import recipe
+from pocketvit.studies.execution.local import gpu_slots
+from pocketvit.training import predict_files
+
+TINY = ["--schedule.passes", "2", "--schedule.warmup-passes", "1", "--train.device", "cpu"]
+
+
+def run(arguments, capsys):
+    """Exit code, output and error output of a command."""
+    with pytest.raises(SystemExit) as left:
+        main([str(a) for a in arguments])
+    printed = capsys.readouterr()
+    return left.value.code or 0, printed.out, printed.err
+
+
+@pytest.fixture
+def place(monkeypatch, tmp_path):
+    """An empty working directory, and a data home of this test's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "data"))
+
+
+def test_the_recipe_may_be_left_out():
+    assert parse_train([]) == recipe("digits")
+    assert parse_train(["--seed", "3"]).seed == 3
+    assert parse_train(["--optim.lr", "2e-3", "--model.num-cls-tokens", "2"]).model.num_cls_tokens == 2
+    assert parse_train(["paper", "--batch-size=128"]).batch_size == 128
+
+
+def test_short_forms():
+    config = parse_train(["--data", "cifar10", "--out", "there", "--seed", "7"])
+    assert (config.data.source, config.out, config.seed) == ("cifar10", Path("there"), 7)
+    assert parse_train(["--data=x"]).data.source == "x"
+
+
+def test_none_lists_and_switches():
+    config = parse_train(["--model.q-rank", "64", "--augment.skip-ops", "rotate", "color", "--train.compile", "False"])
+    assert (config.model.q_rank, config.augment.skip_ops) == (64, ("rotate", "color"))
+    assert config.train.compile is False
+    for word in ("none", "None", "NONE"):
+        config = parse_train(["--train.compile", word, "--model.q-rank", word, "--optim.betas", word, "--out", word])
+        assert config == recipe("digits"), word
+    assert parse_train(["--augment.policy", "none", "--data.format", "none"]).augment.policy == "none"
+
+
+def test_a_run_may_be_labelled():
+    assert parse_train(["paper", "--recipe", "mine"]) == replace(recipe("paper"), recipe="mine")
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+    """No shell replaces it in --out=~/runs, nor does YAML: a folder called ~ came into being."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse_train(["--out=~/run", "--data.cache-dir=~/cache"]).out == tmp_path / "run"
+    assert override(recipe("digits"), {"data.cache_dir": "~/cache"}).data.cache_dir == tmp_path / "cache"
+    assert parse_command(StudyArguments, ["digits", "--out=~/study"], "").out == tmp_path / "study"
+    save_config(recipe("paper"), tmp_path / "config.yaml")
+    assert parse_train(["--config=~/config.yaml"]) == recipe("paper")
+    assert parse_train(["--resume=~"]).out == tmp_path
+    (tmp_path / "idea.py").write_text("def square(progress): ...")
+    assert parse_train(["--schedule.name", "~/idea.py:square"]).schedule.name.path == tmp_path / "idea.py"
+
+
+def test_a_saved_config_is_rerun_exactly(tmp_path):
+    config = parse_train(["paper", "--seed", "5", "--out", str(tmp_path / "run"), "--model.v-rank", "8"])
+    save_config(config, tmp_path / "config.yaml")
+    again = parse_train(["--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run")])
+    assert again == config
+    assert parse_train(["--config", str(tmp_path / "config.yaml")]).out is None, "a rerun gets a folder of its own"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean train?"),
+        (["train", "papper"], "unknown recipe 'papper'; did you mean paper?"),
+        (["train", "--optim.lrr", "1"], "unknown flag '--optim.lrr'; did you mean --optim.lr?"),
+        (["train", "--optim.lr", "-1"], "optim.lr=-1.0: must be greater than 0"),
+        (["train", "--data", "cifra10"], "did you mean"),
+        (["train", "--data", "/no/such/folder"], "does not exist"),
+        (["train", "--data", "cifar10"], "cifar10 is not here yet: pocketvit data get cifar10"),
+        (["train", "--data", ".", "--data.format", "parkuet"], "parquet"),
+        (["train", "--optim.lr", "fast"], "--optim.lr"),
+        (["train", "--train.device", "tpu"], "--train.device"),
+        (["train", "--model.q-rank", "x"], "--model.q-rank takes none or a whole number, not 'x' (see pocketvit train"),
+        (["train", "--optim.betas", "0.9"], "--optim.betas takes none or two numbers, not '0.9' (see pocketvit"),
+        (
+            ["train", "--schedule.passes", "2.5"],
+            "--schedule.passes takes a whole number, not '2.5' (see pocketvit train",
+        ),
+        (["train", "--optim.lr", "1,5e-3"], "--optim.lr takes a number, not '1,5e-3' (see pocketvit train"),
+        (["train", "--optim.betas"], "--optim.betas takes none or two numbers, not nothing"),
+        (["train", "--optim.lr", "inf"], "optim.lr=inf: must be a number within ±1000000"),
+        (["train", "--model.heads", "4"], "'--model.heads'; did you mean --model.num-heads or --model.head?"),
+        (
+            ["train", "--seed", "1", "paper"],
+            "paper belongs to no flag; a recipe comes first: pocketvit train RECIPE --",
+        ),
+        (["train", "--recipe", "paper"], "--recipe is only a label; to train paper write: pocketvit train paper"),
+        (["eval"], "RUN is missing: Run folder. (see pocketvit eval --help)"),
+        (["eval", "nowhere", "--dat", "x"], "unknown flag '--dat'; did you mean --data?"),
+        (["eval", "nowhere", "--device", "gpu"], "--device"),
+        (["predict", "a.png"], "--run PATH is missing: Run folder, or a model.safetensors."),
+        (["predict", "a.png", "--run", "nowhere", "--device", "gpu"], "--device"),
+        (["bench", "--repeat", "1"], "unknown flag '--repeat'; did you mean --repeats?"),
+        (["train", "--model.patch-size", "3"], "model.patch_size=3 does not divide images of 8 × 8 pixels"),
+        (["train", "--model.num-heads", "5"], "model.width=64 is not divisible by model.num_heads=5"),
+        (["train", "--batch-size", "5000"], "batch_size=5000 is more than the 1437 training images"),
+        (["train", "--config", "no.yaml"], "cannot read config no.yaml"),
+        (
+            ["train", "--resume", "nowhere"],
+            "--resume nowhere: no run there; to start one: pocketvit train --out nowhere",
+        ),
+        (["train", "paper", "--config", "c.yaml"], "give one of RECIPE, --config FILE.yaml and --resume DIR"),
+        (["train", "--resume", "x", "--seed", "1"], "takes no other flags"),
+        (["train", "--config"], "--config needs a value"),
+        (["eval", "nowhere"], "no trained model at nowhere"),
+        (["predict", "--run", "nowhere"], "give at least one image file"),
+        (["predict", "a.png", "--run", "nowhere"], "no trained model at nowhere"),
+        (["predict", "a.png", "--run", "nowhere", "--top", "-1"], "--top=-1: must be at least 1"),
+        (["predict", ".", "--run", "nowhere"], ". is a folder; for the images in it write ./*"),
+        (["report", "nowhere"], "nowhere"),
+        (["study", "digit"], "unknown study 'digit'; did you mean digits?"),
+        (["study", "no.yaml"], "cannot read study no.yaml"),
+        (["study", "digits", "--time-limit", "9x"], "--time-limit 9x: write hours, minutes or seconds, such as 9m"),
+        (["study", "digits", "--only", "one-clz"], "unknown row 'one-clz'; did you mean one-cls?"),
+        (["study", "digits", "--only", ""], "unknown row ''; known: one-cls, two-cls"),
+        (["study", "digits", "--time-limit", ""], "--time-limit '': write hours, minutes or seconds, such as 9m"),
+        (["study", "digits", "--gpus", ""], "--gpus '': "),
+        (["study", "digits", "--seeds", "0"], "seeds=0: must be at least 1"),
+        (
+            ["study", "digits", "--results", "resluts"],
+            "--results resluts: no such folder; its runs would be made again",
+        ),
+        (["study", "digits", "--sedes", "3"], "unknown flag '--sedes'; did you mean --seeds?"),
+        (["data", "get"], "NAME is missing"),
+        (["data", "get", "cifra10"], "did you mean"),
+        (["data", "check", "/no/such"], "does not exist"),
+        (["data", "check", "digits", "--resize", "1000000000"], "data.resize=1000000000: must be in [1, 4096]"),
+        (["data", "lsit"], "did you mean data list?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, words, capsys, place, tmp_path):
+    code, out, err = run(arguments, capsys)
+    assert code == 2
+    assert words in err
+    assert err.startswith("pocketvit: ") and err.count("\n") == 1
+    assert not out
+    assert not (tmp_path / "runs").exists(), "nothing is left behind"
+
+
+def test_results_that_may_not_be_read_are_not_taken_for_none(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    code, _, err = run(["study", "digits", "--results", tmp_path, "--out", tmp_path / "out"], capsys)
+    assert code == 2 and "may not be read" in err
+
+
+def test_what_may_not_be_read_is_said(capsys, monkeypatch):
+    def refused(arguments):
+        raise PermissionError(13, "Permission denied", "theirs/config.yaml")
+
+    monkeypatch.setitem(COMMANDS, "report", refused)
+    assert run(["report", "theirs"], capsys) == (2, "", "pocketvit: cannot use theirs/config.yaml: Permission denied\n")
+
+
+def test_letters_that_the_terminal_does_not_know_end_nothing():
+    """The help has an ×, what a data set holds as well."""
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    for words in (["train", "--help"], ["data", "check", "digits"]):
+        shown = subprocess.run([sys.executable, "-m", "pocketvit", *words], env=env, capture_output=True, check=True)
+        assert b"?" in shown.stdout and not shown.stderr
+
+
+def into_full_disk(words, **options):
+    with open("/dev/full", "w") as full:
+        return subprocess.run(words, stdout=full, check=False, **options)
+
+
+def into_closed_pipe(words, **options):
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        return subprocess.run(words, stdout=write, check=False, **options)
+    finally:
+        os.close(write)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+@pytest.mark.parametrize(
+    ("command", "into", "why"),
+    [
+        ("train", into_full_disk, "No space left on device"),
+        ("train", into_closed_pipe, "Broken pipe"),
+        ("study", into_full_disk, "No space left on device"),
+        ("library", into_closed_pipe, "Broken pipe"),
+    ],
+    ids=["train on a full disk", "train in a closed pipe", "study", "library"],
+)
+def test_output_that_cannot_be_written_ends_no_training(tmp_path, command, into, why):
+    study, out = tmp_path / "study.yaml", tmp_path / "out"
+    study.write_text(
+        "{recipe: digits, seeds: 1, base: {schedule.passes: 1, schedule.warmup_passes: 0, train.device: cpu}, "
+        "rows: {a: {}}}"
+    )
+    called = f"import pocketvit, pocketvit.cli as c; pocketvit.train(c.parse_train({['--out', str(out), *TINY]}))"
+    words = {
+        "train": ["-m", "pocketvit", "train", "--out", out, *TINY],
+        "study": ["-m", "pocketvit", "study", study, "--out", out],
+        "library": ["-c", called],
+    }
+    done = into([sys.executable, *words[command]], stderr=subprocess.PIPE, text=True)
+    assert done.stderr == f"pocketvit: stdout cannot be written ({why}); the work goes on\n"
+    assert done.returncode == 0 and list(out.glob("**/result.json"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_where_nothing_can_be_said_nothing_is(tmp_path):
+    words = [sys.executable, "-m", "pocketvit", "train", "--out", tmp_path / "run", *TINY]
+    assert into_full_disk(words, stderr=subprocess.STDOUT).returncode == 0
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 4 TB")]
+)
+def test_too_little_memory_is_said(error, capsys, monkeypatch):
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setitem(COMMANDS, "train", fail)
+    code, _, err = run(["train"], capsys)
+    assert (code, err) == (2, "pocketvit: not enough memory; make the model, the batch or the images smaller\n")
+    monkeypatch.setitem(COMMANDS, "train", lambda arguments: exec("raise RuntimeError('another')"))
+    with pytest.raises(RuntimeError, match="another"):
+        main(["train"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the message depends on the machine")
+def test_an_absent_gpu_is_said(capsys, tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, _, err = run(["train", "--train.device", "cuda"], capsys)
+    assert (code, err) == (
+        2,
+        "pocketvit: train.device=cuda, but this machine has no cuda device; use train.device=auto\n",
+    )
+
+
+def test_train_eval_predict_report(capsys, tmp_path, monkeypatch):
+    """The road a user takes, on the embedded digits."""
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(["train", *TINY], capsys)
+    assert code == 0, err
+    assert "run folder: runs/digits-000" in out and "test accuracy" in out
+    assert "best of" not in out, "there was one look at the test set"
+    result = json.loads(Path("runs/digits-000/result.json").read_text())
+    assert result["recipe"] == "digits"
+    assert load_config(Path("runs/digits-000/config.yaml")).schedule.passes == 2
+
+    code, out, _ = run(["eval", "runs/digits-000", "--device", "cpu"], capsys)
+    assert code == 0 and f"test accuracy {result['test_accuracy']:.2%} on 360 images" in out
+
+    Image.fromarray(np.full((20, 30), 200, np.uint8)).save("grey.png")
+    code, out, _ = run(["predict", "grey.png", "--run", "runs/digits-000", "--json"], capsys)
+    entry = json.loads(out)[0]
+    assert code == 0 and entry["file"] == "grey.png"
+    assert abs(sum(entry["probabilities"].values()) - 1) < 1e-5
+    assert predict_files("runs/digits-000", []) == []
+    code, out, _ = run(["predict", "grey.png", "--run", "runs/digits-000", "--top", "2"], capsys)
+    assert code == 0 and out.startswith("grey.png  ") and out.count("%") == 2
+
+    Path("runs/digits-000/report.html").unlink()
+    code, out, _ = run(["report", "runs/digits-000"], capsys)
+    assert code == 0 and Path(out.strip()).exists()
+
+    code, _, err = run(["train", "--out", "runs/digits-000", *TINY], capsys)
+    assert code == 2 and "finished run" in err
+    code, out, _ = run(["train", *TINY], capsys)
+    assert code == 0 and "runs/digits-001" in out
+
+
+def images(folder, sizes, classes=("ant", "bee"), first=0):
+    """<class>/<number>.png in a grey of its own, numbered from `first`, of these sizes, the classes in turn."""
+    for number, side in enumerate(sizes, first):
+        path = folder / classes[number % len(classes)] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((side, side), 10 * number, np.uint8)).save(path)
+
+
+@pytest.fixture
+def own_run(capsys, place):
+    """The folder of a short run on own images, `pets`, 8 x 8 in two classes; what was printed."""
+    images(Path("pets"), [8] * 20)
+    code, out, err = run(["train", "--data", "pets", "--batch-size", "8", *TINY], capsys)
+    assert code == 0, err
+    return Path("runs/digits-000"), out
+
+
+def test_eval_says_what_was_decided_on_the_data(own_run, capsys):
+    folder, printed = own_run
+    code, out, _ = run(["eval", folder, "--device", "cpu"], capsys)
+    note = "pets has no test split: 4 of its 20 images are held out as one (0.2 of each class, seed 0)"
+    assert code == 0 and note in out and note in printed
+    assert "20 images in grey, repeated in the three channels" in out
+
+
+def evaluated(folder, data, capsys):
+    """What `eval --data` printed."""
+    code, out, err = run(["eval", folder, "--data", data, "--device", "cpu"], capsys)
+    assert code == 0, err
+    return out
+
+
+def test_all_images_of_other_data_without_a_test_split_are_measured(own_run, capsys):
+    folder, _ = own_run
+    images(Path("more"), [8] * 24)
+    images(Path("one-a-class"), [8] * 2)
+    np.savez("more.npz", images=np.zeros((9, 8, 8), np.uint8), labels=np.array(["ant", "bee", "bee"] * 3))
+    for data, count in (("more", 24), ("one-a-class", 2), ("more.npz", 9)):
+        out = evaluated(folder, data, capsys)
+        note = f"{data.removesuffix('.npz')} has no test split: all its images serve as one"
+        assert note in out and f" on {count} images" in out and "held out" not in out
+
+
+def test_of_the_runs_own_data_the_images_held_out_are_measured_wherever_they_lie(own_run, capsys):
+    folder, _ = own_run
+    shutil.copytree("pets", "copy")
+    for data in ("pets", "copy"):
+        out = evaluated(folder, data, capsys)
+        assert f"{data} has no test split: 4 of its 20 images are held out" in out and " on 4 images" in out
+
+
+def test_other_data_with_a_test_split_are_measured_on_it(own_run, capsys):
+    images(Path("split/train"), [8] * 12)
+    images(Path("split/test"), [8] * 6)
+    out = evaluated(own_run[0], "split", capsys)
+    assert " on 6 images" in out and "test split" not in out
+
+
+@pytest.fixture(params=[0, 0.3])
+def split_run(request, capsys, place):
+    """The folder of a short run on `set`, 12 images to train on, the same but those held out for validation, and 6 to test on."""
+    images(Path("set/train"), [8] * 12)
+    images(Path("set/test"), [8] * 6, first=12)
+    code, out, err = run(
+        ["train", "--data", "set", "--batch-size", "4", "--data.val-frac", request.param, *TINY], capsys
+    )
+    assert code == 0, err
+    assert "among" not in out
+    return Path("runs/digits-000")
+
+
+def test_training_images_are_not_measured_without_a_word(split_run, capsys):
+    caution = f"CAUTION: {split_run} was trained on these very images: on new ones its accuracy may be far lower"
+    shutil.copytree("set/train", "copy")
+    for data in ("set/train", "copy"):
+        assert evaluated(split_run, data, capsys).splitlines()[0] == caution
+    for data in ("set", "set/test"):
+        assert "CAUTION" not in evaluated(split_run, data, capsys)
+    assert "CAUTION" not in run(["eval", split_run, "--device", "cpu"], capsys)[1]
+
+
+def test_single_training_images_are_not_measured_without_a_word(split_run, capsys):
+    """Those that were trained on count, not those held out; known as long as the run's own data are there."""
+    images(Path("mixed"), [8] * 20)
+    num_trained = 12 if load_config(split_run / "config.yaml").data.val_frac == 0 else 8
+    caution = (
+        f"CAUTION: {num_trained} of the 20 images are among those that {split_run} was trained on, pixel for pixel"
+    )
+    assert evaluated(split_run, "mixed", capsys).startswith(caution)
+    images(Path("relabelled"), [8] * 12, classes=("bee", "ant"))
+    assert "CAUTION" not in evaluated(split_run, "relabelled", capsys), "another label is another image"
+    shutil.move("set", "elsewhere")
+    assert "CAUTION" not in evaluated(split_run, "mixed", capsys)
+    assert "trained on these very images" in evaluated(split_run, "elsewhere/train", capsys)
+    result = json.loads((split_run / "result.json").read_text())
+    del result["train_fingerprint"]
+    (split_run / "result.json").write_text(json.dumps(result))
+    assert "CAUTION" not in evaluated(split_run, "elsewhere/train", capsys), "an older result does not say"
+    images(Path("set/train"), [8] * 14)
+    assert "CAUTION" not in evaluated(split_run, "mixed", capsys), "these are others than it was trained on"
+
+
+def test_test_images_that_are_trained_on_are_told(capsys, place):
+    images(Path("set/train"), [8] * 12)
+    images(Path("set/test"), [8] * 6, first=9)
+    line = "3 of the 6 test images are among the training images, pixel for pixel and with the same label"
+    code, out, err = run(["train", "--data", "set", "--batch-size", "4", *TINY], capsys)
+    assert code == 0 and f"{line}: on new ones the accuracy may be lower\n" in out
+    assert line in Path("runs/digits-000/report.html").read_text()
+    assert line in run(["data", "check", "set"], capsys)[1]
+    assert run(["eval", "runs/digits-000", "--device", "cpu"], capsys)[1].startswith(
+        "CAUTION: 3 of the 6 images are among"
+    )
+
+
+@pytest.mark.parametrize("change", ["one removed", "one replaced"])
+def test_changed_data_are_measured_only_on_demand(own_run, capsys, change):
+    """With an image less another split is held out, of images that were trained on."""
+    folder, _ = own_run
+    if change == "one removed":
+        Path("pets/ant/0.png").unlink()
+    else:
+        Image.fromarray(np.full((8, 8), 77, np.uint8)).save("pets/bee/1.png")
+    code, out, err = run(["eval", folder, "--device", "cpu"], capsys)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    pets = Path("pets").resolve()
+    assert f"{pets} has changed since {folder} was trained on it" in err
+    assert err.endswith(f"give --data with a separate test set, or --data {pets} to measure on it anyway\n")
+    for data in ("pets", pets):
+        out = evaluated(folder, data, capsys)
+        caution = f"CAUTION: {data} has changed since {folder} was trained on it: these may be training images"
+        assert out.splitlines()[0] == caution and "all its images serve as one" in out
+    images(Path("other"), [8] * 4)
+    assert "changed" not in evaluated(folder, "other", capsys)
+
+
+def test_data_that_have_gone_elsewhere_are_asked_for(own_run, capsys):
+    """As of a run folder that was copied from another machine."""
+    run_folder, _ = own_run
+    shutil.move("pets", "animals")
+    code, _, err = run(["eval", run_folder], capsys)
+    assert code == 2 and err == (
+        f"pocketvit: {Path('pets').resolve()}, which {run_folder} was trained on, is not there; say where it is now by "
+        "--data SOURCE\n"
+    )
+    code, out, _ = run(["eval", run_folder, "--data", "animals"], capsys)
+    assert code == 0 and "on 4 images" in out and "CAUTION" not in out
+
+
+def test_changed_data_that_do_not_fit_the_model_are_refused_for_that(own_run, capsys):
+    for sizes, classes, why in ([12] * 20, ("ant", "bee"), "12 × 12 pixels"), ([8] * 24, ("ant", "bee", "cat"), "3 cl"):
+        shutil.rmtree("pets")
+        images(Path("pets"), sizes, classes)
+        code, _, err = run(["eval", own_run[0], "--device", "cpu"], capsys)
+        assert code == 2 and why in err and "changed" not in err
+
+
+def test_a_run_without_its_result_is_not_measured(own_run, capsys):
+    """Without it nothing says which images are training images."""
+    folder, _ = own_run
+    (folder / "result.json").unlink()
+    for data in ([], ["--data", "pets"]):
+        code, _, err = run(["eval", folder, *data, "--device", "cpu"], capsys)
+        assert code == 2 and err.count("\n") == 1
+        assert f"{folder} has no result.json, which says what it was trained on; copy the whole folder" in err
+
+
+def test_json_for_machines_keeps_every_letter(capsys, place):
+    images(Path("pets"), [8] * 20, ("käfer", "wespe"))
+    assert run(["train", "--data", "pets", "--batch-size", "8", *TINY], capsys)[0] == 0
+    code, out, _ = run(["eval", "runs/digits-000", "--device", "cpu", "--json"], capsys)
+    scores = json.loads(out)
+    assert code == 0 and scores["images"] == 4 and set(scores["per_class"]) == {"käfer", "wespe"}
+    assert scores["accuracy"] == sum(scores["per_class"].values()) / 2
+    assert "4 of its 20 images are held out" in scores["notes"][-1] and '"käfer"' in out
+    code, out, _ = run(["predict", "pets/käfer/0.png", "--run", "runs/digits-000", "--json"], capsys)
+    assert code == 0 and '"käfer"' in out and '"pets/käfer/0.png"' in out
+
+
+def test_what_evals_refusals_advise_works(own_run, capsys):
+    images(Path("mixed"), [8, 8, 9, 9] * 3)
+    images(Path("large"), [12] * 12)
+    for data, advice in (
+        ("mixed", "--data.resize N"),
+        ("large", "large has images of 12 × 12 pixels, the model takes 8 × 8 pixels; --data.resize 8 makes them so"),
+    ):
+        command = ["eval", own_run[0], "--data", data, "--device", "cpu"]
+        code, _, err = run(command, capsys)
+        assert code == 2 and advice in err and err.count("\n") == 1
+        code, out, _ = run([*command, "--data.resize", "8"], capsys)
+        assert code == 0 and "test accuracy" in out and "resized to 8 × 8" in out
+    assert run([*command, "--resize", "8"], capsys)[0] == 0
+
+
+def test_eval_says_how_other_classes_differ(own_run, capsys):
+    images(Path("more"), [8] * 12, ("ant", "bee", "cat"))
+    images(Path("other"), [8] * 12, ("ant", "cow"))
+    for data, words in (
+        (
+            "more",
+            "has 3 classes, the model was trained on 2; the first that differs is class 2 (from 0): 'cat' in more",
+        ),
+        ("other", "has 2 classes, the model was trained on 2; the first that differs is class 1 (from 0): 'cow' in ot"),
+    ):
+        code, _, err = run(["eval", own_run[0], "--data", data, "--device", "cpu"], capsys)
+        assert code == 2 and words in err
+        assert ("missing" if data == "more" else "'bee'") + " in the model" in err
+
+
+def test_a_broken_image_is_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(["train", *TINY], capsys)
+    Path("bad.png").write_bytes(b"not an image")
+    code, _, err = run(["predict", "bad.png", "--run", "runs/digits-000"], capsys)
+    assert code == 2 and "bad.png" in err and err.count("\n") == 1
+
+
+def test_data_list_and_check(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path))
+    code, out, _ = run(["data", "list"], capsys)
+    assert code == 0 and "digits" in out and "pocketvit data get cifar10" in out
+    code, out, _ = run(["data", "check", "digits"], capsys)
+    assert code == 0 and "1,437 training and 360 test images of 8 × 8 pixels in 10 classes" in out
+    assert "not CIFAR-10" in out
+
+
+def test_check_lists_every_broken_image(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "data"))
+    images(tmp_path / "pets", [8] * 6)
+    for name in ("ant/0.png", "bee/3.png"):
+        (tmp_path / "pets" / name).write_bytes(b"no image")
+    code, out, err = run(["data", "check", tmp_path / "pets"], capsys)
+    assert (code, out) == (2, "") and err.startswith("pocketvit: 2 images of") and err.count("\n") == 3
+
+
+def test_what_the_refusal_of_mixed_sizes_advises_works(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "data"))
+    for number, side in enumerate([8, 8, 9, 8]):
+        path = tmp_path / "images" / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((side, side), 40 * number, np.uint8)).save(path)
+    check = ["data", "check", tmp_path / "images"]
+    code, _, err = run(check, capsys)
+    assert code == 2 and "--data.resize N" in err
+    code, out, _ = run([*check, "--data.resize", "8"], capsys)
+    assert code == 0 and "8 × 8 pixels in 2 classes" in out
+
+
+def test_a_plan_counts_on_the_devices_that_the_study_would_take(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path))
+    monkeypatch.setattr("pocketvit.studies.execution.local.find_slots", lambda gpus, _: gpu_slots(gpus or list("012")))
+    for flags, devices in (([], 3), (["--gpus", "0,1"], 2), (["--engine", "ray"], 1)):
+        code, out, _ = run(["study", "paper-table3", "--plan", *flags], capsys)
+        assert code == 0 and f" on {devices} × NVIDIA H100." in out
+
+
+def test_help_version_and_module_form(capsys):
+    code, out, _ = run(["--help"], capsys)
+    assert code == 0 and "pocketvit COMMAND" in out and "digits, paper or minute" in out
+    for flag in ("-h", "--help", "help"):
+        assert run(["data", flag], capsys)[:2] == (0, out), "data alone is several commands"
+    code, out, _ = run(["--version"], capsys)
+    assert code == 0 and out.startswith("pocketvit ")
+    for command in COMMANDS:
+        code, out, _ = run([*command.split(), "--help"], capsys)
+        assert code == 0 and f"usage: pocketvit {command}" in out
+    code, out, _ = run(["train", "--help"], capsys)
+    assert all(flag in out for flag in ("--data SOURCE", "--config FILE.yaml", "--resume DIR", "--allow-code"))
+    done = subprocess.run([sys.executable, "-m", "pocketvit", "nope"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("pocketvit: unknown command 'nope'")
+
+
+def test_parse_errors_are_input_errors():
+    with pytest.raises(InputError):
+        parse_train(["nope"])

@@ -1,0 +1,211 @@
+"""Downloads from a server on this machine that throttles, stalls, cuts, corrupts and redirects."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pocketvit.data.fetch.download import download
+from pocketvit.errors import InputError
+
+CONTENT = np.random.default_rng(0).bytes(100_000)
+SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
+
+
+@pytest.fixture
+def fetch(server, tmp_path):
+    """Download `/file` (or another path) without waiting between tries; says how long it would have waited."""
+    server.files["/file"] = CONTENT
+
+    def fetch(path: str = "/file", **options) -> tuple[Path, list[float]]:
+        target, waits = tmp_path / "got" / "file.bin", []
+        options = {"timeout_s": 5.0, "checksum": SHA256} | options
+        download(server.url(path), target, sleep=waits.append, **options)
+        return target, waits
+
+    return fetch
+
+
+def begin(server, fetch, num_bytes: int) -> None:
+    """Get so many bytes of `/file`, and then no more."""
+    server.faults["/file"] = [{"cut": num_bytes}, {"status": 404}]
+    with pytest.raises(InputError):
+        fetch()
+
+
+def change(server) -> bytes:
+    """Put another version in the place of `/file`."""
+    server.files["/file"], server.etag = CONTENT[::-1], '"v2"'
+    return CONTENT[::-1]
+
+
+def ranges(server) -> list[str | None]:
+    return [asked for _, asked in server.asked]
+
+
+@pytest.mark.parametrize("checksum", [SHA256, MD5, None])
+def test_whole_file(server, fetch, checksum):
+    told = []
+    target, waits = fetch(checksum=checksum, progress=lambda done, total: told.append((done, total)))
+    assert target.read_bytes() == CONTENT
+    assert told[-1] == (len(CONTENT), len(CONTENT)) and told == sorted(told)
+    assert waits == [] and ranges(server) == [None]
+    assert [file.name for file in target.parent.iterdir()] == ["file.bin"]
+
+
+def test_cut_is_resumed(server, fetch):
+    server.faults["/file"] = [{"cut": 30_000}, {"cut": 20_000}, {"cut": 10_000}]
+    target, waits = fetch(tries=2)  # what arrived counts: three failures, but never two in a row without progress
+    assert target.read_bytes() == CONTENT
+    assert ranges(server) == [None, "bytes=30000-", "bytes=50000-", "bytes=60000-"]
+    assert waits == [1.0, 1.0, 1.0]
+
+
+def test_cut_before_anything_new_gives_up(server, fetch):
+    server.faults["/file"] = [{"cut": 30_000}] + [{"cut": 0}] * 9
+    with pytest.raises(InputError, match="cut off at byte 30,000 of 100,000, 3 times"):
+        fetch(tries=3)
+    assert len(server.asked) == 3
+
+
+def test_later_call_resumes(server, fetch, tmp_path):
+    begin(server, fetch, 70_000)
+    assert not (tmp_path / "got" / "file.bin").exists()
+    target, _ = fetch()
+    assert target.read_bytes() == CONTENT and ranges(server)[-1] == "bytes=70000-"
+
+
+def test_all_had_arrived_but_was_not_renamed(server, fetch, tmp_path):
+    begin(server, fetch, 99_999)
+    with (tmp_path / "got" / "file.bin.part").open("ab") as part:
+        part.write(CONTENT[-1:])
+    assert fetch()[0].read_bytes() == CONTENT
+    assert ranges(server)[-1] == "bytes=100000-"
+
+
+@pytest.mark.parametrize("fault", [{}, {"any_version": True}])
+def test_new_version_is_not_glued_to_the_old(server, fetch, fault):
+    begin(server, fetch, 50_000)
+    changed = change(server)
+    server.faults["/file"] = [fault]
+    assert fetch(checksum=None)[0].read_bytes() == changed
+
+
+def test_new_version_is_not_glued_to_the_old_even_by_a_process_that_is_killed(server, fetch, monkeypatch):
+    begin(server, fetch, 50_000)
+    changed = change(server)
+
+    def killed(path: Path, mode: str = "r", *arguments: object, **options: object):
+        if mode == "wb":
+            raise KeyboardInterrupt
+        return whole(path, mode, *arguments, **options)
+
+    whole = Path.open
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(Path, "open", killed)
+        fetch()
+    assert fetch(checksum=None)[0].read_bytes() == changed
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"weak"'])
+def test_without_a_version_nothing_is_resumed(server, fetch, etag):
+    server.etag = etag
+    server.faults["/file"] = [{"cut": 50_000}]
+    assert fetch()[0].read_bytes() == CONTENT
+    assert ranges(server) == [None, None]
+
+
+def test_server_that_ignores_ranges(server, fetch):
+    server.faults["/file"] = [{"cut": 50_000}, {"whole": True}]
+    assert fetch()[0].read_bytes() == CONTENT
+    assert ranges(server) == [None, "bytes=50000-"]
+
+
+def test_wrong_range_starts_over(server, fetch):
+    server.faults["/file"] = [{"cut": 50_000}, {"shift": 7}]
+    assert fetch(checksum=None)[0].read_bytes() == CONTENT
+    assert ranges(server) == [None, "bytes=50000-", None]
+
+
+def test_corrupt_file_is_refused(server, fetch, tmp_path):
+    server.faults["/file"] = [{"corrupt": True}]
+    with pytest.raises(InputError, match=f"file.bin cannot be downloaded.*corrupt: {SHA256} was expected"):
+        fetch()
+    assert not list((tmp_path / "got").glob("*.bin*part"))
+
+
+def test_corrupt_after_resuming_starts_over(server, fetch):
+    server.faults["/file"] = [{"cut": 50_000}, {"corrupt": True}]
+    assert fetch()[0].read_bytes() == CONTENT
+    assert ranges(server) == [None, "bytes=50000-", None]
+
+
+def test_redirects_keep_the_range(server, fetch):
+    moved = {"status": 302, "headers": {"Location": "/file"}}
+    server.faults["/moved"] = [moved, moved]
+    server.faults["/file"] = [{"cut": 40_000}]
+    assert fetch("/moved")[0].read_bytes() == CONTENT
+    assert server.asked[2:] == [("/moved", "bytes=40000-"), ("/file", "bytes=40000-")]
+
+
+def test_missing_file_is_asked_for_once(server, fetch):
+    with pytest.raises(InputError, match=r"file.bin cannot be downloaded \(127.0.0.1:\d+: HTTP 404 Not Found\)$"):
+        fetch("/nowhere")
+    assert len(server.asked) == 1
+
+
+def test_busy_server_is_asked_again(server, fetch):
+    server.faults["/file"] = [{"status": 503, "headers": {"Retry-After": "17"}}, {"status": 500}, {"status": 429}]
+    target, waits = fetch()
+    assert target.read_bytes() == CONTENT and waits == [17.0, 2.0, 4.0]
+
+
+def test_endless_retry_after_is_cut_short(server, fetch):
+    server.faults["/file"] = [{"status": 503, "headers": {"Retry-After": "86400"}}]
+    assert fetch()[1] == [60.0]
+
+
+def test_stalled_server_times_out_and_is_resumed(server, fetch):
+    server.faults["/file"] = [{"stall": 60_000}]
+    target, waits = fetch(timeout_s=0.2)
+    assert target.read_bytes() == CONTENT and waits == [1.0]
+    assert ranges(server) == [None, "bytes=60000-"]
+
+
+def test_throttled_server_is_waited_for(server, fetch):
+    told = []
+    server.faults["/file"] = [{"pause_s": 0.003}]  # 0.3 s in all, longer than the server may be silent
+    target, waits = fetch(timeout_s=0.1, progress=lambda done, total: told.append(done))
+    assert target.read_bytes() == CONTENT and waits == []
+    assert len(told) > 10  # progress shows while it trickles in
+
+
+def test_nobody_listens(server, fetch, tmp_path):
+    waits = []
+    with pytest.raises(InputError, match="Connection refused, 3 times"):
+        download("http://127.0.0.1:9/x", tmp_path / "x", tries=3, sleep=waits.append)
+    assert waits == [1.0, 2.0]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_no_space_left(server, fetch, tmp_path):
+    (tmp_path / "got").mkdir()
+    (tmp_path / "got" / "file.bin.part").symlink_to("/dev/full")
+    with pytest.raises(InputError, match="file.bin cannot be written: No space left.*POCKETVIT_DATA"):
+        fetch()
+    assert not (tmp_path / "got" / "file.bin").exists()
+
+
+def test_failed_write_keeps_what_has_arrived(server, fetch):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # as if the disk were full from there on
+    try:
+        with pytest.raises(InputError, match="file.bin cannot be written: File too large"):
+            fetch()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert fetch()[0].read_bytes() == CONTENT
+    assert ranges(server) == [None, "bytes=50000-"]

@@ -1,0 +1,163 @@
+"""Image folders, split and flat, and their ways of being wrong."""
+
+import unicodedata
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pocketvit.data.formats import folders
+from pocketvit.data.formats.registry import detect
+from pocketvit.errors import InputError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
+LABELS = [0, 1, 0, 1, 0, 1]
+
+
+@pytest.fixture
+def split(write, tmp_path):
+    """train/ and test/ of two classes, three images in each split and class."""
+    return write.folder(tmp_path / "set", {"train": (IMAGES, LABELS), "test": (IMAGES[::-1], LABELS)}, ("ant", "bee"))
+
+
+def test_split_folder(split):
+    decoded = folders.read(split, None)
+    assert decoded.class_names == ("ant", "bee") and decoded.notes == ()
+    assert decoded.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert np.array_equal(decoded.train.images, IMAGES[[0, 2, 4, 1, 3, 5]])
+    assert np.array_equal(decoded.test.images, IMAGES[::-1][[0, 2, 4, 1, 3, 5]])
+
+
+@pytest.mark.parametrize("name", ["val", "Validation", "valid"])
+def test_validation_serves_as_test(split, name):
+    (split / "test").rename(split / name)
+    decoded = folders.read(split, None)
+    assert len(decoded.test) == 6 and "validation split serves as one" in decoded.notes[0]
+
+
+def test_flat_folder_is_not_split(write, tmp_path):
+    decoded = folders.read(write.folder(tmp_path, {"": (IMAGES, LABELS)}), None)
+    assert decoded.test is None and len(decoded.train) == 6
+
+
+def test_class_called_train(write, tmp_path):
+    decoded = folders.read(write.folder(tmp_path, {"": (IMAGES, LABELS)}, ("plane", "train")), None)
+    assert decoded.class_names == ("plane", "train") and decoded.test is None
+
+
+def test_deeper_images_count_and_hidden_ones_do_not(split, write):
+    for name in ("more/deep.png", ".hidden.png", ".folder/x.png"):
+        file = split / "train" / "ant" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(write.encode(IMAGES[0]))
+    (split / ".git" / "y").mkdir(parents=True)
+    decoded = folders.read(split, None)
+    assert len(decoded.train) == 7 and decoded.notes == ()
+
+
+def test_a_class_is_the_same_in_both_ways_to_write_its_accent(write, tmp_path):
+    composed, decomposed = (
+        unicodedata.normalize(form, "\N{LATIN SMALL LETTER E WITH ACUTE}te") for form in ("NFC", "NFD")
+    )
+    for train, test in ((composed, decomposed), (decomposed, composed)):
+        path = tmp_path / str(train == composed)
+        write.folder(path, {"train": (IMAGES, LABELS)}, (train, "fall"))
+        write.folder(path, {"test": (IMAGES, LABELS)}, (test, "fall"))
+        decoded = folders.read(path, None)
+        assert decoded.class_names == ("fall", composed) and decoded.notes == ()
+        assert decoded.train.labels.tolist() == decoded.test.labels.tolist() == [0, 0, 0, 1, 1, 1]
+        write.folder(path, {"train": (IMAGES[::2], [0, 0, 0])}, (test,))
+        assert folders.read(path, None).train.labels.tolist() == [0, 0, 0, *[1] * 6], "both are one class"
+
+
+def test_other_files_are_left_aside_aloud(split):
+    (split / "train" / "ant" / "notes.txt").write_text("hello")
+    (split / "README.md").write_text("hello")
+    decoded = folders.read(split, None)
+    assert len(decoded.train) == 6
+    assert decoded.notes == (f"2 files are left aside, such as {split / 'README.md'}: no image of a class",)
+
+
+def test_class_without_images_is_named(split):
+    (split / "train" / "cow").mkdir()
+    (split / "train" / "cow" / "notes.txt").write_text("hello")
+    with pytest.raises(InputError, match="train/cow holds no images"):
+        folders.read(split, None)
+    with pytest.raises(InputError, match="train/cow holds no images"):
+        folders.files(split)  # also when the set is in the cache
+
+
+def test_unknown_test_class_is_named(split):
+    (split / "test" / "bee").rename(split / "test" / "wasp")
+    with pytest.raises(
+        InputError, match="test/wasp/00001.png: label 'wasp' is outside the 2 classes, which are ant to"
+    ):
+        folders.read(split, None)
+
+
+def test_split_without_class_folders(split, write):
+    for name in ("ant", "bee"):
+        for file in (split / "test" / name).iterdir():
+            file.rename(split / "test" / f"{name}-{file.name}")
+        (split / "test" / name).rmdir()
+    with pytest.raises(InputError, match="test holds no class folders: expected test/<class>/<image>"):
+        folders.read(split, None)
+
+
+def test_test_alone(split):
+    (split / "train").rename(split.parent / "elsewhere")
+    with pytest.raises(InputError, match="has no training images, only test"):
+        folders.read(split, None)
+
+
+@pytest.mark.parametrize("name", ["test", "val"])
+def test_splits_are_no_classes_where_train_is_misspelt(split, name):
+    (split / "train").rename(split / "trian")
+    (split / "test").rename(split / name)
+    words = f"set/{name} holds class folders, as a split does, but there is no .*/set/train that does: name the folder of the"
+    for look in (lambda: folders.read(split, None), lambda: folders.files(split)):
+        with pytest.raises(InputError, match=words):
+            look()
+
+
+def test_a_stray_parquet_file_does_not_take_the_place_of_the_images(split):
+    for place in (split, split / "train" / "ant"):
+        file = place / "stray.parquet"
+        file.write_bytes(b"PAR1")
+        assert detect(split) == "folder"
+        decoded = folders.read(split, None)
+        assert len(decoded.train) == 6
+        assert decoded.notes == (f"1 file is left aside, such as {file}: no image of a class",)
+        file.unlink()
+
+
+def test_what_is_done_to_images_that_are_not_8_bit_colour_is_said(split):
+    rgba = np.random.default_rng(1).integers(0, 256, (4, 4, 4), dtype=np.uint8)
+    grey16 = rgba[..., 0].astype(np.uint16) * 257
+    for number, image in enumerate((rgba, rgba[..., 0], rgba[..., 1], grey16)):
+        Image.fromarray(image).save(split / "train" / "ant" / f"other{number}.png")
+    assert folders.read(split, None).notes == (
+        "1 image with alpha, composited over black",
+        "2 images in grey, repeated in the three channels",
+        "1 image in 16-bit grey, divided by 257 and repeated in the three channels",
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"hello"])
+def test_broken_image_is_named(split, content):
+    file = split / "train" / "bee" / "broken.jpg"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=f"^{file}: "):
+        folders.read(split, None)
+
+
+def test_mixed_sizes_name_both_files(split, write):
+    file = split / "test" / "bee" / "large.png"
+    file.write_bytes(write.encode(np.zeros((5, 4, 3), np.uint8)))
+    with pytest.raises(
+        InputError,
+        match=f"ant/00000.png has 4 × 4 pixels but {file} has 4 × 5 pixels \\(width × height\\): .*--data.resize",
+    ):
+        folders.read(split, None)
+    decoded = folders.read(split, 4)
+    assert len(decoded.test) == 7 and decoded.notes == ("1 image resized to 4 × 4 (bicubic)",)

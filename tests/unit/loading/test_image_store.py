@@ -1,0 +1,152 @@
+"""Where the training images are kept: the decision, the line about it, and memory that stays bounded."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+
+from pocketvit.config import AugmentConfig, DataConfig
+from pocketvit.data import Dataset, Split, channel_stats
+from pocketvit.data.dataset import MappedRows
+from pocketvit.data.splits import split_dataset
+from pocketvit.errors import InputError
+from pocketvit.loading.image_store import TrainImages, choose_place, describe_place
+from pocketvit.loading.loader import TrainLoader
+from pocketvit.memory import Room
+
+GIB = 2**30
+CPU = torch.device("cpu")
+H100 = Room(gpu=79 * GIB, host=200 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("gib", "room", "place"),
+    [
+        (0.2, H100, "gpu"),
+        (39.5, H100, "gpu"),
+        (39.6, H100, "host"),
+        (100, H100, "host"),
+        (100.1, H100, "disk"),
+        (312, H100, "disk"),
+        (60, Room(gpu=79 * GIB, host=0), "disk"),
+        (0.2, Room(gpu=0, host=200 * GIB), "host"),
+    ],
+)
+def test_auto_takes_the_first_place_with_room(gib, room, place):
+    assert choose_place("auto", int(gib * GIB), room) == place
+
+
+@pytest.mark.parametrize("keep", ["gpu", "host", "disk"])
+def test_a_place_asked_for_is_taken_up_to_all_of_its_memory(keep):
+    assert choose_place(keep, 79 * GIB, H100) == keep
+
+
+@pytest.mark.parametrize(("keep", "gib"), [("gpu", 80), ("host", 201)])
+def test_a_place_that_is_too_small_is_refused(keep, gib):
+    with pytest.raises(InputError, match=f"data.keep={keep}.* need {gib}.0 GiB .* use data.keep=auto"):
+        choose_place(keep, gib * GIB, H100)
+
+
+def test_the_line_says_where_and_why():
+    assert describe_place("gpu", "auto", GIB, H100) is None
+    assert describe_place("host", "auto", 60 * GIB, H100) == (
+        "training images: 60.0 GiB, kept in pinned host memory and read ahead, because they are more than half of the "
+        "79.0 GiB free on the GPU"
+    )
+    assert describe_place("disk", "auto", 312 * GIB, H100) == (
+        "training images: 312.0 GiB, kept on disk and read ahead, because they are more than half of the 79.0 GiB free "
+        "on the GPU and of the 200.0 GiB that this process may take on the host"
+    )
+    assert describe_place("host", "host", GIB, H100).endswith("because data.keep=host says so")
+
+
+@pytest.mark.parametrize("keep", ["gpu", "host"])
+def test_a_gpus_places_are_refused_without_one(keep):
+    with pytest.raises(InputError, match=f"data.keep={keep} is for runs on a GPU"):
+        TrainImages(np.zeros((4, 8, 8, 3), np.uint8), keep=keep, device=CPU)
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory) -> np.memmap:
+    """A set of 8,000 images, 94 MiB, mapped from disk as the cache maps it."""
+    path = tmp_path_factory.mktemp("set") / "images.npy"
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(8_000, 64, 64, 3))
+    images[:] = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = np.divmod(np.arange(8_000), 256)  # each image carries its number
+    images.flush()
+    return np.load(path, mmap_mode="c")
+
+
+def numbers(images) -> np.ndarray:
+    """The number that each image carries."""
+    return np.asarray(images)[:, 0, 0, 0].astype(int) * 256 + np.asarray(images)[:, 0, 0, 1]
+
+
+def test_collecting_by_many_threads_keeps_the_order(mapped):
+    kept = TrainImages(mapped, keep="auto", device=CPU)
+    for count in (0, 1, 255, 257, 5_000):
+        indices = np.random.default_rng(count).integers(0, 8_000, count)
+        assert np.array_equal(numbers(kept.collect(indices)), indices)
+
+
+def test_what_fails_while_collecting_is_heard_of(mapped):
+    with pytest.raises(IndexError):
+        TrainImages(mapped, keep="auto", device=CPU).collect(np.array([0, 8_000]))
+
+
+def test_a_part_of_a_mapped_set_stays_on_disk(mapped):
+    odd = Split(mapped, np.arange(8_000) % 10).take(np.arange(1, 8_000, 2))
+    part = odd.take(np.array([5, 2, 9]))
+    assert isinstance(odd.images, MappedRows) and isinstance(part.images, MappedRows)
+    assert part.images.images is mapped, "rows of rows are rows of the set"
+    assert part.images.shape == (3, 64, 64, 3) and part.images.size == mapped[:3].size and len(part) == 3
+    copied = Split(np.array(mapped[[11, 5, 19]]), part.labels)
+    assert np.array_equal(part.images[:], copied.images) and np.array_equal(part.images[1], copied.images[1])
+    assert part.fingerprint == copied.fingerprint
+    assert np.array_equal(channel_stats(part.images), channel_stats(copied.images))
+
+
+def make_loader(images, batch_size: int = 64) -> TrainLoader:
+    return TrainLoader(
+        Split(images, np.arange(len(images)) % 10),
+        data=DataConfig(),
+        augment=AugmentConfig(),
+        seed=0,
+        batch_size=batch_size,
+        device=CPU,
+    )
+
+
+def test_chunks_of_a_mapped_set_are_those_of_one_in_memory(mapped):
+    rows = np.arange(1, 600, 2)
+    on_disk, in_memory = make_loader(MappedRows(mapped, rows)), make_loader(np.array(mapped[rows]))
+    for loaded, expected in zip(
+        on_disk.load(on_disk.plan(2), 1, 3).tensors(), in_memory.load(in_memory.plan(2), 1, 3).tensors(), strict=True
+    ):
+        assert torch.equal(loaded, expected)
+
+
+def test_chunks_of_large_images_are_short(mapped, monkeypatch):
+    assert make_loader(mapped).chunk_steps == 1_024 // 64
+    monkeypatch.setattr("pocketvit.loading.loader.CHUNK_BYTES", 200 * 64 * 64 * 3)
+    assert make_loader(mapped).chunk_steps == 200 // 64
+    assert make_loader(mapped, batch_size=500).chunk_steps == 1
+
+
+def test_a_mapped_set_never_comes_into_memory_whole(mapped):
+    """Everything that a run does with its training images, on a set of 94 MiB, in a fifth of that."""
+    labels = np.arange(8_000) % 10
+    dataset = Dataset("made", Split(mapped, labels), Split(mapped, labels), tuple("abcdefghij"))
+    tracemalloc.start()
+    try:
+        splits = split_dataset(dataset, DataConfig(val_frac=0.1))
+        channel_stats(splits.train.images)
+        loader = make_loader(splits.train.images)
+        plan = loader.plan(0)
+        for first in range(0, loader.steps_per_pass, 4):
+            loader.read(plan, first, min(4, loader.steps_per_pass - first))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < mapped.nbytes / 5

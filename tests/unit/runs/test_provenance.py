@@ -1,0 +1,25 @@
+"""The command line that a run's files tell, and where its code came from."""
+
+import json
+import sys
+
+import pytest
+
+from pocketvit.config import RunConfig, override
+from pocketvit.runs.folder import RunFolder, command
+
+
+@pytest.mark.parametrize("program", ["/opt/env/bin/pocketvit", "/opt/env/lib/pocketvit/__main__.py"])
+def test_the_command_is_one_that_can_be_typed(monkeypatch, program):
+    monkeypatch.setattr(sys, "argv", [program, "train", "paper", "--data", "my images"])
+    assert command() == "pocketvit train paper --data 'my images'"
+
+
+def test_code_whose_original_cannot_be_looked_at_is_run_all_the_same(tmp_path):
+    """As it is with a folder of another user's."""
+    (tmp_path / "mine.py").write_text("def falling(progress):\n    return 1 - progress\n")
+    config = override(RunConfig(), {"schedule.name": f"{tmp_path / 'mine.py'}:falling"})
+    original = "/" + "x" * 300  # longer than the name of a file can be
+    (tmp_path / "env.json").write_text(json.dumps({"code": {"mine.py": original}}))
+    (line,) = RunFolder(tmp_path).code_notes(config)
+    assert line.endswith(f"mine.py; {original}, which it was copied from, is gone")

@@ -1,0 +1,66 @@
+"""A cell's process: what it is started with, where the user's own code is said to be, and where that failed."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pocketvit.config import RunConfig, load_config, override, save_config
+from pocketvit.studies import parse_study
+from pocketvit.studies.definition.jobs import study_jobs
+from pocketvit.studies.execution import worker
+from pocketvit.studies.execution.gpu_lock import device_lock
+from pocketvit.studies.execution.launch import launch
+from pocketvit.studies.execution.worker import reason, with_lasting_code
+
+SOURCE = "def square(progress):\n    raise RuntimeError('boom\\nand more')\n"
+
+
+@pytest.fixture
+def cell(tmp_path):
+    """The user's file, and the configuration of a cell with a copy of it."""
+    file = tmp_path / "mine.py"
+    file.write_text(SOURCE)
+    config = override(RunConfig(), {"schedule.name": f"{file}:square", "out": tmp_path / "run"})
+    save_config(config, tmp_path / "config.yaml")
+    return file, load_config(tmp_path / "config.yaml", allow_code=True)
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_the_process_reads_the_words_that_it_is_started_with(cell, tmp_path, monkeypatch, turns):
+    rows = {"mine": {"schedule.name": f"{cell[0]}:square"}}
+    (job,) = study_jobs(parse_study({"recipe": "digits", "rows": rows}, "test"), tmp_path / "out", lambda data: "0")
+    trained = []
+    with monkeypatch.context() as caught:
+        caught.setattr(subprocess, "Popen", lambda words, **_: words)
+        words = launch(job, turns=turns)
+    assert words[:4] == [sys.executable, "-u", "-m", worker.__name__]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words[3:]])
+    monkeypatch.setattr(worker, "end_with_starter", lambda: None)
+    monkeypatch.setattr("pocketvit.training.train", lambda config, turn, started: trained.append((config, turn)))
+    assert worker.main() == 0
+    ((config, turn),) = trained
+    assert config == override(job.cell.config, {"out": job.folder}) and config.schedule.name.path == cell[0]
+    assert turn.lock == (device_lock if turns else None)
+
+
+@pytest.mark.parametrize("became", ["kept", "changed", "gone", "unknown"])
+def test_code_is_said_to_be_where_it_stays(cell, tmp_path, became):
+    """That is the user's file, or else the run folder; the copy among the cells may be tidied away."""
+    file, config = cell
+    if became == "changed":
+        file.write_text(SOURCE + "# another idea\n")
+    elif became == "gone":
+        file.unlink()
+    lasting = with_lasting_code(config, [] if became == "unknown" else [file])
+    assert lasting == config and config.schedule.name.path == tmp_path / "code" / "mine.py"
+    assert lasting.schedule.name.path == (file if became == "kept" else tmp_path / "run" / "code" / "mine.py")
+
+
+def test_the_reason_of_a_failure_names_the_line_of_the_users_file(cell):
+    file, config = cell
+    code = with_lasting_code(config, [file]).schedule.name
+    with pytest.raises(RuntimeError) as caught:
+        code.load()(0.5)
+    assert reason(caught.value, [code]) == f"RuntimeError: boom ({file}, line 2)"
+    assert reason(ValueError("ours"), [code]) == "ValueError: ours"

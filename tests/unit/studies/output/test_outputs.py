@@ -1,0 +1,365 @@
+"""What a study writes down: numbers where there are runs, words where there are none, and every name as it stands."""
+
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made_study import ERROR, SPEED, made_cells, made_study
+from rich.console import Console
+
+from pocketvit.report.latex import latex_table, latex_text
+from pocketvit.report.tables import ABSENT, markdown_table, markdown_text
+from pocketvit.studies import compare
+from pocketvit.studies.analysis.findings import accuracies, caveats, findings, noisy_rows
+from pocketvit.studies.execution.live import verdict_table
+from pocketvit.studies.output import outputs
+from pocketvit.studies.output.outputs import notes, table_row
+from pocketvit.studies.output.page import study_page
+
+SPECIAL = r"a_b & 50% #1 {x} $y$ ~^\ <i> | [1] *z*"
+
+
+def write_outputs(study, cells, folder):
+    """All files of a study with these cells."""
+    return outputs.write_outputs(study, findings(study, cells), folder)
+
+
+def read_csv(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def printed(table):
+    """What a terminal of 200 columns shows, by line."""
+    console = Console(width=200, file=io.StringIO())
+    console.print(table)
+    return console.file.getvalue().splitlines()
+
+
+@pytest.fixture
+def unfinished():
+    study = made_study()
+    return study, made_cells(study, failed=("whitening-s2", "muon-s0", "muon-s1", "muon-s2"), missing=("mla-q-s1",))
+
+
+def test_every_file_is_written_and_the_same_again(unfinished, tmp_path):
+    files = write_outputs(*unfinished, tmp_path / "out")
+    assert [file.name for file in files] == ["table.md", "table.tex", "table.csv", "cells.csv", "study.html"]
+    again = write_outputs(*unfinished, tmp_path / "again")
+    assert [file.read_bytes() for file in files] == [file.read_bytes() for file in again]
+
+
+def test_rows_say_what_the_statistics_say(unfinished):
+    study, cells = unfinished
+    found = {finding.row: finding for finding in findings(study, cells)}
+    expected = compare(accuracies(cells, "test_accuracy"), study.compare)
+    assert found["mla-qkv"].comparison == expected["mla-qkv"] and found["mla-qkv"].kind == "hurts"
+    assert found["mla-q"].kind == "equal" and found["muon"].kind == "failed" and found["baseline"].kind is None
+    row = table_row(found["mla-qkv"])
+    assert row["n"] == "3" and row["against"] == "baseline" and row["p"].startswith("0.") or row["p"] == "< 0.001"
+    assert row["difference"] == f"−{-100 * expected['mla-qkv'].difference:.2f}"
+    assert row["verdict"].startswith("hurts") and row["training time"].replace("\xa0", " ") == "3 min 23 s"
+
+
+HELD_OUT = {"data.val_frac": 0.1}
+
+
+def held_out_cells(study):
+    """With validation accuracies that are another order of the rows than the test accuracies."""
+    cells = made_cells(study)
+    for cell in cells:
+        cell.result["val_accuracy"] = round(1.8 - cell.result["test_accuracy"], 4)
+        cell.result["best_test_accuracy"] = None
+    return cells
+
+
+def test_rows_that_hold_out_the_same_images_are_compared_on_these(tmp_path):
+    """So that the test images choose nothing; their accuracy stands beside it."""
+    study = made_study(base=HELD_OUT)
+    cells = held_out_cells(study)
+    found = {finding.row: finding for finding in findings(study, cells)}
+    assert found["mla-qkv"].comparison == compare(accuracies(cells, "val_accuracy"), study.compare)["mla-qkv"]
+    assert found["mla-qkv"].kind == "helps" and found["muon"].kind == "hurts"
+    markdown, latex, table, *_, page = (file.read_text() for file in write_outputs(study, cells, tmp_path))
+    head, _, baseline = markdown.splitlines()[:3]
+    assert head.split(" | ")[2:6] == ["accuracy (%)", "std", "test (%)", "against"]
+    accuracy, test = (100 * found["baseline"].accuracy.mean, 100 * found["baseline"].test.mean)
+    assert f"| {accuracy:.2f} | " in baseline and f" | {test:.2f} | " in baseline and accuracy != test
+    for text in (markdown, page):
+        assert "Accuracy is that on the validation images" in text and "The test images decide nothing here" in text
+    assert "Accuracy on the validation images" in latex
+    record = next(csv.DictReader(io.StringIO(table)))
+    assert record["measure"] == "val_accuracy"
+    assert (100 * float(record["mean"]), 100 * float(record["test_mean"])) == pytest.approx((accuracy, test))
+    assert f"{100 * cells[0].result['val_accuracy']:.2f}" in page
+    header, line, *_ = printed(verdict_table(study, list(found.values())))
+    assert "validation accuracy" in header and f"{accuracy:.2f}" in line
+
+
+def test_a_row_that_diverges_on_the_held_out_images_alone_is_set_apart(tmp_path):
+    study = made_study(base=HELD_OUT)
+    cells = held_out_cells(study)
+    for cell in cells:
+        if cell.row == "muon":
+            cell.result["val_accuracy"] = (0.3, 0.9, 0.6)[cell.seed]
+    found = findings(study, cells)
+    assert any(note.endswith("their own: muon.") for note in notes(study, found))
+    page = study_page(study, found, [table_row(finding) for finding in found], ([], []), [], tmp_path)
+    assert next(remark for name, _, remark in page.facts if name == "One run scatters by").endswith("without muon")
+
+
+def test_rows_that_hold_out_images_in_vain_are_named_and_words_fit_the_measure(tmp_path):
+    rows = {"baseline": {}, "mla-q": {"model.q_rank": 64, **HELD_OUT}}
+    study = made_study(rows=rows)
+    cells = held_out_cells(study)
+    found = findings(study, cells)
+    (said,) = caveats(study, found)
+    assert said.startswith("Compared on the test images") and said.endswith("fewer images for it: mla-q.")
+    files = {file.name: file.read_text() for file in write_outputs(study, cells, tmp_path)}
+    assert all(said in files[name] for name in ("table.md", "table.tex", "study.html"))
+    study = made_study(base=HELD_OUT, rows={"baseline": {}, "mla-q": {"model.q_rank": 64}})
+    cells = held_out_cells(study)
+    cells[1].result["data_fingerprint"] = "0" * 16
+    (said,) = caveats(study, findings(study, cells))
+    assert said.endswith("come from the validation images: mla-q.")
+
+
+@pytest.mark.parametrize(
+    ("base", "row", "measure"),
+    [
+        ({}, {}, "test_accuracy"),
+        (HELD_OUT, {}, "val_accuracy"),
+        ({}, HELD_OUT, "test_accuracy"),
+        (HELD_OUT, {"data.val_frac": 0.2}, "test_accuracy"),
+        (HELD_OUT, {"data.split_seed": 1}, "test_accuracy"),
+    ],
+)
+def test_the_measure_is_one_that_all_rows_have_on_the_same_images(base, row, measure):
+    study = made_study(base=base, rows={"baseline": {}, "other": {"model.depth": 3, **row}})
+    assert study.measure == measure
+    held_out = [name for name, frac in (("baseline", base), ("other", base | row)) if "data.val_frac" in frac]
+    assert study.held_out_in_vain == (held_out if measure == "test_accuracy" else [])
+
+
+@pytest.mark.parametrize(("base", "measure"), [({}, "test_accuracy"), (HELD_OUT, "val_accuracy")])
+def test_a_row_alone_has_a_measure_as_well(base, measure):
+    assert made_study(base=base, rows={"baseline": {}}).measure == measure
+
+
+def test_images_that_are_measured_and_trained_on_are_told_once(unfinished, tmp_path):
+    study, cells = unfinished
+    told = [
+        replace(cell, result=cell.result | {"cautions": ["3 of the 9 test images are <among> the training images"]})
+        if cell.result
+        else cell
+        for cell in cells
+    ]
+    assert caveats(study, findings(study, told)) == ["3 of the 9 test images are <among> the training images."]
+    files = {file.name: file.read_text() for file in write_outputs(study, told, tmp_path)}
+    assert all("3 of the 9 test images" in files[name] for name in ("table.md", "table.tex", "study.html"))
+    assert "<among>" not in files["study.html"]
+
+
+def test_a_difference_between_data_sets_is_said_to_be_one(unfinished, tmp_path):
+    """The row on easier data "helps"."""
+    study, cells = unfinished
+    moved = [
+        replace(cell, result=cell.result | {"data_fingerprint": "0" * 16})
+        if cell.row == "whitening" and cell.result
+        else cell
+        for cell in cells
+    ]
+    assert caveats(study, findings(study, cells)) == []
+    (said,) = caveats(study, findings(study, moved))
+    assert said.startswith("Not on the data of the row compared with") and said.endswith("test images: whitening.")
+    files = {file.name: file.read_text() for file in write_outputs(study, moved, tmp_path)}
+    assert all(said in files[name] for name in ("table.md", "table.tex", "study.html"))
+
+
+def test_what_did_not_finish_is_never_a_number(unfinished):
+    found = {finding.row: finding for finding in findings(*unfinished)}
+    muon = table_row(found["muon"])
+    assert muon.pop("n") == "0 of 3 (3 failed)" and muon.pop("verdict") == "failed"
+    assert muon.pop("row") == "muon" and muon.pop("against") == "baseline"
+    assert set(muon.values()) == {ABSENT}
+    assert table_row(found["whitening"])["n"] == "2 of 3 (1 failed)"
+    assert table_row(found["mla-q"])["n"] == "2 of 3 (1 missing)"
+
+
+def test_a_study_without_any_result_is_all_dashes(tmp_path):
+    study = made_study()
+    cells = made_cells(study, missing=tuple(cell.name for cell in study.cells()))
+    table = write_outputs(study, cells, tmp_path)[0].read_text()
+    assert table.count("0 of 3 (3 missing)") == 5 and "nan" not in table and "None" not in table
+
+
+def test_rows_that_are_compared_with_none_have_no_columns_for_it(tmp_path):
+    study = made_study(baseline=None)
+    head = write_outputs(study, made_cells(study), tmp_path)[0].read_text().splitlines()[0]
+    assert "verdict" not in head and "best look" in head and "images/s" in head
+
+
+def test_csv_holds_every_figure_in_full(unfinished, tmp_path):
+    study, cells = unfinished
+    write_outputs(study, cells, tmp_path)
+    rows = {row["row"]: row for row in read_csv(tmp_path / "table.csv")}
+    expected = compare(accuracies(cells, "test_accuracy"), study.compare)["mla-qkv"]
+    assert float(rows["mla-qkv"]["difference"]) == expected.difference
+    assert float(rows["mla-qkv"]["ci_low"]) == expected.interval[0]
+    assert rows["muon"]["mean"] == rows["muon"]["p_holm"] == "" and rows["muon"]["num_failed"] == "3"
+    runs = read_csv(tmp_path / "cells.csv")
+    assert len(runs) == 15
+    failed = next(run for run in runs if run["row"] == "whitening" and run["seed"] == "2")
+    assert failed["error"] == ERROR and failed["test_accuracy"] == ""
+
+
+def test_a_runs_folder_is_found_by_its_row_and_seed_in_a_shell(unfinished, tmp_path):
+    study, cells = unfinished
+    cells[0] = replace(cells[0], folder=Path("runs/made/de82639bc008-s0"))
+    write_outputs(study, cells, tmp_path)
+    lines = [line.split(",")[:4] for line in (tmp_path / "cells.csv").read_text().splitlines()]
+    assert lines[:2] == [["row", "seed", "state", "folder"], ["baseline", "0", "done", "runs/made/de82639bc008-s0"]]
+
+
+def test_failures_stand_in_the_markdown_with_their_reason(unfinished, tmp_path):
+    text = write_outputs(*unfinished, tmp_path)[0].read_text()
+    assert "whitening, seed 2 failed: RuntimeError: loss is nan at step 1,204 in \\<script\\>alert" in text
+    assert "<script>" not in text
+
+
+def test_a_row_that_diverges_is_set_apart_and_named():
+    """Its scatter of tens of points would hide every other difference."""
+    study = made_study()
+    cells = made_cells(study)
+    assert not noisy_rows(accuracies(cells, "test_accuracy"))
+    calm = findings(study, cells)
+    for cell in cells:
+        if cell.row == "muon":
+            cell.result["test_accuracy"] = (0.3, 0.9, 0.6)[cell.seed]
+    assert noisy_rows(accuracies(cells, "test_accuracy")) == ["muon"]
+    found = {finding.row: finding for finding in findings(study, cells)}
+    assert found["mla-qkv"].kind == "hurts" and found["muon"].kind == "untold"
+    calm_error = next(finding.comparison.stderr for finding in calm if finding.row == "mla-qkv")
+    assert found["mla-qkv"].comparison.stderr < 3 * calm_error
+    assert any(note.endswith("their own: muon.") for note in notes(study, list(found.values())))
+
+
+@pytest.mark.parametrize("num_rows", [2, 3])
+def test_in_a_small_study_as_well(num_rows):
+    """One diverging row of two or three; its own comparison keeps its spread."""
+    rows = {"a": {0: 0.930, 1: 0.934, 2: 0.931}, "b": {0: 0.935, 1: 0.937, 2: 0.936}}
+    rows = dict(list(rows.items())[: num_rows - 1]) | {"wild": {0: 0.3, 1: 0.9, 2: 0.6}}
+    assert noisy_rows(rows) == ["wild"]
+    pairs = dict.fromkeys([row for row in rows if row != "a"], "a")
+    found = compare(rows, pairs, apart=noisy_rows(rows))
+    own = compare({row: rows[row] for row in ("a", "wild")}, {"wild": "a"})["wild"]
+    assert found["wild"].df == 2 and found["wild"].p == pytest.approx(own.p)
+    if num_rows == 3:
+        alone = compare({row: rows[row] for row in "ab"}, {"b": "a"})["b"]
+        assert (found["b"].stderr, found["b"].interval) == (pytest.approx(alone.stderr), pytest.approx(alone.interval))
+
+
+def test_several_rows_that_diverge_do_not_hide_each_other():
+    calm = {name: {0: 0.930 + k / 1000, 1: 0.934 + k / 900, 2: 0.931} for k, name in enumerate("abc")}
+    wild = {"x": {0: 0.1, 1: 0.9, 2: 0.5}, "y": {0: 0.8, 1: 0.2, 2: 0.9}}
+    assert noisy_rows(wild | calm) == ["x", "y"]
+    assert noisy_rows(wild) == [] and noisy_rows({}) == [] and noisy_rows({"a": {0: 0.9}}) == []
+
+
+def test_rows_that_end_alike_by_chance_make_no_other_one_noisy():
+    """Among 360 test images two seeds may agree to the image, and then no ratio of variances means anything."""
+    image = 1 / 360
+    rows = {"a": {0: 350 * image, 1: 350 * image}, "b": {0: 349 * image, 1: 349 * image}}
+    assert noisy_rows(rows | {"c": {0: 347 * image, 1: 351 * image}}) == []
+    assert noisy_rows(rows | {"c": {0: 36 * image, 1: 351 * image}}) == ["c"]
+    assert noisy_rows({"a": {0: 0.9, 1: 0.9}, "b": {0: 0.9, 1: 0.9}}) == []
+
+
+def test_times_are_not_compared_between_one_hardware_and_another():
+    study = made_study()
+    cells = made_cells(study)
+    elsewhere = [cell for cell in cells if cell.row == "muon" or (cell.row, cell.seed) == ("whitening", 2)]
+    for cell in elsewhere:
+        cell.result.update(device="NVIDIA H200", train_s=1.0, images_per_s=9e9, peak_memory_gib=99.0)
+    found = {finding.row: finding for finding in findings(study, cells)}
+    assert found["whitening"].images_per_s == SPEED["whitening"] and found["whitening"].peak_memory_gib == 1.61
+    muon = found["muon"]
+    assert muon.accuracy.num_seeds == 3 and (muon.train_s, muon.images_per_s, muon.peak_memory_gib) == (None,) * 3
+    page = study_page(study, list(found.values()), [{}] * len(found), ([], []), [], Path())
+    timed = {row.name: [cell.timed for cell in row.cells] for row in page.rows}
+    assert timed["whitening"] == [True, True, False] and not any(timed["muon"]) and all(timed["baseline"])
+    said = "Times and memory in the table are those on NVIDIA H100 80GB HBM3 alone; other runs were trained on other "
+    assert said + "hardware (4 on NVIDIA H200)." in notes(study, list(found.values()))
+    assert not any("hardware" in note for note in notes(study, findings(study, made_cells(study))))
+
+
+def test_the_bootstrap_stands_beside_the_t_interval_from_eight_seeds_on(tmp_path):
+    study = made_study(seeds=9)
+    cells = made_cells(study, failed=("mla-q-s1", "mla-q-s2"))
+    expected = compare(accuracies(cells, "test_accuracy"), study.compare)
+    low, high = expected["muon"].bootstrap
+    files = {file.name: file.read_text(encoding="utf-8") for file in write_outputs(study, cells, tmp_path)}
+    row = {row["row"]: row for row in read_csv(tmp_path / "table.csv")}
+    assert (float(row["muon"]["bootstrap_low"]), float(row["muon"]["bootstrap_high"])) == (low, high)
+    assert row["mla-q"]["bootstrap_low"] == row["baseline"]["bootstrap_high"] == ""
+    text = f"+{100 * low:.2f} … +{100 * high:.2f}"
+    assert text in files["table.md"] and text in files["study.html"]
+    assert text.replace("…", r"\dots{}") in files["table.tex"]
+    for name in ("table.md", "study.html"):
+        assert "bootstrap CI" in files[name] and "p and the verdict are by t all the same" in files[name]
+
+
+def test_below_eight_seeds_nothing_is_said_of_the_bootstrap(tmp_path):
+    for file in write_outputs(made_study(), made_cells(made_study()), tmp_path):
+        text = file.read_text(encoding="utf-8").lower()
+        assert "bootstrap" not in (text.splitlines()[0].replace("bootstrap_", "") if file.suffix == ".csv" else text)
+
+
+def test_what_would_have_been_seen_is_explained_where_it_is_said(unfinished, tmp_path):
+    files = {file.name: file.read_text(encoding="utf-8") for file in write_outputs(*unfinished, tmp_path)}
+    for name in ("table.md", "study.html"):
+        assert "found with a chance of 80 % (its power)" in files[name]
+    assert r"None seen (x): no difference seen; one of x would have been with 80 \% power" in files["table.tex"]
+    study = made_study(rows={"baseline": {}, "muon": {"optim.name": "muon"}})
+    assert not any("would have been" in note for note in notes(study, findings(study, made_cells(study))))
+
+
+def test_the_latex_table_is_as_wide_as_a_page(tmp_path):
+    study = made_study(seeds=9)
+    cells = made_cells(study, failed=("mla-q-s1", "mla-q-s2"))
+    write_outputs(study, cells, tmp_path)
+    text = (tmp_path / "table.tex").read_text()
+    head, *body = [line.removesuffix(r" \\").split(" & ") for line in text.splitlines() if " & " in line]
+    assert head == ["row", "n", r"accuracy (\%)", "difference", "bootstrap", "p", "verdict", "time"]
+    row = next(row for row in body if row[0] == "mla-q")
+    assert row[1] == "7/9" and row[4] == "---" and row[6].startswith("none seen (0.")
+    assert r"Difference to baseline: in points" in text and "n: runs that are there, of those planned" in text
+    # A4 has room for about 95 characters of this size.
+    printed = text.replace(r"$\pm$", "±").replace(r"\dots{}", "…").replace("$", "")
+    columns = zip(*[line.split(" & ") for line in printed.splitlines() if " & " in line], strict=True)
+    assert sum(max(map(len, column)) + 2 for column in columns) < 105
+
+
+def test_the_latex_table_names_the_reference_of_each_row_where_there_are_several(tmp_path):
+    study = made_study(compare={"mla-qkv": "mla-q"})
+    write_outputs(study, made_cells(study), tmp_path)
+    text = (tmp_path / "table.tex").read_text()
+    assert " & against & difference & " in text and "Difference: in points" in text
+    write_outputs(made_study(baseline=None), made_cells(study), tmp_path)
+    text = (tmp_path / "table.tex").read_text()
+    assert r"row & n & accuracy (\%) & time \\" in text and "ifference" not in text
+
+
+def test_markdown_is_escaped():
+    table = markdown_table([{"a": markdown_text(SPECIAL)}], ["a"])
+    assert r"a\_b \& 50% \#1 {x} \$y\$ \~^\\ \<i\> \| \[1\] \*z\*" in table
+
+
+def test_latex_is_escaped():
+    assert latex_text("a_b & 50% #1 {x}") == r"a\_b \& 50\% \#1 \{x\}"
+    assert latex_text("$ ~ ^ \\ < ± −1") == (r"\$ \textasciitilde{} \textasciicircum{} \textbackslash{} $<$ $\pm$ $-$1")
+    table = latex_table([{"a": "[x]", "b": "1\n2"}], ["a", "b"])
+    assert table.splitlines()[0] == r"\begin{tabular}{ll}"
+    assert r"{[}x] & 1 2 \\" in table  # a bare [ after a line break is an argument of it
