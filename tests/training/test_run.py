@@ -59,7 +59,9 @@ def same_run(a, b):
     """Whether two finished runs are bit-identical but for the clock."""
     left, right = weights(a), weights(b)
     assert left.keys() == right.keys()
-    return all(torch.equal(left[name], right[name]) for name in left) and metrics(a) == metrics(b)
+    same = all(torch.equal(left[name], right[name]) for name in left)
+    assert same == ((a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes())
+    return same and metrics(a) == metrics(b)
 
 
 def test_a_run_learns_and_leaves_everything(small):

@@ -117,16 +117,17 @@ class TrainedModel:
         """
         model = {name: v.copied if isinstance(v, Code) else v for name, v in asdict(self.model.config).items()}
         about = {
-            "model": json.dumps(model),
-            "image_size": json.dumps(self.model.image_size),
-            "class_names": json.dumps(self.class_names),
-            "mean": json.dumps(self.mean),
-            "std": json.dumps(self.std),
+            "model": model,
+            "image_size": self.model.image_size,
+            "class_names": self.class_names,
+            "mean": self.mean,
+            "std": self.std,
         }
         state = self.model.state_dict().items()
         weights = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state}  # tied ones apart
         keep_copies(code_of(self.model.config).values(), path.parent)
-        write_atomically(path, save(weights, metadata=about))
+        # One key: safetensors writes several in random order, and equal runs are to have equal files.
+        write_atomically(path, save(weights, metadata={"pocketvit": json.dumps(about, sort_keys=True)}))
 
 
 def _advice(shape: tuple[int, ...]) -> str:
@@ -167,7 +168,8 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
         raise InputError(f"{path} may not be read; ask its owner, or copy it to where you may")
     try:
         with safe_open(path, framework="pt") as file:
-            about = {key: json.loads(value) for key, value in file.metadata().items()}
+            held = {key: json.loads(value) for key, value in file.metadata().items()}
+            about = held.get("pocketvit", held)  # older files have a key for each part
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         chosen = {f"model.{name}": value for name, value in about["model"].items()}
         chosen = resolve(chosen, folder=path.parent, where=str(path), allow_code=allow_code, inside=True)

@@ -1,11 +1,17 @@
 """Evaluation where memory is short, and what a trained model takes."""
 
+import json
+import os
+import subprocess
+import sys
 import warnings
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from pocketvit.config import ModelConfig
 from pocketvit.errors import InputError
@@ -104,3 +110,45 @@ def test_pictures_of_pillow_are_taken_without_a_warning(trained):
 def test_no_images_have_no_logits(trained):
     none = shaped(0, 8, 8, 3)
     assert trained.logits(none).shape == trained.probabilities(none).shape == (0, 2)
+
+
+SAVE = """
+import sys, torch
+from pathlib import Path
+from pocketvit.config import ModelConfig
+from pocketvit.inference.trained_model import TrainedModel
+from pocketvit.model import ViT
+
+torch.manual_seed(0)
+model = ViT(ModelConfig(width=8, depth=1, num_heads=2), image_size=(8, 8), num_classes=2)
+for name in sys.argv[1:]:
+    TrainedModel(model, ("ä", "b"), (0.5,) * 3, (0.25,) * 3).save(Path(name))
+"""
+
+
+def test_equal_models_have_equal_files(tmp_path):
+    """In one process and in another: a file with five keys would agree by chance in one of 120 tries."""
+    for seed in "12":
+        names = [tmp_path / f"{seed}-{i}.safetensors" for i in range(3)]
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", SAVE, *names], check=True, env=environment)
+    files = {path.read_bytes() for path in tmp_path.glob("*.safetensors")}
+    assert len(list(tmp_path.glob("*.safetensors"))) == 6 and len(files) == 1
+    assert load_model(tmp_path / "1-0.safetensors").class_names == ("ä", "b")
+
+
+def test_a_file_of_older_versions_loads(trained, tmp_path):
+    """They had a key of metadata for each part."""
+    new, old = tmp_path / "new.safetensors", tmp_path / "old.safetensors"
+    trained.save(new)
+    with safe_open(new, framework="pt") as file:
+        about = json.loads(file.metadata()["pocketvit"])
+    assert set(about) == {"model", "image_size", "class_names", "mean", "std"}
+    save_file(load_file(new), old, metadata={key: json.dumps(value) for key, value in about.items()})
+    ours, theirs = load_model(new), load_model(old)
+    assert (ours.class_names, ours.mean, ours.std) == (theirs.class_names, theirs.mean, theirs.std) == (
+        trained.class_names, trained.mean, trained.std,
+    )  # fmt: skip
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    assert torch.equal(ours.logits(images), theirs.logits(images))
+    assert theirs.model.config == trained.model.config
