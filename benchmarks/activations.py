@@ -15,7 +15,7 @@ import torch
 
 from pocketvit.device import device_name
 from pocketvit.model import ViT
-from pocketvit.runs.folder import environment
+from pocketvit.runs.provenance import environment
 from pocketvit.studies.definition.choose import find_study
 
 ROWS = ("baseline", "mla-q", "mla-k", "mla-qk", "mla-kv", "mla-qkv")

@@ -28,7 +28,7 @@ from pocketvit.bench.synthetic import first_chunk, made_trainer
 from pocketvit.config import override
 from pocketvit.device import device_name
 from pocketvit.recipes import recipe
-from pocketvit.runs.folder import environment
+from pocketvit.runs.provenance import environment
 from pocketvit.training.trainer import Trainer
 
 ROUND_IMAGES = {"paper": 128, "digits": 2048}

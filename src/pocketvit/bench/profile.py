@@ -26,7 +26,7 @@ from pocketvit.config import RunConfig, override
 from pocketvit.device import choose_device, device_name, synchronize
 from pocketvit.errors import InputError
 from pocketvit.files import write_json
-from pocketvit.runs.folder import environment
+from pocketvit.runs.provenance import environment
 from pocketvit.training.trainer import Trainer
 
 NUM_KERNELS = 10

@@ -31,7 +31,7 @@ from pocketvit.device import (
 )
 from pocketvit.errors import InputError
 from pocketvit.recipes import RECIPES, recipe
-from pocketvit.runs.folder import environment
+from pocketvit.runs.provenance import environment
 from pocketvit.training.graphs import take_workspaces
 
 VARIANTS: dict[str, dict[str, Any]] = {

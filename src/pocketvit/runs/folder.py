@@ -1,4 +1,4 @@
-"""The run folder, and where a run was made.
+"""The run folder.
 
 A run folder holds config.yaml, code/ (the user's own, where there is some), env.json, metrics.jsonl (a line a pass),
 checkpoint/, model.safetensors, predictions.npz, samples.npz, figures.npz (where there is something to show),
@@ -9,24 +9,17 @@ import contextlib
 import itertools
 import json
 import os
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shlex import quote
 from typing import Any
-
-import torch
 
 from pocketvit.config import RunConfig, code_of, config_hash, load_config, override, save_config
 from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
 from pocketvit.files import write_atomically, write_json
 from pocketvit.lock import locked
+from pocketvit.runs.provenance import environment
 from pocketvit.usercode import FOLDER as CODE_FOLDER
 
 RUNS = Path("runs")
@@ -248,50 +241,3 @@ def make_next_free(parent: Path, name: str) -> Path:
 
 def _unusable(path: Path, error: OSError) -> InputError:
     return InputError(f"cannot make the run folder {path}: {error.strerror}; choose another --out")
-
-
-def environment(device_name: str) -> dict[str, Any]:
-    """What a run ran on: commit, versions, hardware, command."""
-    commit, dirty = git_state()
-    return {
-        "commit": commit,
-        "dirty": dirty,
-        "command": command(),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": device_name,
-        "cpu_count": os.cpu_count(),
-        "platform": platform.platform(),
-        "cuda": torch.version.cuda,
-        "versions": versions(),
-    }
-
-
-def command() -> str:
-    """The command line of this process; `python -m pocketvit` counts as `pocketvit`."""
-    program = Path(sys.argv[0])
-    return shlex.join([program.parent.name if program.name == "__main__.py" else program.name, *sys.argv[1:]])
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result."""
-    found = {"python": platform.python_version()}
-    for package in ("pocketvit", "torch", "triton", "numpy", "pillow"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def git_state() -> tuple[str | None, bool | None]:
-    """The commit of the source, and whether it was changed since; of a copy without git, POCKETVIT_COMMIT and None."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.SubprocessError):
-        return os.environ.get("POCKETVIT_COMMIT"), None

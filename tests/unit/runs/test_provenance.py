@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from pocketvit.config import RunConfig, override
-from pocketvit.runs.folder import RunFolder, command
+from pocketvit.runs.folder import RunFolder
+from pocketvit.runs.provenance import command
 
 
 @pytest.mark.parametrize("program", ["/opt/env/bin/pocketvit", "/opt/env/lib/pocketvit/__main__.py"])
