@@ -7,12 +7,12 @@ from pathlib import Path
 from benchmarks.choices import choices_table
 from benchmarks.fast_tables import cpu_speed, kernels_accuracy, step_kernels
 from benchmarks.minute_tables import minute_compared, minute_search
+from benchmarks.run_tables import PublishedRow, results_table, update_readme
 from benchmarks.scaling_tables import scaling_accuracy, scaling_rows, scaling_speed
 from benchmarks.speed import CHOICES
 from pocketvit.bench.table import speed_table
 from pocketvit.config import override
 from pocketvit.files import read_json
-from pocketvit.report.tables import PublishedRow, results_table, update_readme
 from pocketvit.studies import load_study
 from pocketvit.studies.execution.launch import command_line
 from reproduction import decided_claims

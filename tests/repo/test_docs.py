@@ -25,7 +25,7 @@ def tables(benchmark_script):
 
 
 def test_every_table_is_the_one_made_from_the_results(tables):
-    from pocketvit.report.tables import replace_section
+    from benchmarks.run_tables import replace_section
 
     for document, studies in tables.PLACES.items():
         text = (ROOT / document).read_text()

@@ -1,0 +1,185 @@
+"""The tables of runs that stand in the README and the docs, made from result files, and their places there.
+
+A row sums up the runs of one configuration that differ in their seed only. The number of runs always stands beside
+the mean; the spread is the standard deviation over seeds (n − 1 in the denominator), and a single run shows none.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from pocketvit.errors import InputError
+from pocketvit.report.tables import ABSENT, markdown_table, mean_and_spread
+from pocketvit.report.text import count, duration
+from pocketvit.runs.finished import checked_result
+from pocketvit.runs.hardware import device, hardware
+
+COLUMNS = (
+    "row",
+    "runs",
+    "test accuracy (%)",
+    "best look (%)",
+    "images/s",
+    "training time",
+    "memory (GiB)",
+    "parameters",
+    "hardware",
+    "command",
+)
+NOTE = (
+    "Test accuracy after the last step: mean ± standard deviation over the seeds in brackets (n − 1; none for a "
+    "single run). Best look: the highest of the accuracies on the test set seen during training, which flatters. "
+    "Training time holds augmentation, but no compiling and no evaluation; memory is the most held on the GPU at once."
+)
+
+_RESULT_FILE = re.compile(r"(?P<row>.+)-s(?P<seed>\d+)\.json")
+_PER_RUN_OPTION = re.compile(r" +--(?:out|resume)(?:=| +)\S+")
+_SEED_OPTION = re.compile(r" +--seed(?:=| +)\S+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRow:
+    """What somebody else reported, to stand beside our rows. What was not reported stays None."""
+
+    name: str
+    """What to call the row, with where the figures are from; Markdown."""
+    runs: int = 1
+    """How many runs the accuracy is from."""
+    test_accuracy: float | None = None
+    """After the last step, a fraction."""
+    best_test_accuracy: float | None = None
+    """The best of several looks at the test set, a fraction."""
+    images_per_s: float | None = None
+    train_s: float | None = None
+    num_params: int | None = None
+    hardware: str | None = None
+
+    def cells(self) -> dict[str, str]:
+        """The row as text, by column."""
+        return {
+            "row": self.name,
+            "runs": str(self.runs),
+            "test accuracy (%)": ABSENT if self.test_accuracy is None else f"{100 * self.test_accuracy:.2f}",
+            "best look (%)": ABSENT if self.best_test_accuracy is None else f"{100 * self.best_test_accuracy:.2f}",
+            "images/s": ABSENT if self.images_per_s is None else count(self.images_per_s),
+            "training time": ABSENT if self.train_s is None else duration(self.train_s),
+            "memory (GiB)": ABSENT,
+            "parameters": ABSENT if self.num_params is None else count(self.num_params),
+            "hardware": self.hardware or ABSENT,
+            "command": ABSENT,
+        }
+
+
+def summary_row(name: str, results: Sequence[Mapping], command: str | None = None) -> dict[str, str]:
+    """Sum up the runs of one configuration as the text of a table row.
+
+    Args:
+        name: what to call the row.
+        results: the contents of the runs' result.json, one for each seed. Times and memory are those on the hardware of
+            most of them.
+        command: how to run it again; by default what the first run was started with.
+    Raises:
+        InputError: no runs, a seed twice, or runs of different configurations or data.
+    """
+    if not results:
+        raise InputError(f"row {name}: no results; a row needs at least one run")
+    results = sorted(results, key=lambda result: result["seed"])
+    seeds = [result["seed"] for result in results]
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"row {name}: seeds {seeds} hold one twice; each run of a row needs its own seed")
+    for key in ("config_hash", "data_fingerprint"):
+        if len({result[key] for result in results}) > 1:
+            raise InputError(f"row {name}: its runs differ in {key}; runs of a row differ in their seed alone")
+    found = hardware(results)
+    timed = list(filter(found.counts, results))
+    return {
+        "row": name,
+        "runs": f"{len(seeds)} ({', '.join(map(str, seeds))})",
+        "test accuracy (%)": mean_and_spread([100 * result["test_accuracy"] for result in results]),
+        "best look (%)": _spread_of(results, "best_test_accuracy", 100),
+        "images/s": count(mean(result["images_per_s"] for result in timed)),
+        "training time": duration(mean(result["train_s"] for result in timed)),
+        "memory (GiB)": _spread_of(timed, "peak_memory_gib", 1).partition(" ±")[0],
+        "parameters": count(results[0]["num_params"]),
+        "hardware": ", ".join(sorted(set(map(device, timed))))
+        + (f"; not timed: {found.said_of_others()}" if found.others else ""),
+        "command": f"`{command or _command(results)}`",
+    }
+
+
+def _spread_of(results: Sequence[Mapping], key: str, factor: float) -> str:
+    """`mean_and_spread` of a figure that some runs may not have."""
+    if any(result.get(key) is None for result in results):
+        return ABSENT
+    return mean_and_spread([factor * result[key] for result in results])
+
+
+def _command(results: Sequence[Mapping]) -> str:
+    """The first run's command without its folder, which is nobody else's; SEED where the runs differ."""
+    command = _PER_RUN_OPTION.sub("", results[0]["command"])
+    return command if len(results) == 1 else _SEED_OPTION.sub("", command) + " --seed SEED"
+
+
+def results_table(
+    *folders: Path, published: Sequence[PublishedRow] = (), commands: Mapping[str, str] | None = None
+) -> str:
+    """The rows of one or more studies, read from their files `<row>-s<seed>.json`.
+
+    Args:
+        folders: such as `results/<study>`.
+        published: rows to show above ours.
+        commands: how to run a row again, by its name; the rows then stand in this order.
+    Returns:
+        Markdown: a table with the rows in the order of `commands` or of their names, and one paragraph.
+    Raises:
+        InputError: no such folders or no results in them, a file that is damaged or wrongly named, or as `summary_row`.
+    """
+    groups: dict[str, list[Mapping]] = {}
+    for path in (path for folder in folders for path in sorted(folder.glob("*.json"))):
+        name = _RESULT_FILE.fullmatch(path.name)
+        if name is None:
+            raise InputError(f"{path} is not named like a result; expected <row>-s<seed>.json")
+        result = checked_result(path)
+        if result["seed"] != int(name["seed"]):
+            raise InputError(f"{path} holds the result of seed {result['seed']}; its name must say so")
+        groups.setdefault(name["row"], []).append(result)
+    if not groups:
+        raise InputError(f"{' '.join(map(str, folders))}: no results there; expected files <row>-s<seed>.json")
+    commands = commands or {}
+    order = sorted(groups, key=lambda row: (list(commands).index(row) if row in commands else len(commands), row))
+    rows = [summary_row(row, groups[row], commands.get(row)) for row in order]
+    return f"{markdown_table([*(row.cells() for row in published), *rows], COLUMNS)}\n\n{NOTE}"
+
+
+def replace_section(document: str, marker: str, text: str) -> str:
+    """A document with `text` between `<!-- results:marker -->` and `<!-- /results:marker -->`.
+
+    Raises:
+        InputError: the document does not hold the two comments exactly once, in this order.
+    """
+    start, end = f"<!-- results:{marker} -->", f"<!-- /results:{marker} -->"
+    if document.count(start) != 1 or document.count(end) != 1 or document.index(end) < document.index(start):
+        raise InputError(f"no place for the table: expected one {start} followed by one {end}")
+    before, rest = document.split(start)
+    after = rest.split(end)[1]
+    return f"{before}{start}\n{text.strip()}\n{end}{after}"
+
+
+def update_readme(readme: Path, marker: str, text: str) -> bool:
+    """Put `text` between a file's two comments for `marker`, see `replace_section`.
+
+    Returns:
+        whether the file changed.
+    Raises:
+        InputError: the file does not hold the two comments.
+    """
+    old = readme.read_text(encoding="utf-8")
+    try:
+        new = replace_section(old, marker, text)
+    except InputError as error:
+        raise InputError(f"{readme}: {error}") from None
+    if new != old:
+        readme.write_text(new, encoding="utf-8")
+    return new != old
