@@ -136,9 +136,9 @@ def largest_batch(run: Callable[[int], None], device: torch.device) -> int:
         except torch.cuda.OutOfMemoryError:
             continue
         per_image = max(1, (second - first) / small)
-        room = free_gpu_memory(device) + torch.cuda.memory_allocated(device)
+        available = free_gpu_memory(device) + torch.cuda.memory_allocated(device)
         fixed, step = first - small * per_image, small // 4
-        return max(0, int((0.95 * room - fixed) / per_image) // step * step)
+        return max(0, int((0.95 * available - fixed) / per_image) // step * step)
     return 0
 
 

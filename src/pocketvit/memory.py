@@ -16,7 +16,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
-class Room:
+class FreeMemory:
     """Free memory, bytes."""
 
     gpu: int
@@ -25,9 +25,9 @@ class Room:
     """Of the host, this process's part of it."""
 
 
-def free_room(device: torch.device) -> Room:
+def free_memory(device: torch.device) -> FreeMemory:
     """What a process on this CUDA device may still take. The processes of a run share their host evenly."""
-    return Room(free_gpu_memory(device), free_host_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return FreeMemory(free_gpu_memory(device), free_host_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def free_gpu_memory(device: torch.device) -> int:

@@ -11,7 +11,7 @@ from pocketvit.data import Split, Splits
 from pocketvit.loading import image_store
 from pocketvit.loading.image_store import TrainImages
 from pocketvit.loading.loader import TrainLoader
-from pocketvit.memory import Room, free_gpu_memory
+from pocketvit.memory import FreeMemory, free_gpu_memory
 from pocketvit.recipes import recipe
 from pocketvit.training import loop, train
 from pocketvit.training.progress import Silent
@@ -111,8 +111,8 @@ def test_a_run_is_the_same_wherever_images_are_kept(mapped, short_chunks, monkey
 
 
 def test_auto_goes_to_the_host_and_then_to_disk(mapped, device, monkeypatch):
-    for room, place in ((Room(1, 2**40), "host"), (Room(1, 1), "disk"), (Room(2**40, 1), "gpu")):
-        monkeypatch.setattr(image_store, "free_room", lambda device, room=room: room)
+    for free, place in ((FreeMemory(1, 2**40), "host"), (FreeMemory(1, 1), "disk"), (FreeMemory(2**40, 1), "gpu")):
+        monkeypatch.setattr(image_store, "free_memory", lambda device, free=free: free)
         kept = TrainImages(mapped.images, keep="auto", device=device)
         assert kept.place == place and (kept.note is None) == (place == "gpu")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pocketvit import memory as room
+from pocketvit import memory
 
 GIB = 2**30
 
@@ -13,8 +13,8 @@ GIB = 2**30
 @pytest.fixture
 def host(tmp_path, monkeypatch):
     """Makes a host's files: `free` GiB of memory, the lines of /proc/self/cgroup, and its control groups."""
-    monkeypatch.setattr(room, "PROC", tmp_path / "proc")
-    monkeypatch.setattr(room, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path / "cgroup")
 
     def make(free: int, lines: str, **groups: tuple) -> None:
         (tmp_path / "proc" / "self").mkdir(parents=True)
@@ -39,38 +39,38 @@ def write_group(folder: Path, limit, used, cached) -> None:
 
 def test_a_machine_without_limits(host):
     host(100, "0::/user\n", user=("max", 10, 0))
-    assert room.free_host_memory() == 100 * GIB
+    assert memory.free_host_memory() == 100 * GIB
 
 
 def test_the_tightest_group_on_the_way_up_counts(host):
     host(100, "0::/job/step\n", job=(40, 15, 5), job__step=("max", 15, 5))
-    assert room.free_host_memory() == 30 * GIB
+    assert memory.free_host_memory() == 30 * GIB
 
 
 def test_version_1(host):
     host(100, "9:cpu:/\n4:memory:/job\n0::/\n", memory__job=(20, 19, 7))
-    assert room.free_host_memory() == 8 * GIB
+    assert memory.free_host_memory() == 8 * GIB
 
 
 def test_a_group_seen_from_inside_its_container(host):
     """The path is the host's, the files are where the container's top is."""
     host(100, "0::/kubepods/pod-1\n", **{"": (64, 4, 0)})
-    assert room.free_host_memory() == 60 * GIB
+    assert memory.free_host_memory() == 60 * GIB
 
 
 def test_a_full_group_leaves_nothing(host):
     host(100, "0::/job\n", job=(4, 5, 0))
-    assert room.free_host_memory() == 0
+    assert memory.free_host_memory() == 0
 
 
 def test_a_system_that_does_not_say_has_no_room(monkeypatch, tmp_path):
-    monkeypatch.setattr(room, "PROC", tmp_path / "none")
-    assert room.free_host_memory() == 0
+    monkeypatch.setattr(memory, "PROC", tmp_path / "none")
+    assert memory.free_host_memory() == 0
 
 
 def test_processes_share_their_host(monkeypatch):
-    monkeypatch.setattr(room, "free_gpu_memory", lambda device: 7)
-    monkeypatch.setattr(room, "free_host_memory", lambda: 800)
-    assert room.free_room(torch.device("cuda", 0)) == room.Room(gpu=7, host=800)
+    monkeypatch.setattr(memory, "free_gpu_memory", lambda device: 7)
+    monkeypatch.setattr(memory, "free_host_memory", lambda: 800)
+    assert memory.free_memory(torch.device("cuda", 0)) == memory.FreeMemory(gpu=7, host=800)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
-    assert room.free_room(torch.device("cuda", 0)) == room.Room(gpu=7, host=100)
+    assert memory.free_memory(torch.device("cuda", 0)) == memory.FreeMemory(gpu=7, host=100)

@@ -16,7 +16,7 @@ from torch import Tensor
 from pocketvit.config import ModelConfig, RunConfig
 from pocketvit.device import to_device
 from pocketvit.loading.loader import Chunk, PassPlan, Reading, TrainLoader
-from pocketvit.loading.prefetch import ahead
+from pocketvit.loading.prefetch import prefetch
 from pocketvit.randomness import Stream, uniform
 
 
@@ -46,8 +46,8 @@ class Chunks:
 
         Two other threads are ahead of that: one draws the next pass, one reads the next chunk.
         """
-        plans = ahead(threads, map(self.plan, range(pass_index, self.config.schedule.passes)))
-        return (self.bring(*read) for read in ahead(threads, self.readings(plans, step_in_pass)))
+        plans = prefetch(threads, map(self.plan, range(pass_index, self.config.schedule.passes)))
+        return (self.bring(*read) for read in prefetch(threads, self.readings(plans, step_in_pass)))
 
     def readings(
         self, plans: Iterable[tuple[PassPlan, np.ndarray | None]], first: int

@@ -26,7 +26,7 @@ from torch import Tensor
 from pocketvit.data.dataset import MappedRows, pieces
 from pocketvit.device import to_device
 from pocketvit.errors import InputError
-from pocketvit.memory import Room, free_room
+from pocketvit.memory import FreeMemory, free_memory
 
 Place = Literal["gpu", "host", "disk"]
 
@@ -40,38 +40,38 @@ FEWEST = 256
 """Images that are worth a thread."""
 
 
-def choose_place(keep: str, num_bytes: int, room: Room) -> Place:
+def choose_place(keep: str, num_bytes: int, free: FreeMemory) -> Place:
     """Where to keep images for a GPU.
 
     Args:
         keep: `data.keep`: a place, or auto.
         num_bytes: of all images.
-        room: what is free.
+        free: memory of the GPU and the host.
     Raises:
         InputError: the place asked for has less memory than the images need.
     """
     if keep == "auto":
-        if num_bytes <= GPU_FRAC * room.gpu:
+        if num_bytes <= GPU_FRAC * free.gpu:
             return "gpu"
-        return "host" if num_bytes <= HOST_FRAC * room.host else "disk"
-    free = {"gpu": room.gpu, "host": room.host}.get(keep, num_bytes)
-    if num_bytes > free:
+        return "host" if num_bytes <= HOST_FRAC * free.host else "disk"
+    available = {"gpu": free.gpu, "host": free.host}.get(keep, num_bytes)
+    if num_bytes > available:
         raise InputError(
-            f"data.keep={keep}, but the training images need {_gib(num_bytes)} and {_gib(free)} are free there; "
+            f"data.keep={keep}, but the training images need {_gib(num_bytes)} and {_gib(available)} are free there; "
             "use data.keep=auto"
         )
     return keep
 
 
-def describe_place(place: Place, keep: str, num_bytes: int, room: Room) -> str | None:
+def describe_place(place: Place, keep: str, num_bytes: int, free: FreeMemory) -> str | None:
     """The line that says where images are kept and why; none for the GPU, which is where they are expected."""
     if place == "gpu":
         return None
     where = {"host": "in pinned host memory", "disk": "on disk"}[place]
     if keep == "auto":
-        why = f"they are more than half of the {_gib(room.gpu)} free on the GPU"
+        why = f"they are more than half of the {_gib(free.gpu)} free on the GPU"
         if place == "disk":
-            why += f" and of the {_gib(room.host)} that this process may take on the host"
+            why += f" and of the {_gib(free.host)} that this process may take on the host"
     else:
         why = f"data.keep={keep} says so"
     return f"training images: {_gib(num_bytes)}, kept {where} and read ahead, because {why}"
@@ -106,9 +106,9 @@ class TrainImages:
 
     def _settle(self, keep: str) -> None:
         """Choose a place for a GPU's images and take them there."""
-        num_bytes, room = self.images.size, free_room(self.device)
-        self.place = choose_place(keep, num_bytes, room)
-        self.note = describe_place(self.place, keep, num_bytes, room)
+        num_bytes, free = self.images.size, free_memory(self.device)
+        self.place = choose_place(keep, num_bytes, free)
+        self.note = describe_place(self.place, keep, num_bytes, free)
         if self.place == "gpu":
             self.on_gpu = _uploaded(self.images, self.device)
         elif self.place == "host":

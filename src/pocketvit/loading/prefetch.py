@@ -7,11 +7,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def ahead(threads: Executor, items: Iterator[T]) -> Iterator[T]:
+def prefetch(threads: Executor, items: Iterator[T]) -> Iterator[T]:
     """The items, each made in another thread while the one before it is used.
 
     Args:
-        threads: where items are made, one at a time. An iterator that itself comes from `ahead` needs a thread more.
+        threads: where items are made, one at a time. An iterator that itself comes from `prefetch` needs a thread more.
         items: what to make; the first is begun when it is asked for.
     Raises:
         whatever making an item raised, when that item is asked for.

@@ -147,9 +147,9 @@ class Muon(CapturableOptimizer):
         momentum = group["momentum"]
         momenta = self._buffers(params, "momentum_buffer")
         torch._foreach_lerp_(momenta, grads, 1 - momentum)
-        ahead = torch._foreach_lerp(grads, momenta, momentum) if group["nesterov"] else momenta
+        lookahead = torch._foreach_lerp(grads, momenta, momentum) if group["nesterov"] else momenta
         dtype = group["ns_dtype"] or (torch.bfloat16 if params[0].is_cuda else torch.float32)
-        directions = orthogonalize(ahead, group["ns_steps"], dtype)
+        directions = orthogonalize(lookahead, group["ns_steps"], dtype)
         scale = LR_ADJUSTMENTS[group["adjust_lr_fn"]]
         torch._foreach_mul_(directions, [scale(*param.shape) for param in params])
         descend(params, directions, group["lr"], group["weight_decay"])

@@ -13,15 +13,15 @@ from pocketvit.data.splits import split_dataset
 from pocketvit.errors import InputError
 from pocketvit.loading.image_store import TrainImages, choose_place, describe_place
 from pocketvit.loading.loader import TrainLoader
-from pocketvit.memory import Room
+from pocketvit.memory import FreeMemory
 
 GIB = 2**30
 CPU = torch.device("cpu")
-H100 = Room(gpu=79 * GIB, host=200 * GIB)
+H100 = FreeMemory(gpu=79 * GIB, host=200 * GIB)
 
 
 @pytest.mark.parametrize(
-    ("gib", "room", "place"),
+    ("gib", "free", "place"),
     [
         (0.2, H100, "gpu"),
         (39.5, H100, "gpu"),
@@ -29,12 +29,12 @@ H100 = Room(gpu=79 * GIB, host=200 * GIB)
         (100, H100, "host"),
         (100.1, H100, "disk"),
         (312, H100, "disk"),
-        (60, Room(gpu=79 * GIB, host=0), "disk"),
-        (0.2, Room(gpu=0, host=200 * GIB), "host"),
+        (60, FreeMemory(gpu=79 * GIB, host=0), "disk"),
+        (0.2, FreeMemory(gpu=0, host=200 * GIB), "host"),
     ],
 )
-def test_auto_takes_the_first_place_with_room(gib, room, place):
-    assert choose_place("auto", int(gib * GIB), room) == place
+def test_auto_takes_the_first_place_with_room(gib, free, place):
+    assert choose_place("auto", int(gib * GIB), free) == place
 
 
 @pytest.mark.parametrize("keep", ["gpu", "host", "disk"])

@@ -5,13 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pocketvit.loading.prefetch import ahead
+from pocketvit.loading.prefetch import prefetch
 
 
 def test_every_item_comes_once_and_in_order():
     with ThreadPoolExecutor(1) as threads:
-        assert list(ahead(threads, iter(range(5)))) == [0, 1, 2, 3, 4]
-        assert list(ahead(threads, iter(()))) == []
+        assert list(prefetch(threads, iter(range(5)))) == [0, 1, 2, 3, 4]
+        assert list(prefetch(threads, iter(()))) == []
 
 
 def test_the_next_is_made_while_this_one_is_used_and_no_further():
@@ -25,18 +25,18 @@ def test_the_next_is_made_while_this_one_is_used_and_no_further():
             yield item
 
     with ThreadPoolExecutor(1) as threads:
-        first = next(ahead(threads, items()))
+        first = next(prefetch(threads, items()))
         assert first == 0 and two.wait(10)
     assert made == [0, 1]
 
 
 def test_one_ahead_of_another_needs_two_threads():
     with ThreadPoolExecutor(2) as threads:
-        plans = ahead(threads, iter(range(3)))
+        plans = prefetch(threads, iter(range(3)))
         pairs = ((plan, chunk) for plan in plans for chunk in "ab")
-        assert list(ahead(threads, pairs)) == [(plan, chunk) for plan in range(3) for chunk in "ab"]
+        assert list(prefetch(threads, pairs)) == [(plan, chunk) for plan in range(3) for chunk in "ab"]
 
 
 def test_what_fails_in_the_other_thread_is_raised_here():
     with ThreadPoolExecutor(1) as threads, pytest.raises(ZeroDivisionError):
-        list(ahead(threads, (1 // n for n in (1, 0))))
+        list(prefetch(threads, (1 // n for n in (1, 0))))

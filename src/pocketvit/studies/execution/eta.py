@@ -31,7 +31,7 @@ def progress_of(folder: Path) -> Progress | None:
         return None
 
 
-class Pace:
+class Eta:
     """Seconds a pass of each row takes, and seconds a run needs beside its passes."""
 
     def __init__(self) -> None:

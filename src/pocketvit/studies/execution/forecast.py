@@ -93,7 +93,7 @@ def devices_here(gpus: Sequence[str] | None, wanted: str) -> Devices:
         if wanted not in ("auto", "cuda"):
             raise
         return Devices(len(gpus or ["0"]), on_gpu=True)
-    if not slots[0].turns:  # cores, each with a training of a single thread
+    if not slots[0].exclusive:  # cores, each with a training of a single thread
         return Devices(len(slots), device_name(choose_device("cpu")).rpartition(" (")[0] + " (1 thread)")
     return Devices(len(slots), device_name(choose_device(wanted)), on_gpu=True)
 

@@ -50,7 +50,7 @@ def open_lock(path: str | Path, flags: int = os.O_RDONLY) -> int:
     return descriptor
 
 
-class Turn(Lines):
+class LockingReporter(Lines):
     """Says a line now and then, and trains only while it holds the lock.
 
     Args:

@@ -17,15 +17,15 @@ GRACE_S = 20.0
 
 
 def launch(
-    job: Job, *, turns: bool = False, environment: Mapping[str, str] | None = None, keep: Sequence[int] = ()
+    job: Job, *, exclusive: bool = False, environment: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
 ) -> subprocess.Popen:
     """Start a cell in a process that lives no longer than this one; see `worker.py`.
 
     Args:
         job: the cell.
-        turns: whether it shares its device with others, and trains only while it holds the device's lock.
+        exclusive: whether it shares its device with others, and trains only while it holds the device's lock.
         environment: variables to set for it.
-        keep: open files that it inherits.
+        pass_fds: open files that it inherits.
     Raises:
         InputError: the study's folder cannot be written.
     """
@@ -36,7 +36,7 @@ def launch(
         output = open(job.log, "wb")
     except OSError as error:
         raise InputError(f"cannot write {job.log.parent}: {error.strerror}") from error
-    words = [job.config_file, *(["--turns"] if turns else [])]
+    words = [job.config_file, *(["--exclusive"] if exclusive else [])]
     words += ["--code", *(code.path for code in code_of(job.cell.config).values())]
     with output:
         return subprocess.Popen(
@@ -45,7 +45,7 @@ def launch(
             stdout=output,
             stderr=subprocess.STDOUT,
             env=os.environ | dict(environment or {}),
-            pass_fds=keep,
+            pass_fds=pass_fds,
             start_new_session=True,  # Ctrl-C in a terminal goes to a whole process group: keep out of it
         )
 

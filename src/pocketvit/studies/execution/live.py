@@ -18,7 +18,7 @@ from pocketvit.studies.analysis.findings import Finding, accuracies
 from pocketvit.studies.definition.gather import CellResult
 from pocketvit.studies.definition.grid import IMAGES_OF, Measure, Study
 from pocketvit.studies.definition.jobs import Job
-from pocketvit.studies.execution.eta import Pace, progress_of
+from pocketvit.studies.execution.eta import Eta, progress_of
 
 
 class Board:
@@ -33,7 +33,7 @@ class Board:
         self.study, self.cells = study, dict(cells)
         self.todo: Sequence[Job] = ()
         self.running: Mapping[Job, str] = {}
-        self.pace, self.num_devices = Pace(), 1
+        self.eta, self.num_devices = Eta(), 1
         self.began = time.monotonic()
 
     def table(self) -> Table:
@@ -66,7 +66,7 @@ class Board:
         counts = [f"{self._count('done')} of {len(self.cells)} done", f"{len(self.running)} running"]
         if failed := self._count("failed"):
             counts.insert(1, f"{failed} failed")
-        left = self.pace.total_left([*self.running, *self.todo])
+        left = self.eta.total_left([*self.running, *self.todo])
         known = "time left not known yet" if left is None else f"about {duration(left / self.num_devices)} left"
         return f"{', '.join(counts)}; {duration(time.monotonic() - self.began)} gone, {known}"
 

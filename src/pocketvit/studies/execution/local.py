@@ -1,7 +1,7 @@
 """The processes of a study on this machine: one training at a time on each GPU, or one on each CPU core.
 
 Start-up is hidden where it matters: on a GPU a second process imports, compiles and captures while the first trains,
-and gets its turn by a lock (`turn.py`). Processes are started from one thread that also looks after them.
+and gets its turn by a lock (`gpu_lock.py`). Processes are started from one thread that also looks after them.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pocketvit.errors import InputError
 from pocketvit.studies.definition.jobs import Job
 from pocketvit.studies.execution.launch import GRACE_S, failure_of, launch
 
-AHEAD = 1
+PREPARING = 1
 """Processes that get ready on a GPU while another one trains there. Each takes some of the GPU's memory."""
 MOST_COMPILE_THREADS = 8
 
@@ -27,10 +27,10 @@ class Slot:
 
     name: str
     environment: dict[str, str]
-    room: int
+    capacity: int
     """Processes at once."""
-    turns: bool = False
-    """Whether these take turns, with each other and with those of other studies."""
+    exclusive: bool = False
+    """Whether they train one at a time, also among those of other studies."""
     running: dict[subprocess.Popen, Job] = field(default_factory=dict)
 
 
@@ -42,7 +42,7 @@ def cpu_cores() -> int:
 def cpu_slots(count: int) -> list[Slot]:
     """One single-threaded training on each core: many small runs side by side waste less than one on all cores."""
     alone = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    return [Slot(name=f"core {n}", environment=alone, room=1) for n in range(count)]
+    return [Slot(name=f"core {n}", environment=alone, capacity=1) for n in range(count)]
 
 
 def gpu_slots(gpus: Sequence[str]) -> list[Slot]:
@@ -51,13 +51,13 @@ def gpu_slots(gpus: Sequence[str]) -> list[Slot]:
     Args:
         gpus: as CUDA_VISIBLE_DEVICES names them.
     """
-    threads = max(1, min(MOST_COMPILE_THREADS, cpu_cores() // (len(gpus) * (1 + AHEAD))))
+    threads = max(1, min(MOST_COMPILE_THREADS, cpu_cores() // (len(gpus) * (1 + PREPARING))))
     return [
         Slot(
             name=f"gpu {gpu}",
             environment={"CUDA_VISIBLE_DEVICES": gpu, "TORCHINDUCTOR_COMPILE_THREADS": str(threads)},
-            room=1 + AHEAD,
-            turns=True,
+            capacity=1 + PREPARING,
+            exclusive=True,
         )
         for gpu in gpus
     ]
@@ -84,7 +84,7 @@ def find_slots(gpus: Sequence[str] | None, device: str) -> list[Slot]:
     if gpus or device == "cuda":
         raise InputError("this machine has no CUDA device; leave --gpus out, or set train.device: cpu in the study")
     if torch.backends.mps.is_available():
-        return [Slot(name="mps", environment={}, room=1 + AHEAD, turns=True)]
+        return [Slot(name="mps", environment={}, capacity=1 + PREPARING, exclusive=True)]
     return cpu_slots(cpu_cores())
 
 
@@ -93,11 +93,11 @@ class LocalEngine:
 
     Args:
         slots: the devices.
-        keep: open files that the processes inherit.
+        pass_fds: open files that the processes inherit.
     """
 
-    def __init__(self, slots: Sequence[Slot], keep: Sequence[int] = ()) -> None:
-        self.slots, self.keep = slots, keep
+    def __init__(self, slots: Sequence[Slot], pass_fds: Sequence[int] = ()) -> None:
+        self.slots, self.pass_fds = slots, pass_fds
         self.num_devices = len(slots)
 
     @property
@@ -105,19 +105,19 @@ class LocalEngine:
         """The cells that have been started and have not ended, each with its device."""
         return {job: slot.name for slot in self.slots for job in slot.running.values()}
 
-    def room(self) -> list[Job] | None:
-        """The cells that the next one would wait for; None where no device takes another one now."""
+    def free_slot(self) -> list[Job] | None:
+        """The cells on the device that takes the next one, which it would wait for; None where none is free."""
         slot = self._next_slot()
         return list(slot.running.values()) if slot else None
 
     def _next_slot(self) -> Slot | None:
-        free = [slot for slot in self.slots if len(slot.running) < slot.room]
+        free = [slot for slot in self.slots if len(slot.running) < slot.capacity]
         return min(free, key=lambda slot: len(slot.running), default=None)
 
     def start(self, job: Job) -> None:
         """Start a cell on the device with the fewest."""
         slot = self._next_slot()
-        process = launch(job, turns=slot.turns, environment=slot.environment, keep=self.keep)
+        process = launch(job, exclusive=slot.exclusive, environment=slot.environment, pass_fds=self.pass_fds)
         slot.running[process] = job
 
     def ended(self) -> list[tuple[Job, str | None]]:

@@ -80,7 +80,7 @@ class RayEngine:
         """The cells that have been started and have not ended."""
         return dict.fromkeys(self.tasks.values(), "ray")
 
-    def room(self) -> list[Job] | None:
+    def free_slot(self) -> list[Job] | None:
         """An empty list where a device is free, None where none is."""
         return [] if len(self.tasks) < self.num_devices else None
 

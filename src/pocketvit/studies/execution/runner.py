@@ -39,8 +39,8 @@ class Engine(Protocol):
     def running(self) -> dict[Job, str]:
         """The cells that have been started and have not ended, each with where it is."""
 
-    def room(self) -> list[Job] | None:
-        """The cells that the next one would wait for; None where no other can be started now."""
+    def free_slot(self) -> list[Job] | None:
+        """The cells on the device that takes the next one, which it would wait for; None where none is free."""
 
     def start(self, job: Job) -> None:
         """Start a cell."""
@@ -142,7 +142,7 @@ class Runner:
         """Learn how fast the cells go, and show where everything stands."""
         self.board.todo, self.board.running = self.todo, self.engine.running
         for job in self.board.running:
-            self.board.pace.learn_running(job)
+            self.board.eta.learn_running(job)
         self.shown.show()
 
     def _can_go_on(self) -> bool:
@@ -151,16 +151,16 @@ class Runner:
 
     def _start(self) -> None:
         """Start cells that will end in time, as long as there is room."""
-        while (ahead := self.engine.room()) is not None:
-            job = next((job for job in self.todo if self._fits(job, ahead)), None)
+        while (before := self.engine.free_slot()) is not None:
+            job = next((job for job in self.todo if self._fits(job, before)), None)
             if job is None:
                 return
             self.engine.start(job)
             self.todo.remove(job)
 
-    def _fits(self, job: Job, ahead: list[Job]) -> bool:
-        """Whether a cell will end in time behind those ahead of it; where nothing is known yet it is tried."""
-        seconds = self.board.pace.total_left([*ahead, job])
+    def _fits(self, job: Job, before: list[Job]) -> bool:
+        """Whether a cell will end in time behind those before it; where nothing is known yet it is tried."""
+        seconds = self.board.eta.total_left([*before, job])
         return seconds is None or time.monotonic() + seconds <= self.until
 
     def _collect(self, *, stopped: bool = False) -> None:
@@ -174,7 +174,7 @@ class Runner:
             path = job.folder / "result.json"
             cell = outcome(job, None if error else read_result(path), path)
             if cell.result is not None:
-                self.board.pace.learn_finished(job, cell.result)
+                self.board.eta.learn_finished(job, cell.result)
             self.board.cells[job] = cell
             self.shown.say(ended_text(cell, self.board.study.measure, running[job]))
 
@@ -229,7 +229,7 @@ def _engine(todo: Sequence[Job], gpus: Sequence[str] | None, address: str | None
     if address is None:
         from pocketvit.studies.execution.local import LocalEngine, find_slots
 
-        return LocalEngine(find_slots(gpus, device), keep=[] if lock is None else [lock])
+        return LocalEngine(find_slots(gpus, device), pass_fds=[] if lock is None else [lock])
     try:
         from pocketvit.studies.execution.ray import RayEngine
     except ModuleNotFoundError as error:

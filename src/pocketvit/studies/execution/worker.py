@@ -1,8 +1,8 @@
 """One cell of a study, in a process of its own: an ordinary training that makes an ordinary run folder.
 
-    python -m pocketvit.studies.execution.worker CONFIG.yaml [--turns] [--code FILE ...]
+    python -m pocketvit.studies.execution.worker CONFIG.yaml [--exclusive] [--code FILE ...]
 
-With --turns it trains only while it holds the lock of its device (`turn.py`).
+With --exclusive it trains only while it holds the lock of its device (`gpu_lock.py`).
 
 FILE is what the configuration's copy of the user's own code was copied from. As long as it still holds the same, it is
 what errors and the command that is kept name, else the copy in the run folder; what runs is the same.
@@ -78,12 +78,12 @@ def main() -> int:
     end_with_starter()
     parser = argparse.ArgumentParser()
     parser.add_argument("config", type=Path)
-    parser.add_argument("--turns", action="store_true")
+    parser.add_argument("--exclusive", action="store_true")
     parser.add_argument("--code", type=Path, nargs="*", default=[])
     given = parser.parse_args()
     from rich.console import Console  # this and torch take seconds, in which the starter may be killed already
 
-    from pocketvit.studies.execution.gpu_lock import Turn, device_lock
+    from pocketvit.studies.execution.gpu_lock import LockingReporter, device_lock
     from pocketvit.training import Stopped, train
 
     codes: list[Code] = []
@@ -91,9 +91,9 @@ def main() -> int:
         config = load_config(given.config, allow_code=True)  # whoever started the study agreed to it
         config = with_lasting_code(config, given.code)
         codes += code_of(config).values()
-        turn = Turn(Console(), device_lock if given.turns else None)
+        reporter = LockingReporter(Console(), device_lock if given.exclusive else None)
         sys.argv = command_line(config)  # result.json and env.json keep it
-        train(config, turn, started=started)
+        train(config, reporter, started=started)
     except InputError as error:
         print(error)
         return 2

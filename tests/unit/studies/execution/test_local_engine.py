@@ -19,7 +19,7 @@ from pocketvit.errors import InputError
 from pocketvit.studies import parse_study
 from pocketvit.studies.definition.jobs import study_jobs
 from pocketvit.studies.execution import local
-from pocketvit.studies.execution.gpu_lock import Turn, device_lock, open_lock
+from pocketvit.studies.execution.gpu_lock import LockingReporter, device_lock, open_lock
 from pocketvit.studies.execution.launch import launch
 from pocketvit.studies.execution.local import LocalEngine, cpu_slots, find_slots, gpu_slots
 
@@ -35,7 +35,7 @@ def asleep(monkeypatch):
     """Cells that do nothing until they are stopped; gives the environment of each."""
     given = []
 
-    def launch(job, *, turns, environment, keep):
+    def launch(job, *, exclusive, environment, pass_fds):
         given.append(environment)
         job.log.parent.mkdir(parents=True)
         job.log.write_text("asleep\n")
@@ -51,9 +51,9 @@ def test_cells_go_to_the_device_with_the_fewest(jobs, asleep):
         engine.start(job)
     assert list(engine.running.values()) == ["gpu 2", "gpu 2", "gpu 5"]
     assert [environment["CUDA_VISIBLE_DEVICES"] for environment in asleep] == ["2", "5", "2"]
-    assert engine.room() == [jobs[1]], "the next one waits for the cell on gpu 5"
+    assert engine.free_slot() == [jobs[1]], "the next one waits for the cell on gpu 5"
     engine.start(jobs[3])
-    assert engine.room() is None
+    assert engine.free_slot() is None
     began = time.monotonic()
     engine.stop()
     assert time.monotonic() - began < 5
@@ -65,16 +65,16 @@ def test_one_training_on_each_core(jobs, asleep):
     engine = LocalEngine(cpu_slots(2))
     for job in jobs[:2]:
         engine.start(job)
-    assert engine.room() is None and asleep[0]["OMP_NUM_THREADS"] == "1"
+    assert engine.free_slot() is None and asleep[0]["OMP_NUM_THREADS"] == "1"
     engine.kill()
     assert dict(engine.ended()) == dict.fromkeys(jobs[:2], "ended by SIGKILL (out of memory?)")
-    assert engine.room() == []
+    assert engine.free_slot() == []
 
 
 def test_a_cell_is_out_of_reach_of_ctrl_c_and_keeps_the_studys_folder_locked(jobs, tmp_path):
     with open(tmp_path / "lock", "w") as mine, open(tmp_path / "lock", "w") as another:
         fcntl.flock(mine, fcntl.LOCK_EX)
-        cell = launch(jobs[0], keep=[mine.fileno()])
+        cell = launch(jobs[0], pass_fds=[mine.fileno()])
         try:
             assert os.getpgid(cell.pid) == os.getsid(cell.pid) == cell.pid
             mine.close()
@@ -92,7 +92,7 @@ def test_a_device_that_is_not_here_is_said(monkeypatch):
     for gpus, device, words in wrong:
         with pytest.raises(InputError, match=words):
             find_slots(gpus, device)
-    assert {slot.room for slot in find_slots(None, "cpu")} == {1}
+    assert {slot.capacity for slot in find_slots(None, "cpu")} == {1}
 
 
 def test_all_gpus_that_may_be_seen_are_used(monkeypatch):
@@ -134,7 +134,7 @@ def test_any_user_may_lock_a_device(tmp_path):
 
 def test_trainings_on_one_device_take_turns(tmp_path):
     console = Console(file=open(os.devnull, "w"))
-    first, second = (Turn(console, lambda: tmp_path / "lock") for _ in range(2))
+    first, second = (LockingReporter(console, lambda: tmp_path / "lock") for _ in range(2))
     first.start(10, 0)
     waiting = threading.Thread(target=second.start, args=(10, 0))
     waiting.start()

@@ -23,7 +23,7 @@ from pocketvit.studies.definition.choose import builtin_studies, chosen_rows, fi
 from pocketvit.studies.definition.gather import CellResult, gather
 from pocketvit.studies.definition.jobs import study_jobs
 from pocketvit.studies.execution import runner
-from pocketvit.studies.execution.eta import Pace, progress_of
+from pocketvit.studies.execution.eta import Eta, progress_of
 from pocketvit.studies.execution.launch import command_line, failure_of
 from pocketvit.studies.execution.live import Board, accuracy_text, ended_text, verdict_table
 from pocketvit.studies.execution.runner import StudyRun, run_study, study_lock
@@ -49,11 +49,11 @@ def result_of(job, **values) -> dict:
 class FakeEngine:
     """Ends every cell at the next look; cells of some rows fail."""
 
-    def __init__(self, room: int = 1, fails: tuple[str, ...] = (), **values) -> None:
-        self.num_devices, self.fails, self.started, self.stopped = room, fails, [], False
+    def __init__(self, capacity: int = 1, fails: tuple[str, ...] = (), **values) -> None:
+        self.num_devices, self.fails, self.started, self.stopped = capacity, fails, [], False
         self.running, self.values = {}, values
 
-    def room(self):
+    def free_slot(self):
         return [] if len(self.running) < self.num_devices else None
 
     def start(self, job):
@@ -243,15 +243,15 @@ def test_no_study_moves_into_the_folder_of_a_run(go, tmp_path):
 
 def test_the_time_left_is_learnt_from_cells(tmp_path):
     first, second, third, _ = study_jobs(study(), tmp_path, lambda data: FINGERPRINT)
-    pace = Pace()
-    assert pace.total_left([first]) is None
-    pace.learn_finished(first, {"train_s": 120.0, "total_s": 130.0})
-    assert pace.seconds_left(third) == pytest.approx(PASSES * 2.0 + 10.0)
-    assert pace.seconds_left(second) == pytest.approx(PASSES * 2.0 + 10.0), "another row is taken to be as fast"
+    eta = Eta()
+    assert eta.total_left([first]) is None
+    eta.learn_finished(first, {"train_s": 120.0, "total_s": 130.0})
+    assert eta.seconds_left(third) == pytest.approx(PASSES * 2.0 + 10.0)
+    assert eta.seconds_left(second) == pytest.approx(PASSES * 2.0 + 10.0), "another row is taken to be as fast"
     second.folder.mkdir()
     (second.folder / "metrics.jsonl").write_text('{"pass": 50, "train_s": 200.0}\n')
-    pace.learn_running(second)
-    assert pace.total_left([second, third]) == pytest.approx(10 * 4.0 + PASSES * 2.0 + 2 * 10.0)
+    eta.learn_running(second)
+    assert eta.total_left([second, third]) == pytest.approx(10 * 4.0 + PASSES * 2.0 + 2 * 10.0)
 
 
 def test_the_board_shows_what_runs_what_failed_and_what_is_known_so_far(tmp_path):
@@ -479,10 +479,10 @@ def test_the_cells_of_this_machine_inherit_the_lock_of_the_studys_folder(tmp_pat
     class Reached(Exception):
         """The engine has been asked for."""
 
-    def engine(slots, *, keep):
+    def engine(slots, *, pass_fds):
         with pytest.raises(InputError, match="a study is running"), study_lock(tmp_path, "another"):
             pass
-        os.fstat(*keep)
+        os.fstat(*pass_fds)
         raise Reached
 
     monkeypatch.setattr("pocketvit.studies.execution.local.LocalEngine", engine)

@@ -26,22 +26,24 @@ def cell(tmp_path):
     return file, load_config(tmp_path / "config.yaml", allow_code=True)
 
 
-@pytest.mark.parametrize("turns", [False, True])
-def test_the_process_reads_the_words_that_it_is_started_with(cell, tmp_path, monkeypatch, turns):
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_the_process_reads_the_words_that_it_is_started_with(cell, tmp_path, monkeypatch, exclusive):
     rows = {"mine": {"schedule.name": f"{cell[0]}:square"}}
     (job,) = study_jobs(parse_study({"recipe": "digits", "rows": rows}, "test"), tmp_path / "out", lambda data: "0")
     trained = []
     with monkeypatch.context() as caught:
         caught.setattr(subprocess, "Popen", lambda words, **_: words)
-        words = launch(job, turns=turns)
+        words = launch(job, exclusive=exclusive)
     assert words[:4] == [sys.executable, "-u", "-m", worker.__name__]
     monkeypatch.setattr(sys, "argv", [str(word) for word in words[3:]])
     monkeypatch.setattr(worker, "end_with_starter", lambda: None)
-    monkeypatch.setattr("pocketvit.training.train", lambda config, turn, started: trained.append((config, turn)))
+    monkeypatch.setattr(
+        "pocketvit.training.train", lambda config, reporter, started: trained.append((config, reporter))
+    )
     assert worker.main() == 0
-    ((config, turn),) = trained
+    ((config, reporter),) = trained
     assert config == override(job.cell.config, {"out": job.folder}) and config.schedule.name.path == cell[0]
-    assert turn.lock == (device_lock if turns else None)
+    assert reporter.lock == (device_lock if exclusive else None)
 
 
 @pytest.mark.parametrize("became", ["kept", "changed", "gone", "unknown"])
