@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pocketvit.kernels.attention import INTERPRETED
+from pocketvit.kernels.launch import INTERPRETED
 
 TESTS = Path(__file__).parents[1]
 in_interpreter = pytest.mark.skipif(not INTERPRETED, reason="run in Triton's interpreter by the kernel's own test")

@@ -140,7 +140,7 @@ def test_the_cpu_runs_the_twin_and_says_so(real_images):
     table = table_for(images)
     assert "not on an NVIDIA GPU" in supported(images) or "not installed" in supported(images)
     assert torch.equal(augment(images, table), augment(images, table, kernels="reference"))
-    with pytest.raises(InputError, match="kernels='fused' cannot be had for this augmentation: .*; use auto"):
+    with pytest.raises(InputError, match="kernels='fused' is not supported for this augmentation: .*; use auto"):
         augment(images, table, kernels="fused")
     with pytest.raises(InputError, match="kernels='fast': must be one of auto, fused, reference"):
         augment(images, table, kernels="fast")

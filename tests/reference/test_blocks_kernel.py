@@ -208,7 +208,7 @@ def test_a_whole_model_gives_the_same(choices, poisoned):
     found = {}
     for kernels in ("fused", "reference"):
         model.use_kernels(kernels)
-        reason = model.not_fused(images.device, images.dtype)
+        reason = model.block_kernels(images.device, images.dtype).reason
         assert reason == ("train.kernels=reference" if kernels == "reference" else None)
         logits = model(images, keep)  # (B, K)
         loss = (logits * torch.linspace(-1, 1, 10)).sum()
@@ -262,7 +262,7 @@ def test_the_cpu_runs_the_twin_and_says_so():
     with pytest.raises(InputError) as refused:
         run_blocks(*arguments, kernels="fused")
     text = str(refused.value)
-    assert "kernels='fused' cannot be had for these blocks: the tensors are not on an NVIDIA GPU; use auto" == text
+    assert "kernels='fused' is not supported for these blocks: the tensors are not on an NVIDIA GPU; use auto" == text
 
 
 @natively
@@ -282,7 +282,7 @@ def test_the_gpu_is_asked_first_then_the_dtype_then_the_shapes(device, major, dt
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: SimpleNamespace(major=major))
     assert supported(torch.device(device), dtype, 5, SMALL._replace(width=width).plan) == reason
     model = model_of(width, positions="rope")
-    assert model.not_fused(torch.device(device), dtype) == reason
+    assert model.block_kernels(torch.device(device), dtype).reason == reason
 
 
 @natively
@@ -346,7 +346,7 @@ class Own(Attention):
 )
 def test_models_that_cannot_be_fused_say_why(choices, reason):
     model = model_of(**{"width": 32} | choices)
-    assert reason in model.not_fused(torch.device("cpu"), torch.float32)
+    assert reason in model.block_kernels(torch.device("cpu"), torch.float32).reason
     model.use_kernels("fused")
     assert model(torch.zeros(2, 3, 32, 32)).isfinite().all()
 
@@ -356,4 +356,4 @@ def test_attention_of_the_users_own_is_not_fused():
     model = model_of(32)
     for block in model.blocks:
         block.attn = Own(model.config)
-    assert model.not_fused(torch.device("cpu"), torch.float32) == "the blocks are the user's own"
+    assert model.block_kernels(torch.device("cpu"), torch.float32).reason == "the blocks are the user's own"

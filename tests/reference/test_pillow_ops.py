@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from pocketvit.augment.augment import ImageTable, augment
 from pocketvit.augment.autoaugment import NUM_DRAWS, OPS, POLICIES, OpTable, arguments, resolve
-from pocketvit.kernels.attention import INTERPRETED
+from pocketvit.kernels.launch import INTERPRETED
 from pocketvit.randomness import Stream, uniform
 
 GREY = (128, 128, 128)

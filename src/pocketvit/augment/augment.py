@@ -21,16 +21,14 @@ from pocketvit.augment.autoaugment import NUM_DRAWS, OpTable, autoaugment, resol
 from pocketvit.augment.randaugment import TRIVIAL_DRAWS, randaugment, trivialaugment
 from pocketvit.config import AugmentConfig
 from pocketvit.config.checks import describe_size
+from pocketvit.config.training import Kernels
 from pocketvit.device import to_device
-from pocketvit.errors import InputError
-from pocketvit.kernels.attention import INTERPRETED, Kernels, check_kernels
+from pocketvit.kernels.launch import INTERPRETED, choose, needs_gpu, triton
 from pocketvit.randomness import Stream, uniform
 from pocketvit.usercode import Code
 
-try:
+if triton is not None:
     from pocketvit.kernels import augment_ops as fused
-except ImportError:  # Triton comes with PyTorch on Linux only
-    fused = None
 
 ERASE_MAX_TRIES = 100
 OWN_DRAWS = 16
@@ -159,27 +157,21 @@ def augment(images: Tensor, table: ImageTable, *, kernels: Kernels = "auto") -> 
     Raises:
         InputError: an unknown `kernels`, or `kernels="fused"` for images that it does not support.
     """
-    check_kernels(kernels)
-    reason = "reference was asked for" if kernels == "reference" else supported(images)
-    if reason is None:
-        return _augment_fused(images, table)
-    if kernels == "fused":
-        raise InputError(f"kernels='fused' cannot be had for this augmentation: {reason}; use auto")
-    return augment_reference(images, table)
+    choice = choose("this augmentation", kernels, {"fused": lambda: supported(images)})
+    return IMPLEMENTATIONS[choice.name](images, table)
 
 
 def supported(images: Tensor) -> str | None:
     """None where the fused kernel covers these images, (B, H, W, C); else one line that says why the twin runs."""
-    if fused is None:
-        return "Triton is not installed"
+    reason = needs_gpu(images.device)
+    if reason is not None:
+        return reason
     if images.shape[3] != 3:
         return f"images of {images.shape[3]} channels, not 3"
     if max(images.shape[1:3]) > fused.MAX_SIDE:
         return f"images of {describe_size(images.shape[1:3])} have a side over {fused.MAX_SIDE}"
     if INTERPRETED:
         return None
-    if not images.is_cuda:
-        return "the images are not on an NVIDIA GPU"
     major, minor = torch.cuda.get_device_capability(images.device)
     return None if major >= 8 else f"the GPU's compute capability is {major}.{minor}, below 8.0"
 
@@ -203,6 +195,9 @@ def augment_reference(images: Tensor, table: ImageTable) -> Tensor:
 
     pieces = [slice(start, start + PIECE) for start in range(0, max(1, len(images)), PIECE)]
     return torch.cat([one_piece(images[piece], table[piece]) for piece in pieces])
+
+
+IMPLEMENTATIONS = {"fused": _augment_fused, "reference": augment_reference}
 
 
 def flip_and_crop(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def time_forward(config: RunConfig, device: torch.device, repeats: int) -> dict[
     images = torch.randn(config.batch_size, 3, *model.image_size, device=device)
     bf16 = uses_bf16(config.train.precision, device)
     compiles = config.train.compile if config.train.compile is not None else device.type == "cuda"
-    plain = model.not_fused(device, torch.bfloat16 if bf16 else torch.float32) is not None
+    plain = model.block_kernels(device, torch.bfloat16 if bf16 else torch.float32).name == "reference"
     call = torch.compile(model, fullgraph=True, dynamic=False) if compiles and plain else model
 
     def forward() -> Tensor:

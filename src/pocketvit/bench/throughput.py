@@ -176,7 +176,7 @@ def _rows(
 ) -> Iterator[Row]:
     """The measurements of one variant at one batch size; each failure is a row as well."""
     on_cpu, bf16 = plain_model(config), uses_bf16(config.train.precision, device)
-    not_fused = on_cpu.not_fused(device, torch.bfloat16 if bf16 else torch.float32)
+    not_fused = on_cpu.block_kernels(device, torch.bfloat16 if bf16 else torch.float32).reason
     common = {"variant": variant, "batch_size": config.batch_size, "not_fused": not_fused}
     works = {
         "forward": forward_work(on_cpu, config.batch_size),

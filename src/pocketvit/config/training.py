@@ -80,6 +80,9 @@ class ScheduleConfig:
 Device = Literal["auto", "cuda", "mps", "cpu"]
 """Where to compute."""
 
+Kernels = Literal["auto", "fused", "reference"]
+"""Which implementation runs: the best that is supported, the one named or an error, plain PyTorch."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -93,7 +96,7 @@ class TrainConfig:
     """torch.compile; by default on CUDA only."""
     cuda_graph: bool = True
     """Capture the whole step in a CUDA graph, where there is CUDA."""
-    kernels: Literal["auto", "fused", "reference"] = "auto"
+    kernels: Kernels = "auto"
     """Fused kernels where they are supported, everywhere or an error, or plain PyTorch only."""
     deterministic: bool = False
     """Only operations of PyTorch, cuBLAS and cuDNN that give the same bits every time on the same GPUs; slower."""

@@ -10,24 +10,13 @@ Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; grouped queries: 
 https://arxiv.org/abs/2305.13245
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pocketvit.config.training import Kernels
 from pocketvit.errors import InputError
-
-try:
-    import triton
-except ImportError:  # Triton comes with PyTorch on Linux only
-    triton = None
-
-INTERPRETED = triton is not None and triton.knobs.runtime.interpret
-"""Whether Triton runs its kernels on the CPU, in NumPy (TRITON_INTERPRET=1): slow, but everything can be tested."""
-
-Kernels = Literal["auto", "fused", "reference"]
-"""Which implementation runs: the fused one where it is supported, the fused one or an error, PyTorch's own."""
+from pocketvit.kernels.launch import INTERPRETED, choose, needs_gpu
 
 MAX_TOKENS = 257
 """The longest sequence whose rows of scores still fit into registers."""
@@ -92,10 +81,9 @@ def attention_reference(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None 
 
 def supported(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     """None where the fused kernels cover these inputs; else one line that says why the twin runs."""
-    if triton is None:
-        return "Triton is not installed"
-    if not (INTERPRETED or q.is_cuda and k.is_cuda and v.is_cuda):
-        return "the tensors are not on an NVIDIA GPU"
+    reason = needs_gpu(q.device) or needs_gpu(k.device) or needs_gpu(v.device)
+    if reason is not None:
+        return reason
     if q.dtype not in (torch.bfloat16, torch.float16) and not INTERPRETED or not q.dtype == k.dtype == v.dtype:
         return "the dtypes of q, k and v must be all bfloat16 or all float16"
     N, E = q.shape[2:]
@@ -115,21 +103,9 @@ def supported(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     return None
 
 
-def check_kernels(kernels: Kernels) -> None:
-    """Raise an `InputError` for an unknown choice."""
-    if kernels not in ("auto", "fused", "reference"):
-        raise InputError(f"kernels={kernels!r}: must be one of auto, fused, reference")
-
-
 def _use_fused(q: Tensor, k: Tensor, v: Tensor, kernels: Kernels) -> bool:
     """Whether the fused kernels run; raise an `InputError` if they were asked for and cannot."""
-    check_kernels(kernels)
-    if kernels == "reference":
-        return False
-    reason = supported(q, k, v)
-    if reason is not None and kernels == "fused":
-        raise InputError(f"kernels='fused' cannot be had for this attention: {reason}; use auto")
-    return reason is None
+    return choose("this attention", kernels, {"fused": lambda: supported(q, k, v)}).name == "fused"
 
 
 def _checked_scale(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> float:

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pocketvit.config.training import Kernels
 from pocketvit.errors import InputError
 from pocketvit.kernels import attention as attention_kernels
-from pocketvit.kernels.attention import INTERPRETED, Kernels, attention_reference, check_kernels
+from pocketvit.kernels.attention import attention_reference
 from pocketvit.kernels.block_weights import BlockPlan, BlockWeights
+from pocketvit.kernels.launch import INTERPRETED, choose, needs_gpu, triton
 
-if attention_kernels.triton is not None:
+if triton is not None:
     from pocketvit.kernels.blocks_ops import FusedBlocks
 
 MAX_WIDTH = 256
@@ -43,11 +45,8 @@ def run_blocks(
         InputError: an unknown `kernels`, `kernels="fused"` for inputs that it does not support, or more images than
             the fused kernels can count.
     """
-    check_kernels(kernels)
-    reason = "reference was asked for" if kernels == "reference" else supported(x.device, x.dtype, x.shape[1], plan)
-    if reason is not None and kernels == "fused":
-        raise InputError(f"kernels='fused' cannot be had for these blocks: {reason}; use auto")
-    if reason is not None:
+    implementations = {"fused": lambda: supported(x.device, x.dtype, x.shape[1], plan)}
+    if choose("these blocks", kernels, implementations).name == "reference":
         return blocks_reference(x, keep, weights, plan)
     if len(x) > max_images(x.shape[1], plan):
         raise InputError(
@@ -93,11 +92,10 @@ def max_images(num_tokens: int, plan: BlockPlan) -> int:
 
 def supported(device: torch.device, dtype: torch.dtype, num_tokens: int, plan: BlockPlan) -> str | None:
     """None where the fused kernels cover such tokens; else one line that says why the twin runs."""
-    if attention_kernels.triton is None:
-        return "Triton is not installed"
+    reason = needs_gpu(device)
+    if reason is not None:
+        return reason
     if not INTERPRETED:
-        if device.type != "cuda":
-            return "the tensors are not on an NVIDIA GPU"
         if torch.cuda.get_device_properties(device).major != 9:
             return "the kernels are made for GPUs of compute capability 9.x"
         if dtype != torch.bfloat16:

@@ -19,13 +19,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pocketvit.kernels import attention as attention_kernels
 from pocketvit.kernels.block_weights import chunk
-from pocketvit.kernels.launch import is_compiling, launch
+from pocketvit.kernels.launch import choose, is_compiling, launch, needs_gpu, triton
 
-if attention_kernels.triton is not None:
-    import triton
-
+if triton is not None:
     from pocketvit.kernels.fold_triton import fold_kernel, unfold_kernel
 
 FOLD_ROWS = 32
@@ -46,12 +43,18 @@ def fold_norm(w: Tensor, b: Tensor, factor: Tensor, offset: Tensor | None) -> tu
     Returns:
         W' (L, F, D) and b' (L, F).
     """
-    runs = attention_kernels.triton is not None and (w.is_cuda or is_compiling() or attention_kernels.INTERPRETED)
-    if runs and w.dtype == torch.float32 and w.shape[2] % 32 == 0:
+    if choose("folding", "auto", {"fused": lambda: supported(w)}).name == "fused":
         return FoldedNorm.apply(w, b, factor, offset)
     if offset is not None:
         b = torch.baddbmm(b[:, :, None], w, offset[:, :, None]).squeeze(2)  # (L, F)
     return w * factor[:, None], b
+
+
+def supported(w: Tensor) -> str | None:
+    """None where the two kernels cover weights (L, F, D); else one line that says why the formulas run."""
+    if w.dtype != torch.float32 or w.shape[2] % 32:
+        return f"the weights are {w.dtype} of {w.shape[2]} columns, not torch.float32 of a multiple of 32"
+    return None if is_compiling() else needs_gpu(w.device)
 
 
 class FoldedNorm(torch.autograd.Function):

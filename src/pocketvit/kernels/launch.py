@@ -1,4 +1,4 @@
-"""Running a Triton kernel, or only compiling it ahead of its first run.
+"""Choosing between implementations, and running a Triton kernel or only compiling it ahead of its first run.
 
 Triton compiles a kernel when it is first launched, and a training step launches a dozen of them, which takes 20 s one
 after the other. Much of that happens outside Python, so that several at a time take less. Code that launches kernels
@@ -7,14 +7,71 @@ threads compile what they would have run.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
+
+from pocketvit.config.training import Kernels
+from pocketvit.errors import InputError
+
+try:
+    import triton
+except ImportError:  # Triton comes with PyTorch on Linux only
+    triton = None
+
+INTERPRETED = triton is not None and triton.knobs.runtime.interpret
+"""Whether Triton runs its kernels on the CPU, in NumPy (TRITON_INTERPRET=1): slow, but everything can be tested."""
 
 MAX_THREADS = 8
 _compiling: ContextVar[bool] = ContextVar("compiling", default=False)
+
+
+class Choice(NamedTuple):
+    """Which implementation runs."""
+
+    name: str
+    """One of those that were offered, or reference."""
+    reason: str | None
+    """Why none before it does; None for the first."""
+
+
+def choose(
+    kind: str, kernels: Kernels, implementations: Mapping[str, Callable[[], str | None]], *, fall_back: bool = False
+) -> Choice:
+    """Choose an implementation: with "auto" the first that is supported, else the one named.
+
+    Args:
+        kind: what is computed, for messages, such as "this attention".
+        kernels: "auto", a name, or "reference", the plain twin, which always runs.
+        implementations: the fastest first; each name with what tells, in a line, why it does not cover the inputs, or
+            None where it does.
+        fall_back: run the twin where the one named is not supported.
+    Raises:
+        InputError: an unknown name, or one that is not supported.
+    """
+    if kernels not in ("auto", *implementations, "reference"):
+        raise InputError(f"kernels={kernels!r}: must be one of auto, {', '.join(implementations)}, reference")
+    reasons = ["train.kernels=reference"] if kernels == "reference" else []
+    for name, why_not in implementations.items():
+        if kernels in ("auto", name):
+            reason = why_not()
+            if reason is None:
+                return Choice(name, reasons[0] if reasons else None)
+            reasons.append(reason)
+    if kernels not in ("auto", "reference") and not fall_back:
+        raise InputError(f"kernels={kernels!r} is not supported for {kind}: {reasons[0]}; use auto")
+    return Choice("reference", reasons[0])
+
+
+def needs_gpu(device: torch.device) -> str | None:
+    """Why no Triton kernel runs on tensors of this device; None where one does."""
+    if triton is None:
+        return "Triton is not installed"
+    return None if device.type == "cuda" or INTERPRETED else "the tensors are not on an NVIDIA GPU"
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:

@@ -18,10 +18,10 @@ from pocketvit.augment.augment import ImageTable, augment, draw_images
 from pocketvit.augment.custom import check_policy, own_policy
 from pocketvit.augment.mix import MIX_COLUMNS, draw_mix
 from pocketvit.config import AugmentConfig, DataConfig
+from pocketvit.config.training import Kernels
 from pocketvit.data.dataset import Split
 from pocketvit.device import to_device
 from pocketvit.errors import InputError
-from pocketvit.kernels.attention import Kernels
 from pocketvit.loading.image_store import TrainImages
 from pocketvit.randomness import Stream, permutation
 from pocketvit.usercode import Code

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pocketvit.config import ModelConfig
-from pocketvit.kernels.attention import Kernels, attention, attention_qkv
+from pocketvit.config.training import Kernels
+from pocketvit.kernels.attention import attention, attention_qkv
 from pocketvit.model.norm import make_norm
 from pocketvit.model.positions import RotaryPositions
 

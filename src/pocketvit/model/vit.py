@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from pocketvit.config import ModelConfig
+from pocketvit.config.training import Kernels
 from pocketvit.errors import InputError
-from pocketvit.kernels.attention import Kernels
 from pocketvit.kernels.blocks import run_blocks, supported
+from pocketvit.kernels.launch import Choice, choose
 from pocketvit.model.attention import Attention
 from pocketvit.model.block import Block, LayerScale
 from pocketvit.model.custom import check_parts, fork_of, part
@@ -116,7 +117,7 @@ class ViT(nn.Module):
                 "another image_size"
             )
         x = self.tokens(images)  # (B, N, D)
-        if self.not_fused(x.device, x.dtype) is None:
+        if self.block_kernels(x.device, x.dtype).name == "fused":
             with torch.autocast(x.device.type, enabled=False):
                 weights = fold(self.blocks)
             x = run_blocks(x, keep, weights, plan_of(self.config, self.tokens.num_tokens))  # (B, N or T, D)
@@ -128,12 +129,14 @@ class ViT(nn.Module):
                 x = block(x, None if keep is None else keep[i], *taken)  # (B, N, D), at last (B, N or T, D)
         return self.head(self.pool(x, self.norm))  # (B, K)
 
-    def not_fused(self, device: torch.device, dtype: torch.dtype) -> str | None:
-        """None where the blocks run as fused kernels on tokens of this type; else one line that says why not."""
-        if self.kernels == "reference":
-            return "train.kernels=reference"
-        plan = plan_of(self.config, self.tokens.num_tokens)
-        return supported(device, dtype, self.tokens.num_tokens, plan) or foldable(self.config, self.blocks[0])
+    def block_kernels(self, device: torch.device, dtype: torch.dtype) -> Choice:
+        """What runs the blocks on tokens of this type: the kernels that were chosen where supported, else PyTorch."""
+
+        def fused() -> str | None:
+            plan, num_tokens = plan_of(self.config, self.tokens.num_tokens), self.tokens.num_tokens
+            return supported(device, dtype, num_tokens, plan) or foldable(self.config, self.blocks[0])
+
+        return choose("the blocks", self.kernels, {"fused": fused}, fall_back=True)
 
     def use_kernels(self, kernels: Kernels) -> None:
         """Choose how blocks and attention are computed: `train.kernels`."""

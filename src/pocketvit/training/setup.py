@@ -26,20 +26,23 @@ WHITENING_IMAGES = 5_000
 def choose_kernels(
     model: ViT, config: TrainConfig, device: torch.device, processes: Processes, reporter: Reporter
 ) -> bool:
-    """Tell the model which kernels to use, and the user where the fused ones cannot be had.
+    """Tell the model which kernels to use, and the user where the fused ones are not supported.
 
     Returns:
         whether the blocks and the update run as kernels of our own.
     Raises:
-        InputError: `train.kernels=fused` for a model or a device that they do not support.
+        InputError: `train.kernels` names kernels that do not support the model or the device.
     """
     model.use_kernels(config.kernels)
-    reason = model.not_fused(device, torch.bfloat16 if uses_bf16(config.precision, device) else torch.float32)
-    if reason and config.kernels == "fused":
-        raise processes.error(f"train.kernels=fused cannot be had: {reason}; use train.kernels=auto")
-    if reason and device.type == "cuda" and config.kernels == "auto":
-        reporter.note(f"the blocks run without fused kernels: {reason}")
-    return device.type == "cuda" and reason is None
+    chosen = model.block_kernels(device, torch.bfloat16 if uses_bf16(config.precision, device) else torch.float32)
+    if config.kernels not in ("auto", chosen.name):
+        raise processes.error(
+            f"train.kernels={config.kernels} is not supported here: {chosen.reason}; use train.kernels=auto"
+        )
+    plain = chosen.name == "reference"
+    if plain and device.type == "cuda" and config.kernels == "auto":
+        reporter.note(f"the blocks run without fused kernels: {chosen.reason}")
+    return device.type == "cuda" and not plain
 
 
 def start_whitened(model: ViT, loader: TrainLoader, mean: Tensor, std: Tensor) -> Tensor:
