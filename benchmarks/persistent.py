@@ -1,0 +1,103 @@
+"""Times the two designs of the blocks' kernels side by side: python benchmarks/persistent.py OUT.json
+
+Microseconds, medians over replays, and of every kernel in one replay.
+"""
+
+import json
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "cases"))
+from block_cases import Case, made  # noqa: E402
+
+from pocketvit.kernels.blocks_ops import FusedBlocks  # noqa: E402
+from pocketvit.kernels.persistent.blocks import PersistentBlocks  # noqa: E402
+
+LAYERS = 9
+CASES = [(65, 1, batch) for batch in (32, 64, 128, 256, 384, 512, 1024, 2048)]
+CASES += [(tokens, taken, batch) for tokens, taken in ((50, 1), (49, 49), (64, 64)) for batch in (256, 512, 1024)]
+KINDS = {"fused": FusedBlocks, "persistent": PersistentBlocks}
+
+
+def captured(work) -> torch.cuda.CUDAGraph:
+    """The work as a graph, run before."""
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        work()
+        work()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph
+
+
+def microseconds(graph: torch.cuda.CUDAGraph, repeats: int = 15, replays: int = 10) -> float:
+    """Of a replay: the median over repeats of the mean over replays behind each other."""
+    for _ in range(5):
+        graph.replay()
+    times = []
+    for _ in range(repeats):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        for _ in range(replays):
+            graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) * 1e3 / replays)
+    return statistics.median(times)
+
+
+def by_kernel(graph: torch.cuda.CUDAGraph) -> dict[str, float]:
+    """Microseconds of each kernel in one replay, the longest first."""
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        graph.replay()
+        torch.cuda.synchronize()
+    total = defaultdict(float)
+    for event in seen.events():
+        total[event.name.split("(")[0].split("<")[0][-40:]] += event.device_time
+    return {name: round(time, 1) for name, time in sorted(total.items(), key=lambda pair: -pair[1]) if time}
+
+
+def measured(kind: str, tokens: int, taken: int, batch: int, *, tanh: bool = False) -> dict:
+    """Forward and backward of a stack of blocks, in a graph each."""
+    case = Case(batch, tokens, 192, 12, 2, taken, num_layers=LAYERS, tanh=tanh)
+    inputs = made(case, "cuda", torch.bfloat16)
+    leaves = [leaf.requires_grad_() for leaf in inputs.leaves]
+
+    def forward():
+        with torch.no_grad():
+            return KINDS[kind].apply(inputs.x, inputs.keep, case.plan, False, *inputs.weights)
+
+    def both():
+        out = KINDS[kind].apply(inputs.x, inputs.keep, case.plan, True, *inputs.weights)
+        return torch.autograd.grad(out, leaves, inputs.dout)
+
+    graph = captured(both)
+    row = {"kernels": kind, "tokens": tokens, "taken": taken, "batch_size": batch, "gelu": "tanh" if tanh else "erf"}
+    row |= {"forward_us": round(microseconds(captured(forward)), 1), "both_us": round(microseconds(graph), 1)}
+    return row | {"by_kernel_us": by_kernel(graph)}
+
+
+def main() -> None:
+    """Measure all cases; print a line of each, and write them."""
+    out = Path(sys.argv[1])
+    rows = []
+    for tokens, taken, batch in CASES:
+        for tanh in (False, True) if batch == 256 else (False,):
+            rows += [measured(kind, tokens, taken, batch, tanh=tanh) for kind in KINDS]
+            before, after = rows[-2:]
+            print(tokens, taken, batch, "tanh" if tanh else "erf", "forward", before["forward_us"], after["forward_us"],
+                  "both", before["both_us"], after["both_us"], f"{before['both_us'] / after['both_us']:.2f}",
+                  list(after["by_kernel_us"].items())[:5], flush=True)  # fmt: skip
+    card = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "layers": LAYERS}
+    out.write_text(json.dumps(card | {"rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,371 @@
+// Backward of all layers with respect to tokens; common.cuh says how it is built.
+//
+// Leaves, of every layer, what the weights' gradients are made of: the gradients of the layer's output (dout), of the stream
+// between its branches (dx1), of q, k, v (dqkv) and of the MLP's hidden layer before its GELU (dh), and the hidden layer itself
+// times keep2 (a). Below dY is the gradient of Y. A layer takes 30 tiles, from the last layer to the first:
+//
+//      six times:    fc1 (rows)  -> h, GELU(h) and its slope         n1 -> a, again as in forward
+//                    fc2' (rows) -> da, dh = da slope                 dout -> dh
+//                    fc1' (columns) -> dn1 +=                         then through the norm: dx1 = dout + norm'(dn1)
+//      three times:  projection' (rows) -> dO of four heads           then attention's backward, a head a warp
+//      nine times:   qkv' (columns) -> dn +=                          then through the norm: dx = dx1 + norm'(dn)
+//
+// Chunks of an image:  n1 n1 n1 | g g g | a | dh      n1's places then hold q, k, v of four heads, which their gradients replace,
+// and at last n; g is the gradient of the stream, in bf16; a's place then holds dO, and a's and dh's what the last product reads.
+//
+// An image has a copy thread in the third warpgroup, which stores and loads its chunks, so that no warp which computes waits
+// for the copy engine. See `copies` for what the two say to each other.
+constexpr int CHUNKS = 8, FACTORS = 4, BARRIERS = 5, TILES = 30;
+#include "common.cuh"
+
+struct Params {
+    Map n, n1, qkv, dout, a, dh, dx1, dqkv, dx;       // of all layers' tokens (dx: of one's); boxes of N tokens x 64 channels
+    Map last_dout, last_a, last_dh;                   // of the last layer, which has `taken` tokens an image
+    const float *rstd, *rstd1, *lse, *keep;           // as forward left them
+    const char* tiles;                                // backward's of the first layer
+    int images, layers, pairs, taken;                 // as in forward
+};
+static_assert(sizeof(Params) == PARAMS_BYTES, "launch.py counts otherwise");
+
+// An image's own mbarriers: loads into the first three chunks, into a's and dh's; a job for the copy thread; a and dh have been read
+struct Bars {
+    u32 first, pieces, go, read;
+    INLINE Bars(u32 smem, int image) { first = own_barriers(smem, image); pieces = first + 8; go = first + 24; read = first + 32; }
+};
+struct Chunks {
+    u32 n, g, a, h;
+    INLINE Chunks(u32 smem, int image) { n = smem + AT_CHUNKS + image * IMAGE; g = n + 3 * CHUNK; a = n + 6 * CHUNK; h = a + CHUNK; }
+};
+
+// ---------------------------------------------------------------- attention
+
+// log-sum-exp of query 32 i + lane; where there is none so large that its probabilities are 0
+INLINE float lse_of(const float* lse, int i, int lane) { return 32 * i + lane < N ? lse[32 * i + lane] : 1e30f; }
+
+// One head: this warp's 16 channels of the chunks q, k, v (at `qkv`) and dO. Makes P again from the log-sum-exp; then
+// dV = P' dO, dS = P (dO V' - rowsum(P dO V')), dQ = dS K / 4, dK = dS' Q / 4. Scores are made transposed, keys as rows, because
+// then P' and dS' are operands as they lie in registers; for dQ, dS is transposed by blocks. dQ, dK, dV replace Q, K, V.
+INLINE void attention_backward(u32 qkv, u32 dO, const float (&lse)[3], const Thread& me) {
+    const int g = me.g(), t = me.t();
+    const u32 q = qkv + me.place(), k = q + CHUNK, v = k + CHUNK, d = dO + me.place(), a = me.place_a();
+    u32 kt[GROUPS][2], vt[GROUPS][2];
+    UNROLL for (int j = 0; j < PAIRS; j++) {
+        load4(qkv + CHUNK + a + j * 2048, kt[2 * j][0], kt[2 * j + 1][0], kt[2 * j][1], kt[2 * j + 1][1]);
+        load4(qkv + 2 * CHUNK + a + j * 2048, vt[2 * j][0], vt[2 * j + 1][0], vt[2 * j][1], vt[2 * j + 1][1]);
+    }
+    if (GROUPS % 2) {
+        load2(k + PAIRS * 2048, kt[GROUPS - 1][0], kt[GROUPS - 1][1]);
+        load2(v + PAIRS * 2048, vt[GROUPS - 1][0], vt[GROUPS - 1][1]);
+    }
+    float dk[STEPS][2][4], dv[STEPS][2][4];                    // 16 keys, half of the channels
+    UNROLL for (int i = 0; i < STEPS; i++)
+        UNROLL for (int h = 0; h < 2; h++)
+            UNROLL for (int c = 0; c < 4; c++) dk[i][h][c] = dv[i][h][c] = 0.f;
+    // Two groups of queries at a time. In an odd number the last goes with what lies behind the chunk: finite, with P = 0.
+    ROLLED for (int step = 0; step < STEPS; step++) {
+        u32 qt[2][2], dt[2][2];
+        load4(q + step * 2048, qt[0][0], qt[0][1], qt[1][0], qt[1][1]);
+        load4(d + step * 2048, dt[0][0], dt[0][1], dt[1][0], dt[1][1]);
+        const float z = step < 2 ? lse[0] : step < 4 ? lse[1] : lse[2];
+        float p[2][STEPS][4], s[2][STEPS][4], e[2][2];         // P', dO V', and its rows' sums weighted by P
+        UNROLL for (int u = 0; u < 2; u++) {
+            const int from = 16 * (step & 1) + 8 * u + 2 * t;
+            const float z0 = __shfl_sync(~0u, z, from), z1 = __shfl_sync(~0u, z, from + 1);
+            UNROLL for (int i = 0; i < STEPS; i++) {
+                constexpr int LAST = GROUPS - 1;
+                const int j = 2 * i + 1 < LAST ? 2 * i + 1 : LAST;
+                const bool both = i < PAIRS;
+                UNROLL for (int c = 0; c < 4; c++) p[u][i][c] = s[u][i][c] = 0.f;
+                mma16(p[u][i], kt[2 * i][0], both ? kt[j][0] : 0u, kt[2 * i][1], both ? kt[j][1] : 0u, qt[u][0], qt[u][1]);
+                mma16(s[u][i], vt[2 * i][0], both ? vt[j][0] : 0u, vt[2 * i][1], both ? vt[j][1] : 0u, dt[u][0], dt[u][1]);
+            }
+            e[u][0] = e[u][1] = 0;
+            UNROLL for (int i = 0; i < STEPS; i++)
+                UNROLL for (int c = 0; c < halves(i); c++) {   // c: two keys of eight, two queries
+                    const int key = 16 * i + 8 * (c >> 1);
+                    p[u][i][c] = exp2_fast(fmaf(p[u][i][c], SCORE, c & 1 ? -z1 : -z0));
+                    if (key + 7 >= N && key + g >= N) p[u][i][c] = 0.f;
+                    e[u][c & 1] = fmaf(p[u][i][c], s[u][i][c], e[u][c & 1]);
+                }
+        }
+        UNROLL for (int x = 4; x < 32; x *= 2)
+            UNROLL for (int u = 0; u < 2; u++) { e[u][0] += shuffle_xor(e[u][0], x); e[u][1] += shuffle_xor(e[u][1], x); }
+        u32 qc[2][2], dc[2][2];                                // halves of the channels, groups
+        load4T(dO + a + step * 2048, dc[0][0], dc[0][1], dc[1][0], dc[1][1]);
+        load4T(qkv + a + step * 2048, qc[0][0], qc[0][1], qc[1][0], qc[1][1]);
+        float dq[2][4] = {};
+        UNROLL for (int i = 0; i < STEPS; i++) {
+            u32 kc[4], pp[2][2] = {}, ss[2][2] = {};           // of two groups of queries, two of keys
+            load_step(k, i, kc);
+            UNROLL for (int u = 0; u < 2; u++)
+                UNROLL for (int h = 0; h < halves(i) / 2; h++) {
+                    const float *x = &p[u][i][2 * h], *y = &s[u][i][2 * h];
+                    pp[u][h] = pack2(x[0], x[1]);
+                    ss[u][h] = pack2(x[0] * (y[0] - e[u][0]), x[1] * (y[1] - e[u][1]));
+                }
+            UNROLL for (int h = 0; h < 2; h++) {
+                mma16(dv[i][h], pp[0][0], pp[0][1], pp[1][0], pp[1][1], dc[h][0], dc[h][1]);
+                mma16(dk[i][h], ss[0][0], ss[0][1], ss[1][0], ss[1][1], qc[h][0], qc[h][1]);
+            }
+            UNROLL for (int u = 0; u < 2; u++)
+                if (i < PAIRS) mma16(dq[u], kc[0], kc[1], kc[2], kc[3], transposed(ss[u][0]), transposed(ss[u][1]));
+                else mma8(dq[u], kc[0], kc[1], transposed(ss[u][0]));
+        }
+        u32 out[4];
+        UNROLL for (int c = 0; c < 4; c++) out[c] = pack2(0.25f * dq[c >> 1][2 * (c & 1)], 0.25f * dq[c >> 1][2 * (c & 1) + 1]);
+        if (step < PAIRS) store4T(q + step * 2048, out[0], out[1], out[2], out[3]);
+        else store2T(q + step * 2048, out[0], out[1]);
+    }
+    UNROLL for (int i = 0; i < STEPS; i++) {
+        u32 x[4], y[4];
+        UNROLL for (int c = 0; c < 4; c++) {
+            const float *a = &dk[i][c & 1][2 * (c >> 1)], *b = &dv[i][c & 1][2 * (c >> 1)];
+            x[c] = pack2(0.25f * a[0], 0.25f * a[1]); y[c] = pack2(b[0], b[1]);
+        }
+        if (i < PAIRS) { store4(k + i * 2048, x[0], x[1], x[2], x[3]); store4(v + i * 2048, y[0], y[1], y[2], y[3]); }
+        else { store2(k + i * 2048, x[0], x[1]); store2(v + i * 2048, y[0], y[1]); }
+    }
+}
+
+// ---------------------------------------------------------------- norm
+
+// g += the gradient of the norm's input, from that of its output, dn, and its output, n:
+// rstd (dn - mean(dn) - n mean(dn n)), means over channels
+INLINE void norm_backward(const float (&dn)[3][SUMS], u32 n, u32 g, u32 stats, const float* rstd, const Thread& me) {
+    const u32 factors = stats + 8 * ROWS * 4, place = me.place();
+    const float mine = me.tid < N ? rstd[me.tid] : 0.f;
+    float r[2 * STEPS];
+    UNROLL for (int s = 0; s < STEPS; s++) {
+        float sum[4] = {}, along[4] = {};                      // of tokens 16 s + 2t, the next, and those eight behind
+        UNROLL for (int m = 0; m < 3; m++) {
+            u32 v[4];
+            load_step(n + m * CHUNK + place, s, v);
+            UNROLL for (int k = 0; k < halves(s); k++) {
+                const float d0 = dn[m][8 * s + 2 * k], d1 = dn[m][8 * s + 2 * k + 1];
+                sum[k & 2] += d0; sum[(k & 2) + 1] += d1;
+                along[k & 2] = fmaf(d0, low(v[k]), along[k & 2]); along[(k & 2) + 1] = fmaf(d1, high(v[k]), along[(k & 2) + 1]);
+            }
+        }
+        UNROLL for (int k = 0; k < halves(s); k += 2) r[2 * s + k / 2] = sums_of_lanes(sum[k], sum[k + 1], along[k], along[k + 1], me.lane);
+    }
+    put_sums((const float (&)[GROUPS])r, stats, me);
+    me.meet();
+    if (me.tid < ROWS) {
+        float s, q;
+        get_sums(s, q, stats, me.tid);
+        write2(factors + me.tid * 16, -s * (1.0f / D) * mine, -q * (1.0f / D) * mine);
+        write(factors + me.tid * 16 + 8, mine);
+    }
+    me.meet();
+    UNROLL for (int s = 0; s < STEPS; s++) {
+        float4 f[4];                                           // of four tokens: what is added, of n, of dn
+        UNROLL for (int k = 0; k < halves(s); k++) f[k] = read4(factors + (16 * s + 8 * (k >> 1) + 2 * me.t() + (k & 1)) * 16);
+        UNROLL for (int m = 0; m < 3; m++) {
+            const u32 at = m * CHUNK + place;
+            u32 v[4], d[4];
+            load_step(n + at, s, v);
+            load_step(g + at, s, d);
+            UNROLL for (int k = 0; k < halves(s); k++) {
+                const float4 f0 = f[k & 2], f1 = f[(k & 2) + 1];
+                const float x0 = fmaf(dn[m][8 * s + 2 * k], f0.z, fmaf(low(v[k]), f0.y, f0.x)) + low(d[k]);
+                const float x1 = fmaf(dn[m][8 * s + 2 * k + 1], f1.z, fmaf(high(v[k]), f1.y, f1.x)) + high(d[k]);
+                d[k] = pack2(x0, x1);
+            }
+            store_step(g + at, s, d);
+        }
+    }
+    fence_async();
+    me.meet();
+}
+
+// ---------------------------------------------------------------- the copy thread
+
+INLINE void load3(const Map& map, u32 chunks, int stride, int channel, int row, u32 bar) {   // three chunks
+    for (int m = 0; m < 3; m++) tensor_load(map, chunks + m * CHUNK, m * stride + channel, row, bar);
+}
+INLINE void store3(const Map& map, u32 chunks, int stride, int channel, int row) {
+    for (int m = 0; m < 3; m++) tensor_store(map, chunks + m * CHUNK, m * stride + channel, row);
+    stores_commit();
+}
+INLINE void prefetch3(const Map& map, int stride, int channel, int row) {
+    for (int m = 0; m < 3; m++) tensor_prefetch(map, m * stride + channel, row);
+}
+// An image's copy thread. It does its jobs in the order in which the warps that compute ask for them, by an arrival on `go`. They
+// are never two asks ahead (the parity would be back where it was): between every two they wait for what a job gave them.
+// Each tensor is fetched to the L2 cache one job before it is loaded; earlier, and others would drive it out again.
+INLINE void copies(const Params& P, u32 smem, int which, int image) {
+    const Chunks c(smem, which);
+    const Bars bars(smem, which);
+    const int rows = P.images * N, mine = image * N;           // of a layer; this image's first
+    u32 parity = 0;
+    auto job = [&]() { wait(bars.go, parity); parity ^= 1; };
+    job();
+    expect(bars.first, 3 * (N + P.taken) * 128);
+    load3(P.last_dout, c.g, 64, 0, image * P.taken, bars.first);
+    load3(P.n1, c.n, 64, 0, (P.layers - 1) * rows + mine, bars.first);
+    for (int l = P.layers - 1; l >= 0; l--) {
+        const int at = l * rows + mine;
+        const bool last = l == P.layers - 1;
+        for (int i = 0; i < 6; i++) {                          // a and dh of 64 hidden channels
+            job();
+            tensor_store(last ? P.last_a : P.a, c.a, i * 64, last ? image * P.taken : at);
+            tensor_store(last ? P.last_dh : P.dh, c.h, i * 64, last ? image * P.taken : at);
+            stores_commit();
+            stores_read();
+            arrive(bars.read);
+            if (i == 3) prefetch3(P.qkv, D, 0, at);
+        }
+        job();                                                 // dx1 is in g; n1 is done with
+        expect(bars.first, 3 * N * 128);
+        load3(P.qkv, c.n, D, 0, at, bars.first);
+        store3(P.dx1, c.g, 64, 0, at);
+        prefetch3(P.qkv, D, 64, at);
+        for (int heads = 0; heads < 3; heads++) {              // dq, dk, dv of four heads are in n
+            job();
+            store3(P.dqkv, c.n, D, heads * 64, at);
+            if (heads < 2) {
+                stores_read();
+                expect(bars.first, 3 * N * 128);
+                load3(P.qkv, c.n, D, (heads + 1) * 64, at, bars.first);
+                if (heads == 0) prefetch3(P.qkv, D, 128, at);
+                else prefetch3(P.n, 64, 0, at);
+            } else {                                           // those of the other heads are in memory: back with two pieces of them
+                stores_done<1>();
+                for (int i = 0; i < 2; i++) {
+                    expect(bars.pieces + i * 8, N * 128);
+                    tensor_load(P.dqkv, i ? c.h : c.a, i * D, at, bars.pieces + i * 8);
+                }
+                if (l) prefetch3(P.n1, 64, 0, at - rows);
+            }
+        }
+        for (int i = 2; i < 6; i++) {                          // one of the two pieces has been multiplied
+            job();
+            if (i == 2) {                                      // and so have those of the last heads, in n
+                stores_read();
+                expect(bars.first, 3 * N * 128);
+                load3(P.n, c.n, 64, 0, at, bars.first);
+            }
+            expect(bars.pieces + (i & 1) * 8, N * 128);
+            tensor_load(P.dqkv, i & 1 ? c.h : c.a, i % 3 * D + i / 3 * 64, at, bars.pieces + (i & 1) * 8);
+        }
+        job();                                                 // the gradient of the layer's input is in g; n is done with
+        if (l) {
+            expect(bars.first, 3 * N * 128);
+            load3(P.n1, c.n, 64, 0, at - rows, bars.first);
+        }
+        store3(l ? P.dout : P.dx, c.g, 64, 0, l ? at - rows : at);
+    }
+    stores_done<0>();
+}
+
+// ---------------------------------------------------------------- the kernel
+
+extern "C" __global__ void __launch_bounds__(384, 1) vit_backward(const __grid_constant__ Params P) {
+    extern __shared__ __align__(1024) char shared[];
+    const u32 smem = address(shared);
+    const Thread me;
+    const bool two = blockIdx.x < P.pairs;
+    const int first = two ? 2 * blockIdx.x : P.pairs + blockIdx.x;   // image of the block of threads
+    set_up(smem, two ? 2 : 1);
+    if (me.image == 2) {
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+        if (me.lane == 0 && me.warp == 0) produce(P.tiles, P.layers, TILES, -1, smem);
+        if (me.lane == 0 && (me.warp == 1 || (me.warp == 2 && two))) copies(P, smem, me.warp - 1, first + me.warp - 1);
+        return;
+    }
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+    if (me.image == 1 && !two) return;
+    const int image = first + me.image;
+    const Chunks c(smem, me.image);
+    const Bars bars(smem, me.image);
+    const u32 stats = smem + AT_STATS + me.image * STATS, place = me.place();
+    Ring ring{smem, 0, 0};
+    u32 parity_first = 0, parity_pieces = 0, parity_read = 0;
+    auto ask = [&]() { if (me.tid == 0) arrive(bars.go); };
+    // Rows behind the tokens stay zero, and so does the gradient of tokens of the last layer that nobody reads.
+    for (int i = me.tid; i < IMAGE / 16; i += 128) write16(c.n + i * 16, make_uint4(0, 0, 0, 0));
+    fence_async();
+    me.meet();
+    ask();
+    const int rows = P.images * N, mine = image * N;
+    float dn[3][SUMS];
+    ROLLED for (int l = P.layers - 1; l >= 0; l--) {
+        const int at = l * rows + mine;
+        const float keep1 = P.keep[l * 2 * P.images + image], half2 = 0.5f * P.keep[(l * 2 + 1) * P.images + image];
+        zero(dn);
+        wait(bars.first, parity_first); parity_first ^= 1;     // n1
+        // ------------------------------------------------------------ MLP
+        ROLLED for (int i = 0; i < 6; i++) {
+            float h[SUMS], da[SUMS];
+            const u32 t0 = ring.take();
+            const float b0 = bias(t0, me.row()), b1 = bias(t0, me.row() + 8);
+            rows_product(h, t0, c.n);
+            const u32 t1 = ring.take();
+            rows_product(da, t1, c.g);
+            products_wait<1>();
+            hold(h);
+            ring.give_back(t0, me.lane);
+            if (i) { wait(bars.read, parity_read); parity_read ^= 1; }   // a and dh before have been read
+            store_chunk(c.a + place, [&](int k, int half) {    // h turns into the slope
+                float y[2];
+                UNROLL for (int e = 0; e < 2; e++) { y[e] = h[k + e] + (half ? b1 : b0); h[k + e] = gelu_slope(y[e], half2); }
+                return pack2(y[0], y[1]);
+            });
+            products_wait<0>();
+            hold(da);
+            ring.give_back(t1, me.lane);
+            store_chunk(c.h + place, [&](int k, int) { return pack2(da[k] * h[k], da[k + 1] * h[k + 1]); });
+            fence_async();
+            me.meet();
+            ask();                                             // store a and dh
+            const u32 t2 = ring.take();
+            columns_product(dn, t2, c.h);
+            products_wait<0>();
+            hold(dn);
+            ring.give_back(t2, me.lane);
+            me.meet();
+        }
+        norm_backward(dn, c.n, c.g, stats, P.rstd1 + at, me);
+        wait(bars.read, parity_read); parity_read ^= 1;
+        ask();                                                 // store dx1, load q, k, v
+        // ------------------------------------------------------------ attention, four heads at a time
+        ROLLED for (int heads = 0; heads < 3; heads++) {
+            const float* from = P.lse + ((u64)(l * P.images + image) * A + heads * 4 + me.warp) * N;
+            const float lse[3] = {lse_of(from, 0, me.lane), lse_of(from, 1, me.lane), lse_of(from, 2, me.lane)};
+            {
+                float d[SUMS];
+                const u32 tile = ring.take();
+                rows_product(d, tile, c.g);
+                products_wait<0>();
+                hold(d);
+                ring.give_back(tile, me.lane);
+                store_chunk(c.a + place, [&](int i, int) { return pack2(keep1 * d[i], keep1 * d[i + 1]); });
+                __syncwarp();                                  // a warp reads its own head only
+            }
+            wait(bars.first, parity_first); parity_first ^= 1; // q, k, v
+            attention_backward(c.n, c.a, lse, me);
+            fence_async();
+            me.meet();
+            ask();                                             // store dq, dk, dv; load what comes next
+        }
+        // ------------------------------------------------------------ dn = dqkv W: the last heads' from n, the others' from L2
+        zero(dn);
+        auto add = [&](u32 chunk) {
+            const u32 tile = ring.take();
+            columns_product(dn, tile, chunk);
+            products_wait<0>();
+            hold(dn);
+            ring.give_back(tile, me.lane);
+        };
+        for (int m = 0; m < 3; m++) add(c.n + m * CHUNK);
+        ROLLED for (int i = 0; i < 6; i++) {
+            const u32 half = i & 1;
+            wait(bars.pieces + half * 8, parity_pieces); parity_pieces ^= half;
+            add(half ? c.h : c.a);
+            if (i < 4) { me.meet(); ask(); }                   // load the next but one
+        }
+        wait(bars.first, parity_first); parity_first ^= 1;     // n
+        norm_backward(dn, c.n, c.g, stats, P.rstd + at, me);
+        ask();                                                 // store the gradient; load the next layer's n1
+    }
+}

@@ -1,0 +1,129 @@
+"""What Python and the CUDA sources have to agree on: the order of weight tiles, and sizes in bytes.
+
+A tile is a 64 × 192 piece of a weight W or of its transpose ("rows"), or a 192 × 64 piece ("columns"): three sub-tiles of
+64 × 64 in bf16, behind which lie 64 biases of a tile's rows and the 192 biases of what its branch of the block returns, in
+float32. The kernels take the tiles of a layer one after the other, so their order in memory is that of their use.
+"""
+
+from typing import NamedTuple
+
+from pocketvit.kernels.block_weights import BlockPlan
+
+WIDTH, HIDDEN_WIDTH, NUM_HEADS = 192, 384, 12
+TOKENS = range(49, 73)
+"""Numbers of tokens that there are kernels for: 7 to 9 groups of eight."""
+SUB_TILE_BYTES = 64 * 64 * 2
+TILE_BYTES = 3 * SUB_TILE_BYTES + 256 * 4
+STAGES = 3
+"""Tiles in shared memory at a time."""
+QKV, PROJ, FC1, FC2 = range(4)
+COLUMNS = (WIDTH, WIDTH, WIDTH, HIDDEN_WIDTH)
+"""Of the four weights of a layer."""
+
+
+class Tile(NamedTuple):
+    """Where a tile lies in a weight."""
+
+    weight: int
+    transposed: bool
+    """It is a piece of the weight's transpose."""
+    row: int
+    """First row, of the transpose if it is one."""
+    column: int
+    rows: bool
+    """64 × 192; else 192 × 64."""
+
+    def entry(self) -> tuple[int, ...]:
+        """For the packing kernel: weight, transposed, columns, place of the first number, distance of sub-tiles, row."""
+        down, right = (1, COLUMNS[self.weight]) if self.transposed else (COLUMNS[self.weight], 1)
+        step = 64 * (right if self.rows else down)
+        return self.weight, self.transposed, COLUMNS[self.weight], self.row * down + self.column * right, step, self.row
+
+
+def rows(weight: int, row: int, transposed: bool = False) -> Tile:
+    """64 rows of all 192 columns."""
+    return Tile(weight, transposed, row, 0, True)
+
+
+def columns(weight: int, column: int, transposed: bool = False) -> Tile:
+    """All 192 rows of 64 columns."""
+    return Tile(weight, transposed, 0, column, False)
+
+
+def forward_tiles() -> list[Tile]:
+    """A layer's, as `forward.cu` takes them."""
+    tiles = []
+    for heads in range(0, WIDTH, 64):
+        tiles += [rows(QKV, part * WIDTH + heads) for part in range(3)] + [columns(PROJ, heads)]
+    for hidden in range(0, HIDDEN_WIDTH, 128):
+        pair = hidden, hidden + 64
+        tiles += [rows(FC1, h) for h in pair] + [columns(FC2, h) for h in pair]
+    return tiles
+
+
+def backward_tiles() -> list[Tile]:
+    """A layer's, as `backward.cu` takes them."""
+    tiles = []
+    for hidden in range(0, HIDDEN_WIDTH, 64):
+        tiles += [rows(FC1, hidden), rows(FC2, hidden, transposed=True), columns(FC1, hidden, transposed=True)]
+    tiles += [rows(PROJ, heads, transposed=True) for heads in range(0, WIDTH, 64)]
+    for heads in (128, 0, 64):  # the last heads' gradients are still in shared memory
+        tiles += [columns(QKV, part * WIDTH + heads, transposed=True) for part in range(3)]
+    return tiles
+
+
+TILES = [*forward_tiles(), *backward_tiles()]
+"""Of a layer, as they lie in memory."""
+BACKWARD = len(forward_tiles())
+"""The first of backward's."""
+
+
+class Kernel(NamedTuple):
+    """One of the two kernels, as its source's first lines say."""
+
+    source: str
+    name: str
+    chunks: int
+    """Of an image in shared memory, (tokens, 64)."""
+    factors: int
+    """Numbers that a norm keeps of a token."""
+    barriers: int
+    """Of an image, beside those of the ring of tiles."""
+
+    def shared_bytes(self, num_tokens: int) -> int:
+        """Shared memory of a block of threads, which takes two images."""
+        padded = padded_tokens(num_tokens)
+        image = self.chunks * padded * 128 + (8 + self.factors) * padded * 4 + self.barriers * 8
+        return STAGES * (TILE_BYTES + 2 * 8) + 2 * image
+
+
+FORWARD_KERNEL = Kernel("forward.cu", "vit_forward", chunks=7, factors=2, barriers=0)
+BACKWARD_KERNEL = Kernel("backward.cu", "vit_backward", chunks=8, factors=4, barriers=5)
+
+
+def padded_tokens(num_tokens: int) -> int:
+    """Rows of a chunk: the matrix units count in eights."""
+    return -(-num_tokens // 8) * 8
+
+
+def pairs_of(num_images: int, multiprocessors: int) -> int:
+    """How many blocks of threads take two images; the others take one, which is faster where all fit at once.
+
+    A block of threads fills a multiprocessor. Two images in one take less than twice the time of one.
+    """
+    rounds = num_images // (2 * multiprocessors)
+    left = num_images - 2 * multiprocessors * rounds
+    return rounds * multiprocessors + (left // 2 if left > multiprocessors else 0)
+
+
+def uncovered(num_tokens: int, plan: BlockPlan) -> str | None:
+    """None where the kernels cover such blocks; else one line that says why not."""
+    if (plan.width, plan.hidden_width) != (WIDTH, HIDDEN_WIDTH):
+        return f"they are made for a width of {WIDTH} and an MLP of {HIDDEN_WIDTH}, not {plan.width} and {plan.hidden_width}"
+    if (plan.num_heads, plan.num_kv_heads) != (NUM_HEADS, NUM_HEADS):
+        return f"they are made for {NUM_HEADS} heads with keys of their own"
+    if not plan.centred:
+        return "they are made for LayerNorm"
+    if num_tokens not in TOKENS:
+        return f"they are made for {TOKENS.start} to {TOKENS.stop - 1} tokens, not {num_tokens}"
+    return None

@@ -1,0 +1,110 @@
+"""The persistent kernels on the GPU against float64, repeated, and in CUDA graphs."""
+
+import pytest
+import torch
+from block_cases import Case, Inputs, assert_small, made, relative_errors, results
+from poison import poisoned_memory
+from torch import Tensor
+
+from pocketvit.kernels.blocks import blocks_reference
+from pocketvit.kernels.persistent.blocks import PersistentBlocks, supported
+
+pytestmark = pytest.mark.gpu
+
+PAPER = Case(256, 65, 192, 12, 2, 1)
+CASES = [
+    PAPER,
+    Case(5, 65, 192, 12, 2, 1, num_layers=9, tanh=True),
+    Case(255, 65, 192, 12, 2, 65),
+    Case(1, 65, 192, 12, 2, 1),
+    Case(300, 66, 192, 12, 2, 2, num_layers=3, tanh=True),
+    Case(256, 50, 192, 12, 2, 1),
+    Case(133, 50, 192, 12, 2, 50, tanh=True),
+    Case(256, 49, 192, 12, 2, 49),
+    Case(7, 49, 192, 12, 2, 1, tanh=True),
+    Case(256, 64, 192, 12, 2, 64),
+    Case(31, 64, 192, 12, 2, 64, tanh=True),
+    Case(33, 57, 192, 12, 2, 9),
+    Case(17, 72, 192, 12, 2, 72),
+]
+REPEATS = 60
+
+
+def blocks(x: Tensor, keep: Tensor, weights, plan) -> Tensor:
+    return PersistentBlocks.apply(x, keep, plan, torch.is_grad_enabled(), *weights)
+
+
+def on_gpu(case: Case, seed: int = 0) -> Inputs:
+    """In bfloat16. A single image keeps every branch: a skipped one would have no gradients to compare."""
+    inputs = made(case, "cuda", torch.bfloat16, seed)
+    return inputs if case.B > 1 else inputs._replace(keep=torch.full_like(inputs.keep, 1.25))
+
+
+def poisoned_results(inputs: Inputs, case: Case) -> list[Tensor]:
+    with poisoned_memory("cuda"):
+        return results(blocks, inputs, case.plan)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_values_and_gradients(case):
+    inputs = on_gpu(case)
+    assert supported(inputs.x.device, inputs.x.dtype, case.N, case.plan) is None
+    exact = results(blocks_reference, inputs, case.plan, exact=True)
+    assert_small(relative_errors(poisoned_results(inputs, case), exact), 1e-2)
+
+
+@pytest.mark.parametrize("case", [PAPER, CASES[4], CASES[5], CASES[9]], ids=str)
+def test_the_same_inputs_give_the_same_bits(case):
+    """Also where the caches hold something else: what is read before it is there then shows."""
+    inputs = on_gpu(case._replace(num_layers=9))
+    sweep = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
+    first = results(blocks, inputs, case.plan)
+    for i in range(REPEATS):
+        if i % 2:
+            sweep.random_()
+        again = results(blocks, inputs, case.plan)
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True)), f"repeat {i}"
+
+
+@pytest.mark.parametrize("case", [PAPER, CASES[1], CASES[5]], ids=str)
+def test_large_activations_stay_finite(case):
+    """A stream of size 1,000, scores of 10,000, and a hidden layer of 100, where GELU is flat or straight."""
+    inputs = on_gpu(case)
+    inputs.weights.w_qkv.mul_(100)
+    inputs.weights.w_fc1.mul_(100)
+    found = poisoned_results(inputs._replace(x=1e3 * inputs.x), case)
+    assert all(tensor.isfinite().all() for tensor in found)
+
+
+@pytest.mark.parametrize("case", [PAPER, CASES[2]], ids=str)
+def test_without_gradients_the_output_is_the_same(case):
+    inputs = on_gpu(case)
+    kept = blocks(inputs.x, inputs.keep, inputs.weights, case.plan)
+    with poisoned_memory("cuda"), torch.no_grad():
+        assert torch.equal(blocks(inputs.x, inputs.keep, inputs.weights, case.plan), kept)
+
+
+def test_cuda_graph_replays_on_new_numbers():
+    inputs = on_gpu(PAPER)
+    leaves = [leaf.requires_grad_() for leaf in inputs.leaves]
+
+    def step() -> tuple[Tensor, ...]:
+        out = blocks(inputs.x, inputs.keep, inputs.weights, PAPER.plan)
+        return out.detach(), *torch.autograd.grad(out, leaves, inputs.dout)
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()  # compiles the kernels
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    for seed in (1, 2):
+        new = on_gpu(PAPER, seed)
+        with torch.no_grad():
+            for mine, other in zip((*leaves, inputs.keep, inputs.dout), (*new.leaves, new.keep, new.dout), strict=True):
+                mine.copy_(other)
+        graph.replay()
+        expected = results(blocks, new, PAPER.plan)
+        assert all(torch.equal(a, b) for a, b in zip(captured, expected, strict=True))
