@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,25 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported
 sys.path.insert(0, str(Path(__file__).parent / "cases"))  # what several tests import
 
-CIFAR = Path(os.environ.get("POCKETVIT_CIFAR10", Path(__file__).parents[2] / "shared" / "data" / "cifar10"))
-"""The real CIFAR-10 as parquet files, where the machine has it."""
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:  # not needed by the tests on a GPU
+    pass
+else:  # a busy machine is no failure
+    settings.register_profile("untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
+
+CIFAR = Path(os.environ["POCKETVIT_CIFAR10"]) if "POCKETVIT_CIFAR10" in os.environ else None
+"""The real CIFAR-10 as parquet files, where $POCKETVIT_CIFAR10 names their folder."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line why how many tests were skipped."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    why = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    if why:
+        reasons = "; ".join(f"{count} × {reason}" for reason, count in why.most_common())
+        terminalreporter.write_line(f"skipped: {reasons}")
 
 
 def made_images(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
@@ -33,15 +51,16 @@ def made_images(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
 @pytest.fixture(scope="session")
 def cifar_folder() -> Path:
     """The folder of the real CIFAR-10; tests that must have it are skipped where it is absent."""
-    if not CIFAR.is_dir():
-        pytest.skip(f"no real CIFAR-10 at {CIFAR}")
+    if CIFAR is None:
+        pytest.skip("no real CIFAR-10: POCKETVIT_CIFAR10 is not set")
+    assert CIFAR.is_dir(), f"POCKETVIT_CIFAR10 names {CIFAR}, which is no folder"
     return CIFAR
 
 
 @pytest.fixture(scope="session")
 def real_images() -> np.ndarray:
     """64 images to augment, uint8, (64, 32, 32, 3): real CIFAR-10 where it is at hand, else made ones."""
-    files = sorted(CIFAR.glob("test-*.parquet"))
+    files = sorted(CIFAR.glob("test-*.parquet")) if CIFAR else []
     if not files:
         return made_images(64)
     import pyarrow.parquet as pq

@@ -14,7 +14,7 @@ def run(tmp_path):
     """Makes a queue of some jobs on two GPUs, runs it, and returns it."""
     Queue = runpy.run_path(str(SCRIPT))["Queue"]
 
-    def run(seconds: float = 60, **jobs: dict):
+    def run(seconds: float = 3_600, **jobs: dict):
         (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(jobs, sort_keys=False))
         queue = Queue(tmp_path / "jobs.yaml", tmp_path / "out", ["3", "5"], seconds)
         queue.run()
@@ -34,7 +34,7 @@ def test_jobs_get_gpus_a_folder_and_the_time_left(run):
     )
     assert queue.ended == {"one": 0, "two": 3}
     assert said(queue, "one")[0] == "3" and said(queue, "two")[0] == "3,5"
-    assert 50 < int(said(queue, "one")[1]) < 60 and said(queue, "one")[2] == str(queue.out / "one")
+    assert 3_000 < int(said(queue, "one")[1]) < 3_600 and said(queue, "one")[2] == str(queue.out / "one")
 
 
 def test_one_that_waits_for_gpus_is_not_overtaken(run, tmp_path):
@@ -51,7 +51,7 @@ def test_one_that_waits_for_gpus_is_not_overtaken(run, tmp_path):
 
 def test_what_would_not_end_in_time_is_left(run):
     queue = run(
-        10, long={"command": "true", "gpus": 1, "seconds": 11}, short={"command": "true", "gpus": 1, "seconds": 9}
+        600, long={"command": "true", "gpus": 1, "seconds": 601}, short={"command": "true", "gpus": 1, "seconds": 9}
     )
     assert list(queue.ended) == ["short"]
 

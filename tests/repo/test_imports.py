@@ -1,9 +1,9 @@
 """Imports point one way, and heavy ones happen late."""
 
 import ast
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -109,13 +109,21 @@ def test_a_run_on_the_cpu_leaves_pytorchs_compiler_alone(tmp_path):
     assert run(code).splitlines()[-1] == "False"
 
 
-def test_help_answers_in_under_a_second():
-    def seconds() -> float:
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "pocketvit", "--help"], check=True, capture_output=True)
-        return time.perf_counter() - began
+def test_help_answers_at_once():
+    """It computes for a seventh of a second, however busy the machine is, and loads no large library."""
 
-    assert min(seconds() for _ in range(3)) < 1.0
+    def computed_s() -> float:
+        before = os.times()
+        subprocess.run([sys.executable, "-m", "pocketvit", "--help"], check=True, capture_output=True)
+        after = os.times()
+        return sum(getattr(after, part) - getattr(before, part) for part in ("children_user", "children_system"))
+
+    assert min(computed_s() for _ in range(3)) < 1.0
+    code = "import sys, pocketvit.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\nprint(*sys.modules)"
+    loaded = set(run(code).splitlines()[-1].split())
+    assert "tyro" in loaded
+    large = {"torch", "numpy", "scipy", "sklearn", "matplotlib", "PIL", "safetensors", "jinja2", "yaml", "pyarrow"}
+    assert not loaded & large
 
 
 def test_public_names_exist():

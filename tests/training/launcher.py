@@ -64,7 +64,7 @@ class Launcher:
         """Wait until other workers than the old ones run; how many seconds that took."""
         began = time.monotonic()
         while not self.workers() or set(self.workers()) & set(old):
-            assert self.running() and time.monotonic() < began + 60, self.log.read_text()
+            assert self.running() and time.monotonic() < began + 300, self.log.read_text()
             time.sleep(0.02)
         return time.monotonic() - began
 
@@ -83,4 +83,4 @@ class Launcher:
 
     def finish(self, code: int = 0) -> None:
         """Wait for the end, which has to have this exit code."""
-        assert self.ended(120) == code, self.log.read_text()
+        assert self.ended(600) == code, self.log.read_text()

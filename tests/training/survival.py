@@ -37,7 +37,7 @@ def count_lines(folder: Path) -> int:
     return path.read_text().count("\n") if path.exists() else 0
 
 
-def wait_for_lines(folder: Path, count: int, running: Callable[[], bool], limit_s: float = 60) -> None:
+def wait_for_lines(folder: Path, count: int, running: Callable[[], bool], limit_s: float = 300) -> None:
     """Wait until a run has finished some passes."""
     until = time.monotonic() + limit_s
     while count_lines(folder) < count:

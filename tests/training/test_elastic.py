@@ -93,7 +93,7 @@ def test_killed_workers_are_started_again_and_the_run_ends_the_same(longer, stra
             time.sleep(moments.uniform(0, 0.2))
         old = launcher.workers()
         launcher.kill_worker(moments.randrange(2))
-        assert launcher.wait_for_new_workers(old) < 15, "the other did not wait for the launcher's patience to end"
+        assert launcher.wait_for_new_workers(old) < 30, "the other did not wait for the launcher's patience to end"
     launcher.finish()
     assert_same_run(longer.out, straight)
 
@@ -113,7 +113,7 @@ def test_workers_do_not_outlive_their_launcher(longer, launch):
     wait_for_lines(longer.out, 3, launcher.running)
     workers = launcher.workers()
     launcher.process.kill()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() for pid in workers):
         assert time.monotonic() < until, "orphans go on writing into the run folder"
         time.sleep(0.05)
@@ -126,7 +126,7 @@ def test_a_batch_systems_sigterm_saves_with_exit_code_143(longer, straight, laun
     wait_for_lines(longer.out, 10, launcher.running)
     for pid in [*launcher.workers(), launcher.process.pid]:
         os.kill(pid, signal.SIGTERM)
-    launcher.ended(60)
+    launcher.ended(300)
     lines = count_lines(longer.out)
     assert 10 <= lines < 100
     assert f"pocketvit train --resume {longer.out}" in launcher.log.read_text()
@@ -153,7 +153,7 @@ def test_a_lost_host_that_comes_back_goes_on_to_the_same_result(longer, straight
         wait_for_lines(longer.out, lines, agents[1 - lost].running)
         agents[lost].lose()
         if lost == meeting:
-            assert agents[1 - lost].ended(60) != 0
+            assert agents[1 - lost].ended(300) != 0
             agents[1 - lost] = launch(longer, *hosts[1 - lost], **SEVERAL_HOSTS)
         agents[lost] = launch(longer, *hosts[lost], **SEVERAL_HOSTS)
     for agent in agents:

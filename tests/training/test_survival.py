@@ -201,7 +201,7 @@ def test_a_signalled_command_has_its_exit_code_and_resumes_bit_for_bit(longer, t
     )
     wait_for_lines(longer.out, 3, lambda: process.poll() is None)
     process.send_signal(signum)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == code
     assert f"pocketvit train --resume {longer.out}" in said
     assert not (longer.out / "result.json").exists()

@@ -48,7 +48,7 @@ def start_members(size: int, folder: Path, function: Callable[..., Any], *argume
 def together(size: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """Call a function in `size` processes of one run; what each of them returned, by rank."""
     for process in start_members(size, folder, function, *arguments):
-        process.join(60)
+        process.join(300)
         assert process.exitcode == 0, "see the traceback above"
     return [torch.load(folder / f"answer-{rank}-of-{size}.pt", weights_only=False) for rank in range(size)]
 
@@ -101,7 +101,7 @@ def left_by_the_first() -> None:
     distributed.LEAVE_S = 0.5
     with join("cpu") as processes:
         if not processes.first:
-            time.sleep(60)
+            time.sleep(600)
 
 
 def outcome(config: RunConfig) -> str:

@@ -199,7 +199,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             time.sleep(fault.get("pause_s", 0))
         if "stall" in fault:
             self.wfile.flush()
-            self.server.closing.wait(5)
+            self.server.closing.wait(60)
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_several_at_once(tmp_path, torn):
 
     def build(keep: Keep) -> Decoded:
         decoded = some_set(keep)
-        all_decoding.wait(10)
+        all_decoding.wait(60)
         return decoded
 
     with ThreadPoolExecutor(8) as threads:

@@ -26,7 +26,7 @@ def test_the_next_is_made_while_this_one_is_used_and_no_further():
 
     with ThreadPoolExecutor(1) as threads:
         first = next(prefetch(threads, items()))
-        assert first == 0 and two.wait(10)
+        assert first == 0 and two.wait(60)
     assert made == [0, 1]
 
 

@@ -18,7 +18,7 @@ def disk(monkeypatch) -> Event:
     open_again, write = Event(), checkpoint.write_atomically
 
     def slow(*arguments):
-        assert open_again.wait(30)
+        assert open_again.wait(60)
         write(*arguments)
 
     monkeypatch.setattr(checkpoint, "write_atomically", slow)

@@ -1,5 +1,6 @@
 """A request to stop, asked once or again."""
 
+import math
 import os
 import shlex
 import signal
@@ -17,7 +18,8 @@ def send(signum: int) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_noted_and_copies_of_it_change_nothing(signum):
+def test_the_first_signal_is_noted_and_copies_of_it_change_nothing(signum, monkeypatch):
+    monkeypatch.setattr(stop, "AGAIN_S", math.inf)
     with StopRequest() as request:
         assert request.signum is None
         send(signum)

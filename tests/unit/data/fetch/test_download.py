@@ -1,6 +1,7 @@
 """Downloads from a server on this machine that throttles, stalls, cuts, corrupts and redirects."""
 
 import hashlib
+import http.client
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def fetch(server, tmp_path):
 
     def fetch(path: str = "/file", **options) -> tuple[Path, list[float]]:
         target, waits = tmp_path / "got" / "file.bin", []
-        options = {"timeout_s": 5.0, "checksum": SHA256} | options
+        options = {"timeout_s": 60.0, "checksum": SHA256} | options
         download(server.url(path), target, sleep=waits.append, **options)
         return target, waits
 
@@ -167,17 +168,30 @@ def test_endless_retry_after_is_cut_short(server, fetch):
     assert fetch()[1] == [60.0]
 
 
-def test_stalled_server_times_out_and_is_resumed(server, fetch):
+def test_stalled_server_times_out_and_is_resumed(server, fetch, monkeypatch):
+    """The patience is cut short once the server is silent, so that no slow machine is taken for a silent server."""
+    sockets, connect = [], http.client.HTTPConnection.connect
+
+    def noted(connection: http.client.HTTPConnection) -> None:
+        connect(connection)
+        sockets.append(connection.sock)
+
+    def lose_patience(done: int, total: int) -> None:
+        if done == 60_000:
+            assert sockets[-1].gettimeout() == 60.0
+            sockets[-1].settimeout(0.05)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "connect", noted)
     server.faults["/file"] = [{"stall": 60_000}]
-    target, waits = fetch(timeout_s=0.2)
+    target, waits = fetch(progress=lose_patience)
     assert target.read_bytes() == CONTENT and waits == [1.0]
     assert ranges(server) == [None, "bytes=60000-"]
 
 
 def test_throttled_server_is_waited_for(server, fetch):
     told = []
-    server.faults["/file"] = [{"pause_s": 0.003}]  # 0.3 s in all, longer than the server may be silent
-    target, waits = fetch(timeout_s=0.1, progress=lambda done, total: told.append(done))
+    server.faults["/file"] = [{"pause_s": 0.015}]  # 1.5 s in all, longer than the server may be silent
+    target, waits = fetch(timeout_s=1.0, progress=lambda done, total: told.append(done))
     assert target.read_bytes() == CONTENT and waits == []
     assert len(told) > 10  # progress shows while it trickles in
 

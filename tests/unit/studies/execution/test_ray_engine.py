@@ -12,13 +12,13 @@ from pocketvit.studies.definition.jobs import study_jobs
 from pocketvit.studies.execution import runner
 from pocketvit.studies.execution.runner import run_study
 
-ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
 def cluster():
     """A cluster whose head runs no cells, and two nodes for one cell each, of which a test may lose the first."""
+    import ray
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
@@ -60,7 +60,9 @@ def kill_a_node(cluster, node, out: Path, lines: int) -> threading.Thread:
 
 def assert_left(count: int) -> None:
     """So many nodes are alive, once the cluster has noticed who is not."""
-    until = time.monotonic() + 60
+    import ray
+
+    until = time.monotonic() + 300
     while (alive := sum(node["Alive"] for node in ray.nodes())) != count:
         assert time.monotonic() < until, f"{alive} nodes are left"
         time.sleep(0.1)
@@ -70,7 +72,7 @@ def test_a_lost_node_changes_nothing_in_the_table(cluster, tmp_path):
     head, nodes = cluster
     killer = kill_a_node(head, nodes[0], tmp_path / "ray", lines=6)
     lost = run_study(study(20), tmp_path / "ray", address=head.address)
-    killer.join(timeout=5)
+    killer.join(timeout=60)
     assert not killer.is_alive()
     assert_left(2)  # the head and one node
     whole = run_study(study(20), tmp_path / "local")
