@@ -48,7 +48,7 @@ def forward_and_backward(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Ten
     return lambda qkv, dout: torch.autograd.grad(f(qkv), qkv, dout)
 
 
-def made_inputs(B: int, A: int, N: int, E: int) -> list[tuple[Tensor, Tensor]]:
+def random_inputs(B: int, A: int, N: int, E: int) -> list[tuple[Tensor, Tensor]]:
     """For each layer a packed projection (B, N, 3, A, E) and the gradient of its heads (B, N, A·E)."""
     kind = {"device": "cuda", "dtype": torch.bfloat16}
     return [
@@ -60,7 +60,7 @@ def made_inputs(B: int, A: int, N: int, E: int) -> list[tuple[Tensor, Tensor]]:
 def compare(shape: tuple[int, int, int, int]) -> None:
     """A row of the table: ours, PyTorch's and the floor."""
     B, A, N, E = shape
-    inputs = made_inputs(*shape)
+    inputs = random_inputs(*shape)
     row = []
     for f in (attention_qkv, pytorch):
         forward = layer_us(lambda qkv, _, f=f: f(qkv.detach()), inputs)
@@ -104,7 +104,7 @@ def kernel_alone(direction: str, tiles: ops.Tiles, lse: Tensor) -> Callable[[Ten
 def try_candidates(shape: tuple[int, int, int, int]) -> None:
     """The two kernels alone, with each way to cut the tiles."""
     B, A, N, E = shape
-    inputs = made_inputs(*shape)
+    inputs = random_inputs(*shape)
     lse = torch.full((B, A, N), 8.0, device="cuda")  # speed does not depend on it
     for direction in ("forward", "backward"):
         for i, tiles in enumerate(candidates(direction, N, E)):

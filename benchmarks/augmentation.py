@@ -47,7 +47,7 @@ def timed(work: Callable[[], Tensor]) -> dict[str, float]:
     return {"host": median(host), "device": device, "whole": median(whole)}
 
 
-def made_images(count: int, size: int) -> Tensor:
+def random_images(count: int, size: int) -> Tensor:
     """Smooth noise, uint8, (B, H, W, 3)."""
     coarse = torch.rand(count, 3, 8, 8, device="cuda")
     images = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")  # (B, 3, H, W)
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="height and width, pixels")
     parser.add_argument("--images", type=int, default=50_000)
     options = parser.parse_args()
-    images = made_images(options.images, options.size)
+    images = random_images(options.images, options.size)
     print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, milliseconds for {len(images):,} images")
     print(f"{'policy':>15}{'kernels':>11}" + "".join(f"{name:>9}" for name in ("host", "device", "whole", "floor")))
     tables = {policy: compare(policy, images) for policy in POLICIES}

@@ -24,7 +24,7 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from pocketvit.bench.synthetic import first_chunk, made_trainer
+from pocketvit.bench.synthetic import first_chunk, synthetic_trainer
 from pocketvit.config import override
 from pocketvit.device import device_name
 from pocketvit.recipes import recipe
@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 
 
 def our_round(trainer: Trainer) -> Callable[[], None]:
-    """Our steps over a chunk of made images."""
+    """Our steps over a chunk of synthetic images."""
     work = first_chunk(trainer)
 
     def run() -> None:
@@ -83,7 +83,9 @@ def their_round(trainer: Trainer) -> Callable[[], None]:
 def compare(name: str, batch_size: int, rounds: int) -> dict[str, Any]:
     """Take turns; images/s of both and their ratio."""
     num_images = ROUND_IMAGES.get(name, 128) // batch_size * batch_size or batch_size
-    trainer = made_trainer(override(recipe(name), {"batch_size": batch_size, "train.device": "cpu"}), CPU, num_images)
+    trainer = synthetic_trainer(
+        override(recipe(name), {"batch_size": batch_size, "train.device": "cpu"}), CPU, num_images
+    )
     sides = {"ours": our_round(trainer), "timm": their_round(trainer)}
     threads_of = {"ours": trainer.fitting_threads, "timm": nullcontext}
     speeds: dict[str, list[float]] = {side: [] for side in sides}

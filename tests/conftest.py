@@ -34,7 +34,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"skipped: {reasons}")
 
 
-def made_images(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
+def synthetic_images(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
     """Smooth coloured blobs with some hard edges and noise, uint8, (count, size, size, 3)."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:size, 0:size] / size
@@ -62,7 +62,7 @@ def real_images() -> np.ndarray:
     """64 images to augment, uint8, (64, 32, 32, 3): real CIFAR-10 where it is at hand, else made ones."""
     files = sorted(CIFAR.glob("test-*.parquet")) if CIFAR else []
     if not files:
-        return made_images(64)
+        return synthetic_images(64)
     import pyarrow.parquet as pq
     from PIL import Image
 

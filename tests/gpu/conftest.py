@@ -14,19 +14,19 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "training"))  # `survival`, `
 
 
 @pytest.fixture(scope="session")
-def made_splits() -> Splits:
+def synthetic_splits() -> Splits:
     """512 noisy images of CIFAR-10's size in ten classes told apart by brightness."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 512)
     images = rng.integers(0, 150, (512, 32, 32, 3)) + labels[:, None, None, None] * 10
     train = Split(images.astype(np.uint8), labels)
-    return Splits(train, None, train, tuple("abcdefghij"), "made", ())
+    return Splits(train, None, train, tuple("abcdefghij"), "synthetic", ())
 
 
 @pytest.fixture
-def small(made_splits, tmp_path) -> RunConfig:
-    """The recipe of the paper on a small model and 512 made images, plain PyTorch and one CUDA graph, repeatable."""
-    images, labels = made_splits.train.images, made_splits.train.labels
+def small(synthetic_splits, tmp_path) -> RunConfig:
+    """The recipe of the paper on a small model and 512 synthetic images, plain PyTorch and one CUDA graph, repeatable."""
+    images, labels = synthetic_splits.train.images, synthetic_splits.train.labels
     source = tmp_path / "made.npz"
     np.savez(source, train_images=images, train_labels=labels, test_images=images[:64], test_labels=labels[:64])
     return override(

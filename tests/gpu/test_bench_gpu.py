@@ -5,8 +5,7 @@ import json
 import pytest
 import torch
 
-from pocketvit.bench import modes
-from pocketvit.bench import roofline as floors
+from pocketvit.bench import modes, roofline
 from pocketvit.bench.profile import profile
 from pocketvit.bench.throughput import bench
 from pocketvit.config import override
@@ -19,8 +18,8 @@ SMALL = {"model.depth": 2, "train.device": "cuda"}
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(floors, "MATRIX_SIZE", {"cuda": 4096})
-    monkeypatch.setattr(floors, "COPY_BYTES", {"cuda": 2**26})
+    monkeypatch.setattr(roofline, "MATRIX_SIZE", {"cuda": 4096})
+    monkeypatch.setattr(roofline, "COPY_BYTES", {"cuda": 2**26})
     monkeypatch.setattr(modes, "PASS_IMAGES", {"cuda": 2_048})
     monkeypatch.setattr(modes, "REPEAT_S", 0.02)
     return override(recipe("paper"), SMALL)

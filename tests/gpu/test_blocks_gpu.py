@@ -164,10 +164,10 @@ TRAINED = [
 
 
 @pytest.mark.parametrize("values", TRAINED, ids=str)
-def test_training_with_and_without_the_kernels(values, made_splits):
-    ours = losses(started(made_splits, "fused", values))
-    torch.testing.assert_close(ours, losses(started(made_splits, "reference", values)), rtol=3e-2, atol=0)
-    assert torch.equal(ours, losses(started(made_splits, "fused", values))), "the same seed gives the same bits"
+def test_training_with_and_without_the_kernels(values, synthetic_splits):
+    ours = losses(started(synthetic_splits, "fused", values))
+    torch.testing.assert_close(ours, losses(started(synthetic_splits, "reference", values)), rtol=3e-2, atol=0)
+    assert torch.equal(ours, losses(started(synthetic_splits, "fused", values))), "the same seed gives the same bits"
 
 
 WHOLE = {"model.width": 192, "model.depth": 9, "model.num_heads": 12, "data.repeats": "batch"}
@@ -175,11 +175,11 @@ WHOLE = {"model.width": 192, "model.depth": 9, "model.num_heads": 12, "data.repe
 
 
 @pytest.fixture(scope="module")
-def many_splits(made_splits) -> Splits:
+def many_splits(synthetic_splits) -> Splits:
     """The same images eight times: as many as four of the paper's largest batches hold."""
-    images, labels = made_splits.train.images, made_splits.train.labels
+    images, labels = synthetic_splits.train.images, synthetic_splits.train.labels
     train = Split(np.tile(images, (8, 1, 1, 1)), np.tile(labels, 8))
-    return replace(made_splits, train=train)
+    return replace(synthetic_splits, train=train)
 
 
 @pytest.mark.parametrize(("batch_size", "optimizer"), [(256, "adamw"), (1024, "adamw"), (1024, "lion"), (1024, "muon")])
@@ -192,8 +192,8 @@ def test_the_papers_model_gives_the_same_bits(batch_size, optimizer, many_splits
 
 
 @pytest.mark.parametrize("values", TRAINED, ids=str)
-def test_a_steps_gradients_with_and_without_the_kernels(values, made_splits):
+def test_a_steps_gradients_with_and_without_the_kernels(values, synthetic_splits):
     """In bf16 against plain PyTorch in fp32; rounding to bf16 alone makes errors of up to 0.012 here."""
-    found = first_gradients(started(made_splits, "fused", values))
-    wanted = first_gradients(started(made_splits, "reference", values | {"train.precision": "fp32"}))
+    found = first_gradients(started(synthetic_splits, "fused", values))
+    wanted = first_gradients(started(synthetic_splits, "reference", values | {"train.precision": "fp32"}))
     assert_small(gradient_errors(found, wanted), 5e-2)

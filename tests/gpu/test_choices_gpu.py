@@ -82,9 +82,9 @@ def losses(trainer: Trainer) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_compiled_and_captured_equals_plain(choice, made_splits):
+def test_compiled_and_captured_equals_plain(choice, synthetic_splits):
     torch.compiler.reset()
     plain = {"train.compile": False, "train.cuda_graph": False, "train.precision": "fp32", "train.kernels": "reference"}
-    ours, twin = started(made_splits, CHOICES[choice]), started(made_splits, CHOICES[choice] | plain)
+    ours, twin = started(synthetic_splits, CHOICES[choice]), started(synthetic_splits, CHOICES[choice] | plain)
     assert_small(gradient_errors(first_gradients(ours), first_gradients(twin)), ROUNDING.get(choice, 5e-2))
     torch.testing.assert_close(losses(ours), losses(twin), rtol=3e-2, atol=3e-2)

@@ -83,7 +83,7 @@ class Notes(Silent):
 
 
 def test_a_run_is_the_same_wherever_images_are_kept(mapped, short_chunks, monkeypatch, tmp_path):
-    splits = Splits(mapped, None, mapped.take(np.arange(100)), tuple("abcdefghij"), "made", ())
+    splits = Splits(mapped, None, mapped.take(np.arange(100)), tuple("abcdefghij"), "synthetic", ())
     monkeypatch.setattr(loop, "open_splits", lambda data: splits)
     losses = {}
     for place in PLACES:
@@ -152,14 +152,14 @@ def test_a_chunk_is_not_overwritten_before_it_is_read(mapped, device):
         assert torch.equal(images.cpu(), torch.from_numpy(mapped.images[order]))
 
 
-def test_a_chunk_longer_than_the_first_is_captured_anew(made_splits, device):
+def test_a_chunk_longer_than_the_first_is_captured_anew(synthetic_splits, device):
     """As after a stop within a pass, whose rest makes a short first chunk."""
     small = {"batch_size": 64, "model.width": 64, "model.depth": 1, "model.num_heads": 4}
     small |= {"train.compile": False, "train.precision": "fp32"}
     losses = []
     for captured in (True, False):
         config = override(recipe("paper"), small | {"train.cuda_graph": captured})
-        trainer = Trainer(config, made_splits, device, Silent())
+        trainer = Trainer(config, synthetic_splits, device, Silent())
         for first, count in ((0, 2), (2, 5), (7, 1)):
             work = trainer.chunks.load(*trainer.chunks.plan(0), first, count)
             trainer.step.set_chunk(work.chunk, work.keep)

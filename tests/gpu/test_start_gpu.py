@@ -37,7 +37,7 @@ def test_pytorchs_compiler_is_not_loaded(small, tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_the_first_step_compiles_no_block_kernel(small, made_splits, optimizer):
+def test_the_first_step_compiles_no_block_kernel(small, synthetic_splits, optimizer):
     from pocketvit.kernels import attention_triton, blocks_triton, fold_triton, weight_gradients_triton
 
     kernels = [
@@ -52,7 +52,7 @@ def test_the_first_step_compiles_no_block_kernel(small, made_splits, optimizer):
         return [len(caches[0]) for kernel in kernels for caches in kernel.device_caches.values()]
 
     config = override(small, {"optim.name": optimizer, "model.width": 96, "train.deterministic": False})
-    trainer = Trainer(config, made_splits, torch.device("cuda", 0), Silent())
+    trainer = Trainer(config, synthetic_splits, torch.device("cuda", 0), Silent())
     before = compiled()
     assert len(before) == len(kernels), "all are compiled by now"
     trainer.model.train()

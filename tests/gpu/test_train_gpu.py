@@ -49,24 +49,24 @@ def test_the_peak_of_memory_is_that_of_the_run_alone(small, tmp_path):
 PLAIN = {"train.compile": False, "train.cuda_graph": False, "train.precision": "fp32"}
 
 
-def test_gpu_equals_cpu_in_fp32(made_splits):
+def test_gpu_equals_cpu_in_fp32(synthetic_splits):
     torch.testing.assert_close(
-        losses(made_splits, **PLAIN), losses(made_splits, device="cpu", **PLAIN), rtol=2e-4, atol=2e-4
+        losses(synthetic_splits, **PLAIN), losses(synthetic_splits, device="cpu", **PLAIN), rtol=2e-4, atol=2e-4
     )
 
 
-def test_captured_equals_plain(made_splits):
-    captured = losses(made_splits, **PLAIN | {"train.cuda_graph": True})
-    torch.testing.assert_close(captured, losses(made_splits, **PLAIN), rtol=1e-5, atol=1e-5)
+def test_captured_equals_plain(synthetic_splits):
+    captured = losses(synthetic_splits, **PLAIN | {"train.cuda_graph": True})
+    torch.testing.assert_close(captured, losses(synthetic_splits, **PLAIN), rtol=1e-5, atol=1e-5)
 
 
-def test_compiled_and_captured_in_bf16_stays_near_fp32(made_splits):
-    torch.testing.assert_close(losses(made_splits), losses(made_splits, **PLAIN), rtol=2e-2, atol=2e-2)
+def test_compiled_and_captured_in_bf16_stays_near_fp32(synthetic_splits):
+    torch.testing.assert_close(losses(synthetic_splits), losses(synthetic_splits, **PLAIN), rtol=2e-2, atol=2e-2)
 
 
-def test_a_chunk_does_not_wait_for_the_gpu(made_splits):
+def test_a_chunk_does_not_wait_for_the_gpu(synthetic_splits):
     config = override(recipe("paper"), {"batch_size": 64, "model.width": 64, "model.depth": 1, "model.num_heads": 4})
-    trainer = Trainer(config, made_splits, torch.device("cuda", 0), Silent())
+    trainer = Trainer(config, synthetic_splits, torch.device("cuda", 0), Silent())
     plan, keep = trainer.chunks.plan(0)
     steps = start(trainer)
     torch.cuda.synchronize()
@@ -80,9 +80,9 @@ def test_a_chunk_does_not_wait_for_the_gpu(made_splits):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_out_of_memory_says_what_fits(made_splits, monkeypatch, tmp_path):
-    many = made_splits.train.take(np.arange(4096) % 512)
-    monkeypatch.setattr(loop, "open_splits", lambda data: replace(made_splits, train=many))
+def test_out_of_memory_says_what_fits(synthetic_splits, monkeypatch, tmp_path):
+    many = synthetic_splits.train.take(np.arange(4096) % 512)
+    monkeypatch.setattr(loop, "open_splits", lambda data: replace(synthetic_splits, train=many))
     values = {"batch_size": 4096, "train.compile": False, "train.cuda_graph": False, "out": tmp_path / "run"}
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(0.05)

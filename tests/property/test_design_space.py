@@ -31,7 +31,7 @@ def optional(strategy):
 
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-OWN_ATTENTION = Code.read("my_attention.py:MyAttention", EXAMPLES)
+CUSTOM_ATTENTION = Code.read("my_attention.py:MyAttention", EXAMPLES)
 OWN = {"block": "ParallelBlock", "optim": "SignSGD", "policy": "dim", "schedule": "square"}
 OWN = {part: Code.read(f"my_parts.py:{name}", EXAMPLES) for part, name in OWN.items()}
 
@@ -49,7 +49,7 @@ MODEL = {
     "k_rank": optional(st.integers(1, 8)),
     "v_rank": optional(st.integers(1, 8)),
     "kv_rank_shared": optional(st.integers(1, 8)),
-    "attention": st.sampled_from(["standard", OWN_ATTENTION]),
+    "attention": st.sampled_from(["standard", CUSTOM_ATTENTION]),
     "block": st.sampled_from(["standard", OWN["block"]]),
     "qk_norm": st.booleans(),
     "mlp_ratio": st.sampled_from([0.5, 2.0, 4.0]),
@@ -89,7 +89,7 @@ FIELDS["data.repeats"] = st.sampled_from(["fresh", "batch"])
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
 SET = Split(IMAGES, np.arange(24) % 3)
-SPLITS = Splits(SET, None, SET, ("a", "b", "c"), "made", ())
+SPLITS = Splits(SET, None, SET, ("a", "b", "c"), "synthetic", ())
 
 
 def base() -> RunConfig:

@@ -78,7 +78,7 @@ def model_of(width: int, **choices) -> ViT:
     return model
 
 
-def own_blocks(x: Tensor, keep: Tensor | None, model: ViT) -> Tensor:
+def plain_blocks(x: Tensor, keep: Tensor | None, model: ViT) -> Tensor:
     """The model's blocks one after the other."""
     for i, block in enumerate(model.blocks):
         x = block(x, None if keep is None else keep[i])
@@ -108,7 +108,7 @@ def test_folded_blocks_equal_the_models_own(choice, dropped):
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(3, model.tokens.num_tokens, 64, dtype=torch.float64, generator=generator).requires_grad_()
     keep = 1.25 * torch.randint(2, (2, 2, 3), generator=generator) if dropped else None
-    out, expected = blocks_reference(x, keep, fold(model.blocks), plan), own_blocks(x, keep, model)[:, : plan.taken]
+    out, expected = blocks_reference(x, keep, fold(model.blocks), plan), plain_blocks(x, keep, model)[:, : plan.taken]
     dout = torch.randn(out.shape, dtype=torch.float64, generator=generator)
     leaves = {"x": x} | dict(model.blocks.named_parameters())
     found, wanted = (torch.autograd.grad(y, list(leaves.values()), dout) for y in (out, expected))
@@ -221,7 +221,7 @@ def test_a_lost_gradient_of_a_norm_is_seen_in_a_training_step(tmp_path, monkeypa
     """The comparison that the GPU's tests of training make, on a step of the interpreted kernels in float32."""
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (16, 16, 16, 3), dtype=np.uint8), rng.integers(0, 10, 16))
-    splits = Splits(split, None, split, tuple("abcdefghij"), "made", ())
+    splits = Splits(split, None, split, tuple("abcdefghij"), "synthetic", ())
     small = {"batch_size": 4, "model.width": 32, "model.depth": 2, "model.num_heads": 2, "model.mlp_ratio": 1}
     small |= {"model.patch_size": 8, "augment.policy": "none", "schedule.passes": 1, "schedule.warmup_passes": 0}
     small |= {"out": tmp_path, "train.device": "cpu", "model.k_rank": 4}

@@ -10,8 +10,7 @@ import pytest
 
 from benchmarks.choices import choices_table
 from pocketvit import create_model
-from pocketvit.bench import modes
-from pocketvit.bench import roofline as floors
+from pocketvit.bench import modes, roofline
 from pocketvit.config import config_hash, override
 from pocketvit.data.dataset import CIFAR10_FINGERPRINT
 from pocketvit.recipes import recipe
@@ -33,8 +32,8 @@ def test_speed_has_every_choice_of_the_design_space_that_changes_the_model(speed
 
 
 def test_speed_measures_training_at_both_batch_sizes(speed, monkeypatch):
-    monkeypatch.setattr(floors, "MATRIX_SIZE", {"cpu": 128})
-    monkeypatch.setattr(floors, "COPY_BYTES", {"cpu": 2**20})
+    monkeypatch.setattr(roofline, "MATRIX_SIZE", {"cpu": 128})
+    monkeypatch.setattr(roofline, "COPY_BYTES", {"cpu": 2**20})
     monkeypatch.setattr(modes, "PASS_IMAGES", {"cpu": 0})
     monkeypatch.setattr(modes, "REPEAT_S", 0.005)
     tiny = {"model.width": 16, "model.depth": 1, "model.num_heads": 2, "train.device": "cpu"}

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # started processes import `work
 
 
 @pytest.fixture(scope="session")
-def made_set(tmp_path_factory) -> Path:
+def synthetic_set(tmp_path_factory) -> Path:
     """An .npz file of 16 × 16 images in three classes told apart by colour: 96 to train on, 30 to test on."""
 
     def images(count, seed):
@@ -38,7 +38,7 @@ def made_set(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_in(made_set) -> Callable[[Path], RunConfig]:
+def small_in(synthetic_set) -> Callable[[Path], RunConfig]:
     """Makes the configuration of a small run in a folder."""
 
     def small_in(folder: Path) -> RunConfig:
@@ -50,7 +50,7 @@ def small_in(made_set) -> Callable[[Path], RunConfig]:
                 "model.width": 32,
                 "model.depth": 2,
                 "model.num_heads": 2,
-                "data.source": str(made_set),
+                "data.source": str(synthetic_set),
                 "data.cache_dir": folder / "cache",
                 "optim.lr": 2e-3,
                 "schedule.passes": 5,

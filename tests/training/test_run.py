@@ -262,18 +262,18 @@ def test_a_run_whose_config_was_edited_does_not_go_on(small, written, changed):
     assert train(load_config(file))["test_accuracy"] >= 0
 
 
-def test_other_data_in_the_same_place_are_refused(small, made_set, tmp_path):
+def test_other_data_in_the_same_place_are_refused(small, synthetic_set, tmp_path):
     """What a run trains on may not change under it, whatever the file is called."""
     source = tmp_path / "mine.npz"
-    source.write_bytes(made_set.read_bytes())
+    source.write_bytes(synthetic_set.read_bytes())
     config = override(small, {"data.source": str(source)})
     with pytest.raises(Stopped):
         train(config, Interrupt(8))
-    arrays = dict(np.load(made_set))
+    arrays = dict(np.load(synthetic_set))
     np.savez(source, **arrays | {"train_images": arrays["train_images"][::-1]})
     with pytest.raises(InputError, match="holds a run on other data than .*mine.npz is now; choose another --out"):
         train(config)
-    source.write_bytes(made_set.read_bytes())
+    source.write_bytes(synthetic_set.read_bytes())
     train(config)
     train(override(small, {"out": tmp_path / "straight"}))
     assert same_run(config.out, tmp_path / "straight")
@@ -318,9 +318,9 @@ def test_names_where_python_takes_what_they_name_are_refused(small):
         pocketvit.evaluate(load_model(small.out), "digits")
 
 
-def test_a_saved_config_finds_its_data_from_any_folder(small, made_set, tmp_path, monkeypatch):
-    monkeypatch.chdir(made_set.parent)
-    train(override(small, {"data.source": made_set.name}))
+def test_a_saved_config_finds_its_data_from_any_folder(small, synthetic_set, tmp_path, monkeypatch):
+    monkeypatch.chdir(synthetic_set.parent)
+    train(override(small, {"data.source": synthetic_set.name}))
     monkeypatch.chdir(tmp_path)
     assert evaluate_run(small.out, device="cpu")["images"] == 30
     again = load_config(small.out / "config.yaml")
@@ -451,8 +451,8 @@ def test_a_diverging_run_stops_and_keeps_its_checkpoint(small, poison):
     assert [path.name.split(".")[0] for path in (small.out / "checkpoint").iterdir()] == ["step-000000012"]
 
 
-def test_a_loss_that_never_was_finite_is_not_blamed_on_the_rate(small, made_set, tmp_path):
-    arrays = dict(np.load(made_set))
+def test_a_loss_that_never_was_finite_is_not_blamed_on_the_rate(small, synthetic_set, tmp_path):
+    arrays = dict(np.load(synthetic_set))
     arrays["train_images"][..., 2] = 7
     np.savez(tmp_path / "no-blue.npz", **arrays)
     with pytest.raises(InputError) as refused:

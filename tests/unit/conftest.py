@@ -111,7 +111,7 @@ def write() -> SimpleNamespace:
 
 
 @pytest.fixture(scope="session")
-def made_set() -> SimpleNamespace:
+def synthetic_set() -> SimpleNamespace:
     """60 training and 20 test images of noise, 32×32, ten classes."""
     rng = np.random.default_rng(0)
     return SimpleNamespace(
@@ -128,9 +128,9 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def flat(write, made_set, tmp_path):
+def flat(write, synthetic_set, tmp_path):
     """<class>/<image>, six images in each of ten classes."""
-    return write.folder(tmp_path / "flowers", {"": made_set.train})
+    return write.folder(tmp_path / "flowers", {"": synthetic_set.train})
 
 
 class Server(http.server.ThreadingHTTPServer):

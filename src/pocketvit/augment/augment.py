@@ -31,7 +31,7 @@ if triton is not None:
     from pocketvit.kernels import augment_ops as fused
 
 ERASE_MAX_TRIES = 100
-OWN_DRAWS = 16
+POLICY_DRAWS = 16
 """Numbers that a user's own policy gets for each image."""
 PIECE = 8_192
 """Most images the twin works on at once, so that its intermediate results stay under what a training step needs."""
@@ -50,7 +50,7 @@ class ImageTable:
     erase: np.ndarray
     """Erased box (top, left, height, width), pixels, int64, (B, 4); height 0 erases nothing."""
     draws: np.ndarray | None = None
-    """Numbers in [0, 1) for a user's own policy, float32, (B, OWN_DRAWS); none without one."""
+    """Numbers in [0, 1) for a user's own policy, float32, (B, POLICY_DRAWS); none without one."""
 
     def __getitem__(self, rows: np.ndarray | slice) -> "ImageTable":
         """The table of some of the images, in the order asked for."""
@@ -87,13 +87,13 @@ def draw_images(
     """
     draws = uniform(seed, Stream.IMAGE, pass_index, size, 3)
     pad = config.crop_pad
-    own = isinstance(config.policy, Code)
+    custom = isinstance(config.policy, Code)
     return ImageTable(
         flip=draws[:, 0] < config.flip_prob,
         shift=np.floor(draws[:, 1:3] * (2 * pad + 1)).astype(np.int64) - pad,
         ops=_draw_ops(config, seed, pass_index, size, image_size),
         erase=_draw_erase(config, seed, pass_index, size, image_size),
-        draws=uniform(seed, Stream.POLICY, pass_index, size, OWN_DRAWS) if own else None,
+        draws=uniform(seed, Stream.POLICY, pass_index, size, POLICY_DRAWS) if custom else None,
     )
 
 

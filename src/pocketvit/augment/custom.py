@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pocketvit.augment.augment import OWN_DRAWS, PIECE
+from pocketvit.augment.augment import PIECE, POLICY_DRAWS
 from pocketvit.device import to_device
 from pocketvit.errors import InputError
 from pocketvit.usercode import Code
@@ -20,13 +20,13 @@ OTHERWISE = [3, 2, 0]
 """Fewer of the images, each in another place, and none beside the same one from either end or next to it."""
 
 
-def own_policy(code: Code, images: Tensor, draws: np.ndarray) -> Tensor:
+def apply_custom_policy(code: Code, images: Tensor, draws: np.ndarray) -> Tensor:
     """Let the user's function augment images.
 
     Args:
         code: a function of images and numbers.
         images: uint8, (B, H, W, C).
-        draws: numbers in [0, 1), float32, (B, OWN_DRAWS).
+        draws: numbers in [0, 1), float32, (B, POLICY_DRAWS).
     Returns:
         uint8 (B, H, W, C).
     """
@@ -45,7 +45,7 @@ def check_policy(code: Code, image_size: tuple[int, int]) -> None:
     images = (torch.arange(count) * 37 % 251).to(torch.uint8).reshape(PROBE_IMAGES, *image_size, 3)
     # So far from each other in brightness that the mean of some is not that of all.
     images //= torch.arange(1, PROBE_IMAGES + 1, dtype=torch.uint8).square()[:, None, None, None]
-    draws = (np.arange(PROBE_IMAGES * OWN_DRAWS, dtype=np.float32) * 0.618 % 1).reshape(PROBE_IMAGES, OWN_DRAWS)
+    draws = (np.arange(PROBE_IMAGES * POLICY_DRAWS, dtype=np.float32) * 0.618 % 1).reshape(PROBE_IMAGES, POLICY_DRAWS)
     found = code.call(images=images.clone(), draws=torch.from_numpy(draws))
     if not isinstance(found, Tensor) or found.dtype != torch.uint8 or found.shape != images.shape:
         got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"

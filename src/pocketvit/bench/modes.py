@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pocketvit.bench.clock import Timing, captured, time_repeats
-from pocketvit.bench.synthetic import made_trainer, shape_of
+from pocketvit.bench.synthetic import shape_of, synthetic_trainer
 from pocketvit.config import RunConfig, override
 from pocketvit.device import synchronize, uses_bf16
 from pocketvit.model import ViT
@@ -70,7 +70,7 @@ def time_training(config: RunConfig, device: torch.device, repeats: int) -> dict
         steps = min(steps, EAGER_STEPS)
     # One pass warms up, and a further one is loaded while the last is trained on.
     schedule = {"schedule.passes": repeats + 2, "schedule.warmup_passes": 0}
-    trainer = made_trainer(override(config, schedule), device, steps * config.batch_size)
+    trainer = synthetic_trainer(override(config, schedule), device, steps * config.batch_size)
 
     def run(calls: int) -> None:
         trainer.step.position.zero_()

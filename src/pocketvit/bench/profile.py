@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, record_function
 
 from pocketvit.bench.clock import time_repeats
 from pocketvit.bench.picture import draw
-from pocketvit.bench.synthetic import made_trainer
+from pocketvit.bench.synthetic import synthetic_trainer
 from pocketvit.bench.trace import Item, kernels, phase_ms, read_events, work_items
 from pocketvit.config import RunConfig, override
 from pocketvit.device import choose_device, device_name, synchronize
@@ -38,7 +38,7 @@ TRACE, SUMMARY, PICTURE = "trace.json.gz", "profile.json", "profile.png"
 
 
 def profile(config: RunConfig, out: Path) -> dict[str, Any]:
-    """Profile a step on made images and write profile.json, profile.png and trace.json.gz.
+    """Profile a step on synthetic images and write profile.json, profile.png and trace.json.gz.
 
     Args:
         config: what to run.
@@ -57,7 +57,7 @@ def profile(config: RunConfig, out: Path) -> dict[str, Any]:
     steps = STEPS[device.type]
     num_images = max(steps * config.batch_size, PASS_IMAGES[device.type])
     plain = override(config, {"train.cuda_graph": False})
-    trainer = made_trainer(plain, device, num_images)
+    trainer = synthetic_trainer(plain, device, num_images)
     with trainer.fitting_threads():
         step_s = _run_profiled(trainer, steps, out / TRACE)
     items = _of_one_step(work_items(read_events(out / TRACE)), steps, trainer.loader.chunk_steps)

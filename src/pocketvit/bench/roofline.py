@@ -49,7 +49,7 @@ class Work:
     num_bytes: float
     """Read from and written to the device's memory, at the least."""
 
-    def floors_s(self, rates: Rates) -> tuple[float, float]:
+    def limits_s(self, rates: Rates) -> tuple[float, float]:
         """The least time for the arithmetic and for the traffic, seconds."""
         return self.flop / rates.matrix_flop_per_s, self.num_bytes / rates.copy_bytes_per_s
 

@@ -59,11 +59,11 @@ def _seconds(file: Path, environment: dict[str, str]) -> float:
 def main(file: Path) -> None:
     """Take one step, and say so."""
     config = load_config(file, allow_code=True)  # whoever started the bench agreed to it
-    from pocketvit.bench.synthetic import first_chunk, made_trainer
+    from pocketvit.bench.synthetic import first_chunk, synthetic_trainer
     from pocketvit.device import choose_device, synchronize
 
     device = choose_device(config.train.device)
-    trainer = made_trainer(config, device, max(NUM_IMAGES[device.type], config.batch_size))
+    trainer = synthetic_trainer(config, device, max(NUM_IMAGES[device.type], config.batch_size))
     work = first_chunk(trainer)
     trainer.step.set_chunk(work.chunk, work.keep)
     trainer.step()

@@ -45,21 +45,21 @@ def shape_of(data: DataConfig) -> Shape:
     return known if data.resize is None else Shape(data.resize, data.resize, known.num_classes)
 
 
-def made_splits(num_images: int, shape: Shape) -> Splits:
+def synthetic_splits(num_images: int, shape: Shape) -> Splits:
     """Random pixels and labels; the training images are the test images as well."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (num_images, shape.height, shape.width, 3), dtype=np.uint8)
     split = Split(images, rng.integers(0, shape.num_classes, num_images))
-    return Splits(split, None, split, tuple(f"class {k}" for k in range(shape.num_classes)), "made", ())
+    return Splits(split, None, split, tuple(f"class {k}" for k in range(shape.num_classes)), "synthetic", ())
 
 
-def made_trainer(config: RunConfig, device: torch.device, num_images: int) -> Trainer:
-    """A trainer for `config` on `num_images` made images of the shape of its data.
+def synthetic_trainer(config: RunConfig, device: torch.device, num_images: int) -> Trainer:
+    """A trainer for `config` on `num_images` synthetic images of the shape of its data.
 
     Raises:
         InputError: the data cannot be opened.
     """
-    trainer = Trainer(config, made_splits(num_images, shape_of(config.data)), device, Silent())
+    trainer = Trainer(config, synthetic_splits(num_images, shape_of(config.data)), device, Silent())
     trainer.model.train()
     return trainer
 

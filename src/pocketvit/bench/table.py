@@ -97,13 +97,12 @@ def _where(result: Mapping[str, Any]) -> str:
 
 
 def _what(result: Mapping[str, Any]) -> str:
-    """The recipe, what was changed in it, and on which made images."""
+    """The recipe, what was changed in it, and on which synthetic images."""
     changed = ", ".join(f"{name}={value}" for name, value in result.get("changed", {}).items())
-    images = result.get("images")
-    size = (
-        [f"made images of {images['height']} × {images['width']} in {images['num_classes']} classes"] if images else []
-    )
-    return ", ".join([f"{result['recipe']} with {changed}" if changed else result["recipe"], *size])
+    words = [f"{result['recipe']} with {changed}" if changed else result["recipe"]]
+    if images := result.get("images"):
+        words.append("synthetic images of {height} × {width} in {num_classes} classes".format_map(images))
+    return ", ".join(words)
 
 
 def _start(start: Mapping[str, Any]) -> str:

@@ -217,7 +217,7 @@ def _measured(timing: Timing, batch_size: int, work: Work | None, rates: Rates) 
         "batch_ms": timing.median_s * 1e3,
     }
     if work is not None:
-        flop_s, byte_s = work.floors_s(rates)
+        flop_s, byte_s = work.limits_s(rates)
         fields |= {"flop_floor_ms": flop_s * 1e3, "byte_floor_ms": byte_s * 1e3}
     return fields
 

@@ -88,7 +88,7 @@ def _phases(events: Iterable[Event]) -> Callable[[float], str]:
 
 def _self_us(operators: Sequence[Event]) -> list[float]:
     """Each operator's time without that of the operators which it called, microseconds."""
-    own = [event["dur"] for event in operators]
+    self_us = [event["dur"] for event in operators]
     order = sorted(range(len(operators)), key=lambda i: (operators[i]["ts"], -operators[i]["dur"]))
     open_calls: dict[Any, list[int]] = defaultdict(list)
     for i in order:
@@ -96,9 +96,9 @@ def _self_us(operators: Sequence[Event]) -> list[float]:
         while callers and operators[callers[-1]]["ts"] + operators[callers[-1]]["dur"] <= event["ts"]:
             callers.pop()
         if callers:
-            own[callers[-1]] -= event["dur"]
+            self_us[callers[-1]] -= event["dur"]
         callers.append(i)
-    return own
+    return self_us
 
 
 def phase_ms(items: Iterable[Item]) -> dict[str, float]:
@@ -115,8 +115,8 @@ def kernels(items: Iterable[Item]) -> list[Kernel]:
     for item in items:
         by_name[item.name].append(item)
     found = []
-    for name, own in by_name.items():
-        by_phase = phase_ms(own)
-        runs = sum(item.runs for item in own)
+    for name, items in by_name.items():
+        by_phase = phase_ms(items)
+        runs = sum(item.runs for item in items)
         found.append(Kernel(name, max(by_phase, key=by_phase.get), sum(by_phase.values()), runs))
     return sorted(found, key=lambda kernel: -kernel.ms)

@@ -13,7 +13,7 @@ from pocketvit.files import write_json
 
 @dataclass(frozen=True)
 class BenchArguments:
-    """Measure images/s and memory of a recipe (default paper) over the batch size, on made images.
+    """Measure images/s and memory of a recipe (default paper) over the batch size, on synthetic images.
 
     Takes a recipe and any field of a run besides these: pocketvit bench paper --model.num-heads 3
     """
@@ -32,7 +32,7 @@ class BenchArguments:
 
 @dataclass(frozen=True)
 class ProfileArguments:
-    """Divide the time of one training step of a recipe (default paper) into its phases and kernels, on made images.
+    """Divide the time of one training step of a recipe (default paper) into its phases and kernels, on synthetic images.
 
     Takes a recipe and any field of a run besides this: pocketvit profile paper --batch-size 1024
     """
@@ -43,12 +43,12 @@ class ProfileArguments:
 
 def bench_command(arguments: list[str]) -> int:
     """`pocketvit bench [RECIPE] [--FIELD VALUE ...] [--batch-sizes 32,64] [--out FILE.json] ...`."""
-    own, config = _parse(BenchArguments, arguments, "pocketvit bench [RECIPE] [--FIELD VALUE ...]")
-    batch_sizes = _numbers("--batch-sizes", own.batch_sizes)
+    given, config = _parse(BenchArguments, arguments, "pocketvit bench [RECIPE] [--FIELD VALUE ...]")
+    batch_sizes = _numbers("--batch-sizes", given.batch_sizes)
     if batch_sizes is None and any(flag_of(part) == "--batch-size" for part in arguments):
         batch_sizes = (config.batch_size,)
-    if own.out is not None:
-        _check_writable(own.out)
+    if given.out is not None:
+        _check_writable(given.out)
     from rich.console import Console
 
     from pocketvit.bench.table import speed_line, speed_table
@@ -58,12 +58,12 @@ def bench_command(arguments: list[str]) -> int:
 
     def update(result: dict[str, Any]) -> None:
         progress.print(speed_line(result), highlight=False, markup=False, soft_wrap=True)
-        if own.out is not None:
-            write_json(own.out, result)
+        if given.out is not None:
+            write_json(given.out, result)
 
-    variants = own.variants.split(",") if own.variants else None
+    variants = given.variants.split(",") if given.variants else None
     result = bench(
-        config, batch_sizes=batch_sizes, variants=variants, repeats=own.repeats, starts=own.starts, update=update
+        config, batch_sizes=batch_sizes, variants=variants, repeats=given.repeats, starts=given.starts, update=update
     )
     print(speed_table(result))
     return 0
@@ -71,20 +71,20 @@ def bench_command(arguments: list[str]) -> int:
 
 def profile_command(arguments: list[str]) -> int:
     """`pocketvit profile [RECIPE] [--FIELD VALUE ...] [--out DIR]`."""
-    own, config = _parse(ProfileArguments, arguments, "pocketvit profile [RECIPE] [--FIELD VALUE ...]")
+    given, config = _parse(ProfileArguments, arguments, "pocketvit profile [RECIPE] [--FIELD VALUE ...]")
     from pocketvit.bench.profile import profile
     from pocketvit.bench.table import profile_table
 
-    print(profile_table(profile(config, own.out)))
-    print(f"\nprofile.json, profile.png and trace.json.gz in {own.out}")
+    print(profile_table(profile(config, given.out)))
+    print(f"\nprofile.json, profile.png and trace.json.gz in {given.out}")
     return 0
 
 
 def _parse(target: type, arguments: list[str], prog: str) -> tuple[Any, RunConfig]:
     """The command's own arguments, and the configuration that the others describe; the paper's if they name none."""
-    own, rest = parse(target, arguments, prog, return_unknown_args=True)
+    given, rest = parse(target, arguments, prog, return_unknown_args=True)
     names_base = rest and not rest[0].startswith("-") or any(flag_of(part) == "--config" for part in rest)
-    return own, parse_train(rest if names_base else ["paper", *rest], others=flags_of(target))
+    return given, parse_train(rest if names_base else ["paper", *rest], others=flags_of(target))
 
 
 def _numbers(flag: str, text: str | None) -> tuple[int, ...] | None:

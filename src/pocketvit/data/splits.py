@@ -26,7 +26,7 @@ class Splits:
     notes: tuple[str, ...]
     """Lines to say aloud."""
     train_fingerprint: str | None = None
-    """Of the training images before any were held out for validation; none of made images."""
+    """Of the training images before any were held out for validation; none of synthetic images."""
     cautions: tuple[str, ...] = ()
     """Those of the notes that say which images to measure on are trained on."""
 

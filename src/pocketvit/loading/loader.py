@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pocketvit.augment.augment import ImageTable, augment, draw_images
-from pocketvit.augment.custom import check_policy, own_policy
+from pocketvit.augment.custom import apply_custom_policy, check_policy
 from pocketvit.augment.mix import MIX_COLUMNS, draw_mix
 from pocketvit.config import AugmentConfig, DataConfig
 from pocketvit.config.training import Kernels
@@ -192,7 +192,7 @@ class TrainLoader:
         table = reading.images
         images = augment(self.images.bring(reading.indices, reading.pixels), table, kernels=self.kernels)
         if table.draws is not None:
-            images = own_policy(self.augment.policy, images, table.draws)
+            images = apply_custom_policy(self.augment.policy, images, table.draws)
         return Chunk(
             images=images.to(self.device),
             labels=self.labels[to_device(reading.indices, self.device)],

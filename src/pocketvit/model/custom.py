@@ -57,7 +57,7 @@ def fork_of(generator: torch.Generator | None) -> Iterator[None]:
 
 @torch.no_grad()
 def check_parts(config: ModelConfig, block: nn.Module, make: Callable[[], nn.Module], num_tokens: int) -> None:
-    """Try the user's own parts of a block on made tokens, before anything expensive begins.
+    """Try the user's own parts of a block on synthetic tokens, before anything expensive begins.
 
     Args:
         config: the choices.
@@ -68,7 +68,7 @@ def check_parts(config: ModelConfig, block: nn.Module, make: Callable[[], nn.Mod
         InputError: a part fails, is not used, gives anything but tokens of the shape that it got, or computes with
             other images, or with something that is not saved.
     """
-    code = _own(config)
+    code = _custom_code(config)
     if code is None:
         return
     block = _copy(code, block)
@@ -134,8 +134,8 @@ def _check_attention_used(config: ModelConfig, block: nn.Module) -> None:
     """Refuse an attention of the user's own that the block of the user's own does not use."""
     if not isinstance(config.attention, Code):
         return
-    made = config.attention.load()
-    if isinstance(made, type) and not any(isinstance(module, made) for module in block.modules()):
+    custom = config.attention.load()
+    if isinstance(custom, type) and not any(isinstance(module, custom) for module in block.modules()):
         raise InputError(
             f"model.attention={config.attention} has no effect, because {config.block} does not use it; there, make "
             "the attention by pocketvit.model.make_attention(config, rotary)"
@@ -154,7 +154,7 @@ def check_trains(model: nn.Module, *, device: torch.device, bf16: bool, compile:
     Raises:
         InputError: forward or backward fails; says why.
     """
-    code = _own(model.config)
+    code = _custom_code(model.config)
     if code is None:
         return
     block = _copy(code, model.blocks[0])
@@ -168,7 +168,7 @@ def check_trains(model: nn.Module, *, device: torch.device, bf16: bool, compile:
         code.guard(lambda: block(tokens, keep).sum().backward(), f"cannot be {hint}")
 
 
-def _own(config: ModelConfig) -> Code | None:
+def _custom_code(config: ModelConfig) -> Code | None:
     """The user's own part to name where a block fails: the block, else the attention in it."""
     return next((code for code in (config.block, config.attention) if isinstance(code, Code)), None)
 

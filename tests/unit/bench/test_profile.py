@@ -126,10 +126,10 @@ def test_the_ranges_are_in_the_step_itself():
     import torch
     from torch.profiler import ProfilerActivity
 
-    from pocketvit.bench.synthetic import first_chunk, made_trainer
+    from pocketvit.bench.synthetic import first_chunk, synthetic_trainer
 
     config = override(recipe("digits"), {"model.width": 16, "model.depth": 1, "model.num_heads": 2, "batch_size": 4})
-    trainer = made_trainer(config, torch.device("cpu"), 8)
+    trainer = synthetic_trainer(config, torch.device("cpu"), 8)
     work = first_chunk(trainer)
     trainer.step.set_chunk(work.chunk, work.keep)
     with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profiler:

@@ -52,7 +52,7 @@ def test_a_forward_pass_is_counted_per_batch():
 
 
 def test_floors_are_work_over_rates():
-    assert Work(flop=6e9, num_bytes=1e9).floors_s(Rates(matrix_flop_per_s=3e9, copy_bytes_per_s=4e9)) == (2, 0.25)
+    assert Work(flop=6e9, num_bytes=1e9).limits_s(Rates(matrix_flop_per_s=3e9, copy_bytes_per_s=4e9)) == (2, 0.25)
 
 
 def test_measured_rates_are_those_of_a_processor(monkeypatch):

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pocketvit.bench import modes, start, throughput
-from pocketvit.bench import roofline as floors
+from pocketvit.bench import modes, roofline, start, throughput
 from pocketvit.bench.clock import Timing
-from pocketvit.bench.synthetic import made_trainer, shape_of
+from pocketvit.bench.synthetic import shape_of, synthetic_trainer
 from pocketvit.bench.table import speed_line, speed_table
 from pocketvit.bench.throughput import Row, bench
 from pocketvit.cli import main
@@ -27,8 +26,8 @@ FLAGS = [part for name, value in TINY.items() for part in (f"--{name.replace('_'
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Small products and copies, short repeats."""
-    monkeypatch.setattr(floors, "MATRIX_SIZE", {"cpu": 128})
-    monkeypatch.setattr(floors, "COPY_BYTES", {"cpu": 2**20})
+    monkeypatch.setattr(roofline, "MATRIX_SIZE", {"cpu": 128})
+    monkeypatch.setattr(roofline, "COPY_BYTES", {"cpu": 2**20})
     monkeypatch.setattr(modes, "PASS_IMAGES", {"cpu": 0})
     monkeypatch.setattr(modes, "REPEAT_S", 0.005)
 
@@ -122,7 +121,7 @@ def test_bad_input(tiny, asked, words):
 
 
 def test_speeds_have_their_median_and_ends():
-    fields = throughput._measured(Timing((0.5, 0.1, 0.2)), 10, None, floors.Rates(1, 1))
+    fields = throughput._measured(Timing((0.5, 0.1, 0.2)), 10, None, roofline.Rates(1, 1))
     assert fields == {"images_per_s": 50, "images_per_s_min": 20, "images_per_s_max": 100, "batch_ms": 200}
 
 
@@ -218,14 +217,14 @@ def test_what_was_changed_in_the_recipe_is_said(tiny):
     changed = {"data.resize": "12", "model.width": "16", "model.depth": "1", "model.num_heads": "2"}
     assert result["changed"] == changed
     assert "digits with model.width=16, model.depth=1" in speed_table(result)
-    assert "made images of 12 × 12 in 10 classes" in speed_table(result)
+    assert "synthetic images of 12 × 12 in 10 classes" in speed_table(result)
 
 
 def test_images_are_as_those_of_the_data(tmp_path):
     images = np.zeros((40, 12, 8, 3), np.uint8)
     np.savez(tmp_path / "own.npz", images=images, labels=np.arange(40) % 4)
     own = override(recipe("paper"), {"data.source": str(tmp_path / "own.npz")})
-    trainer = made_trainer(override(own, TINY | {"batch_size": 2}), torch.device("cpu"), 2)
+    trainer = synthetic_trainer(override(own, TINY | {"batch_size": 2}), torch.device("cpu"), 2)
     assert trainer.splits.train.images.shape == (2, 12, 8, 3) and trainer.model.num_classes == 4
     for source, shape in [("digits", (8, 8, 10)), ("cifar10", (32, 32, 10)), ("cifar100", (32, 32, 100))]:
         assert shape_of(override(own, {"data.source": source}).data) == shape

@@ -15,7 +15,7 @@ PAPER = PublishedRow(
 )
 
 
-def made_result(seed: int, accuracy: float = 0.934, **fields) -> dict:
+def synthetic_result(seed: int, accuracy: float = 0.934, **fields) -> dict:
     return {
         "test_accuracy": accuracy, "val_accuracy": None, "best_test_accuracy": None, "train_s": 270.0 + seed,
         "total_s": 300.0, "images_seen": 14_976_000, "images_per_s": 55_000.0, "peak_memory_gib": 1.9,
@@ -40,7 +40,7 @@ def cells(table: str, row: int) -> list[str]:
 
 def test_several_seeds_make_one_row_beside_the_paper(tmp_path):
     accuracies = [0.9341, 0.9372, 0.9350]
-    results = [made_result(s, a, best_test_accuracy=a + 0.001) for s, a in enumerate(accuracies)]
+    results = [synthetic_result(s, a, best_test_accuracy=a + 0.001) for s, a in enumerate(accuracies)]
     table = results_table(write_study(tmp_path / "study", paper=results), published=[PAPER])
     assert cells(table, 0) == [
         "the paper", "1", "—", "93.65", "—", "1 h 18 min", "—", "2,697,610", "RTX 3090", "—"
@@ -56,7 +56,9 @@ def test_several_seeds_make_one_row_beside_the_paper(tmp_path):
 
 def test_times_are_those_on_the_hardware_of_most_runs():
     fast = {"device": "NVIDIA H200", "train_s": 100.0, "images_per_s": 150_000.0, "peak_memory_gib": 9.0}
-    row = summary_row("baseline", [made_result(0, 0.92, **fast), made_result(1, 0.93), made_result(2, 0.94)])
+    row = summary_row(
+        "baseline", [synthetic_result(0, 0.92, **fast), synthetic_result(1, 0.93), synthetic_result(2, 0.94)]
+    )
     assert row["test accuracy (%)"] == "93.00 ± 1.00", "of all runs"
     assert (row["images/s"], row["training time"].replace(NBSP, " "), row["memory (GiB)"]) == (
         "55,000",
@@ -67,22 +69,24 @@ def test_times_are_those_on_the_hardware_of_most_runs():
 
 
 def test_one_seed_shows_no_spread_and_its_own_command(tmp_path):
-    table = results_table(write_study(tmp_path / "study", paper=[made_result(4, num_gpus=2)]))
+    table = results_table(write_study(tmp_path / "study", paper=[synthetic_result(4, num_gpus=2)]))
     assert cells(table, 0)[1:3] == ["1 (4)", "93.40"]
     assert cells(table, 0)[3] == "—", "a run with a validation split has no best look"
     assert cells(table, 0)[8:] == ["2 × NVIDIA H100", "`pocketvit train paper --seed 4`"]
 
 
 def test_given_commands_are_shown_and_set_the_order(tmp_path):
-    study = write_study(tmp_path / "study", a=[made_result(0)], b=[made_result(0, config_hash="b")])
+    study = write_study(tmp_path / "study", a=[synthetic_result(0)], b=[synthetic_result(0, config_hash="b")])
     table = results_table(study, commands={"b": "pocketvit train b", "a": "pocketvit train a"})
     assert [cells(table, row)[0] for row in (0, 1)] == ["b", "a"]
     assert cells(table, 0)[-1] == "`pocketvit train b`"
 
 
 def test_a_study_is_read_by_row(tmp_path):
-    lion = [made_result(s, 0.92, config_hash="lion") for s in (0, 1)]
-    study = write_study(tmp_path / "study", **{"paper": [made_result(10), made_result(2)], "paper-lion": lion})
+    lion = [synthetic_result(s, 0.92, config_hash="lion") for s in (0, 1)]
+    study = write_study(
+        tmp_path / "study", **{"paper": [synthetic_result(10), synthetic_result(2)], "paper-lion": lion}
+    )
     table = results_table(study)
     assert cells(table, 0)[:2] == ["paper", "2 (2, 10)"]
     assert cells(table, 1)[:3] == ["paper-lion", "2 (0, 1)", "92.00 ± 0.00"]
@@ -90,7 +94,7 @@ def test_a_study_is_read_by_row(tmp_path):
 
 
 def test_rows_of_several_studies_stand_in_one_table(tmp_path):
-    studies = [write_study(tmp_path / name, **{name: [made_result(0)]}) for name in ("paper", "digits")]
+    studies = [write_study(tmp_path / name, **{name: [synthetic_result(0)]}) for name in ("paper", "digits")]
     table = results_table(*studies, commands={"paper": "pocketvit train paper"})
     assert [cells(table, row)[0] for row in (0, 1)] == ["paper", "digits"]
 
@@ -99,9 +103,9 @@ def test_rows_of_several_studies_stand_in_one_table(tmp_path):
     ("results", "message"),
     [
         ([], "no results"),
-        ([made_result(1), made_result(1)], "seeds \\[1, 1\\] hold one twice"),
-        ([made_result(1), made_result(2, config_hash="other")], "differ in config_hash"),
-        ([made_result(1), made_result(2, data_fingerprint="other")], "differ in data_fingerprint"),
+        ([synthetic_result(1), synthetic_result(1)], "seeds \\[1, 1\\] hold one twice"),
+        ([synthetic_result(1), synthetic_result(2, config_hash="other")], "differ in config_hash"),
+        ([synthetic_result(1), synthetic_result(2, data_fingerprint="other")], "differ in data_fingerprint"),
     ],
 )
 def test_runs_that_make_no_row_are_refused(results, message):
@@ -112,8 +116,8 @@ def test_runs_that_make_no_row_are_refused(results, message):
 def test_files_that_are_no_results_are_named(tmp_path):
     with pytest.raises(InputError, match="nowhere: no results there"):
         results_table(tmp_path / "nowhere")
-    study = write_study(tmp_path / "study", paper=[made_result(1)])
-    (study / "paper-s2.json").write_text(json.dumps(made_result(1)))
+    study = write_study(tmp_path / "study", paper=[synthetic_result(1)])
+    (study / "paper-s2.json").write_text(json.dumps(synthetic_result(1)))
     with pytest.raises(InputError, match=r"paper-s2\.json holds the result of seed 1"):
         results_table(study)
     (study / "paper-s2.json").write_text("{")

@@ -309,7 +309,7 @@ def images(folder, sizes, classes=("ant", "bee"), first=0):
 
 
 @pytest.fixture
-def own_run(capsys, place):
+def pets_run(capsys, place):
     """The folder of a short run on own images, `pets`, 8 x 8 in two classes; what was printed."""
     images(Path("pets"), [8] * 20)
     code, out, err = run(["train", "--data", "pets", "--batch-size", "8", *TINY], capsys)
@@ -317,8 +317,8 @@ def own_run(capsys, place):
     return Path("runs/digits-000"), out
 
 
-def test_eval_says_what_was_decided_on_the_data(own_run, capsys):
-    folder, printed = own_run
+def test_eval_says_what_was_decided_on_the_data(pets_run, capsys):
+    folder, printed = pets_run
     code, out, _ = run(["eval", folder, "--device", "cpu"], capsys)
     note = "pets has no test split: 4 of its 20 images are held out as one (0.2 of each class, seed 0)"
     assert code == 0 and note in out and note in printed
@@ -332,8 +332,8 @@ def evaluated(folder, data, capsys):
     return out
 
 
-def test_all_images_of_other_data_without_a_test_split_are_measured(own_run, capsys):
-    folder, _ = own_run
+def test_all_images_of_other_data_without_a_test_split_are_measured(pets_run, capsys):
+    folder, _ = pets_run
     images(Path("more"), [8] * 24)
     images(Path("one-a-class"), [8] * 2)
     np.savez("more.npz", images=np.zeros((9, 8, 8), np.uint8), labels=np.array(["ant", "bee", "bee"] * 3))
@@ -343,18 +343,18 @@ def test_all_images_of_other_data_without_a_test_split_are_measured(own_run, cap
         assert note in out and f" on {count} images" in out and "held out" not in out
 
 
-def test_of_the_runs_own_data_the_images_held_out_are_measured_wherever_they_lie(own_run, capsys):
-    folder, _ = own_run
+def test_of_the_runs_own_data_the_images_held_out_are_measured_wherever_they_lie(pets_run, capsys):
+    folder, _ = pets_run
     shutil.copytree("pets", "copy")
     for data in ("pets", "copy"):
         out = evaluated(folder, data, capsys)
         assert f"{data} has no test split: 4 of its 20 images are held out" in out and " on 4 images" in out
 
 
-def test_other_data_with_a_test_split_are_measured_on_it(own_run, capsys):
+def test_other_data_with_a_test_split_are_measured_on_it(pets_run, capsys):
     images(Path("split/train"), [8] * 12)
     images(Path("split/test"), [8] * 6)
-    out = evaluated(own_run[0], "split", capsys)
+    out = evaluated(pets_run[0], "split", capsys)
     assert " on 6 images" in out and "test split" not in out
 
 
@@ -416,9 +416,9 @@ def test_test_images_that_are_trained_on_are_told(capsys, place):
 
 
 @pytest.mark.parametrize("change", ["one removed", "one replaced"])
-def test_changed_data_are_measured_only_on_demand(own_run, capsys, change):
+def test_changed_data_are_measured_only_on_demand(pets_run, capsys, change):
     """With an image less another split is held out, of images that were trained on."""
-    folder, _ = own_run
+    folder, _ = pets_run
     if change == "one removed":
         Path("pets/ant/0.png").unlink()
     else:
@@ -436,9 +436,9 @@ def test_changed_data_are_measured_only_on_demand(own_run, capsys, change):
     assert "changed" not in evaluated(folder, "other", capsys)
 
 
-def test_data_that_have_gone_elsewhere_are_asked_for(own_run, capsys):
+def test_data_that_have_gone_elsewhere_are_asked_for(pets_run, capsys):
     """As of a run folder that was copied from another machine."""
-    run_folder, _ = own_run
+    run_folder, _ = pets_run
     shutil.move("pets", "animals")
     code, _, err = run(["eval", run_folder], capsys)
     assert code == 2 and err == (
@@ -449,17 +449,17 @@ def test_data_that_have_gone_elsewhere_are_asked_for(own_run, capsys):
     assert code == 0 and "on 4 images" in out and "CAUTION" not in out
 
 
-def test_changed_data_that_do_not_fit_the_model_are_refused_for_that(own_run, capsys):
+def test_changed_data_that_do_not_fit_the_model_are_refused_for_that(pets_run, capsys):
     for sizes, classes, why in ([12] * 20, ("ant", "bee"), "12 × 12 pixels"), ([8] * 24, ("ant", "bee", "cat"), "3 cl"):
         shutil.rmtree("pets")
         images(Path("pets"), sizes, classes)
-        code, _, err = run(["eval", own_run[0], "--device", "cpu"], capsys)
+        code, _, err = run(["eval", pets_run[0], "--device", "cpu"], capsys)
         assert code == 2 and why in err and "changed" not in err
 
 
-def test_a_run_without_its_result_is_not_measured(own_run, capsys):
+def test_a_run_without_its_result_is_not_measured(pets_run, capsys):
     """Without it nothing says which images are training images."""
-    folder, _ = own_run
+    folder, _ = pets_run
     (folder / "result.json").unlink()
     for data in ([], ["--data", "pets"]):
         code, _, err = run(["eval", folder, *data, "--device", "cpu"], capsys)
@@ -479,14 +479,14 @@ def test_json_for_machines_keeps_every_letter(capsys, place):
     assert code == 0 and '"käfer"' in out and '"pets/käfer/0.png"' in out
 
 
-def test_what_evals_refusals_advise_works(own_run, capsys):
+def test_what_evals_refusals_advise_works(pets_run, capsys):
     images(Path("mixed"), [8, 8, 9, 9] * 3)
     images(Path("large"), [12] * 12)
     for data, advice in (
         ("mixed", "--data.resize N"),
         ("large", "large has images of 12 × 12 pixels, the model takes 8 × 8 pixels; --data.resize 8 makes them so"),
     ):
-        command = ["eval", own_run[0], "--data", data, "--device", "cpu"]
+        command = ["eval", pets_run[0], "--data", data, "--device", "cpu"]
         code, _, err = run(command, capsys)
         assert code == 2 and advice in err and err.count("\n") == 1
         code, out, _ = run([*command, "--data.resize", "8"], capsys)
@@ -494,7 +494,7 @@ def test_what_evals_refusals_advise_works(own_run, capsys):
     assert run([*command, "--resize", "8"], capsys)[0] == 0
 
 
-def test_eval_says_how_other_classes_differ(own_run, capsys):
+def test_eval_says_how_other_classes_differ(pets_run, capsys):
     images(Path("more"), [8] * 12, ("ant", "bee", "cat"))
     images(Path("other"), [8] * 12, ("ant", "cow"))
     for data, words in (
@@ -504,7 +504,7 @@ def test_eval_says_how_other_classes_differ(own_run, capsys):
         ),
         ("other", "has 2 classes, the model was trained on 2; the first that differs is class 1 (from 0): 'cow' in ot"),
     ):
-        code, _, err = run(["eval", own_run[0], "--data", data, "--device", "cpu"], capsys)
+        code, _, err = run(["eval", pets_run[0], "--data", data, "--device", "cpu"], capsys)
         assert code == 2 and words in err
         assert ("missing" if data == "more" else "'bee'") + " in the model" in err
 

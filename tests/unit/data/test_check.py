@@ -11,13 +11,13 @@ from pocketvit.errors import InputError
 pytestmark = pytest.mark.usefixtures("home")
 
 
-def test_check_counts(write, made_set, tmp_path):
-    write.folder(tmp_path / "set", {"train": made_set.train, "test": made_set.test})
+def test_check_counts(write, synthetic_set, tmp_path):
+    write.folder(tmp_path / "set", {"train": synthetic_set.train, "test": synthetic_set.test})
     report = check(str(tmp_path / "set"))
     assert (report.name, report.format, report.num_train, report.num_test) == ("set", "folder", 60, 20)
     assert report.train_counts == (6,) * 10 and report.test_counts == (2,) * 10 and report.class_names == write.NAMES
-    assert np.allclose(report.mean, made_set.train[0].mean((0, 1, 2)) / 255)
-    assert np.allclose(report.std, made_set.train[0].std((0, 1, 2)) / 255)
+    assert np.allclose(report.mean, synthetic_set.train[0].mean((0, 1, 2)) / 255)
+    assert np.allclose(report.std, synthetic_set.train[0].std((0, 1, 2)) / 255)
     assert not report.is_cifar10
     text = report.text()
     assert "60 training and 20 test images of 32 × 32 pixels in 10 classes" in text and "not CIFAR-10" in text

@@ -36,7 +36,7 @@ def test_digits_can_be_resized(home):
     assert not home.exists()  # nothing to cache
 
 
-def test_flat_folder_gets_a_seeded_test_split(flat, made_set):
+def test_flat_folder_gets_a_seeded_test_split(flat, synthetic_set):
     first, again, other = (load_dataset(str(flat), test_frac=0.34, split_seed=seed) for seed in (0, 0, 1))
     assert first.name == "flowers" and len(first.train) == 40
     assert np.bincount(first.test.labels).tolist() == [2] * 10
@@ -45,11 +45,11 @@ def test_flat_folder_gets_a_seeded_test_split(flat, made_set):
     assert first.fingerprint == again.fingerprint != other.fingerprint
 
 
-def test_all_images_may_serve_as_test_split(flat, write, made_set):
+def test_all_images_may_serve_as_test_split(flat, write, synthetic_set):
     whole = load_dataset(str(flat), test_frac=1)
     assert (len(whole.train), len(whole.test), whole.image_size) == (0, 60, (32, 32))
     assert whole.notes == ("flowers has no test split: all its images serve as one",)
-    write.folder(flat.parent / "set", {"train": made_set.train, "test": made_set.test})
+    write.folder(flat.parent / "set", {"train": synthetic_set.train, "test": synthetic_set.test})
     split = load_dataset(str(flat.parent / "set"), test_frac=1)
     assert (len(split.train), len(split.test)) == (60, 20)
 
@@ -72,8 +72,8 @@ def test_carving_does_not_decode_again(flat, home):
     assert len(list((home / "decoded").iterdir())) == 1
 
 
-def test_changed_source_is_read_again(write, made_set, tmp_path):
-    images, labels = made_set.train
+def test_changed_source_is_read_again(write, synthetic_set, tmp_path):
+    images, labels = synthetic_set.train
     path = tmp_path / "set.npz"
     for count in (60, 50):
         np.savez(path, images=images[:count], labels=labels[:count])
@@ -103,16 +103,16 @@ def test_decoding_holds_few_images_at_a_time(write, tmp_path, form):
     assert len(dataset.train) + len(dataset.test) == 300 and dataset.image_size == (256, 256)
 
 
-def test_too_few_images_to_carve_a_test_split(write, made_set, tmp_path):
-    path = write.folder(tmp_path / "few", {"": (made_set.train[0][:11], made_set.train[1][:11])})
+def test_too_few_images_to_carve_a_test_split(write, synthetic_set, tmp_path):
+    path = write.folder(tmp_path / "few", {"": (synthetic_set.train[0][:11], synthetic_set.train[1][:11])})
     with pytest.raises(
         InputError, match="few has no test split, and none can be carved .*class bee has a single image"
     ):
         load_dataset(str(path))
 
 
-def test_single_class_is_refused(write, made_set, tmp_path):
-    path = write.folder(tmp_path / "one", {"": (made_set.train[0][:5], [0] * 5)})
+def test_single_class_is_refused(write, synthetic_set, tmp_path):
+    path = write.folder(tmp_path / "one", {"": (synthetic_set.train[0][:5], [0] * 5)})
     with pytest.raises(InputError, match="one has a single class, 'ant'"):
         load_dataset(str(path))
 

@@ -20,7 +20,7 @@ def small_trainer() -> Trainer:
     values = {"batch_size": 8, "schedule.passes": 3, "schedule.warmup_passes": 1}
     values |= {"model.width": 24, "model.num_heads": 2, "model.depth": 1}
     config = override(recipe("paper"), values)
-    return Trainer(config, Splits(SET, None, SET, ("a", "b", "c"), "made", ()), torch.device("cpu"), Silent())
+    return Trainer(config, Splits(SET, None, SET, ("a", "b", "c"), "synthetic", ()), torch.device("cpu"), Silent())
 
 
 @pytest.mark.parametrize(

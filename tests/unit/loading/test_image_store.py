@@ -137,7 +137,7 @@ def test_chunks_of_large_images_are_short(mapped, monkeypatch):
 def test_a_mapped_set_never_comes_into_memory_whole(mapped):
     """Everything that a run does with its training images, on a set of 94 MiB, in a fifth of that."""
     labels = np.arange(8_000) % 10
-    dataset = Dataset("made", Split(mapped, labels), Split(mapped, labels), tuple("abcdefghij"))
+    dataset = Dataset("synthetic", Split(mapped, labels), Split(mapped, labels), tuple("abcdefghij"))
     tracemalloc.start()
     try:
         splits = split_dataset(dataset, DataConfig(val_frac=0.1))

@@ -24,7 +24,7 @@ from pocketvit.training.trainer import Trainer
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 RNG = np.random.default_rng(0)
 SET = Split(RNG.integers(0, 256, (24, 16, 16, 3), dtype=np.uint8), np.arange(24) % 3)
-SPLITS = Splits(SET, None, SET, ("a", "b", "c"), "made", ())
+SPLITS = Splits(SET, None, SET, ("a", "b", "c"), "synthetic", ())
 SMALL = {"batch_size": 8, "schedule.passes": 2, "schedule.warmup_passes": 0, "model.width": 24, "model.depth": 2}
 SMALL |= {"model.num_heads": 2, "train.device": "cpu"}
 HEADER = """\
@@ -67,7 +67,7 @@ def trainer(**fields) -> Trainer:
 
 
 @pytest.fixture
-def own(tmp_path):
+def custom(tmp_path):
     """Writes Python lines to a file and gives its reference to `f`."""
 
     def write(lines: str, name: str = "f") -> str:
@@ -89,8 +89,8 @@ def refused(**fields) -> str:
 # ---------------------------------------------------------------- attention and block
 
 
-def test_an_own_attention_equal_to_the_built_in_one_computes_the_same(own):
-    mine = own("class f(Attention):\n    pass\n")
+def test_a_custom_attention_equal_to_the_built_in_one_computes_the_same(custom):
+    mine = custom("class f(Attention):\n    pass\n")
     given = {"width": 24, "num_heads": 2, "depth": 2}
     models = [
         ViT(ModelConfig(attention=attention, **given), generator=torch.Generator().manual_seed(1))
@@ -101,14 +101,14 @@ def test_an_own_attention_equal_to_the_built_in_one_computes_the_same(own):
     assert type(models[0].blocks[0].attn) is Attention and type(models[1].blocks[0].attn) is not Attention
 
 
-def test_rotary_positions_reach_an_own_attention(own):
-    mine = own(init("assert r is not None"))
+def test_rotary_positions_reach_a_custom_attention(custom):
+    mine = custom(init("assert r is not None"))
     trainer(model__attention=mine, model__positions="rope", model__num_heads=3)
     assert "AssertionError" in refused(model__attention=mine)
 
 
-def test_weights_that_a_module_draws_itself_follow_from_the_seed(own):
-    mine = own(init("self.mine = nn.Parameter(torch.randn(5))"))
+def test_weights_that_a_module_draws_itself_follow_from_the_seed(custom):
+    mine = custom(init("self.mine = nn.Parameter(torch.randn(5))"))
     drawn = [[block.attn.mine for block in trainer(model__attention=mine, seed=s).model.blocks] for s in (0, 0, 1)]
     assert torch.equal(drawn[0][0], drawn[1][0]) and not torch.equal(drawn[0][0], drawn[2][0])
     assert not torch.equal(drawn[0][0], drawn[0][1]), "blocks differ"
@@ -118,12 +118,12 @@ def test_weights_that_a_module_draws_itself_follow_from_the_seed(own):
     assert torch.equal(before, torch.random.get_rng_state()), "PyTorch's own generator is left as it was"
 
 
-def test_a_list_of_weights_that_are_saved_can_be_part_of_it(own):
-    trainer(model__attention=own(init("self.all = [self.fc.weight, self.fc.bias]")))
+def test_a_list_of_weights_that_are_saved_can_be_part_of_it(custom):
+    trainer(model__attention=custom(init("self.all = [self.fc.weight, self.fc.bias]")))
 
 
-def test_a_convolution_without_a_bias_can_be_part_of_it(own):
-    trainer(model__block=own(init("self.conv = nn.Conv2d(3, 3, 1, bias=False)")))
+def test_a_convolution_without_a_bias_can_be_part_of_it(custom):
+    trainer(model__block=custom(init("self.conv = nn.Conv2d(3, 3, 1, bias=False)")))
 
 
 @pytest.mark.parametrize("field", ["model__attention", "model__block"])
@@ -139,8 +139,8 @@ def test_a_convolution_without_a_bias_can_be_part_of_it(own):
         (init("self.twice = 2 * self.fc.weight"), "cannot be copied"),
     ],
 )
-def test_a_part_of_the_model_that_does_not_fit_is_refused(own, field, lines, words):
-    assert words in refused(**{field: own(lines)})
+def test_a_part_of_the_model_that_does_not_fit_is_refused(custom, field, lines, words):
+    assert words in refused(**{field: custom(lines)})
 
 
 HIDDEN = [
@@ -157,52 +157,52 @@ HIDDEN = [
 
 @pytest.mark.parametrize("field", ["model__attention", "model__block"])
 @pytest.mark.parametrize(("made", "given", "words"), HIDDEN)
-def test_what_is_not_saved_with_the_model_is_refused(own, field, made, given, words):
+def test_what_is_not_saved_with_the_model_is_refused(custom, field, made, given, words):
     lines = init(made) + f"    def forward(self, x, keep=None):\n        return {given}\n"
-    assert f"computes with {words}, which is neither trained nor saved" in refused(**{field: own(lines)})
+    assert f"computes with {words}, which is neither trained nor saved" in refused(**{field: custom(lines)})
 
 
 @pytest.mark.parametrize("field", ["model__attention", "model__block"])
-def test_what_is_saved_or_the_same_in_every_model_may_be_computed_with(own, field):
+def test_what_is_saved_or_the_same_in_every_model_may_be_computed_with(custom, field):
     made = "self.register_buffer('mix', torch.randn(c.width)); self.register_buffer('log', torch.randn(3).log())"
     made += "; self.even = torch.ones(c.width); self.more = nn.ModuleList([nn.Dropout(), nn.BatchNorm1d(c.width)])"
     given = "self.more[0](self.more[1]((x * self.mix * self.even).transpose(1, 2)).transpose(1, 2) + self.fc(x))"
-    trainer(**{field: own(init(made) + f"    def forward(self, x, keep=None):\n        return {given}\n")})
+    trainer(**{field: custom(init(made) + f"    def forward(self, x, keep=None):\n        return {given}\n")})
 
 
 @pytest.mark.parametrize("field", ["model__attention", "model__block"])
 @pytest.mark.parametrize("given", ["x - x.mean(0, keepdim=True)", "x.roll(1, 0)"])
-def test_other_images_of_the_batch_must_not_count(own, field, given):
-    assert "after eval() an image must count alone" in refused(**{field: own(forward(f"return self.fc({given})"))})
+def test_other_images_of_the_batch_must_not_count(custom, field, given):
+    assert "after eval() an image must count alone" in refused(**{field: custom(forward(f"return self.fc({given})"))})
 
 
 @pytest.mark.parametrize("field", ["model__attention", "model__block"])
-def test_what_is_given_after_eval_must_be_tokens_too(own, field):
+def test_what_is_given_after_eval_must_be_tokens_too(custom, field):
     for given in ("(x, x)", "x[:, 1:]"):
         lines = forward(f"return self.fc(x) if self.training else {given}")
-        assert "after eval(); it must give tokens 2x17x24" in refused(**{field: own(lines)})
+        assert "after eval(); it must give tokens 2x17x24" in refused(**{field: custom(lines)})
 
 
-def test_a_block_may_ask_for_stochastic_depth(own):
-    trainer(model__block=own("class f(Thru):\n    def forward(self, x, keep):\n        return self.fc(x)\n"))
+def test_a_block_may_ask_for_stochastic_depth(custom):
+    trainer(model__block=custom("class f(Thru):\n    def forward(self, x, keep):\n        return self.fc(x)\n"))
 
 
 @pytest.mark.parametrize("field", ["model__attention", "model__block"])
-def test_whole_numbers_and_tied_weights_can_be_part_of_it(own, field, tmp_path):
+def test_whole_numbers_and_tied_weights_can_be_part_of_it(custom, field, tmp_path):
     made = "self.order = nn.Parameter(torch.arange(c.width), requires_grad=False); self.again = nn.Linear(c.width, c.width)"
     lines = init(f"{made}; self.again.weight = self.fc.weight")
     lines += "    def forward(self, x, keep=None):\n        return self.again(self.fc(x[..., self.order]))\n"
-    run = trainer(**{field: own(lines)})
+    run = trainer(**{field: custom(lines)})
     trained = TrainedModel(run.model, ("a", "b", "c"), (0.5,) * 3, (0.2,) * 3)
     trained.save(tmp_path / "model.safetensors")
     again = load_model(tmp_path / "model.safetensors", allow_code=True)
     assert np.array_equal(trained.logits(SET.images), again.logits(SET.images))
 
 
-def test_whole_numbers_are_not_averaged(own):
+def test_whole_numbers_are_not_averaged(custom):
     made = "self.order = nn.Parameter(torch.arange(c.width).flip(0), requires_grad=False)"
     lines = init(made) + "    def forward(self, x, keep=None):\n        return self.fc(x[..., self.order])\n"
-    run = trainer(model__block=own(lines), optim__ema_decay=0.9)
+    run = trainer(model__block=custom(lines), optim__ema_decay=0.9)
     work = run.chunks.load(*run.chunks.plan(0), 0, 1)
     run.step.set_chunk(work.chunk, work.keep)
     run.step()
@@ -210,39 +210,39 @@ def test_whole_numbers_are_not_averaged(own):
     assert all(torch.equal(averaged[name], tensor) for name, tensor in run.model.state_dict().items())
 
 
-def test_a_block_without_a_gradient_is_refused(own):
+def test_a_block_without_a_gradient_is_refused(custom):
     lines = forward("return x.detach()")
-    assert "cannot be trained: RuntimeError" in refused(model__block=own(lines))
+    assert "cannot be trained: RuntimeError" in refused(model__block=custom(lines))
 
 
-def test_a_block_must_take_stochastic_depth(own):
+def test_a_block_must_take_stochastic_depth(custom):
     lines = forward("return x * keep")
-    assert "forward(x, keep)" in refused(model__block=own(lines))
+    assert "forward(x, keep)" in refused(model__block=custom(lines))
 
 
-def test_an_attention_that_the_own_block_does_not_use_is_refused(own):
-    attention = own("class f(Attention):\n    pass\n")
-    assert "has no effect" in refused(model__attention=attention, model__block=own("class f(Thru):\n    pass\n"))
-    using = own(init("self.attn = make_attention(c, r)"))
+def test_an_attention_that_the_custom_block_does_not_use_is_refused(custom):
+    attention = custom("class f(Attention):\n    pass\n")
+    assert "has no effect" in refused(model__attention=attention, model__block=custom("class f(Thru):\n    pass\n"))
+    using = custom(init("self.attn = make_attention(c, r)"))
     trainer(model__attention=attention, model__block=using)
 
 
-def test_what_cannot_be_compiled_is_refused_where_it_would_be(own):
-    mine = own(forward("return x if x.sum() > 0 else -x"))
+def test_what_cannot_be_compiled_is_refused_where_it_would_be(custom):
+    mine = custom(forward("return x if x.sum() > 0 else -x"))
     assert "cannot be compiled in one piece" in refused(model__attention=mine, train__compile=True)
 
 
-def test_what_fails_in_bf16_only_is_refused_before_the_first_step(own):
+def test_what_fails_in_bf16_only_is_refused_before_the_first_step(custom):
     lines = forward("return self.fc(x) if x.dtype != torch.bfloat16 else 1 / 0")
-    trainer(model__attention=own(lines))
-    assert "ZeroDivisionError" in refused(model__attention=own(lines), train__precision="bf16")
+    trainer(model__attention=custom(lines))
+    assert "ZeroDivisionError" in refused(model__attention=custom(lines), train__precision="bf16")
 
 
 # ---------------------------------------------------------------- optimizer
 
 
-def test_an_own_optimizer_steps_like_the_built_in_one_that_it_is(own):
-    mine = own("def f(groups, config):\n    return Lion(groups, lr=0.0, betas=(0.9, 0.99))\n")
+def test_a_custom_optimizer_steps_like_the_built_in_one_that_it_is(custom):
+    mine = custom("def f(groups, config):\n    return Lion(groups, lr=0.0, betas=(0.9, 0.99))\n")
     runs = [trainer(optim__name=name) for name in ("lion", mine)]
     for run in runs:
         work = run.chunks.load(*run.chunks.plan(0), 0, 2)
@@ -298,20 +298,20 @@ def test_an_own_optimizer_steps_like_the_built_in_one_that_it_is(own):
         (update("torch._foreach_add_(p, group['lr'].sign() * 3e38)"), "makes weights that are not finite"),
     ],
 )  # fmt: skip
-def test_an_optimizer_that_does_not_fit_is_refused(own, lines, words):
-    assert words in refused(optim__name=own(lines))
+def test_an_optimizer_that_does_not_fit_is_refused(custom, lines, words):
+    assert words in refused(optim__name=custom(lines))
 
 
-def test_an_optimizer_that_draws_random_numbers_fits(own):
+def test_an_optimizer_that_draws_random_numbers_fits(custom):
     drawn = "for x in p: x.sub_(group['lr'] * self.state[x].setdefault('m', 0 * x).add_(torch.rand_like(x)))"
-    trainer(optim__name=own(update(drawn)))
+    trainer(optim__name=custom(update(drawn)))
 
 
 # ---------------------------------------------------------------- augmentation
 
 
-def test_an_own_augmentation_sees_pixels_and_numbers_of_each_image(own):
-    mine = own("def f(images, draws):\n    assert draws.shape == (len(images), 16)\n"
+def test_a_custom_augmentation_sees_pixels_and_numbers_of_each_image(custom):
+    mine = custom("def f(images, draws):\n    assert draws.shape == (len(images), 16)\n"
                "    return torch.where(draws[:, :1, None, None] < 0.5, 255 - images, images)\n")  # fmt: skip
     plain, run = trainer(augment__policy="none"), trainer(augment__policy=mine)
     (plan, _), (same, _) = run.chunks.plan(0), plain.chunks.plan(0)
@@ -339,15 +339,15 @@ def test_an_own_augmentation_sees_pixels_and_numbers_of_each_image(own):
         ("def f(images, draws):\n    return (images * torch.rand(())).to(torch.uint8)\n", "no random numbers"),
     ],
 )
-def test_an_augmentation_that_does_not_fit_is_refused(own, lines, words):
-    assert words in refused(augment__policy=own(lines))
+def test_an_augmentation_that_does_not_fit_is_refused(custom, lines, words):
+    assert words in refused(augment__policy=custom(lines))
 
 
 # ---------------------------------------------------------------- schedule
 
 
-def test_an_own_schedule_equal_to_a_built_in_one_is_that(own):
-    mine = own("def f(progress):\n    return (1 + np.cos(np.pi * progress)) / 2\n")
+def test_a_custom_schedule_equal_to_a_built_in_one_is_that(custom):
+    mine = custom("def f(progress):\n    return (1 + np.cos(np.pi * progress)) / 2\n")
     tables = [lr_table(ScheduleConfig(name=name), peak=1e-3, steps_per_pass=3) for name in (mine, "cosine")]
     assert np.array_equal(*tables)
 
@@ -363,8 +363,8 @@ def test_an_own_schedule_equal_to_a_built_in_one_is_that(own):
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_a_schedule_that_does_not_fit_is_refused(own, lines, words):
-    assert words in refused(schedule__name=own(lines))
+def test_a_schedule_that_does_not_fit_is_refused(custom, lines, words):
+    assert words in refused(schedule__name=custom(lines))
 
 
 # ---------------------------------------------------------------- the examples of the docs

@@ -17,16 +17,16 @@ from pocketvit.errors import InputError
 
 
 @pytest.fixture
-def toy(server, write, made_set, tmp_path, monkeypatch):
+def toy(server, write, synthetic_set, tmp_path, monkeypatch):
     """A known set, "toy", that the server offers as parquet and as an archive."""
-    for split, (images, labels) in (("train", made_set.train), ("test", made_set.test)):
+    for split, (images, labels) in (("train", synthetic_set.train), ("test", synthetic_set.test)):
         file = write.parquet(tmp_path / f"{split}.parquet", images, labels)
         server.files[f"/{split}-00000-of-00001.parquet"] = file.read_bytes()
-    batches = write.cifar10_batches(made_set.train, made_set.test)
+    batches = write.cifar10_batches(synthetic_set.train, synthetic_set.test)
     archive = write.tar(tmp_path / "cifar-10-python.tar.gz", batches).read_bytes()
     server.files["/cifar-10-python.tar.gz"] = archive
     md5 = hashlib.md5(archive).hexdigest()
-    real = [Split(*part).fingerprint for part in (made_set.train, made_set.test)]
+    real = [Split(*part).fingerprint for part in (synthetic_set.train, synthetic_set.test)]
     toy = RemoteSet(
         name="toy",
         description="noise",
@@ -54,7 +54,7 @@ def asked(server) -> list[str]:
     return [path for path, _ in server.asked]
 
 
-def test_parquet_comes_first(toy, server, get, tmp_path, made_set):
+def test_parquet_comes_first(toy, server, get, tmp_path, synthetic_set):
     told = []
     folder = get(progress=lambda done, total: told.append((done, total)))
     assert asked(server) == ["/train-00000-of-00001.parquet", "/test-00000-of-00001.parquet"]
@@ -65,7 +65,7 @@ def test_parquet_comes_first(toy, server, get, tmp_path, made_set):
 
     decoded = list((tmp_path / "home" / "decoded").iterdir())
     dataset = sources.load_dataset("toy", cache_dir=tmp_path / "home")
-    assert dataset.name == "toy" and np.array_equal(dataset.test.images, made_set.test[0])
+    assert dataset.name == "toy" and np.array_equal(dataset.test.images, synthetic_set.test[0])
     assert len(decoded) == 1 and list((tmp_path / "home" / "decoded").iterdir()) == decoded  # so not decoded again
 
 

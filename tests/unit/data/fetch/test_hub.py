@@ -12,7 +12,7 @@ huggingface_hub = pytest.importorskip("huggingface_hub")
 
 
 @pytest.fixture
-def repository(write, made_set, tmp_path, monkeypatch):
+def repository(write, synthetic_set, tmp_path, monkeypatch):
     """What a Hub repository holds, by revision; `snapshot_download` copies what the patterns allow."""
     revisions = {None: tmp_path / "main", "refs/convert/parquet": tmp_path / "converted"}
     calls = []
@@ -35,13 +35,13 @@ def repository(write, made_set, tmp_path, monkeypatch):
     return revisions
 
 
-def fill(write, made_set, folder):
-    for split, (images, labels) in (("train", made_set.train), ("test", made_set.test)):
+def fill(write, synthetic_set, folder):
+    for split, (images, labels) in (("train", synthetic_set.train), ("test", synthetic_set.test)):
         write.parquet(folder / f"{split}-00000-of-00001.parquet", images, labels)
 
 
-def test_repository_with_parquet(repository, write, made_set, tmp_path):
-    fill(write, made_set, repository[None] / "data")
+def test_repository_with_parquet(repository, write, synthetic_set, tmp_path):
+    fill(write, synthetic_set, repository[None] / "data")
     (repository[None] / "README.md").write_text("not wanted")
     folder = sources.get("hf:owner/name", data_dir=tmp_path / "home")
     assert repository["calls"] == [("owner/name", "dataset", None, "*.parquet")]
@@ -53,9 +53,9 @@ def test_repository_with_parquet(repository, write, made_set, tmp_path):
     assert len(repository["calls"]) == 1  # it was there
 
 
-def test_one_config_of_several(repository, write, made_set, tmp_path):
+def test_one_config_of_several(repository, write, synthetic_set, tmp_path):
     for config in ("small", "large"):
-        fill(write, made_set, repository[None] / config)
+        fill(write, synthetic_set, repository[None] / config)
     sources.get("hf:owner/name/small", data_dir=tmp_path / "home")
     dataset = sources.load_dataset("hf:owner/name/small", cache_dir=tmp_path / "home")
     assert len(dataset.train) == 60
@@ -65,8 +65,8 @@ def test_one_config_of_several(repository, write, made_set, tmp_path):
         sources.load_dataset("hf:owner/name", cache_dir=tmp_path / "home")
 
 
-def test_the_hubs_conversion_when_there_is_no_parquet(repository, write, made_set, tmp_path):
-    fill(write, made_set, repository["refs/convert/parquet"] / "default" / "train")
+def test_the_hubs_conversion_when_there_is_no_parquet(repository, write, synthetic_set, tmp_path):
+    fill(write, synthetic_set, repository["refs/convert/parquet"] / "default" / "train")
     (repository[None] / "images.zip").write_bytes(b"zip")
     folder = sources.get("hf:owner/name", data_dir=tmp_path / "home")
     assert [call[2] for call in repository["calls"]] == [None, "refs/convert/parquet"]

@@ -15,8 +15,8 @@ from pocketvit.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def batches(write, made_set) -> dict[str, bytes]:
-    return write.cifar10_batches(made_set.train, made_set.test)
+def batches(write, synthetic_set) -> dict[str, bytes]:
+    return write.cifar10_batches(synthetic_set.train, synthetic_set.test)
 
 
 @pytest.fixture(scope="module")
@@ -29,34 +29,34 @@ def unpack(archive, folder):
     return folder / "cifar-10-batches-py"
 
 
-def assert_is(decoded, made_set, names):
-    for split, (images, labels) in ((decoded.train, made_set.train), (decoded.test, made_set.test)):
+def assert_is(decoded, synthetic_set, names):
+    for split, (images, labels) in ((decoded.train, synthetic_set.train), (decoded.test, synthetic_set.test)):
         assert np.array_equal(split.images, images) and np.array_equal(split.labels, labels)
         assert split.images.flags["C_CONTIGUOUS"]
     assert decoded.class_names == names and decoded.notes == ()
 
 
-def test_archive_and_folder_are_the_same(archive, made_set, write, tmp_path):
-    assert_is(cifar.read(archive, None), made_set, write.NAMES)
+def test_archive_and_folder_are_the_same(archive, synthetic_set, write, tmp_path):
+    assert_is(cifar.read(archive, None), synthetic_set, write.NAMES)
     folder = unpack(archive, tmp_path)
     for path in (folder, tmp_path):  # the folder itself, and the one it was unpacked in
         assert cifar.matches(path) and len(cifar.files(path)) == 7
-        assert_is(cifar.read(path, None), made_set, write.NAMES)
+        assert_is(cifar.read(path, None), synthetic_set, write.NAMES)
 
 
-def test_folder_that_holds_the_archive(archive, made_set, write):
+def test_folder_that_holds_the_archive(archive, synthetic_set, write):
     assert cifar.matches(archive.parent) and cifar.files(archive.parent) == [archive]
-    assert_is(cifar.read(archive.parent, None), made_set, write.NAMES)
+    assert_is(cifar.read(archive.parent, None), synthetic_set, write.NAMES)
 
 
-def test_cifar100(write, made_set, tmp_path):
+def test_cifar100(write, synthetic_set, tmp_path):
     contents = {"meta": write.python2_pickle({"fine_label_names": list(write.NAMES), "coarse_label_names": ["x"]})}
-    for name, (images, labels) in (("train", made_set.train), ("test", made_set.test)):
+    for name, (images, labels) in (("train", synthetic_set.train), ("test", synthetic_set.test)):
         data = np.ascontiguousarray(images.transpose(0, 3, 1, 2).reshape(-1, 3072))
         fields = {"data": data, "fine_labels": labels.tolist(), "coarse_labels": [0] * len(labels)}
         contents[name] = write.python2_pickle(fields)
     path = write.tar(tmp_path / "cifar-100-python.tar.gz", contents, "cifar-100-python")
-    assert_is(cifar.read(path, None), made_set, write.NAMES)
+    assert_is(cifar.read(path, None), synthetic_set, write.NAMES)
 
 
 def test_both_sets_in_one_folder_must_be_named(archive, tmp_path):
@@ -89,12 +89,12 @@ def test_malicious_pickle_is_refused_and_not_run(archive, tmp_path, function, pr
 
 
 @pytest.mark.parametrize("protocol", range(5))
-def test_batches_pickled_by_python_3(archive, made_set, write, tmp_path, protocol):
+def test_batches_pickled_by_python_3(archive, synthetic_set, write, tmp_path, protocol):
     folder = unpack(archive, tmp_path)
     for file in folder.iterdir():
         content = pickle.loads(file.read_bytes(), encoding="bytes")
         file.write_bytes(pickle.dumps(content, protocol))
-    assert_is(cifar.read(folder, None), made_set, write.NAMES)
+    assert_is(cifar.read(folder, None), synthetic_set, write.NAMES)
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_study import ERROR, SPEED, made_cells, made_study
 from rich.console import Console
+from synthetic_study import ERROR, SPEED, synthetic_cells, synthetic_study
 
 from pocketvit.report.latex import latex_table, latex_text
 from pocketvit.report.tables import ABSENT, markdown_table, markdown_text
@@ -40,8 +40,10 @@ def printed(table):
 
 @pytest.fixture
 def unfinished():
-    study = made_study()
-    return study, made_cells(study, failed=("whitening-s2", "muon-s0", "muon-s1", "muon-s2"), missing=("mla-q-s1",))
+    study = synthetic_study()
+    return study, synthetic_cells(
+        study, failed=("whitening-s2", "muon-s0", "muon-s1", "muon-s2"), missing=("mla-q-s1",)
+    )
 
 
 def test_every_file_is_written_and_the_same_again(unfinished, tmp_path):
@@ -68,7 +70,7 @@ HELD_OUT = {"data.val_frac": 0.1}
 
 def held_out_cells(study):
     """With validation accuracies that are another order of the rows than the test accuracies."""
-    cells = made_cells(study)
+    cells = synthetic_cells(study)
     for cell in cells:
         cell.result["val_accuracy"] = round(1.8 - cell.result["test_accuracy"], 4)
         cell.result["best_test_accuracy"] = None
@@ -77,7 +79,7 @@ def held_out_cells(study):
 
 def test_rows_that_hold_out_the_same_images_are_compared_on_these(tmp_path):
     """So that the test images choose nothing; their accuracy stands beside it."""
-    study = made_study(base=HELD_OUT)
+    study = synthetic_study(base=HELD_OUT)
     cells = held_out_cells(study)
     found = {finding.row: finding for finding in findings(study, cells)}
     assert found["mla-qkv"].comparison == compare(accuracies(cells, "val_accuracy"), study.compare)["mla-qkv"]
@@ -99,7 +101,7 @@ def test_rows_that_hold_out_the_same_images_are_compared_on_these(tmp_path):
 
 
 def test_a_row_that_diverges_on_the_held_out_images_alone_is_set_apart(tmp_path):
-    study = made_study(base=HELD_OUT)
+    study = synthetic_study(base=HELD_OUT)
     cells = held_out_cells(study)
     for cell in cells:
         if cell.row == "muon":
@@ -112,14 +114,14 @@ def test_a_row_that_diverges_on_the_held_out_images_alone_is_set_apart(tmp_path)
 
 def test_rows_that_hold_out_images_in_vain_are_named_and_words_fit_the_measure(tmp_path):
     rows = {"baseline": {}, "mla-q": {"model.q_rank": 64, **HELD_OUT}}
-    study = made_study(rows=rows)
+    study = synthetic_study(rows=rows)
     cells = held_out_cells(study)
     found = findings(study, cells)
     (said,) = caveats(study, found)
     assert said.startswith("Compared on the test images") and said.endswith("fewer images for it: mla-q.")
     files = {file.name: file.read_text() for file in write_outputs(study, cells, tmp_path)}
     assert all(said in files[name] for name in ("table.md", "table.tex", "study.html"))
-    study = made_study(base=HELD_OUT, rows={"baseline": {}, "mla-q": {"model.q_rank": 64}})
+    study = synthetic_study(base=HELD_OUT, rows={"baseline": {}, "mla-q": {"model.q_rank": 64}})
     cells = held_out_cells(study)
     cells[1].result["data_fingerprint"] = "0" * 16
     (said,) = caveats(study, findings(study, cells))
@@ -137,7 +139,7 @@ def test_rows_that_hold_out_images_in_vain_are_named_and_words_fit_the_measure(t
     ],
 )
 def test_the_measure_is_one_that_all_rows_have_on_the_same_images(base, row, measure):
-    study = made_study(base=base, rows={"baseline": {}, "other": {"model.depth": 3, **row}})
+    study = synthetic_study(base=base, rows={"baseline": {}, "other": {"model.depth": 3, **row}})
     assert study.measure == measure
     held_out = [name for name, frac in (("baseline", base), ("other", base | row)) if "data.val_frac" in frac]
     assert study.held_out_in_vain == (held_out if measure == "test_accuracy" else [])
@@ -145,7 +147,7 @@ def test_the_measure_is_one_that_all_rows_have_on_the_same_images(base, row, mea
 
 @pytest.mark.parametrize(("base", "measure"), [({}, "test_accuracy"), (HELD_OUT, "val_accuracy")])
 def test_a_row_alone_has_a_measure_as_well(base, measure):
-    assert made_study(base=base, rows={"baseline": {}}).measure == measure
+    assert synthetic_study(base=base, rows={"baseline": {}}).measure == measure
 
 
 def test_images_that_are_measured_and_trained_on_are_told_once(unfinished, tmp_path):
@@ -189,15 +191,15 @@ def test_what_did_not_finish_is_never_a_number(unfinished):
 
 
 def test_a_study_without_any_result_is_all_dashes(tmp_path):
-    study = made_study()
-    cells = made_cells(study, missing=tuple(cell.name for cell in study.cells()))
+    study = synthetic_study()
+    cells = synthetic_cells(study, missing=tuple(cell.name for cell in study.cells()))
     table = write_outputs(study, cells, tmp_path)[0].read_text()
     assert table.count("0 of 3 (3 missing)") == 5 and "nan" not in table and "None" not in table
 
 
 def test_rows_that_are_compared_with_none_have_no_columns_for_it(tmp_path):
-    study = made_study(baseline=None)
-    head = write_outputs(study, made_cells(study), tmp_path)[0].read_text().splitlines()[0]
+    study = synthetic_study(baseline=None)
+    head = write_outputs(study, synthetic_cells(study), tmp_path)[0].read_text().splitlines()[0]
     assert "verdict" not in head and "best look" in head and "images/s" in head
 
 
@@ -231,8 +233,8 @@ def test_failures_stand_in_the_markdown_with_their_reason(unfinished, tmp_path):
 
 def test_a_row_that_diverges_is_set_apart_and_named():
     """Its scatter of tens of points would hide every other difference."""
-    study = made_study()
-    cells = made_cells(study)
+    study = synthetic_study()
+    cells = synthetic_cells(study)
     assert not noisy_rows(accuracies(cells, "test_accuracy"))
     calm = findings(study, cells)
     for cell in cells:
@@ -278,8 +280,8 @@ def test_rows_that_end_alike_by_chance_make_no_other_one_noisy():
 
 
 def test_times_are_not_compared_between_one_hardware_and_another():
-    study = made_study()
-    cells = made_cells(study)
+    study = synthetic_study()
+    cells = synthetic_cells(study)
     elsewhere = [cell for cell in cells if cell.row == "muon" or (cell.row, cell.seed) == ("whitening", 2)]
     for cell in elsewhere:
         cell.result.update(device="NVIDIA H200", train_s=1.0, images_per_s=9e9, peak_memory_gib=99.0)
@@ -292,12 +294,12 @@ def test_times_are_not_compared_between_one_hardware_and_another():
     assert timed["whitening"] == [True, True, False] and not any(timed["muon"]) and all(timed["baseline"])
     said = "Times and memory in the table are those on NVIDIA H100 80GB HBM3 alone; other runs were trained on other "
     assert said + "hardware (4 on NVIDIA H200)." in notes(study, list(found.values()))
-    assert not any("hardware" in note for note in notes(study, findings(study, made_cells(study))))
+    assert not any("hardware" in note for note in notes(study, findings(study, synthetic_cells(study))))
 
 
 def test_the_bootstrap_stands_beside_the_t_interval_from_eight_seeds_on(tmp_path):
-    study = made_study(seeds=9)
-    cells = made_cells(study, failed=("mla-q-s1", "mla-q-s2"))
+    study = synthetic_study(seeds=9)
+    cells = synthetic_cells(study, failed=("mla-q-s1", "mla-q-s2"))
     expected = compare(accuracies(cells, "test_accuracy"), study.compare)
     low, high = expected["muon"].bootstrap
     files = {file.name: file.read_text(encoding="utf-8") for file in write_outputs(study, cells, tmp_path)}
@@ -312,7 +314,7 @@ def test_the_bootstrap_stands_beside_the_t_interval_from_eight_seeds_on(tmp_path
 
 
 def test_below_eight_seeds_nothing_is_said_of_the_bootstrap(tmp_path):
-    for file in write_outputs(made_study(), made_cells(made_study()), tmp_path):
+    for file in write_outputs(synthetic_study(), synthetic_cells(synthetic_study()), tmp_path):
         text = file.read_text(encoding="utf-8").lower()
         assert "bootstrap" not in (text.splitlines()[0].replace("bootstrap_", "") if file.suffix == ".csv" else text)
 
@@ -322,13 +324,13 @@ def test_what_would_have_been_seen_is_explained_where_it_is_said(unfinished, tmp
     for name in ("table.md", "study.html"):
         assert "found with a chance of 80 % (its power)" in files[name]
     assert r"None seen (x): no difference seen; one of x would have been with 80 \% power" in files["table.tex"]
-    study = made_study(rows={"baseline": {}, "muon": {"optim.name": "muon"}})
-    assert not any("would have been" in note for note in notes(study, findings(study, made_cells(study))))
+    study = synthetic_study(rows={"baseline": {}, "muon": {"optim.name": "muon"}})
+    assert not any("would have been" in note for note in notes(study, findings(study, synthetic_cells(study))))
 
 
 def test_the_latex_table_is_as_wide_as_a_page(tmp_path):
-    study = made_study(seeds=9)
-    cells = made_cells(study, failed=("mla-q-s1", "mla-q-s2"))
+    study = synthetic_study(seeds=9)
+    cells = synthetic_cells(study, failed=("mla-q-s1", "mla-q-s2"))
     write_outputs(study, cells, tmp_path)
     text = (tmp_path / "table.tex").read_text()
     head, *body = [line.removesuffix(r" \\").split(" & ") for line in text.splitlines() if " & " in line]
@@ -343,11 +345,11 @@ def test_the_latex_table_is_as_wide_as_a_page(tmp_path):
 
 
 def test_the_latex_table_names_the_reference_of_each_row_where_there_are_several(tmp_path):
-    study = made_study(compare={"mla-qkv": "mla-q"})
-    write_outputs(study, made_cells(study), tmp_path)
+    study = synthetic_study(compare={"mla-qkv": "mla-q"})
+    write_outputs(study, synthetic_cells(study), tmp_path)
     text = (tmp_path / "table.tex").read_text()
     assert " & against & difference & " in text and "Difference: in points" in text
-    write_outputs(made_study(baseline=None), made_cells(study), tmp_path)
+    write_outputs(synthetic_study(baseline=None), synthetic_cells(study), tmp_path)
     text = (tmp_path / "table.tex").read_text()
     assert r"row & n & accuracy (\%) & time \\" in text and "ifference" not in text
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from made_study import ERROR, made_cells, made_study
+from synthetic_study import ERROR, synthetic_cells, synthetic_study
 
 from pocketvit.report.curves import SPLITS
 from pocketvit.report.study_curves import mean_curve, study_curves
@@ -34,8 +34,8 @@ class Page(HTMLParser):
 
 
 def write(folder: Path, study=None, cells=None) -> Path:
-    study = study or made_study()
-    cells = cells or made_cells(study, failed=("whitening-s2",), missing=("muon-s2",))
+    study = study or synthetic_study()
+    cells = cells or synthetic_cells(study, failed=("whitening-s2",), missing=("muon-s2",))
     return write_outputs(study, findings(study, cells), folder)[-1]
 
 
@@ -54,14 +54,14 @@ def test_the_page_says_what_was_found_and_what_was_not(tmp_path):
 def test_a_row_without_settings_is_the_studys_base_where_there_is_one(tmp_path):
     text = Page(write(tmp_path / "without")).text
     assert "Every row starts from the recipe paper. baseline the recipe as it is" in text
-    study = made_study(base={"model.width": 144, "optim.lr": 0.002})
+    study = synthetic_study(base={"model.width": 144, "optim.lr": 0.002})
     text = Page(write(tmp_path / "with", study)).text
     assert "starts from the recipe paper with the study’s base: model.width=144, optim.lr=0.002." in text
     assert "baseline the study’s base" in text and "mla-q model.q_rank=64" in text
 
 
 def test_the_path_of_a_users_file_does_not_make_a_phone_scroll_sideways(chromium, tmp_path):
-    study = made_study()
+    study = synthetic_study()
     overrides = {"model.attention": "/home/" + 20 * "somebody/" + "my_attention.py:MyAttention"}
     study = replace(study, base=overrides, rows=(replace(study.rows[0], overrides=overrides), *study.rows[1:]))
     chromium.open(write(tmp_path, study), 390)
@@ -69,8 +69,10 @@ def test_the_path_of_a_users_file_does_not_make_a_phone_scroll_sideways(chromium
 
 
 def test_a_row_that_failed_is_said_to_have(tmp_path):
-    study = made_study()
-    cells = made_cells(study, failed=("muon-s0", "muon-s1", "muon-s2"), missing=tuple(f"mla-q-s{s}" for s in range(3)))
+    study = synthetic_study()
+    cells = synthetic_cells(
+        study, failed=("muon-s0", "muon-s1", "muon-s2"), missing=tuple(f"mla-q-s{s}" for s in range(3))
+    )
     path = write(tmp_path, study, cells)
     text = Page(path).text
     assert "Failed muon" in text and "No result yet mla-q" in text and "Cannot be told" not in text
@@ -79,26 +81,26 @@ def test_a_row_that_failed_is_said_to_have(tmp_path):
 
 def test_a_phone_shows_that_a_row_failed(chromium, tmp_path):
     """There, cells without a figure are left out."""
-    study = made_study()
-    chromium.open(write(tmp_path, study, made_cells(study, failed=("muon-s0", "muon-s1", "muon-s2"))), 390)
+    study = synthetic_study()
+    chromium.open(write(tmp_path, study, synthetic_cells(study, failed=("muon-s0", "muon-s1", "muon-s2"))), 390)
     shown = "getComputedStyle(document.querySelector('td.verdict.failed')).display"
     assert chromium.value(shown) == "block"
 
 
 def test_the_table_of_a_study_with_two_intervals_fits_the_page(chromium, tmp_path):
-    study = made_study(seeds=9)
-    chromium.open(write(tmp_path, study, made_cells(study, failed=("mla-q-s1", "mla-q-s2"))), 1200)
+    study = synthetic_study(seeds=9)
+    chromium.open(write(tmp_path, study, synthetic_cells(study, failed=("mla-q-s1", "mla-q-s2"))), 1200)
     beyond = "(e => e.scrollWidth - e.clientWidth)(document.querySelector('.scroll'))"
     assert chromium.value(beyond) == 0
 
 
 def test_runs_link_to_their_reports_where_there_are_some(tmp_path):
-    study = made_study()
+    study = synthetic_study()
     folders = {name: tmp_path / "runs of today" / name for name in ("with#1", "without")}
     for folder in folders.values():
         folder.mkdir(parents=True)
     (folders["with#1"] / "report.html").write_text("a report")
-    cells = made_cells(study)
+    cells = synthetic_cells(study)
     cells[0], cells[1] = replace(cells[0], folder=folders["with#1"]), replace(cells[1], folder=folders["without"])
     path = write(tmp_path / "study", study, cells)
     links = [link for link in Page(path).links if not link.startswith(("#", "data:"))]
@@ -107,21 +109,21 @@ def test_runs_link_to_their_reports_where_there_are_some(tmp_path):
 
 
 def test_what_comes_from_outside_is_escaped(tmp_path):
-    study = made_study()
+    study = synthetic_study()
     rows = (replace(study.rows[0], overrides={"model.attention": EVIL}), *study.rows[1:])
-    cells = made_cells(study, failed=("muon-s0",))
+    cells = synthetic_cells(study, failed=("muon-s0",))
     cells = [replace(cell, error=cell.error and EVIL) for cell in cells]
     cells[0].result["device"] = EVIL
     page = Page(write(tmp_path, replace(study, rows=rows), cells))
     assert page.text.count(EVIL) >= 4 and "script" not in page.tags
 
 
-@pytest.mark.parametrize("rows", [made_study().rows, made_study(base={"data.val_frac": 0.1}).rows])
+@pytest.mark.parametrize("rows", [synthetic_study().rows, synthetic_study(base={"data.val_frac": 0.1}).rows])
 def test_curves_are_of_the_images_that_the_rows_are_compared_on(rows, tmp_path):
     """Though most looks were at the others."""
-    study = replace(made_study(), rows=rows)
+    study = replace(synthetic_study(), rows=rows)
     split, other = ("val", "test") if study.measure == "val_accuracy" else ("test", "val")
-    cells = made_cells(study)
+    cells = synthetic_cells(study)
     for cell in cells:
         result = cell.result
         result["val_accuracy"] = result["test_accuracy"]
@@ -133,8 +135,8 @@ def test_curves_are_of_the_images_that_the_rows_are_compared_on(rows, tmp_path):
 
 
 def test_an_effect_far_out_does_not_press_the_others_together(tmp_path):
-    study = made_study()
-    cells = made_cells(study)
+    study = synthetic_study()
+    cells = synthetic_cells(study)
     for cell in cells:
         if cell.row == "muon":
             cell.result["test_accuracy"] = 0.2738

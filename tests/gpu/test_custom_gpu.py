@@ -43,15 +43,15 @@ def losses(trainer: Trainer) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("part", OWN)
-def test_an_own_part_compiled_and_captured_equals_plain(part, made_splits):
+def test_an_own_part_compiled_and_captured_equals_plain(part, synthetic_splits):
     torch.compiler.reset()
-    fast = made(made_splits, OWN[part])
+    fast = made(synthetic_splits, OWN[part])
     assert fast.step.cuda_graph
-    torch.testing.assert_close(losses(fast), losses(made(made_splits, OWN[part] | PLAIN)), rtol=3e-2, atol=3e-2)
+    torch.testing.assert_close(losses(fast), losses(made(synthetic_splits, OWN[part] | PLAIN)), rtol=3e-2, atol=3e-2)
 
 
 @pytest.mark.parametrize("compile", [True, False])
-def test_what_waits_for_the_gpu_is_refused_where_the_step_is_captured(tmp_path, compile, made_splits):
+def test_what_waits_for_the_gpu_is_refused_where_the_step_is_captured(tmp_path, compile, synthetic_splits):
     (tmp_path / "waits.py").write_text(
         "from pocketvit.model.attention import Attention\n"
         "class Waits(Attention):\n"
@@ -60,6 +60,6 @@ def test_what_waits_for_the_gpu_is_refused_where_the_step_is_captured(tmp_path, 
     )
     waits = {"model.attention": f"{tmp_path}/waits.py:Waits", "train.compile": compile}
     with pytest.raises(InputError, match="waits.py:Waits cannot be"):
-        made(made_splits, waits)
+        made(synthetic_splits, waits)
     if not compile:
-        losses(made(made_splits, waits | {"train.cuda_graph": False}))
+        losses(made(synthetic_splits, waits | {"train.cuda_graph": False}))

@@ -17,12 +17,12 @@ SPEED = {"baseline": 78_100, "mla-q": 76_300, "mla-qkv": 73_900, "whitening": 78
 ERROR = "RuntimeError: loss is nan at step 1,204 in <script>alert('MyAttention & co')</script> of my_idea.py"
 
 
-def made_study(**content) -> Study:
+def synthetic_study(**content) -> Study:
     """Five rows of the paper's recipe with three seeds each."""
-    return parse_study({"recipe": "paper", "seeds": 3, "baseline": "baseline", "rows": ROWS} | content, "made")
+    return parse_study({"recipe": "paper", "seeds": 3, "baseline": "baseline", "rows": ROWS} | content, "synthetic")
 
 
-def made_result(row: str, seed: int) -> dict:
+def synthetic_result(row: str, seed: int) -> dict:
     """What result.json would hold: 20 looks that climb to the row's accuracy, a little noise on them."""
     share = np.arange(1, 21) / 20  # of the run
     noise = np.random.default_rng([seed, *row.encode()]).normal(0, 0.0008 + 0.006 * (1 - share))
@@ -46,7 +46,7 @@ def made_result(row: str, seed: int) -> dict:
     }  # fmt: skip
 
 
-def made_cells(study: Study, failed: tuple[str, ...] = (), missing: tuple[str, ...] = ()) -> list[CellResult]:
+def synthetic_cells(study: Study, failed: tuple[str, ...] = (), missing: tuple[str, ...] = ()) -> list[CellResult]:
     """Every cell of a study, done but for those named."""
     cells = []
     for cell in study.cells():
@@ -54,7 +54,7 @@ def made_cells(study: Study, failed: tuple[str, ...] = (), missing: tuple[str, .
         cells.append(
             CellResult(
                 row=cell.row, seed=cell.seed, state=state, folder=None,
-                result=made_result(cell.row, cell.seed) if state == "done" else None,
+                result=synthetic_result(cell.row, cell.seed) if state == "done" else None,
                 error=ERROR if state == "failed" else None,
             )
         )  # fmt: skip
