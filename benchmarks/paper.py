@@ -20,7 +20,7 @@ from pocketvit.data import open_splits
 from pocketvit.recipes import recipe
 from pocketvit.report.pictures import filter_sheet_uri
 from pocketvit.report.study_curves import mean_curve
-from pocketvit.training.progress import Silent
+from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 from reproduction import Evidence, paper_page, read_evidence
 
@@ -34,7 +34,7 @@ def draw_figure5(data: str, path: Path) -> None:
     """The whitening filters that a run starts from; nothing is trained."""
     whitening = {"data.source": data, "model.patch_init": "whitening", "model.depth": 1, "train.device": "cpu"}
     config = override(recipe("paper"), whitening)
-    filters = Trainer(config, open_splits(config.data), torch.device("cpu"), Silent()).filters  # (F, C, p, p)
+    filters = Trainer(config, open_splits(config.data), torch.device("cpu"), SilentReporter()).filters  # (F, C, p, p)
     uri = filter_sheet_uri(filters.permute(0, 2, 3, 1).numpy())
     sheet = Image.open(io.BytesIO(base64.b64decode(uri.partition("base64,")[2])))
     width, height = sheet.size

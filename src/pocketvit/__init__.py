@@ -8,39 +8,60 @@ torch is imported when a function that needs it is first asked for.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+__all__ = [
+    "RECIPES", "AugmentConfig", "BarReporter", "DataConfig", "Dataset", "InputError", "LineReporter", "Lion",
+    "ModelConfig", "Muon", "OptimConfig", "Reporter", "RunConfig", "ScheduleConfig", "Silent", "SilentReporter",
+    "Stopped", "Study", "TrainConfig", "TrainedModel", "ViT", "__version__", "create_model", "evaluate", "find_study",
+    "load_config", "load_dataset", "load_model", "override", "recipe", "run_study", "train",
+]  # fmt: skip
 
-_HOME = {
-    "InputError": "pocketvit.errors",
-    "RunConfig": "pocketvit.config",
-    "ModelConfig": "pocketvit.config",
-    "DataConfig": "pocketvit.config",
-    "AugmentConfig": "pocketvit.config",
-    "OptimConfig": "pocketvit.config",
-    "ScheduleConfig": "pocketvit.config",
-    "TrainConfig": "pocketvit.config",
-    "override": "pocketvit.config",
-    "load_config": "pocketvit.config",
-    "recipe": "pocketvit.recipes",
-    "create_model": "pocketvit.model",
-    "load_dataset": "pocketvit.data",
-    "train": "pocketvit.training",
-    "evaluate": "pocketvit.training",
-    "load_model": "pocketvit.training",
-    "Silent": "pocketvit.training",
-}
-"""Where each public name lives."""
+if TYPE_CHECKING:
+    from pocketvit.config import ModelConfig, RunConfig, load_config, override
+    from pocketvit.config.data import AugmentConfig, DataConfig
+    from pocketvit.config.training import OptimConfig, ScheduleConfig, TrainConfig
+    from pocketvit.data import Dataset, load_dataset
+    from pocketvit.errors import InputError
+    from pocketvit.inference.evaluate import evaluate
+    from pocketvit.inference.trained_model import TrainedModel, load_model
+    from pocketvit.model import ViT, create_model
+    from pocketvit.optim.lion import Lion
+    from pocketvit.optim.muon import Muon
+    from pocketvit.recipes import RECIPES, recipe
+    from pocketvit.studies.definition.choose import find_study
+    from pocketvit.studies.definition.grid import Study
+    from pocketvit.studies.execution.runner import run_study
+    from pocketvit.training import train
+    from pocketvit.training.progress import BarReporter, LineReporter, Reporter, Silent, SilentReporter
+    from pocketvit.training.stop import Stopped
+else:  # hidden from type checkers: with `__getattr__` a misspelt name would pass
+    _NAMES = {
+        "config": "ModelConfig RunConfig load_config override",
+        "config.data": "AugmentConfig DataConfig",
+        "config.training": "OptimConfig ScheduleConfig TrainConfig",
+        "data": "Dataset load_dataset",
+        "errors": "InputError",
+        "inference.evaluate": "evaluate",
+        "inference.trained_model": "TrainedModel load_model",
+        "model": "ViT create_model",
+        "optim.lion": "Lion",
+        "optim.muon": "Muon",
+        "recipes": "RECIPES recipe",
+        "studies.definition.choose": "find_study",
+        "studies.definition.grid": "Study",
+        "studies.execution.runner": "run_study",
+        "training": "train",
+        "training.progress": "BarReporter LineReporter Reporter Silent SilentReporter",
+        "training.stop": "Stopped",
+    }
+    _HOME = {name: f"pocketvit.{module}" for module, names in _NAMES.items() for name in names.split()}
 
-__all__ = ["__version__", *_HOME]
+    def __getattr__(name):
+        if name not in _HOME:
+            raise AttributeError(f"module 'pocketvit' has no attribute {name!r}")
+        return getattr(import_module(_HOME[name]), name)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'pocketvit' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    def __dir__():
+        return sorted(__all__)

@@ -15,7 +15,7 @@ from pocketvit.config import override
 from pocketvit.data import Split, Splits
 from pocketvit.kernels.blocks import blocks_reference, run_blocks, supported
 from pocketvit.recipes import recipe
-from pocketvit.training.progress import Silent
+from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
@@ -141,7 +141,7 @@ def started(splits, kernels: str, values: dict) -> Trainer:
     """The paper's recipe before its first step, on a smaller model unless `values` say otherwise."""
     small = {"batch_size": 64, "model.width": 96, "model.depth": 3, "model.num_heads": 6, "model.drop_path": 0.3}
     small |= {"schedule.passes": 4, "schedule.warmup_passes": 0, "train.compile": False, "train.kernels": kernels}
-    trainer = Trainer(override(recipe("paper"), small | values), splits, torch.device("cuda", 0), Silent())
+    trainer = Trainer(override(recipe("paper"), small | values), splits, torch.device("cuda", 0), SilentReporter())
     assert trainer.fused == (kernels == "fused")
     work = trainer.chunks.load(*trainer.chunks.plan(0), 0, trainer.loader.chunk_steps)
     trainer.step.set_chunk(work.chunk, work.keep)

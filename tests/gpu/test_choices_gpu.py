@@ -8,7 +8,7 @@ from training_cases import first_gradients, gradient_errors
 from pocketvit.config import override
 from pocketvit.data import Splits
 from pocketvit.recipes import recipe
-from pocketvit.training.progress import Silent
+from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
@@ -68,7 +68,7 @@ def started(splits: Splits, values: dict) -> Trainer:
     """A run before its first step."""
     small = {"batch_size": 32, "model.width": 64, "model.depth": 1, "model.num_heads": 4}
     small |= {"schedule.passes": 4, "schedule.warmup_passes": 0}
-    trainer = Trainer(override(recipe("paper"), small | values), splits, torch.device("cuda", 0), Silent())
+    trainer = Trainer(override(recipe("paper"), small | values), splits, torch.device("cuda", 0), SilentReporter())
     work = trainer.chunks.load(*trainer.chunks.plan(0), 0, trainer.loader.chunk_steps)
     trainer.step.set_chunk(work.chunk, work.keep)
     return trainer

@@ -9,7 +9,7 @@ from pocketvit.config import override
 from pocketvit.data import Splits
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
-from pocketvit.training.progress import Silent
+from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
@@ -30,7 +30,7 @@ PLAIN = {"train.compile": False, "train.cuda_graph": False, "train.precision": "
 def made(splits: Splits, values: dict) -> Trainer:
     small = {"batch_size": 32, "model.width": 64, "model.depth": 1, "model.num_heads": 4}
     small |= {"schedule.passes": 4, "schedule.warmup_passes": 0}
-    return Trainer(override(recipe("paper"), small | values), splits, torch.device("cuda", 0), Silent())
+    return Trainer(override(recipe("paper"), small | values), splits, torch.device("cuda", 0), SilentReporter())
 
 
 def losses(trainer: Trainer) -> torch.Tensor:

@@ -14,7 +14,7 @@ from pocketvit.loading.loader import TrainLoader
 from pocketvit.memory import FreeMemory, free_gpu_memory
 from pocketvit.recipes import recipe
 from pocketvit.training import loop, train
-from pocketvit.training.progress import Silent
+from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
@@ -72,7 +72,7 @@ def test_chunks_are_the_same_bytes_wherever_images_are_kept(mapped, device, shor
             assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
-class Notes(Silent):
+class Notes(SilentReporter):
     """Keeps what a run says."""
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ def test_a_chunk_longer_than_the_first_is_captured_anew(synthetic_splits, device
     losses = []
     for captured in (True, False):
         config = override(recipe("paper"), small | {"train.cuda_graph": captured})
-        trainer = Trainer(config, synthetic_splits, device, Silent())
+        trainer = Trainer(config, synthetic_splits, device, SilentReporter())
         for first, count in ((0, 2), (2, 5), (7, 1)):
             work = trainer.chunks.load(*trainer.chunks.plan(0), first, count)
             trainer.step.set_chunk(work.chunk, work.keep)

@@ -8,7 +8,7 @@ import torch
 from batch_cases import FORMS, Form, assert_equals_the_twin
 
 from pocketvit.config import override
-from pocketvit.training.progress import Silent
+from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
@@ -52,7 +52,7 @@ def test_the_first_step_compiles_no_block_kernel(small, synthetic_splits, optimi
         return [len(caches[0]) for kernel in kernels for caches in kernel.device_caches.values()]
 
     config = override(small, {"optim.name": optimizer, "model.width": 96, "train.deterministic": False})
-    trainer = Trainer(config, synthetic_splits, torch.device("cuda", 0), Silent())
+    trainer = Trainer(config, synthetic_splits, torch.device("cuda", 0), SilentReporter())
     before = compiled()
     assert len(before) == len(kernels), "all are compiled by now"
     trainer.model.train()

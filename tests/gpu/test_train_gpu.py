@@ -10,7 +10,7 @@ from pocketvit.config import override
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
 from pocketvit.training import loop, train
-from pocketvit.training.progress import Silent
+from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
@@ -27,7 +27,7 @@ def losses(splits, *, steps=8, device="cuda", **values):
     """The losses of the first steps of a small run."""
     base = override(recipe("paper"), {"batch_size": 64, "model.width": 64, "model.depth": 2, "model.num_heads": 4})
     config = override(base, {"schedule.passes": 2, "schedule.warmup_passes": 1} | values)
-    trainer = Trainer(config, splits, torch.device(device, 0 if device == "cuda" else None), Silent())
+    trainer = Trainer(config, splits, torch.device(device, 0 if device == "cuda" else None), SilentReporter())
     start(trainer)
     for _ in range(steps):
         trainer.step()
@@ -38,9 +38,9 @@ def test_the_peak_of_memory_is_that_of_the_run_alone(small, tmp_path):
     """Whatever was trained before in the same process, but for cuBLAS's workspaces, which the first run takes."""
     sizes = {"first": {}, "again": {}, "large": {"model.width": 256, "model.depth": 6}, "last": {}}
     peaks = {
-        name: train(override(small, {"out": tmp_path / name, "train.deterministic": False} | changes), Silent())[
-            "peak_memory_gib"
-        ]
+        name: train(
+            override(small, {"out": tmp_path / name, "train.deterministic": False} | changes), SilentReporter()
+        )["peak_memory_gib"]
         for name, changes in sizes.items()
     }
     assert peaks["last"] == pytest.approx(peaks["again"], rel=0.05) and peaks["large"] > 2 * peaks["again"]
@@ -66,7 +66,7 @@ def test_compiled_and_captured_in_bf16_stays_near_fp32(synthetic_splits):
 
 def test_a_chunk_does_not_wait_for_the_gpu(synthetic_splits):
     config = override(recipe("paper"), {"batch_size": 64, "model.width": 64, "model.depth": 1, "model.num_heads": 4})
-    trainer = Trainer(config, synthetic_splits, torch.device("cuda", 0), Silent())
+    trainer = Trainer(config, synthetic_splits, torch.device("cuda", 0), SilentReporter())
     plan, keep = trainer.chunks.plan(0)
     steps = start(trainer)
     torch.cuda.synchronize()

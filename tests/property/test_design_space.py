@@ -15,7 +15,7 @@ from pocketvit.data import Split, Splits
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
 from pocketvit.training import load_model
-from pocketvit.training.progress import Silent
+from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 from pocketvit.usercode import Code
 
@@ -100,7 +100,7 @@ def combine(values: dict) -> RunConfig | None:
     """The run, or none where the choices exclude each other; then the refusal must name one of them."""
     try:
         config = override(base(), values)
-        return config if Trainer(config, SPLITS, torch.device("cpu"), Silent()) else None
+        return config if Trainer(config, SPLITS, torch.device("cpu"), SilentReporter()) else None
     except InputError as refused:
         assert any(name in str(refused) for name in values), refused
         assert "\n" not in str(refused)
@@ -122,7 +122,7 @@ def test_any_combination_trains_saves_and_loads(tmp_path_factory, values):
     config = combine(values)
     if config is None:
         return
-    trainer = Trainer(config, SPLITS, torch.device("cpu"), Silent())
+    trainer = Trainer(config, SPLITS, torch.device("cpu"), SilentReporter())
     work = trainer.chunks.load(*trainer.chunks.plan(0), 0, 1)
     trainer.step.set_chunk(work.chunk, work.keep)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
@@ -168,6 +168,6 @@ def test_model_configs_are_made_or_refused_by_name(values):
 )
 def test_what_excludes_each_other_is_said(values, words):
     with pytest.raises(InputError) as refused:
-        trainer = Trainer(override(base(), values), SPLITS, torch.device("cpu"), Silent())
+        trainer = Trainer(override(base(), values), SPLITS, torch.device("cpu"), SilentReporter())
         trainer.chunks.plan(0)
     assert words in str(refused.value)

@@ -26,7 +26,7 @@ from pocketvit.model import ViT
 from pocketvit.model.attention import Attention
 from pocketvit.model.folded import fold, plan_of
 from pocketvit.recipes import recipe
-from pocketvit.training.progress import Silent
+from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 
 CASES = [
@@ -228,7 +228,7 @@ def test_a_lost_gradient_of_a_norm_is_seen_in_a_training_step(tmp_path, monkeypa
 
     def gradients(kernels: str) -> dict[str, Tensor]:
         config = override(recipe("paper"), small | {"train.kernels": kernels})
-        trainer = Trainer(config, splits, torch.device("cpu"), Silent())
+        trainer = Trainer(config, splits, torch.device("cpu"), SilentReporter())
         work = trainer.chunks.load(*trainer.chunks.plan(0), 0, trainer.loader.chunk_steps)
         trainer.step.set_chunk(work.chunk, work.keep)
         return first_gradients(trainer)

@@ -22,7 +22,7 @@ from pocketvit.recipes import recipe
 from pocketvit.report.page import write_report
 from pocketvit.studies import load_study
 from pocketvit.training import Stopped, evaluate_run, load_model, predict_files, train
-from pocketvit.training.progress import Silent
+from pocketvit.training.progress import SilentReporter
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLE = DOCS / "examples" / "my_attention.py"
@@ -30,7 +30,7 @@ PARTS = DOCS / "examples" / "my_parts.py"
 OTHERS = {"optim.name": "SignSGD", "augment.policy": "dim", "schedule.name": "square"}
 
 
-class Listener(Silent):
+class Listener(SilentReporter):
     """Hears what a run says, and asks it to stop before a step."""
 
     def __init__(self, stop_before=None):
@@ -69,7 +69,7 @@ def run(arguments, capsys):
 
 
 def test_the_example_trains_and_is_used_only_with_consent(mine, tmp_path, capsys):
-    result = train(mine, Silent())
+    result = train(mine, SilentReporter())
     folder = mine.out
     assert sorted(path.name for path in (folder / "code").iterdir()) == [EXAMPLE.name, PARTS.name]
     assert (folder / "code" / EXAMPLE.name).read_bytes() == EXAMPLE.read_bytes()

@@ -17,12 +17,12 @@ import pocketvit
 from pocketvit.config import load_config, override
 from pocketvit.errors import InputError
 from pocketvit.runs.folder import RunFolder
-from pocketvit.training import Silent, Stopped, evaluate_run, load_model, loop, predict_files, train
+from pocketvit.training import SilentReporter, Stopped, evaluate_run, load_model, loop, predict_files, train
 
 CLOCK = {"train_s", "images_per_s"}
 
 
-class Interrupt(Silent):
+class Interrupt(SilentReporter):
     """Sends this process a signal during one step."""
 
     def __init__(self, at_step, signum=signal.SIGINT):
@@ -90,7 +90,7 @@ def test_train_says_how_it_goes_and_where_the_run_is(small, capsys, monkeypatch,
     assert load_model(result["run_folder"]).class_names == ("red", "green", "blue")
     said = capsys.readouterr().out
     assert said.startswith("run folder: runs/paper-000\n") and "\npass 2  loss " in said
-    train(small, pocketvit.Silent())
+    train(small, pocketvit.SilentReporter())
     assert not capsys.readouterr().out
 
 
@@ -165,7 +165,7 @@ def test_a_resumed_run_keeps_the_command_that_began_it(small, monkeypatch):
 def test_a_crashed_run_goes_on_from_its_last_checkpoint(small, tmp_path):
     """The lines written after the checkpoint are dropped, so none is doubled."""
 
-    class Crash(Silent):
+    class Crash(SilentReporter):
         def passed(self, line):
             if line["pass"] == 3:
                 raise RuntimeError("power cut")
@@ -180,7 +180,7 @@ def test_a_crashed_run_goes_on_from_its_last_checkpoint(small, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_passed_over(small, tmp_path):
-    class Ear(Silent):
+    class Ear(SilentReporter):
         lines: list = []
 
         def note(self, line):
@@ -377,7 +377,7 @@ def test_the_peak_of_memory_is_the_runs(small, monkeypatch):
     watched = []
     monkeypatch.setattr(loop, "watch_memory", lambda device: watched.append(device) or 7)
     monkeypatch.setattr(loop, "peak_memory_gib", lambda device, held=0: float(10 * len(watched) - held))
-    assert train(small, Silent())["peak_memory_gib"] == 3.0 and watched == [torch.device("cpu")]
+    assert train(small, SilentReporter())["peak_memory_gib"] == 3.0 and watched == [torch.device("cpu")]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -433,7 +433,7 @@ def poison(monkeypatch):
             super().__init__(*arguments)
             trainers.append(self)
 
-    class Poison(Silent):
+    class Poison(SilentReporter):
         def __init__(self, after_pass):
             self.after_pass = after_pass
 
@@ -474,10 +474,10 @@ def test_what_compiles_is_rehearsed_off_the_clock_and_starts_from_where_it_was(s
     from pocketvit.training.distributed import ALONE
     from pocketvit.training.loop import prepare
 
-    assert not prepare(override(small, {"train.compile": True}), ALONE, Silent()).step.warm
+    assert not prepare(override(small, {"train.compile": True}), ALONE, SilentReporter()).step.warm
     losses = []
     for rehearsed in (False, True):
-        trainer = prepare(small, ALONE, Silent())
+        trainer = prepare(small, ALONE, SilentReporter())
         assert trainer.step.warm, "a plain step compiles nothing"
         trainer.step.warm = not rehearsed
         work = trainer.chunks.load(*trainer.chunks.plan(0), 0, 3)
@@ -503,7 +503,7 @@ def test_what_is_captured_is_rehearsed_once(small, monkeypatch):
 
     monkeypatch.setattr(TrainStep, "_run", lambda step: calls.append("run"))
     monkeypatch.setattr(TrainStep, "_capture", capture)
-    trainer = prepare(override(small, {"train.compile": True}), ALONE, Silent())
+    trainer = prepare(override(small, {"train.compile": True}), ALONE, SilentReporter())
     trainer.step.cuda_graph = True
     work = trainer.chunks.load(*trainer.chunks.plan(0), 0, 3)
     for _ in range(2):

@@ -18,12 +18,12 @@ from pocketvit.config import RunConfig, override, save_config
 from pocketvit.errors import InputError
 from pocketvit.training import Stopped, checkpoint, train
 from pocketvit.training.checkpoint import list_checkpoints, load_checkpoint
-from pocketvit.training.progress import Silent
+from pocketvit.training.progress import SilentReporter
 
 KILLS = 50
 
 
-class AfterPass(Silent):
+class AfterPass(SilentReporter):
     """Calls a function after one pass, and keeps what the run says."""
 
     def __init__(self, number: int, function=lambda: None) -> None:

@@ -20,7 +20,7 @@ from pocketvit.config import RunConfig
 from pocketvit.training import Stopped, distributed, train
 from pocketvit.training.distributed import join
 from pocketvit.training.loop import prepare
-from pocketvit.training.progress import Silent
+from pocketvit.training.progress import SilentReporter
 from pocketvit.training.step import TrainStep
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -63,7 +63,7 @@ def member(rank: int, size: int, port: int, answer: Path, function: Callable[...
 def gradients(config: RunConfig, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Losses (S,) and gradients (S, parameters) of each batch of the first pass at the initial weights."""
     with join("cpu") as processes:
-        trainer = prepare(config, processes, Silent())
+        trainer = prepare(config, processes, SilentReporter())
         trainer.model.to(dtype)
         loss = trainer.step.loss
         mean, std = (tensor.to(dtype) for tensor in (loss.batches.mean, loss.batches.std))

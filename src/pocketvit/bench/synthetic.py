@@ -13,7 +13,7 @@ import torch
 from pocketvit.config import DataConfig, RunConfig
 from pocketvit.data import Split, Splits, open_dataset
 from pocketvit.loading.chunks import Work
-from pocketvit.training.progress import Silent
+from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 
 
@@ -59,7 +59,7 @@ def synthetic_trainer(config: RunConfig, device: torch.device, num_images: int) 
     Raises:
         InputError: the data cannot be opened.
     """
-    trainer = Trainer(config, synthetic_splits(num_images, shape_of(config.data)), device, Silent())
+    trainer = Trainer(config, synthetic_splits(num_images, shape_of(config.data)), device, SilentReporter())
     trainer.model.train()
     return trainer
 

@@ -1,7 +1,7 @@
 """The section `model`: the vision transformer."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 from pocketvit.config.checks import at_least, between, check_types
 from pocketvit.errors import InputError
@@ -137,3 +137,34 @@ class ModelConfig:
     def hidden_width(self) -> int:
         """Channels of the MLP's hidden layer."""
         return round(self.width * self.mlp_ratio)
+
+
+class ModelFields(TypedDict, total=False):
+    """The fields of `ModelConfig` as keyword arguments, so that an editor knows them; code goes by its FILE.py:NAME."""
+
+    patch_size: int
+    patch_stride: int | None
+    patch_init: Literal["random", "whitening"]
+    whitening_patches: Literal["clean", "augmented"]
+    whitening_pairs: bool
+    width: int
+    depth: int
+    num_heads: int
+    num_kv_heads: int | None
+    q_rank: int | None
+    k_rank: int | None
+    v_rank: int | None
+    kv_rank_shared: int | None
+    attention: Literal["standard"] | Code | str
+    block: Literal["standard"] | Code | str
+    qk_norm: bool
+    mlp_ratio: float
+    activation: Literal["gelu", "gelu_tanh"]
+    norm: Literal["layernorm", "rmsnorm"]
+    layer_scale: float | None
+    positions: Literal["learned", "sincos", "rope", "none"]
+    num_cls_tokens: int
+    num_registers: int
+    pool: Literal["cls", "mean", "attention"]
+    head: Literal["linear", "mlp"]
+    drop_path: float

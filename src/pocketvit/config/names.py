@@ -22,7 +22,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def override(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+def override(config: RunConfig, values: Mapping[str, object]) -> RunConfig:
     """A copy of `config` with some fields, given by dotted name, set anew.
 
     Raises:

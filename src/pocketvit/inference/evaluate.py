@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -24,7 +24,23 @@ from pocketvit.inference.trained_model import TrainedModel, load_model
 from pocketvit.runs.finished import checked_result
 
 
-def evaluate(trained: TrainedModel, dataset: Dataset) -> dict[str, Any]:
+class Scores(TypedDict):
+    """How a model does on a data set's test images."""
+
+    images: int
+    """How many there are."""
+    accuracy: float
+    per_class: dict[str, float]
+
+
+class RunScores(Scores):
+    """How a finished run's model does."""
+
+    notes: tuple[str, ...]
+    """Lines to say aloud on the data; one that begins with CAUTION says that the images are, or may be, training images."""
+
+
+def evaluate(trained: TrainedModel, dataset: Dataset) -> Scores:
     """Accuracy on a data set's test images, in all and per class.
 
     Raises:
@@ -70,7 +86,7 @@ def evaluate_run(
     resize: int | None = None,
     device: str = "auto",
     allow_code: bool = False,
-) -> dict[str, Any]:
+) -> RunScores:
     """`evaluate` a finished run on its own test images, or on those of another source.
 
     All images of another source without a test split are measured; see `open_to_measure`.
@@ -81,9 +97,6 @@ def evaluate_run(
         resize: bring all images to this many pixels a side; as the run did if None.
         device: to compute on.
         allow_code: agree to run the code of the user's own that the model needs.
-    Returns:
-        what `evaluate` does, and `notes`: lines to say aloud on the data; one that begins with CAUTION says that the images
-        measured are, or may be, training images.
     Raises:
         InputError: no finished run there, its own data have changed, the data cannot be used, or it has code and
             `allow_code` does not agree.
@@ -118,7 +131,7 @@ def evaluate_run(
         cautions.append(f"{run} was trained on these very images: on new ones its accuracy may be far lower")
     elif own is not None:
         cautions += note_shared("images", dataset.test.digests, own.digests, f"those that {run} was trained on")
-    return evaluate(trained, dataset) | {"notes": (*(f"CAUTION: {line}" for line in cautions), *dataset.notes)}
+    return {**evaluate(trained, dataset), "notes": (*(f"CAUTION: {line}" for line in cautions), *dataset.notes)}
 
 
 def _training_images(config: DataConfig, fingerprint: str) -> Split | None:

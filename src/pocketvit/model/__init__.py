@@ -1,8 +1,9 @@
 """The vision transformer and its parts."""
 
-from typing import Any
+from typing import Unpack
 
 from pocketvit.config import override
+from pocketvit.config.model import ModelFields
 from pocketvit.model.custom import make_attention
 from pocketvit.model.vit import ViT
 from pocketvit.recipes import IMAGE_SIDE, recipe
@@ -11,7 +12,11 @@ __all__ = ["ViT", "create_model", "make_attention"]
 
 
 def create_model(
-    name: str = "paper", *, image_size: int | tuple[int, int] | None = None, num_classes: int = 10, **overrides: Any
+    name: str = "paper",
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    num_classes: int = 10,
+    **overrides: Unpack[ModelFields],
 ) -> ViT:
     """Build the model of a recipe, with some of its choices changed.
 

@@ -25,7 +25,7 @@ from pocketvit.runs.folder import RUNS, RunFolder
 from pocketvit.terminal import outliving_output
 from pocketvit.training.distributed import Processes, join
 from pocketvit.training.finish import save_figures, write_result
-from pocketvit.training.progress import Reporter, Silent, console_reporter
+from pocketvit.training.progress import Reporter, SilentReporter, console_reporter
 from pocketvit.training.stop import StopRequest
 from pocketvit.training.trainer import Trainer
 
@@ -38,7 +38,7 @@ def train(config: RunConfig, reporter: Reporter | None = None, *, started: float
     Args:
         config: what to run.
         reporter: is told how it goes; by default it is printed, as a bar in a terminal and as lines elsewhere.
-            `pocketvit.Silent()` prints nothing.
+            `pocketvit.SilentReporter()` prints nothing.
         started: `time.perf_counter()` from which `total_s` counts; none is now, after torch was imported.
     Returns:
         the content of result.json, and `run_folder`, the path of the folder that it is in.
@@ -59,7 +59,7 @@ def train(config: RunConfig, reporter: Reporter | None = None, *, started: float
             result = processes.from_first(lambda: left_by_the_last_start(RunFolder(config.out)))
             if result is not None:
                 return result | {"run_folder": str(config.out)}
-        reporter = (reporter or console_reporter(Console())) if processes.first else Silent()
+        reporter = (reporter or console_reporter(Console())) if processes.first else SilentReporter()
         held = watch_memory(choose_device(device))
         trainer = prepare(config, processes, reporter)
         try:

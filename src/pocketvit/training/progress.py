@@ -29,7 +29,7 @@ class Reporter(Protocol):
         """Training is over, whichever way."""
 
 
-class Silent:
+class SilentReporter:
     """Says nothing."""
 
     def note(self, line: str) -> None: ...
@@ -41,6 +41,10 @@ class Silent:
     def passed(self, line: dict[str, Any]) -> None: ...
 
     def stop(self) -> None: ...
+
+
+Silent = SilentReporter
+"""Its former name."""
 
 
 def pass_text(line: dict[str, Any]) -> str:
@@ -56,13 +60,13 @@ def pass_text(line: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
-class Lines(Silent):
+class LineReporter(SilentReporter):
     """A line for each evaluated pass, and at least one every ten seconds."""
 
     EVERY_S = 10.0
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
         self.said_at = 0.0
 
     def note(self, line: str) -> None:
@@ -92,10 +96,10 @@ class _TwoLines(Progress):
         return task.fields["status"] or first
 
 
-class Bar(Silent):
+class BarReporter(SilentReporter):
     """A live bar with the time left; below it pass, loss, accuracy, images/s and learning rate."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         self.progress = _TwoLines(
             BarColumn(bar_width=20, table_column=Column(no_wrap=True)),
             TextColumn("{task.percentage:>3.0f} %", table_column=Column(no_wrap=True)),
@@ -130,4 +134,4 @@ class Bar(Silent):
 
 def console_reporter(console: Console) -> Reporter:
     """A bar in a terminal, plain lines elsewhere."""
-    return Bar(console) if console.is_terminal else Lines(console)
+    return BarReporter(console) if console.is_terminal else LineReporter(console)

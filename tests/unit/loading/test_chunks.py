@@ -9,7 +9,7 @@ import torch
 from pocketvit.config import override
 from pocketvit.data import Split, Splits
 from pocketvit.recipes import recipe
-from pocketvit.training.progress import Silent
+from pocketvit.training.progress import SilentReporter
 from pocketvit.training.step import TrainStep
 from pocketvit.training.trainer import Trainer
 
@@ -20,7 +20,9 @@ def small_trainer() -> Trainer:
     values = {"batch_size": 8, "schedule.passes": 3, "schedule.warmup_passes": 1}
     values |= {"model.width": 24, "model.num_heads": 2, "model.depth": 1}
     config = override(recipe("paper"), values)
-    return Trainer(config, Splits(SET, None, SET, ("a", "b", "c"), "synthetic", ()), torch.device("cpu"), Silent())
+    return Trainer(
+        config, Splits(SET, None, SET, ("a", "b", "c"), "synthetic", ()), torch.device("cpu"), SilentReporter()
+    )
 
 
 @pytest.mark.parametrize(

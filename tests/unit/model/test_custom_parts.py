@@ -18,7 +18,7 @@ from pocketvit.optim.build import build_optimizers
 from pocketvit.optim.lion import Lion
 from pocketvit.optim.schedule import lr_table
 from pocketvit.recipes import recipe
-from pocketvit.training.progress import Silent
+from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
@@ -63,7 +63,7 @@ def update(*body: str) -> str:
 
 def trainer(**fields) -> Trainer:
     config = override(recipe("paper"), SMALL | {name.replace("__", "."): value for name, value in fields.items()})
-    return Trainer(config, SPLITS, torch.device("cpu"), Silent())
+    return Trainer(config, SPLITS, torch.device("cpu"), SilentReporter())
 
 
 @pytest.fixture

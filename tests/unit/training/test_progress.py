@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from pocketvit.training.progress import Bar, Lines, console_reporter, pass_text
+from pocketvit.training.progress import BarReporter, LineReporter, console_reporter, pass_text
 
 LINE = {"pass": 3, "loss": 1.25, "images_per_s": 12_345.6, "lr": 2e-3}
 
@@ -20,13 +20,13 @@ def test_a_pass_in_words():
 
 
 def test_the_terminal_decides():
-    assert isinstance(console_reporter(console(True)), Bar)
-    assert isinstance(console_reporter(console(False)), Lines)
+    assert isinstance(console_reporter(console(True)), BarReporter)
+    assert isinstance(console_reporter(console(False)), LineReporter)
 
 
 def test_lines_are_few_but_every_accuracy_is_said():
     out = console(False)
-    lines = Lines(out)
+    lines = LineReporter(out)
     lines.start(100, 0)
     for number in range(1, 6):
         lines.passed(LINE | {"pass": number} | ({"test_accuracy": 0.5} if number == 4 else {}))
@@ -36,13 +36,13 @@ def test_lines_are_few_but_every_accuracy_is_said():
 
 def test_notes_are_not_wrapped_or_marked_up():
     out = console(False)
-    Lines(out).note("[bold]" + "x" * 300)
+    LineReporter(out).note("[bold]" + "x" * 300)
     assert out.file.getvalue() == "[bold]" + "x" * 300 + "\n"
 
 
 def test_notes_above_the_bar_are_not_wrapped_either():
     out = console(True, 80)
-    bar = Bar(out)
+    bar = BarReporter(out)
     bar.note("run folder: before " + "x" * 300)
     bar.start(100, 0)
     bar.note("run folder: [bold]" + "y" * 300)
@@ -53,7 +53,7 @@ def test_notes_above_the_bar_are_not_wrapped_either():
 
 def test_the_bar_shows_speed_then_the_last_pass_with_the_latest_accuracy():
     out = console(True)
-    bar = Bar(out)
+    bar = BarReporter(out)
     bar.start(100, 0)
     bar.advance(10)
     bar.passed(LINE | {"test_accuracy": 0.5})
@@ -67,7 +67,7 @@ def test_the_bar_shows_speed_then_the_last_pass_with_the_latest_accuracy():
 @pytest.mark.parametrize("width", [120, 80, 40])
 def test_the_bar_is_two_lines_that_fit_on_80_columns(width):
     out = console(True, width)
-    bar = Bar(out)
+    bar = BarReporter(out)
     bar.start(100, 0)
     bar.passed({"pass": 300, "loss": 2.3026, "images_per_s": 127_425.6, "lr": 2.25e-5, "test_accuracy": 1.0})
     bar.stop()

@@ -10,7 +10,7 @@ from pocketvit.data import Split, Splits
 from pocketvit.loading.chunks import drop_path_factors
 from pocketvit.randomness import Stream, uniform
 from pocketvit.recipes import recipe
-from pocketvit.training.progress import Silent
+from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 
 B, STEPS, CLASSES, SMOOTHING = 8, 11, 3, 0.2
@@ -36,7 +36,9 @@ def started(**values: float) -> Trainer:
     small = {"batch_size": B, "schedule.passes": 2, "schedule.warmup_passes": 1, "optim.label_smoothing": SMOOTHING}
     small |= {"model.width": 24, "model.num_heads": 2, "model.depth": 2, "augment.erase_prob": 0.5}
     config = override(recipe("paper"), small | {name.replace("__", "."): value for name, value in values.items()})
-    trainer = Trainer(config, Splits(SET, None, SET, ("a", "b", "c"), "synthetic", ()), torch.device("cpu"), Silent())
+    trainer = Trainer(
+        config, Splits(SET, None, SET, ("a", "b", "c"), "synthetic", ()), torch.device("cpu"), SilentReporter()
+    )
     trainer.step.model = Listener(trainer.step.model)
     work = trainer.chunks.load(*trainer.chunks.plan(0), 0, STEPS)
     trainer.step.set_chunk(work.chunk, work.keep)

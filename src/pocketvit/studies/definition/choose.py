@@ -8,6 +8,7 @@ from pathlib import Path
 from pocketvit.config import override
 from pocketvit.config.checks import at_least, unknown
 from pocketvit.errors import InputError
+from pocketvit.files import path_of
 from pocketvit.studies.definition.grid import Study
 from pocketvit.studies.definition.study_file import load_study
 
@@ -19,16 +20,16 @@ def builtin_studies() -> list[str]:
     return sorted(path.stem for path in BUILTIN.glob("*.yaml"))
 
 
-def find_study(name: str, *, allow_code: bool = False) -> Study:
+def find_study(name: str | Path, *, allow_code: bool = False) -> Study:
     """A study by the name of a built-in one, or by its file.
 
     Raises:
         InputError: neither of them, or a file that cannot be run.
     """
     if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file():
-        return load_study(Path(name), allow_code=allow_code)
+        return load_study(path_of(name), allow_code=allow_code)
     if name not in builtin_studies():
-        raise InputError(f"{unknown('study', name, builtin_studies())} (or give a .yaml file)")
+        raise InputError(f"{unknown('study', str(name), builtin_studies())} (or give a .yaml file)")
     return load_study(BUILTIN / f"{name}.yaml")
 
 

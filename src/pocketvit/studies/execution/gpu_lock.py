@@ -15,7 +15,7 @@ from typing import IO
 from rich.console import Console
 
 from pocketvit.errors import InputError
-from pocketvit.training.progress import Lines
+from pocketvit.training.progress import LineReporter
 
 
 def device_lock() -> Path:
@@ -50,7 +50,7 @@ def open_lock(path: str | Path, flags: int = os.O_RDONLY) -> int:
     return descriptor
 
 
-class LockingReporter(Lines):
+class LockingReporter(LineReporter):
     """Says a line now and then, and trains only while it holds the lock.
 
     Args:

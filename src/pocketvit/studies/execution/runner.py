@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pocketvit.errors import InputError
+from pocketvit.files import path_of
 from pocketvit.lock import locked
 from pocketvit.studies.definition.choose import chosen_rows
 from pocketvit.studies.definition.gather import CellResult, gather, note_failure, outcome, read_result
@@ -181,7 +182,7 @@ class Runner:
 
 def run_study(
     study: Study,
-    out: Path,
+    out: str | Path,
     *,
     gpus: Sequence[str] | None = None,
     address: str | None = None,
@@ -204,7 +205,7 @@ def run_study(
     Raises:
         InputError: the study, its data, its devices or its folder cannot be used, or another study is running there.
     """
-    began = time.monotonic()
+    began, out = time.monotonic(), path_of(out)
     jobs = study_jobs(study, out, data_fingerprints())
     chosen = chosen_rows(study, only or ["*"])
     with study_lock(out, study.name) as lock:
