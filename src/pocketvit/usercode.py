@@ -2,7 +2,7 @@
 
     read    `Code.read` takes the file's content into the configuration; nothing of it runs
     allow   what comes out of a file (a config, a run folder, a study) may name code only with consent: `resolve`
-    copy    `keep_copies` puts the file into code/ beside whatever refers to it
+    copy    `save_copies` puts the file into code/ beside whatever refers to it
     run     `Code.call` makes a module of the content, finds NAME in it and calls it
 
 The content is read once and kept. So what is hashed, copied and run is the same even if the file changes meanwhile,
@@ -227,7 +227,7 @@ def _replace(content: Any, act: Callable[[str, str], Any], field: str = "") -> A
     return act(field, content) if refers else content
 
 
-def keep_copies(codes: Iterable[Code], folder: Path) -> None:
+def save_copies(codes: Iterable[Code], folder: Path) -> None:
     """Put the files of some code into the folder of copies in `folder`.
 
     Raises:

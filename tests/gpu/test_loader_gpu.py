@@ -113,13 +113,13 @@ def test_a_run_is_the_same_wherever_images_are_kept(mapped, short_chunks, monkey
 def test_auto_goes_to_the_host_and_then_to_disk(mapped, device, monkeypatch):
     for free, place in ((FreeMemory(1, 2**40), "host"), (FreeMemory(1, 1), "disk"), (FreeMemory(2**40, 1), "gpu")):
         monkeypatch.setattr(image_store, "free_memory", lambda device, free=free: free)
-        kept = TrainImages(mapped.images, keep="auto", device=device)
+        kept = TrainImages(mapped.images, wanted="auto", device=device)
         assert kept.place == place and (kept.note is None) == (place == "gpu")
 
 
 def test_the_host_copy_is_pinned_and_released(mapped, device):
     for _ in range(2):  # memory that was not released could not be locked a second time
-        kept = TrainImages(mapped.images, keep="host", device=device)
+        kept = TrainImages(mapped.images, wanted="host", device=device)
         assert torch.from_numpy(kept.images).is_pinned()
         assert np.array_equal(kept.images, mapped.images)
         del kept
@@ -127,7 +127,7 @@ def test_the_host_copy_is_pinned_and_released(mapped, device):
 
 @pytest.mark.parametrize("keep", ["host", "disk"])
 def test_the_copy_runs_beside_the_steps(mapped, device, keep):
-    kept = TrainImages(mapped.images, keep=keep, device=device)
+    kept = TrainImages(mapped.images, wanted=keep, device=device)
     indices = np.random.default_rng(0).permutation(2_048)
     kept.bring(indices, kept.collect(indices))  # the first time, memory is allocated
     torch.cuda.synchronize()
@@ -144,7 +144,7 @@ def test_the_copy_runs_beside_the_steps(mapped, device, keep):
 
 def test_a_chunk_is_not_overwritten_before_it_is_read(mapped, device):
     """The host runs ahead: what it copies next must not land where the device still has to read."""
-    kept = TrainImages(mapped.images, keep="disk", device=device)
+    kept = TrainImages(mapped.images, wanted="disk", device=device)
     orders = [np.random.default_rng(seed).permutation(2_048) for seed in range(6)]
     torch.cuda._sleep(SLEEP_CYCLES)
     read_later = [kept.bring(order, kept.collect(order)).clone() for order in orders]

@@ -1,6 +1,6 @@
 """CutMix and MixUp: a batch mixed with its own mirror order, drawn per step, without a branch on the device.
 
-Both are one formula: pixel = keep · own + (1 − keep) · partner, where `keep` has one value inside a box and another
+Both are one formula: pixel = weight · own + (1 − weight) · partner, where `weight` has one value inside a box and another
 outside. MixUp has λ in both, CutMix 0 inside and 1 outside, a plain batch 1 in both. So a step captured once in a
 CUDA graph serves all three, reading a row of numbers.
 
@@ -18,8 +18,8 @@ from torch import Tensor
 from pocketvit.config import AugmentConfig
 from pocketvit.randomness import Stream, uniform
 
-MIX_COLUMNS = ("keep_inside", "keep_outside", "top", "bottom", "left", "right", "target_keep")
-"""A row of the table: the two values of `keep`, the box in pixels (ends open), and the own label's share."""
+MIX_COLUMNS = ("weight_inside", "weight_outside", "top", "bottom", "left", "right", "target_weight")
+"""A row of the table: the two values of `weight`, the box in pixels (ends open), and the own label's share."""
 
 
 def draw_mix(
@@ -72,13 +72,13 @@ def mix(images: Tensor, targets: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         mixed images (B, C, H, W) and targets (B, K).
     """
-    keep_inside, keep_outside, top, bottom, left, right, target_keep = row.unbind()
+    weight_inside, weight_outside, top, bottom, left, right, target_weight = row.unbind()
     rows = torch.arange(images.shape[2], device=images.device)
     columns = torch.arange(images.shape[3], device=images.device)
     inside = ((rows >= top) & (rows < bottom))[:, None] & ((columns >= left) & (columns < right))  # (H, W)
-    keep = torch.where(inside, keep_inside, keep_outside)
-    images = keep * images + (1 - keep) * images.flip(0)
-    targets = target_keep * targets + (1 - target_keep) * targets.flip(0)
+    weight = torch.where(inside, weight_inside, weight_outside)
+    images = weight * images + (1 - weight) * images.flip(0)
+    targets = target_weight * targets + (1 - target_weight) * targets.flip(0)
     return images, targets
 
 

@@ -10,7 +10,7 @@ from pocketvit.config.names import code_of, flatten, override
 from pocketvit.config.run import RunConfig
 from pocketvit.errors import InputError
 from pocketvit.files import path_of, write_atomically
-from pocketvit.usercode import Code, keep_copies, resolve
+from pocketvit.usercode import Code, resolve, save_copies
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def save_config(config: RunConfig, path: Path) -> None:
     """
     import yaml
 
-    keep_copies(code_of(config).values(), path.parent)
+    save_copies(code_of(config).values(), path.parent)
     write_atomically(path, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
 
 

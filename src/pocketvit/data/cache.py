@@ -25,7 +25,7 @@ import numpy as np
 
 from pocketvit.data.dataset import Decoded, Split
 from pocketvit.data.fetch.paths import write_error
-from pocketvit.data.sharded_files import Keep
+from pocketvit.data.raw_splits import Store
 from pocketvit.errors import InputError
 
 VERSION = 4
@@ -61,7 +61,7 @@ def entry_key(root: Path, files: Sequence[Path], options: Sequence[str | int | N
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def load_or_build(folder: Path, key: str, build: Callable[[Keep], Decoded]) -> Decoded:
+def load_or_build(folder: Path, key: str, build: Callable[[Store], Decoded]) -> Decoded:
     """Map the entry `key` into memory, building and storing it first if there is none, or only a torn one.
 
     The images are mapped copy-on-write: writing to them in memory never reaches the file.
@@ -69,7 +69,7 @@ def load_or_build(folder: Path, key: str, build: Callable[[Keep], Decoded]) -> D
     Args:
         folder: where entries are kept.
         key: the entry's name.
-        build: decodes the set, giving its images to a `Keep` that writes each as it comes; those of a set that is in
+        build: decodes the set, giving its images to a `Store` that writes each as it comes; those of a set that is in
             memory already are written afterwards.
     Raises:
         InputError: the entry cannot be written, for want of space or of permission.
@@ -88,13 +88,13 @@ def load_or_build(folder: Path, key: str, build: Callable[[Keep], Decoded]) -> D
         lock = _locked(Path(scratch.name))
     with scratch, lock:
 
-        def keep(split: str, images: Iterable[np.ndarray], count: int) -> np.ndarray:
+        def store(split: str, images: Iterable[np.ndarray], count: int) -> np.ndarray:
             file = whole / f"{split}_images.npy"
             with _errors_named(folder):
                 _write(file, images, count)
                 return np.load(file, mmap_mode="c")
 
-        decoded = build(keep)
+        decoded = build(store)
         with _errors_named(folder):
             _complete(decoded, whole)
             _move_in_place(whole, entry)

@@ -20,7 +20,7 @@ from pocketvit.data.fetch import hub
 from pocketvit.data.fetch.download import Progress
 from pocketvit.data.fetch.paths import data_home, write_error
 from pocketvit.data.formats.registry import Format, detect, find_format
-from pocketvit.data.sharded_files import Part, assemble
+from pocketvit.data.raw_splits import RawSplit, assemble
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
 from pocketvit.lock import locked
@@ -160,17 +160,17 @@ def _digits(resize: int | None) -> Decoded:
     images = np.repeat(grey[..., None], 3, axis=-1)  # (N, 8, 8) -> (N, 8, 8, 3)
     labels = digits.target.astype(np.int64)
     train, test = hold_out(labels, np.full(10, 36), seed=0)
-    parts = {
-        split: Part(labels[indices], images[indices], lambda i: f"digits, image {i}")
+    raw = {
+        split: RawSplit(labels[indices], images[indices], lambda i: f"digits, image {i}")
         for split, indices in (("train", train), ("test", test))
     }
-    return assemble(parts, [str(digit) for digit in range(10)], DIGITS, resize)
+    return assemble(raw, [str(digit) for digit in range(10)], DIGITS, resize)
 
 
 def _decode(path: Path, kind: Format, resize: int | None, home: Path, decoded: Decoded | None = None) -> Decoded:
     """The set at `path`, from the cache if it is there; `decoded` spares decoding it if it isn't."""
     key = entry_key(path, kind.files(path), (kind.name, resize))
-    return load_or_build(home / "decoded", key, lambda keep: decoded or kind.read(path, resize, keep))
+    return load_or_build(home / "decoded", key, lambda store: decoded or kind.read(path, resize, store))
 
 
 def _finish(name: str, decoded: Decoded, test_frac: float, split_seed: int) -> Dataset:

@@ -24,7 +24,7 @@ from pocketvit.data.pixels import channels_last_remedy, one_line, uint8_remedy
 from pocketvit.errors import InputError
 from pocketvit.files import path_of, write_atomically
 from pocketvit.model import ViT
-from pocketvit.usercode import Code, keep_copies, resolve
+from pocketvit.usercode import Code, resolve, save_copies
 
 EVAL_BATCH = {"cuda": 2_000, "mps": 500, "cpu": 200}
 
@@ -125,7 +125,7 @@ class TrainedModel:
         }
         state = self.model.state_dict().items()
         weights = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state}  # tied ones apart
-        keep_copies(code_of(self.model.config).values(), path.parent)
+        save_copies(code_of(self.model.config).values(), path.parent)
         # One key: safetensors writes several in random order, and equal runs are to have equal files.
         write_atomically(path, save(weights, metadata={"pocketvit": json.dumps(about, sort_keys=True)}))
 

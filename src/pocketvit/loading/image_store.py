@@ -40,40 +40,40 @@ FEWEST = 256
 """Images that are worth a thread."""
 
 
-def choose_place(keep: str, num_bytes: int, free: FreeMemory) -> Place:
+def choose_place(wanted: str, num_bytes: int, free: FreeMemory) -> Place:
     """Where to keep images for a GPU.
 
     Args:
-        keep: `data.keep`: a place, or auto.
+        wanted: `data.keep`: a place, or auto.
         num_bytes: of all images.
         free: memory of the GPU and the host.
     Raises:
         InputError: the place asked for has less memory than the images need.
     """
-    if keep == "auto":
+    if wanted == "auto":
         if num_bytes <= GPU_FRAC * free.gpu:
             return "gpu"
         return "host" if num_bytes <= HOST_FRAC * free.host else "disk"
-    available = {"gpu": free.gpu, "host": free.host}.get(keep, num_bytes)
+    available = {"gpu": free.gpu, "host": free.host}.get(wanted, num_bytes)
     if num_bytes > available:
         raise InputError(
-            f"data.keep={keep}, but the training images need {_gib(num_bytes)} and {_gib(available)} are free there; "
+            f"data.keep={wanted}, but the training images need {_gib(num_bytes)} and {_gib(available)} are free there; "
             "use data.keep=auto"
         )
-    return keep
+    return wanted
 
 
-def describe_place(place: Place, keep: str, num_bytes: int, free: FreeMemory) -> str | None:
+def describe_place(place: Place, wanted: str, num_bytes: int, free: FreeMemory) -> str | None:
     """The line that says where images are kept and why; none for the GPU, which is where they are expected."""
     if place == "gpu":
         return None
     where = {"host": "in pinned host memory", "disk": "on disk"}[place]
-    if keep == "auto":
+    if wanted == "auto":
         why = f"they are more than half of the {_gib(free.gpu)} free on the GPU"
         if place == "disk":
             why += f" and of the {_gib(free.host)} that this process may take on the host"
     else:
-        why = f"data.keep={keep} says so"
+        why = f"data.keep={wanted} says so"
     return f"training images: {_gib(num_bytes)}, kept {where} and read ahead, because {why}"
 
 
@@ -86,13 +86,13 @@ class TrainImages:
 
     Args:
         images: uint8, (N, H, W, C), in memory or mapped from disk.
-        keep: `data.keep`.
+        wanted: `data.keep`.
         device: where some of them are wanted, again and again.
     Raises:
-        InputError: they cannot be kept where `keep` says.
+        InputError: they cannot be kept where `wanted` says.
     """
 
-    def __init__(self, images: np.ndarray | MappedRows, *, keep: str, device: torch.device) -> None:
+    def __init__(self, images: np.ndarray | MappedRows, *, wanted: str, device: torch.device) -> None:
         self.images, self.device = images, device
         self.place: Place = "disk"
         self.note: str | None = None
@@ -100,15 +100,17 @@ class TrainImages:
         self.collectors = ThreadPoolExecutor(COLLECTORS)
         if device.type == "cuda":
             self.copying = torch.cuda.Stream(device)
-            self._settle(keep)
-        elif keep in ("gpu", "host"):
-            raise InputError(f"data.keep={keep} is for runs on a GPU, and this one is on {device}; use data.keep=auto")
+            self._settle(wanted)
+        elif wanted in ("gpu", "host"):
+            raise InputError(
+                f"data.keep={wanted} is for runs on a GPU, and this one is on {device}; use data.keep=auto"
+            )
 
-    def _settle(self, keep: str) -> None:
+    def _settle(self, wanted: str) -> None:
         """Choose a place for a GPU's images and take them there."""
         num_bytes, free = self.images.size, free_memory(self.device)
-        self.place = choose_place(keep, num_bytes, free)
-        self.note = describe_place(self.place, keep, num_bytes, free)
+        self.place = choose_place(wanted, num_bytes, free)
+        self.note = describe_place(self.place, wanted, num_bytes, free)
         if self.place == "gpu":
             self.on_gpu = _uploaded(self.images, self.device)
         elif self.place == "host":

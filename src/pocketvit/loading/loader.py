@@ -120,7 +120,7 @@ class TrainLoader:
         chunk_images = min(CHUNK_IMAGES[device.type], CHUNK_BYTES * len(split) // split.images.size)
         self.chunk_steps = max(1, min(self.steps_per_pass, chunk_images // batch_size))
         """Most steps of a chunk; the same wherever the images are kept, because processes must agree on it."""
-        self.images = TrainImages(split.images, keep=data.keep, device=device)
+        self.images = TrainImages(split.images, wanted=data.keep, device=device)
         self.labels = to_device(split.labels, device)
 
     def plan(self, pass_index: int) -> PassPlan:

@@ -11,8 +11,8 @@ from torch import nn
 
 from pocketvit.config import OptimConfig
 from pocketvit.errors import InputError
+from pocketvit.optim.adamw import AdamW
 from pocketvit.optim.custom import check_optimizer, make_optimizer
-from pocketvit.optim.finite_checks import AdamW
 from pocketvit.optim.lion import Lion
 from pocketvit.optim.muon import Muon
 from pocketvit.usercode import Code

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from pocketvit.config.checks import at_least
-from pocketvit.optim.finite_checks import unguarded
+from pocketvit.optim.adamw import without_dynamo
 
 
 class CapturableOptimizer(Optimizer):
@@ -40,13 +40,13 @@ class CapturableOptimizer(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, and put its learning rate on the device of its parameters."""
-        unguarded(Optimizer.add_param_group)(self, param_group)
+        without_dynamo(Optimizer.add_param_group)(self, param_group)
         group = self.param_groups[-1]
         group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=group["params"][0].device)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, or make them zero."""
-        unguarded(Optimizer.zero_grad)(self, set_to_none)
+        without_dynamo(Optimizer.zero_grad)(self, set_to_none)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:

@@ -15,15 +15,16 @@ import pytest
 
 from pocketvit.data.cache import entry_key, load_or_build
 from pocketvit.data.dataset import Decoded, Split
-from pocketvit.data.sharded_files import Keep, in_memory
+from pocketvit.data.raw_splits import Store, in_memory
 from pocketvit.errors import InputError
 
 
-def some_set(keep: Keep = in_memory, seed: int = 0, test: bool = True) -> Decoded:
+def some_set(store: Store = in_memory, seed: int = 0, test: bool = True) -> Decoded:
     images = np.random.default_rng(seed).integers(0, 256, (20, 4, 4, 3), dtype=np.uint8)
     labels = np.arange(20) % 2
     train, held = (
-        Split(keep(split, iter(images[:count]), count), labels[:count]) for split, count in (("train", 20), ("test", 5))
+        Split(store(split, iter(images[:count]), count), labels[:count])
+        for split, count in (("train", 20), ("test", 5))
     )
     return Decoded(train, held if test else None, ("a", "b"), ("a note",))
 
@@ -35,13 +36,13 @@ def same(a: Decoded, b: Decoded) -> bool:
     )
 
 
-def never(keep: Keep) -> Decoded:
+def never(store: Store) -> Decoded:
     raise AssertionError("decoded again")
 
 
 @pytest.mark.parametrize("test", [True, False])
 def test_second_time_is_mapped(tmp_path, test):
-    first = load_or_build(tmp_path, "key", lambda keep: some_set(keep, test=test))
+    first = load_or_build(tmp_path, "key", lambda store: some_set(store, test=test))
     second = load_or_build(tmp_path, "key", never)
     assert same(first, some_set(test=test)) and same(second, first)
     assert isinstance(second.train.images, np.memmap)
@@ -62,7 +63,7 @@ def test_torn_entry_is_rebuilt(tmp_path, name, damage):
         file.unlink()
     else:
         os.truncate(file, 0 if damage == "empty" else file.stat().st_size - 1)
-    assert same(load_or_build(tmp_path, "key", lambda keep: some_set(keep, 1)), some_set(seed=1))
+    assert same(load_or_build(tmp_path, "key", lambda store: some_set(store, 1)), some_set(seed=1))
     assert same(load_or_build(tmp_path, "key", never), some_set(seed=1))
 
 
@@ -74,8 +75,8 @@ def test_several_at_once(tmp_path, torn):
         (tmp_path / "key" / "meta.json").unlink()
     all_decoding = threading.Barrier(8)
 
-    def build(keep: Keep) -> Decoded:
-        decoded = some_set(keep)
+    def build(store: Store) -> Decoded:
+        decoded = some_set(store)
         all_decoding.wait(60)
         return decoded
 
@@ -109,7 +110,7 @@ def test_folder_that_cannot_be_made(tmp_path):
 
 
 def test_a_set_in_memory_is_stored_as_well(tmp_path):
-    load_or_build(tmp_path, "key", lambda keep: some_set())
+    load_or_build(tmp_path, "key", lambda store: some_set())
     assert same(load_or_build(tmp_path, "key", never), some_set())
 
 
@@ -123,9 +124,9 @@ def test_files_are_those_of_numpy(tmp_path):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_interrupted_build_leaves_nothing(tmp_path, split):
-    def interrupt(keep: Keep) -> Decoded:
+    def interrupt(store: Store) -> Decoded:
         def broken_off(name: str, images: Iterable[np.ndarray], count: int) -> np.ndarray:
-            return keep(name, cut_short(images) if name == split else images, count)
+            return store(name, cut_short(images) if name == split else images, count)
 
         return some_set(broken_off)
 
@@ -148,7 +149,7 @@ def images():
     yield from np.zeros((1000, 32, 32, 3), np.uint8)
     os.kill(os.getpid(), 9)
 
-load_or_build(Path(sys.argv[1]), "key", lambda keep: keep("train", images(), 1001))
+load_or_build(Path(sys.argv[1]), "key", lambda store: store("train", images(), 1001))
 """
 
 
@@ -169,9 +170,9 @@ def test_what_a_killed_process_left_is_never_used_and_removed(tmp_path, where):
 
 
 def test_what_another_process_is_writing_is_left_alone(tmp_path):
-    def build(keep: Keep) -> Decoded:
+    def build(store: Store) -> Decoded:
         load_or_build(tmp_path, "other", some_set)
-        return some_set(keep)
+        return some_set(store)
 
     assert same(load_or_build(tmp_path, "key", build), some_set())
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["key", "other"]

@@ -64,7 +64,7 @@ def test_the_line_says_where_and_why():
 @pytest.mark.parametrize("keep", ["gpu", "host"])
 def test_a_gpus_places_are_refused_without_one(keep):
     with pytest.raises(InputError, match=f"data.keep={keep} is for runs on a GPU"):
-        TrainImages(np.zeros((4, 8, 8, 3), np.uint8), keep=keep, device=CPU)
+        TrainImages(np.zeros((4, 8, 8, 3), np.uint8), wanted=keep, device=CPU)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def numbers(images) -> np.ndarray:
 
 
 def test_collecting_by_many_threads_keeps_the_order(mapped):
-    kept = TrainImages(mapped, keep="auto", device=CPU)
+    kept = TrainImages(mapped, wanted="auto", device=CPU)
     for count in (0, 1, 255, 257, 5_000):
         indices = np.random.default_rng(count).integers(0, 8_000, count)
         assert np.array_equal(numbers(kept.collect(indices)), indices)
@@ -92,7 +92,7 @@ def test_collecting_by_many_threads_keeps_the_order(mapped):
 
 def test_what_fails_while_collecting_is_heard_of(mapped):
     with pytest.raises(IndexError):
-        TrainImages(mapped, keep="auto", device=CPU).collect(np.array([0, 8_000]))
+        TrainImages(mapped, wanted="auto", device=CPU).collect(np.array([0, 8_000]))
 
 
 def test_a_part_of_a_mapped_set_stays_on_disk(mapped):

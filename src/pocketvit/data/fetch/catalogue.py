@@ -16,7 +16,7 @@ from pocketvit.data.fetch.download import Progress, download
 from pocketvit.data.fetch.paths import write_error
 from pocketvit.data.formats import parquet
 from pocketvit.data.formats import registry as formats
-from pocketvit.data.sharded_files import in_memory
+from pocketvit.data.raw_splits import in_memory
 from pocketvit.errors import InputError
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from pocketvit.data.dataset import Decoded
 from pocketvit.data.pixels import one_line
-from pocketvit.data.sharded_files import Keep, Part, assemble, in_memory, name_row
+from pocketvit.data.raw_splits import RawSplit, Store, assemble, in_memory, name_row
 from pocketvit.errors import InputError
 
 
@@ -161,7 +161,7 @@ def files(path: Path) -> list[Path]:
     return [place / name for layout in _LAYOUTS for name in layout.names if (place / name).is_file()]
 
 
-def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
+def read(path: Path, resize: int | None, store: Store = in_memory) -> Decoded:
     """Read both splits.
 
     Raises:
@@ -180,11 +180,11 @@ def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
     if not isinstance(meta, list) or not all(isinstance(name, bytes | str) for name in meta):
         raise InputError(f"{place}, {layout.meta}: its {layout.names_key} are no list of names")
     class_names = [name.decode(errors="replace") if isinstance(name, bytes) else name for name in meta]
-    parts = {
-        split: _part({f"{place}, {name}": batches[name] for name in names}, layout.labels_key)
+    raw = {
+        split: _raw_split({f"{place}, {name}": batches[name] for name in names}, layout.labels_key)
         for split, names in (("train", layout.train), ("test", layout.test))
     }
-    return assemble(parts, class_names, str(place), resize, keep)
+    return assemble(raw, class_names, str(place), resize, store)
 
 
 def _places(path: Path) -> list[Path]:
@@ -258,7 +258,7 @@ def _field(batch: object, key: str, where: str) -> object:
     raise InputError(f"{where} has no entry {key!r}")
 
 
-def _part(batches: Mapping[str, object], labels_key: str) -> Part:
+def _raw_split(batches: Mapping[str, object], labels_key: str) -> RawSplit:
     """The images and labels of several unpickled batches, given with what to call each in a message."""
     images, labels, rows = [], [], []
     for where, batch in batches.items():
@@ -277,4 +277,4 @@ def _part(batches: Mapping[str, object], labels_key: str) -> Part:
         images.append(pixels.transpose(0, 2, 3, 1))  # (N, C, H, W) -> (N, H, W, C)
         labels.append(batch_labels)
         rows.append((where, len(pixels)))
-    return Part(np.concatenate(labels), itertools.chain.from_iterable(images), lambda i: name_row(rows, i))
+    return RawSplit(np.concatenate(labels), itertools.chain.from_iterable(images), lambda i: name_row(rows, i))

@@ -14,10 +14,10 @@ import numpy as np
 
 from pocketvit.data.dataset import Decoded
 from pocketvit.data.pixels import BrokenImage, decode
-from pocketvit.data.sharded_files import (
+from pocketvit.data.raw_splits import (
     SPLIT_OF_WORD,
-    Keep,
-    Part,
+    RawSplit,
+    Store,
     assemble,
     in_memory,
     is_image,
@@ -48,15 +48,15 @@ def files(path: Path) -> list[Path]:
     return _flatten(_find(path))
 
 
-def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
+def read(path: Path, resize: int | None, store: Store = in_memory) -> Decoded:
     """Read all splits.
 
     Raises:
         InputError: a class without images, a test class that train lacks, an image that cannot be read.
     """
     found = _find(path)
-    parts = {split: _part(classes) for split, classes in found.items()}
-    decoded = assemble(parts, tuple(found.get("train", ())), str(path), resize, keep)
+    raw = {split: _raw_split(classes) for split, classes in found.items()}
+    decoded = assemble(raw, tuple(found.get("train", ())), str(path), resize, store)
 
     aside = sorted(set(visible_files(path)) - set(_flatten(found)))
     return note_left_aside(decoded, "no image of a class", aside)
@@ -146,9 +146,9 @@ def _class_name(folder: Path) -> str:
     return unicodedata.normalize("NFC", folder.name)
 
 
-def _part(classes: Mapping[str, list[Path]]) -> Part:
+def _raw_split(classes: Mapping[str, list[Path]]) -> RawSplit:
     members = [file for files in classes.values() for file in files]
     labels = [name for name, files in classes.items() for _ in files]
     converted = Counter()
     images = (decode(file, str(file), converted) for file in members)
-    return Part(np.array(labels), images, lambda i: str(members[i]), converted)
+    return RawSplit(np.array(labels), images, lambda i: str(members[i]), converted)

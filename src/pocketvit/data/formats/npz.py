@@ -29,7 +29,7 @@ from pocketvit.data.pixels import (
     one_line,
     uint8_remedy,
 )
-from pocketvit.data.sharded_files import Keep, Part, assemble, in_memory, note_left_aside
+from pocketvit.data.raw_splits import RawSplit, Store, assemble, in_memory, note_left_aside
 from pocketvit.errors import InputError
 
 _FORMS = (
@@ -50,7 +50,7 @@ def files(path: Path) -> list[Path]:
     return [path]
 
 
-def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
+def read(path: Path, resize: int | None, store: Store = in_memory) -> Decoded:
     """Read all splits.
 
     Raises:
@@ -69,8 +69,8 @@ def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
         if len(there) == 1:
             (missing,) = set(pair) - set(there)
             raise InputError(f"{path} holds {there[0]} but no {missing}: add {missing}, or remove {there[0]}")
-    parts = {split: _part(arrays, path, *pair) for split, pair in form.items() if pair[0] in arrays}
-    decoded = assemble(parts, _class_names(arrays.get("class_names"), path), str(path), resize, keep)
+    raw = {split: _raw_split(arrays, path, *pair) for split, pair in form.items() if pair[0] in arrays}
+    decoded = assemble(raw, _class_names(arrays.get("class_names"), path), str(path), resize, store)
     aside = [name for name in arrays if name not in {"class_names"}.union(*form.values())]
     return note_left_aside(decoded, f"no part of a set with {' and '.join(form['train'])}", aside, "array")
 
@@ -110,7 +110,7 @@ def _class_names(names: np.ndarray | None, path: Path) -> list[str] | None:
     return listed
 
 
-def _part(arrays: Mapping[str, np.ndarray], path: Path, images_name: str, labels_name: str) -> Part:
+def _raw_split(arrays: Mapping[str, np.ndarray], path: Path, images_name: str, labels_name: str) -> RawSplit:
     images, labels = arrays[images_name], arrays[labels_name]
     if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras and MedMNIST keep them
         labels = labels[:, 0]
@@ -129,7 +129,7 @@ def _part(arrays: Mapping[str, np.ndarray], path: Path, images_name: str, labels
     converted = Counter()
     rgb = (_to_rgb(image, converted) for image in images)
     image_name, label_name = f"{path}, {images_name}", f"{path}, {labels_name}"
-    return Part(labels, rgb, lambda i: f"{image_name}[{i}]", converted, lambda i: f"{label_name}[{i}]")
+    return RawSplit(labels, rgb, lambda i: f"{image_name}[{i}]", converted, lambda i: f"{label_name}[{i}]")
 
 
 def _to_rgb(image: np.ndarray, converted: Counter[str]) -> np.ndarray:

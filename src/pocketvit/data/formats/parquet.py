@@ -19,10 +19,10 @@ import numpy as np
 
 from pocketvit.data.dataset import Decoded
 from pocketvit.data.pixels import decode, one_line
-from pocketvit.data.sharded_files import (
+from pocketvit.data.raw_splits import (
     SPLIT_OF_WORD,
-    Keep,
-    Part,
+    RawSplit,
+    Store,
     assemble,
     in_memory,
     is_image,
@@ -50,7 +50,7 @@ def files(path: Path) -> list[Path]:
     return [path] if path.is_file() else [file for file in visible_files(path) if file.suffix == ".parquet"]
 
 
-def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
+def read(path: Path, resize: int | None, store: Store = in_memory) -> Decoded:
     """Read all splits.
 
     Raises:
@@ -63,8 +63,8 @@ def read(path: Path, resize: int | None, keep: Keep = in_memory) -> Decoded:
     features = _features(schema)
     image_column = _find_column(first, schema, features, _IMAGE_COLUMNS, "Image")
     label_column = _find_column(first, schema, features, _LABEL_COLUMNS, "ClassLabel")
-    parts = {split: _part(members, image_column, label_column) for split, members in by_split.items()}
-    decoded = assemble(parts, features.get(label_column, {}).get("names"), str(path), resize, keep)
+    raw = {split: _raw_split(members, image_column, label_column) for split, members in by_split.items()}
+    decoded = assemble(raw, features.get(label_column, {}).get("names"), str(path), resize, store)
     aside = [file for file in visible_files(path) if is_image(file)] if path.is_dir() else []
     return note_left_aside(decoded, "not among the parquet files", aside)
 
@@ -141,12 +141,12 @@ def _find_column(file: Path, schema: "pa.Schema", features: dict, names: Sequenc
     return found[0]
 
 
-def _part(members: Sequence[Path], image_column: str, label_column: str) -> Part:
+def _raw_split(members: Sequence[Path], image_column: str, label_column: str) -> RawSplit:
     labels = [_labels(file, label_column) for file in members]
     rows = [(str(file), len(values)) for file, values in zip(members, labels, strict=True)]
     converted = Counter()
     images = (image for file in members for image in _images(file, image_column, converted))
-    return Part(np.concatenate(labels), images, lambda i: name_row(rows, i), converted)
+    return RawSplit(np.concatenate(labels), images, lambda i: name_row(rows, i), converted)
 
 
 def _labels(file: Path, column: str) -> np.ndarray:

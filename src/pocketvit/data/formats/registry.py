@@ -1,7 +1,7 @@
 """The file formats a set may come in, and how to tell which one a path holds.
 
 Each format is a module with three functions: `matches(path)` looks at names only, `files(path)` lists what would be
-read (the cache's key is made from it), and `read(path, resize, keep)` decodes it.
+read (the cache's key is made from it), and `read(path, resize, store)` decodes it.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from pathlib import Path
 from pocketvit.config.checks import unknown
 from pocketvit.data.dataset import Decoded
 from pocketvit.data.formats import cifar, folders, npz, parquet
-from pocketvit.data.sharded_files import Keep
+from pocketvit.data.raw_splits import Store
 from pocketvit.errors import InputError
 
 
@@ -25,8 +25,8 @@ class Format:
     """Whether the path looks like this format, by its name and the names below it."""
     files: Callable[[Path], list[Path]]
     """The files that are read."""
-    read: Callable[[Path, int | None, Keep], Decoded]
-    """Decode the path, bringing all images to a square of so many pixels a side unless None, and keep them."""
+    read: Callable[[Path, int | None, Store], Decoded]
+    """Decode the path, bringing all images to a square of so many pixels a side unless None, and store them."""
 
 
 FORMATS = tuple(

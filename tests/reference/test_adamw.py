@@ -1,4 +1,4 @@
-"""AdamW without PyTorch's guards against PyTorch's own."""
+"""AdamW without PyTorch's compile wrappers against PyTorch's own."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pocketvit.optim.finite_checks import AdamW, unguarded
+from pocketvit.optim.adamw import AdamW, without_dynamo
 
 STEPS = 5
 
@@ -30,8 +30,8 @@ def test_adamw_is_pytorchs_bit_for_bit(values):
     assert our_state["param_groups"] == their_state["param_groups"]
 
 
-def test_there_are_guards_to_go_behind():
+def test_there_are_wrappers_to_go_behind():
     """Else this whole module could be deleted."""
     for method in (torch.optim.Optimizer.add_param_group, torch.optim.Optimizer.zero_grad, torch.optim.AdamW.step):
-        assert unguarded(method) is not method
-    assert unguarded(test_there_are_guards_to_go_behind) is test_there_are_guards_to_go_behind
+        assert without_dynamo(method) is not method
+    assert without_dynamo(test_there_are_wrappers_to_go_behind) is test_there_are_wrappers_to_go_behind

@@ -1,4 +1,4 @@
-"""benchmarks/keep.py: what a study's runs left behind becomes files under results/."""
+"""benchmarks/archive.py: what a study's runs left behind becomes files under results/."""
 
 import json
 
@@ -38,7 +38,7 @@ def test_new_results_get_their_rows_names(benchmark_script, study, write, tmp_pa
     results = tmp_path / "results"
     write(tmp_path / "runs", "one-s1", accuracy=0.25)
     write(tmp_path / "runs", "two-s0", data="d2")
-    lines = benchmark_script("keep").keep(str(study), tmp_path / "runs", results)
+    lines = benchmark_script("archive").archive(str(study), tmp_path / "runs", results)
     assert (
         len(lines) == 2
         and "one-s1.json: 25.00 % of the test images" in lines[1]
@@ -49,19 +49,19 @@ def test_new_results_get_their_rows_names(benchmark_script, study, write, tmp_pa
 
 
 def test_what_is_there_already_is_left_alone(benchmark_script, study, write, tmp_path):
-    keep, results = benchmark_script("keep").keep, tmp_path / "results"
+    archive, results = benchmark_script("archive").archive, tmp_path / "results"
     write(results / "another-study", "one-s1", accuracy=0.75)
     write(tmp_path / "runs", "one-s1", accuracy=0.25)
-    assert keep(str(study), tmp_path / "runs", results) == []
+    assert archive(str(study), tmp_path / "runs", results) == []
     assert not (results / "my-study").exists()
 
 
 def test_a_run_on_several_gpus_is_neither_kept_nor_in_the_way(benchmark_script, study, write, tmp_path):
-    keep, results = benchmark_script("keep").keep, tmp_path / "results"
+    archive, results = benchmark_script("archive").archive, tmp_path / "results"
     write(results / "scaling", "one-s1", num_gpus=2)
     write(tmp_path / "runs", "one-s1", commit=None)
     write(tmp_path / "runs", "two-s1", num_gpus=2)
-    (line,) = keep(str(study), tmp_path / "runs", results)
+    (line,) = archive(str(study), tmp_path / "runs", results)
     assert "one-s1.json" in line and line.endswith("commit unknown")
 
 
@@ -70,4 +70,4 @@ def test_results_of_other_runs_are_not_taken(benchmark_script, study, write, tmp
     other = tmp_path / "other.yaml"
     rows = {"three": {"model.num_cls_tokens": 3}}
     other.write_text(yaml.safe_dump({"recipe": "digits", "seeds": 2, "baseline": "three", "rows": rows}))
-    assert benchmark_script("keep").keep(str(other), tmp_path / "runs", tmp_path / "results") == []
+    assert benchmark_script("archive").archive(str(other), tmp_path / "runs", tmp_path / "results") == []

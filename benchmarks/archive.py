@@ -1,9 +1,9 @@
-"""Keep the results of a study's runs for good, as results/STUDY/ROW-sSEED.json.
+"""Archive the results of a study's runs for good, as results/STUDY/ROW-sSEED.json.
 
-    python -m benchmarks.keep STUDY FOLDER [--results results]
+    python -m benchmarks.archive STUDY FOLDER [--results results]
 
 STUDY is a .yaml file or a built-in study, FOLDER where it ran, which may be an unpacked archive from another machine. A
-cell that has a result anywhere under results/ already is left alone; a run on several GPUs is none. What is kept is
+cell that has a result anywhere under results/ already is left alone; a run on several GPUs is none. What is archived is
 printed, a line a cell.
 """
 
@@ -16,8 +16,8 @@ from pocketvit.studies.definition.gather import find_results
 from pocketvit.studies.definition.grid import IMAGES_OF
 
 
-def keep(name: str, folder: Path, results: Path) -> list[str]:
-    """Copy what is new; a line for each cell kept."""
+def archive(name: str, folder: Path, results: Path) -> list[str]:
+    """Copy what is new; a line for each cell that is."""
     study = find_study(name)
     found, known = (find_results([place], one_gpu=True) for place in (folder, results))
     fingerprints = {result["data_fingerprint"] for result, _ in found.values()}
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--results", type=Path, default=Path("results"))
     options = parser.parse_args()
-    for line in keep(options.study, options.folder, options.results):
+    for line in archive(options.study, options.folder, options.results):
         print(line)
 
 

@@ -1,8 +1,8 @@
-"""From the parts that a file format holds (train, test, validation) to one decoded set.
+"""From the raw splits that a file format holds (train, test, validation) to one decoded set.
 
-Every reader of a format hands over its parts as it finds them: labels as numbers or names, images one by one. What
+Every reader of a format hands over its raw splits as it finds them: labels as numbers or names, images one by one. What
 follows is the same for all: choose what to train and test on, number the classes, bring the images to one size. The
-images are not gathered here: they go one by one to whatever keeps them, memory or a file.
+images are not gathered here: they go one by one to a `Store`, memory or a file.
 """
 
 import dataclasses
@@ -37,18 +37,18 @@ _IMAGE_ENDINGS = {
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
 }
 
-Keep = Callable[[str, Iterable[np.ndarray], int], np.ndarray]
+Store = Callable[[str, Iterable[np.ndarray], int], np.ndarray]
 """Takes a split's name, its images, uint8 (H, W, 3) of one size, and their number; gives them back as (N, H, W, 3)."""
 
 
 @dataclass(frozen=True)
-class Part:
+class RawSplit:
     """One split as a file format holds it."""
 
     labels: np.ndarray
     """Integers or class names, (N,)."""
     images: Iterable[np.ndarray]
-    """N images, uint8, (H, W, 3) each; decoded when asked for, so a part that isn't used costs nothing."""
+    """N images, uint8, (H, W, 3) each; decoded when asked for, so one that isn't used costs nothing."""
     where: Callable[[int], str]
     """What to call the i-th image in a message, such as "train.parquet, row 7"."""
     converted: Counter[str] = field(default_factory=Counter)
@@ -108,67 +108,67 @@ def in_memory(_split: str, images: Iterable[np.ndarray], count: int) -> np.ndarr
 
 
 def assemble(
-    parts: Mapping[str, Part],
+    raw_splits: Mapping[str, RawSplit],
     class_names: Sequence[str] | None,
     name: str,
     resize: int | None,
-    keep: Keep = in_memory,
+    store: Store = in_memory,
 ) -> Decoded:
-    """Decode the parts that are used into one set.
+    """Decode the splits that are used into one set.
 
     Tests on "test", else on "val". Where both are there, "val" is left aside, because a validation split is carved
     from the training images on request (`--data.val-frac`).
 
     Args:
-        parts: what belongs to "train", "test" and "val", as far as present.
+        raw_splits: what belongs to "train", "test" and "val", as far as present.
         class_names: the classes in their order, where the format says.
         name: what to call the whole in a message.
         resize: side in pixels that all images are brought to, if asked for.
-        keep: where the images go.
+        store: where the images go.
     Raises:
-        InputError: nothing to train on, an empty part or list of classes, a label outside the classes, a class with
+        InputError: nothing to train on, an empty split or list of classes, a label outside the classes, a class with
             test images only, images of mixed size.
     """
-    if "train" not in parts:
-        raise InputError(f"{name} has no training images, only {' and '.join(sorted(parts)) or 'nothing'}")
+    if "train" not in raw_splits:
+        raise InputError(f"{name} has no training images, only {' and '.join(sorted(raw_splits)) or 'nothing'}")
     notes = []
-    if "test" in parts and "val" in parts:
+    if "test" in raw_splits and "val" in raw_splits:
         notes.append(f"{name}: its validation split is left aside")
-    elif "val" in parts:
+    elif "val" in raw_splits:
         notes.append(f"{name} has no test split: its validation split serves as one")
-    test_split = next((split for split in ("test", "val") if split in parts), None)
-    used = {split: parts[split] for split in ("train", test_split) if split is not None}
-    for split, part in used.items():
-        if len(part.labels) == 0:
+    test_split = next((split for split in ("test", "val") if split in raw_splits), None)
+    used = {split: raw_splits[split] for split in ("train", test_split) if split is not None}
+    for split, raw in used.items():
+        if len(raw.labels) == 0:
             raise InputError(f"the {split} split of {name} holds no images")
 
     listed = class_names is not None
     if listed and not class_names:
         raise InputError(f"{name} has an empty list of class names: name every class, or leave the list out")
     if not listed:
-        class_names = find_class_names(np.concatenate([part.labels for part in used.values()]))
+        class_names = find_class_names(np.concatenate([raw.labels for raw in used.values()]))
     labels = {
-        split: number_labels(part.labels, class_names, part.name_label, listed=listed) for split, part in used.items()
+        split: number_labels(raw.labels, class_names, raw.name_label, listed=listed) for split, raw in used.items()
     }
     notes += _check_classes(labels, used, class_names, name)
     fitter = Fitter(resize)
     splits = {}
-    for split, part in used.items():
-        fitted = (fitter.fit(image, part.where, i) for i, image in enumerate(part.images))
-        splits[split] = Split(keep(split, fitted, len(part.labels)), labels[split])
-    converted = sum((part.converted for part in used.values()), Counter())
+    for split, raw in used.items():
+        fitted = (fitter.fit(image, raw.where, i) for i, image in enumerate(raw.images))
+        splits[split] = Split(store(split, fitted, len(raw.labels)), labels[split])
+    converted = sum((raw.converted for raw in used.values()), Counter())
     notes += [*count_notes(converted), *fitter.notes()]
     return Decoded(splits["train"], splits.get(test_split), tuple(class_names), tuple(notes))
 
 
 def _check_classes(
-    labels: Mapping[str, np.ndarray], used: Mapping[str, Part], class_names: Sequence[str], name: str
+    labels: Mapping[str, np.ndarray], used: Mapping[str, RawSplit], class_names: Sequence[str], name: str
 ) -> list[str]:
     """Refuse test images of a class that cannot be learned, and name the classes that lack images.
 
     Args:
         labels: of "train" and, if there, of the split to test on: class numbers, int64, (N,).
-        used: the parts that they are from.
+        used: the raw splits that they are from.
         class_names: the classes in their order.
         name: what to call the whole in a message.
     Returns:
