@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from importlib.abc import SourceLoader
 from pathlib import Path
@@ -25,9 +25,6 @@ from typing import Any
 
 from pocketvit.errors import InputError
 from pocketvit.files import path_of, write_atomically
-
-FIELDS = ("model.attention", "model.block", "augment.policy", "optim.name", "schedule.name")
-"""Fields of a configuration that take code."""
 
 FOLDER = "code"
 """Where copies lie, beside the file that refers to them."""
@@ -179,11 +176,12 @@ def _module(code: Code) -> ModuleType:
 # ---------------------------------------------------------------- code that files name
 
 
-def resolve(content: Any, *, folder: Path, where: str, allow_code: bool, inside: bool) -> Any:
+def resolve(content: Any, *, fields: Collection[str], folder: Path, where: str, allow_code: bool, inside: bool) -> Any:
     """Read the code that the content of a file names; nothing of it runs.
 
     Args:
         content: mappings, at any depth, with dotted names of fields and their values or lists of values.
+        fields: the dotted names of those that take code (`pocketvit.config.code_fields`).
         folder: that relative paths start from.
         where: names the file in messages.
         allow_code: whether the caller agrees to run what the file names.
@@ -208,22 +206,22 @@ def resolve(content: Any, *, folder: Path, where: str, allow_code: bool, inside:
         except InputError as error:
             raise InputError(f"{where}: {field}: {error}") from error
 
-    _replace(content, look)
+    _replace(content, fields, look)
     if named and not allow_code:
         raise InputError(
             f"{where} would run code of its own: {', '.join(named)}; read it, then allow it with --allow-code "
             "(in Python allow_code=True)"
         )
-    return _replace(content, read)
+    return _replace(content, fields, read)
 
 
-def _replace(content: Any, act: Callable[[str, str], Any], field: str = "") -> Any:
+def _replace(content: Any, fields: Collection[str], act: Callable[[str, str], Any], field: str = "") -> Any:
     """A copy of `content` with act(field, reference) in the place of every reference to code."""
     if isinstance(content, Mapping):
-        return {key: _replace(value, act, key) for key, value in content.items()}
+        return {key: _replace(value, fields, act, key) for key, value in content.items()}
     if isinstance(content, list):
-        return [_replace(item, act, field) for item in content]
-    refers = field in FIELDS and isinstance(content, str) and REFERENCE.fullmatch(content)
+        return [_replace(item, fields, act, field) for item in content]
+    refers = field in fields and isinstance(content, str) and REFERENCE.fullmatch(content)
     return act(field, content) if refers else content
 
 

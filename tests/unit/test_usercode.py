@@ -8,11 +8,22 @@ import typing
 
 import pytest
 
-from pocketvit.config import RunConfig, code_of, config_hash, load_config, override, save_config
+from pocketvit.config import (
+    ModelConfig,
+    RunConfig,
+    code_fields,
+    code_of,
+    config_hash,
+    flatten,
+    load_config,
+    override,
+    save_config,
+)
 from pocketvit.errors import InputError
 from pocketvit.studies import load_study
-from pocketvit.usercode import FIELDS, Code, resolve
+from pocketvit.usercode import Code, resolve
 
+FIELDS = code_fields(RunConfig)
 SOURCE = "class Mine:\n    pass\n\n\ndef other():\n    return 1\n"
 
 
@@ -40,6 +51,33 @@ def test_the_fields_that_take_code_are_the_listed_ones():
             hints = typing.get_type_hints(type(config))
             taking |= {f"{section.name}.{name}" for name, hint in hints.items() if Code in typing.get_args(hint)}
     assert taking == set(FIELDS)
+    assert {"model.attention", "model.block", "augment.policy", "optim.name", "schedule.name"} <= taking
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MadeUpModel(ModelConfig):
+    mixer: typing.Literal["none"] | Code = "none"
+    mixers: tuple[typing.Literal["none"] | Code, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MadeUpRun(RunConfig):
+    model: MadeUpModel = dataclasses.field(default_factory=MadeUpModel)
+    sampler: typing.Literal["none"] | Code = "none"
+
+
+@pytest.mark.parametrize("field", ["model.mixer", "model.mixers", "sampler"])
+def test_a_new_field_that_takes_code_needs_consent_from_the_start(field, tmp_path, monkeypatch):
+    path, mark = marked(tmp_path)
+    monkeypatch.setattr("pocketvit.config.files.RunConfig", MadeUpRun)
+    assert code_fields(MadeUpRun) == FIELDS | {"model.mixer", "model.mixers", "sampler"}
+    value = "[idea.py:Mine]" if field == "model.mixers" else "idea.py:Mine"
+    (tmp_path / "config.yaml").write_text(f"{field}: {value}")
+    with pytest.raises(InputError, match=f"would run code of its own: {field} is Mine in "):
+        load_config(tmp_path / "config.yaml")
+    config = load_config(tmp_path / "config.yaml", allow_code=True)
+    assert Code.read(f"{path}:Mine") in (flatten(config)[field], *flatten(config)["model.mixers"])
+    assert not mark.exists()
 
 
 def test_a_configuration_reads_code_and_does_not_run_it(tmp_path):
@@ -181,12 +219,12 @@ def test_different_files_of_one_name_are_refused(idea, tmp_path):
 def test_references_are_found_at_any_depth_and_nowhere_else(idea):
     content = {"rows": {"a": {"optim.name": "idea.py:Mine"}, "b": {"grid": {"optim.name": ["lion", "idea.py:other"]}}}}
     content["note"] = "idea.py:Mine"
-    found = resolve(content, folder=idea.parent, where="x", allow_code=True, inside=True)
+    found = resolve(content, fields=FIELDS, folder=idea.parent, where="x", allow_code=True, inside=True)
     assert isinstance(found["rows"]["a"]["optim.name"], Code)
     assert [str(value) for value in found["rows"]["b"]["grid"]["optim.name"]] == ["lion", f"{idea}:other"]
     assert found["note"] == "idea.py:Mine"
     for content in (None, 7, ["optim.name"], {3: {"optim.name": 4}}):
-        assert resolve(content, folder=idea.parent, where="x", allow_code=False, inside=True) == content
+        assert resolve(content, fields=FIELDS, folder=idea.parent, where="x", allow_code=False, inside=True) == content
 
 
 def test_a_study_names_code_relative_to_itself_and_needs_consent(tmp_path, monkeypatch):

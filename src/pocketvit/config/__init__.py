@@ -19,7 +19,7 @@ from pocketvit.config.data import AugmentConfig, DataConfig, Operation
 from pocketvit.config.files import from_dict, load_config, save_config, to_dict
 from pocketvit.config.hashing import NOT_HASHED, SCHEMA_VERSION, config_hash
 from pocketvit.config.model import ModelConfig
-from pocketvit.config.names import code_of, flatten, override
+from pocketvit.config.names import code_fields, code_of, field_types, flatten, override
 from pocketvit.config.run import RunConfig
 from pocketvit.config.training import Device, OptimConfig, ScheduleConfig, TrainConfig
 
@@ -35,8 +35,10 @@ __all__ = [
     "RunConfig",
     "ScheduleConfig",
     "TrainConfig",
+    "code_fields",
     "code_of",
     "config_hash",
+    "field_types",
     "flatten",
     "from_dict",
     "load_config",

@@ -6,8 +6,9 @@ import re
 import types
 import typing
 from collections.abc import Collection
+from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
@@ -46,25 +47,64 @@ def describe_size(size: tuple[int, int]) -> str:
     return f"{width} × {height} pixels" + (" (width × height)" if width != height else "")
 
 
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """The interval that a number lies in. It stands beside a field's type, as in `Annotated[float, Bounds(0, 1)]`."""
+
+    low: float
+    high: float = inf
+    open_left: bool = False
+    open_right: bool = False
+
+    def __str__(self) -> str:
+        if self.high == inf:
+            return f"{'greater than' if self.open_left else 'at least'} {self.low}"
+        return f"in {'(' if self.open_left else '['}{self.low}, {self.high}{')' if self.open_right else ']'}"
+
+    def check(self, name: str, value: float) -> None:
+        """Raise an `InputError` unless the value lies in the interval; NaN lies in none."""
+        above = self.low < value if self.open_left else self.low <= value
+        if not (above and (value < self.high if self.open_right else value <= self.high)):
+            raise InputError(f"{name}={value}: must be {self}")
+
+
+Positive = Annotated[float, Bounds(0, open_left=True)]
+NotNegative = Annotated[float, Bounds(0)]
+Probability = Annotated[float, Bounds(0, 1)]
+Fraction = Annotated[float, Bounds(0, 1, open_right=True)]
+"""A part that leaves something of the whole, or the decay rate of a running mean."""
+Natural = Annotated[int, Bounds(0)]
+Count = Annotated[int, Bounds(1)]
+Seed = Annotated[int, Bounds(0, 2**63, open_right=True)]
+
+
+def plain(value: Any) -> Any:
+    """A number, truth value, text or array of NumPy's as Python's own, and everything else as it is."""
+    return value.tolist() if type(value).__module__ == "numpy" and hasattr(value, "tolist") else value
+
+
 def check_types(section: str, config: Any) -> None:
-    """Bring every field to its annotated type, or raise an `InputError` that names it."""
-    hints = typing.get_type_hints(type(config))
+    """Bring every field to its annotated type, or raise an `InputError` that names it; also if it is out of bounds."""
+    hints = typing.get_type_hints(type(config), include_extras=True)
     for item in dataclasses.fields(config):
-        name = f"{section}.{item.name}".lstrip(".")
         value = getattr(config, item.name)
-        fitting = _fit(name, value, hints[item.name])
+        fitting = _fit(f"{section}.{item.name}".lstrip("."), value, hints[item.name])
         if fitting is not value:
             object.__setattr__(config, item.name, fitting)
 
 
 def _fit(name: str, value: Any, hint: Any) -> Any:
     """`value` as the type `hint`; lists become tuples, text numbers (YAML reads 1e-3 as text), paths and code."""
+    value = plain(value)
     options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     if value is None and type(None) in options:
         return None
     if Code in options:
         return _name_or_code(name, value, typing.get_args(options[0]))
     kind = next(option for option in options if option is not type(None))
+    bounds = None
+    if typing.get_origin(kind) is Annotated:
+        kind, bounds = typing.get_args(kind)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         if value in arguments:
@@ -77,11 +117,11 @@ def _fit(name: str, value: Any, hint: Any) -> Any:
     elif kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         number = _number(value)
         if number is not None:
-            return _within_reason(name, number)
+            return _within_bounds(name, number, bounds)
     elif kind is Path and isinstance(value, str | Path):
         return path_of(value)
     elif origin is None and type(value) is kind:
-        return _within_reason(name, value) if kind is int and not name.endswith("seed") else value
+        return _within_bounds(name, value, bounds) if kind is int else value
     raise InputError(f"{name}={value!r}: must be {_wanted(kind)}" + (" or none" if len(options) > 1 else ""))
 
 
@@ -105,10 +145,12 @@ def _number(value: float | str) -> float | None:
         return float("inf")
 
 
-def _within_reason(name: str, value: float) -> float:
-    """`value` unless it is infinite, not a number, or beyond `LARGEST`."""
-    if not -LARGEST <= value <= LARGEST:
+def _within_bounds(name: str, value: float, bounds: Bounds | None) -> float:
+    """`value` unless it is out of its bounds, infinite, not a number, or beyond `LARGEST` where they do not go as far."""
+    bounds = bounds or Bounds(-inf)
+    if not (-LARGEST <= value <= LARGEST or LARGEST < bounds.high < inf):
         raise InputError(f"{name}={value}: must be a number within ±{LARGEST}")
+    bounds.check(name, value)
     return value
 
 
@@ -134,21 +176,16 @@ def check_name(kind: str, name: Any) -> None:
 
 def at_least(name: str, value: float, least: float) -> None:
     """Raise an `InputError` unless value >= least."""
-    if not value >= least:
-        raise InputError(f"{name}={value}: must be at least {least}")
+    Bounds(least).check(name, value)
 
 
 def above(name: str, value: float, bound: float) -> None:
     """Raise an `InputError` unless value > bound."""
-    if not value > bound:
-        raise InputError(f"{name}={value}: must be greater than {bound}")
+    Bounds(bound, open_left=True).check(name, value)
 
 
 def between(
     name: str, value: float, low: float, high: float, *, open_left: bool = False, open_right: bool = False
 ) -> None:
     """Raise an `InputError` unless value lies in the interval; NaN lies in none."""
-    inside = (low < value if open_left else low <= value) and (value < high if open_right else value <= high)
-    if not inside:
-        interval = ("(" if open_left else "[") + f"{low}, {high}" + (")" if open_right else "]")
-        raise InputError(f"{name}={value}: must be in {interval}")
+    Bounds(low, high, open_left, open_right).check(name, value)

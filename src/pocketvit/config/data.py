@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pocketvit.config.checks import above, at_least, between, check_types
+from pocketvit.config.checks import Bounds, Count, Fraction, Natural, Positive, Probability, Seed, check_types
 from pocketvit.errors import InputError
 from pocketvit.usercode import Code
 
@@ -20,17 +20,17 @@ class DataConfig:
     """A known name (see `pocketvit data list`), a path, or hf:OWNER/NAME."""
     format: str | None = None
     """The format of a path; found by itself when none."""
-    resize: int | None = None
+    resize: Annotated[int, Bounds(1, LARGEST_SIDE)] | None = None
     """Resize every image to this many pixels square; none leaves them."""
-    val_frac: float = 0.0
+    val_frac: Fraction = 0.0
     """Fraction of the training images held out for choosing; with it the test images are used once, at the end."""
-    test_frac: float = 0.2
+    test_frac: Annotated[float, Bounds(0, 1, open_left=True, open_right=True)] = 0.2
     """Fraction held out for testing where the source has no split of its own."""
-    split_seed: int = 0
+    split_seed: Seed = 0
     """Seed of these two splits; apart from the run's seed, so that runs over seeds share them."""
     repeats: Literal["fresh", "batch"] = "fresh"
     """fresh: a pass is one shuffle of the images; batch: each image `num_repeats` times in a row."""
-    num_repeats: int = 3
+    num_repeats: Count = 3
     """Copies in a row with repeats=batch; that many passes share one shuffle."""
     cache_dir: Path | None = None
     """Folder of downloaded and decoded sets; by default $POCKETVIT_DATA or ~/.cache/pocketvit."""
@@ -39,12 +39,6 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_types("data", self)
-        between("data.val_frac", self.val_frac, 0, 1, open_right=True)
-        between("data.test_frac", self.test_frac, 0, 1, open_left=True, open_right=True)
-        at_least("data.num_repeats", self.num_repeats, 1)
-        between("data.split_seed", self.split_seed, 0, 2**63, open_right=True)
-        if self.resize is not None:
-            between("data.resize", self.resize, 1, LARGEST_SIDE)
 
 
 Operation = Literal[
@@ -58,46 +52,39 @@ Operation = Literal[
 class AugmentConfig:
     """Augmentation, in the order of the fields. A part is off at probability, pixels or policy none."""
 
-    flip_prob: float = 0.5
+    flip_prob: Probability = 0.5
     """Chance of a horizontal flip."""
-    crop_pad: int = 4
+    crop_pad: Natural = 4
     """Random crop after padding with this many black pixels on each side; 0 turns it off."""
     policy: Literal["none", "cifar10", "svhn", "imagenet", "randaugment", "trivialaugment"] | Code = "cifar10"
     """AutoAugment's policy for one of three data sets, RandAugment, TrivialAugment; or FILE.py:NAME, a function."""
     skip_ops: tuple[Operation, ...] = ()
     """Operations of the policy to leave out, such as rotate; the image stays as it is there."""
-    randaugment_ops: int = 2
+    randaugment_ops: Count = 2
     """Operations in a row by RandAugment."""
-    randaugment_level: int = 4
+    randaugment_level: Annotated[int, Bounds(0, 9)] = 4
     """Strength of RandAugment's operations, 0 … 9."""
-    erase_prob: float = 0.25
+    erase_prob: Probability = 0.25
     """Chance of random erasing."""
     erase_area: tuple[float, float] = (0.02, 0.4)
     """Least and greatest erased area as a fraction of the image."""
     erase_aspect: tuple[float, float] = (0.3, 1 / 0.3)
     """Least and greatest ratio of the erased box's height to its width, drawn uniformly."""
-    cutmix_prob: float = 0.25
+    cutmix_prob: Probability = 0.25
     """Chance that a batch is mixed by CutMix."""
-    mixup_prob: float = 0.25
+    mixup_prob: Probability = 0.25
     """Chance that a batch is mixed by MixUp."""
-    cutmix_alpha: float = 1.0
+    cutmix_alpha: Positive = 1.0
     """Both parameters of CutMix's Beta distribution."""
-    mixup_alpha: float = 1.0
+    mixup_alpha: Positive = 1.0
     """Both parameters of MixUp's Beta distribution."""
 
     def __post_init__(self) -> None:
         check_types("augment", self)
-        for name in ("flip_prob", "erase_prob", "cutmix_prob", "mixup_prob"):
-            between("augment." + name, getattr(self, name), 0, 1)
-        at_least("augment.crop_pad", self.crop_pad, 0)
-        at_least("augment.randaugment_ops", self.randaugment_ops, 1)
-        between("augment.randaugment_level", self.randaugment_level, 0, 9)
         if self.cutmix_prob + self.mixup_prob > 1:
             raise InputError(
                 f"augment.cutmix_prob={self.cutmix_prob} and augment.mixup_prob={self.mixup_prob} add up to more than 1"
             )
-        for name in ("cutmix_alpha", "mixup_alpha"):
-            above("augment." + name, getattr(self, name), 0)
         for name, top in (("erase_area", 1.0), ("erase_aspect", float("inf"))):
             low, high = getattr(self, name)
             if not 0 < low <= high <= top:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketvit.config.hashing import SCHEMA_VERSION
-from pocketvit.config.names import code_of, flatten, override
+from pocketvit.config.names import code_fields, code_of, flatten, override
 from pocketvit.config.run import RunConfig
 from pocketvit.errors import InputError
 from pocketvit.files import path_of, write_atomically
@@ -48,7 +48,10 @@ def from_dict(
     schema = values.pop("schema", SCHEMA_VERSION)
     if schema != SCHEMA_VERSION:
         raise InputError(f"config has schema {schema}; this version reads {SCHEMA_VERSION}")
-    return override(RunConfig(), resolve(values, folder=folder, where=where, allow_code=allow_code, inside=True))
+    values = resolve(
+        values, fields=code_fields(RunConfig), folder=folder, where=where, allow_code=allow_code, inside=True
+    )
+    return override(RunConfig(), values)
 
 
 def _by_dotted_name(mapping: Mapping[str, Any]) -> dict[str, Any]:

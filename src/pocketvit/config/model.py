@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
-from pocketvit.config.checks import at_least, between, check_types
+from pocketvit.config.checks import Count, Fraction, Natural, Positive, at_least, check_types
 from pocketvit.errors import InputError
 from pocketvit.usercode import Code
 
@@ -15,9 +15,9 @@ RANKS = ("q_rank", "k_rank", "v_rank", "kv_rank_shared")
 class ModelConfig:
     """The vision transformer. ModelConfig() is the paper's Tiny ViT, 2,697,610 parameters on 32 × 32 images."""
 
-    patch_size: int = 4
+    patch_size: Count = 4
     """Side of a square patch, pixels."""
-    patch_stride: int | None = None
+    patch_stride: Count | None = None
     """Pixels between neighbouring patches; less than patch_size makes them overlap, none sets them side by side."""
     patch_init: Literal["random", "whitening"] = "random"
     """How the patch filters start: a convolution's default, or whitening filters of the training images."""
@@ -25,21 +25,21 @@ class ModelConfig:
     """Whether the whitening filters come from clean or augmented images; the paper's code takes augmented ones."""
     whitening_pairs: bool = False
     """Set each whitening filter beside its negative, as in convolutional networks with a ReLU behind."""
-    width: int = 192
+    width: Count = 192
     """Channels of a token."""
-    depth: int = 9
+    depth: Count = 9
     """Number of transformer blocks."""
-    num_heads: int = 12
+    num_heads: Count = 12
     """Attention heads; must divide the width."""
-    num_kv_heads: int | None = None
+    num_kv_heads: Count | None = None
     """Key and value heads, each shared by as many query heads: 1 is multi-query attention, none is one for each."""
-    q_rank: int | None = None
+    q_rank: Count | None = None
     """Rank of the query projection (the paper's MLA); none is full."""
-    k_rank: int | None = None
+    k_rank: Count | None = None
     """Rank of the key projection, at most the channels of all key heads; none is full."""
-    v_rank: int | None = None
+    v_rank: Count | None = None
     """Rank of the value projection, at most the channels of all value heads; none is full."""
-    kv_rank_shared: int | None = None
+    kv_rank_shared: Count | None = None
     """Rank of one latent that keys and values are both made from (DeepSeek-V2); none is no latent."""
     attention: Literal["standard"] | Code = "standard"
     """The attention layer; or FILE.py:NAME, a class of your own."""
@@ -47,7 +47,7 @@ class ModelConfig:
     """The transformer block; or FILE.py:NAME, a class of your own."""
     qk_norm: bool = False
     """Normalise queries and keys, head by head, before their product."""
-    mlp_ratio: float = 2.0
+    mlp_ratio: Positive = 2.0
     """Width of the MLP's hidden layer over the width."""
     activation: Literal["gelu", "gelu_tanh"] = "gelu"
     """GELU by the error function, or its approximation by tanh."""
@@ -57,29 +57,23 @@ class ModelConfig:
     """Starting value of a learned factor per channel on every branch; none leaves it out."""
     positions: Literal["learned", "sincos", "rope", "none"] = "learned"
     """Positions: a learned table, fixed 2-D sines and cosines, 2-D rotation of queries and keys, or none."""
-    num_cls_tokens: int = 1
+    num_cls_tokens: Natural = 1
     """CLS tokens, concatenated into the head; they exist only with pool=cls."""
-    num_registers: int = 0
+    num_registers: Natural = 0
     """Learned tokens that take part in attention and are read by nobody."""
     pool: Literal["cls", "mean", "attention"] = "cls"
     """What the head reads: the CLS tokens, the mean of the patch tokens, or their learned weighted mean."""
     head: Literal["linear", "mlp"] = "linear"
     """The classifier: one linear layer, or two with a ReLU between (the paper's Eq. 4)."""
-    drop_path: float = 0.1
+    drop_path: Fraction = 0.1
     """Stochastic depth: chance to skip a branch for an image, rising linearly from 0 to this in the last block."""
 
     def __post_init__(self) -> None:
         check_types("model", self)
-        for name in ("patch_size", "width", "depth", "num_heads"):
-            at_least("model." + name, getattr(self, name), 1)
-        for name in ("patch_stride", "num_kv_heads", *RANKS):
-            if getattr(self, name) is not None:
-                at_least("model." + name, getattr(self, name), 1)
-        at_least("model.num_registers", self.num_registers, 0)
-        at_least("model.num_cls_tokens", self.num_cls_tokens, 1 if self.pool == "cls" else 0)
-        between("model.drop_path", self.drop_path, 0, 1, open_right=True)
+        if self.pool == "cls":
+            at_least("model.num_cls_tokens", self.num_cls_tokens, 1)
         if round(self.width * self.mlp_ratio) < 1:
-            raise InputError(f"model.mlp_ratio={self.mlp_ratio} leaves no hidden channel; must be > 0")
+            raise InputError(f"model.mlp_ratio={self.mlp_ratio} leaves no hidden channel of model.width={self.width}")
         self._check_combinations()
         self._check_ranks()
 

@@ -1,6 +1,7 @@
 """Fields by their dotted names: listing them, and setting some anew."""
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,23 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + item.name] = value
     return flat
+
+
+def field_types(config: type, prefix: str = "") -> dict[str, Any]:
+    """The annotated type of every field of a config and its sections, by dotted name, in order."""
+    found: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(config, include_extras=True).items():
+        found |= field_types(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else {prefix + name: hint}
+    return found
+
+
+def code_fields(config: type) -> frozenset[str]:
+    """The dotted names of the fields that take the user's own code."""
+
+    def takes_code(hint: Any) -> bool:
+        return hint is Code or any(map(takes_code, typing.get_args(hint)))
+
+    return frozenset(name for name, hint in field_types(config).items() if takes_code(hint))
 
 
 def override(config: RunConfig, values: Mapping[str, object]) -> RunConfig:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pocketvit.config.checks import at_least, between, check_name, check_types
+from pocketvit.config.checks import Count, Seed, check_name, check_types
 from pocketvit.config.data import AugmentConfig, DataConfig
 from pocketvit.config.model import ModelConfig
 from pocketvit.config.training import OptimConfig, ScheduleConfig, TrainConfig
@@ -15,11 +15,11 @@ class RunConfig:
 
     recipe: str = "custom"
     """Name of the recipe that this started from: a label, not an input, by which the run folder is called."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of everything random in the run."""
     out: Path | None = None
     """Run folder; by default the next free runs/<recipe>-<nnn>."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Images per step, over all processes. What a pass has left beyond whole batches it leaves out, others each time."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -31,5 +31,3 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_types("", self)
         check_name("recipe", self.recipe)
-        at_least("batch_size", self.batch_size, 1)
-        between("seed", self.seed, 0, 2**63, open_right=True)

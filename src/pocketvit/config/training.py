@@ -1,9 +1,9 @@
 """The sections `optim`, `schedule` and `train`: the update of the weights, how long it goes on, and on what machine."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pocketvit.config.checks import above, at_least, between, check_types
+from pocketvit.config.checks import Bounds, Count, Fraction, Natural, NotNegative, Positive, check_types
 from pocketvit.errors import InputError
 from pocketvit.usercode import Code
 
@@ -14,32 +14,25 @@ class OptimConfig:
 
     name: Literal["adamw", "lion", "muon"] | Code = "adamw"
     """Optimizer; muon takes the matrices of the blocks, and AdamW the rest. Or FILE.py:NAME, a class of your own."""
-    lr: float = 1e-3
+    lr: Positive = 1e-3
     """Peak learning rate; with muon, of its AdamW part."""
-    weight_decay: float = 0.05
+    weight_decay: NotNegative = 0.05
     """Decoupled weight decay."""
     decay: Literal["all", "matrices"] = "all"
     """What decays: all parameters, as in the paper, or only those that are matrices inside a layer."""
-    betas: tuple[float, float] | None = None
+    betas: tuple[Fraction, Fraction] | None = None
     """Decay rates of the running moments; by default the optimizer's own: AdamW 0.9 0.999, Lion 0.9 0.99."""
-    muon_lr: float = 0.02
+    muon_lr: Positive = 0.02
     """Peak learning rate of Muon."""
-    muon_momentum: float = 0.95
+    muon_momentum: Fraction = 0.95
     """Decay rate of Muon's running moment."""
-    ema_decay: float = 0.0
+    ema_decay: Fraction = 0.0
     """Average the weights over about 1 / (1 − this) steps and evaluate the average; 0 does not."""
-    label_smoothing: float = 0.1
+    label_smoothing: Fraction = 0.1
     """Probability spread evenly over all classes in the target; 0 is plain cross-entropy."""
 
     def __post_init__(self) -> None:
         check_types("optim", self)
-        for name in ("lr", "muon_lr"):
-            above("optim." + name, getattr(self, name), 0)
-        at_least("optim.weight_decay", self.weight_decay, 0)
-        for name in ("label_smoothing", "muon_momentum", "ema_decay"):
-            between("optim." + name, getattr(self, name), 0, 1, open_right=True)
-        for beta in self.betas or ():
-            between("optim.betas", beta, 0, 1, open_right=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,24 +41,19 @@ class ScheduleConfig:
 
     name: Literal["cosine", "linear", "wsd"] | Code = "cosine"
     """Shape after the warm-up: half a cosine, a straight line, constant and then a straight line; or FILE.py:NAME."""
-    passes: int = 300
+    passes: Count = 300
     """Passes over the training images; the paper's 100 epochs are 300 of them."""
-    warmup_passes: int = 30
+    warmup_passes: Natural = 30
     """Passes of linear warm-up."""
-    warmup_lr: float = 1e-6
+    warmup_lr: NotNegative = 1e-6
     """Learning rate at the first step."""
-    final_lr: float = 1e-6
+    final_lr: NotNegative = 1e-6
     """Learning rate that the schedule ends at."""
-    decay_frac: float = 0.2
+    decay_frac: Annotated[float, Bounds(0, 1, open_left=True)] = 0.2
     """Fraction of the run in which wsd falls."""
 
     def __post_init__(self) -> None:
         check_types("schedule", self)
-        at_least("schedule.passes", self.passes, 1)
-        at_least("schedule.warmup_passes", self.warmup_passes, 0)
-        at_least("schedule.warmup_lr", self.warmup_lr, 0)
-        at_least("schedule.final_lr", self.final_lr, 0)
-        between("schedule.decay_frac", self.decay_frac, 0, 1, open_left=True)
         if self.warmup_passes >= self.passes:
             raise InputError(
                 f"schedule.warmup_passes={self.warmup_passes} must be less than schedule.passes={self.passes}"
@@ -100,12 +88,10 @@ class TrainConfig:
     """Fused kernels where they are supported, everywhere or an error, or plain PyTorch only."""
     deterministic: bool = False
     """Only operations of PyTorch, cuBLAS and cuDNN that give the same bits every time on the same GPUs; slower."""
-    eval_every_passes: int = 15
+    eval_every_passes: Count = 15
     """Evaluate every so many passes; the paper's five epochs are 15."""
-    checkpoint_every_passes: int = 10
+    checkpoint_every_passes: Natural = 10
     """Save a checkpoint every so many passes, and at the end; 0 saves only then and when stopped."""
 
     def __post_init__(self) -> None:
         check_types("train", self)
-        at_least("train.eval_every_passes", self.eval_every_passes, 1)
-        at_least("train.checkpoint_every_passes", self.checkpoint_every_passes, 0)

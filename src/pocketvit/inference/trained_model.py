@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pocketvit.augment.augment import normalise
-from pocketvit.config import ModelConfig, code_of
+from pocketvit.config import ModelConfig, RunConfig, code_fields, code_of
 from pocketvit.config.checks import describe_size
 from pocketvit.data.dataset import MappedRows
 from pocketvit.data.pixels import channels_last_remedy, one_line, uint8_remedy
@@ -172,7 +172,8 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
             about = held.get("pocketvit", held)  # older files have a key for each part
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         chosen = {f"model.{name}": value for name, value in about["model"].items()}
-        chosen = resolve(chosen, folder=path.parent, where=str(path), allow_code=allow_code, inside=True)
+        fields = code_fields(RunConfig)
+        chosen = resolve(chosen, fields=fields, folder=path.parent, where=str(path), allow_code=allow_code, inside=True)
         model = ViT(
             ModelConfig(**{name.removeprefix("model."): value for name, value in chosen.items()}),
             image_size=tuple(about["image_size"]),

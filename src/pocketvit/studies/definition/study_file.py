@@ -24,7 +24,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pocketvit.config import RunConfig, flatten, override
+from pocketvit.config import RunConfig, code_fields, flatten, override
 from pocketvit.config.checks import check_name, unknown
 from pocketvit.config.yaml_text import read_yaml
 from pocketvit.errors import InputError
@@ -50,7 +50,8 @@ def load_study(path: Path, *, allow_code: bool = False) -> Study:
         InputError: no such file, not YAML, anything in it that cannot be run, or code without consent.
     """
     content = read_yaml(path, "study")
-    content = resolve(content, folder=path.parent, where=f"study {path}", allow_code=allow_code, inside=False)
+    fields, where = code_fields(RunConfig), f"study {path}"
+    content = resolve(content, fields=fields, folder=path.parent, where=where, allow_code=allow_code, inside=False)
     return parse_study(content, path.stem.replace("_", "-"))
 
 
