@@ -20,7 +20,7 @@ from pocketvit.bench.roofline import Rates, Work, flop_per_image, forward_work, 
 from pocketvit.bench.start import start_times
 from pocketvit.bench.synthetic import shape_of
 from pocketvit.config import RunConfig, flatten, override
-from pocketvit.config.checks import at_least, unknown
+from pocketvit.config.checks import at_least, plain, unknown
 from pocketvit.device import (
     choose_device,
     device_name,
@@ -108,9 +108,9 @@ def bench(
         InputError: an unknown variant, a number below 1, or data that cannot be opened.
     """
     device = choose_device(config.train.device)
-    batch_sizes = tuple(batch_sizes or BATCH_SIZES[device.type])
+    batch_sizes = tuple(plain(batch_sizes) or BATCH_SIZES[device.type])
     variants = tuple(variants or DEFAULT_VARIANTS[device.type])
-    repeats = DEFAULT_REPEATS[device.type] if repeats is None else repeats
+    repeats = DEFAULT_REPEATS[device.type] if repeats is None else plain(repeats)
     for name in variants:
         if name not in VARIANTS:
             raise InputError(unknown("variant", name, VARIANTS))

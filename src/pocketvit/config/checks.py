@@ -79,7 +79,9 @@ Seed = Annotated[int, Bounds(0, 2**63, open_right=True)]
 
 
 def plain(value: Any) -> Any:
-    """A number, truth value, text or array of NumPy's as Python's own, and everything else as it is."""
+    """NumPy's numbers, truth values, texts and arrays as Python's own, also in lists and tuples; all else as it is."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(plain, value))
     return value.tolist() if type(value).__module__ == "numpy" and hasattr(value, "tolist") else value
 
 
@@ -88,14 +90,13 @@ def check_types(section: str, config: Any) -> None:
     hints = typing.get_type_hints(type(config), include_extras=True)
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
-        fitting = _fit(f"{section}.{item.name}".lstrip("."), value, hints[item.name])
+        fitting = _fit(f"{section}.{item.name}".lstrip("."), plain(value), hints[item.name])
         if fitting is not value:
             object.__setattr__(config, item.name, fitting)
 
 
 def _fit(name: str, value: Any, hint: Any) -> Any:
     """`value` as the type `hint`; lists become tuples, text numbers (YAML reads 1e-3 as text), paths and code."""
-    value = plain(value)
     options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     if value is None and type(None) in options:
         return None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pocketvit.config.checks import between, unknown
+from pocketvit.config.checks import between, plain, unknown
 from pocketvit.config.data import LARGEST_SIDE
 from pocketvit.data.cache import entry_key, load_or_build
 from pocketvit.data.dataset import Dataset, Decoded, hold_out, stratified_split
@@ -64,6 +64,7 @@ def load_dataset(
         InputError: the source is unknown, missing, not fetched yet, truncated, corrupt, or of a kind that cannot be
             trained on; the message says which file and row.
     """
+    resize = plain(resize)
     if resize is not None:
         between("data.resize", resize, 1, LARGEST_SIDE)
     if source == DIGITS:

@@ -3,6 +3,7 @@
 from typing import Unpack
 
 from pocketvit.config import override
+from pocketvit.config.checks import plain
 from pocketvit.config.model import ModelFields
 from pocketvit.model.custom import make_attention
 from pocketvit.model.vit import ViT
@@ -31,6 +32,6 @@ def create_model(
         InputError: an unknown recipe or field, or choices that do not fit together.
     """
     config = override(recipe(name), {f"model.{field}": value for field, value in overrides.items()})
-    image_size = IMAGE_SIDE[name] if image_size is None else image_size
+    image_size = plain(IMAGE_SIDE[name] if image_size is None else image_size)
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    return ViT(config.model, image_size=size, num_classes=num_classes)
+    return ViT(config.model, image_size=size, num_classes=plain(num_classes))

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from pocketvit.config.checks import at_least
+from pocketvit.config.checks import at_least, plain
 from pocketvit.optim.adamw import without_dynamo
 
 
@@ -36,7 +36,8 @@ class CapturableOptimizer(Optimizer):
     def __init__(self, params: ParamsT, lr: float | Tensor, weight_decay: float, **hyper: Any) -> None:
         at_least("lr", float(lr), 0)
         at_least("weight_decay", weight_decay, 0)
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, **hyper})
+        hyper |= {"lr": lr, "weight_decay": weight_decay}
+        super().__init__(params, {name: plain(value) for name, value in hyper.items()})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, and put its learning rate on the device of its parameters."""

@@ -39,7 +39,8 @@ def tiny():
 
 def test_every_batch_size_has_its_three_modes(tiny):
     seen = []
-    result = bench(tiny, batch_sizes=(4, 8), repeats=2, starts=False, update=lambda r: seen.append(speed_line(r)))
+    sizes, repeats = np.array([4, 8]), np.int64(2)
+    result = bench(tiny, batch_sizes=sizes, repeats=repeats, starts=False, update=lambda r: seen.append(speed_line(r)))
     assert json.loads(json.dumps(result)) == result, "it can be written as it is"
     assert [(row["batch_size"], row["mode"]) for row in result["rows"]] == [
         (size, mode) for size in (4, 8) for mode in ("forward", "step", "recipe")

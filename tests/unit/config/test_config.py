@@ -2,6 +2,7 @@
 
 from typing import get_args
 
+import numpy as np
 import pytest
 import yaml
 
@@ -116,6 +117,41 @@ def test_numbers_without_bounds_are_refused_by_every_field(name):
             override(RunConfig(), {name: value})
     with pytest.raises(InputError, match="^optim.betas=inf: must be a number within ±1000000$"):
         override(RunConfig(), {"optim.betas": [0.9, float("inf")]})
+
+
+NUMPYS = {bool: [np.bool_], int: [np.int64, np.uint8, np.array], float: [np.float64, np.array], str: [np.str_]}
+NUMPYS |= {tuple: [np.array, lambda value: [np.array(item)[()] for item in value]]}
+"""What NumPy has for Python's types."""
+
+
+def test_every_field_takes_numpys_values():
+    given = {"model.q_rank": 8, "model.layer_scale": 0.5, "optim.betas": (0.5, 0.25), "train.compile": True}
+    given |= {"data.resize": 16, "data.format": "npz", "augment.skip_ops": ("rotate", "color")}
+    config = override(recipe("digits"), given)
+    for name, value in flatten(config).items():
+        for numpys in NUMPYS.get(type(value), []):
+            taken = override(config, {name: numpys(value)})
+            assert taken == config
+            assert config_hash(taken, "data") == config_hash(config, "data")
+            assert to_dict(taken) == to_dict(config) and yaml.safe_dump(to_dict(taken)), name
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"model.depth": np.float64(2)}, "model.depth=2.0: must be of type int"),
+        ({"model.depth": np.bool_(True)}, "model.depth=True: must be of type int"),
+        ({"model.depth": np.array([2])}, "model.depth=[2]: must be of type int"),
+        ({"optim.lr": np.float32(-1)}, "optim.lr=-1.0: must be greater than 0"),
+        ({"optim.lr": np.float64("nan")}, "optim.lr=nan: must be a number within ±1000000"),
+        ({"seed": np.int64(-1)}, "seed=-1: must be in [0, 9223372036854775808)"),
+        ({"model.pool": np.str_("max")}, "model.pool='max': must be one of cls, mean"),
+    ],
+)
+def test_numpys_values_are_checked_like_any_other(values, words):
+    with pytest.raises(InputError) as refused:
+        override(RunConfig(), values)
+    assert words in str(refused.value)
 
 
 def test_an_unknown_name_is_answered_by_few():

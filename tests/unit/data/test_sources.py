@@ -36,6 +36,16 @@ def test_digits_can_be_resized(home):
     assert not home.exists()  # nothing to cache
 
 
+@pytest.mark.parametrize("source", ["digits", "flat"])
+def test_numpys_numbers_split_and_resize_as_pythons(source, flat, home):
+    source = str(flat) if source == "flat" else source
+    given = {"resize": 9, "test_frac": 0.5, "split_seed": 3}
+    theirs = load_dataset(source, **{name: np.array(value)[()] for name, value in given.items()})
+    ours = load_dataset(source, **given)
+    assert theirs.notes == ours.notes and (theirs.test.labels == ours.test.labels).all()
+    assert theirs.fingerprint == ours.fingerprint
+
+
 def test_flat_folder_gets_a_seeded_test_split(flat, synthetic_set):
     first, again, other = (load_dataset(str(flat), test_frac=0.34, split_seed=seed) for seed in (0, 0, 1))
     assert first.name == "flowers" and len(first.train) == 40

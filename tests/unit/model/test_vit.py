@@ -7,6 +7,7 @@ import torch
 from pocketvit.config import ModelConfig
 from pocketvit.data import load_dataset
 from pocketvit.errors import InputError
+from pocketvit.inference.trained_model import TrainedModel, load_model
 from pocketvit.loading.chunks import drop_path_factors
 from pocketvit.model import ViT, create_model
 from pocketvit.recipes import IMAGE_SIDE, RECIPES
@@ -57,6 +58,14 @@ def test_a_recipes_model_is_for_its_own_images():
     assert set(IMAGE_SIDE) == set(RECIPES)
 
 
+@pytest.mark.parametrize("image_size", [np.int64(16), (np.int32(16), 16), np.array([16, 16])], ids=repr)
+def test_a_model_takes_numpys_numbers(image_size, tmp_path):
+    model = create_model("digits", image_size=image_size, num_classes=np.uint8(3), width=np.int64(8))
+    assert (model.image_size, model.num_classes, model.config.width) == ((16, 16), 3, 8)
+    TrainedModel(model, ("a", "b", "c"), (0.5,) * 3, (0.2,) * 3).save(tmp_path / "model.safetensors")
+    assert load_model(tmp_path / "model.safetensors").model.image_size == (16, 16)
+
+
 @pytest.mark.parametrize("stride", [None, 2], ids=["side by side", "overlapping"])
 def test_images_of_another_shape_are_refused_with_both(stride):
     model = create_model("digits", patch_stride=stride)
@@ -91,5 +100,7 @@ def test_refusals_name_the_field():
         create_model("paper", patch_size=5)
     with pytest.raises(InputError, match="did you mean model.width"):
         create_model("paper", widht=3)
+    with pytest.raises(InputError, match="unknown field 'model.heads'; did you mean model.num_heads or model.head?"):
+        create_model("paper", heads=3)
     with pytest.raises(InputError, match="did you mean paper"):
         create_model("papper")

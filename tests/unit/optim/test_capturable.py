@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,16 @@ def run(optimizer: CapturableOptimizer, params: list[nn.Parameter], steps: range
         for i, param in enumerate(params):
             param.grad = torch.randn(param.shape, generator=torch.Generator().manual_seed(100 * step + i))
         optimizer.step()
+
+
+@OPTIMIZERS
+def test_numpys_numbers_leave_a_state_that_loads(make, tmp_path):
+    params = weights()
+    given = {"betas": np.array([0.9, 0.5])} if make is Lion else {"momentum": np.float32(0.5)}
+    optimizer = make(params, lr=np.float32(0.5), weight_decay=np.float64(0.5), **given)
+    run(optimizer, params, range(2))
+    torch.save(optimizer.state_dict(), tmp_path / "state")
+    optimizer.load_state_dict(torch.load(tmp_path / "state"))
 
 
 def state_tensors(optimizer: CapturableOptimizer) -> list[Tensor]:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketvit.config import RunConfig, code_fields, flatten, override
-from pocketvit.config.checks import check_name, unknown
+from pocketvit.config.checks import check_name, plain, unknown
 from pocketvit.config.yaml_text import read_yaml
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
@@ -199,11 +199,12 @@ def _overrides(where: str, value: Any, start: RunConfig, also: tuple[str, ...] =
             raise InputError(f"{where}: {field} cannot be set here; {SET_ELSEWHERE[field]}")
         _check_dotted(where, field, values[field], known)
         _check_known("field", field, [*known, *also], f"{where}: ")
-    return dict(values)
+    return {field: plain(value) for field, value in values.items()}
 
 
 def _seeds(where: str, value: Any) -> tuple[int, ...]:
     """A list of seeds, or the first so many."""
+    value = plain(value)
     listed = list(range(value)) if type(value) is int else value
     if not isinstance(listed, list) or not listed or any(type(seed) is not int or seed < 0 for seed in listed):
         raise InputError(f"{where}={value!r}: must be a count of at least 1 or a list of whole numbers from 0")

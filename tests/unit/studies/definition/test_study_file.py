@@ -1,7 +1,9 @@
 """Study files: rows, grids, inheritance, comparisons, and one plain line for every mistake."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -26,6 +28,15 @@ def test_a_cell_is_the_recipe_with_base_row_and_seed():
     cells = {cell.name: cell.config for cell in study.cells()}
     assert list(cells) == ["a-s4", "b-s4", "a-s2", "b-s2"]  # every row gets its first seed before any its second
     assert cells["b-s2"] == override(recipe("digits"), {"optim.lr": 1e-3, "model.depth": 2, "seed": 2})
+
+
+def test_a_study_in_python_takes_numpys_numbers():
+    rows = {"a": {"optim.lr": np.float64(0.5)}, "b": {"grid": {"model.depth": list(np.arange(2, 4))}}}
+    study = parse_study({"recipe": "digits", "seeds": np.int64(2), "rows": rows}, "test")
+    assert [row.name for row in study.rows] == ["a", "b-depth=2", "b-depth=3"]
+    assert json.dumps([[row.overrides, row.seeds] for row in study.rows]) == (
+        '[[{"optim.lr": 0.5}, [0, 1]], [{"model.depth": 2}, [0, 1]], [{"model.depth": 3}, [0, 1]]]'
+    )
 
 
 def test_a_row_overrides_base_and_may_have_seeds_of_its_own():
