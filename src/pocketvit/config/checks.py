@@ -121,8 +121,10 @@ def _fit(name: str, value: Any, hint: Any) -> Any:
             return _within_bounds(name, number, bounds)
     elif kind is Path and isinstance(value, str | Path):
         return path_of(value)
+    elif kind is int and type(value) is int:
+        return _within_bounds(name, value, bounds)
     elif origin is None and type(value) is kind:
-        return _within_bounds(name, value, bounds) if kind is int else value
+        return value
     raise InputError(f"{name}={value!r}: must be {_wanted(kind)}" + (" or none" if len(options) > 1 else ""))
 
 

@@ -27,7 +27,8 @@ def field_types(config: type, prefix: str = "") -> dict[str, Any]:
     """The annotated type of every field of a config and its sections, by dotted name, in order."""
     found: dict[str, Any] = {}
     for name, hint in typing.get_type_hints(config, include_extras=True).items():
-        found |= field_types(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else {prefix + name: hint}
+        section = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+        found |= field_types(hint, f"{prefix}{name}.") if section else {prefix + name: hint}
     return found
 
 
