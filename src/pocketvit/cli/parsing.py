@@ -1,14 +1,13 @@
 """Arguments to dataclasses, with errors in one line."""
 
-import contextlib
 import dataclasses
-import io
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import tyro
+from tyro import _errors
 
 from pocketvit.config.checks import unknown
 from pocketvit.errors import InputError
@@ -20,19 +19,14 @@ def parse(target: Callable | type, arguments: list[str], prog: str, **options: A
     """`tyro.cli`, with what it says of bad arguments as one line.
 
     Raises:
-        InputError: the arguments are refused. Tyro prints a title, a rule, the reason and a rule, wrapped and in a box.
+        InputError: the arguments are refused.
     """
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(printed):
-            return tyro.cli(target, args=arguments, prog=prog, registry=_registry(), **options)
-    except SystemExit as left:
-        if not left.code:
-            raise  # --help
-        lines = [line.strip("│ ") for line in printed.getvalue().splitlines()]
-        rules = [i for i, line in enumerate(lines) if line.startswith("╭") or not line.strip("─-")]
-        reason = _reason(lines[rules[0] + 1 : rules[1]] if len(rules) > 1 else lines)
-        raise InputError(f"{reason} (see {prog.split(' [')[0]} --help)") from None
+
+    def refuse(event: _errors.ParseErrorEvent) -> None:
+        raise InputError(f"{_reason(event)} (see {prog.split(' [')[0]} --help)")
+
+    with _errors.on_parse_error(refuse):
+        return tyro.cli(target, args=arguments, prog=prog, registry=_registry(), **options)
 
 
 def parse_command(target: type, arguments: list[str], prog: str) -> Any:
@@ -69,29 +63,34 @@ def check_flags(arguments: list[str], known: Collection[str]) -> None:
             raise InputError(unknown("flag", flag, known))
 
 
-def _reason(lines: list[str]) -> str:
-    """What tyro says of bad arguments, without what it says to programmers."""
-    if lines[0].startswith("Missing from "):
-        return f"{lines[1]} is missing: {' '.join(lines[2:]).removesuffix(' (required)')}"
-    reason = re.sub(r" Got errors: .*", "", " ".join(lines))
-    misfit = re.fullmatch(r"Error parsing (\S+): no type matching (.*) could be instantiated from \[(.*)\]\.", reason)
-    if misfit:
-        flag, forms, given = misfit.groups()
-        return f"{flag} takes {_in_words(forms)}, not {given or 'nothing'}"
-    number = re.fullmatch(
-        r"Error parsing (\S+): (invalid literal for int|could not convert string to float).*?: (.*)", reason
-    )
-    if number:
-        flag, fault, given = number.groups()
-        return f"{flag} takes {'a whole number' if 'int' in fault.split() else 'a number'}, not {given}"
-    return re.sub(r"^Error parsing (?:(?=-)|\S+: )", "", reason)  # our own messages name the field themselves
+def _reason(event: _errors.ParseErrorEvent) -> str:
+    """Why tyro refuses the arguments."""
+    if isinstance(event, _errors.UnrecognizedArgs):
+        return f"Unrecognized options: {', '.join(event.tokens)}"
+    if isinstance(event, _errors.MissingArgs):
+        argument = event.missing_arguments[0].arg
+        return f"{argument.get_invocation_text()[0].as_str_no_ansi()} is missing: {argument.field.helptext()}"
+    message, argument = getattr(event, "message", ""), getattr(event, "argument", None)
+    if argument is None:
+        return message or type(event).__name__  # our own messages name the field themselves
+    given = re.search(r"from \[(.*)\]\.|(?:int\(\) .*|to float): (.*)|$", message)
+    if message and not given[0]:
+        return f"{argument.display_name()}: {message}"
+    value = repr(event.value) if isinstance(event, _errors.InvalidChoice) else given[1] or given[2] or "nothing"
+    return f"{argument.display_name()} takes {_in_words(argument.lowered.metavar)}, not {value}"
 
 
 def _in_words(forms: str) -> str:
     """What a flag takes, such as "none or two numbers" for tyro's {none}|{FLOAT FLOAT}."""
-    words = {"INT": "a whole number", "FLOAT": "a number", "FLOAT FLOAT": "two numbers"}
-    plain = (form.strip("{}") for form in forms.split("|"))
-    return " or ".join(words.get(form, form) for form in plain)
+    words = {
+        "INT": "a whole number",
+        "FLOAT": "a number",
+        "FLOAT FLOAT": "two numbers",
+        "PATH": "a path",
+        "STR": "text",
+    }
+    *most, last = (words.get(form, form) for form in re.sub(r"[{}]", "", forms).replace("|", ",").split(","))
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:

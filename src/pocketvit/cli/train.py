@@ -1,6 +1,5 @@
 """`pocketvit train`: recipes, saved configurations and dotted fields to a `RunConfig`."""
 
-import re
 import time
 from collections.abc import Collection
 from dataclasses import replace
@@ -71,21 +70,18 @@ def parse_train(arguments: list[str], others: Collection[str] = ()) -> RunConfig
     if saved is not None:
         base = replace(load_config(path_of(saved), allow_code=allow_code), out=None)
     check_flags(rest, [*(f"--{name.replace('_', '-')}" for name in flatten(base)), *others])
-    try:
-        config = parse(
-            RunConfig,
-            rest,
-            "pocketvit train [RECIPE | --config FILE.yaml | --resume DIR] [--allow-code]",
-            default=base,
-            description=HELP.format(recipes=NAMES, about="\n\n".join(about(name) for name in RECIPES)),
-            config=(tyro.conf.FlagConversionOff,),
-        )
-    except InputError as error:
-        stray = re.match(r"Unrecognized options: (.*) \(see", str(error))
-        if stray is None:
-            raise
-        why = f"{stray[1]} belongs to no flag; a recipe comes first: pocketvit train RECIPE --FIELD VALUE"
-        raise InputError(why) from None
+    config, strays = parse(
+        RunConfig,
+        rest,
+        "pocketvit train [RECIPE | --config FILE.yaml | --resume DIR] [--allow-code]",
+        default=base,
+        description=HELP.format(recipes=NAMES, about="\n\n".join(about(name) for name in RECIPES)),
+        config=(tyro.conf.FlagConversionOff,),
+        return_unknown_args=True,
+    )
+    if strays:
+        which = ", ".join(strays)
+        raise InputError(f"{which} belongs to no flag; a recipe comes first: pocketvit train RECIPE --FIELD VALUE")
     if config.recipe != base.recipe and config.recipe in RECIPES:
         raise InputError(f"--recipe is only a label; to train {config.recipe} write: pocketvit train {config.recipe}")
     return config

@@ -108,6 +108,8 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         ),
         (["train", "--optim.lr", "1,5e-3"], "--optim.lr takes a number, not '1,5e-3' (see pocketvit train"),
         (["train", "--optim.betas"], "--optim.betas takes none or two numbers, not nothing"),
+        (["train", "--seed"], "--seed takes a whole number, not nothing"),
+        (["train", "--data.keep", "ram"], "--data.keep takes auto, gpu, host or disk, not 'ram'"),
         (["train", "--optim.lr", "inf"], "optim.lr=inf: must be a number within ±1000000"),
         (["train", "--model.heads", "4"], "'--model.heads'; did you mean --model.num-heads or --model.head?"),
         (
