@@ -8,7 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
+
+from pocketvit.config import OptimConfig
+from pocketvit.optim.groups import param_groups
 
 
 def without_dynamo(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -22,3 +26,14 @@ class AdamW(torch.optim.AdamW):
     add_param_group = without_dynamo(Optimizer.add_param_group)
     zero_grad = without_dynamo(Optimizer.zero_grad)
     step = torch.no_grad()(without_dynamo(torch.optim.AdamW.step))
+
+
+def build(config: OptimConfig, named: dict[str, nn.Parameter], *, fused: bool) -> list[Optimizer]:
+    """AdamW for these parameters, on a GPU perhaps by one kernel."""
+    groups, betas = param_groups(config, named, config.lr), config.betas or (0.9, 0.999)
+    if fused:
+        from pocketvit.optim import flat  # needs Triton
+
+        return [flat.AdamW(groups, lr=0.0, betas=betas)]
+    on_cuda = next(iter(named.values())).is_cuda
+    return [AdamW(groups, betas=betas, fused=True, capturable=on_cuda)]

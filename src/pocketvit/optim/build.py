@@ -1,20 +1,13 @@
-"""From configuration to optimizers whose learning rates live on the device.
+"""From configuration to optimizers: each has a module, named as the value of `optim.name`, with a function `build`."""
 
-Every param group has `lr`, a 0-dim tensor that the step overwrites, and `peak_lr`, the float that the schedule
-scales: a whole training step, its learning rate included, can then be captured in a CUDA graph.
-"""
-
-from typing import Any
+from importlib import import_module
 
 import torch
 from torch import nn
 
 from pocketvit.config import OptimConfig
-from pocketvit.errors import InputError
-from pocketvit.optim.adamw import AdamW
 from pocketvit.optim.custom import check_optimizer, make_optimizer
-from pocketvit.optim.lion import Lion
-from pocketvit.optim.muon import Muon
+from pocketvit.optim.groups import param_groups
 from pocketvit.usercode import Code
 
 
@@ -33,48 +26,4 @@ def build_optimizers(config: OptimConfig, model: nn.Module, *, fused: bool = Fal
     if isinstance(config.name, Code):
         check_optimizer(config.name, config)
         return [make_optimizer(config.name, param_groups(config, named, config.lr), config)]
-    if config.name == "lion":
-        return [_lion(config, named, fused)]
-    if config.name == "adamw":
-        return [_adamw(config, named, fused)]
-    hidden = {name: p for name, p in named.items() if name.startswith("blocks.") and p.ndim == 2}
-    if not hidden:
-        raise InputError("optim.name=muon needs matrices in the model's blocks, and there are none")
-    muon = Muon(param_groups(config, hidden, config.muon_lr), lr=0.0, momentum=config.muon_momentum)
-    return [muon, _adamw(config, {name: p for name, p in named.items() if name not in hidden}, fused)]
-
-
-def _adamw(config: OptimConfig, named: dict[str, nn.Parameter], fused: bool) -> torch.optim.Optimizer:
-    groups, betas = param_groups(config, named, config.lr), config.betas or (0.9, 0.999)
-    if fused:
-        from pocketvit.optim import flat  # needs Triton
-
-        return flat.AdamW(groups, lr=0.0, betas=betas)
-    on_cuda = next(iter(named.values())).is_cuda
-    return AdamW(groups, betas=betas, fused=True, capturable=on_cuda)
-
-
-def _lion(config: OptimConfig, named: dict[str, nn.Parameter], fused: bool) -> torch.optim.Optimizer:
-    groups, betas = param_groups(config, named, config.lr), config.betas or (0.9, 0.99)
-    if fused:
-        from pocketvit.optim import flat  # needs Triton
-
-        return flat.Lion(groups, lr=0.0, betas=betas)
-    return Lion(groups, lr=0.0, betas=betas)
-
-
-def param_groups(config: OptimConfig, named: dict[str, nn.Parameter], peak_lr: float) -> list[dict[str, Any]]:
-    """The parameters in one group, or in two, with and without weight decay.
-
-    `optim.decay=matrices` decays the weights of linear layers and of the patch embedding; biases, norms, CLS tokens,
-    registers and positions are left alone.
-    """
-    decayed = {name: config.decay == "all" or (name.endswith("weight") and p.ndim >= 2) for name, p in named.items()}
-    groups = []
-    for decays in (True, False):
-        parameters = [p for name, p in named.items() if decayed[name] == decays]
-        if parameters:
-            lr = torch.zeros((), device=parameters[0].device)
-            decay = config.weight_decay if decays else 0.0
-            groups.append({"params": parameters, "lr": lr, "peak_lr": peak_lr, "weight_decay": decay})
-    return groups
+    return import_module(f"pocketvit.optim.{config.name}").build(config, named, fused=fused)

@@ -1,13 +1,17 @@
 """Lion: step by the sign of an interpolated momentum, one state tensor a parameter."""
 
+from importlib import import_module
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from pocketvit.config import OptimConfig
 from pocketvit.config.checks import between
 from pocketvit.optim.capturable import CapturableOptimizer, descend
+from pocketvit.optim.groups import param_groups
 
 
 class Lion(CapturableOptimizer):
@@ -52,3 +56,9 @@ class Lion(CapturableOptimizer):
         torch._foreach_sign_(directions)
         torch._foreach_lerp_(momenta, grads, 1 - beta2)
         descend(params, directions, group["lr"], group["weight_decay"])
+
+
+def build(config: OptimConfig, named: dict[str, nn.Parameter], *, fused: bool) -> list[Optimizer]:
+    """Lion for these parameters."""
+    kind = import_module("pocketvit.optim.flat").Lion if fused else Lion  # flat needs Triton
+    return [kind(param_groups(config, named, config.lr), lr=0.0, betas=config.betas or (0.9, 0.99))]

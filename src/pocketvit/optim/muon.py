@@ -13,12 +13,16 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from pocketvit.config import OptimConfig
 from pocketvit.config.checks import at_least, between, unknown
 from pocketvit.errors import InputError
+from pocketvit.optim import adamw
 from pocketvit.optim.capturable import CapturableOptimizer, descend
+from pocketvit.optim.groups import param_groups
 
 NS_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """(a, b, c) of the polynomial a·s + b·s³ + c·s⁵ that an iteration applies to each singular value s. They were tuned for
@@ -153,3 +157,16 @@ class Muon(CapturableOptimizer):
         scale = LR_ADJUSTMENTS[group["adjust_lr_fn"]]
         torch._foreach_mul_(directions, [scale(*param.shape) for param in params])
         descend(params, directions, group["lr"], group["weight_decay"])
+
+
+def build(config: OptimConfig, named: dict[str, nn.Parameter], *, fused: bool) -> list[Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for the rest.
+
+    Raises:
+        InputError: there are no such matrices.
+    """
+    hidden = {name: p for name, p in named.items() if name.startswith("blocks.") and p.ndim == 2}
+    if not hidden:
+        raise InputError("optim.name=muon needs matrices in the model's blocks, and there are none")
+    muon = Muon(param_groups(config, hidden, config.muon_lr), lr=0.0, momentum=config.muon_momentum)
+    return [muon, *adamw.build(config, {name: p for name, p in named.items() if name not in hidden}, fused=fused)]

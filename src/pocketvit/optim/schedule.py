@@ -10,6 +10,13 @@ from pocketvit.config import ScheduleConfig
 from pocketvit.errors import InputError
 from pocketvit.usercode import Code
 
+SHAPES = {
+    "cosine": lambda progress: (1 + np.cos(np.pi * progress)) / 2,
+    "linear": lambda progress: 1 - progress,
+    "wsd": lambda progress: 1 - progress,
+}
+"""How much is left of the fall from the peak, by `schedule.name`; progress is 0 until the fall starts, then grows to 1."""
+
 
 def lr_table(schedule: ScheduleConfig, *, peak: float, steps_per_pass: int) -> np.ndarray:
     """The learning rate at step t = 0 … steps - 1.
@@ -38,10 +45,8 @@ def lr_table(schedule: ScheduleConfig, *, peak: float, steps_per_pass: int) -> n
 
     t = np.arange(steps, dtype=np.float64)
     progress = np.maximum(t - (steps - fall_steps), 0) / fall_steps  # 0 until the fall starts, 1 at t = steps
-    if isinstance(schedule.name, Code):
-        remaining = _own_shape(schedule.name, progress)
-    else:
-        remaining = (1 + np.cos(np.pi * progress)) / 2 if schedule.name == "cosine" else 1 - progress
+    own = isinstance(schedule.name, Code)
+    remaining = _own_shape(schedule.name, progress) if own else SHAPES[schedule.name](progress)
     table = schedule.final_lr + (peak - schedule.final_lr) * remaining
     warmup_lr = schedule.warmup_lr
     table[:warmup_steps] = warmup_lr + (peak - warmup_lr) * t[:warmup_steps] / max(warmup_steps, 1)
