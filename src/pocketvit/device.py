@@ -82,7 +82,7 @@ def fitting_threads(device: torch.device, numbers: int) -> Iterator[None]:
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
     """Whether `train.precision` means bf16 autocast here."""
-    return precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return {"auto": device.type == "cuda", "bf16": True, "fp32": False}[precision]
 
 
 def synchronize(device: torch.device) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pocketvit.kernels.attention import SOFTMAX
 from pocketvit.kernels.block_weights import BlockPlan, BlockWeights
 
 NAMES = ("out", "dx", *(f"d{name}" for name in BlockWeights._fields))
@@ -36,6 +37,7 @@ class Case(NamedTuple):
             hidden_width=self.mlp_ratio * self.width,
             num_heads=self.num_heads,
             num_kv_heads=self.num_kv_heads or self.num_heads,
+            mixer=SOFTMAX,
             centred=self.centred,
             tanh=self.tanh,
             eps=1e-6,

@@ -53,7 +53,7 @@ def test_an_own_part_compiled_and_captured_equals_plain(part, synthetic_splits):
 @pytest.mark.parametrize("compile", [True, False])
 def test_what_waits_for_the_gpu_is_refused_where_the_step_is_captured(tmp_path, compile, synthetic_splits):
     (tmp_path / "waits.py").write_text(
-        "from pocketvit.model.attention import Attention\n"
+        "from pocketvit.model.mixers.standard import Attention\n"
         "class Waits(Attention):\n"
         "    def forward(self, x):\n"
         "        return super().forward(x) * float(x.sum().item() > -1e9)\n"

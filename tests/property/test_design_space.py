@@ -38,6 +38,7 @@ OWN = {part: Code.read(f"my_parts.py:{name}", EXAMPLES) for part, name in OWN.it
 MODEL = {
     "patch_size": st.sampled_from([2, 4, 8]),
     "patch_stride": optional(st.sampled_from([2, 4])),
+    "stem": st.sampled_from(choices(ModelConfig, "stem")),
     "patch_init": st.sampled_from(choices(ModelConfig, "patch_init")),
     "whitening_patches": st.sampled_from(choices(ModelConfig, "whitening_patches")),
     "whitening_pairs": st.booleans(),
@@ -49,7 +50,7 @@ MODEL = {
     "k_rank": optional(st.integers(1, 8)),
     "v_rank": optional(st.integers(1, 8)),
     "kv_rank_shared": optional(st.integers(1, 8)),
-    "attention": st.sampled_from(["standard", CUSTOM_ATTENTION]),
+    "attention": st.sampled_from([*choices(ModelConfig, "attention"), CUSTOM_ATTENTION]),
     "block": st.sampled_from(["standard", OWN["block"]]),
     "qk_norm": st.booleans(),
     "mlp_ratio": st.sampled_from([0.5, 2.0, 4.0]),

@@ -7,7 +7,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from pocketvit.config import ModelConfig
 from pocketvit.model import ViT, create_model
-from pocketvit.model.attention import Attention, LowRank
+from pocketvit.model.mixers.standard import Attention, LowRank
 from pocketvit.model.positions import RotaryPositions, sincos_table
 
 WIDTH, HEADS = 48, 4

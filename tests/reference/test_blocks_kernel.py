@@ -23,8 +23,8 @@ from pocketvit.errors import InputError
 from pocketvit.kernels.blocks import blocks_reference, max_images, run_blocks, supported
 from pocketvit.kernels.fold import FoldedNorm
 from pocketvit.model import ViT
-from pocketvit.model.attention import Attention
 from pocketvit.model.folded import fold, plan_of
+from pocketvit.model.mixers.standard import Attention
 from pocketvit.recipes import recipe
 from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer

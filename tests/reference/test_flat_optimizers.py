@@ -16,7 +16,7 @@ from pocketvit.augment.batch import BatchMaker
 from pocketvit.config import ModelConfig, OptimConfig
 from pocketvit.errors import InputError
 from pocketvit.model import ViT
-from pocketvit.model.folded import _stack
+from pocketvit.model.stacked import stack as as_one
 from pocketvit.optim.build import build_optimizers
 from pocketvit.optim.lion import Lion
 from pocketvit.optim.state import create_state, state_tensors
@@ -197,14 +197,14 @@ def stacked(model: ViT) -> list[list[Tensor]]:
 def test_stacks_are_views_where_parameters_are_laid_out(decay):
     pytest.importorskip("triton")
     model = model_of()
-    assert all(_stack(kind).data_ptr() != kind[0].data_ptr() for kind in stacked(model)), "apart, so copied"
+    assert all(as_one(kind).data_ptr() != kind[0].data_ptr() for kind in stacked(model)), "apart, so copied"
     build_optimizers(OptimConfig(decay=decay), model, fused=True)
     for kind in stacked(model):
-        stack = _stack(kind)
+        stack = as_one(kind)
         assert stack.data_ptr() == kind[0].data_ptr(), "no copy"
         assert torch.equal(stack, torch.stack(kind))
         dout = torch.randn(stack.shape, generator=torch.Generator().manual_seed(0))
-        for f in (_stack, torch.stack):
+        for f in (as_one, torch.stack):
             assert torch.equal(torch.stack(torch.autograd.grad(f(kind), kind, dout)), dout)
 
 
@@ -212,10 +212,10 @@ def test_stacks_are_views_where_parameters_are_laid_out(decay):
 def test_stacks_of_other_tensors_are_copies():
     memory = torch.arange(60.0)
     even = [memory[i : i + 8].view(2, 4) for i in (0, 16, 32)]
-    assert _stack(even).data_ptr() == memory.data_ptr()
+    assert as_one(even).data_ptr() == memory.data_ptr()
     backwards, uneven, apart, one = even[::-1], [*even, memory[49:57].view(2, 4)], [t.clone() for t in even], even[:1]
     for tensors in (backwards, uneven, apart, one):
-        stack = _stack(tensors)
+        stack = as_one(tensors)
         assert torch.equal(stack, torch.stack(tensors))
         assert stack.untyped_storage().data_ptr() != tensors[0].untyped_storage().data_ptr()
 

@@ -19,6 +19,8 @@ class ModelConfig:
     """Side of a square patch, pixels."""
     patch_stride: Count | None = None
     """Pixels between neighbouring patches; less than patch_size makes them overlap, none sets them side by side."""
+    stem: Literal["patches"] = "patches"
+    """How patches become tokens: by one linear layer."""
     patch_init: Literal["random", "whitening"] = "random"
     """How the patch filters start: a convolution's default, or whitening filters of the training images."""
     whitening_patches: Literal["clean", "augmented"] = "augmented"
@@ -138,6 +140,7 @@ class ModelFields(TypedDict, total=False):
 
     patch_size: int
     patch_stride: int | None
+    stem: Literal["patches"]
     patch_init: Literal["random", "whitening"]
     whitening_patches: Literal["clean", "augmented"]
     whitening_pairs: bool

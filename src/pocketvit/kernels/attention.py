@@ -10,12 +10,15 @@ Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; grouped queries: 
 https://arxiv.org/abs/2305.13245
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pocketvit.config.training import Kernels
 from pocketvit.errors import InputError
+from pocketvit.kernels.block_weights import MixerKernels
 from pocketvit.kernels.launch import INTERPRETED, choose, needs_gpu
 
 MAX_TOKENS = 257
@@ -101,6 +104,24 @@ def supported(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     if major != 9 and N > MAX_TOKENS_ANY_GPU:
         return f"{N} tokens are more than {MAX_TOKENS_ANY_GPU}, and the GPU's compute capability is {major}.x, not 9.x"
     return None
+
+
+def _forward(q: Tensor, k: Tensor, v: Tensor, **buffers: Tensor) -> Any:
+    from pocketvit.kernels import attention_ops, attention_triton  # need Triton
+
+    kernel, scale = attention_triton.attention_kernel, q.shape[3] ** -0.5
+    return attention_ops.launch_forward(kernel, q, k, v, scale, **buffers)
+
+
+def _backward(q: Tensor, k: Tensor, v: Tensor, dout: Tensor, lse: Tensor, **buffers: Tensor) -> Any:
+    from pocketvit.kernels import attention_ops, attention_triton
+
+    kernel, scale = attention_triton.attention_backward_kernel, q.shape[3] ** -0.5
+    return attention_ops.launch_backward(kernel, q, k, v, dout, lse, scale, **buffers)
+
+
+SOFTMAX = MixerKernels(attention_reference, supported, _forward, _backward)
+"""Attention inside the fused blocks."""
 
 
 def _use_fused(q: Tensor, k: Tensor, v: Tensor, kernels: Kernels) -> bool:

@@ -1,7 +1,8 @@
 """What defines a stack of transformer blocks for the kernels: its tensors, and what they mean."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -32,6 +33,19 @@ class BlockWeights(NamedTuple):
     """(L, D)."""
 
 
+class MixerKernels(NamedTuple):
+    """What mixes tokens inside the blocks, from q (B, A, N, E), k and v (B, A_kv, N, E); see `kernels.attention`."""
+
+    reference: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """The plain twin, (B, A, N, E)."""
+    supported: Callable[[Tensor, Tensor, Tensor], str | None]
+    """None where the kernels cover these inputs; else one line that says why not."""
+    forward: Callable[..., Any]
+    """Launches with `out` (B, N, D), `lse` (B, A, N) and `keep` (B,) as `attention_ops.launch_forward`."""
+    backward: Callable[..., Any]
+    """Launches with `grad` (B, N, F) and `keep` (B,) as `attention_ops.launch_backward`."""
+
+
 @dataclass(frozen=True)
 class BlockPlan:
     """What a stack of blocks computes, apart from the number of layers and tokens."""
@@ -44,6 +58,8 @@ class BlockPlan:
     """A."""
     num_kv_heads: int
     """A_kv."""
+    mixer: MixerKernels
+    """What the tokens read from each other by."""
     centred: bool
     """LayerNorm; otherwise RMSNorm."""
     tanh: bool

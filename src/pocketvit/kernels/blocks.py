@@ -14,8 +14,6 @@ from torch.nn import functional as F
 
 from pocketvit.config.training import Kernels
 from pocketvit.errors import InputError
-from pocketvit.kernels import attention as attention_kernels
-from pocketvit.kernels.attention import attention_reference
 from pocketvit.kernels.block_weights import BlockPlan, BlockWeights
 from pocketvit.kernels.launch import INTERPRETED, choose, needs_gpu, triton
 
@@ -64,7 +62,7 @@ def blocks_reference(x: Tensor, keep: Tensor | None, weights: BlockWeights, plan
     for i, w in enumerate(map(BlockWeights._make, zip(*(t.to(x.dtype) for t in weights), strict=True))):
         qkv = F.linear(_norm(x, plan), w.w_qkv, w.b_qkv)  # (B, N, F)
         qkv = qkv.unflatten(2, (-1, plan.head_dim)).transpose(1, 2)  # (B, A + 2 A_kv, N, E)
-        o = attention_reference(*qkv.split((heads, kv_heads, kv_heads), dim=1)).transpose(1, 2).flatten(2)  # (B, N, D)
+        o = plan.mixer.reference(*qkv.split((heads, kv_heads, kv_heads), dim=1)).transpose(1, 2).flatten(2)  # (B, N, D)
         x = x + _kept(F.linear(o, w.w_proj, w.b_proj), keep, i, 0)
         if i == len(weights.w_qkv) - 1:
             x = x[:, : plan.taken]
@@ -105,4 +103,4 @@ def supported(device: torch.device, dtype: torch.dtype, num_tokens: int, plan: B
     if plan.hidden_width % plan.width:
         return f"the MLP's hidden width, {plan.hidden_width}, is not a multiple of the width, {plan.width}"
     head = torch.empty(0, 1, num_tokens, plan.head_dim, device=device, dtype=dtype)
-    return attention_kernels.supported(head, head, head)
+    return plan.mixer.supported(head, head, head)

@@ -11,8 +11,6 @@ import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pocketvit.kernels import attention_triton
-from pocketvit.kernels.attention_ops import launch_backward, launch_forward
 from pocketvit.kernels.block_weights import BlockPlan, BlockWeights, chunk
 from pocketvit.kernels.blocks_triton import (
     block_tail_kernel,
@@ -200,9 +198,7 @@ def _forward_layer(x: Tensor, keep: Tensor, w: BlockWeights, saved: _Saved,
         EPS=plan.eps, F=s.F, **common, **norm_linear.options(s.F),
     )  # fmt: skip
     q, k, v = _heads(here.qkv, plan)
-    launch_forward(
-        attention_triton.attention_kernel, q, k, v, plan.head_dim**-0.5, out=here.o, lse=here.lse, keep=keep[0]
-    )
+    plan.mixer.forward(q, k, v, out=here.o, lse=here.lse, keep=keep[0])
     taken = plan.taken if i == s.L - 1 else s.N
     launch(
         block_tail_kernel, (triton.cdiv(s.B * taken, block_tail.rows),),
@@ -229,10 +225,8 @@ def _backward_layer(keep: Tensor, w: BlockWeights, saved: _Saved, grads: _Gradie
         TANH=plan.tanh, H=s.H, **common, **mlp_backward.options(s.H),
     )  # fmt: skip
     q, k, v = _heads(here.qkv, plan)
-    launch_backward(
-        attention_triton.attention_backward_kernel, q, k, v, do.unflatten(2, (-1, plan.head_dim)), here.lse,
-        plan.head_dim**-0.5, grad=grad.dqkv, keep=keep[0],
-    )  # fmt: skip
+    do = do.unflatten(2, (-1, plan.head_dim))  # (B, N, A, E)
+    plan.mixer.backward(q, k, v, do, here.lse, grad=grad.dqkv, keep=keep[0])
     launch(
         norm_linear_backward_kernel, (triton.cdiv(s.B * s.N, norm_linear_backward.rows),),
         grad.dqkv, w.w_qkv[i], here.n, here.rstd, grad.dx1, dx, s.B * s.N,

@@ -54,7 +54,7 @@ def choose_place(wanted: str, num_bytes: int, free: FreeMemory) -> Place:
         if num_bytes <= GPU_FRAC * free.gpu:
             return "gpu"
         return "host" if num_bytes <= HOST_FRAC * free.host else "disk"
-    available = {"gpu": free.gpu, "host": free.host}.get(wanted, num_bytes)
+    available = {"gpu": free.gpu, "host": free.host, "disk": num_bytes}[wanted]
     if num_bytes > available:
         raise InputError(
             f"data.keep={wanted}, but the training images need {_gib(num_bytes)} and {_gib(available)} are free there; "
@@ -101,7 +101,7 @@ class TrainImages:
         if device.type == "cuda":
             self.copying = torch.cuda.Stream(device)
             self._settle(wanted)
-        elif wanted in ("gpu", "host"):
+        elif wanted not in ("auto", "disk"):
             raise InputError(
                 f"data.keep={wanted} is for runs on a GPU, and this one is on {device}; use data.keep=auto"
             )

@@ -9,6 +9,7 @@ Shapes: S steps, B batch, B′ the share of it that this process trains on, C ch
 """
 
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 import torch
@@ -126,11 +127,14 @@ class TrainLoader:
     def plan(self, pass_index: int) -> PassPlan:
         """Draw a pass. The same for a given seed and pass, whatever ran before."""
         taken = self.steps_per_pass * self.batch_size
-        if self.data.repeats == "fresh":
-            indices = permutation(self.seed, Stream.ORDER, pass_index, len(self.split))[:taken]
-            images = self._draw_images(pass_index)[indices]
-        else:
-            indices, images = self._plan_repeats(pass_index, taken)
+        match self.data.repeats:
+            case "fresh":
+                indices = permutation(self.seed, Stream.ORDER, pass_index, len(self.split))[:taken]
+                images = self._draw_images(pass_index)[indices]
+            case "batch":
+                indices, images = self._plan_repeats(pass_index, taken)
+            case other:
+                assert_never(other)
         mix = draw_mix(
             self.augment,
             seed=self.seed,

@@ -5,7 +5,7 @@ from typing import Unpack
 from pocketvit.config import override
 from pocketvit.config.checks import plain
 from pocketvit.config.model import ModelFields
-from pocketvit.model.custom import make_attention
+from pocketvit.model.mixers import make_attention
 from pocketvit.model.vit import ViT
 from pocketvit.recipes import IMAGE_SIDE, recipe
 

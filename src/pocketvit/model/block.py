@@ -7,29 +7,33 @@ https://arxiv.org/abs/1603.09382, per image as in timm; LayerScale: Touvron et a
 https://arxiv.org/abs/2103.17239
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pocketvit.config import ModelConfig
-from pocketvit.model.attention import Attention
-from pocketvit.model.custom import make_attention
+from pocketvit.model.mixers import MIXERS, make_attention
 from pocketvit.model.norm import make_norm
 from pocketvit.model.positions import RotaryPositions
 
+ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
+"""By `model.activation`."""
+
 
 class MLP(nn.Module):
-    """Two linear layers with a GELU between, on each token alone."""
+    """Two linear layers with an activation between, on each token alone."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.fc1 = nn.Linear(config.width, config.hidden_width)
         self.fc2 = nn.Linear(config.hidden_width, config.width)
-        self.approximate = "tanh" if config.activation == "gelu_tanh" else "none"
+        self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform tokens (B, N, D) -> (B, N, D)."""
-        return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))  # (B, N, M) inside
+        return self.fc2(self.activation(self.fc1(x)))  # (B, N, M) inside
 
 
 class LayerScale(nn.Module):
@@ -61,7 +65,7 @@ class Block(nn.Module):
     @staticmethod
     def is_standard(block: nn.Module) -> bool:
         """Whether a block and its attention are the built-in ones, not the user's own."""
-        return type(block) is Block and type(block.attn) is Attention
+        return type(block) is Block and type(block.attn) in MIXERS.values()
 
     def forward(self, x: Tensor, keep: Tensor | None = None, taken: int | None = None) -> Tensor:
         """Refine tokens.
@@ -84,3 +88,7 @@ class Block(nn.Module):
 def add_branch(x: Tensor, branch: Tensor, keep: Tensor | None) -> Tensor:
     """The residual stream x (B, N, D) plus a branch of it, each image's by a factor of its own, (B,) or none."""
     return x + branch if keep is None else torch.addcmul(x, branch, keep[:, None, None].to(x.dtype))
+
+
+BLOCKS = {"standard": Block}
+"""By `model.block`."""

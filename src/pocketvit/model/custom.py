@@ -7,7 +7,7 @@ Shapes: B images, N tokens, D width.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from pocketvit.config import ModelConfig
 from pocketvit.errors import InputError
-from pocketvit.model.attention import Attention
 from pocketvit.model.positions import RotaryPositions
 from pocketvit.randomness import seeded
 from pocketvit.usercode import Code
@@ -25,14 +24,9 @@ from pocketvit.usercode import Code
 PROBE_IMAGES = 2
 
 
-def make_attention(config: ModelConfig, rotary: RotaryPositions | None = None) -> nn.Module:
-    """The attention layer that `model.attention` asks for."""
-    return part(config.attention, Attention)(config, rotary)
-
-
-def part(choice: str | Code, built_in: type[nn.Module]) -> Callable[..., nn.Module]:
-    """What makes a part of the model from (config, rotary): the built-in class, or the user's."""
-    return partial(_make, choice) if isinstance(choice, Code) else built_in
+def part(choice: str | Code, built_in: Mapping[str, type[nn.Module]]) -> Callable[..., nn.Module]:
+    """What makes a part of the model from (config, rotary): a built-in class, or the user's."""
+    return partial(_make, choice) if isinstance(choice, Code) else built_in[choice]
 
 
 def _make(code: Code, config: ModelConfig, rotary: RotaryPositions | None) -> nn.Module:

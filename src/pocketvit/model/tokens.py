@@ -7,6 +7,8 @@ Sources: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929; several CLS 
 Small Vision Transformer on CIFAR10"; registers: Darcet et al. 2023, https://arxiv.org/abs/2309.16588
 """
 
+from typing import assert_never
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -47,6 +49,11 @@ class PatchEmbedding(nn.Module):
         self.proj = nn.Conv2d(CHANNELS, config.width, kernel_size=p, stride=stride)
 
     @property
+    def bias(self) -> Tensor:
+        """What is to be added to every patch, (D,)."""
+        return self.proj.bias
+
+    @property
     def num_patches(self) -> int:
         """P."""
         return self.grid[0] * self.grid[1]
@@ -66,6 +73,10 @@ class PatchEmbedding(nn.Module):
         return F.linear(F.pad(x, (0, 0, lead, 0)), self.proj.weight.flatten(1))
 
 
+STEMS = {"patches": PatchEmbedding}
+"""From images to patch tokens, by `model.stem`: made and called as `PatchEmbedding`, with its `grid` and `bias`."""
+
+
 class Tokens(nn.Module):
     """CLS tokens, registers and patch tokens, in this order, with their positions.
 
@@ -76,20 +87,23 @@ class Tokens(nn.Module):
 
     def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
-        self.patches = PatchEmbedding(config, image_size)
+        self.patches = STEMS[config.stem](config, image_size)
         self.num_cls = config.num_cls_tokens if config.pool == "cls" else 0
         self.num_special = self.num_cls + config.num_registers
         if self.num_cls:
             self.cls = nn.Parameter(torch.zeros(1, self.num_cls, config.width))
         if config.num_registers:
             self.registers = nn.Parameter(torch.zeros(1, config.num_registers, config.width))
-        if config.positions == "learned":
-            self.positions = nn.Parameter(torch.zeros(1, self.num_tokens, config.width))  # (1, N, D)
-        elif config.positions == "sincos":
-            table = sincos_table(self.patches.grid, self.num_special, config.width)
-            self.register_buffer("positions", table, persistent=False)
-        else:
-            self.positions = None
+        match config.positions:
+            case "learned":
+                self.positions = nn.Parameter(torch.zeros(1, self.num_tokens, config.width))  # (1, N, D)
+            case "sincos":
+                table = sincos_table(self.patches.grid, self.num_special, config.width)
+                self.register_buffer("positions", table, persistent=False)
+            case "rope" | "none":
+                self.positions = None
+            case other:
+                assert_never(other)
 
     @property
     def num_tokens(self) -> int:
@@ -108,6 +122,6 @@ class Tokens(nn.Module):
         Adding them up first leaves one sum over the batch for the gradients of all of them.
         """
         special = [getattr(self, name) for name in ("cls", "registers") if hasattr(self, name)]
-        bias = self.patches.proj.bias.expand(1, self.patches.num_patches, -1)
+        bias = self.patches.bias.expand(1, self.patches.num_patches, -1)
         offsets = torch.cat([*special, bias], dim=1)  # (1, N, D)
         return offsets if self.positions is None else offsets + self.positions

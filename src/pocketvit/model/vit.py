@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from pocketvit.config import ModelConfig
 from pocketvit.config.training import Kernels
 from pocketvit.errors import InputError
-from pocketvit.kernels.blocks import run_blocks, supported
+from pocketvit.kernels.blocks import run_blocks
 from pocketvit.kernels.launch import Choice, choose
-from pocketvit.model.attention import Attention
-from pocketvit.model.block import Block, LayerScale
+from pocketvit.model.block import BLOCKS, Block, LayerScale
 from pocketvit.model.custom import check_parts, fork_of, part
-from pocketvit.model.folded import fold, foldable, plan_of
+from pocketvit.model.folded import fold, not_fused, plan_of
+from pocketvit.model.mixers.base import Mixer
 from pocketvit.model.norm import make_norm
 from pocketvit.model.positions import RotaryPositions
 from pocketvit.model.tokens import CHANNELS, Tokens
@@ -55,13 +55,13 @@ class ViT(nn.Module):
         rotary = None
         if config.positions == "rope":
             rotary = RotaryPositions(self.tokens.patches.grid, self.tokens.num_special, config.head_dim)
-        make_block = partial(part(config.block, Block), config, rotary)
+        make_block = partial(part(config.block, BLOCKS), config, rotary)
         with fork_of(generator):
             self.blocks = nn.ModuleList(make_block() for _ in range(config.depth))
         check_parts(config, self.blocks[0], make_block, self.tokens.num_tokens)
         self.norm = make_norm(config.norm, config.width)
         self.pool = POOLS[config.pool](config, self.tokens)
-        self.head = make_head(config, config.width * max(1, self.tokens.num_cls), num_classes)
+        self.head = HEADS[config.head](config.width * max(1, self.tokens.num_cls), config.width, num_classes)
         self.kernels: Kernels = "auto"
         self.init_weights(generator)
 
@@ -131,18 +131,14 @@ class ViT(nn.Module):
 
     def block_kernels(self, device: torch.device, dtype: torch.dtype) -> Choice:
         """What runs the blocks on tokens of this type: the kernels that were chosen where supported, else PyTorch."""
-
-        def fused() -> str | None:
-            plan, num_tokens = plan_of(self.config, self.tokens.num_tokens), self.tokens.num_tokens
-            return supported(device, dtype, num_tokens, plan) or foldable(self.config, self.blocks[0])
-
+        fused = partial(not_fused, self.config, self.blocks[0], self.tokens.num_tokens, device, dtype)
         return choose("the blocks", self.kernels, {"fused": fused}, fall_back=True)
 
     def use_kernels(self, kernels: Kernels) -> None:
         """Choose how blocks and attention are computed: `train.kernels`."""
         self.kernels = kernels
         for module in self.modules():
-            if isinstance(module, Attention):
+            if isinstance(module, Mixer):
                 module.kernels = "reference" if kernels == "reference" else "auto"
 
 
@@ -191,8 +187,14 @@ class AttentionPool(nn.Module):
 POOLS = {"cls": ClsPool, "mean": MeanPool, "attention": AttentionPool}
 
 
-def make_head(config: ModelConfig, channels: int, num_classes: int) -> nn.Module:
-    """The classifier on the pooled tokens: linear, or the paper's Eq. 4 with a hidden layer as wide as a token."""
-    if config.head == "linear":
-        return nn.Linear(channels, num_classes)
-    return nn.Sequential(nn.Linear(channels, config.width), nn.ReLU(), nn.Linear(config.width, num_classes))
+def linear_head(channels: int, _width: int, num_classes: int) -> nn.Module:
+    """A linear classifier on the pooled tokens."""
+    return nn.Linear(channels, num_classes)
+
+
+def mlp_head(channels: int, width: int, num_classes: int) -> nn.Module:
+    """The paper's Eq. 4: a classifier with a hidden layer as wide as a token."""
+    return nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, num_classes))
+
+
+HEADS = {"linear": linear_head, "mlp": mlp_head}

@@ -19,6 +19,7 @@ from pocketvit.kernels.fold import fold_norm
 from pocketvit.kernels.launch import compiling
 from pocketvit.model import ViT
 from pocketvit.model.folded import plan_of
+from pocketvit.model.tokens import CHANNELS
 
 
 @contextmanager
@@ -62,9 +63,8 @@ def shadow_blocks(plan: BlockPlan, batch_size: int, num_tokens: int, dtype: torc
 
 def shadow_batch(model: ViT, batch_size: int, label_smoothing: float, dtype: torch.dtype = torch.bfloat16) -> None:
     """Launch what a step launches for its batch."""
-    channels = model.tokens.patches.proj.in_channels
-    batches = BatchMaker(empty(channels), empty(channels), model.num_classes, label_smoothing)
-    images = empty(batch_size, *model.image_size, channels, dtype=torch.uint8)
+    batches = BatchMaker(empty(CHANNELS), empty(CHANNELS), model.num_classes, label_smoothing)
+    images = empty(batch_size, *model.image_size, CHANNELS, dtype=torch.uint8)
     labels, erase, position = (empty(*shape, dtype=torch.int64) for shape in ((batch_size,), (batch_size, 4), (1,)))
     batches.fused(images, labels, erase, empty(1, 7), position, dtype)
 

@@ -58,11 +58,15 @@ def start_whitened(model: ViT, loader: TrainLoader, mean: Tensor, std: Tensor) -
     """
     config = model.config
     sample = permutation(loader.seed, Stream.SAMPLE, 0, len(loader.split))[:WHITENING_IMAGES]
-    images = loader.sample(sample, pass_index=0 if config.whitening_patches == "augmented" else None)
+    images = loader.sample(sample, pass_index={"augmented": 0, "clean": None}[config.whitening_patches])
     pixels = normalise_and_erase(images.images, mean, std, images.erase)
     filters = whitening_filters(pixels, config.patch_size)
     whiten(model.tokens.patches, filters, pairs=config.whitening_pairs)
     return filters
+
+
+PATCH_INITS = {"random": lambda *_: None, "whitening": start_whitened}
+"""How the patch filters start, by `model.patch_init`; called as `start_whitened`."""
 
 
 def make_step(

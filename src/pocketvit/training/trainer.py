@@ -27,7 +27,7 @@ from pocketvit.training.checkpoint import CheckpointWriter, Progress, list_check
 from pocketvit.training.compiling import kernels_compiled
 from pocketvit.training.distributed import ALONE, Processes
 from pocketvit.training.progress import Reporter
-from pocketvit.training.setup import choose_kernels, make_step, start_whitened
+from pocketvit.training.setup import PATCH_INITS, choose_kernels, make_step
 from pocketvit.training.step import TrainStep
 from pocketvit.training.stop import Stopped, StopRequest
 
@@ -85,10 +85,9 @@ class Trainer:
         """The rest up to the first step: built while the kernels are compiled, where there are any."""
         self.stats = channel_stats(self.splits.train.images)
         self.mean, self.std = (torch.tensor(s, dtype=torch.float32, device=self.device) for s in self.stats)
-        self.filters: Tensor | None = None
+        start = PATCH_INITS[self.config.model.patch_init]
+        self.filters: Tensor | None = start(self.model, self.loader, self.mean, self.std)
         """Whitening filters that the patch embedding started from, (F, C, p, p)."""
-        if self.config.model.patch_init == "whitening":
-            self.filters = start_whitened(self.model, self.loader, self.mean, self.std)
         rates = {"peak": self.config.optim.lr, "steps_per_pass": self.loader.steps_per_pass}
         self.lr = lr_table(self.config.schedule, **rates)
         """Learning rate of every step of the run, (total steps,)."""

@@ -12,8 +12,8 @@ from pocketvit.data import Split, Splits
 from pocketvit.errors import InputError
 from pocketvit.inference.trained_model import TrainedModel, load_model
 from pocketvit.model import ViT
-from pocketvit.model.attention import Attention
 from pocketvit.model.custom import fork_of
+from pocketvit.model.mixers.standard import Attention
 from pocketvit.optim.build import build_optimizers
 from pocketvit.optim.lion import Lion
 from pocketvit.optim.schedule import lr_table
@@ -31,7 +31,7 @@ HEADER = """\
 import numpy as np, torch
 from torch import nn, Tensor
 from pocketvit.model import make_attention
-from pocketvit.model.attention import Attention
+from pocketvit.model.mixers.standard import Attention
 from pocketvit.optim.lion import Lion
 class Thru(nn.Module):
     def __init__(self, config, rotary):

@@ -1,6 +1,7 @@
 """Self-attention, with full or low-rank projections and as many key heads as wanted.
 
-Shapes: B batch, N tokens, D width, A query heads, A_kv key and value heads, E head dim, R rank.
+Shapes: B batch, N tokens, D width, A query heads, A_kv key and value heads, E head dim, R rank, L layers,
+F columns of queries, keys and values together.
 
 Sources: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; grouped queries: Ainslie et al. 2023,
 https://arxiv.org/abs/2305.13245; a joint latent for keys and values: DeepSeek-AI 2024 (DeepSeek-V2),
@@ -9,14 +10,18 @@ Differs: the paper's MLA is plain low rank, without the norm on the latent and t
 DeepSeek-V2 has; the joint latent here has neither as well.
 """
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pocketvit.config import ModelConfig
-from pocketvit.config.training import Kernels
-from pocketvit.kernels.attention import attention, attention_qkv
+from pocketvit.kernels.attention import SOFTMAX, attention, attention_qkv
+from pocketvit.model.mixers.base import Mixer
 from pocketvit.model.norm import make_norm
 from pocketvit.model.positions import RotaryPositions
+from pocketvit.model.stacked import linear, stack
 
 
 class LowRank(nn.Sequential):
@@ -31,16 +36,13 @@ def projection(width: int, out: int, rank: int | None) -> nn.Module:
     return nn.Linear(width, out) if rank is None else LowRank(width, out, rank)
 
 
-class Attention(nn.Module):
-    """Every token reads from every token, in A heads side by side.
+class Attention(Mixer):
+    """Every token reads from every token, in A heads side by side."""
 
-    Args:
-        config: the model's configuration.
-        rotary: turns queries and keys by their positions; none leaves them.
-    """
+    KERNELS = SOFTMAX
 
     def __init__(self, config: ModelConfig, rotary: RotaryPositions | None = None) -> None:
-        super().__init__()
+        super().__init__(config, rotary)
         width, self.head_dim = config.width, config.head_dim
         kv_width = (config.num_kv_heads or config.num_heads) * config.head_dim
         ranks = (config.q_rank, config.k_rank, config.v_rank, config.kv_rank_shared)
@@ -58,8 +60,6 @@ class Attention(nn.Module):
         self.shared_latent = config.kv_rank_shared is not None
         self.q_norm = make_norm(config.norm, config.head_dim) if config.qk_norm else None
         self.k_norm = make_norm(config.norm, config.head_dim) if config.qk_norm else None
-        self.rotary = rotary
-        self.kernels: Kernels = "auto"
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, taken: int | None = None) -> Tensor:
@@ -88,3 +88,33 @@ class Attention(nn.Module):
             projected = self.q(x[:, :taken]), self.k(source), self.v(source)
         q, k, v = (y.unflatten(2, (-1, self.head_dim)).transpose(1, 2) for y in projected)
         return q, k, v
+
+    @staticmethod
+    def not_foldable(config: ModelConfig) -> str | None:
+        """None unless something stands between projection and attention."""
+        if config.qk_norm:
+            return "model.qk_norm stands between projection and attention"
+        return "model.positions=rope stands between projection and attention" if config.positions == "rope" else None
+
+    @staticmethod
+    def fold(layers: Sequence["Attention"]) -> tuple[Tensor, Tensor]:
+        """Queries, keys and values as one projection, (L, F, D) and (L, F)."""
+        if layers[0].packed:
+            return linear([attn.qkv for attn in layers])
+        q, k, v = (_full([getattr(attn, name) for attn in layers]) for name in ("q", "k", "v"))
+        if layers[0].shared_latent:
+            latent = stack([attn.kv_latent.weight for attn in layers])  # (L, R, D)
+            k, v = (k[0] @ latent, k[1]), (v[0] @ latent, v[1])  # (L, F', R) @ (L, R, D)
+        weights, biases = zip(q, k, v, strict=True)
+        return torch.cat(weights, dim=1), torch.cat(biases, dim=1)
+
+
+def _full(layers: Sequence[nn.Linear | LowRank]) -> tuple[Tensor, Tensor]:
+    """Weights (L, out, in) and biases (L, out), with the two factors of a low-rank layer multiplied."""
+    if isinstance(layers[0], nn.Linear):
+        return linear(layers)
+    w, b = linear([layer[1] for layer in layers])  # (L, out, R), (L, out)
+    return w @ stack([layer[0].weight for layer in layers]), b  # (L, out, R) @ (L, R, in)
+
+
+MIXER = Attention
