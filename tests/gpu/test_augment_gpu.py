@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from augment_cases import FUSED_OPS
 from poison import poisoned_memory
 from torch import Tensor
 
@@ -71,8 +72,8 @@ def test_policies(name, many_images, poisoned):
 
 @pytest.mark.parametrize("size", [(28, 28), (33, 7), (1, 1), (2, 5), (96, 64), (224, 224)], ids=str)
 def test_every_operation_level_and_sign_in_other_sizes(size, poisoned):
-    value = np.stack([arguments(op, size).ravel() for op in OPS])  # (15, 20)
-    op = np.repeat(np.arange(len(OPS), dtype=np.int8), 20)[:, None]
+    value = np.stack([arguments(op, size).ravel() for op in FUSED_OPS])  # (15, 20)
+    op = np.repeat(np.array([OPS.index(op) for op in FUSED_OPS], np.int8), 20)[:, None]
     images = noise(len(op), *size, 3)
     drawn = table_for(images, crop_pad=3)
     table = ImageTable(drawn.flip, drawn.shift, OpTable(op, value.reshape(-1, 1)), drawn.erase)

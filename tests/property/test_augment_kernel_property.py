@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from augment_cases import FUSED_OPS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from interpreter import in_interpreter, natively
@@ -27,7 +28,7 @@ def augmentations(draw: st.DrawFn) -> tuple[Tensor, ImageTable]:
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
     low, high = sorted((draw(st.integers(0, 255)), draw(st.integers(0, 255))))
     images = rng.integers(low, high + 1, (count, height, width, 3), dtype=np.uint8)
-    names = [[draw(st.sampled_from(OPS)) for _ in range(stages)] for _ in range(count)]
+    names = [[draw(st.sampled_from(FUSED_OPS)) for _ in range(stages)] for _ in range(count)]
     value = [[draw(VALUES.get(op.split("_")[0], st.floats(-0.5, 2.5))) for op in row] for row in names]
     table = ImageTable(
         flip=rng.random(count) < 0.5,

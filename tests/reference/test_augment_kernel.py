@@ -7,10 +7,11 @@ by `test_kernel_in_the_interpreter` in a process of their own, together with tho
 import numpy as np
 import pytest
 import torch
+from augment_cases import FUSED_OPS, UNFUSED
 from interpreter import assert_green_in_the_interpreter, in_interpreter, natively
 from torch import Tensor
 
-from pocketvit.augment.augment import ImageTable, augment, augment_reference, draw_images, supported
+from pocketvit.augment.augment import IMPLEMENTATIONS, ImageTable, augment, augment_reference, draw_images, supported
 from pocketvit.augment.autoaugment import OPS, OpTable, arguments
 from pocketvit.config import AugmentConfig
 from pocketvit.errors import InputError
@@ -67,10 +68,10 @@ def test_whole_augmentations_equal_the_twin(name, poisoned, monkeypatch, real_im
 def test_every_operation_flipped_and_cropped(size, poisoned, monkeypatch):
     """One image for each operation, and one more operation after it."""
     monkeypatch.setattr("pocketvit.kernels.augment_ops.BLOCK", 1024)
-    count = len(OPS)
+    count, codes = len(FUSED_OPS), [OPS.index(op) for op in FUSED_OPS]
     images = noise(count, *size)
-    value = np.stack([arguments(op, size)[1, 6] for op in OPS])
-    ops = OpTable(np.array([range(count), range(count)[::-1]], np.int8).T, np.array([value, value[::-1]]).T)
+    value = np.stack([arguments(op, size)[1, 6] for op in FUSED_OPS])
+    ops = OpTable(np.array([codes, codes[::-1]], np.int8).T, np.array([value, value[::-1]]).T)
     drawn = table_for(images, crop_pad=3)
     table = ImageTable(np.arange(count) % 2 == 0, drawn.shift, ops, drawn.erase)
     assert torch.equal(augment(images, table, kernels="fused"), augment_reference(images, table))
@@ -120,7 +121,29 @@ def test_images_of_other_channels_run_the_twin(channels):
 @natively
 def test_the_kernel_knows_the_operations_by_their_codes():
     kernel = pytest.importorskip("pocketvit.kernels.augment_triton", reason="needs Triton")
-    assert [getattr(kernel, op.upper()).value for op in OPS[1:]] == list(range(1, len(OPS)))
+    assert [getattr(kernel, op.upper()).value for op in OPS[1:15]] == list(range(1, 15))
+    assert all(getattr(kernel, op.upper()).value == OPS.index(op) for op in FUSED_OPS[1:])
+
+
+@in_interpreter
+def test_an_operation_without_a_kernel_runs_the_twin_and_says_so(monkeypatch):
+    images = noise(2, 5, 6)
+    drawn = table_for(images, crop_pad=0)
+    tables = {
+        op: ImageTable(
+            drawn.flip, drawn.shift, OpTable(np.full((2, 1), OPS.index(op), np.int8), np.ones((2, 1))), drawn.erase
+        )
+        for op in ("invert", "equalize")
+    }
+    monkeypatch.setitem(UNFUSED, OPS.index("invert"), "invert")
+    monkeypatch.setitem(IMPLEMENTATIONS, "fused", lambda images, table: None)
+    with pytest.warns(UserWarning, match="^the augmentation runs in plain PyTorch: invert has no fused kernel$"):
+        assert torch.equal(augment(images, tables["invert"]), augment_reference(images, tables["invert"]))
+    assert augment(images, tables["equalize"]) is None, "others still run in the kernel, without a word"
+    with pytest.raises(
+        InputError, match="is not supported for this augmentation: invert has no fused kernel; use auto"
+    ):
+        augment(images, tables["invert"], kernels="fused")
 
 
 @natively

@@ -1,8 +1,12 @@
 """RandAugment and TrivialAugment: frequencies and arguments."""
 
+import runpy
+
 import numpy as np
 from scipy import stats
 
+from pocketvit.augment import autoaugment
+from pocketvit.augment import randaugment as module
 from pocketvit.augment.autoaugment import OPS, arguments
 from pocketvit.augment.randaugment import SPACE, randaugment, trivialaugment
 from pocketvit.randomness import uniform
@@ -16,6 +20,21 @@ def counts(codes):
 
 def test_the_space_is_the_fourteen_of_the_papers():
     assert len(SPACE) == 14 and "identity" in SPACE and "invert" not in SPACE
+
+
+def test_a_new_operation_changes_no_table_of_today(monkeypatch):
+    """Results of today keep their configuration's hash, so they must keep its meaning."""
+    draws = uniform(0, 1, 0, 1000, 6)
+
+    def tables(ra: dict) -> list[np.ndarray]:
+        made = [ra["randaugment"](draws, level=7, image_size=SIZE), ra["trivialaugment"](draws[:, :3], image_size=SIZE)]
+        made += [autoaugment.resolve(policy, draws[:, :5], image_size=SIZE) for policy in autoaugment.POLICIES]
+        return [array for table in made for array in (table.op, table.value)]
+
+    today = tables(vars(module))
+    monkeypatch.setattr(autoaugment, "OPS", (*OPS, "made_up"))
+    later = tables(runpy.run_path(module.__file__))
+    assert all((a == b).all() for a, b in zip(today, later, strict=True))
 
 
 def test_randaugment_draws_each_operation_equally_at_one_level():

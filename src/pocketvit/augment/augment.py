@@ -10,6 +10,7 @@ Source: the order and the magnitudes are those of the code behind Wu 2025, "Powe
 Transformer on CIFAR10".
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -155,9 +156,12 @@ def augment(images: Tensor, table: ImageTable, *, kernels: Kernels = "auto") -> 
     Returns:
         uint8 (B, H, W, C).
     Raises:
-        InputError: an unknown `kernels`, or `kernels="fused"` for images that it does not support.
+        InputError: an unknown `kernels`, or `kernels="fused"` for images or operations that it does not support.
     """
-    choice = choose("this augmentation", kernels, {"fused": lambda: supported(images)})
+    lacking = _without_kernel(table)
+    choice = choose("this augmentation", kernels, {"fused": lambda: supported(images) or lacking})
+    if lacking is not None and choice.reason == lacking:
+        warnings.warn(f"the augmentation runs in plain PyTorch: {lacking}", stacklevel=2)
     return IMPLEMENTATIONS[choice.name](images, table)
 
 
@@ -174,6 +178,12 @@ def supported(images: Tensor) -> str | None:
         return None
     major, minor = torch.cuda.get_device_capability(images.device)
     return None if major >= 8 else f"the GPU's compute capability is {major}.{minor}, below 8.0"
+
+
+def _without_kernel(table: ImageTable) -> str | None:
+    """A line that names an operation of the table that the fused kernel does not know; None where it knows all."""
+    unknown = fused.UNFUSED if triton is not None and table.ops is not None else {}
+    return next((f"{op} has no fused kernel" for code, op in unknown.items() if (table.ops.op == code).any()), None)
 
 
 def _augment_fused(images: Tensor, table: ImageTable) -> Tensor:

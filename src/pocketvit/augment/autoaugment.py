@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from pocketvit.augment.pillow_ops import OPERATIONS
+from pocketvit.augment.pillow_ops import OPERATIONS, arguments
 from pocketvit.device import to_device
 
 OPS: tuple[str, ...] = tuple(OPERATIONS)
@@ -152,38 +152,6 @@ class OpTable:
     def __getitem__(self, rows: Any) -> "OpTable":
         """The table of some of the images, chosen as NumPy chooses rows."""
         return OpTable(self.op[rows], self.value[rows])
-
-
-def arguments(op: str, image_size: tuple[int, int]) -> np.ndarray:
-    """What the ten levels of an operation mean, for the signs - and +, float64, (2, 10).
-
-    Factors of shear; pixels; degrees; factors of enhancement; bits; a threshold. Both rows are the same for an
-    operation without a sign, and 0 for one without levels.
-
-    Args:
-        op: the operation's name.
-        image_size: (H, W), pixels.
-    """
-    height, width = image_size
-    sign = np.array([[-1.0], [1.0]])
-    match op:
-        case "shear_x" | "shear_y":
-            return sign * np.linspace(0, 0.3, 10)
-        case "translate_x":
-            return sign * (np.linspace(0, 150 / 331, 10) * width)
-        case "translate_y":
-            return sign * (np.linspace(0, 150 / 331, 10) * height)
-        case "color" | "contrast" | "brightness" | "sharpness":
-            return 1 + sign * np.linspace(0, 0.9, 10)
-        case "rotate":
-            levels = np.linspace(0, 30, 10)
-        case "posterize":
-            levels = np.linspace(8, 4, 10).round()
-        case "solarize":
-            levels = np.linspace(256, 0, 10)
-        case _:
-            levels = np.zeros(10)
-    return np.broadcast_to(levels, (2, 10))
 
 
 def resolve(policy: str, draws: np.ndarray, *, image_size: tuple[int, int], skip: Collection[str] = ()) -> OpTable:

@@ -16,9 +16,13 @@ Differs: a shear may be one level off where Pillow was compiled with fused multi
 """
 
 from collections.abc import Callable
+from typing import get_args
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from pocketvit.config import Operation
 
 FILL = 128
 """The grey level of pixels that lie outside the source image."""
@@ -211,24 +215,37 @@ def _look_up(images: Tensor, table: Tensor) -> Tensor:
     return table.gather(1, images.flatten(1, 2).long()).view(images.shape)  # (B, H·W, 3) -> (B, H, W, 3)
 
 
-OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    operation.__name__: operation
-    for operation in (
-        identity,
-        shear_x,
-        shear_y,
-        translate_x,
-        translate_y,
-        rotate,
-        color,
-        contrast,
-        brightness,
-        sharpness,
-        posterize,
-        solarize,
-        autocontrast,
-        equalize,
-        invert,
-    )
-}
-"""Every operation by its name. The position is the operation's code in tables: append only."""
+OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {name: globals()[name] for name in get_args(Operation)}
+"""The function above for every operation; the position is the operation's code in tables."""
+
+
+def arguments(op: str, image_size: tuple[int, int]) -> np.ndarray:
+    """What AutoAugment's ten levels of an operation mean, for the signs - and +, float64, (2, 10).
+
+    Factors of shear; pixels; degrees; factors of enhancement; bits; a threshold. Both rows are the same for an
+    operation without a sign, and 0 for one without levels.
+
+    Args:
+        op: the operation's name.
+        image_size: (H, W), pixels.
+    """
+    height, width = image_size
+    sign = np.array([[-1.0], [1.0]])
+    match op:
+        case "shear_x" | "shear_y":
+            return sign * np.linspace(0, 0.3, 10)
+        case "translate_x":
+            return sign * (np.linspace(0, 150 / 331, 10) * width)
+        case "translate_y":
+            return sign * (np.linspace(0, 150 / 331, 10) * height)
+        case "color" | "contrast" | "brightness" | "sharpness":
+            return 1 + sign * np.linspace(0, 0.9, 10)
+        case "rotate":
+            levels = np.linspace(0, 30, 10)
+        case "posterize":
+            levels = np.linspace(8, 4, 10).round()
+        case "solarize":
+            levels = np.linspace(256, 0, 10)
+        case _:
+            levels = np.zeros(10)
+    return np.broadcast_to(levels, (2, 10))

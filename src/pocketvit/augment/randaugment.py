@@ -14,8 +14,11 @@ import numpy as np
 
 from pocketvit.augment.autoaugment import OPS, OpTable, arguments
 
-SPACE = tuple(op for op in OPS if op != "invert")
-"""The fourteen operations, identity among them."""
+SPACE = (
+    "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "color", "contrast", "brightness",
+    "sharpness", "posterize", "solarize", "autocontrast", "equalize",
+)  # fmt: skip
+"""The fourteen operations, in the order that draws choose from: part of every result, so it never changes."""
 TRIVIAL_DRAWS = 3
 """Columns that TrivialAugment draws for an image: operation, level, sign."""
 

@@ -45,7 +45,7 @@ Operation = Literal[
     "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "color", "contrast", "brightness",
     "sharpness", "posterize", "solarize", "autocontrast", "equalize", "invert",
 ]  # fmt: skip
-"""What the policies do to images."""
+"""What can be done to images. The position is the operation's code in tables and kernels: append only."""
 
 
 @dataclass(frozen=True, kw_only=True)

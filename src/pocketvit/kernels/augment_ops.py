@@ -3,15 +3,22 @@
 Shapes: B images, S stages (operations of an image, one after the other), H W pixels.
 """
 
+from typing import get_args
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from pocketvit.config import Operation
+from pocketvit.kernels import augment_triton
 from pocketvit.kernels.augment_triton import ROTATE, stage_kernel
 from pocketvit.kernels.launch import launch
 
 ROW = np.dtype([("flip", "i4"), ("shift", "i4", 2), ("op", "i4"), ("argument", "f8", 2)])
 """An image's part of a stage: 32 bytes. The argument of rotation is its cosine and sine."""
+
+UNFUSED = {code: op for code, op in enumerate(get_args(Operation)) if code and not hasattr(augment_triton, op.upper())}
+"""Operations that the kernel does not know, by their codes; code 0 leaves the image."""
 
 BLOCK, NUM_WARPS = 512, 8
 """Bytes of an image that a program works on at a time, and the warps that share them."""
