@@ -1,5 +1,6 @@
 """Write every table of the README and the docs anew from results/: `python -m benchmarks.tables`."""
 
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ from benchmarks.scaling_tables import scaling_accuracy, scaling_rows, scaling_sp
 from benchmarks.speed import CHOICES
 from pocketvit.bench.table import speed_table
 from pocketvit.config import override
+from pocketvit.data.formats.registry import FORMATS
 from pocketvit.files import read_json
+from pocketvit.report.tables import markdown_table
 from pocketvit.studies import load_study
 from pocketvit.studies.execution.launch import command_line
 from reproduction import decided_claims
@@ -43,6 +46,7 @@ PLACES = {
     "README.md": ("reached", "paper-claims"),
     "docs/design-space.md": ("design-space",),
     "docs/paper-baseline.md": ("learning-rate", "paper-baseline"),
+    "docs/data.md": ("formats",),
     "docs/minute.md": ("minute", "minute-compared", "minute-search"),
     "docs/fast.md": ("paper-table1", "step-kernels", "speed-choices", "speed-cpu", "kernels"),
     "docs/scaling.md": ("scaling-speed", "scaling-accuracy", "scaling-rows"),
@@ -72,7 +76,14 @@ def speed_of_choices() -> str:
     return choices_table({name: read_json(file) if file.is_file() else None for name, file in files.items()})
 
 
+def formats() -> str:
+    """The formats that a data set may come in."""
+    rows = [{"format": f"`{known.name}`", "what is read": known.description} for known in FORMATS]
+    return re.sub(r"([<*])", r"\\\1", markdown_table(rows, list(rows[0])))
+
+
 OTHERS: dict[str, Callable[[], str]] = {
+    "formats": formats,
     "reached": lambda: study_table("paper-baseline", "minute", "digits"),
     "minute-compared": lambda: minute_compared(RESULTS),
     "minute-search": lambda: minute_search(RESULTS),

@@ -19,38 +19,34 @@ from pocketvit.terminal import tolerate_any_encoding
 
 __all__ = ["COMMANDS", "dispatch", "main", "parse_train"]
 
-USAGE = """\
+TABLE: tuple[tuple[str, str, str, Callable[[list[str]], int]], ...] = (
+    ("train", "[RECIPE]", f"train a model; RECIPE is {NAMES} (default digits)", train_command),
+    ("eval", "RUN", "accuracy of a finished run on its test images, or on --data", eval_command),
+    ("predict", "FILES...", "class probabilities of image files, by --run RUN", predict_command),
+    ("report", "RUN", "make a run's report.html again", report_command),
+    ("study", "FILE|NAME", "train every row of a study on every seed, and compare the rows", study_command),
+    ("bench", "[RECIPE]", "images/s and memory over the batch size, on this machine", bench_command),
+    ("profile", "[RECIPE]", "where the time of a training step goes: phases, kernels, a trace", profile_command),
+    ("data list", "", "the data sets known by name", data_list_command),
+    ("data get", "NAME", "download one", data_get_command),
+    ("data check", "SOURCE", "what a data set holds, and whether it is the real CIFAR-10", data_check_command),
+)
+"""Every command: its name, arguments, line in the help, and function."""
+
+COMMANDS = {name: command for name, _, _, command in TABLE}
+
+_LINES = "\n".join(f"  {name + ' ' + arguments:<20}  {about}" for name, arguments, about, _ in TABLE)
+
+USAGE = f"""\
 usage: pocketvit COMMAND [ARGUMENTS]
 
 Train small vision transformers from scratch on small images.
 
-  train [RECIPE]        train a model; RECIPE is {recipes} (default digits)
-  eval RUN              accuracy of a finished run on its test images, or on --data
-  predict FILES...      class probabilities of image files, by --run RUN
-  report RUN            make a run's report.html again
-  study FILE|NAME       train every row of a study on every seed, and say what can be said of the differences
-  bench [RECIPE]        images/s and memory over the batch size, on this machine
-  profile [RECIPE]      where the time of a training step goes: phases, kernels, a trace
-  data list             the data sets known by name
-  data get NAME         download one
-  data check SOURCE     what a data set holds, and whether it is the real CIFAR-10
+{_LINES}
 
 Any field of a run can be set by its dotted name: pocketvit train paper --optim.lr 2e-3 --model.num-cls-tokens 2
 `pocketvit COMMAND --help` explains a command.
 """
-
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": train_command,
-    "eval": eval_command,
-    "predict": predict_command,
-    "report": report_command,
-    "study": study_command,
-    "bench": bench_command,
-    "profile": profile_command,
-    "data list": data_list_command,
-    "data get": data_get_command,
-    "data check": data_check_command,
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -85,7 +81,7 @@ def dispatch(arguments: list[str]) -> int:
     """
     asks_for_help = {"-h", "--help", "help"}
     if not arguments or arguments[0] in asks_for_help or arguments[0] == "data" and asks_for_help & {*arguments[1:2]}:
-        print(USAGE.format(recipes=NAMES), end="")
+        print(USAGE, end="")
         return 0
     if arguments[0] == "--version":
         from pocketvit import __version__

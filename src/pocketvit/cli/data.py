@@ -11,12 +11,13 @@ from pocketvit.cli.parsing import parse, parse_command
 def data_list_command(arguments: list[str]) -> int:
     """`pocketvit data list`."""
     parse(_nothing, arguments, "pocketvit data list", description="The data sets known by name.")
+    from pocketvit.data.formats.registry import FORMATS
     from pocketvit.data.sources import known_sources
 
     for source in known_sources():
         state = "here" if source.present else f"pocketvit data get {source.name}"
         print(f"{source.name:<10} {source.description}  [{source.size}; {state}]")
-    print("PATH       a folder of class folders, a CIFAR archive, Hugging Face parquet, or an .npz file")
+    print("PATH       " + "; ".join(known.description for known in FORMATS))
     print("hf:OWNER/NAME  a data set on the Hugging Face Hub")
     return 0
 

@@ -54,7 +54,7 @@ def load_dataset(
 
     Args:
         source: a known name (see `known_sources`), "hf:OWNER/NAME" once fetched, or a path.
-        format: what a path holds ("cifar", "parquet", "npz", "folder"); found out if None.
+        format: what a path holds, the name of one of `FORMATS`; found out if None.
         resize: bring all images to this many pixels a side.
         test_frac: fraction of each class to hold out for testing where the source has no test split; 1 leaves nothing
             to train on.
