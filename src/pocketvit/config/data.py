@@ -11,6 +11,9 @@ from pocketvit.usercode import Code
 LARGEST_SIDE = 4_096
 """Most pixels that images are resized to; a single one of these takes 48 MiB."""
 
+MEMORY = "memory"
+"""`data.source` of a run that was given its images from Python; a folder of this name is ./memory."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:

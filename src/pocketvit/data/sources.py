@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pocketvit.config.checks import between, plain, unknown
-from pocketvit.config.data import LARGEST_SIDE
+from pocketvit.config.data import LARGEST_SIDE, MEMORY
 from pocketvit.data.cache import entry_key, load_or_build
 from pocketvit.data.dataset import Dataset, Decoded, hold_out, stratified_split
 from pocketvit.data.fetch import catalogue as remote
@@ -68,11 +68,11 @@ def load_dataset(
     if resize is not None:
         between("data.resize", resize, 1, LARGEST_SIDE)
     if source == DIGITS:
-        return _finish(DIGITS, _digits(resize), test_frac, split_seed)
+        return finish(DIGITS, _digits(resize), test_frac, split_seed)
     home = cache_dir or data_home()
     path = locate(source, home)
     decoded = _decode(path, format_of(path, format), resize, home)
-    return _finish(name_of(source), decoded, test_frac, split_seed)
+    return finish(name_of(source), decoded, test_frac, split_seed)
 
 
 def name_of(source: str | Path) -> str:
@@ -174,8 +174,8 @@ def _decode(path: Path, kind: Format, resize: int | None, home: Path, decoded: D
     return load_or_build(home / "decoded", key, lambda store: decoded or kind.read(path, resize, store))
 
 
-def _finish(name: str, decoded: Decoded, test_frac: float, split_seed: int) -> Dataset:
-    """Carve the test split where the source has none."""
+def finish(name: str, decoded: Decoded, test_frac: float, split_seed: int) -> Dataset:
+    """A set ready to train on: a test split is carved where its source has none."""
     if len(decoded.class_names) < 2:
         raise InputError(f"{name} has a single class, {decoded.class_names[0]!r}: there is nothing to tell apart")
     if decoded.test is not None:
@@ -197,6 +197,11 @@ def _finish(name: str, decoded: Decoded, test_frac: float, split_seed: int) -> D
 
 def locate(source: str | Path, home: Path) -> Path:
     """The file or folder to read."""
+    if source == MEMORY:
+        raise InputError(
+            f"data.source={MEMORY}: these images were given from Python; give them again by pocketvit.train(config, "
+            "data=...), with the same `out` to go on, or by pocketvit.evaluate(trained, data); else name a source by --data"
+        )
     folder = _fetched_folder(str(source), home)
     if folder is not None:
         if not folder.is_dir():
@@ -210,7 +215,7 @@ def locate(source: str | Path, home: Path) -> Path:
 
 def _is_known(source: str) -> bool:
     """Whether a source is a set's name rather than a path."""
-    return source == DIGITS or _fetched_folder(source, Path()) is not None
+    return source in (DIGITS, MEMORY) or _fetched_folder(source, Path()) is not None
 
 
 def _fetched_folder(name: str, home: Path) -> Path | None:

@@ -8,6 +8,7 @@ from pocketvit.config import DataConfig
 from pocketvit.data.dataset import Dataset, Split, note_shared, stratified_split
 from pocketvit.data.formats.folders import would_read
 from pocketvit.data.formats.registry import detect
+from pocketvit.data.memory import Data, load_from_memory
 from pocketvit.data.sources import lasting_source, load_dataset
 from pocketvit.errors import InputError
 
@@ -38,6 +39,18 @@ def open_splits(config: DataConfig) -> Splits:
         InputError: the source cannot be found or read.
     """
     return split_dataset(open_dataset(config), config)
+
+
+def split_given(data: Data, config: DataConfig) -> Splits:
+    """Split images in memory as those of a source.
+
+    Raises:
+        InputError: they cannot be used, or the configuration names a file format.
+    """
+    if config.format is not None:
+        raise InputError(f"data.format={config.format}: only files have a format; leave it out where images are given")
+    options = {"resize": config.resize, "test_frac": config.test_frac, "split_seed": config.split_seed}
+    return split_dataset(load_from_memory(data, **options), config)
 
 
 def open_dataset(config: DataConfig) -> Dataset:

@@ -14,6 +14,7 @@ from pocketvit.config import DataConfig, load_config
 from pocketvit.config.checks import describe_size
 from pocketvit.data import Dataset, Split, open_dataset, open_splits, open_to_measure
 from pocketvit.data.dataset import note_shared
+from pocketvit.data.memory import Data, load_from_memory
 from pocketvit.data.pixels import decode, resize
 from pocketvit.data.sources import lasting_source
 from pocketvit.data.splits import split_dataset
@@ -40,16 +41,18 @@ class RunScores(Scores):
     """Lines to say aloud on the data; one that begins with CAUTION says that the images are, or may be, training images."""
 
 
-def evaluate(trained: TrainedModel, dataset: Dataset) -> Scores:
+def evaluate(trained: TrainedModel, data: Data) -> Scores:
     """Accuracy on a data set's test images, in all and per class.
 
+    Args:
+        trained: the model.
+        data: what `load_dataset` gives, or images in memory as `train` takes them; without a test split all are measured.
     Raises:
         InputError: the classes or the image size are not the model's, or these are a run folder and a source, not loaded.
     """
     if not isinstance(trained, TrainedModel):
         raise InputError(f"{trained!r} is not a trained model; load it: pocketvit.load_model(RUN_FOLDER)")
-    if not isinstance(dataset, Dataset):
-        raise InputError(f"{dataset!r} is not a data set; load it: pocketvit.load_dataset(SOURCE)")
+    dataset = load_from_memory(data, test_frac=1, class_names=trained.class_names)
     _check_fits(trained, dataset)
     logits, labels = trained.logits(dataset.test.images), dataset.test.labels
     hits = logits.argmax(dim=1).numpy() == labels

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pocketvit.config.data import MEMORY
 from pocketvit.files import write_atomically
 from pocketvit.report import text
 from pocketvit.report.curves import accuracy_curves, pass_curves
@@ -92,7 +93,7 @@ def _source(run: FinishedRun) -> str:
 def _title(run: FinishedRun) -> str:
     """The recipe, and the data where it is not the recipe's namesake."""
     recipe, data = run.result["recipe"], Path(_source(run)).name
-    return f"{recipe} on {data}" if data not in ("", recipe) else recipe
+    return f"{recipe} on {data}" if data not in ("", recipe, MEMORY) else recipe
 
 
 def _rerun(run: FinishedRun) -> str:

@@ -85,7 +85,7 @@ class RunFolder:
         env = self.read_env()
         if env.get("data_fingerprint", data_fingerprint) != data_fingerprint:
             raise InputError(
-                f"{self.path} holds a run on other data than {config.data.source} is now; choose another --out"
+                f"{self.path} holds a run on other data than data.source={config.data.source} is now; choose another --out"
             )
         saved = (config_hash(held, data_fingerprint), held.seed)
         if (env.get("config_hash", saved[0]), env.get("seed", saved[1])) != saved:  # older runs say neither

@@ -16,11 +16,15 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from pocketvit.config import RunConfig, code_of, config_hash
+from pocketvit.config import RunConfig, code_of, config_hash, override
+from pocketvit.config.data import MEMORY
 from pocketvit.data import open_splits, refuse_among_classes
+from pocketvit.data.memory import Data
+from pocketvit.data.splits import split_given
 from pocketvit.device import choose_device, device_name, peak_memory_gib, repeating, watch_memory
 from pocketvit.errors import InputError
 from pocketvit.files import read_json
+from pocketvit.randomness import leaving_generators_alone
 from pocketvit.runs.folder import RUNS, RunFolder
 from pocketvit.terminal import outliving_output
 from pocketvit.training.distributed import Processes, join
@@ -30,7 +34,13 @@ from pocketvit.training.stop import StopRequest
 from pocketvit.training.trainer import Trainer
 
 
-def train(config: RunConfig, reporter: Reporter | None = None, *, started: float | None = None) -> dict[str, Any]:
+def train(
+    config: RunConfig,
+    reporter: Reporter | None = None,
+    *,
+    data: Data | None = None,
+    started: float | None = None,
+) -> dict[str, Any]:
     """Train a model as `config` says and write its run folder.
 
     Started by torchrun, this is one process of the run: the first one writes and reports.
@@ -39,6 +49,8 @@ def train(config: RunConfig, reporter: Reporter | None = None, *, started: float
         config: what to run.
         reporter: is told how it goes; by default it is printed, as a bar in a terminal and as lines elsewhere.
             `pocketvit.SilentReporter()` prints nothing.
+        data: images in memory to train on, in place of `config.data.source`: (images, labels) or four arrays, a
+            mapping of arrays named as in an .npz file, PyTorch data sets of (image, label), or what `load_dataset` gives.
         started: `time.perf_counter()` from which `total_s` counts; none is now, after torch was imported.
     Returns:
         the content of result.json, and `run_folder`, the path of the folder that it is in.
@@ -51,8 +63,15 @@ def train(config: RunConfig, reporter: Reporter | None = None, *, started: float
     started = time.perf_counter() if started is None else started
     if not isinstance(config, RunConfig):
         raise InputError(f"{config!r} is not a configuration; make one, such as pocketvit.recipe('digits')")
+    if data is not None:
+        config = override(config, {"data.source": MEMORY})
     device = config.train.device
-    with outliving_output(), repeating(config.train.deterministic, device), join(device) as processes:
+    with (
+        outliving_output(),
+        leaving_generators_alone(),
+        repeating(config.train.deterministic, device),
+        join(device) as processes,
+    ):
         if processes.launched and config.out is None:
             raise processes.error("torchrun needs --out DIR, so that a restarted command finds its run again")
         if config.out is not None:  # said before anything takes time
@@ -61,7 +80,7 @@ def train(config: RunConfig, reporter: Reporter | None = None, *, started: float
                 return result | {"run_folder": str(config.out)}
         reporter = (reporter or console_reporter(Console())) if processes.first else SilentReporter()
         held = watch_memory(choose_device(device))
-        trainer = prepare(config, processes, reporter)
+        trainer = prepare(config, processes, reporter, data)
         try:
             with trainer.fitting_threads(), opened_folder(trainer) as env:
                 run(trainer)
@@ -109,8 +128,8 @@ def opened_folder(trainer: Trainer) -> Iterator[dict[str, Any]]:
         yield processes.from_first(lambda: trainer.folder.write_env(config, device_name(trainer.device), fingerprint))
 
 
-def prepare(config: RunConfig, processes: Processes, reporter: Reporter) -> Trainer:
-    """Open the data and build everything that a run needs but its folder.
+def prepare(config: RunConfig, processes: Processes, reporter: Reporter, data: Data | None = None) -> Trainer:
+    """Open the data, unless they are given, and build everything that a run needs but its folder.
 
     Raises:
         InputError: something in the configuration or the data cannot be used.
@@ -118,7 +137,7 @@ def prepare(config: RunConfig, processes: Processes, reporter: Reporter) -> Trai
     device = choose_device(config.train.device)
     if device.type == "mps" and processes.size > 1:
         raise processes.error("train.device=mps runs in one process only; under torchrun use train.device=cpu")
-    splits = processes.in_turn(lambda: open_splits(config.data))
+    splits = processes.in_turn(lambda: open_splits(config.data) if data is None else split_given(data, config.data))
     if splits.fingerprint != processes.from_first(lambda: splits.fingerprint):
         here = f"{config.data.source} on {platform.node()}"
         raise InputError(f"{here} differs from the data of the first process; give every host the same files")
@@ -163,6 +182,8 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
     Args:
         trainer: at the end of its run.
         env: the content of env.json.
+        data: images in memory to train on, in place of `config.data.source`: (images, labels) or four arrays, a
+            mapping of arrays named as in an .npz file, PyTorch data sets of (image, label), or what `load_dataset` gives.
         started: `time.perf_counter()` from which `total_s` counts.
         held: bytes on the GPU that were not the run's, as `watch_memory` found them.
     """

@@ -13,7 +13,7 @@ Other arrays are left aside, and that is said aloud.
 
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -57,21 +57,34 @@ def read(path: Path, resize: int | None, store: Store = in_memory) -> Decoded:
         InputError: truncated, corrupt, without the arrays named above, with images or labels alone, with class names
             that are none, or with pickled objects.
     """
-    arrays = _load(path)
+    return decode(_load(path), str(path), resize, store)
+
+
+def decode(arrays: Mapping[str, np.ndarray], name: str, resize: int | None, store: Store = in_memory) -> Decoded:
+    """The set that some arrays hold.
+
+    Args:
+        arrays: by name.
+        name: what to call them in a message.
+        resize: side in pixels that all images are brought to, if asked for.
+        store: where the images go.
+    Raises:
+        InputError: without the arrays named above, with images or labels alone, or with class names that are none.
+    """
     form = next((form for form in _FORMS if arrays.keys() >= set(form["train"])), None)
     if form is None:
         raise InputError(
-            f"{path} holds the arrays {', '.join(arrays) or '(none)'}: "
+            f"{name} holds the arrays {', '.join(arrays) or '(none)'}: "
             "expected train_images and train_labels, x_train and y_train, or images and labels"
         )
     for pair in form.values():
-        there = [name for name in pair if name in arrays]
+        there = [each for each in pair if each in arrays]
         if len(there) == 1:
             (missing,) = set(pair) - set(there)
-            raise InputError(f"{path} holds {there[0]} but no {missing}: add {missing}, or remove {there[0]}")
-    raw = {split: _raw_split(arrays, path, *pair) for split, pair in form.items() if pair[0] in arrays}
-    decoded = assemble(raw, _class_names(arrays.get("class_names"), path), str(path), resize, store)
-    aside = [name for name in arrays if name not in {"class_names"}.union(*form.values())]
+            raise InputError(f"{name} holds {there[0]} but no {missing}: add {missing}, or remove {there[0]}")
+    raw = {split: _raw_split(arrays, name, *pair) for split, pair in form.items() if pair[0] in arrays}
+    decoded = assemble(raw, _class_names(arrays.get("class_names"), name), name, resize, store)
+    aside = [each for each in arrays if each not in {"class_names"}.union(*form.values())]
     return note_left_aside(decoded, f"no part of a set with {' and '.join(form['train'])}", aside, "array")
 
 
@@ -93,7 +106,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path} is corrupt or holds pickled objects: {one_line(error)}") from error
 
 
-def _class_names(names: np.ndarray | None, path: Path) -> list[str] | None:
+def _class_names(names: np.ndarray | None, where: str) -> list[str] | None:
     """The names of the classes in the array `class_names`, (K,); none where there is none.
 
     Raises:
@@ -102,34 +115,43 @@ def _class_names(names: np.ndarray | None, path: Path) -> list[str] | None:
     if names is None:
         return None
     if names.ndim != 1 or names.dtype.kind not in "US":
-        raise InputError(f"{path}: class_names is {names.dtype} {names.shape}: save one text for each class, (K,)")
+        raise InputError(f"{where}: class_names is {names.dtype} {names.shape}: save one text for each class, (K,)")
     listed = [name.decode(errors="replace") if isinstance(name, bytes) else name for name in names.tolist()]
     name, count = max(Counter(listed).items(), key=lambda item: item[1], default=("", 0))
     if count > 1:
-        raise InputError(f"{path}: class_names holds {name!r} {count} times: give every class a name of its own")
+        raise InputError(f"{where}: class_names holds {name!r} {count} times: give every class a name of its own")
     return listed
 
 
-def _raw_split(arrays: Mapping[str, np.ndarray], path: Path, images_name: str, labels_name: str) -> RawSplit:
+def _raw_split(arrays: Mapping[str, np.ndarray], where: str, images_name: str, labels_name: str) -> RawSplit:
     images, labels = arrays[images_name], arrays[labels_name]
     if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras and MedMNIST keep them
         labels = labels[:, 0]
     if labels.ndim != 1 or images.shape[:1] != labels.shape:
-        raise InputError(f"{path}: {images_name} is {images.shape} but {labels_name} is {labels.shape}")
+        raise InputError(f"{where}: {images_name} is {images.shape} but {labels_name} is {labels.shape}")
+    converted = Counter()
+    rgb = rgb_images(images, where, images_name, converted)
+    image_name, label_name = f"{where}, {images_name}", f"{where}, {labels_name}"
+    return RawSplit(labels, rgb, lambda i: f"{image_name}[{i}]", converted, lambda i: f"{label_name}[{i}]")
+
+
+def rgb_images(images: np.ndarray, where: str, name: str, converted: Counter[str]) -> Iterator[np.ndarray]:
+    """The images of an array `name` in `where` as uint8 RGB, (H, W, 3) each.
+
+    Raises:
+        InputError: it holds no images of the shapes and types named above.
+    """
     if images.ndim == 4 and images.shape[3] == 1:
         images = images[..., 0]
     if images.ndim not in (3, 4) or images.ndim == 4 and images.shape[3] not in (3, 4) or 0 in images.shape[1:]:
-        what = f"{images_name} is {images.shape}, not (N, H, W) or (N, H, W, C) with C = 1, 3 or 4"
+        what = f"{name} is {images.shape}, not (N, H, W) or (N, H, W, C) with C = 1, 3 or 4"
         channels_first = images.ndim == 4 and images.shape[1] in (1, 3, 4)
-        how = f"; {channels_last_remedy(images_name)}" if channels_first else ""
-        raise InputError(f"{path}: {what}{how}")
+        how = f"; {channels_last_remedy(name)}" if channels_first else ""
+        raise InputError(f"{where}: {what}{how}")
     if images.dtype not in (np.uint8, np.bool_) and not (images.dtype == np.uint16 and images.ndim == 3):
         expected = "expected uint8, bool, or uint16 grey"
-        raise InputError(f"{path}: {images_name} is {images.dtype}: {expected}; {uint8_remedy(images, images_name)}")
-    converted = Counter()
-    rgb = (_to_rgb(image, converted) for image in images)
-    image_name, label_name = f"{path}, {images_name}", f"{path}, {labels_name}"
-    return RawSplit(labels, rgb, lambda i: f"{image_name}[{i}]", converted, lambda i: f"{label_name}[{i}]")
+        raise InputError(f"{where}: {name} is {images.dtype}: {expected}; {uint8_remedy(images, name)}")
+    return (_to_rgb(image, converted) for image in images)
 
 
 def _to_rgb(image: np.ndarray, converted: Counter[str]) -> np.ndarray:
