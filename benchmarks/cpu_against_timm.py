@@ -38,12 +38,12 @@ CPU = torch.device("cpu")
 
 def our_round(trainer: Trainer) -> Callable[[], None]:
     """Our steps over a chunk of synthetic images."""
-    work = first_chunk(trainer)
+    chunk = first_chunk(trainer)
 
     def run() -> None:
-        trainer.step.set_chunk(work.chunk, work.keep)
+        trainer.step.set_chunk(chunk)
         trainer.step.step.zero_()
-        for _ in range(work.num_steps):
+        for _ in range(chunk.num_steps):
             trainer.step()
 
     return run

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from poison import poisoned_memory
 
-from pocketvit.augment.batch import BatchMaker
-from pocketvit.training.step import take
+from pocketvit.augment.batch import BatchMaker, Chunk
 
 
 class Form(NamedTuple):
@@ -53,14 +52,13 @@ def assert_equals_the_twin(form: Form, dtype: torch.dtype, atol: float, device: 
     erase = torch.randint(0, 5, (count, 4), generator=generator)
     erase[::2, 2] = 0  # every other image is left whole
     mix = torch.tensor([MIX_ROWS[(step + form.B) % 3] for step in range(form.S)])
-    chunk = [tensor.to(device) for tensor in (images, labels, erase, mix)]
+    chunk = Chunk(*(tensor.to(device) for tensor in (images, labels, erase, mix)))
     batches = BatchMaker(mean.to(device), std.to(device), form.K, form.smoothing)
     for step in range(form.S):
         position = torch.tensor([step], device=device)
         with poisoned_memory(device):
-            x, targets = batches.fused(*chunk, position, dtype)
+            x, targets, _ = batches.fused(chunk, position, dtype)
         assert x.dtype == dtype
-        *taken, _ = take(chunk, position)
-        expected_x, expected_targets = batches.finish(*taken)
+        expected_x, expected_targets, _ = batches.finish(chunk.take(position))
         torch.testing.assert_close(x.float(), expected_x, rtol=0 if dtype == torch.float32 else 2**-8, atol=atol)
         torch.testing.assert_close(targets, expected_targets, rtol=0, atol=1e-6)

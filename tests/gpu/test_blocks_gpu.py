@@ -143,8 +143,7 @@ def started(splits, kernels: str, values: dict) -> Trainer:
     small |= {"schedule.passes": 4, "schedule.warmup_passes": 0, "train.compile": False, "train.kernels": kernels}
     trainer = Trainer(override(recipe("paper"), small | values), splits, torch.device("cuda", 0), SilentReporter())
     assert trainer.fused == (kernels == "fused")
-    work = trainer.chunks.load(*trainer.chunks.plan(0), 0, trainer.loader.chunk_steps)
-    trainer.step.set_chunk(work.chunk, work.keep)
+    trainer.step.set_chunk(trainer.chunks.load(0, 0, trainer.loader.chunk_steps))
     return trainer
 
 

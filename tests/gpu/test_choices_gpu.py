@@ -69,8 +69,7 @@ def started(splits: Splits, values: dict) -> Trainer:
     small = {"batch_size": 32, "model.width": 64, "model.depth": 1, "model.num_heads": 4}
     small |= {"schedule.passes": 4, "schedule.warmup_passes": 0}
     trainer = Trainer(override(recipe("paper"), small | values), splits, torch.device("cuda", 0), SilentReporter())
-    work = trainer.chunks.load(*trainer.chunks.plan(0), 0, trainer.loader.chunk_steps)
-    trainer.step.set_chunk(work.chunk, work.keep)
+    trainer.step.set_chunk(trainer.chunks.load(0, 0, trainer.loader.chunk_steps))
     return trainer
 
 

@@ -35,8 +35,7 @@ def made(splits: Splits, values: dict) -> Trainer:
 
 def losses(trainer: Trainer) -> torch.Tensor:
     """The losses of the first steps."""
-    work = trainer.chunks.load(*trainer.chunks.plan(0), 0, trainer.loader.chunk_steps)
-    trainer.step.set_chunk(work.chunk, work.keep)
+    trainer.step.set_chunk(trainer.chunks.load(0, 0, trainer.loader.chunk_steps))
     for _ in range(STEPS):
         trainer.step()
     return trainer.step.losses[:STEPS].cpu()

@@ -60,7 +60,7 @@ def a_pass(split: Split, keep: str, device: torch.device, pass_index: int) -> li
     plan, steps = loader.plan(pass_index), loader.steps_per_pass
     starts = range(0, steps, loader.chunk_steps)
     chunks = [loader.load(plan, first, min(loader.chunk_steps, steps - first)) for first in starts]
-    return [torch.cat(tensors) for tensors in zip(*(chunk.tensors() for chunk in chunks), strict=True)]
+    return [torch.cat(tensors) for tensors in zip(*(chunk[:4] for chunk in chunks), strict=True)]
 
 
 @pytest.mark.parametrize("keep", ["host", "disk"])
@@ -161,8 +161,7 @@ def test_a_chunk_longer_than_the_first_is_captured_anew(synthetic_splits, device
         config = override(recipe("paper"), small | {"train.cuda_graph": captured})
         trainer = Trainer(config, synthetic_splits, device, SilentReporter())
         for first, count in ((0, 2), (2, 5), (7, 1)):
-            work = trainer.chunks.load(*trainer.chunks.plan(0), first, count)
-            trainer.step.set_chunk(work.chunk, work.keep)
+            trainer.step.set_chunk(trainer.chunks.load(0, first, count))
             for _ in range(count):
                 trainer.step()
         losses.append(trainer.step.losses[:8].cpu())

@@ -56,7 +56,6 @@ def test_the_first_step_compiles_no_block_kernel(small, synthetic_splits, optimi
     before = compiled()
     assert len(before) == len(kernels), "all are compiled by now"
     trainer.model.train()
-    work = trainer.chunks.load(*trainer.chunks.plan(0), 0, 2)
-    trainer.step.set_chunk(work.chunk, work.keep)
+    trainer.step.set_chunk(trainer.chunks.load(0, 0, 2))
     trainer.step()
     assert compiled() == before

@@ -18,9 +18,9 @@ pytestmark = pytest.mark.gpu
 
 def start(trainer):
     """Compile and capture on the first chunk; how many steps it has."""
-    work = trainer.chunks.load(*trainer.chunks.plan(0), 0, trainer.loader.chunk_steps)
-    trainer.step.set_chunk(work.chunk, work.keep)
-    return work.num_steps
+    chunk = trainer.chunks.load(0, 0, trainer.loader.chunk_steps)
+    trainer.step.set_chunk(chunk)
+    return chunk.num_steps
 
 
 def losses(splits, *, steps=8, device="cuda", **values):
@@ -67,13 +67,12 @@ def test_compiled_and_captured_in_bf16_stays_near_fp32(synthetic_splits):
 def test_a_chunk_does_not_wait_for_the_gpu(synthetic_splits):
     config = override(recipe("paper"), {"batch_size": 64, "model.width": 64, "model.depth": 1, "model.num_heads": 4})
     trainer = Trainer(config, synthetic_splits, torch.device("cuda", 0), SilentReporter())
-    plan, keep = trainer.chunks.plan(0)
+    plan = trainer.chunks.plan(0)
     steps = start(trainer)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        work = trainer.chunks.load(plan, keep, 0, steps)
-        trainer.step.set_chunk(work.chunk, work.keep)
+        trainer.step.set_chunk(trainer.loader.load(plan, 0, steps))
         for _ in range(steps):
             trainer.step()
     finally:

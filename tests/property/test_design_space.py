@@ -124,8 +124,7 @@ def test_any_combination_trains_saves_and_loads(tmp_path_factory, values):
     if config is None:
         return
     trainer = Trainer(config, SPLITS, torch.device("cpu"), SilentReporter())
-    work = trainer.chunks.load(*trainer.chunks.plan(0), 0, 1)
-    trainer.step.set_chunk(work.chunk, work.keep)
+    trainer.step.set_chunk(trainer.chunks.load(0, 0, 1))
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.lr[:] = 1e-3
     trainer.step.factors.fill_(1.0)

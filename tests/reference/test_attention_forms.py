@@ -213,7 +213,7 @@ def test_attention_pooling_is_a_softmax_over_patches():
     tokens = torch.randn(2, 2 + 4, WIDTH)
     normed = model.norm(tokens)[:, 2:]
     weights = torch.softmax(normed @ model.pool.score.weight[0] + model.pool.score.bias, dim=1)
-    torch.testing.assert_close(model.pool(tokens, model.norm), torch.einsum("bp,bpd->bd", weights, normed))
+    torch.testing.assert_close(model.pool(model.norm(tokens)), torch.einsum("bp,bpd->bd", weights, normed))
 
 
 def test_mlp_head_is_the_papers_equation_4():

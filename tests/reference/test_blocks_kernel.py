@@ -213,6 +213,7 @@ def test_a_whole_model_gives_the_same(choices, poisoned):
         logits = model(images, keep)  # (B, K)
         loss = (logits * torch.linspace(-1, 1, 10)).sum()
         found[kernels] = [logits.detach(), *torch.autograd.grad(loss, list(model.parameters()))]
+        found[kernels].append(model.features(images, keep).detach())  # (B, N, D), of all tokens
     torch.testing.assert_close(found["fused"], found["reference"], rtol=1e-4, atol=1e-5)
 
 
@@ -229,8 +230,7 @@ def test_a_lost_gradient_of_a_norm_is_seen_in_a_training_step(tmp_path, monkeypa
     def gradients(kernels: str) -> dict[str, Tensor]:
         config = override(recipe("paper"), small | {"train.kernels": kernels})
         trainer = Trainer(config, splits, torch.device("cpu"), SilentReporter())
-        work = trainer.chunks.load(*trainer.chunks.plan(0), 0, trainer.loader.chunk_steps)
-        trainer.step.set_chunk(work.chunk, work.keep)
+        trainer.step.set_chunk(trainer.chunks.load(0, 0, trainer.loader.chunk_steps))
         return first_gradients(trainer)
 
     def lossy(ctx: Any, *douts: Tensor) -> tuple[Tensor, ...]:

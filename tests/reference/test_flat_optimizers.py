@@ -17,11 +17,12 @@ from pocketvit.config import ModelConfig, OptimConfig
 from pocketvit.errors import InputError
 from pocketvit.model import ViT
 from pocketvit.model.stacked import stack as as_one
+from pocketvit.objectives.classification import Classification
 from pocketvit.optim.build import build_optimizers
 from pocketvit.optim.lion import Lion
 from pocketvit.optim.state import create_state, state_tensors
 from pocketvit.training.distributed import ALONE
-from pocketvit.training.step import Loss, TrainStep
+from pocketvit.training.step import TrainStep, batch_loss
 
 SHAPES = [(7, 5), (32, 16), (5,), (3, 2, 4, 4), (), (1025,), (64, 16)]
 """Some break the alignment of what follows, and the whole is no multiple of a block."""
@@ -244,7 +245,7 @@ def test_state_is_made_and_named_as_with_torchs(name):
 @in_interpreter
 def test_a_checkpoint_of_either_goes_on_in_the_other():
     """The states of two training steps, one with each AdamW, hold the same tensors and the same numbers."""
-    loss = Loss(BatchMaker(torch.zeros(3), torch.ones(3), 10, 0.1), bf16=False, batch_size=2)
+    loss = batch_loss(Classification(2), BatchMaker(torch.zeros(3), torch.ones(3), 10, 0.1), bf16=False)
     steps = []
     for fused in (True, False):
         model = model_of(depth=1)

@@ -60,6 +60,18 @@ def test_gradients_equal_those_of_one_process(small, tmp_path, size, batch_size,
         assert error.max() < tolerance
 
 
+def test_what_is_logged_is_summed_with_the_gradients_in_one_exchange(monkeypatch):
+    exchanged = []
+    monkeypatch.setattr(dist, "all_reduce", lambda flat: exchanged.append(len(flat)) or flat.mul_(2))
+    weight = torch.nn.Parameter(torch.ones(2, 3))
+    unused, loss = torch.nn.Parameter(torch.ones(5)), (3 * weight).sum()
+    loss.backward()
+    sums = Processes(0, 2).sum_gradients([unused, weight], [loss, torch.tensor(5.0)])
+    assert [float(value) for value in sums] == [36, 10] and not any(value.requires_grad for value in sums)
+    assert torch.equal(weight.grad, torch.full((2, 3), 6.0)) and unused.grad is None
+    assert exchanged == [8]
+
+
 def test_the_compared_batches_are_plain_cut_and_mixed(small):
     """What the test above relies on: its batches see all three."""
     loader = TrainLoader(

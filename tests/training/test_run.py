@@ -480,8 +480,7 @@ def test_what_compiles_is_rehearsed_off_the_clock_and_starts_from_where_it_was(s
         trainer = prepare(small, ALONE, SilentReporter())
         assert trainer.step.warm, "a plain step compiles nothing"
         trainer.step.warm = not rehearsed
-        work = trainer.chunks.load(*trainer.chunks.plan(0), 0, 3)
-        trainer.step.set_chunk(work.chunk, work.keep)
+        trainer.step.set_chunk(trainer.chunks.load(0, 0, 3))
         assert trainer.step.warm and trainer.step.losses.isnan().all()
         for _ in range(3):
             trainer.step()
@@ -505,9 +504,9 @@ def test_what_is_captured_is_rehearsed_once(small, monkeypatch):
     monkeypatch.setattr(TrainStep, "_capture", capture)
     trainer = prepare(override(small, {"train.compile": True}), ALONE, SilentReporter())
     trainer.step.cuda_graph = True
-    work = trainer.chunks.load(*trainer.chunks.plan(0), 0, 3)
+    chunk = trainer.chunks.load(0, 0, 3)
     for _ in range(2):
-        trainer.step.set_chunk(work.chunk, work.keep)
+        trainer.step.set_chunk(chunk)
     assert calls == ["run"] * 3
 
 

@@ -3,7 +3,6 @@
 Processes are forked from a server that has imported what they need, so that starting one takes a moment only.
 """
 
-import dataclasses
 import multiprocessing
 import os
 import signal
@@ -65,14 +64,13 @@ def gradients(config: RunConfig, dtype: torch.dtype) -> tuple[torch.Tensor, torc
     with join("cpu") as processes:
         trainer = prepare(config, processes, SilentReporter())
         trainer.model.to(dtype)
-        loss = trainer.step.loss
-        mean, std = (tensor.to(dtype) for tensor in (loss.batches.mean, loss.batches.std))
-        trainer.step.loss = dataclasses.replace(loss, batches=dataclasses.replace(loss.batches, mean=mean, std=std))
-        work = trainer.chunks.load(*trainer.chunks.plan(0), 0, trainer.loader.steps_per_pass)
-        trainer.step.set_chunk(work.chunk, work.keep)
+        trainer.mean, trainer.std = (tensor.to(dtype) for tensor in (trainer.mean, trainer.std))
+        trainer.step = trainer._make_step(config, processes)
+        chunk = trainer.chunks.load(0, 0, trainer.loader.steps_per_pass)
+        trainer.step.set_chunk(chunk)
         losses, rows = [], []
-        for _ in range(work.num_steps):
-            losses.append(trainer.step.backward())
+        for _ in range(chunk.num_steps):
+            losses += trainer.step.backward()
             rows.append(torch.cat([parameter.grad.flatten() for parameter in trainer.model.parameters()]))
             trainer.model.zero_grad()
             trainer.step.position += 1

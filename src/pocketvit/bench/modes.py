@@ -86,17 +86,17 @@ def _time_passes(trainer: Trainer, repeats: int) -> Timing:
     """Train as `Trainer.run` does, but for logs and checkpoints; the time of a step, on average over each pass."""
     seconds = []
     with ThreadPoolExecutor(max_workers=2) as threads:
-        work = trainer.chunks.remaining(threads, trainer.pass_index, trainer.step_in_pass)
-        current = next(work)
-        trainer.step.set_chunk(current.chunk, current.keep)  # compiles and captures
+        chunks = trainer.chunks.remaining(threads, trainer.pass_index, trainer.step_in_pass)
+        current = next(chunks)
+        trainer.step.set_chunk(current)  # compiles and captures
         for _ in range(repeats + 1):
             began, done = time.perf_counter(), 0
             while done < trainer.loader.steps_per_pass:
-                trainer.step.set_chunk(current.chunk, current.keep)
+                trainer.step.set_chunk(current)
                 for _ in range(current.num_steps):
                     trainer.step()
                 done += current.num_steps
-                current = next(work)  # loads while the device still trains
+                current = next(chunks)  # loads while the device still trains
                 synchronize(trainer.device)
             seconds.append((time.perf_counter() - began) / done)
     return Timing(tuple(seconds[1:]))

@@ -69,12 +69,11 @@ def profile(config: RunConfig, out: Path) -> dict[str, Any]:
 
 def _run_profiled(trainer: Trainer, steps: int, trace: Path) -> float:
     """Load a chunk and run some steps of it under the profiler; returns the seconds of a step without it."""
-    drawn = trainer.chunks.plan(0)
+    plan = trainer.chunks.plan(0)
 
     def load() -> None:
         with record_function("data"):
-            work = trainer.chunks.load(*drawn, 0, trainer.loader.chunk_steps)
-            trainer.step.set_chunk(work.chunk, work.keep)
+            trainer.step.set_chunk(trainer.loader.load(plan, 0, trainer.loader.chunk_steps))
 
     def run() -> None:
         trainer.step.position.zero_()

@@ -64,8 +64,7 @@ def main(file: Path) -> None:
 
     device = choose_device(config.train.device)
     trainer = synthetic_trainer(config, device, max(NUM_IMAGES[device.type], config.batch_size))
-    work = first_chunk(trainer)
-    trainer.step.set_chunk(work.chunk, work.keep)
+    trainer.step.set_chunk(first_chunk(trainer))
     trainer.step()
     synchronize(device)
     print("done", flush=True)

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from pocketvit.augment.batch import Chunk
 from pocketvit.config import DataConfig, RunConfig
 from pocketvit.data import Split, Splits, open_dataset
-from pocketvit.loading.chunks import Work
 from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 
@@ -64,6 +64,6 @@ def synthetic_trainer(config: RunConfig, device: torch.device, num_images: int) 
     return trainer
 
 
-def first_chunk(trainer: Trainer) -> Work:
+def first_chunk(trainer: Trainer) -> Chunk:
     """The first steps of the first pass, on the device."""
-    return trainer.chunks.load(*trainer.chunks.plan(0), 0, trainer.loader.chunk_steps)
+    return trainer.chunks.load(0, 0, trainer.loader.chunk_steps)

@@ -5,7 +5,7 @@ they are kept (`TrainLoader.read`), then augmented on the device (`TrainLoader.b
 the device, so they can run in other threads while it trains. On a GPU the whole training set usually lives in its
 memory (`image_store`) and a chunk is a whole pass: no copy from the host, and one augmentation call for 50,000 images.
 
-Shapes: S steps, B batch, B′ the share of it that this process trains on, C channels, H W pixels.
+Shapes: S steps, L blocks, B batch, B′ the share of it that this process trains on, C channels, H W pixels.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from typing import assert_never
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pocketvit.augment.augment import ImageTable, augment, draw_images
+from pocketvit.augment.batch import Chunk
 from pocketvit.augment.custom import apply_custom_policy, check_policy
 from pocketvit.augment.mix import MIX_COLUMNS, draw_mix
 from pocketvit.config import AugmentConfig, DataConfig
@@ -43,6 +43,8 @@ class PassPlan:
     """How each is augmented, (S·B,) rows."""
     mix: np.ndarray
     """How each batch is mixed, float32, (S, 7)."""
+    drop_path: np.ndarray | None = None
+    """Stochastic depth's factors, float32, (S, L, 2, B); None keeps every branch."""
 
 
 @dataclass(frozen=True)
@@ -57,24 +59,8 @@ class Reading:
     """How each batch is mixed, float32, (S, 7)."""
     pixels: np.ndarray | None
     """uint8, (S·B′, H, W, C), or none where the device has them."""
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Some consecutive batches of a pass on the device, ready but for normalising, erasing and mixing."""
-
-    images: Tensor
-    """uint8, (S·B′, H, W, C)."""
-    labels: Tensor
-    """int64, (S·B′,)."""
-    erase: Tensor
-    """Boxes to erase, int64, (S·B′, 4)."""
-    mix: Tensor
-    """How each batch is mixed, float32, (S, 7)."""
-
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The four of them, in order."""
-        return self.images, self.labels, self.erase, self.mix
+    drop_path: np.ndarray | None = None
+    """Stochastic depth's factors, float32, (S, L, 2, B′); None keeps every branch."""
 
 
 class TrainLoader:
@@ -176,8 +162,9 @@ class TrainLoader:
         """Collect the images of some steps of a pass; asks nothing of the device."""
         steps = np.arange(first_step, first_step + num_steps)
         rows = (steps[:, None] * self.batch_size + self.share).ravel()  # (S, B′) -> (S·B′,)
-        mix = plan.mix[first_step : first_step + num_steps]
-        return self._read(plan.indices[rows], plan.images[rows], mix)
+        here = slice(first_step, first_step + num_steps)
+        drop_path = None if plan.drop_path is None else plan.drop_path[here][..., self.share]  # (S, L, 2, B′)
+        return self._read(plan.indices[rows], plan.images[rows], plan.mix[here], drop_path)
 
     def sample(self, indices: np.ndarray, *, pass_index: int | None) -> Chunk:
         """Some training images, unmixed, augmented as in a pass, or clean where there is none."""
@@ -188,8 +175,10 @@ class TrainLoader:
             table = self._draw_images(pass_index)
         return self.bring(self._read(indices, table[indices], np.empty((0, len(MIX_COLUMNS)), np.float32)))
 
-    def _read(self, indices: np.ndarray, images: ImageTable, mix: np.ndarray) -> Reading:
-        return Reading(indices, images, mix, self.images.collect(indices))
+    def _read(
+        self, indices: np.ndarray, images: ImageTable, mix: np.ndarray, drop_path: np.ndarray | None = None
+    ) -> Reading:
+        return Reading(indices, images, mix, self.images.collect(indices), drop_path)
 
     def bring(self, reading: Reading) -> Chunk:
         """Augment images that were collected and bring them to the device; does not wait for it."""
@@ -202,4 +191,5 @@ class TrainLoader:
             labels=self.labels[to_device(reading.indices, self.device)],
             erase=to_device(table.erase, self.device),
             mix=to_device(reading.mix, self.device),
+            drop_path=None if reading.drop_path is None else to_device(reading.drop_path, self.device),
         )

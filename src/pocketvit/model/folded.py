@@ -29,8 +29,8 @@ TANH = {"gelu": False, "gelu_tanh": True}
 """How they approximate an activation."""
 
 
-def plan_of(config: ModelConfig, num_tokens: int) -> BlockPlan:
-    """What the kernels have to know of a model of N tokens; with pool=cls only the CLS tokens are wanted in the end."""
+def plan_of(config: ModelConfig, num_tokens: int, taken: int | None = None) -> BlockPlan:
+    """What the kernels have to know of a model of N tokens, of which `taken` are wanted in the end; None: those pooled."""
     return BlockPlan(
         width=config.width,
         hidden_width=config.hidden_width,
@@ -40,7 +40,7 @@ def plan_of(config: ModelConfig, num_tokens: int) -> BlockPlan:
         centred=CENTRED[config.norm],
         tanh=TANH[config.activation],
         eps=NORM_EPS,
-        taken=config.num_cls_tokens if config.pool == "cls" else num_tokens,
+        taken=taken or (config.num_cls_tokens if config.pool == "cls" else num_tokens),
     )
 
 

@@ -99,14 +99,23 @@ class ViT(nn.Module):
         for parameter in self.tokens.parameters(recurse=False):
             nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
 
-    def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Classify images.
+    def forward(self, images: Tensor, drop_path: Tensor | None = None) -> Tensor:
+        """The logits (B, K) of images, given as to `features`; with pool=cls the last block makes CLS tokens only."""
+        return self.classify(self.features(images, drop_path, taken=self.tokens.num_cls or None))
+
+    def classify(self, tokens: Tensor) -> Tensor:
+        """The logits (B, K) of what `features` gives, (B, N, D)."""
+        return self.head(self.pool(tokens))
+
+    def features(self, images: Tensor, drop_path: Tensor | None = None, *, taken: int | None = None) -> Tensor:
+        """The tokens of images after the blocks and the last norm.
 
         Args:
             images: normalised pixels, (B, C, H, W).
-            keep: stochastic depth as `drop_path_factors` makes it, (L, 2, B); None keeps every branch.
+            drop_path: stochastic depth as `drop_path_factors` makes it, (L, 2, B); None keeps every branch.
+            taken: how many tokens are wanted, from the first on; None wants all.
         Returns:
-            logits (B, K).
+            (B, N, D), or (B, taken, D): CLS tokens, registers, then patches row by row.
         Raises:
             InputError: images of another shape than the model's.
         """
@@ -120,14 +129,14 @@ class ViT(nn.Module):
         if self.block_kernels(x.device, x.dtype).name == "fused":
             with torch.autocast(x.device.type, enabled=False):
                 weights = fold(self.blocks)
-            x = run_blocks(x, keep, weights, plan_of(self.config, self.tokens.num_tokens))  # (B, N or T, D)
+            plan = plan_of(self.config, self.tokens.num_tokens, taken or self.tokens.num_tokens)
+            x = run_blocks(x, drop_path, weights, plan)  # (B, N or taken, D)
         else:
             for i, block in enumerate(self.blocks):
-                # With pool=cls nobody reads the other tokens of the last block, so they are not made.
                 last = i == len(self.blocks) - 1 and Block.is_standard(block)
-                taken = (self.tokens.num_cls,) if last and self.tokens.num_cls else ()
-                x = block(x, None if keep is None else keep[i], *taken)  # (B, N, D), at last (B, N or T, D)
-        return self.head(self.pool(x, self.norm))  # (B, K)
+                fewer = (taken,) if last and taken else ()
+                x = block(x, None if drop_path is None else drop_path[i], *fewer)  # (B, N or taken, D)
+        return self.norm(x[:, :taken])  # it acts on each token alone
 
     def block_kernels(self, device: torch.device, dtype: torch.dtype) -> Choice:
         """What runs the blocks on tokens of this type: the kernels that were chosen where supported, else PyTorch."""
@@ -143,15 +152,15 @@ class ViT(nn.Module):
 
 
 class ClsPool(nn.Module):
-    """The CLS tokens side by side; LayerNorm acts on each token alone, so only they are normalised."""
+    """The CLS tokens side by side."""
 
     def __init__(self, _config: ModelConfig, tokens: Tokens) -> None:
         super().__init__()
         self.num_cls = tokens.num_cls
 
-    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, N, D) -> (B, T·D)."""
-        return norm(x[:, : self.num_cls]).flatten(1)
+        return x[:, : self.num_cls].flatten(1)
 
 
 class MeanPool(nn.Module):
@@ -161,9 +170,9 @@ class MeanPool(nn.Module):
         super().__init__()
         self.num_special = tokens.num_special
 
-    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, N, D) -> (B, D)."""
-        return norm(x)[:, self.num_special :].mean(dim=1)
+        return x[:, self.num_special :].mean(dim=1)
 
 
 class AttentionPool(nn.Module):
@@ -177,9 +186,9 @@ class AttentionPool(nn.Module):
         self.num_special = tokens.num_special
         self.score = nn.Linear(config.width, 1)
 
-    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, N, D) -> (B, D)."""
-        x = norm(x)[:, self.num_special :]  # (B, P, D)
+        x = x[:, self.num_special :]  # (B, P, D)
         weights = self.score(x).float().softmax(dim=1)  # (B, P, 1)
         return (weights * x).sum(dim=1)
 

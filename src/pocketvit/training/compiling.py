@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from pocketvit.augment.batch import BatchMaker
+from pocketvit.augment.batch import BatchMaker, Chunk
 from pocketvit.kernels.block_weights import BlockPlan
 from pocketvit.kernels.fold import fold_norm
 from pocketvit.kernels.launch import compiling
@@ -66,7 +66,7 @@ def shadow_batch(model: ViT, batch_size: int, label_smoothing: float, dtype: tor
     batches = BatchMaker(empty(CHANNELS), empty(CHANNELS), model.num_classes, label_smoothing)
     images = empty(batch_size, *model.image_size, CHANNELS, dtype=torch.uint8)
     labels, erase, position = (empty(*shape, dtype=torch.int64) for shape in ((batch_size,), (batch_size, 4), (1,)))
-    batches.fused(images, labels, erase, empty(1, 7), position, dtype)
+    batches.fused(Chunk(images, labels, erase, empty(1, 7)), position, dtype)
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -78,27 +78,28 @@ class Processes:
         mine = np.arange(pairs)[self.rank * pairs // self.size : (self.rank + 1) * pairs // self.size]
         return np.union1d(mine, batch_size - 1 - mine)
 
-    def sum_gradients(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> Tensor:
-        """Replace the gradients by their sums over all processes, in one exchange with the loss.
+    def sum_gradients(self, parameters: Iterable[nn.Parameter], scalars: Sequence[Tensor]) -> list[Tensor]:
+        """Replace the gradients by their sums over all processes, in one exchange with some scalars.
 
         The new gradients are parts of one flat buffer. Nothing waits for the host, so it can be captured in a CUDA
         graph.
 
         Args:
             parameters: in the same order everywhere; those without a gradient are left out.
-            loss: this process's part of the loss, 0-dim.
+            scalars: this process's parts of the loss and of what else is logged, 0-dim.
         Returns:
-            the sum of the losses, 0-dim, without a graph.
+            their sums, 0-dim, without a graph.
         """
         if self.size == 1:
-            return loss.detach()
+            return [scalar.detach() for scalar in scalars]
         with_grad = [parameter for parameter in parameters if parameter.grad is not None]
-        flat = torch.cat([*(parameter.grad.flatten() for parameter in with_grad), loss.detach().reshape(1)])
+        parts = [*(parameter.grad for parameter in with_grad), *(scalar.detach() for scalar in scalars)]
+        flat = torch.cat([part.flatten() for part in parts])
         dist.all_reduce(flat)
-        *grads, total = flat.split([*(parameter.numel() for parameter in with_grad), 1])
-        for parameter, grad in zip(with_grad, grads, strict=True):
+        sums = flat.split([part.numel() for part in parts])
+        for parameter, grad in zip(with_grad, sums[: len(with_grad)], strict=True):
             parameter.grad = grad.view_as(parameter)
-        return total.squeeze(0)
+        return [total.squeeze(0) for total in sums[len(with_grad) :]]
 
     def agree(self, signum: int | None) -> int | None:
         """The signal that any process has got, for all; none if there is none."""

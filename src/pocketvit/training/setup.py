@@ -12,12 +12,13 @@ from pocketvit.loading.loader import TrainLoader
 from pocketvit.model import ViT
 from pocketvit.model.custom import check_trains
 from pocketvit.model.whitening import whiten, whitening_filters
+from pocketvit.objectives.classification import Classification
 from pocketvit.optim.build import build_optimizers
 from pocketvit.optim.ema import EMA
 from pocketvit.randomness import Stream, permutation
 from pocketvit.training.distributed import Processes
 from pocketvit.training.progress import Reporter
-from pocketvit.training.step import Loss, TrainStep
+from pocketvit.training.step import TrainStep, batch_loss
 
 WHITENING_IMAGES = 5_000
 """Training images whose patches the whitening filters come from, as in the paper's code."""
@@ -96,15 +97,16 @@ def make_step(
     cuda_graph = on_cuda and config.train.cuda_graph
     check_trains(model, device=mean.device, bf16=bf16, compile=compile, cuda_graph=cuda_graph)
     batches = BatchMaker(mean, std, num_classes=model.num_classes, label_smoothing=config.optim.label_smoothing)
-    loss = Loss(batches, bf16=bf16, batch_size=config.batch_size)
+    objective = Classification(config.batch_size)
     averaged = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
     return TrainStep(
         model,
         build_optimizers(config.optim, model, fused=fused),
-        loss.fused if fused else loss.compiled() if compile else loss,
+        batch_loss(objective, batches, bf16=bf16, compile=compile, fused=fused),
         ema=EMA(averaged, config.optim.ema_decay) if config.optim.ema_decay else None,
         factors=factors,
         processes=processes,
         cuda_graph=cuda_graph,
         warm_up=compile or fused,
+        logged=objective.logged,
     )

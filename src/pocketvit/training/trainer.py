@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pocketvit.augment.batch import Chunk
 from pocketvit.config import RunConfig, code_of, override
 from pocketvit.data import Splits, channel_stats
 from pocketvit.device import fitting_threads, largest_batch, synchronize
 from pocketvit.inference.trained_model import TrainedModel, accuracy, predict_logits
-from pocketvit.loading.chunks import Chunks, Work
-from pocketvit.loading.loader import Chunk, TrainLoader
+from pocketvit.loading.chunks import Chunks
+from pocketvit.loading.loader import TrainLoader
 from pocketvit.model import ViT
 from pocketvit.optim.schedule import lr_table
 from pocketvit.randomness import Stream, torch_seed
@@ -163,18 +164,18 @@ class Trainer:
             StopRequest() as stop,
         ):
             began = time.perf_counter()
-            work = self.chunks.remaining(threads, self.pass_index, self.step_in_pass)
-            current = next(work, None)
+            chunks = self.chunks.remaining(threads, self.pass_index, self.step_in_pass)
+            current = next(chunks, None)
             synchronize(self.device)
             self.train_s += time.perf_counter() - began
             if current is not None:
                 self.model.train()
-                self.step.set_chunk(current.chunk, current.keep)  # compiles and captures, off the clock
+                self.step.set_chunk(current)  # compiles and captures, off the clock
                 self.reporter.start(self.config.schedule.passes * self.loader.steps_per_pass, int(self.step.step))
             while current is not None:
                 began = time.perf_counter()
                 done = self.run_chunk(current, stop)
-                current = next(work, None) if stop.signum is None else None  # loads while the device still trains
+                current = next(chunks, None) if stop.signum is None else None  # loads while the device still trains
                 synchronize(self.device)
                 self.train_s += time.perf_counter() - began
                 due, signum = self.end_chunk(done), self.processes.agree(stop.signum)
@@ -185,20 +186,20 @@ class Trainer:
                     raise Stopped(signum, self.folder.path)
             self.processes.from_first(checkpoints.wait)
 
-    def run_chunk(self, work: Work, stop: StopRequest) -> int:
+    def run_chunk(self, chunk: Chunk, stop: StopRequest) -> int:
         """Ask the device for the steps of a chunk, until a signal comes; how many were asked for.
 
         All processes must stop after the same step. Those on GPUs agree on that once a chunk only, because asking in
         every step would keep them from running ahead.
         """
-        self.step.set_chunk(work.chunk, work.keep)
+        self.step.set_chunk(chunk)
         looks = self.processes.size == 1 or self.device.type != "cuda"
-        for done in range(work.num_steps):
+        for done in range(chunk.num_steps):
             if looks and self.processes.agree(stop.signum) is not None:
                 return done
             self.step()
             self.reporter.advance(1)
-        return work.num_steps
+        return chunk.num_steps
 
     def end_chunk(self, done: int) -> bool:
         """Count the steps done; at the end of a pass log and evaluate. Whether a checkpoint is due."""
@@ -245,13 +246,15 @@ class Trainer:
         steps = self.loader.steps_per_pass
         last_step = self.pass_index * steps
         images = last_step * self.config.batch_size
-        losses = self.step.losses[last_step - steps : last_step].double()
+        passed = slice(last_step - steps, last_step)
+        losses = self.step.losses[passed].double()
         line = {
             "pass": self.pass_index,
             "step": last_step,
             "images": images,
             "train_s": self.train_s,
             "loss": float(losses.mean()),
+            **{name: float(log[passed].double().mean()) for name, log in self.step.logged.items()},
             "lr": float(self.lr[last_step - 1]),
             "images_per_s": images / self.train_s,
         }
@@ -287,11 +290,10 @@ class Trainer:
 
         def run(batch_size: int) -> None:
             step = self._make_step(plain, ALONE)
-            work = self.chunks.load(*self.chunks.plan(0), 0, 1)
-            images, labels, erase, mix = work.chunk.tensors()
+            images, labels, erase, mix, drop_path = self.chunks.load(0, 0, 1)
             rows = torch.arange(batch_size, device=self.device) % len(labels)  # of a smaller batch, some again
-            chunk = Chunk(images[rows], labels[rows], erase[rows], mix)
-            step.set_chunk(chunk, None if work.keep is None else work.keep[..., rows])
+            drop_path = None if drop_path is None else drop_path[..., rows]
+            step.set_chunk(Chunk(images[rows], labels[rows], erase[rows], mix, drop_path))
             step()
 
         return largest_batch(run, self.device) * self.processes.size

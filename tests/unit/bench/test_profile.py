@@ -130,8 +130,7 @@ def test_the_ranges_are_in_the_step_itself():
 
     config = override(recipe("digits"), {"model.width": 16, "model.depth": 1, "model.num_heads": 2, "batch_size": 4})
     trainer = synthetic_trainer(config, torch.device("cpu"), 8)
-    work = first_chunk(trainer)
-    trainer.step.set_chunk(work.chunk, work.keep)
+    trainer.step.set_chunk(first_chunk(trainer))
     with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profiler:
         trainer.step()
     assert {"forward", "backward", "optimizer"} <= {e.key for e in profiler.key_averages()}

@@ -38,11 +38,10 @@ def test_remaining_is_what_is_left_of_the_run(monkeypatch, pass_index, step_in_p
     trainer = small_trainer()
     with ThreadPoolExecutor(2) as threads:
         found = list(trainer.chunks.remaining(threads, pass_index, step_in_pass))
-    assert [work.num_steps for work in found] == [count for _, _, count in expected]
-    for work, (in_pass, first, count) in zip(found, expected, strict=True):
-        direct = trainer.chunks.load(*trainer.chunks.plan(in_pass), first, count)
-        assert torch.equal(work.keep, direct.keep)
-        for a, b in zip(work.chunk.tensors(), direct.chunk.tensors(), strict=True):
+    assert [chunk.num_steps for chunk in found] == [count for _, _, count in expected]
+    for chunk, (in_pass, first, count) in zip(found, expected, strict=True):
+        direct = trainer.chunks.load(in_pass, first, count)
+        for a, b in zip(chunk, direct, strict=True):
             assert torch.equal(a, b)
 
 
@@ -54,9 +53,9 @@ def test_memory_is_measured_at_the_batch_size_asked_for_also_beyond_the_runs_own
         run(batch_size)
         return 0
 
-    def note(step, chunk, keep):
-        taken.append((*(len(tensor) for tensor in chunk.tensors()[:3]), keep.shape[-1]))
-        set_chunk(step, chunk, keep)
+    def note(step, chunk):
+        taken.append((*(len(tensor) for tensor in chunk[:3]), chunk.drop_path.shape[-1]))
+        set_chunk(step, chunk)
 
     set_chunk = TrainStep.set_chunk
     monkeypatch.setattr("pocketvit.training.trainer.largest_batch", measure)

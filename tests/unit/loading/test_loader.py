@@ -85,7 +85,7 @@ def test_a_batch_of_repeats_holds_a_third_of_the_images():
 def test_chunks_are_slices_of_the_pass():
     whole = loader().load(loader().plan(1), 0, 6)
     part = loader().load(loader().plan(1), 2, 3)
-    for all_of_it, some in zip(whole.tensors()[:3], part.tensors()[:3], strict=True):
+    for all_of_it, some in zip(whole[:3], part[:3], strict=True):
         assert torch.equal(all_of_it[16:40], some)
     assert torch.equal(whole.mix[2:5], part.mix)
 

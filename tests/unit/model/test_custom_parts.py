@@ -203,8 +203,7 @@ def test_whole_numbers_are_not_averaged(custom):
     made = "self.order = nn.Parameter(torch.arange(c.width).flip(0), requires_grad=False)"
     lines = init(made) + "    def forward(self, x, keep=None):\n        return self.fc(x[..., self.order])\n"
     run = trainer(model__block=custom(lines), optim__ema_decay=0.9)
-    work = run.chunks.load(*run.chunks.plan(0), 0, 1)
-    run.step.set_chunk(work.chunk, work.keep)
+    run.step.set_chunk(run.chunks.load(0, 0, 1))
     run.step()
     averaged = run.averaged().state_dict()
     assert all(torch.equal(averaged[name], tensor) for name, tensor in run.model.state_dict().items())
@@ -245,8 +244,7 @@ def test_a_custom_optimizer_steps_like_the_built_in_one_that_it_is(custom):
     mine = custom("def f(groups, config):\n    return Lion(groups, lr=0.0, betas=(0.9, 0.99))\n")
     runs = [trainer(optim__name=name) for name in ("lion", mine)]
     for run in runs:
-        work = run.chunks.load(*run.chunks.plan(0), 0, 2)
-        run.step.set_chunk(work.chunk, work.keep)
+        run.step.set_chunk(run.chunks.load(0, 0, 2))
         run.step.factors.fill_(1.0)
         run.step()
         run.step()
@@ -314,14 +312,14 @@ def test_a_custom_augmentation_sees_pixels_and_numbers_of_each_image(custom):
     mine = custom("def f(images, draws):\n    assert draws.shape == (len(images), 16)\n"
                "    return torch.where(draws[:, :1, None, None] < 0.5, 255 - images, images)\n")  # fmt: skip
     plain, run = trainer(augment__policy="none"), trainer(augment__policy=mine)
-    (plan, _), (same, _) = run.chunks.plan(0), plain.chunks.plan(0)
+    plan, same = run.chunks.plan(0), plain.chunks.plan(0)
     before, after = (r.loader.load(p, 0, 3).images for r, p in ((plain, same), (run, plan)))
     inverted = torch.from_numpy(plan.images.draws[:, 0] < 0.5)
     assert 0 < inverted.sum() < len(inverted) == 24
     assert torch.equal(after[inverted], 255 - before[inverted]) and torch.equal(after[~inverted], before[~inverted])
     one = run.loader.load(plan, 2, 1).images
     assert torch.equal(one, after[16:]), "the same in a smaller chunk"
-    batch = trainer(augment__policy=mine, data__repeats="batch").chunks.plan(0)[0]
+    batch = trainer(augment__policy=mine, data__repeats="batch").chunks.plan(0)
     assert batch.images.draws.shape == (24, 16)
 
 
@@ -376,8 +374,7 @@ def test_the_examples_fit():
     fields["model.block"] = "ParallelBlock"
     fields = {name: f"{parts}:{value}" for name, value in fields.items()}
     run = trainer(model__attention=f"{EXAMPLES}/my_attention.py:MyAttention", **fields)
-    work = run.chunks.load(*run.chunks.plan(0), 0, 1)
-    run.step.set_chunk(work.chunk, work.keep)
+    run.step.set_chunk(run.chunks.load(0, 0, 1))
     run.step()
     assert torch.isfinite(run.step.losses[0])
     assert isinstance(run.model.blocks[0].attn, nn.Module)

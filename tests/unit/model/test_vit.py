@@ -82,8 +82,39 @@ def test_skipping_every_branch_leaves_the_tokens():
     images = torch.randn(2, 3, 32, 32)
     skipped = model(images, torch.zeros(2, 2, 2))
     tokens = model.tokens(images)
-    assert torch.equal(skipped, model.head(model.pool(tokens, model.norm)))
+    assert torch.equal(skipped, model.classify(model.norm(tokens)))
     torch.testing.assert_close(model(images, torch.ones(2, 2, 2)), model(images))
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"num_cls_tokens": 2},
+        {"pool": "mean", "num_registers": 2, "num_cls_tokens": 0},
+        {"pool": "attention", "num_cls_tokens": 0},
+        {"num_registers": 1},
+    ],
+    ids=str,
+)
+def test_features_are_all_normed_tokens_and_classify_reads_the_logits_from_them(choices):
+    model = create_model("paper", width=24, depth=2, num_heads=2, **choices)
+    images, drop_path = torch.randn(3, 3, 32, 32), torch.rand(2, 2, 3)
+    tokens = model.features(images, drop_path)
+    assert tokens.shape == (3, model.tokens.num_tokens, 24)
+    x = model.tokens(images)
+    for block, factors in zip(model.blocks, drop_path, strict=True):
+        x = block(x, factors)
+    torch.testing.assert_close(tokens, model.norm(x))
+    torch.testing.assert_close(model.classify(tokens), model(images, drop_path))
+    torch.testing.assert_close(model.features(images, drop_path, taken=2), tokens[:, :2])
+
+
+def test_a_classifier_makes_no_more_tokens_than_it_reads():
+    model, seen = create_model("paper", width=24, depth=2, num_heads=2, num_cls_tokens=2), []
+    for layer in (model.blocks[1].mlp, model.norm):
+        layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
+    model(torch.zeros(1, 3, 32, 32))
+    assert seen == [2, 2]
 
 
 def test_stochastic_depth_rises_linearly_and_keeps_the_mean():

@@ -13,7 +13,7 @@ import pytest
 import torch
 from interpreter import in_interpreter, natively
 
-from pocketvit.augment.batch import BatchMaker
+from pocketvit.augment.batch import BatchMaker, Chunk
 from pocketvit.config import ModelConfig
 from pocketvit.kernels import launch as launching
 from pocketvit.model import ViT
@@ -69,9 +69,10 @@ def test_the_shadow_launches_what_a_step_launches(name, launched, monkeypatch):
     AdamW(model.parameters())  # lays the parameters out as in a run
     model.use_kernels("auto")
     batches = BatchMaker(torch.full((3,), 0.5), torch.full((3,), 0.25), 10, 0.1)
-    chunk = (torch.zeros(8, 16, 16, 3, dtype=torch.uint8), *(torch.zeros(8, *n, dtype=torch.int64) for n in ((), (4,))))
+    labels, erase = (torch.zeros(8, *n, dtype=torch.int64) for n in ((), (4,)))
+    chunk = Chunk(torch.zeros(8, 16, 16, 3, dtype=torch.uint8), labels, erase, torch.ones(2, 7))
     launched()
-    x, targets = batches.fused(*chunk, torch.ones(2, 7), torch.ones(1, dtype=torch.int64), torch.float32)
+    x, targets, _ = batches.fused(chunk, torch.ones(1, dtype=torch.int64), torch.float32)
     (model(x, torch.ones(2, 2, 4)) * targets).sum().backward()
     real = launched()
     assert len({kernel for kernel, *_ in real}) == 10

@@ -1,5 +1,7 @@
 """A training step against the same worked out by hand: which images it takes, how, and where its results go."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 from pocketvit.config import override
 from pocketvit.data import Split, Splits
 from pocketvit.loading.chunks import drop_path_factors
+from pocketvit.objectives.classification import Classification
 from pocketvit.randomness import Stream, uniform
 from pocketvit.recipes import recipe
 from pocketvit.training.progress import SilentReporter
@@ -31,7 +34,7 @@ class Listener(nn.Module):
         return logits
 
 
-def started(**values: float) -> Trainer:
+def started(*, listening: bool = True, **values: float) -> Trainer:
     """A run before its first step, its whole first pass at hand."""
     small = {"batch_size": B, "schedule.passes": 2, "schedule.warmup_passes": 1, "optim.label_smoothing": SMOOTHING}
     small |= {"model.width": 24, "model.num_heads": 2, "model.depth": 2, "augment.erase_prob": 0.5}
@@ -39,9 +42,9 @@ def started(**values: float) -> Trainer:
     trainer = Trainer(
         config, Splits(SET, None, SET, ("a", "b", "c"), "synthetic", ()), torch.device("cpu"), SilentReporter()
     )
-    trainer.step.model = Listener(trainer.step.model)
-    work = trainer.chunks.load(*trainer.chunks.plan(0), 0, STEPS)
-    trainer.step.set_chunk(work.chunk, work.keep)
+    if listening:
+        trainer.step.model = Listener(trainer.step.model)
+    trainer.step.set_chunk(trainer.chunks.load(0, 0, STEPS))
     return trainer
 
 
@@ -51,7 +54,7 @@ def started(**values: float) -> Trainer:
 def test_every_step_takes_its_own_batch(mixed):
     plain = {"augment__mixup_prob": 0.0, "augment__cutmix_prob": 0.0}
     trainer = started(**plain | mixed)
-    images, labels, erase, mix, _ = (tensor.numpy() for tensor in trainer.step.inputs)
+    images, labels, erase, mix, _ = (tensor.numpy() for tensor in trainer.step.chunk)
     mean, std = (np.array(values, dtype=np.float64) for values in trainer.stats)
     for s in range(STEPS):
         trainer.step()
@@ -100,3 +103,54 @@ def test_every_step_has_its_own_learning_rate():
         for group in trainer.step.optimizers[0].param_groups:
             assert float(group["lr"]) == pytest.approx(float(wanted[s]), rel=1e-6)
     assert int(trainer.step.step) == STEPS
+
+
+@dataclass(frozen=True)
+class Spread:
+    """An objective that works on tokens, and logs beside the loss."""
+
+    batch_size: int
+    logged: tuple[str, ...] = ("spread", "pixels")
+
+    def __call__(self, model, batch):
+        tokens = model.features(batch.images, batch.drop_path)  # (B, N, D)
+        loss = -(batch.targets * model.classify(tokens).log_softmax(dim=1)).sum() / self.batch_size
+        spread = tokens.var(dim=1).mean(dim=1).sum() / self.batch_size
+        pixels = batch.images.abs().mean(dim=(1, 2, 3)).sum() / self.batch_size
+        return loss + 0.1 * spread, {"pixels": pixels, "spread": spread.detach()}
+
+
+def test_an_objective_works_on_tokens_and_logs_what_it_lists(monkeypatch):
+    plain = started(model__drop_path=0.0, optim__lr=1e-9)
+    monkeypatch.setattr("pocketvit.training.setup.Classification", Spread)
+    trainer = started(listening=False, model__drop_path=0.0, optim__lr=1e-9)
+    for _ in range(STEPS):
+        plain.step()
+        trainer.step()
+    spread, pixels = (trainer.step.logged[name][:STEPS] for name in ("spread", "pixels"))
+    torch.testing.assert_close(trainer.step.losses[:STEPS], plain.step.losses[:STEPS] + 0.1 * spread)
+    for s, (x, _, _) in enumerate(plain.step.model.calls):
+        assert float(pixels[s]) == pytest.approx(float(x.abs().mean()), rel=1e-5)
+    trainer.pass_index, trainer.train_s = 1, 1.0
+    line = trainer.pass_line()
+    assert line["spread"] == pytest.approx(float(spread.mean())) and line["pixels"] == pytest.approx(
+        float(pixels.mean())
+    )
+    assert {"logged.spread", "logged.pixels"} <= trainer.step.state().keys(), "a stopped pass goes on with them"
+
+
+@pytest.mark.parametrize("drop_path", [0.0, 0.5])
+@pytest.mark.parametrize("objective", [Classification, Spread])
+def test_an_objective_compiles_in_one_piece_and_gives_the_same(monkeypatch, objective, drop_path):
+    torch.compiler.reset()
+    monkeypatch.setattr("pocketvit.training.setup.Classification", objective)
+    compiled, pieces = torch.compile, []
+    monkeypatch.setattr(torch, "compile", lambda *a, **k: pieces.append(k) or compiled(*a, **k, backend="eager"))
+    losses = []
+    for compile in (False, True):
+        trainer = started(listening=False, model__drop_path=drop_path, train__compile=compile)
+        for _ in range(2):
+            trainer.step()
+        losses.append(trainer.step.losses[:2])
+    assert pieces == [{"fullgraph": True, "dynamic": False}]
+    torch.testing.assert_close(*losses)
