@@ -1,12 +1,14 @@
-"""Write every table of the README and the docs anew from results/: `python -m benchmarks.tables`."""
+"""Write every table of the README and the docs anew from results/ and the configuration: `python -m benchmarks.tables`."""
 
 import re
 import shlex
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks.choices import choices_table
 from benchmarks.fast_tables import cpu_speed, kernels_accuracy, step_kernels
+from benchmarks.field_tables import SECTIONS, fields_table
 from benchmarks.minute_tables import minute_compared, minute_search
 from benchmarks.run_tables import PublishedRow, results_table, update_readme
 from benchmarks.scaling_tables import scaling_accuracy, scaling_rows, scaling_speed
@@ -45,6 +47,7 @@ PUBLISHED = {
 PLACES = {
     "README.md": ("reached", "paper-claims"),
     "docs/design-space.md": ("design-space",),
+    "docs/configuration.md": tuple(f"fields-{section}" for section in SECTIONS),
     "docs/paper-baseline.md": ("learning-rate", "paper-baseline"),
     "docs/data.md": ("formats",),
     "docs/minute.md": ("minute", "minute-compared", "minute-search"),
@@ -98,6 +101,7 @@ OTHERS: dict[str, Callable[[], str]] = {
     "scaling-speed": lambda: scaling_speed(RESULTS / "scaling" / "speed"),
     "scaling-accuracy": lambda: scaling_accuracy(RESULTS),
     "scaling-rows": lambda: scaling_rows(RESULTS),
+    **{f"fields-{section}": partial(fields_table, section) for section in SECTIONS},
 }
 """The tables that are not those of one study with a folder of its own."""
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
 
-from pocketvit.config import AugmentConfig, ModelConfig, OptimConfig, RunConfig, ScheduleConfig, flatten, override
+from pocketvit.config import RunConfig, field_types, flatten, override
 from pocketvit.data import Split, Splits
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
@@ -19,72 +19,73 @@ from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 from pocketvit.usercode import Code
 
-
-def choices(config: type, name: str) -> tuple:
-    """The values of a field that is a choice among literals, or among literals and code."""
-    values = typing.get_args(typing.get_type_hints(config)[name])
-    return typing.get_args(values[0]) if Code in values else values
-
-
-def optional(strategy):
-    return st.none() | strategy
-
-
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-CUSTOM_ATTENTION = Code.read("my_attention.py:MyAttention", EXAMPLES)
-OWN = {"block": "ParallelBlock", "optim": "SignSGD", "policy": "dim", "schedule": "square"}
-OWN = {part: Code.read(f"my_parts.py:{name}", EXAMPLES) for part, name in OWN.items()}
+CUSTOM = {
+    "model.attention": "my_attention.py:MyAttention",
+    "model.block": "my_parts.py:ParallelBlock",
+    "augment.policy": "my_parts.py:dim",
+    "optim.name": "my_parts.py:SignSGD",
+    "schedule.name": "my_parts.py:square",
+}
+"""Code for the fields that take some; a new one is drawn without, unless it stands here."""
 
-MODEL = {
-    "patch_size": st.sampled_from([2, 4, 8]),
-    "patch_stride": optional(st.sampled_from([2, 4])),
-    "stem": st.sampled_from(choices(ModelConfig, "stem")),
-    "patch_init": st.sampled_from(choices(ModelConfig, "patch_init")),
-    "whitening_patches": st.sampled_from(choices(ModelConfig, "whitening_patches")),
-    "whitening_pairs": st.booleans(),
-    "width": st.sampled_from([24, 32, 48]),
-    "depth": st.integers(1, 2),
-    "num_heads": st.sampled_from([1, 2, 4, 6]),
-    "num_kv_heads": optional(st.sampled_from([1, 2, 3])),
-    "q_rank": optional(st.integers(1, 8)),
-    "k_rank": optional(st.integers(1, 8)),
-    "v_rank": optional(st.integers(1, 8)),
-    "kv_rank_shared": optional(st.integers(1, 8)),
-    "attention": st.sampled_from([*choices(ModelConfig, "attention"), CUSTOM_ATTENTION]),
-    "block": st.sampled_from(["standard", OWN["block"]]),
-    "qk_norm": st.booleans(),
-    "mlp_ratio": st.sampled_from([0.5, 2.0, 4.0]),
-    "activation": st.sampled_from(choices(ModelConfig, "activation")),
-    "norm": st.sampled_from(choices(ModelConfig, "norm")),
-    "layer_scale": optional(st.sampled_from([1e-4, 0.1])),
-    "positions": st.sampled_from(choices(ModelConfig, "positions")),
-    "num_cls_tokens": st.integers(1, 3),
-    "num_registers": st.integers(0, 2),
-    "pool": st.sampled_from(choices(ModelConfig, "pool")),
-    "head": st.sampled_from(choices(ModelConfig, "head")),
-    "drop_path": st.sampled_from([0.0, 0.3]),
+SMALL = {
+    "model.patch_size": [2, 4, 8],
+    "model.patch_stride": [None, 2, 4],
+    "model.width": [24, 32, 48],
+    "model.depth": [1, 2],
+    "model.num_heads": [1, 2, 4, 6],
+    "model.mlp_ratio": [0.5, 2.0, 4.0],
+    "model.layer_scale": [None, 1e-4, 0.1],
+    "augment.erase_area": [(0.02, 0.4), (0.5, 1.0)],
+    "augment.erase_aspect": [(0.3, 1 / 0.3), (1.0, 1.0)],
+    "augment.cutmix_prob": [0.0, 0.5],
+    "augment.mixup_prob": [0.0, 0.5],
+    "schedule.passes": [2, 3],
+    "schedule.warmup_passes": [0, 1],
 }
-AUGMENT = {
-    "flip_prob": st.sampled_from([0.0, 0.5]),
-    "crop_pad": st.sampled_from([0, 2]),
-    "policy": st.sampled_from([*choices(AugmentConfig, "policy"), OWN["policy"]]),
-    "skip_ops": st.sampled_from([(), ("rotate", "equalize")]),
-    "randaugment_ops": st.integers(1, 3),
-    "randaugment_level": st.integers(0, 9),
-    "erase_prob": st.sampled_from([0.0, 1.0]),
-    "cutmix_prob": st.sampled_from([0.0, 0.5]),
-    "mixup_prob": st.sampled_from([0.0, 0.5]),
-    "mixup_alpha": st.sampled_from([0.2, 1.0]),
-}
-OPTIM = {
-    "name": st.sampled_from([*choices(OptimConfig, "name"), OWN["optim"]]),
-    "decay": st.sampled_from(choices(OptimConfig, "decay")),
-    "ema_decay": st.sampled_from([0.0, 0.9]),
-    "label_smoothing": st.sampled_from([0.0, 0.1]),
-}
-SCHEDULE = {"name": st.sampled_from([*choices(ScheduleConfig, "name"), OWN["schedule"]])}
-SECTIONS = {"model": MODEL, "augment": AUGMENT, "optim": OPTIM, "schedule": SCHEDULE}
-FIELDS = {f"{section}.{name}": values for section, fields in SECTIONS.items() for name, values in fields.items()}
+"""What is drawn of fields whose values must fit each other, or make a model too large for a test."""
+
+
+def choices(hint) -> list:
+    """The names that a field of this type may hold."""
+    inner = typing.get_args(hint)
+    return (
+        list(inner) if typing.get_origin(hint) is typing.Literal else [name for part in inner for name in choices(part)]
+    )
+
+
+def drawn(hint, code: list[Code]):
+    """What a field of this type may hold, bounds included; numbers without an end are small."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        kind, bounds = inner
+        if kind is int:
+            return st.integers(bounds.low, bounds.high if bounds.high < 100 else bounds.low + 3)
+        high = min(bounds.high, bounds.low + 1)
+        ends = [end for end, is_open in ((bounds.low, bounds.open_left), (high, bounds.open_right)) if not is_open]
+        return st.sampled_from(
+            [bounds.low + (high - bounds.low) * part for part in (0.1, 0.5)] + list(map(float, ends))
+        )
+    if origin is typing.Literal:
+        return st.sampled_from(inner)
+    if origin is tuple and inner[1] is Ellipsis:
+        return st.lists(drawn(inner[0], code), max_size=2, unique=True).map(tuple)
+    if origin is tuple:
+        return st.tuples(*(drawn(part, code) for part in inner))
+    if inner:
+        return st.one_of([drawn(part, code) for part in inner if code or part is not Code])
+    numbers = {int: st.integers(0, 3), float: st.sampled_from([0.1, 1.0])}
+    return {bool: st.booleans(), type(None): st.none(), Code: st.sampled_from(code or [None]), **numbers}[hint]
+
+
+def strategy(name: str):
+    code = [Code.read(CUSTOM[name], EXAMPLES)] if name in CUSTOM else []
+    return st.sampled_from(SMALL[name]) if name in SMALL else drawn(field_types(RunConfig)[name], code)
+
+
+SECTIONS = ("model", "augment", "optim", "schedule")
+FIELDS = {name: strategy(name) for name in flatten(RunConfig()) if name.startswith(SECTIONS)}
 FIELDS["data.repeats"] = st.sampled_from(["fresh", "batch"])
 
 RNG = np.random.default_rng(0)
@@ -109,12 +110,14 @@ def combine(values: dict) -> RunConfig | None:
 
 
 def test_every_choice_is_drawn():
-    """A field added to these sections has to be added here."""
-    plain = {"optim.lr", "optim.weight_decay", "optim.betas", "optim.muon_lr", "optim.muon_momentum"}
-    plain |= {"augment.erase_area", "augment.erase_aspect", "augment.cutmix_alpha"}
-    plain |= {name for name in flatten(RunConfig()) if name.startswith("schedule.") and name != "schedule.name"}
+    """Also those of a field that is added to these sections."""
     every = {name for name in flatten(RunConfig()) if name.split(".")[0] in SECTIONS}
-    assert every - plain == set(FIELDS) - {"data.repeats"}
+    assert every == set(FIELDS) - {"data.repeats"}
+    for name, values in FIELDS.items():
+        for choice in choices(field_types(RunConfig)[name]):
+            find(values, lambda value, choice=choice: choice in (value if isinstance(value, tuple) else [value]))
+    for name in CUSTOM:
+        find(FIELDS[name], lambda value: isinstance(value, Code))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -138,7 +141,7 @@ def test_any_combination_trains_saves_and_loads(tmp_path_factory, values):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.fixed_dictionaries({f"model.{name}": values for name, values in MODEL.items()}))
+@given(st.fixed_dictionaries({name: values for name, values in FIELDS.items() if name.startswith("model.")}))
 def test_model_configs_are_made_or_refused_by_name(values):
     try:
         config = override(base(), values).model

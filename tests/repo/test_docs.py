@@ -113,6 +113,13 @@ def test_fields_and_flags_in_the_documents_exist(document):
             assert field in known, field
 
 
+def test_every_field_stands_in_the_list_of_all_fields():
+    listed = re.findall(
+        r"^\| `([a-z_.]+)` \| .+ \| .+ \| .+ \|$", (ROOT / "docs" / "configuration.md").read_text(), re.M
+    )
+    assert listed == list(flatten(recipe("paper")))
+
+
 @pytest.mark.parametrize("arguments", [[], ["train", "--help"]])
 def test_every_recipe_is_in_the_help(arguments):
     done = subprocess.run([sys.executable, "-m", "pocketvit", *arguments], capture_output=True, text=True, check=True)

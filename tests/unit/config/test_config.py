@@ -1,5 +1,7 @@
 """Configuration: dotted names, validation, YAML and the hash."""
 
+import re
+from math import inf
 from typing import get_args
 
 import numpy as np
@@ -13,6 +15,7 @@ from pocketvit.config import (
     Operation,
     RunConfig,
     config_hash,
+    field_types,
     flatten,
     from_dict,
     load_config,
@@ -20,7 +23,7 @@ from pocketvit.config import (
     save_config,
     to_dict,
 )
-from pocketvit.config.checks import unknown
+from pocketvit.config.checks import Bounds, unknown
 from pocketvit.errors import InputError
 from pocketvit.recipes import RECIPES, recipe
 
@@ -152,6 +155,25 @@ def test_numpys_values_are_checked_like_any_other(values, words):
     with pytest.raises(InputError) as refused:
         override(RunConfig(), values)
     assert words in str(refused.value)
+
+
+def bounds_in(hint) -> list[Bounds]:
+    return [found for part in get_args(hint) for found in ([part] if isinstance(part, Bounds) else bounds_in(part))]
+
+
+BOUNDED = [(name, bounds) for name, hint in field_types(RunConfig).items() for bounds in bounds_in(hint)]
+
+
+@pytest.mark.parametrize(("name", "bounds"), BOUNDED, ids=str)
+def test_the_bounds_beside_a_field_are_enforced(name, bounds):
+    outside = {bounds.low - 1, *[bounds.low] * bounds.open_left}
+    if bounds.high < inf:
+        outside |= {bounds.high + 1, *[bounds.high] * bounds.open_right}
+    for value in outside:
+        given = [0.5, value] if name == "optim.betas" else value
+        with pytest.raises(InputError, match=re.escape(f": must be {bounds}") + "$") as refused:
+            override(RunConfig(), {name: given})
+        assert str(refused.value).startswith(f"{name}={value}")
 
 
 def test_an_unknown_name_is_answered_by_few():
