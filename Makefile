@@ -2,49 +2,74 @@
 #
 #   make train      install, then train the embedded default (digits)
 #   make test       install with the test tools, then run the CPU suite in two processes side by side
-#   make test-long  the tests that take minutes, two files at a time
+#   make test-long  install with Ray as well, then the tests that take minutes, two files at a time
 #   make test-gpu PYTHON=python3   the gpu-marked tests with an existing Python; installs nothing
 #                                  (FLAGS='-n 8' spreads their compiling over the cores, with pytest-xdist)
 #   make test-lowest  the CPU suite with the lowest versions that pyproject.toml allows, in .venv-lowest
 #   make lint       ruff: the rules of pyproject.toml, and the layout
+#   make tables     every table and figure of the README and the docs, from results/
+#
+# `make train TORCH='torch torchvision --index-url ADDRESS'` takes another build of PyTorch, such as the CPU's on a
+# machine without an NVIDIA GPU; https://pytorch.org/get-started/locally has the address. It holds for test as well.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
+TORCH ?=
 
-.PHONY: train test test-long test-gpu test-lowest lint clean
+.PHONY: train test test-long test-gpu test-lowest lint tables clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
+# TORCH, if given, is installed first: what pip is to install for PyTorch.
+define install
+$(if $(TORCH),$(PIP) $(TORCH))
+@$(BIN)/python dev/before_install.py $(1)
+$(PIP) --editable '.$(EXTRAS)'
+endef
+
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable .
+	$(call install,train)
 	@touch $@
 
+$(VENV)/.installed-dev: EXTRAS := [dev]
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(call install,test)
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-ray: EXTRAS := [dev,ray]
+$(VENV)/.installed-ray: pyproject.toml | $(BIN)/python
+	$(call install,test-long)
+	@touch $(VENV)/.installed $(VENV)/.installed-dev $@
 
 train: $(VENV)/.installed
 	$(BIN)/pocketvit train
 
 test: $(VENV)/.installed-dev
+	@echo "Running the CPU tests: three to six minutes on two cores."
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not gpu and not long'
 
-test-long: $(VENV)/.installed-dev
+test-long: $(VENV)/.installed-ray
+	@echo "Running the long CPU tests: five to ten minutes on two cores."
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'long and not gpu'
+
+tables: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python -m benchmarks.paper
 
 test-gpu:
 	PYTHONPATH=src$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON) -m pytest -m gpu $(FLAGS)
 
 test-lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
-	$(PYTHON) dev/lowest.py > $(VENV)-lowest/requirements.txt
-	$(VENV)-lowest/bin/python -m pip install --quiet --editable '.[dev]' --requirement $(VENV)-lowest/requirements.txt
+	$(PYTHON) dev/lowest.py > $(VENV)-lowest/constraints.txt
+	$(VENV)-lowest/bin/python -m pip install --editable '.[dev]' --constraint $(VENV)-lowest/constraints.txt
 	$(VENV)-lowest/bin/python -m pytest -n 2 --dist worksteal -m 'not gpu and not long'
 
 lint: | $(BIN)/python
-	$(BIN)/python -m pip install --quiet 'ruff>=0.9'
+	@$(PIP) --quiet 'ruff>=0.9'
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 

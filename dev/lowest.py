@@ -1,6 +1,6 @@
-"""Requirements that hold every dependency at the lowest version that pyproject.toml allows, for `make test-lowest`.
+"""Constraints that hold every dependency at the lowest version that pyproject.toml allows, for `make test-lowest`.
 
-    python dev/lowest.py > requirements.txt
+    python dev/lowest.py > constraints.txt
 
 A floor of one or two numbers means the latest patch of that version: numpy>=2.0 becomes numpy==2.0.*.
 """

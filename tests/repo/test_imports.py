@@ -52,7 +52,7 @@ def may_import(part: str) -> set[str]:
     if level == 0:
         return GROUND.get(part, set())
     if level == len(LAYERS) - 1:
-        return set().union(*LAYERS, {"__version__"})
+        return set().union(*LAYERS)
     return set().union(*LAYERS[:level])
 
 
@@ -68,7 +68,8 @@ def test_imports_point_one_way(path):
     assert not top & OUTSIDE, "the package stands without the scripts beside it"
     assert not (part in WITHOUT_TORCH and "torch" in top), f"{part} works without torch"
     ours = {name.split(".")[1] for name in names if name.startswith("pocketvit.")}
-    assert ours <= may_import(part) | {part}, f"{path} may not import {ours - may_import(part) - {part}}"
+    allowed = may_import(part) | {part, "__version__"}
+    assert ours <= allowed, f"{path} may not import {ours - allowed}"
 
 
 def test_every_part_has_its_layer():

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from pocketvit import __version__
+
 
 def environment(device_name: str) -> dict[str, Any]:
     """What a run ran on: commit, versions, hardware, command."""
@@ -37,8 +39,8 @@ def command() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a result."""
-    found = {"python": platform.python_version()}
-    for package in ("pocketvit", "torch", "triton", "numpy", "pillow"):
+    found = {"python": platform.python_version(), "pocketvit": __version__}
+    for package in ("torch", "triton", "numpy", "pillow"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
