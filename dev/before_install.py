@@ -14,7 +14,7 @@ No NVIDIA GPU was found (no nvidia-smi). PyTorch's CPU build is enough then: 0.2
 To have it instead, press Ctrl-C, choose Linux, Pip and CPU on https://pytorch.org/get-started/locally, and give make
 what stands there behind "install":
     make {target} TORCH='torch torchvision --index-url ADDRESS'"""
-LAST = "pip shows what it downloads; its last step, \"Installing collected packages\", is silent for a minute or two."
+LAST = 'pip shows what it downloads; its last step, "Installing collected packages", is silent for a minute or two.'
 
 
 def lines(target: str, platform: str, gpu: bool, torch: bool) -> list[str]:

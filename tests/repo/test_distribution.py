@@ -66,7 +66,15 @@ def files(folder: Path) -> set[str]:
 def test_the_sdist_holds_the_sources_of_everything(source):
     for folder in ("src", "tests", "reproduction", "benchmarks", "results", "docs", "dev"):
         assert files(source / folder) == files(ROOT / folder)
-    for file in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", "Makefile", "pyproject.toml"):
+    for file in (
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "CITATION.cff",
+        "LICENSE",
+        "Makefile",
+        "pyproject.toml",
+    ):
         assert (source / file).read_bytes() == (ROOT / file).read_bytes()
 
 

@@ -2,12 +2,15 @@
 
 import json
 import sys
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
+import pocketvit
 from pocketvit.config import RunConfig, override
+from pocketvit.runs import provenance
 from pocketvit.runs.folder import RunFolder
-from pocketvit.runs.provenance import command
+from pocketvit.runs.provenance import command, versions
 
 
 @pytest.mark.parametrize("program", ["/opt/env/bin/pocketvit", "/opt/env/lib/pocketvit/__main__.py"])
@@ -24,3 +27,13 @@ def test_code_whose_original_cannot_be_looked_at_is_run_all_the_same(tmp_path):
     (tmp_path / "env.json").write_text(json.dumps({"code": {"mine.py": original}}))
     (line,) = RunFolder(tmp_path).code_notes(config)
     assert line.endswith(f"mine.py; {original}, which it was copied from, is gone")
+
+
+def test_the_version_is_that_of_the_source_also_where_nothing_is_installed(monkeypatch):
+    def absent(package):
+        raise PackageNotFoundError(package)
+
+    assert versions()["pocketvit"] == pocketvit.__version__ and "torch" in versions()
+    monkeypatch.setattr(provenance, "version", absent)
+    assert versions().keys() == {"python", "pocketvit"}
+    assert versions()["pocketvit"] == pocketvit.__version__

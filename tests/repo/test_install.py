@@ -1,7 +1,8 @@
-"""dev/before_install.py: what an installation costs, said before it."""
+"""What the make targets install, and say before it."""
 
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,15 @@ def test_every_target_that_installs_says_so_first():
     assert set(re.findall(r"\$\(call install,([\w-]+)\)", makefile)) == {"train", "test", "test-long"}
     recipe = makefile.partition("define install\n")[2].partition("endef")[0]
     assert recipe.index("dev/before_install.py $(1)") < recipe.index("--editable") and "--quiet" not in recipe
+
+
+def test_the_lowest_versions_are_found_for_every_dependency(capsys):
+    script = runpy.run_path(str(ROOT / "dev" / "lowest.py"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    script["main"]()
+    constraints = capsys.readouterr().out.splitlines()
+    assert len(constraints) == sum(not name.startswith("pocketvit") for name in named)
+    assert all(re.fullmatch(r"[\w-]+==[\d.]+(\.\*)?", line) for line in constraints)
+    assert script["lowest"]("some-name[extra]>=1.2,<1.5") == "some-name==1.2.*"
+    assert script["lowest"]("name>=1.2.3") == "name==1.2.3"
