@@ -10,9 +10,9 @@ printed, a line a cell.
 import argparse
 from pathlib import Path
 
-from pocketvit.files import write_json
+from pocketvit.files import write_atomically
+from pocketvit.runs.result import find_results
 from pocketvit.studies.definition.choose import find_study
-from pocketvit.studies.definition.gather import find_results
 from pocketvit.studies.definition.grid import IMAGES_OF
 
 
@@ -20,20 +20,20 @@ def archive(name: str, folder: Path, results: Path) -> list[str]:
     """Copy what is new; a line for each cell that is."""
     study = find_study(name)
     found, known = (find_results([place], one_gpu=True) for place in (folder, results))
-    fingerprints = {result["data_fingerprint"] for result, _ in found.values()}
+    fingerprints = {result.data_fingerprint for result in found.values()}
     lines = []
     for cell in study.cells():
         for key in map(cell.key, sorted(fingerprints)):
             if key not in found or key in known:
                 continue
-            result, _ = found[key]
+            result = found[key]
             path = results / study.name / f"{cell.name}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, result)
-            accuracy = f"{100 * result[study.measure]:.2f} % of the {IMAGES_OF[study.measure]} images"
-            speed = f"{result['images_per_s']:,.0f} images/s"
+            write_atomically(path, result.file.read_bytes())
+            accuracy = f"{100 * getattr(result, study.measure):.2f} % of the {IMAGES_OF[study.measure]} images"
+            speed = f"{result.images_per_s:,.0f} images/s"
             lines.append(
-                f"{path}: {accuracy}, {speed}, {result['train_s']:.1f} s, commit {(result['commit'] or 'unknown')[:8]}"
+                f"{path}: {accuracy}, {speed}, {result.train_s:.1f} s, commit {(result.commit or 'unknown')[:8]}"
             )
     return lines
 

@@ -5,7 +5,7 @@ from math import sqrt
 from pathlib import Path
 from statistics import fmean, median
 
-from benchmarks.scaling_tables import measured_findings, noted, run_cells, runs_of
+from benchmarks.scaling_tables import measured_findings, noted, run_cells
 from pocketvit.files import read_json
 from pocketvit.recipes import recipe
 from pocketvit.report.tables import ABSENT, markdown_table
@@ -92,7 +92,7 @@ def kernels_accuracy(results: Path) -> str:
     found = measured_findings(study, results)
     rows = [{"kernels": f"`{finding.row}`"} | run_cells(finding) for finding in found]
     note = " ".join([WHENCE, *notes(study, found)])
-    return noted(rows, [runs_of(finding) for finding in found], [_beside_chance(*found), note])
+    return noted(rows, [finding.results for finding in found], [_beside_chance(*found), note])
 
 
 def _beside_chance(fused: Finding, reference: Finding) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scaling_tables import measured_findings, noted, runs_of
+from benchmarks.scaling_tables import measured_findings, noted
 from pocketvit.report.tables import ABSENT, mean_and_spread
 from pocketvit.report.text import duration
 from pocketvit.studies import compare, load_study, p_value, points
@@ -52,7 +52,7 @@ def minute_search(results: Path) -> str:
         "each. Sets: beside what the row under “against” does. To run: `pocketvit study "
         f"benchmarks/{SEARCH_FILE.name}`."
     )
-    return noted(rows, [runs_of(finding) for finding in found], [note])
+    return noted(rows, [finding.results for finding in found], [note])
 
 
 def _settings(overrides: Mapping[str, Any]) -> str:

@@ -46,8 +46,8 @@ def draw_figure6(evidence: Evidence, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     counts = evidence.hardware("paper-fig6").counts
     for (study, row), runs in evidence.runs.items():
-        timed = [result["curve"] for result in runs.values() if counts(result)]
-        curve = mean_curve([result["curve"] for result in runs.values()], "test", timed)
+        timed = [result.curve for result in runs.values() if counts(result)]
+        curve = mean_curve([result.curve for result in runs.values()], "test", timed)
         if study == "paper-fig6" and curve:
             mean, low, high = ([100 * y for y in ys] for ys in (curve.mean, curve.low, curve.high))
             axes.plot(curve.train_s, mean, label=f"{row} (n = {len(runs)})")

@@ -13,8 +13,8 @@ from statistics import mean
 from pocketvit.errors import InputError
 from pocketvit.report.tables import ABSENT, markdown_table, mean_and_spread
 from pocketvit.report.text import count, duration
-from pocketvit.runs.finished import checked_result
 from pocketvit.runs.hardware import device, hardware
+from pocketvit.runs.result import RunResult
 
 COLUMNS = (
     "row",
@@ -72,12 +72,12 @@ class PublishedRow:
         }
 
 
-def summary_row(name: str, results: Sequence[Mapping], command: str | None = None) -> dict[str, str]:
+def summary_row(name: str, results: Sequence[RunResult], command: str | None = None) -> dict[str, str]:
     """Sum up the runs of one configuration as the text of a table row.
 
     Args:
         name: what to call the row.
-        results: the contents of the runs' result.json, one for each seed. Times and memory are those on the hardware of
+        results: of the runs, one for each seed. Times and memory are those on the hardware of
             most of them.
         command: how to run it again; by default what the first run was started with.
     Raises:
@@ -85,40 +85,39 @@ def summary_row(name: str, results: Sequence[Mapping], command: str | None = Non
     """
     if not results:
         raise InputError(f"row {name}: no results; a row needs at least one run")
-    results = sorted(results, key=lambda result: result["seed"])
-    seeds = [result["seed"] for result in results]
+    results = sorted(results, key=lambda result: result.seed)
+    seeds = [result.seed for result in results]
     if len(set(seeds)) < len(seeds):
         raise InputError(f"row {name}: seeds {seeds} hold one twice; each run of a row needs its own seed")
     for key in ("config_hash", "data_fingerprint"):
-        if len({result[key] for result in results}) > 1:
+        if len({getattr(result, key) for result in results}) > 1:
             raise InputError(f"row {name}: its runs differ in {key}; runs of a row differ in their seed alone")
     found = hardware(results)
     timed = list(filter(found.counts, results))
     return {
         "row": name,
         "runs": f"{len(seeds)} ({', '.join(map(str, seeds))})",
-        "test accuracy (%)": mean_and_spread([100 * result["test_accuracy"] for result in results]),
+        "test accuracy (%)": mean_and_spread([100 * result.test_accuracy for result in results]),
         "best look (%)": _spread_of(results, "best_test_accuracy", 100),
-        "images/s": count(mean(result["images_per_s"] for result in timed)),
-        "training time": duration(mean(result["train_s"] for result in timed)),
+        "images/s": count(mean(result.images_per_s for result in timed)),
+        "training time": duration(mean(result.train_s for result in timed)),
         "memory (GiB)": _spread_of(timed, "peak_memory_gib", 1).partition(" ±")[0],
-        "parameters": count(results[0]["num_params"]),
+        "parameters": count(results[0].num_params),
         "hardware": ", ".join(sorted(set(map(device, timed))))
         + (f"; not timed: {found.said_of_others()}" if found.others else ""),
         "command": f"`{command or _command(results)}`",
     }
 
 
-def _spread_of(results: Sequence[Mapping], key: str, factor: float) -> str:
+def _spread_of(results: Sequence[RunResult], key: str, factor: float) -> str:
     """`mean_and_spread` of a figure that some runs may not have."""
-    if any(result.get(key) is None for result in results):
-        return ABSENT
-    return mean_and_spread([factor * result[key] for result in results])
+    values = [getattr(result, key) for result in results]
+    return ABSENT if None in values else mean_and_spread([factor * value for value in values])
 
 
-def _command(results: Sequence[Mapping]) -> str:
+def _command(results: Sequence[RunResult]) -> str:
     """The first run's command without its folder, which is nobody else's; SEED where the runs differ."""
-    command = _PER_RUN_OPTION.sub("", results[0]["command"])
+    command = _PER_RUN_OPTION.sub("", results[0].command)
     return command if len(results) == 1 else _SEED_OPTION.sub("", command) + " --seed SEED"
 
 
@@ -136,14 +135,14 @@ def results_table(
     Raises:
         InputError: no such folders or no results in them, a file that is damaged or wrongly named, or as `summary_row`.
     """
-    groups: dict[str, list[Mapping]] = {}
+    groups: dict[str, list[RunResult]] = {}
     for path in (path for folder in folders for path in sorted(folder.glob("*.json"))):
         name = _RESULT_FILE.fullmatch(path.name)
         if name is None:
             raise InputError(f"{path} is not named like a result; expected <row>-s<seed>.json")
-        result = checked_result(path)
-        if result["seed"] != int(name["seed"]):
-            raise InputError(f"{path} holds the result of seed {result['seed']}; its name must say so")
+        result = RunResult.read(path)
+        if result.seed != int(name["seed"]):
+            raise InputError(f"{path} holds the result of seed {result.seed}; its name must say so")
         groups.setdefault(name["row"], []).append(result)
     if not groups:
         raise InputError(f"{' '.join(map(str, folders))}: no results there; expected files <row>-s<seed>.json")

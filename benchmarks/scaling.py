@@ -9,17 +9,17 @@ again.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pocketvit.config import RunConfig, override
-from pocketvit.files import read_json, write_json
 from pocketvit.recipes import recipe
+from pocketvit.runs.metrics import read_metrics
+from pocketvit.runs.result import RunResult
 from pocketvit.studies.execution.launch import command_line
 
 BATCH_SIZES = (256, 1024, 4096)
@@ -54,19 +54,19 @@ def runs(
             yield from ((f"paper-{num_gpus}gpus-s{seed}", num_gpus, accuracy_config(seed)) for seed in seeds)
 
 
-def run(num_gpus: int, config: RunConfig, folder: Path) -> dict[str, Any]:
-    """Train in `folder`: the content of result.json, with the batch size and the seconds of each pass."""
+def run(num_gpus: int, config: RunConfig, folder: Path) -> RunResult:
+    """Train in `folder`: the result, with the batch size and the seconds of each pass in its `extra`."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_gpus}", "-m"]
     subprocess.run([*command, *command_line(config), "--out", str(folder)], check=True, stdout=subprocess.DEVNULL)
-    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    ends = [0.0, *(line["train_s"] for line in lines)]
+    ends = [0.0, *(line["train_s"] for line in read_metrics(folder / "metrics.jsonl"))]
     seconds = [end - start for start, end in zip(ends, ends[1:], strict=False)]
-    return read_json(folder / "result.json") | {"batch_size": config.batch_size, "pass_train_s": seconds}
+    more = {"batch_size": config.batch_size, "pass_train_s": seconds}
+    return replace(RunResult.read(folder / "result.json"), extra=more)
 
 
-def told(name: str, result: Mapping[str, Any]) -> str:
+def told(name: str, result: RunResult) -> str:
     """A run in a line."""
-    return f"{name}: {result['images_per_s']:,.0f} images/s, {100 * result['test_accuracy']:.2f} %"
+    return f"{name}: {result.images_per_s:,.0f} images/s, {100 * result.test_accuracy:.2f} %"
 
 
 def numbers(text: str) -> list[int]:
@@ -91,7 +91,7 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as folder:
             result = run(num_gpus, override(config, {"data.source": arguments.data}), Path(folder) / "run")
-        write_json(file, result)
+        replace(result, file=file).write()
         print(told(name, result), flush=True)
 
 

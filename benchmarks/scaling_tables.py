@@ -4,19 +4,18 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from benchmarks.scaling import BATCH_SIZES, PASSES, accuracy_config
 from pocketvit.config import config_hash
 from pocketvit.data.dataset import CIFAR10_FINGERPRINT
 from pocketvit.errors import InputError
-from pocketvit.files import read_json
 from pocketvit.recipes import recipe
 from pocketvit.report.tables import ABSENT, ABSENT_YET, markdown_table, mean_and_spread
 from pocketvit.report.text import count
+from pocketvit.runs.result import RunResult, find_results
 from pocketvit.studies import Study, load_study
 from pocketvit.studies.analysis.findings import Finding, findings
-from pocketvit.studies.definition.gather import CellResult, find_results, outcome
+from pocketvit.studies.definition.gather import CellResult, outcome
 from pocketvit.studies.definition.grid import Row
 from pocketvit.studies.definition.jobs import study_jobs
 from pocketvit.studies.output.outputs import notes, table_row
@@ -93,7 +92,7 @@ def scaling_accuracy(results: Path) -> str:
     rows = [{"GPUs": finding.row} | run_cells(finding) for finding in found]
     command = "`python -m benchmarks.scaling --accuracy --gpus 2`"
     note = f"One GPU: the runs of `results/paper-baseline`; several: {command}."
-    return noted(rows, [runs_of(finding) for finding in found], [" ".join([note, *notes(study, found)])])
+    return noted(rows, [finding.results for finding in found], [" ".join([note, *notes(study, found)])])
 
 
 def scaling_rows(results: Path) -> str:
@@ -107,38 +106,39 @@ def scaling_rows(results: Path) -> str:
         rows.append({"our row": f"`{finding.row}`"} | paper | run_cells(finding))
     command = f"`pocketvit study benchmarks/{ROWS_FILE.name}`"
     note = f"{ROWS_NOTE} Measured by {command}."
-    return noted(rows, [runs_of(finding) for finding in found], [" ".join([note, *notes(study, found)])])
+    return noted(rows, [finding.results for finding in found], [" ".join([note, *notes(study, found)])])
 
 
 # ---------------------------------------------------------------- speed
 
 
-def _measured_speeds(folder: Path) -> dict[tuple[int, int], Mapping[str, Any]]:
+def _measured_speeds(folder: Path) -> dict[tuple[int, int], RunResult]:
     """The results by batch size and number of GPUs."""
     measured = {}
     for path in sorted(folder.glob("*.json")):
-        name, result = _SPEED_FILE.fullmatch(path.stem), read_json(path)
+        name = _SPEED_FILE.fullmatch(path.stem)
         if name is None:
             raise InputError(f"{path} is not named like a measurement of speed; expected <GPUs>-<batch size>.json")
-        lacking = {"num_gpus", "batch_size", "pass_train_s", "images_seen", "device", "versions"} - result.keys()
+        result = RunResult.read(path)
+        lacking = {"batch_size", "pass_train_s"} - result.extra.keys()
         if lacking:
             raise InputError(f"{path} lacks {', '.join(sorted(lacking))}: was it written by benchmarks/scaling.py?")
         key = int(name["batch"]), int(name["gpus"])
-        if key != (result["batch_size"], result["num_gpus"]):
-            raise InputError(f"{path} holds batch size {result['batch_size']} on {result['num_gpus']} GPUs")
+        if key != (result.extra["batch_size"], result.num_gpus):
+            raise InputError(f"{path} holds batch size {result.extra['batch_size']} on {result.num_gpus} GPUs")
         measured[key] = result
     return measured
 
 
-def _speeds(result: Mapping[str, Any]) -> tuple[float, float, float]:
+def _speeds(result: RunResult) -> tuple[float, float, float]:
     """Images/s over the passes after the first: median, least and most."""
-    passes = result["pass_train_s"]
-    images = result["images_seen"] / len(passes)
+    passes = result.extra["pass_train_s"]
+    images = result.images_seen / len(passes)
     speeds = [images / seconds for seconds in passes[1:] or passes]
     return median(speeds), min(speeds), max(speeds)
 
 
-def _speed_row(measured: Mapping[tuple[int, int], Mapping[str, Any]], batch: int, num_gpus: int) -> dict[str, str]:
+def _speed_row(measured: Mapping[tuple[int, int], RunResult], batch: int, num_gpus: int) -> dict[str, str]:
     """One batch size on so many GPUs, by column."""
     row = {"batch size": count(batch), "GPUs": str(num_gpus), "images/s": ABSENT_YET}
     row |= dict.fromkeys(("step (ms)", "speed-up", "efficiency"), ABSENT)
@@ -153,15 +153,15 @@ def _speed_row(measured: Mapping[tuple[int, int], Mapping[str, Any]], batch: int
     return row
 
 
-def _speed_up(measured: Mapping[tuple[int, int], Mapping[str, Any]], batch: int, num_gpus: int) -> float | None:
+def _speed_up(measured: Mapping[tuple[int, int], RunResult], batch: int, num_gpus: int) -> float | None:
     """How many times as fast as one GPU of the same kind; None where that was not measured."""
     ours, one = measured.get((batch, num_gpus)), measured.get((batch, 1))
-    if ours is None or one is None or ours["device"] != one["device"]:
+    if ours is None or one is None or ours.device != one.device:
         return None
     return _speeds(ours)[0] / _speeds(one)[0]
 
 
-def _in_words(measured: Mapping[tuple[int, int], Mapping[str, Any]]) -> str:
+def _in_words(measured: Mapping[tuple[int, int], RunResult]) -> str:
     """The speed-ups as a sentence for each number of GPUs."""
     sentences = []
     for num_gpus in sorted({num_gpus for _, num_gpus in measured if num_gpus > 1}):
@@ -178,10 +178,10 @@ def _in_words(measured: Mapping[tuple[int, int], Mapping[str, Any]]) -> str:
 
 def _run_cell(path: Path, num_gpus: int, seed: int) -> CellResult:
     """A run as a cell of a study whose rows are numbers of GPUs."""
-    result = read_json(path) if path.is_file() else None
+    result = RunResult.read(path) if path.is_file() else None
     if result is not None:
         expected = config_hash(accuracy_config(seed), CIFAR10_FINGERPRINT), seed, num_gpus
-        if (result["config_hash"], result["seed"], result["num_gpus"]) != expected:
+        if (result.config_hash, result.seed, result.num_gpus) != expected:
             raise InputError(f"{path} is not the paper's run with seed {seed} on {num_gpus} GPUs")
     state = "missing" if result is None else "done"
     return CellResult(row=str(num_gpus), seed=seed, state=state, result=result, error=None, folder=None)
@@ -205,7 +205,7 @@ def measured_findings(study: Study, results: Path) -> list[Finding]:
     """What runs on one GPU say of a study's rows, wherever under `results` they lie."""
     known = find_results([results], one_gpu=True)
     jobs = study_jobs(study, results, lambda data: CIFAR10_FINGERPRINT)
-    return findings(study, [outcome(job, *known.get(job.key, (None, None))) for job in jobs])
+    return findings(study, [outcome(job, known.get(job.key)) for job in jobs])
 
 
 def run_cells(finding: Finding) -> dict[str, str]:
@@ -219,14 +219,7 @@ def run_cells(finding: Finding) -> dict[str, str]:
     }
 
 
-def runs_of(finding: Finding) -> list[Mapping[str, Any]]:
-    """A row's runs."""
-    return [cell.result for cell in finding.cells if cell.result]
-
-
-def noted(
-    rows: Sequence[Mapping[str, str]], behind: Sequence[Sequence[Mapping[str, Any]]], texts: Sequence[str]
-) -> str:
+def noted(rows: Sequence[Mapping[str, str]], behind: Sequence[Sequence[RunResult]], texts: Sequence[str]) -> str:
     """A table with where it was measured above it, and how to read it below.
 
     Args:
@@ -235,7 +228,7 @@ def noted(
         texts: the paragraphs below.
     """
     results = [result for of_row in behind for result in of_row]
-    if len({result["device"] for result in results}) > 1:
+    if len({result.device for result in results}) > 1:
         rows = [row | {"hardware": _devices(of_row) or ABSENT} for row, of_row in zip(rows, behind, strict=True)]
     parts = [_where(results), markdown_table(rows, list(rows[0])), *texts]
     return "\n\n".join(part for part in parts if part)
@@ -243,18 +236,18 @@ def noted(
 
 def _spread(finding: Finding, key: str) -> str:
     """Mean and standard deviation of an accuracy over a row's runs, percent."""
-    values = [100 * result[key] for result in runs_of(finding) if result.get(key) is not None]
+    values = [100 * value for result in finding.results if (value := getattr(result, key)) is not None]
     return mean_and_spread(values) if values else ABSENT
 
 
-def _where(results: Sequence[Mapping[str, Any]]) -> str:
+def _where(results: Sequence[RunResult]) -> str:
     """The hardware, PyTorch and the size of the model; nothing where nothing was run."""
     if not results:
         return ""
-    torch = " or ".join(sorted({result["versions"]["torch"] for result in results}))
-    sizes = " or ".join(map(count, sorted({result["num_params"] for result in results})))
+    torch = " or ".join(sorted({result.versions["torch"] for result in results}))
+    sizes = " or ".join(map(count, sorted({result.num_params for result in results})))
     return f"{_devices(results)}, PyTorch {torch}; paper, {sizes} parameters."
 
 
-def _devices(results: Sequence[Mapping[str, Any]]) -> str:
-    return " or ".join(sorted({result["device"] for result in results}))
+def _devices(results: Sequence[RunResult]) -> str:
+    return " or ".join(sorted({result.device for result in results}))

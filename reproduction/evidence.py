@@ -13,6 +13,7 @@ from scipy import special
 from pocketvit.data.dataset import CIFAR10_FINGERPRINT
 from pocketvit.files import read_json
 from pocketvit.runs.hardware import Hardware, hardware
+from pocketvit.runs.result import RunResult, find_results
 from pocketvit.studies.analysis.findings import noisy_rows
 from pocketvit.studies.analysis.power import LEVEL
 from pocketvit.studies.analysis.stats import (
@@ -25,7 +26,6 @@ from pocketvit.studies.analysis.stats import (
     summarise,
 )
 from pocketvit.studies.definition.choose import find_study
-from pocketvit.studies.definition.gather import find_results
 
 STUDIES = ("paper-table2", "paper-table3", "paper-fig6")
 ADDED = {
@@ -45,7 +45,7 @@ SCALING = "scaling/speed"
 TIMED = frozenset({"train_s", "total_s", "images_per_s", "peak_memory_gib"})
 """Figures of a run that its hardware decides."""
 
-Runs = Mapping[int, Mapping[str, Any]]
+Runs = Mapping[int, RunResult]
 """The results of a row by seed."""
 
 
@@ -69,7 +69,7 @@ class Evidence:
     """The parts of a training step, as `pocketvit.bench.profile.profile` returns it."""
     activations: Mapping[str, Any] | None = None
     """What rows keep for the backward pass, as `benchmarks/activations.py` writes it."""
-    scaling: Mapping[tuple[int, int], Mapping[str, Any]] = field(default_factory=dict)
+    scaling: Mapping[tuple[int, int], RunResult] = field(default_factory=dict)
     """Short runs by number of GPUs and batch size, as `benchmarks/scaling.py` writes them."""
 
     @cached_property
@@ -98,7 +98,11 @@ class Evidence:
         """A figure of a study's runs, by row and seed: of every run, but times and memory of those on its usual hardware."""
         counts = self.hardware(study).counts if key in TIMED else lambda _: True
         return {
-            row: {seed: result[key] for seed, result in runs.items() if result.get(key) is not None and counts(result)}
+            row: {
+                seed: figure
+                for seed, result in runs.items()
+                if (figure := getattr(result, key)) is not None and counts(result)
+            }
             for (of, row), runs in self.runs.items()
             if of == study
         }
@@ -154,33 +158,33 @@ def read_evidence(results: Path) -> Evidence:
             GPUs are left out: the page compares times on one.
     """
     found = find_results([results], one_gpu=True)
-    runs: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
+    runs: dict[tuple[str, str], dict[int, RunResult]] = {}
     for study in STUDIES:
         for cell in find_study(study).cells():
             of_row = runs.setdefault((study, cell.row), {})
             key = cell.key(CIFAR10_FINGERPRINT)
             if key in found:
-                of_row[cell.seed] = found[key][0]
-    speeds = [_read(path) for path in sorted((results / SCALING).glob("*.json"))]
+                of_row[cell.seed] = found[key]
+    speeds = [RunResult.read(path) for path in sorted((results / SCALING).glob("*.json"))]
     return Evidence(
         runs,
         bench=_read(results / BENCH),
         profile=_read(results / PROFILE),
         activations=_read(results / ACTIVATIONS),
-        scaling={(speed["num_gpus"], speed["batch_size"]): speed for speed in speeds},
+        scaling={(speed.num_gpus, speed.extra["batch_size"]): speed for speed in speeds},
     )
 
 
-def images_to_reach(result: Mapping[str, Any], accuracy: float) -> float | None:
+def images_to_reach(result: RunResult, accuracy: float) -> float | None:
     """Training images after which a run first reached an accuracy on the test set; None if it never did.
 
     Between two looks the accuracy is taken to grow evenly.
     """
     before = (0.0, 0.0)
-    for point in result["curve"]:
-        if point["split"] != "test":
+    for point in result.curve:
+        if point.split != "test":
             continue
-        here = (float(point["images"]), float(point["accuracy"]))
+        here = (float(point.images), float(point.accuracy))
         if here[1] >= accuracy:
             share = (accuracy - before[1]) / (here[1] - before[1])
             return before[0] + share * (here[0] - before[0])

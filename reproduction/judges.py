@@ -6,10 +6,11 @@ why, in one sentence with the figures. `rules.py` says by which rules.
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, median
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pocketvit.report.tables import ABSENT_YET
 from pocketvit.report.text import count, duration, points
+from pocketvit.runs.result import RunResult
 from pocketvit.studies.analysis.power import LEVEL
 from pocketvit.studies.analysis.stats import Comparison, compare
 from pocketvit.studies.analysis.verdict import interval, p_value
@@ -219,10 +220,11 @@ def larger_batches(study: str, row: str, reference: str) -> Judge:
     return judge
 
 
-def _image_us(result: Mapping[str, Any]) -> list[float]:
+def _image_us(result: RunResult) -> list[float]:
     """Microseconds of training for an image, by pass; the first, in which the GPUs wake up, left out."""
-    images = result["images_seen"] / len(result["pass_train_s"])
-    return [1e6 * seconds / images for seconds in result["pass_train_s"][1:]]
+    passes = result.extra["pass_train_s"]
+    images = result.images_seen / len(passes)
+    return [1e6 * seconds / images for seconds in passes[1:]]
 
 
 def mostly_backward(evidence: Evidence) -> Judgement:

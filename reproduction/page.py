@@ -199,7 +199,7 @@ def _run_row(evidence: Evidence, study: str, row: str, run: PublishedRun | None)
 
 def _cost(evidence: Evidence, study: str, row: str, key: str, form: Callable[[float], str]) -> str:
     """A row's mean of what depends on the hardware: on the study's usual one, or else, marked, on what there is."""
-    values = [result[key] for result in evidence.runs[study, row].values()]
+    values = [getattr(result, key) for result in evidence.runs[study, row].values()]
     usual = evidence.mean(study, row, key)
     if usual is None:
         return f"{form(fmean(values))} †" if values else ABSENT
@@ -276,7 +276,7 @@ def _optimizers(evidence: Evidence) -> str:
     for (study, row), runs in evidence.runs.items():
         if study != "paper-fig6":
             continue
-        final = [100 * result["test_accuracy"] for result in runs.values()]
+        final = [100 * result.test_accuracy for result in runs.values()]
         rows.append(
             {"our row": f"`{row}`", "n": str(len(runs)),
              "last step (%)": mean_and_spread(final) if final else ABSENT_YET,

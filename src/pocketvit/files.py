@@ -63,7 +63,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file that holds one mapping; `InputError` names the file and the line that is wrong."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path} is not JSON (line {error.lineno}: {error.msg}); was it cut off?") from error

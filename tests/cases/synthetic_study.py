@@ -1,7 +1,11 @@
 """A made study: results as training leaves them behind, without the training."""
 
-import numpy as np
+from dataclasses import replace
 
+import numpy as np
+from synthetic_results import synthetic_result
+
+from pocketvit.runs.result import RunResult
 from pocketvit.studies import Study, parse_study
 from pocketvit.studies.definition.gather import CellResult
 
@@ -22,8 +26,8 @@ def synthetic_study(**content) -> Study:
     return parse_study({"recipe": "paper", "seeds": 3, "baseline": "baseline", "rows": ROWS} | content, "synthetic")
 
 
-def synthetic_result(row: str, seed: int) -> dict:
-    """What result.json would hold: 20 looks that climb to the row's accuracy, a little noise on them."""
+def result_of(row: str, seed: int) -> RunResult:
+    """20 looks that climb to the row's accuracy, a little noise on them."""
     share = np.arange(1, 21) / 20  # of the run
     noise = np.random.default_rng([seed, *row.encode()]).normal(0, 0.0008 + 0.006 * (1 - share))
     level = MEANS[row] + 0.0004 * (seed - 1)
@@ -31,8 +35,8 @@ def synthetic_result(row: str, seed: int) -> dict:
     accuracy = (climb + noise).round(4)
     images = (share * 14_976_000).round().astype(int)
     seconds = images / SPEED[row]
-    return {
-        "test_accuracy": float(accuracy[-1]), "val_accuracy": None, "best_test_accuracy": float(accuracy.max()),
+    content = {
+        "test_accuracy": float(accuracy[-1]), "best_test_accuracy": float(accuracy.max()),
         "train_s": float(seconds[-1]), "total_s": float(seconds[-1]) + 20, "images_seen": 14_976_000,
         "images_per_s": float(SPEED[row]), "peak_memory_gib": 1.61, "num_params": 2_697_610, "num_gpus": 1,
         "seed": seed, "config_hash": f"de82639bc0{len(row):02}", "data_fingerprint": "cd93b3364ccc49dc",
@@ -44,6 +48,7 @@ def synthetic_result(row: str, seed: int) -> dict:
             for i, s, a in zip(images, seconds, accuracy, strict=True)
         ],
     }  # fmt: skip
+    return synthetic_result(**content)
 
 
 def synthetic_cells(study: Study, failed: tuple[str, ...] = (), missing: tuple[str, ...] = ()) -> list[CellResult]:
@@ -54,8 +59,13 @@ def synthetic_cells(study: Study, failed: tuple[str, ...] = (), missing: tuple[s
         cells.append(
             CellResult(
                 row=cell.row, seed=cell.seed, state=state, folder=None,
-                result=synthetic_result(cell.row, cell.seed) if state == "done" else None,
+                result=result_of(cell.row, cell.seed) if state == "done" else None,
                 error=ERROR if state == "failed" else None,
             )
         )  # fmt: skip
     return cells
+
+
+def changed(cell: CellResult, **fields) -> CellResult:
+    """A cell with another result; one without a result stays as it is."""
+    return replace(cell, result=cell.result and replace(cell.result, **fields))

@@ -40,7 +40,7 @@ def test_the_peak_of_memory_is_that_of_the_run_alone(small, tmp_path):
     peaks = {
         name: train(
             override(small, {"out": tmp_path / name, "train.deterministic": False} | changes), SilentReporter()
-        )["peak_memory_gib"]
+        ).peak_memory_gib
         for name, changes in sizes.items()
     }
     assert peaks["last"] == pytest.approx(peaks["again"], rel=0.05) and peaks["large"] > 2 * peaks["again"]

@@ -93,6 +93,11 @@ def test_the_package_and_its_help_leave_torch_alone():
     assert run(train_help + "print('torch' in sys.modules)").splitlines()[-1] == "False"
 
 
+def test_reports_are_made_and_results_read_without_torch():
+    code = "import sys, pocketvit.report.page, pocketvit.runs.result; print('torch' in sys.modules)"
+    assert run(code).splitlines()[-1] == "False"
+
+
 def test_a_studys_workers_load_no_more_than_they_need():
     code = "import sys, pocketvit.studies.execution.worker; print({'matplotlib', 'scipy.optimize'} & set(sys.modules))"
     assert run(code).splitlines()[-1] == "set()"

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from synthetic_results import result_content
 
 from pocketvit.config import config_hash
 from pocketvit.data.dataset import CIFAR10_FINGERPRINT
@@ -22,12 +23,12 @@ def made(benchmark_script):
 
 
 def result(config, accuracy: float, num_gpus: int = 1, **fields) -> dict:
-    """What the tables read of a result.json."""
+    """A result.json."""
     values = {"test_accuracy": accuracy, "best_test_accuracy": accuracy + 0.001, "images_per_s": 125_000.0,
               "train_s": 119.8, "total_s": 140.0, "peak_memory_gib": 1.5, "num_params": 2_697_610, "device": H100,
-              "seed": config.seed, "num_gpus": num_gpus, "versions": {"torch": "2.11.0"},
+              "seed": config.seed, "num_gpus": num_gpus,
               "config_hash": config_hash(config, CIFAR10_FINGERPRINT)}  # fmt: skip
-    return values | fields
+    return result_content(**values | fields)
 
 
 def write(path: Path, content: dict) -> None:
@@ -47,8 +48,8 @@ def rows(table: str) -> list[list[str]]:
 def write_speed(folder: Path, num_gpus: int, batch: int, images_per_s: float, **fields) -> None:
     """Passes of 50,000 images; the first one is slow."""
     seconds = [2.0, *(50_000 / (images_per_s * factor) for factor in (0.99, 1, 1.02))]
-    content = {"batch_size": batch, "num_gpus": num_gpus, "images_seen": 200_000, "pass_train_s": seconds,
-               "device": H100, "versions": {"torch": "2.11.0"}, "num_params": 2_697_610}  # fmt: skip
+    content = result_content(num_gpus=num_gpus, images_seen=200_000, device=H100, num_params=2_697_610)
+    content |= {"batch_size": batch, "pass_train_s": seconds}
     write(folder / f"{num_gpus}-{batch}.json", content | fields)
 
 
@@ -91,7 +92,7 @@ def test_speed_files_are_what_they_say(made, tmp_path):
     write_speed(tmp_path, 2, 256, 1e5, batch_size=512)
     with pytest.raises(InputError, match="holds batch size 512 on 2 GPUs"):
         made.scaling_speed(tmp_path)
-    write(tmp_path / "2-256.json", {"num_gpus": 2})
+    write(tmp_path / "2-256.json", result_content(num_gpus=2))
     with pytest.raises(InputError, match=r"lacks batch_size.*was it written by benchmarks/scaling.py"):
         made.scaling_speed(tmp_path)
     write(tmp_path / "1-what.json", {})

@@ -89,7 +89,7 @@ def test_the_example_trains_and_is_used_only_with_consent(mine, tmp_path, capsys
         with pytest.raises(InputError, match=refusal):
             use()
         use(allow_code=True)
-    assert evaluate_run(folder, device="cpu", allow_code=True)["accuracy"] == result["test_accuracy"]
+    assert evaluate_run(folder, device="cpu", allow_code=True)["accuracy"] == result.test_accuracy
 
     for command in (["eval", folder], ["predict", image, "--run", folder]):
         code, out, err = run([*command, "--device", "cpu"], capsys)
@@ -131,7 +131,7 @@ def test_only_code_that_would_run_needs_consent(small):
     """An own optimizer has done its work when the model is used."""
     config = override(small, {"optim.name": f"{PARTS}:SignSGD", "schedule.passes": 2})
     result = train(config)
-    assert evaluate_run(config.out, device="cpu")["accuracy"] == result["test_accuracy"]
+    assert evaluate_run(config.out, device="cpu")["accuracy"] == result.test_accuracy
     with pytest.raises(InputError, match="optim.name is SignSGD"):
         load_config(config.out / "config.yaml")
 
@@ -165,14 +165,14 @@ def test_a_resumed_run_uses_the_copy_whatever_became_of_the_original(mine, tmp_p
 def test_a_run_folder_that_got_no_further_than_its_code_is_begun_again(mine):
     (mine.out / "code").mkdir(parents=True)
     shutil.copy(EXAMPLE, mine.out / "code")
-    assert train(mine)["images_seen"] == 3 * 96
+    assert train(mine).images_seen == 3 * 96
 
 
 def test_a_run_begun_before_code_was_recorded_goes_on(mine):
     with pytest.raises(Stopped):
         train(mine, Listener(stop_before=3))
     (mine.out / "env.json").write_text("{}")
-    assert train(mine)["images_seen"] == 3 * 96
+    assert train(mine).images_seen == 3 * 96
 
 
 def test_a_loss_that_never_was_finite_points_at_the_models_own_code(mine, tmp_path):
@@ -187,7 +187,7 @@ def test_several_processes_run_the_same_code(mine, tmp_path):
     alone = train(mine)
     shared = override(mine, {"out": tmp_path / "shared"})
     results = together(2, tmp_path, train, shared)
-    assert results[0] == results[1] and results[0]["config_hash"] == alone["config_hash"]
+    assert results[0] == results[1] and results[0].config_hash == alone.config_hash
     ours, theirs = load_file(mine.out / "model.safetensors"), load_file(shared.out / "model.safetensors")
     torch.testing.assert_close(ours["head.weight"], theirs["head.weight"], rtol=1e-2, atol=1e-2)
 

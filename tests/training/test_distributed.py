@@ -18,6 +18,7 @@ from pocketvit.config import override
 from pocketvit.data import open_splits
 from pocketvit.errors import InputError
 from pocketvit.loading.loader import TrainLoader
+from pocketvit.runs.result import RunResult
 from pocketvit.training import train
 from pocketvit.training.distributed import ALONE, Processes, _meet
 
@@ -90,16 +91,16 @@ def test_the_compared_batches_are_plain_cut_and_mixed(small):
 def test_a_run_on_more_processes_ends_where_one_does(small, tmp_path, repeats):
     base = override(small, {"data.repeats": repeats, "schedule.passes": 3, "optim.ema_decay": 0.9})
     alone = train(base)
-    assert (alone["num_processes"], alone["num_gpus"]) == (1, 0)
+    assert (alone.num_processes, alone.num_gpus) == (1, 0)
     for size in SIZES:
         config = override(base, {"out": tmp_path / f"on-{size}"})
         results = together(size, tmp_path, train, config)
         assert all(result == results[0] for result in results)
-        kept = json.loads((config.out / "result.json").read_text())
-        assert kept | {"run_folder": str(config.out)} == results[0]
-        assert (results[0]["num_processes"], results[0]["num_gpus"]) == (size, 0)
-        assert results[0]["images_seen"] == alone["images_seen"]
-        assert results[0]["config_hash"] == alone["config_hash"]
+        assert RunResult.read(config.out / "result.json") == results[0]
+        assert results[0].run_folder == config.out
+        assert (results[0].num_processes, results[0].num_gpus) == (size, 0)
+        assert results[0].images_seen == alone.images_seen
+        assert results[0].config_hash == alone.config_hash
         np.testing.assert_allclose(curve(config.out), curve(base.out), rtol=1e-4)
         mine, theirs = load_file(config.out / "model.safetensors"), load_file(base.out / "model.safetensors")
         for name, tensor in mine.items():
@@ -154,7 +155,7 @@ def test_torchrun_needs_a_run_folder(small, monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="torchrun needs --out DIR"):
         train(override(small, {"out": None}))
-    assert train(small)["num_processes"] == 1
+    assert train(small).num_processes == 1
 
 
 def test_only_one_file_touches_process_groups():

@@ -26,7 +26,7 @@ def test_it_is_the_run_on_the_same_images_in_a_file(small, given, tmp_path):
     result = train(override(small, {"out": tmp_path / "given"}), data=given)
     assert same_run(small.out, tmp_path / "given")
     for key in ("config_hash", "data_fingerprint", "train_fingerprint"):
-        assert result[key] == json.loads((small.out / "result.json").read_text())[key]
+        assert getattr(result, key) == json.loads((small.out / "result.json").read_text())[key]
     assert load_config(tmp_path / "given" / "config.yaml").data.source == "memory"
     page = (tmp_path / "given" / "report.html").read_text()
     assert "memory" in page and "paper on memory" not in page
@@ -35,7 +35,7 @@ def test_it_is_the_run_on_the_same_images_in_a_file(small, given, tmp_path):
 def test_it_is_split_and_resized_as_files_are(small, given):
     values = {"data.val_frac": 0.25, "data.test_frac": 0.5, "data.resize": 8, "schedule.passes": 2}
     result = train(override(small, values), data=(given["train_images"], given["train_labels"]))
-    assert result["val_accuracy"] is not None
+    assert result.val_accuracy is not None
     trained = load_model(small.out)
     assert trained.model.image_size == (8, 8) and trained.class_names == ("0", "1", "2")
     with np.load(small.out / "predictions.npz") as predictions:

@@ -17,7 +17,8 @@ import pocketvit
 from pocketvit.config import load_config, override
 from pocketvit.errors import InputError
 from pocketvit.runs.folder import RunFolder
-from pocketvit.training import SilentReporter, Stopped, evaluate_run, load_model, loop, predict_files, train
+from pocketvit.runs.result import RunResult
+from pocketvit.training import SilentReporter, Stopped, evaluate_run, finish, load_model, loop, predict_files, train
 
 CLOCK = {"train_s", "images_per_s"}
 
@@ -67,16 +68,21 @@ def same_run(a, b):
 def test_a_run_learns_and_leaves_everything(small):
     result = train(small, started=time.perf_counter() - 100)
     folder = small.out
-    assert result == json.loads((folder / "result.json").read_text()) | {"run_folder": str(folder)}
-    assert result["test_accuracy"] >= 0.9, "three colours are easy"
+    assert RunResult.read(folder / "result.json") == result and result.run_folder == folder
+    assert list(json.loads((folder / "result.json").read_text())) == [
+        "test_accuracy", "val_accuracy", "best_test_accuracy", "images_per_s", "curve", "train_fingerprint", "cautions",
+        "recipe", "seed", "config_hash", "data_fingerprint", "num_params", "num_processes", "num_gpus", "train_s",
+        "images_seen", "peak_memory_gib", "device", "versions", "commit", "command", "total_s",
+    ]  # fmt: skip
+    assert result.test_accuracy >= 0.9, "three colours are easy"
     assert [line["pass"] for line in metrics(folder)] == [1, 2, 3, 4, 5]
-    assert [point["images"] for point in result["curve"]] == [2 * 96, 4 * 96, 5 * 96]
-    assert result["best_test_accuracy"] == max(point["accuracy"] for point in result["curve"])
-    assert result["val_accuracy"] is None
-    assert result["images_seen"] == 5 * 6 * 16
-    assert result["images_per_s"] == result["images_seen"] / result["train_s"]
-    assert result["num_params"] == sum(tensor.numel() for tensor in weights(folder).values())
-    assert 0 < result["train_s"] < 100 < result["total_s"], "what came before counts, such as importing torch"
+    assert [point.images for point in result.curve] == [2 * 96, 4 * 96, 5 * 96]
+    assert result.best_test_accuracy == max(point.accuracy for point in result.curve)
+    assert result.val_accuracy is None
+    assert result.images_seen == 5 * 6 * 16
+    assert result.images_per_s == result.images_seen / result.train_s
+    assert result.num_params == sum(tensor.numel() for tensor in weights(folder).values())
+    assert 0 < result.train_s < 100 < result.total_s, "what came before counts, such as importing torch"
     assert load_config(folder / "config.yaml") == small
     env = json.loads((folder / "env.json").read_text())
     assert env["versions"]["torch"] == torch.__version__.split("+")[0] or env["versions"]["torch"] == torch.__version__
@@ -86,8 +92,8 @@ def test_a_run_learns_and_leaves_everything(small):
 def test_train_says_how_it_goes_and_where_the_run_is(small, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     result = train(override(small, {"out": None}))
-    assert result["run_folder"] == "runs/paper-000"
-    assert load_model(result["run_folder"]).class_names == ("red", "green", "blue")
+    assert result.run_folder == Path("runs/paper-000")
+    assert load_model(result.run_folder).class_names == ("red", "green", "blue")
     said = capsys.readouterr().out
     assert said.startswith("run folder: runs/paper-000\n") and "\npass 2  loss " in said
     train(small, pocketvit.SilentReporter())
@@ -97,9 +103,9 @@ def test_train_says_how_it_goes_and_where_the_run_is(small, capsys, monkeypatch,
 def test_predictions_give_the_headline(small):
     result = train(small)
     with np.load(small.out / "predictions.npz", allow_pickle=False) as held:
-        assert (held["logits"].argmax(1) == held["labels"]).mean() == result["test_accuracy"]
+        assert (held["logits"].argmax(1) == held["labels"]).mean() == result.test_accuracy
         assert held["class_names"].tolist() == ["red", "green", "blue"]
-    assert evaluate_run(small.out, device="cpu")["accuracy"] == result["test_accuracy"]
+    assert evaluate_run(small.out, device="cpu")["accuracy"] == result.test_accuracy
 
 
 def test_a_run_is_found_in_the_home_folder(small, tmp_path, monkeypatch):
@@ -108,7 +114,7 @@ def test_a_run_is_found_in_the_home_folder(small, tmp_path, monkeypatch):
     Image.new("RGB", (16, 16), (160, 0, 0)).save(tmp_path / "red.png")
     run = f"~/{small.out.relative_to(tmp_path)}"
     assert load_model(run).class_names == ("red", "green", "blue")
-    assert evaluate_run(run, device="cpu")["accuracy"] == result["test_accuracy"]
+    assert evaluate_run(run, device="cpu")["accuracy"] == result.test_accuracy
     (predicted,) = predict_files(run, ["~/red.png"], device="cpu")
     assert max(predicted["probabilities"], key=predicted["probabilities"].get) == "red"
 
@@ -157,7 +163,7 @@ def test_a_resumed_run_keeps_the_command_that_began_it(small, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/bin/pocketvit", "train", "--resume", str(small.out)])
     result = train(small)
     env = json.loads((small.out / "env.json").read_text())
-    assert result["command"] == env["command"] == "pocketvit train paper --seed 0"
+    assert result.command == env["command"] == "pocketvit train paper --seed 0"
     assert env["started"] == began["started"]
     assert env["folder"] == began["folder"] == str(small.out)
 
@@ -259,7 +265,7 @@ def test_a_run_whose_config_was_edited_does_not_go_on(small, written, changed):
     with pytest.raises(InputError, match=rf"config.yaml was changed after its run began; .* --config {file}$"):
         train(load_config(file))
     file.write_text(saved)
-    assert train(load_config(file))["test_accuracy"] >= 0
+    assert train(load_config(file)).test_accuracy >= 0
 
 
 def test_other_data_in_the_same_place_are_refused(small, synthetic_set, tmp_path):
@@ -343,7 +349,7 @@ def test_two_processes_never_share_a_run_folder(small, monkeypatch):
         train(small, ear)
     assert ear.lines == [f"waiting up to 0.1 s for another process to leave {small.out}"]
     os.close(other)
-    assert train(small)["images_seen"] == 5 * 96
+    assert train(small).images_seen == 5 * 96
 
 
 def test_two_runs_that_start_at_once_have_a_folder_each(small, tmp_path, monkeypatch):
@@ -376,8 +382,8 @@ def test_the_peak_of_memory_is_the_runs(small, monkeypatch):
     """Not that of a larger run before it in the same process."""
     watched = []
     monkeypatch.setattr(loop, "watch_memory", lambda device: watched.append(device) or 7)
-    monkeypatch.setattr(loop, "peak_memory_gib", lambda device, held=0: float(10 * len(watched) - held))
-    assert train(small, SilentReporter())["peak_memory_gib"] == 3.0 and watched == [torch.device("cpu")]
+    monkeypatch.setattr(finish, "peak_memory_gib", lambda device, held=0: float(10 * len(watched) - held))
+    assert train(small, SilentReporter()).peak_memory_gib == 3.0 and watched == [torch.device("cpu")]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -392,7 +398,7 @@ def test_a_signal_after_the_last_step_lets_the_run_finish(small, monkeypatch, si
 
     monkeypatch.setattr(page, "write_report", signalled)
     result = train(small)
-    assert json.loads((small.out / "result.json").read_text()).items() <= result.items()
+    assert RunResult.read(small.out / "result.json") == result
 
 
 @pytest.mark.parametrize("every", [0, 2])
@@ -409,18 +415,18 @@ def test_a_run_that_could_not_finish_does_not_train_again(small, tmp_path, monke
         train(config)
     never = Interrupt(1)
     result = train(config, never)
-    assert never.left == 1 and result["images_seen"] == 5 * 96
+    assert never.left == 1 and result.images_seen == 5 * 96
     train(override(config, {"out": tmp_path / "straight"}))
     assert same_run(config.out, tmp_path / "straight")
 
 
 def test_with_validation_the_test_set_is_used_once(small, tmp_path):
     result = train(override(small, {"data.val_frac": 0.25}))
-    assert result["best_test_accuracy"] is None
-    assert {point["split"] for point in result["curve"]} == {"val"}
-    assert result["val_accuracy"] == result["curve"][-1]["accuracy"]
+    assert result.best_test_accuracy is None
+    assert {point.split for point in result.curve} == {"val"}
+    assert result.val_accuracy == result.curve[-1].accuracy
     assert not any("test_accuracy" in line for line in metrics(small.out))
-    assert result["images_seen"] == 5 * (72 // 16) * 16
+    assert result.images_seen == 5 * (72 // 16) * 16
 
 
 @pytest.fixture
@@ -512,8 +518,8 @@ def test_what_is_captured_is_rehearsed_once(small, monkeypatch):
 
 def test_batch_repeats_show_each_image_three_times(small):
     result = train(override(small, {"data.repeats": "batch", "schedule.passes": 6}))
-    assert result["images_seen"] == 6 * 96
+    assert result.images_seen == 6 * 96
 
 
 def test_bf16_and_compile_can_be_asked_for_on_the_cpu(small):
-    assert train(override(small, {"train.precision": "bf16"}))["test_accuracy"] > 0.5
+    assert train(override(small, {"train.precision": "bf16"})).test_accuracy > 0.5

@@ -129,7 +129,7 @@ def test_the_line_of_the_last_pass_is_written_again(small, tmp_path, monkeypatch
     else:
         (config.out / "metrics.jsonl").unlink()
     result = train(config)
-    assert result["val_accuracy"] == metrics(tmp_path / "straight")[-1]["val_accuracy"]
+    assert result.val_accuracy == metrics(tmp_path / "straight")[-1]["val_accuracy"]
     assert metrics(config.out) == metrics(tmp_path / "straight")[0 if damage else 4 :]
 
 

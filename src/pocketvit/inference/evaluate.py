@@ -1,7 +1,7 @@
 """Measuring a trained model: accuracy on a data set, a saved run, files to classify."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -22,7 +22,7 @@ from pocketvit.device import choose_device
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
 from pocketvit.inference.trained_model import TrainedModel, load_model
-from pocketvit.runs.finished import checked_result
+from pocketvit.runs.result import RunResult
 
 
 class Scores(TypedDict):
@@ -109,7 +109,7 @@ def evaluate_run(
         raise InputError(f"{run} is a model alone, which names no data; give its run folder, {run.parent}")
     trained = load_model(run, choose_device(device), allow_code=allow_code)
     result = _result_of(run)
-    trained_on = result["data_fingerprint"]
+    trained_on = result.data_fingerprint
     config = load_config(run / "config.yaml", allow_code=True).data  # nothing but the data is taken from it
     config = config if resize is None else replace(config, resize=resize)
     cautions = []
@@ -130,7 +130,7 @@ def evaluate_run(
         own = _training_images(config, trained_on)
         if lasting_source(source) == config.source and dataset.fingerprint != trained_on:
             cautions.append(f"{source} has changed since {run} was trained on it: these may be training images")
-    if dataset.test.fingerprint == result.get("train_fingerprint"):  # which older results lack
+    if dataset.test.fingerprint == result.train_fingerprint:
         cautions.append(f"{run} was trained on these very images: on new ones its accuracy may be far lower")
     elif own is not None:
         cautions += note_shared("images", dataset.test.digests, own.digests, f"those that {run} was trained on")
@@ -146,7 +146,7 @@ def _training_images(config: DataConfig, fingerprint: str) -> Split | None:
     return None
 
 
-def _result_of(run: Path) -> Mapping[str, Any]:
+def _result_of(run: Path) -> RunResult:
     """The result of a finished run, which says what it was trained on.
 
     Raises:
@@ -158,7 +158,7 @@ def _result_of(run: Path) -> Mapping[str, Any]:
             f"{run} has no result.json, which says what it was trained on; copy the whole folder of the run, or finish "
             f"it: pocketvit train --resume {quote(str(run))}"
         )
-    return checked_result(file)
+    return RunResult.read(file)
 
 
 def predict_files(

@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from pocketvit.report import text
 from pocketvit.report.plots import Series, line_plot
+from pocketvit.runs.result import Evaluation
 
 SPLITS = {"test": ("test set", "accent"), "val": ("validation set", "warm")}
 """What a set is called and the colour of its line."""
@@ -21,11 +22,11 @@ class Curve:
     plot: Markup
 
 
-def accuracy_curves(points: Sequence[Mapping], decimals: int) -> list[Curve]:
+def accuracy_curves(points: Sequence[Evaluation], decimals: int) -> list[Curve]:
     """Accuracy against images seen and against training time.
 
     Args:
-        points: result.json's `curve`: `images`, `train_s`, `accuracy` (a fraction) and `split` of each evaluation.
+        points: every evaluation of the run.
         decimals: of the percentages in words.
     Returns:
         two curves, or none where nothing was evaluated.
@@ -33,8 +34,8 @@ def accuracy_curves(points: Sequence[Mapping], decimals: int) -> list[Curve]:
     if not points:
         return []
     last = points[-1]
-    remark = f"{text.percent(last['accuracy'], decimals)} on the {SPLITS[last['split']][0]} at the end"
-    unit, seconds = time_unit(max(point["train_s"] for point in points))
+    remark = f"{text.percent(last.accuracy, decimals)} on the {SPLITS[last.split][0]} at the end"
+    unit, seconds = time_unit(max(point.train_s for point in points))
     return [
         _accuracy_curve("Accuracy by images seen", remark, points, "images", 1, "images", text.short_count),
         _accuracy_curve("Accuracy by training time", remark, points, "train_s", seconds, unit, "{:g}".format),
@@ -61,7 +62,7 @@ def pass_curves(metrics: Sequence[Mapping]) -> list[Curve]:
 def _accuracy_curve(
     title: str,
     remark: str,
-    points: Sequence[Mapping],
+    points: Sequence[Evaluation],
     x_key: str,
     x_unit: float,
     x_label: str,
@@ -70,10 +71,10 @@ def _accuracy_curve(
     """Accuracy at each evaluation, a line for each set; `x_key` is shown in multiples of `x_unit`."""
     lines = []
     for split, (label, colour) in SPLITS.items():
-        of_split = [point for point in points if point["split"] == split]
+        of_split = [point for point in points if point.split == split]
         if of_split:
-            x = [point[x_key] / x_unit for point in of_split]
-            lines.append(Series(label, x, [point["accuracy"] for point in of_split], colour))
+            x = [getattr(point, x_key) / x_unit for point in of_split]
+            lines.append(Series(label, x, [point.accuracy for point in of_split], colour))
     plot = line_plot(
         title, lines, description=f"{title}: {remark}", x_label=x_label,
         x_format=x_format, y_format=text.axis_percent, y_range=(0.0, 1.0),

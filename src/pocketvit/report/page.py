@@ -26,6 +26,8 @@ from pocketvit.report.pictures import (
 from pocketvit.report.scores import class_scores, confusion_matrix, log_softmax, top_confusions, wilson_interval
 from pocketvit.report.templating import page_environment
 from pocketvit.runs.finished import FinishedRun, Predictions, Samples, read_run
+from pocketvit.runs.hardware import device
+from pocketvit.runs.result import RunResult
 
 # K is the number of classes, T the number of test images.
 
@@ -39,7 +41,7 @@ TILE = 120
 """Greatest side of one of a square sheet's tiles on the page, CSS pixels."""
 
 
-def write_report(run_dir: Path, result: Mapping | None = None) -> Path:
+def write_report(run_dir: Path, result: RunResult | None = None) -> Path:
     """Write `report.html` into a run's folder.
 
     Args:
@@ -70,9 +72,9 @@ def render(run: FinishedRun) -> str:
         title=_title(run),
         class_names=predictions.class_names,
         headline=_headline(run, int(np.trace(matrix))),
-        cautions=run.result.get("cautions", ()),  # which older results lack
+        cautions=run.result.cautions,
         facts=_facts(run, log_probabilities),
-        curves=accuracy_curves(run.result["curve"], decimals) + pass_curves(run.metrics),
+        curves=accuracy_curves(run.result.curve, decimals) + pass_curves(run.metrics),
         confusions=_confusions(matrix, predictions.class_names),
         classes=_classes(matrix, predictions.class_names),
         train_images=_train_images(run.samples),
@@ -81,7 +83,7 @@ def render(run: FinishedRun) -> str:
         sheets=_sheets(run.figures),
         rerun=_rerun(run),
         config_text=run.config_text.strip(),
-        environment=_flat({"versions": run.result["versions"]} | run.env),
+        environment=_flat({"versions": run.result.versions} | run.env),
     )
 
 
@@ -92,7 +94,7 @@ def _source(run: FinishedRun) -> str:
 
 def _title(run: FinishedRun) -> str:
     """The recipe, and the data where it is not the recipe's namesake."""
-    recipe, data = run.result["recipe"], Path(_source(run)).name
+    recipe, data = run.result.recipe, Path(_source(run)).name
     return f"{recipe} on {data}" if data not in ("", recipe, MEMORY) else recipe
 
 
@@ -106,7 +108,7 @@ def _rerun(run: FinishedRun) -> str:
 def _headline(run: FinishedRun, num_right: int) -> dict:
     """The accuracy after the last step with its interval, and whether the stored predictions bear it out."""
     total = len(run.predictions.labels)
-    accuracy = run.result["test_accuracy"]
+    accuracy = run.result.test_accuracy
     right = round(accuracy * total)
     low, high = wilson_interval(right, total)
     return {
@@ -127,28 +129,27 @@ def _facts(run: FinishedRun, log_probabilities: np.ndarray) -> list[tuple[str, s
     labels = run.predictions.labels
     decimals = text.percent_decimals(len(labels))
     test_loss = -log_probabilities[np.arange(len(labels)), labels].mean()
-    gpus = f"{result['num_gpus']} × " if result["num_gpus"] > 1 else ""
-    source, fingerprint = _source(run), result["data_fingerprint"][:12]
+    source, fingerprint = _source(run), result.data_fingerprint[:12]
     facts = [
-        ("Training time", text.duration(result["train_s"]), f"{text.duration(result['total_s'])} in all"),
-        ("Speed", f"{text.count(result['images_per_s'])} images/s", "augmentation included"),
-        ("Images seen", text.count(result["images_seen"]), f"{run.metrics[-1]['pass']:,} passes"),
-        ("Device", f"{gpus}{result['device']}", ""),
-        ("Parameters", text.count(result["num_params"]), ""),
+        ("Training time", text.duration(result.train_s), f"{text.duration(result.total_s)} in all"),
+        ("Speed", f"{text.count(result.images_per_s)} images/s", "augmentation included"),
+        ("Images seen", text.count(result.images_seen), f"{run.metrics[-1]['pass']:,} passes"),
+        ("Device", device(result), ""),
+        ("Parameters", text.count(result.num_params), ""),
         ("Data", source or fingerprint, fingerprint if source else ""),
         ("Test loss", f"{test_loss:.3f}", "cross-entropy, in nats"),
-        ("Seed", str(result["seed"]), f"configuration {result['config_hash'][:12]}"),
+        ("Seed", str(result.seed), f"configuration {result.config_hash[:12]}"),
     ]
-    if result["commit"]:
-        facts.append(("Commit", result["commit"][:10], "with uncommitted changes" if env.get("dirty") else ""))
-    if result["val_accuracy"] is not None:
+    if result.commit:
+        facts.append(("Commit", result.commit[:10], "with uncommitted changes" if env.get("dirty") else ""))
+    if result.val_accuracy is not None:
         remark = "held out of the training set"
-        facts.append(("Validation accuracy", text.percent(result["val_accuracy"], decimals), remark))
-    if result["best_test_accuracy"] is not None and len(result["curve"]) > 1:
+        facts.append(("Validation accuracy", text.percent(result.val_accuracy, decimals), remark))
+    if result.best_test_accuracy is not None and len(result.curve) > 1:
         remark = "chosen on the test set, so flattering"
-        facts.append(("Best over test", text.percent(result["best_test_accuracy"], decimals), remark))
-    if result["peak_memory_gib"] is not None:
-        facts.append(("Peak GPU memory", f"{result['peak_memory_gib']:.2f} GiB", ""))
+        facts.append(("Best over test", text.percent(result.best_test_accuracy, decimals), remark))
+    if result.peak_memory_gib is not None:
+        facts.append(("Peak GPU memory", f"{result.peak_memory_gib:.2f} GiB", ""))
     return facts
 
 

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from pocketvit.report import text
 from pocketvit.report.curves import time_unit
 from pocketvit.report.plots import Series, line_plot
+from pocketvit.runs.result import Evaluation
 
 REFERENCE_COLOUR = "ink"
 COLOURS = ("accent", "warm", "violet", "green", "ochre")
@@ -23,8 +24,8 @@ COLOURS = ("accent", "warm", "violet", "green", "ochre")
 BEHIND = 0.15
 """A row that ends this far behind the best one (it diverged) does not decide where the vertical axis begins."""
 
-Curves = Sequence[Sequence[Mapping]]
-"""The runs of a row, each with the evaluations in result.json's `curve`."""
+Curves = Sequence[Sequence[Evaluation]]
+"""The evaluations of each run of a row."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,13 @@ def mean_curve(runs: Curves, split: str, timed: Curves | None = None) -> MeanCur
         split: whose evaluations to take.
         timed: those of them whose times are taken; by default all.
     """
-    by_images = [{point["images"]: point for point in run if point["split"] == split} for run in runs]
+    by_images = [{point.images: point for point in run if point.split == split} for run in runs]
     shared = sorted(set.intersection(*map(set, by_images))) if by_images else []
     if not shared:
         return None
     at = [[run[images] for run in by_images] for images in shared]
-    times = [{point["images"]: point["train_s"] for point in run if point["split"] == split} for run in timed or runs]
-    accuracies = [[point["accuracy"] for point in points] for points in at]
+    times = [{point.images: point.train_s for point in run if point.split == split} for run in timed or runs]
+    accuracies = [[point.accuracy for point in points] for points in at]
     return MeanCurve(
         images=shared,
         train_s=[fmean(run[images] for run in times) for images in shared],

@@ -14,6 +14,7 @@ from pocketvit.report import text
 from pocketvit.report.curves import SPLITS
 from pocketvit.report.study_curves import study_curves
 from pocketvit.report.templating import page_environment
+from pocketvit.runs.result import Evaluation
 
 FAR = 4.0
 """An effect this many times as far from nothing as the median one would press the others together; it is cut off."""
@@ -28,8 +29,8 @@ class PageCell:
     """done, failed or missing."""
     accuracy: float | None
     """A fraction; None unless done."""
-    curve: Sequence[Mapping]
-    """result.json's `curve`; empty unless done."""
+    curve: Sequence[Evaluation]
+    """Empty unless done."""
     timed: bool
     """Whether its times count: it ran on the study's usual hardware."""
     error: str | None

@@ -6,9 +6,7 @@ are optional: samples.npz (pictures) and figures.npz (whitening filters, positio
 T test images, K classes, S sample pictures, E error pictures, F filters of p×p pixels, P patches, H W pixels.
 """
 
-import json
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +15,8 @@ import yaml
 
 from pocketvit.errors import InputError
 from pocketvit.files import read_json
-
-RESULT_KEYS = (
-    "test_accuracy", "val_accuracy", "best_test_accuracy", "train_s", "total_s", "images_seen", "images_per_s",
-    "peak_memory_gib", "num_params", "num_gpus", "seed", "config_hash", "data_fingerprint", "recipe", "curve",
-    "device", "versions", "commit", "command",
-)  # fmt: skip
-METRIC_KEYS = ("pass", "images", "loss", "lr")
-CURVE_KEYS = ("images", "train_s", "accuracy", "split")
+from pocketvit.runs.metrics import read_metrics
+from pocketvit.runs.result import RunResult
 
 _UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile)
 """What NumPy raises for an archive that is cut, damaged, or holds Python objects."""
@@ -69,14 +61,14 @@ class FinishedRun:
     env: dict
     metrics: list[dict]
     """One mapping per pass."""
-    result: Mapping
+    result: RunResult
     predictions: Predictions
     samples: Samples | None
     figures: dict[str, np.ndarray]
     """`whitening_filters` (F, p, p, 3) and `position_similarity` (P, P), where the run wrote them."""
 
 
-def read_run(run_dir: Path, result: Mapping | None = None) -> FinishedRun:
+def read_run(run_dir: Path, result: RunResult | None = None) -> FinishedRun:
     """Read and check a run folder.
 
     Args:
@@ -91,38 +83,19 @@ def read_run(run_dir: Path, result: Mapping | None = None) -> FinishedRun:
     if missing:
         raise InputError(f"{run_dir} has no {', '.join(missing)}: a report needs the folder of a finished run")
     config_text, config = _read_config(run_dir / "config.yaml")
-    result = checked_result(run_dir / "result.json", result)
+    result = result or RunResult.read(run_dir / "result.json")
     predictions = _read_predictions(run_dir / "predictions.npz")
     return FinishedRun(
         path=run_dir,
         config_text=config_text,
         config=config,
         env=read_json(run_dir / "env.json"),
-        metrics=_read_metrics(run_dir / "metrics.jsonl"),
+        metrics=read_metrics(run_dir / "metrics.jsonl"),
         result=result,
         predictions=predictions,
         samples=_read_samples(run_dir / "samples.npz", len(predictions.labels)),
         figures=_read_figures(run_dir / "figures.npz"),
     )
-
-
-def checked_result(path: Path, result: Mapping | None = None) -> Mapping:
-    """A result.json with every field that it has to have.
-
-    Args:
-        path: of the file.
-        result: what it will hold, where it is not written yet.
-    Raises:
-        InputError: it cannot be read, or lacks a field.
-    """
-    result = read_json(path) if result is None else result
-    absent = [key for key in RESULT_KEYS if key not in result]
-    if absent:
-        raise InputError(f"{path} lacks {', '.join(absent)}: was it written by `pocketvit train`?")
-    for point in result["curve"]:
-        if any(key not in point for key in CURVE_KEYS) or point["split"] not in ("test", "val"):
-            raise InputError(f"{path}: a point of the curve is {point}; it needs {', '.join(CURVE_KEYS)} (test or val)")
-    return result
 
 
 def _read_config(path: Path) -> tuple[str, dict]:
@@ -134,21 +107,6 @@ def _read_config(path: Path) -> tuple[str, dict]:
     if not isinstance(config, dict):
         raise InputError(f"{path} holds no named fields; expected the configuration of a run")
     return text, config
-
-
-def _read_metrics(path: Path) -> list[dict]:
-    metrics = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            metrics.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path} line {number} is not JSON ({error.msg}); was it cut off?") from error
-        absent = [key for key in METRIC_KEYS if key not in metrics[-1]]
-        if absent:
-            raise InputError(f"{path} line {number} lacks {', '.join(absent)}")
-    if not metrics:
-        raise InputError(f"{path} is empty: the run stopped before its first pass ended")
-    return metrics
 
 
 def _read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:

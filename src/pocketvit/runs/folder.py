@@ -19,14 +19,13 @@ from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
 from pocketvit.files import write_atomically, write_json
 from pocketvit.lock import locked
+from pocketvit.runs.metrics import whole_line
 from pocketvit.runs.provenance import environment
+from pocketvit.runs.result import result_at
 from pocketvit.usercode import FOLDER as CODE_FOLDER
 
 RUNS = Path("runs")
 """Where run folders are made unless `out` says otherwise."""
-
-METRICS = {"pass", "images", "train_s", "loss", "lr"}
-"""What is read of every line of metrics.jsonl."""
 
 
 class RunFolder:
@@ -109,10 +108,8 @@ class RunFolder:
             InputError: it is, or what says so is damaged.
         """
         if self.result.exists():
-            try:
-                json.loads(self.result.read_text(encoding="utf-8"))["test_accuracy"]
-            except (ValueError, LookupError, TypeError):
-                raise InputError(f"{self.result} is damaged; remove it, and the run goes on") from None
+            if result_at(self.result) is None:
+                raise InputError(f"{self.result} is damaged; remove it, and the run goes on")
             raise InputError(
                 f"{self.path} holds a finished run, with nothing left to do; for a new one choose another --out or "
                 "remove it"
@@ -190,24 +187,11 @@ class RunFolder:
             those among them that have no line left.
         """
         content = self.metrics.read_bytes() if self.metrics.exists() else b""
-        lines = {pass_of(line): line for line in content.splitlines(keepends=True)}
+        lines = {held["pass"]: line for line in content.splitlines(keepends=True) if (held := whole_line(line))}
         kept = {number: lines[number] for number in range(1, passes + 1) if number in lines}
         if (whole := b"".join(kept.values())) != content:
             write_atomically(self.metrics, whole)
         return [number for number in range(1, passes + 1) if number not in kept]
-
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
-        return [json.loads(line) for line in self.metrics.read_text().splitlines()] if self.metrics.exists() else []
-
-
-def pass_of(line: bytes) -> int | None:
-    """The pass that a line of metrics.jsonl is of; None where the line is not whole."""
-    try:
-        held = json.loads(line)
-        return held["pass"] if line.endswith(b"\n") and held.keys() >= METRICS else None
-    except (ValueError, AttributeError, RecursionError):
-        return None
 
 
 def with_lasting_data(config: RunConfig) -> RunConfig:

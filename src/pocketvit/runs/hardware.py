@@ -2,8 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from pocketvit.runs.result import RunResult
 
 _THREADS = re.compile(r" \(\d+ threads?\)$")
 
@@ -16,7 +18,7 @@ class Hardware(NamedTuple):
     others: dict[str, int]
     """How many were trained on anything else, by what that was."""
 
-    def counts(self, result: Mapping[str, Any] | None) -> bool:
+    def counts(self, result: RunResult | None) -> bool:
         """Whether a run's times and memory count beside the others': it is there, and was trained on the usual hardware."""
         return result is not None and machine(result) == self.usual
 
@@ -25,19 +27,18 @@ class Hardware(NamedTuple):
         return ", ".join(f"{n} on {name}" for name, n in self.others.items())
 
 
-def hardware(results: Iterable[Mapping[str, Any]]) -> Hardware:
-    """Count what runs were trained on, given what is in their result.json."""
+def hardware(results: Iterable[RunResult]) -> Hardware:
+    """Count what runs were trained on, given their results."""
     counted = Counter(map(machine, results))
     (usual, _), *others = counted.most_common() or [(None, 0)]
     return Hardware(usual, dict(others))
 
 
-def device(result: Mapping[str, Any]) -> str:
+def device(result: RunResult) -> str:
     """What a run was trained on, with the number of GPUs if there were several."""
-    number = result.get("num_gpus") or 0
-    return (f"{number} × " if number > 1 else "") + str(result.get("device"))
+    return (f"{result.num_gpus} × " if result.num_gpus > 1 else "") + result.device
 
 
-def machine(result: Mapping[str, Any]) -> str:
+def machine(result: RunResult) -> str:
     """The device alone: without its number, and without the threads, of which a small model takes fewer."""
-    return _THREADS.sub("", str(result.get("device")))
+    return _THREADS.sub("", result.device)

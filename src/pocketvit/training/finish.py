@@ -10,12 +10,16 @@ import torch
 from torch import Tensor
 
 from pocketvit.augment.batch import BatchMaker
+from pocketvit.config import config_hash
 from pocketvit.data import Split, Splits
-from pocketvit.files import write_arrays, write_json
+from pocketvit.device import peak_memory_gib
+from pocketvit.files import write_arrays
 from pocketvit.inference.trained_model import TrainedModel, accuracy
 from pocketvit.loading.loader import TrainLoader
 from pocketvit.model import ViT
-from pocketvit.runs.folder import RunFolder
+from pocketvit.runs.metrics import read_metrics
+from pocketvit.runs.result import Evaluation, RunResult
+from pocketvit.training.trainer import Trainer
 
 SAMPLE_BATCHES = 8
 """Batches that the report shows some images of; a batch is mixed as a whole, so several are needed."""
@@ -23,52 +27,57 @@ SAMPLES_PER_BATCH = 5
 MAX_ERRORS = 40
 
 
-def write_result(
-    folder: RunFolder,
-    trained: TrainedModel,
-    splits: Splits,
-    loader: TrainLoader,
-    summary: dict[str, Any],
-    started: float,
-) -> dict[str, Any]:
+def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> RunResult:
     """Test the trained model once and write everything that a finished run holds.
 
     Args:
-        folder: of the run.
-        trained: the model after the last step.
-        splits: the data.
-        loader: shows the training images as the model saw them.
-        summary: what the loop knows about the run.
-        started: `time.perf_counter()` when the run began.
-    Returns:
-        the content of result.json.
+        trainer: at the end of its run.
+        env: the content of env.json.
+        started: `time.perf_counter()` from which `total_s` counts.
+        held: bytes on the GPU that were not the run's, as `watch_memory` found them.
     Raises:
         InputError: a file cannot be written.
     """
+    config, splits, folder = trainer.config, trainer.splits, trainer.folder
+    peak_gib = peak_memory_gib(trainer.device, held)  # of training, before the test
+    images_seen, trained = int(trainer.step.step) * config.batch_size, trainer.trained()
     logits = trained.logits(splits.test.images)
-    metrics = folder.read_metrics()
-    result = {
-        "test_accuracy": accuracy(logits, splits.test.labels),
-        "val_accuracy": metrics[-1].get("val_accuracy"),
-        "best_test_accuracy": max((m["test_accuracy"] for m in metrics if "test_accuracy" in m), default=None),
-        "images_per_s": summary["images_seen"] / summary["train_s"],
-        "curve": [
-            {"images": m["images"], "train_s": m["train_s"], "accuracy": m[f"{split}_accuracy"], "split": split}
+    metrics = read_metrics(folder.metrics)
+    save_figures(folder.figures, trainer.model, trainer.filters)
+    trained.save(folder.model)
+    _save_predictions(folder.predictions, logits, splits.test, splits.class_names)
+    save_samples(folder.samples, logits, splits, seen_images(trainer.loader, trained))
+    result = RunResult(
+        file=folder.result,
+        test_accuracy=accuracy(logits, splits.test.labels),
+        val_accuracy=metrics[-1].get("val_accuracy"),
+        best_test_accuracy=max((m["test_accuracy"] for m in metrics if "test_accuracy" in m), default=None),
+        images_per_s=images_seen / trainer.train_s,
+        curve=tuple(
+            Evaluation(m["images"], m["train_s"], m[f"{split}_accuracy"], split)
             for m in metrics
             for split in ("val", "test")
             if f"{split}_accuracy" in m
-        ],
-        "train_fingerprint": splits.train_fingerprint,
-        "cautions": list(splits.cautions),
-    } | summary
-    trained.save(folder.model)
-    _save_predictions(folder.predictions, logits, splits.test, splits.class_names)
-    save_samples(folder.samples, logits, splits, seen_images(loader, trained))
-    result["total_s"] = time.perf_counter() - started
+        ),
+        train_fingerprint=splits.train_fingerprint,
+        cautions=tuple(splits.cautions),
+        recipe=config.recipe,
+        seed=config.seed,
+        config_hash=config_hash(config, splits.fingerprint),
+        data_fingerprint=splits.fingerprint,
+        num_params=trainer.model.num_params,
+        num_processes=trainer.processes.size,
+        num_gpus=trainer.processes.size if trainer.device.type == "cuda" else 0,
+        train_s=trainer.train_s,
+        images_seen=images_seen,
+        peak_memory_gib=peak_gib,
+        total_s=time.perf_counter() - started,
+        **{name: env[name] for name in ("device", "versions", "commit", "command")},
+    )
     from pocketvit.report.page import write_report  # loads a drawing library
 
     write_report(folder.path, result)
-    write_json(folder.result, result)
+    result.write()
     return result
 
 

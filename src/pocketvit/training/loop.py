@@ -16,19 +16,19 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from pocketvit.config import RunConfig, code_of, config_hash, override
+from pocketvit.config import RunConfig, code_of, override
 from pocketvit.config.data import MEMORY
 from pocketvit.data import open_splits, refuse_among_classes
 from pocketvit.data.memory import Data
 from pocketvit.data.splits import split_given
-from pocketvit.device import choose_device, device_name, peak_memory_gib, repeating, watch_memory
+from pocketvit.device import choose_device, device_name, repeating, watch_memory
 from pocketvit.errors import InputError
-from pocketvit.files import read_json
 from pocketvit.randomness import leaving_generators_alone
 from pocketvit.runs.folder import RUNS, RunFolder
+from pocketvit.runs.result import RunResult
 from pocketvit.terminal import outliving_output
 from pocketvit.training.distributed import Processes, join
-from pocketvit.training.finish import save_figures, write_result
+from pocketvit.training.finish import finish
 from pocketvit.training.progress import Reporter, SilentReporter, console_reporter
 from pocketvit.training.stop import StopRequest
 from pocketvit.training.trainer import Trainer
@@ -40,7 +40,7 @@ def train(
     *,
     data: Data | None = None,
     started: float | None = None,
-) -> dict[str, Any]:
+) -> RunResult:
     """Train a model as `config` says and write its run folder.
 
     Started by torchrun, this is one process of the run: the first one writes and reports.
@@ -53,7 +53,7 @@ def train(
             mapping of arrays named as in an .npz file, PyTorch data sets of (image, label), or what `load_dataset` gives.
         started: `time.perf_counter()` from which `total_s` counts; none is now, after torch was imported.
     Returns:
-        the content of result.json, and `run_folder`, the path of the folder that it is in.
+        what result.json holds, and where it is: `result.test_accuracy`, `result.run_folder`.
     Raises:
         InputError: something in the configuration or the data cannot be used, or the loss stopped being finite.
         SystemExit: the same on a process other than the first, which says why.
@@ -77,7 +77,7 @@ def train(
         if config.out is not None:  # said before anything takes time
             result = processes.from_first(lambda: left_by_the_last_start(RunFolder(config.out)))
             if result is not None:
-                return result | {"run_folder": str(config.out)}
+                return result
         reporter = (reporter or console_reporter(Console())) if processes.first else SilentReporter()
         held = watch_memory(choose_device(device))
         trainer = prepare(config, processes, reporter, data)
@@ -87,19 +87,19 @@ def train(
                 with StopRequest():  # a signal now comes too late: the few files that are left are written first
                     result = processes.from_first(lambda: finish(trainer, env, started, held))
                 trainer.reporter.note(f"report: {trainer.folder.report}")
-                return result | {"run_folder": str(trainer.folder.path)}
+                return result
         finally:
             trainer.drop_graph()
 
 
-def left_by_the_last_start(folder: RunFolder) -> dict[str, Any] | None:
+def left_by_the_last_start(folder: RunFolder) -> RunResult | None:
     """The result of a run that torchrun starts again because a worker was lost after the result was written.
 
     Raises:
         InputError: the folder holds a finished run, and this is a first start.
     """
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) and folder.result.exists():
-        return read_json(folder.result)
+        return RunResult.read(folder.result)
     folder.check_unfinished()
     return None
 
@@ -174,35 +174,3 @@ def run(trainer: Trainer) -> None:
         fits = trainer.largest_batch()
         advice = f"about batch_size={fits} would fit" if fits else "not even a small batch fits this GPU"
         raise InputError(f"out of GPU memory at batch_size={trainer.config.batch_size}; {advice}")
-
-
-def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> dict[str, Any]:
-    """Test the trained model and write the rest of the run folder; returns the content of result.json.
-
-    Args:
-        trainer: at the end of its run.
-        env: the content of env.json.
-        data: images in memory to train on, in place of `config.data.source`: (images, labels) or four arrays, a
-            mapping of arrays named as in an .npz file, PyTorch data sets of (image, label), or what `load_dataset` gives.
-        started: `time.perf_counter()` from which `total_s` counts.
-        held: bytes on the GPU that were not the run's, as `watch_memory` found them.
-    """
-    config, splits = trainer.config, trainer.splits
-    summary = {
-        "recipe": config.recipe,
-        "seed": config.seed,
-        "config_hash": config_hash(config, splits.fingerprint),
-        "data_fingerprint": splits.fingerprint,
-        "num_params": trainer.model.num_params,
-        "num_processes": trainer.processes.size,
-        "num_gpus": trainer.processes.size if trainer.device.type == "cuda" else 0,
-        "train_s": trainer.train_s,
-        "images_seen": int(trainer.step.step) * config.batch_size,
-        "peak_memory_gib": peak_memory_gib(trainer.device, held),
-        "device": env["device"],
-        "versions": env["versions"],
-        "commit": env["commit"],
-        "command": env["command"],
-    }
-    save_figures(trainer.folder.figures, trainer.model, trainer.filters)
-    return write_result(trainer.folder, trainer.trained(), splits, trainer.loader, summary, started)

@@ -1,35 +1,36 @@
 """Tables from result files, and their places in a document."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import stdev
 
 import pytest
+from synthetic_results import synthetic_result
 
 from benchmarks.run_tables import PublishedRow, replace_section, results_table, summary_row, update_readme
 from pocketvit.errors import InputError
 from pocketvit.report.text import NBSP
+from pocketvit.runs.result import RunResult
 
 PAPER = PublishedRow(
     name="the paper", best_test_accuracy=0.9365, train_s=4658, num_params=2_697_610, hardware="RTX 3090"
 )
 
 
-def synthetic_result(seed: int, accuracy: float = 0.934, **fields) -> dict:
-    return {
-        "test_accuracy": accuracy, "val_accuracy": None, "best_test_accuracy": None, "train_s": 270.0 + seed,
-        "total_s": 300.0, "images_seen": 14_976_000, "images_per_s": 55_000.0, "peak_memory_gib": 1.9,
-        "num_params": 2_697_610, "num_gpus": 1, "seed": seed, "config_hash": "abc", "data_fingerprint": "def",
-        "recipe": "paper", "curve": [], "device": "NVIDIA H100", "versions": {}, "commit": "123",
+def of_seed(seed: int, accuracy: float = 0.934, **fields) -> RunResult:
+    values = {
+        "test_accuracy": accuracy, "train_s": 270.0 + seed, "images_per_s": 55_000.0, "peak_memory_gib": 1.9,
+        "num_params": 2_697_610, "seed": seed, "config_hash": "abc", "data_fingerprint": "def", "device": "NVIDIA H100",
         "command": f"pocketvit train paper --seed {seed} --out runs/s{seed}",
-    } | fields  # fmt: skip
+    }  # fmt: skip
+    return synthetic_result(**values | fields)
 
 
-def write_study(folder: Path, **rows: list[dict]) -> Path:
+def write_study(folder: Path, **rows: list[RunResult]) -> Path:
     folder.mkdir()
     for row, results in rows.items():
         for result in results:
-            (folder / f"{row}-s{result['seed']}.json").write_text(json.dumps(result))
+            replace(result, file=folder / f"{row}-s{result.seed}.json").write()
     return folder
 
 
@@ -40,7 +41,7 @@ def cells(table: str, row: int) -> list[str]:
 
 def test_several_seeds_make_one_row_beside_the_paper(tmp_path):
     accuracies = [0.9341, 0.9372, 0.9350]
-    results = [synthetic_result(s, a, best_test_accuracy=a + 0.001) for s, a in enumerate(accuracies)]
+    results = [of_seed(s, a, best_test_accuracy=a + 0.001) for s, a in enumerate(accuracies)]
     table = results_table(write_study(tmp_path / "study", paper=results), published=[PAPER])
     assert cells(table, 0) == [
         "the paper", "1", "—", "93.65", "—", "1 h 18 min", "—", "2,697,610", "RTX 3090", "—"
@@ -56,9 +57,7 @@ def test_several_seeds_make_one_row_beside_the_paper(tmp_path):
 
 def test_times_are_those_on_the_hardware_of_most_runs():
     fast = {"device": "NVIDIA H200", "train_s": 100.0, "images_per_s": 150_000.0, "peak_memory_gib": 9.0}
-    row = summary_row(
-        "baseline", [synthetic_result(0, 0.92, **fast), synthetic_result(1, 0.93), synthetic_result(2, 0.94)]
-    )
+    row = summary_row("baseline", [of_seed(0, 0.92, **fast), of_seed(1, 0.93), of_seed(2, 0.94)])
     assert row["test accuracy (%)"] == "93.00 ± 1.00", "of all runs"
     assert (row["images/s"], row["training time"].replace(NBSP, " "), row["memory (GiB)"]) == (
         "55,000",
@@ -69,24 +68,22 @@ def test_times_are_those_on_the_hardware_of_most_runs():
 
 
 def test_one_seed_shows_no_spread_and_its_own_command(tmp_path):
-    table = results_table(write_study(tmp_path / "study", paper=[synthetic_result(4, num_gpus=2)]))
+    table = results_table(write_study(tmp_path / "study", paper=[of_seed(4, num_gpus=2)]))
     assert cells(table, 0)[1:3] == ["1 (4)", "93.40"]
     assert cells(table, 0)[3] == "—", "a run with a validation split has no best look"
     assert cells(table, 0)[8:] == ["2 × NVIDIA H100", "`pocketvit train paper --seed 4`"]
 
 
 def test_given_commands_are_shown_and_set_the_order(tmp_path):
-    study = write_study(tmp_path / "study", a=[synthetic_result(0)], b=[synthetic_result(0, config_hash="b")])
+    study = write_study(tmp_path / "study", a=[of_seed(0)], b=[of_seed(0, config_hash="b")])
     table = results_table(study, commands={"b": "pocketvit train b", "a": "pocketvit train a"})
     assert [cells(table, row)[0] for row in (0, 1)] == ["b", "a"]
     assert cells(table, 0)[-1] == "`pocketvit train b`"
 
 
 def test_a_study_is_read_by_row(tmp_path):
-    lion = [synthetic_result(s, 0.92, config_hash="lion") for s in (0, 1)]
-    study = write_study(
-        tmp_path / "study", **{"paper": [synthetic_result(10), synthetic_result(2)], "paper-lion": lion}
-    )
+    lion = [of_seed(s, 0.92, config_hash="lion") for s in (0, 1)]
+    study = write_study(tmp_path / "study", **{"paper": [of_seed(10), of_seed(2)], "paper-lion": lion})
     table = results_table(study)
     assert cells(table, 0)[:2] == ["paper", "2 (2, 10)"]
     assert cells(table, 1)[:3] == ["paper-lion", "2 (0, 1)", "92.00 ± 0.00"]
@@ -94,7 +91,7 @@ def test_a_study_is_read_by_row(tmp_path):
 
 
 def test_rows_of_several_studies_stand_in_one_table(tmp_path):
-    studies = [write_study(tmp_path / name, **{name: [synthetic_result(0)]}) for name in ("paper", "digits")]
+    studies = [write_study(tmp_path / name, **{name: [of_seed(0)]}) for name in ("paper", "digits")]
     table = results_table(*studies, commands={"paper": "pocketvit train paper"})
     assert [cells(table, row)[0] for row in (0, 1)] == ["paper", "digits"]
 
@@ -103,9 +100,9 @@ def test_rows_of_several_studies_stand_in_one_table(tmp_path):
     ("results", "message"),
     [
         ([], "no results"),
-        ([synthetic_result(1), synthetic_result(1)], "seeds \\[1, 1\\] hold one twice"),
-        ([synthetic_result(1), synthetic_result(2, config_hash="other")], "differ in config_hash"),
-        ([synthetic_result(1), synthetic_result(2, data_fingerprint="other")], "differ in data_fingerprint"),
+        ([of_seed(1), of_seed(1)], "seeds \\[1, 1\\] hold one twice"),
+        ([of_seed(1), of_seed(2, config_hash="other")], "differ in config_hash"),
+        ([of_seed(1), of_seed(2, data_fingerprint="other")], "differ in data_fingerprint"),
     ],
 )
 def test_runs_that_make_no_row_are_refused(results, message):
@@ -116,8 +113,8 @@ def test_runs_that_make_no_row_are_refused(results, message):
 def test_files_that_are_no_results_are_named(tmp_path):
     with pytest.raises(InputError, match="nowhere: no results there"):
         results_table(tmp_path / "nowhere")
-    study = write_study(tmp_path / "study", paper=[synthetic_result(1)])
-    (study / "paper-s2.json").write_text(json.dumps(synthetic_result(1)))
+    study = write_study(tmp_path / "study", paper=[of_seed(1)])
+    replace(of_seed(1), file=study / "paper-s2.json").write()
     with pytest.raises(InputError, match=r"paper-s2\.json holds the result of seed 1"):
         results_table(study)
     (study / "paper-s2.json").write_text("{")

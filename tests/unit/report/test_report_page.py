@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pocketvit.cli import main
 from pocketvit.errors import InputError
 from pocketvit.report.page import write_report
 from pocketvit.report.scores import wilson_interval
+from pocketvit.runs.result import RunResult
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 EVIL = "<script>alert('&')</script>"
@@ -57,7 +59,7 @@ class Page(HTMLParser):
         return [value for key, value in self.attributes if key == name]
 
 
-def page_of(run: Path, result: dict | None = None) -> Page:
+def page_of(run: Path, result: RunResult | None = None) -> Page:
     return Page(write_report(run, result).read_text(encoding="utf-8"))
 
 
@@ -115,7 +117,7 @@ def test_classes_stand_on_a_common_axis(make_run):
 def test_the_report_may_be_written_before_the_result(make_run):
     run = make_run()
     after = write_report(run).read_bytes()
-    result = json.loads((run / "result.json").read_text())
+    result = RunResult.read(run / "result.json")
     (run / "result.json").unlink()
     assert write_report(run, result).read_bytes() == after
 
@@ -175,9 +177,9 @@ def test_a_validation_split_is_shown_as_such(make_run):
 
 def test_a_single_look_at_the_test_set_is_not_the_best_of_several(make_run):
     run = make_run()
-    result = json.loads((run / "result.json").read_text())
+    result = RunResult.read(run / "result.json")
     assert "Best over test" in page_of(run).text
-    assert "Best over test" not in page_of(run, result | {"curve": result["curve"][-1:]}).text
+    assert "Best over test" not in page_of(run, replace(result, curve=result.curve[-1:])).text
 
 
 def test_optional_parts_may_be_missing(make_run):
@@ -272,7 +274,7 @@ DAMAGES = {
     "result.json lacks test_accuracy, val_accuracy": lambda run: (run / "result.json").write_text("{}"),
     "metrics.jsonl is empty": lambda run: (run / "metrics.jsonl").write_text(""),
     "metrics.jsonl line 2 is not JSON": lambda run: (run / "metrics.jsonl").write_text(
-        '{"pass": 1, "images": 1, "loss": 1, "lr": 1}\n{"pass"'
+        '{"pass": 1, "images": 1, "loss": 1, "lr": 1, "train_s": 1}\n{"pass"'
     ),
     "metrics.jsonl line 1 lacks images, lr": lambda run: (run / "metrics.jsonl").write_text('{"pass": 1, "loss": 1}'),
     "predictions.npz cannot be read": lambda run: cut(run / "predictions.npz"),

@@ -1,14 +1,15 @@
 """What our results say about the paper's numbers and claims, and what they cannot say."""
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from synthetic_results import synthetic_result
 
 from pocketvit.config import config_hash
 from pocketvit.data.dataset import CIFAR10_FINGERPRINT
+from pocketvit.runs.result import Evaluation, RunResult
 from pocketvit.studies.analysis.stats import holm
 from pocketvit.studies.definition.choose import find_study
 from reproduction import judges, numbers, rules
@@ -20,7 +21,7 @@ T2, T3, FIG6 = STUDIES
 NO_IMAGES = Path("images")
 
 
-def run(accuracy: float, **fields) -> dict:
+def run(accuracy: float, **fields) -> RunResult:
     """A result that climbs evenly to its accuracy in 10 looks."""
     curve = [
         {"images": 1_000_000 * k, "train_s": 10.0 * k, "accuracy": accuracy * k / 10, "split": "test"}
@@ -28,14 +29,14 @@ def run(accuracy: float, **fields) -> dict:
     ]
     values = {"test_accuracy": accuracy, "best_test_accuracy": accuracy + 0.0005, "train_s": 190.0, "curve": curve,
               "total_s": 220.0, "images_per_s": 78_000.0, "peak_memory_gib": 1.6, "device": "NVIDIA H100 80GB HBM3"}  # fmt: skip
-    return values | fields
+    return synthetic_result(**values | fields)
 
 
 def evidence(study: str = T2, bench=None, profile=None, **rows) -> Evidence:
     """Rows of accuracies, or of whole results, one entry a seed; other rows of the studies are not measured."""
     runs = {(name, row.name): {} for name in STUDIES for row in find_study(name).rows}
     for row, values in rows.items():
-        results = (value if isinstance(value, dict) else run(value) for value in values)
+        results = (value if isinstance(value, RunResult) else run(value) for value in values)
         runs[study, row.replace("_", "-")] = dict(enumerate(results))
     return Evidence(runs, bench, profile)
 
@@ -65,10 +66,9 @@ def test_the_papers_two_step_times_do_not_agree():
 
 def test_results_are_found_by_what_was_computed(tmp_path):
     cell = next(cell for cell in find_study(T2).cells() if cell.row == "baseline" and cell.seed == 1)
-    result = run(0.94) | {"config_hash": config_hash(cell.config, CIFAR10_FINGERPRINT), "seed": 1}
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "any-name.json").write_text(json.dumps(result))
-    (tmp_path / "other-data.json").write_text(json.dumps(result | {"config_hash": config_hash(cell.config, "other")}))
+    result = run(0.94, config_hash=config_hash(cell.config, CIFAR10_FINGERPRINT), seed=1)
+    replace(result, file=tmp_path / "elsewhere" / "any-name.json").write()
+    replace(result, file=tmp_path / "other-data.json", config_hash=config_hash(cell.config, "other")).write()
     found = read_evidence(tmp_path)
     assert list(found.runs[T2, "baseline"]) == [1] and list(found.runs[T3, "width192"]) == [1]
     assert not found.runs[T2, "no-aa"] and found.bench is None
@@ -78,7 +78,7 @@ def test_what_is_no_run_is_read_as_well(tmp_path):
     (tmp_path / "activations").mkdir()
     (tmp_path / "activations" / "paper.json").write_text('{"saved_mib_per_image": {"baseline": 5.0}}')
     (tmp_path / "scaling" / "speed").mkdir(parents=True)
-    (tmp_path / "scaling" / "speed" / "2-256.json").write_text('{"num_gpus": 2, "batch_size": 256}')
+    replace(run(0.1, num_gpus=2, extra={"batch_size": 256}), file=tmp_path / "scaling" / "speed" / "2-256.json").write()
     found = read_evidence(tmp_path)
     assert found.activations["saved_mib_per_image"] == {"baseline": 5.0} and list(found.scaling) == [(2, 256)]
 
@@ -87,11 +87,11 @@ def test_a_run_on_several_gpus_is_no_evidence(tmp_path):
     """Its time is not that of one GPU; it has the same key as one on a single GPU."""
     cells = [cell for cell in find_study(T2).cells() if cell.row == "baseline"]
     for cell, num_gpus in [(cells[0], 2), (cells[0], 1), (cells[1], 2)]:
-        result = run(0.94, num_gpus=num_gpus, seed=cell.seed)
-        result["config_hash"] = config_hash(cell.config, CIFAR10_FINGERPRINT)
-        (tmp_path / f"{3 - num_gpus}-s{cell.seed}.json").write_text(json.dumps(result))
+        hashed = config_hash(cell.config, CIFAR10_FINGERPRINT)
+        file = tmp_path / f"{3 - num_gpus}-s{cell.seed}.json"
+        replace(run(0.94, num_gpus=num_gpus, seed=cell.seed, config_hash=hashed), file=file).write()
     found = read_evidence(tmp_path).runs[T2, "baseline"]
-    assert list(found) == [0] and found[0]["num_gpus"] == 1
+    assert list(found) == [0] and found[0].num_gpus == 1
 
 
 def test_images_to_reach_an_accuracy():
@@ -99,7 +99,7 @@ def test_images_to_reach_an_accuracy():
     assert images_to_reach(result, 0.19) == pytest.approx(2_000_000)
     assert images_to_reach(result, 0.9) == pytest.approx(10_000_000 * 0.9 / 0.95)
     assert images_to_reach(result, 0.96) is None
-    assert images_to_reach({"curve": [{"images": 5, "accuracy": 0.99, "split": "val"}]}, 0.5) is None
+    assert images_to_reach(replace(result, curve=(Evaluation(5, 1.0, 0.99, "val"),)), 0.5) is None
 
 
 # ---------------------------------------------------------------- the judges
@@ -251,10 +251,10 @@ def test_times_are_those_on_the_usual_hardware_and_three_of_them_are_asked_for()
     claim = judges.less(T2, "ba-bs1024-lion", "ba-bs1024", "images_per_s", 0.99, 0.99)
     slow, fast = ([run(0.92, images_per_s=speed + 100 * seed) for seed in range(4)] for speed in (80_000, 100_000))
     theirs = {"baseline": BASE, "ba_bs1024": fast}
-    found = evidence(**theirs, ba_bs1024_lion=[*slow[:3], slow[3] | {"device": "NVIDIA H200", "images_per_s": 1e9}])
+    found = evidence(**theirs, ba_bs1024_lion=[*slow[:3], replace(slow[3], device="NVIDIA H200", images_per_s=1e9)])
     assert claim(found).verdict == "reproduced" and "80,100 images/s" in claim(found).reason
     assert len(found.figures(T2, "test_accuracy")["ba-bs1024-lion"]) == 4
-    few = evidence(**theirs, ba_bs1024_lion=[*slow[:2], slow[2] | {"device": "NVIDIA H200"}])
+    few = evidence(**theirs, ba_bs1024_lion=[*slow[:2], replace(slow[2], device="NVIDIA H200")])
     assert claim(few).verdict == "cannot be told" and claim(few).reason.endswith("of fewer than 3 runs")
 
 
@@ -298,7 +298,8 @@ def test_batches_are_compared_on_several_gpus(large, verdict):
     """A first pass that takes longer is left out."""
 
     def short_run(pass_s):
-        return {"images_seen": 40_000, "pass_train_s": [9.9, pass_s, pass_s * 1.01, pass_s * 0.99]}
+        seconds = [9.9, pass_s, pass_s * 1.01, pass_s * 0.99]
+        return synthetic_result(images_seen=40_000, extra={"pass_train_s": seconds})
 
     speeds = {(2, 256): short_run(0.3), (2, 1024): short_run(large), (1, 256): short_run(9), (4, 256): short_run(1)}
     judge = judges.larger_batches(T2, "ba-bs1024", "ba")
@@ -370,7 +371,7 @@ def test_the_page_of_all_results_has_no_gap(monkeypatch):
         for number, row in enumerate(find_study(study).rows)
     }
     kept = {"saved_mib_per_image": dict.fromkeys(("baseline", *MLA), 5.0)}
-    speeds = {(2, size): {"images_seen": 100, "pass_train_s": [1.0, 1.0]} for size in (256, 1024)}
+    speeds = {(2, size): synthetic_result(extra={"pass_train_s": [1.0, 1.0]}) for size in (256, 1024)}
     whole = Evidence(runs, bench(2e5), profile(2.0), kept, speeds)
     monkeypatch.setattr("reproduction.page.read_evidence", lambda results: whole)
     page = paper_page(Path("results"), NO_IMAGES)

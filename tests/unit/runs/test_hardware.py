@@ -1,10 +1,13 @@
 """What runs were trained on."""
 
+from synthetic_results import synthetic_result
+
 from pocketvit.runs.hardware import device, hardware, machine
+from pocketvit.runs.result import RunResult
 
 
-def on(name: str, num_gpus: int = 1) -> dict:
-    return {"device": name, "num_gpus": num_gpus}
+def on(name: str, num_gpus: int = 1) -> RunResult:
+    return synthetic_result(device=name, num_gpus=num_gpus)
 
 
 def test_the_hardware_of_most_is_the_usual_one():

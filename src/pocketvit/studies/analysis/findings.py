@@ -12,6 +12,7 @@ from typing import Literal
 from scipy import special
 
 from pocketvit.runs.hardware import hardware
+from pocketvit.runs.result import RunResult
 from pocketvit.studies.analysis.power import LEVEL
 from pocketvit.studies.analysis.stats import Accuracies, Comparison, Summary, compare, rounding_variance, summarise
 from pocketvit.studies.analysis.verdict import untold, verdict
@@ -51,6 +52,11 @@ class Finding:
     peak_memory_gib: float | None
     """Mean over the same runs."""
 
+    @property
+    def results(self) -> list[RunResult]:
+        """Of the finished cells."""
+        return [cell.result for cell in self.cells if cell.result is not None]
+
     def count(self, state: str) -> int:
         """How many cells are done, failed or missing."""
         return sum(cell.state == state for cell in self.cells)
@@ -82,8 +88,8 @@ def accuracies(gathered: Sequence[CellResult], key: str) -> Accuracies:
     """A figure of every finished cell by row and seed; rows without one are there, and empty."""
     found: dict[str, dict[int, float]] = {cell.row: {} for cell in gathered}
     for cell in gathered:
-        if cell.result is not None and cell.result.get(key) is not None:
-            found[cell.row][cell.seed] = cell.result[key]
+        if cell.result is not None and (figure := getattr(cell.result, key)) is not None:
+            found[cell.row][cell.seed] = figure
     return found
 
 
@@ -135,7 +141,7 @@ def held_out_in_vain(study: Study) -> list[str]:
 
 def _on_other_data(study: Study, found: Sequence[Finding]) -> list[str]:
     """A sentence on the rows whose data are not those of their reference; none where there are no such rows."""
-    data = {f.row: {cell.result.get("data_fingerprint") for cell in f.cells if cell.result is not None} for f in found}
+    data = {f.row: {result.data_fingerprint for result in f.results} for f in found}
     compared = {f.row: f.comparison.reference for f in found if f.comparison and f.comparison.difference is not None}
     rows = [row for row, reference in compared.items() if len(data[row] | data[reference]) > 1]
     if not rows:
@@ -148,8 +154,7 @@ def _on_other_data(study: Study, found: Sequence[Finding]) -> list[str]:
 
 def _on_training_images(found: Sequence[Finding]) -> list[str]:
     """A sentence for each set of which some images to measure on are trained on, as the runs say of their data."""
-    results = [cell.result for finding in found for cell in finding.cells if cell.result is not None]
-    lines = dict.fromkeys(line for result in results for line in result.get("cautions", ()))  # older ones lack them
+    lines = dict.fromkeys(line for finding in found for result in finding.results for line in result.cautions)
     return [f"{line}." for line in lines]
 
 

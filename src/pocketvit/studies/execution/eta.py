@@ -1,15 +1,13 @@
 """How long cells take, learnt from those that run and those that ran: for the time left, and for a time limit."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from pocketvit.runs.metrics import last_line
+from pocketvit.runs.result import RunResult
 from pocketvit.studies.definition.jobs import Job
-
-TAIL_BYTES = 4096
-"""More than a line of metrics.jsonl; only its end is read, again and again."""
 
 
 class Progress(NamedTuple):
@@ -21,14 +19,8 @@ class Progress(NamedTuple):
 
 def progress_of(folder: Path) -> Progress | None:
     """How far a run has come, by the last whole line of its metrics; None before the first."""
-    try:
-        with open(folder / "metrics.jsonl", "rb") as file:
-            file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
-            tail = file.read()
-        line = json.loads(tail[: tail.rindex(b"\n")].rpartition(b"\n")[2])
-        return Progress(line["pass"], line["train_s"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    line = last_line(folder / "metrics.jsonl")
+    return Progress(line["pass"], line["train_s"]) if line else None
 
 
 class Eta:
@@ -46,10 +38,10 @@ class Eta:
         if progress and progress.passes:
             self.pass_s[job.cell.row] = progress.train_s / progress.passes
 
-    def learn_finished(self, job: Job, result: dict[str, Any]) -> None:
+    def learn_finished(self, job: Job, result: RunResult) -> None:
         """Learn from a cell that was run to its end on this machine."""
-        self.pass_s[job.cell.row] = result["train_s"] / job.cell.config.schedule.passes
-        beside = result["total_s"] - result["train_s"]
+        self.pass_s[job.cell.row] = result.train_s / job.cell.config.schedule.passes
+        beside = result.total_s - result.train_s
         if beside > 0:  # a run that was interrupted counts the time of its last part alone
             self.beside_s = beside if self.beside_s is None else min(beside, self.beside_s)
 

@@ -7,7 +7,6 @@ from functools import cache
 from math import sqrt
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
 
 import numpy as np
 
@@ -16,10 +15,11 @@ from pocketvit.data import open_dataset
 from pocketvit.data.dataset import CIFAR10_FINGERPRINT, stratified_split
 from pocketvit.errors import InputError
 from pocketvit.report.text import count, counted, percent, points
+from pocketvit.runs.result import RunResult, find_results
 from pocketvit.studies.analysis.findings import accuracies, held_out_in_vain, noisy_rows
 from pocketvit.studies.analysis.stats import pooled_spread
 from pocketvit.studies.definition.choose import chosen_rows
-from pocketvit.studies.definition.gather import CellResult, find_results, gather
+from pocketvit.studies.definition.gather import CellResult, gather
 from pocketvit.studies.definition.grid import IMAGES_OF, Study
 from pocketvit.studies.definition.jobs import study_jobs
 from pocketvit.studies.execution.outdated import outdated
@@ -126,8 +126,11 @@ def forecast(
     data = find(config.data)
     done = [cell.result for cell in gathered if cell.result is not None]
     folders = [out] if results is None else [out, results]
-    known = [result for result, _ in find_results(folders, one_gpu=True).values()]
-    alike = [result for result in known if _alike(result, study.recipe, data.fingerprint)]
+    alike = [
+        result
+        for result in find_results(folders, one_gpu=True).values()
+        if (result.recipe, result.data_fingerprint) == (study.recipe, data.fingerprint)
+    ]
     speed = _speed(done, alike, devices, study.recipe)
     ours = speed.device == devices.name or (speed.on_gpu and devices.on_gpu)
     std, std_from = _scatter(study, gathered, alike, data)
@@ -170,11 +173,6 @@ def _num_val(labels: np.ndarray, config: DataConfig) -> int:
     return len(stratified_split(labels, config.val_frac, config.split_seed)[1]) if config.val_frac else 0
 
 
-def _alike(result: dict[str, Any], recipe: str, fingerprint: str) -> bool:
-    """Whether a run is of the same recipe on the same data."""
-    return (result.get("recipe"), result.get("data_fingerprint")) == (recipe, fingerprint)
-
-
 def _checked(difference: float, std: float) -> float:
     """A difference in points as a fraction that some number of seeds finds."""
     if not std < difference < 100:  # std is a fraction, so this is a hundredth of it
@@ -183,29 +181,29 @@ def _checked(difference: float, std: float) -> float:
     return difference / 100
 
 
-def _speed(done: Sequence[dict[str, Any]], alike: Sequence[dict[str, Any]], devices: Devices, recipe: str) -> Speed:
+def _speed(done: Sequence[RunResult], alike: Sequence[RunResult], devices: Devices, recipe: str) -> Speed:
     """The speed on the study's own kind of device if any run tells it, else on another one, else an assumed one."""
-    on_ours = [[run for run in runs if run["device"] == devices.name] for runs in (done, alike)]
+    on_ours = [[run for run in runs if run.device == devices.name] for runs in (done, alike)]
     runs = next((runs for runs in (*on_ours, done, alike) if runs), [])
     if not runs:
         assumed = ASSUMED_SPEED[recipe]
         here = f" on {devices.name}" if devices.name else ""
         return replace(assumed, source=f"{assumed.source} on an {assumed.device}; no run{here} was measured yet")
-    device = Counter(run["device"] for run in runs).most_common(1)[0][0]
-    runs = [run for run in runs if run["device"] == device]
+    device = Counter(run.device for run in runs).most_common(1)[0][0]
+    runs = [run for run in runs if run.device == device]
     unlike = f"; no run on {devices.name} is known" if devices.name not in (None, device) else ""
     return Speed(
-        images_per_s=median(run["images_per_s"] for run in runs),
+        images_per_s=median(run.images_per_s for run in runs),
         # The least of them, because a run may also have waited for its turn on the GPU.
-        beside_s=max(0.0, min(run["total_s"] - run["train_s"] for run in runs)),
+        beside_s=max(0.0, min(run.total_s - run.train_s for run in runs)),
         device=device,
-        on_gpu=bool(runs[0].get("num_gpus")),
+        on_gpu=runs[0].num_gpus > 0,
         source=f"the median of {counted(len(runs), 'run')} on {device}{unlike}",
     )
 
 
 def _scatter(
-    study: Study, gathered: Sequence[CellResult], alike: Collection[dict[str, Any]], data: Data
+    study: Study, gathered: Sequence[CellResult], alike: Collection[RunResult], data: Data
 ) -> tuple[float, str]:
     """The standard deviation of a run over seeds, and where it is from.
 
@@ -218,7 +216,7 @@ def _scatter(
     runs = f"{counted(num_done, 'run')} of this study"
     if spread.noise and spread.noise_df >= LEAST_DF:
         return sqrt(spread.noise), f"measured on {runs}"
-    values = [value for row in found.values() for value in row.values()] or [run["test_accuracy"] for run in alike]
+    values = [value for row in found.values() for value in row.values()] or [run.test_accuracy for run in alike]
     num_images = data.num_test if study.measure == "test_accuracy" else data.num_val
     accuracy = min(fmean(values) if values else ASSUMED_ACCURACY[study.recipe], 1 - 1 / max(2, num_images))
     std = sqrt(accuracy * (1 - accuracy) / num_images)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pocketvit.config import RunConfig, code_of, flatten, override, save_config
 from pocketvit.errors import InputError
 from pocketvit.recipes import RECIPES, recipe
-from pocketvit.studies.definition.gather import read_result, result_key
+from pocketvit.runs.result import result_at
 from pocketvit.studies.definition.jobs import Job
 
 GRACE_S = 20.0
@@ -58,11 +58,11 @@ def failure_of(job: Job, code: int) -> str | None:
         code: its process's exit code, or minus the signal that ended it.
     """
     path = job.folder / "result.json"
-    result = read_result(path)
+    result = result_at(path)
     if result is None and path.exists():
         return f"{path} is damaged or another version's; remove it, and the run goes on"
     if result is not None:
-        key, num_gpus = result_key(result), result.get("num_gpus", 0)
+        key, num_gpus = result.key, result.num_gpus
         if key != job.key and code == 0:
             return f"computed {key}, not {job.key}: are the data not the same everywhere?"
         if key != job.key or num_gpus > 1:

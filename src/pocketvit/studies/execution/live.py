@@ -147,8 +147,8 @@ def ended_text(cell: CellResult, measure: Measure, where: str) -> Text:
     name = f"{cell.row} seed {cell.seed}"
     if cell.result is None:
         return Text(f"{name} failed: {cell.error}", "red")
-    accuracy = f"{100 * cell.result[measure]:.2f} % of the {IMAGES_OF[measure]} images"
-    return Text(f"{name}: {accuracy} after {duration(cell.result['train_s'])} of training ({where})")
+    accuracy = f"{100 * getattr(cell.result, measure):.2f} % of the {IMAGES_OF[measure]} images"
+    return Text(f"{name}: {accuracy} after {duration(cell.result.train_s)} of training ({where})")
 
 
 def verdict_table(study: Study, found: Sequence[Finding]) -> Table:

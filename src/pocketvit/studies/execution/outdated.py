@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pocketvit.config import code_of, config_hash, load_config, override
 from pocketvit.errors import InputError
-from pocketvit.studies.definition.gather import CellResult, read_result
+from pocketvit.runs.result import result_at
+from pocketvit.studies.definition.gather import CellResult
 from pocketvit.studies.definition.jobs import Job
 from pocketvit.usercode import Code
 
@@ -37,7 +38,7 @@ def _with_code_of_now(path: Path, now: Mapping[tuple[str, str], Code]) -> tuple[
         path: of its result.json.
         now: the study's code by the names of its file and of the class or function.
     """
-    result = read_result(path)
+    result = result_at(path)
     try:
         config = load_config(path.with_name("config.yaml"), allow_code=True)  # to compare it: none of its code runs
     except InputError:
@@ -47,7 +48,7 @@ def _with_code_of_now(path: Path, now: Mapping[tuple[str, str], Code]) -> tuple[
     changed = [code.path.name for field, code in held.items() if new[field] != code]
     if result is None or not changed:
         return None, []
-    return f"{config_hash(override(config, new), result.get('data_fingerprint'))}-s{result['seed']}", changed
+    return f"{config_hash(override(config, new), result.data_fingerprint)}-s{result.seed}", changed
 
 
 def _line(name: str, number: int, out: Path) -> str:

@@ -19,8 +19,9 @@ from rich.text import Text
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
 from pocketvit.lock import locked
+from pocketvit.runs.result import result_at
 from pocketvit.studies.definition.choose import chosen_rows
-from pocketvit.studies.definition.gather import CellResult, gather, note_failure, outcome, read_result
+from pocketvit.studies.definition.gather import CellResult, gather, note_failure, outcome
 from pocketvit.studies.definition.grid import Study
 from pocketvit.studies.definition.jobs import Job, data_fingerprints, study_jobs, wanted_device
 from pocketvit.studies.execution.eta import progress_of
@@ -172,8 +173,7 @@ class Runner:
                 continue
             if error is not None:
                 note_failure(job, error)
-            path = job.folder / "result.json"
-            cell = outcome(job, None if error else read_result(path), path)
+            cell = outcome(job, None if error else result_at(job.folder / "result.json"))
             if cell.result is not None:
                 self.board.eta.learn_finished(job, cell.result)
             self.board.cells[job] = cell

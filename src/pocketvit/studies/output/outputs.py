@@ -151,7 +151,7 @@ def notes(study: Study, found: Sequence[Finding]) -> list[str]:
         "Training time holds augmentation, but no compiling and no evaluation; memory is the most held on the GPU at "
         "once."
     )
-    usual, others = on = hardware(cell.result for finding in found for cell in finding.cells if cell.result is not None)
+    usual, others = on = hardware(result for finding in found for result in finding.results)
     if others:
         said.append(
             f"Times and memory in the table are those on {usual} alone; other runs were trained on other hardware "
@@ -216,8 +216,7 @@ def _row_record(measure: Measure, finding: Finding) -> dict[str, Any]:
 def _cell_record(cell: CellResult) -> dict[str, Any]:
     """A row of cells.csv."""
     record = {"row": cell.row, "seed": cell.seed, "state": cell.state, "folder": cell.folder, "error": cell.error}
-    result = cell.result or {}
-    return record | {field: result.get(field) for field in CELL_FIELDS}
+    return record | {field: cell.result and getattr(cell.result, field) for field in CELL_FIELDS}
 
 
 def _write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:

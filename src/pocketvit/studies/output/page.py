@@ -12,6 +12,7 @@ from urllib.parse import quote
 from pocketvit.report.study_page import PageCell, PageEffect, PageRow, StudyPage
 from pocketvit.report.text import NBSP, duration, points
 from pocketvit.runs.hardware import Hardware, device, hardware
+from pocketvit.runs.result import RunResult
 from pocketvit.studies.analysis.findings import Finding, accuracies, noisy_rows
 from pocketvit.studies.analysis.stats import pooled_spread
 from pocketvit.studies.analysis.verdict import effect
@@ -48,7 +49,8 @@ def study_page(
         folder: where the page will lie; links to reports start there.
     """
     cells = [cell for finding in found for cell in finding.cells]
-    on = hardware(cell.result for cell in cells if cell.result is not None)
+    results = [result for finding in found for result in finding.results]
+    on = hardware(results)
     shown = partial(_cell, measure=study.measure, folder=folder, on=on)
     rows = zip(study.rows, found, figures, strict=True)
     return StudyPage(
@@ -60,13 +62,13 @@ def study_page(
             for kind, label in KINDS.items()
             if any(finding.kind == kind for finding in found)
         ],
-        facts=_facts(study, cells),
+        facts=_facts(study, cells, results),
         rows=[_row(row, finding, texts, [*map(shown, finding.cells)]) for row, finding, texts in rows],
         split=study.measure.removesuffix("_accuracy"),
         outcome_columns=columns[0],
         cost_columns=columns[1],
         notes=notes,
-        origin=_origin(study, cells),
+        origin=_origin(study, cells, results),
     )
 
 
@@ -95,13 +97,13 @@ def _settings(overrides: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _cell(cell: CellResult, *, measure: Measure, folder: Path, on: Hardware) -> PageCell:
-    result = cell.result or {}
+    result = cell.result
     return PageCell(
         seed=cell.seed,
         state=cell.state,
-        accuracy=result.get(measure),
-        curve=result.get("curve", ()),
-        timed=on.counts(cell.result),
+        accuracy=result and getattr(result, measure),
+        curve=result.curve if result else (),
+        timed=on.counts(result),
         error=cell.error,
         report=_link(cell.folder and cell.folder / "report.html", folder),
         log=_link(cell.log, folder),
@@ -116,37 +118,33 @@ def _link(path: Path | None, folder: Path) -> str | None:
     return quote(Path(os.path.relpath(path, folder)).as_posix())
 
 
-def _facts(study: Study, cells: Sequence[CellResult]) -> list[tuple[str, str, str]]:
+def _facts(study: Study, cells: Sequence[CellResult], results: Sequence[RunResult]) -> list[tuple[str, str, str]]:
     """Name, value and remark of what stands at the top of the page."""
-    done = [cell for cell in cells if cell.state == "done"]
     absent = [f"{count} {state}" for state in ("failed", "missing") if (count := sum(c.state == state for c in cells))]
-    facts = [("Runs", f"{len(done)} of {len(cells)}", ", ".join(absent) or f"all of {len(study.rows)} rows")]
-    if done:
-        seconds = sum(cell.result.get("train_s", 0.0) for cell in done)
-        facts.append(("Training time", duration(seconds), "all runs together"))
-    final = accuracies(done, study.measure)
+    facts = [("Runs", f"{len(results)} of {len(cells)}", ", ".join(absent) or f"all of {len(study.rows)} rows")]
+    if results:
+        facts.append(("Training time", duration(sum(result.train_s for result in results)), "all runs together"))
+    final = accuracies(cells, study.measure)
     apart = noisy_rows(final)
     spread = pooled_spread(final, apart)
     if spread.total is not None:
         remark = "std over seeds, pooled" + (f" without {', '.join(apart)}" if apart else "")
         facts.append(("One run scatters by", f"{points(sqrt(spread.total))}{NBSP}points", remark))
-    facts.append(("Device", _listed(cell.result.get("device") for cell in done), ""))
+    facts.append(("Device", _listed(result.device for result in results), ""))
     return facts
 
 
-def _origin(study: Study, cells: Sequence[CellResult]) -> list[tuple[str, str]]:
+def _origin(study: Study, cells: Sequence[CellResult], results: Sequence[RunResult]) -> list[tuple[str, str]]:
     """How the runs came about: name and text."""
-    results = [cell.result for cell in cells if cell.result]
-    versions = [result.get("versions", {}) for result in results]
     fields = [
         ("recipe", study.recipe),
         ("seeds", _listed(cell.seed for cell in cells)),
         ("devices", _listed(device(result) for result in results)),
-        ("commits", _listed(result.get("commit") for result in results)),
-        ("data", _listed(result.get("data_fingerprint") for result in results)),
+        ("commits", _listed(result.commit for result in results)),
+        ("data", _listed(result.data_fingerprint for result in results)),
     ]
-    names = dict.fromkeys(name for entry in versions for name in entry)
-    return fields + [(name, _listed(entry.get(name) for entry in versions)) for name in names]
+    names = dict.fromkeys(name for result in results for name in result.versions)
+    return fields + [(name, _listed(result.versions.get(name) for result in results)) for name in names]
 
 
 def _listed(values: Iterable) -> str:

@@ -3,17 +3,17 @@
 import json
 
 import pytest
+from synthetic_results import result_content
 
+from pocketvit.runs.result import find_results
 from pocketvit.studies import parse_study
-from pocketvit.studies.definition.gather import find_results, gather
+from pocketvit.studies.definition.gather import gather
 from pocketvit.studies.definition.jobs import study_jobs
 
 
 def write(path, num_gpus=1, seed=0, **fields) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    result = {"config_hash": "de82639bc010", "seed": seed, "test_accuracy": 0.94, "num_gpus": num_gpus}
-    result |= {"device": "a GPU", "train_s": 1.0, "total_s": 2.0, "images_per_s": 3.0}
-    path.write_text(json.dumps(result | fields))
+    path.write_text(json.dumps(result_content(num_gpus=num_gpus, seed=seed) | fields))
 
 
 @pytest.mark.parametrize("folder", ["a", "z"])
@@ -21,7 +21,7 @@ def test_a_run_on_one_gpu_counts_before_one_on_several(tmp_path, folder):
     """Whichever comes first by name."""
     write(tmp_path / folder / "paper-s0.json")
     write(tmp_path / "m" / "paper-2gpus-s0.json", num_gpus=2)
-    assert find_results([tmp_path])["de82639bc010-s0"][1] == tmp_path / folder / "paper-s0.json"
+    assert find_results([tmp_path])["de82639bc010-s0"].file == tmp_path / folder / "paper-s0.json"
 
 
 def test_a_run_on_several_gpus_counts_where_it_is_the_only_one_and_is_not_excluded(tmp_path):
@@ -29,7 +29,7 @@ def test_a_run_on_several_gpus_counts_where_it_is_the_only_one_and_is_not_exclud
     write(tmp_path / "two.json", num_gpus=2, seed=1)
     write(tmp_path / "cpu.json", num_gpus=0, seed=2)
     found = find_results([tmp_path])
-    assert found["de82639bc010-s1"][1].name == "two.json" and found["de82639bc010-s2"][1].name == "cpu.json"
+    assert found["de82639bc010-s1"].file.name == "two.json" and found["de82639bc010-s2"].file.name == "cpu.json"
     assert set(find_results([tmp_path], one_gpu=True)) == {"de82639bc010-s2"}
 
 
@@ -48,8 +48,8 @@ def test_the_first_folder_counts_and_in_it_the_first_by_path(tmp_path):
     write(tmp_path / "elsewhere" / "b.json")
     write(tmp_path / "elsewhere" / "a.json")
     folders = [tmp_path / "own", tmp_path / "elsewhere"]
-    assert find_results(folders)["de82639bc010-s0"][1] == folders[0] / "result.json"
-    assert find_results(folders[1:])["de82639bc010-s0"][1] == folders[1] / "a.json"
+    assert find_results(folders)["de82639bc010-s0"].file == folders[0] / "result.json"
+    assert find_results(folders[1:])["de82639bc010-s0"].file == folders[1] / "a.json"
 
 
 def test_other_files_are_passed_over(tmp_path):

@@ -7,12 +7,14 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+from synthetic_results import result_content
 
 from pocketvit.cli.study import study_command
 from pocketvit.config import override
 from pocketvit.errors import InputError
 from pocketvit.recipes import RECIPES
 from pocketvit.runs.hardware import hardware
+from pocketvit.runs.result import RunResult
 from pocketvit.studies import parse_study
 from pocketvit.studies.definition.choose import find_study
 from pocketvit.studies.definition.jobs import data_fingerprints, study_jobs
@@ -30,9 +32,9 @@ def study(seeds=4):
 
 def write_result(job, path, **values):
     key, _, seed = job.key.rpartition("-s")
-    run = {"config_hash": key, "seed": int(seed), "recipe": "digits", "device": FAST, "train_s": 10.0}
+    run = result_content(config_hash=key, seed=int(seed), device=FAST, total_s=30.0, images_per_s=1437 * 6.0)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(run | {"test_accuracy": 0.9, "total_s": 30.0, "images_per_s": 1437 * 6.0} | values))
+    path.write_text(json.dumps(run | values))
 
 
 def said_of(study, out, results="results", **options) -> str:
@@ -166,11 +168,11 @@ def test_cifar10_is_planned_for_before_it_is_there(tmp_path, monkeypatch):
 def test_what_is_assumed_is_what_was_measured():
     assert ASSUMED_SPEED.keys() == ASSUMED_ACCURACY.keys() == RECIPES.keys()
     for name, folder in (("paper", "paper-baseline"), ("minute", "minute"), ("digits", "digits")):
-        runs = [json.loads(path.read_text()) for path in (RESULTS / folder).glob("*.json")]
+        runs = [RunResult.read(path) for path in (RESULTS / folder).glob("*.json")]
         speed, timed = ASSUMED_SPEED[name], list(filter(hardware(runs).counts, runs))
-        assert speed.images_per_s == pytest.approx(median(run["images_per_s"] for run in timed), rel=0.1)
-        assert ASSUMED_ACCURACY[name] == pytest.approx(median(run["test_accuracy"] for run in runs), abs=0.02)
-        assert all(run["device"].startswith(speed.device) and speed.on_gpu == (run["num_gpus"] > 0) for run in timed)
+        assert speed.images_per_s == pytest.approx(median(run.images_per_s for run in timed), rel=0.1)
+        assert ASSUMED_ACCURACY[name] == pytest.approx(median(run.test_accuracy for run in runs), abs=0.02)
+        assert all(run.device.startswith(speed.device) and speed.on_gpu == (run.num_gpus > 0) for run in timed)
 
 
 def test_the_assumed_scatter_is_about_what_runs_of_cifar10_have():

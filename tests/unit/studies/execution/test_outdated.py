@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from synthetic_results import result_content
 
 from pocketvit.config import override, save_config
 from pocketvit.studies import parse_study
@@ -36,9 +37,8 @@ def finish(jobs, fingerprint="0" * 32) -> None:
         key, _, seed = job.key.rpartition("-s")
         job.folder.mkdir(parents=True)
         save_config(override(job.cell.config, {"out": job.folder}), job.folder / "config.yaml")
-        figures = {"recipe": "digits", "device": "a core", "train_s": 1.0, "total_s": 2.0, "images_per_s": 1.0}
-        named = {"config_hash": key, "seed": int(seed), "test_accuracy": 0.9, "data_fingerprint": fingerprint}
-        (job.folder / "result.json").write_text(json.dumps(figures | named))
+        result = result_content(config_hash=key, seed=int(seed), data_fingerprint=fingerprint)
+        (job.folder / "result.json").write_text(json.dumps(result))
 
 
 def lines(jobs) -> list[str]:

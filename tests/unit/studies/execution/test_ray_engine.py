@@ -38,7 +38,7 @@ def study(passes: int):
 
 
 def table(run) -> list[tuple]:
-    return [(cell.row, cell.seed, cell.state, (cell.result or {}).get("test_accuracy")) for cell in run.gathered]
+    return [(cell.row, cell.seed, cell.state, cell.result and cell.result.test_accuracy) for cell in run.gathered]
 
 
 def names(folder: Path) -> set[str]:

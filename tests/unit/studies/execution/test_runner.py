@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from rich.text import Text
+from synthetic_results import result_content, synthetic_result
 from synthetic_study import synthetic_cells, synthetic_study
 
 from pocketvit import lock
@@ -37,13 +38,14 @@ def study(**values):
     return parse_study({"recipe": "digits", "seeds": 2, "baseline": "plain", "rows": rows} | values, "test")
 
 
+METRICS = '{"pass": %d, "train_s": %f, "images": 1, "loss": 1.0, "lr": 1e-3}\n'
+
+
 def result_of(job, **values) -> dict:
-    """A result as a run leaves it, as far as studies look at it."""
+    """A result as a run leaves it."""
     key, _, seed = job.key.rpartition("-s")
-    accuracy = 0.9 + 0.01 * int(seed)
-    best = {"best_test_accuracy": None, "images_per_s": 100.0, "num_params": 1, "peak_memory_gib": None}
-    took = {"train_s": 6.0, "total_s": 7.0, "device": "a core"}
-    return {"config_hash": key, "seed": int(seed), "test_accuracy": accuracy} | took | best | values
+    made = result_content(config_hash=key, seed=int(seed), test_accuracy=0.9 + 0.01 * int(seed), num_gpus=0)
+    return made | {"train_s": 6.0, "total_s": 7.0} | values
 
 
 class FakeEngine:
@@ -164,7 +166,7 @@ def test_cells_that_were_begun_come_first(go, tmp_path):
     job = study_jobs(study(), tmp_path / "out", lambda data: FINGERPRINT)[3]
     begun = tmp_path / "begun"
     begun.mkdir()
-    (begun / "metrics.jsonl").write_text('{"pass": 3, "train_s": 1.5}\n{"pass": 4, "tr')
+    (begun / "metrics.jsonl").write_text(METRICS % (3, 1.5) + '{"pass": 4, "tr')
     assert progress_of(begun) == (3, 1.5) and progress_of(tmp_path) is None
     job.folder.mkdir(parents=True)
     (begun / "metrics.jsonl").rename(job.folder / "metrics.jsonl")
@@ -245,11 +247,11 @@ def test_the_time_left_is_learnt_from_cells(tmp_path):
     first, second, third, _ = study_jobs(study(), tmp_path, lambda data: FINGERPRINT)
     eta = Eta()
     assert eta.total_left([first]) is None
-    eta.learn_finished(first, {"train_s": 120.0, "total_s": 130.0})
+    eta.learn_finished(first, synthetic_result(train_s=120.0, total_s=130.0))
     assert eta.seconds_left(third) == pytest.approx(PASSES * 2.0 + 10.0)
     assert eta.seconds_left(second) == pytest.approx(PASSES * 2.0 + 10.0), "another row is taken to be as fast"
     second.folder.mkdir()
-    (second.folder / "metrics.jsonl").write_text('{"pass": 50, "train_s": 200.0}\n')
+    (second.folder / "metrics.jsonl").write_text(METRICS % (50, 200.0))
     eta.learn_running(second)
     assert eta.total_left([second, third]) == pytest.approx(10 * 4.0 + PASSES * 2.0 + 2 * 10.0)
 
@@ -272,7 +274,9 @@ def test_the_board_shows_what_runs_what_failed_and_what_is_known_so_far(tmp_path
 
 
 def test_one_run_has_no_spread_and_none_has_no_number():
-    cell = CellResult(row="a", seed=0, state="done", result={"test_accuracy": 0.5}, error=None, folder=None)
+    cell = CellResult(
+        row="a", seed=0, state="done", result=synthetic_result(test_accuracy=0.5), error=None, folder=None
+    )
     assert accuracy_text([cell], "test_accuracy") == "50.00 %" and accuracy_text([], "test_accuracy") == ""
     lost = CellResult(row="a", seed=0, state="failed", result=None, error="[x]", folder=None)
     assert ended_text(lost, "test_accuracy", "here") == Text("a seed 0 failed: [x]", "red")

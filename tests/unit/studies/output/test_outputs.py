@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from synthetic_study import ERROR, SPEED, synthetic_cells, synthetic_study
+from synthetic_study import ERROR, SPEED, changed, synthetic_cells, synthetic_study
 
 from pocketvit.report.latex import latex_table, latex_text
 from pocketvit.report.tables import ABSENT, markdown_table, markdown_text
@@ -70,11 +70,10 @@ HELD_OUT = {"data.val_frac": 0.1}
 
 def held_out_cells(study):
     """With validation accuracies that are another order of the rows than the test accuracies."""
-    cells = synthetic_cells(study)
-    for cell in cells:
-        cell.result["val_accuracy"] = round(1.8 - cell.result["test_accuracy"], 4)
-        cell.result["best_test_accuracy"] = None
-    return cells
+    return [
+        changed(cell, val_accuracy=round(1.8 - cell.result.test_accuracy, 4), best_test_accuracy=None)
+        for cell in synthetic_cells(study)
+    ]
 
 
 def test_rows_that_hold_out_the_same_images_are_compared_on_these(tmp_path):
@@ -95,7 +94,7 @@ def test_rows_that_hold_out_the_same_images_are_compared_on_these(tmp_path):
     record = next(csv.DictReader(io.StringIO(table)))
     assert record["measure"] == "val_accuracy"
     assert (100 * float(record["mean"]), 100 * float(record["test_mean"])) == pytest.approx((accuracy, test))
-    assert f"{100 * cells[0].result['val_accuracy']:.2f}" in page
+    assert f"{100 * cells[0].result.val_accuracy:.2f}" in page
     header, line, *_ = printed(verdict_table(study, list(found.values())))
     assert "validation accuracy" in header and f"{accuracy:.2f}" in line
 
@@ -103,9 +102,7 @@ def test_rows_that_hold_out_the_same_images_are_compared_on_these(tmp_path):
 def test_a_row_that_diverges_on_the_held_out_images_alone_is_set_apart(tmp_path):
     study = synthetic_study(base=HELD_OUT)
     cells = held_out_cells(study)
-    for cell in cells:
-        if cell.row == "muon":
-            cell.result["val_accuracy"] = (0.3, 0.9, 0.6)[cell.seed]
+    cells = [changed(cell, val_accuracy=(0.3, 0.9, 0.6)[cell.seed]) if cell.row == "muon" else cell for cell in cells]
     found = findings(study, cells)
     assert any(note.endswith("their own: muon.") for note in notes(study, found))
     page = study_page(study, found, [table_row(finding) for finding in found], ([], []), [], tmp_path)
@@ -123,7 +120,7 @@ def test_rows_that_hold_out_images_in_vain_are_named_and_words_fit_the_measure(t
     assert all(said in files[name] for name in ("table.md", "table.tex", "study.html"))
     study = synthetic_study(base=HELD_OUT, rows={"baseline": {}, "mla-q": {"model.q_rank": 64}})
     cells = held_out_cells(study)
-    cells[1].result["data_fingerprint"] = "0" * 16
+    cells[1] = changed(cells[1], data_fingerprint="0" * 16)
     (said,) = caveats(study, findings(study, cells))
     assert said.endswith("come from the validation images: mla-q.")
 
@@ -152,12 +149,7 @@ def test_a_row_alone_has_a_measure_as_well(base, measure):
 
 def test_images_that_are_measured_and_trained_on_are_told_once(unfinished, tmp_path):
     study, cells = unfinished
-    told = [
-        replace(cell, result=cell.result | {"cautions": ["3 of the 9 test images are <among> the training images"]})
-        if cell.result
-        else cell
-        for cell in cells
-    ]
+    told = [changed(cell, cautions=("3 of the 9 test images are <among> the training images",)) for cell in cells]
     assert caveats(study, findings(study, told)) == ["3 of the 9 test images are <among> the training images."]
     files = {file.name: file.read_text() for file in write_outputs(study, told, tmp_path)}
     assert all("3 of the 9 test images" in files[name] for name in ("table.md", "table.tex", "study.html"))
@@ -167,12 +159,7 @@ def test_images_that_are_measured_and_trained_on_are_told_once(unfinished, tmp_p
 def test_a_difference_between_data_sets_is_said_to_be_one(unfinished, tmp_path):
     """The row on easier data "helps"."""
     study, cells = unfinished
-    moved = [
-        replace(cell, result=cell.result | {"data_fingerprint": "0" * 16})
-        if cell.row == "whitening" and cell.result
-        else cell
-        for cell in cells
-    ]
+    moved = [changed(cell, data_fingerprint="0" * 16) if cell.row == "whitening" else cell for cell in cells]
     assert caveats(study, findings(study, cells)) == []
     (said,) = caveats(study, findings(study, moved))
     assert said.startswith("Not on the data of the row compared with") and said.endswith("test images: whitening.")
@@ -237,9 +224,7 @@ def test_a_row_that_diverges_is_set_apart_and_named():
     cells = synthetic_cells(study)
     assert not noisy_rows(accuracies(cells, "test_accuracy"))
     calm = findings(study, cells)
-    for cell in cells:
-        if cell.row == "muon":
-            cell.result["test_accuracy"] = (0.3, 0.9, 0.6)[cell.seed]
+    cells = [changed(cell, test_accuracy=(0.3, 0.9, 0.6)[cell.seed]) if cell.row == "muon" else cell for cell in cells]
     assert noisy_rows(accuracies(cells, "test_accuracy")) == ["muon"]
     found = {finding.row: finding for finding in findings(study, cells)}
     assert found["mla-qkv"].kind == "hurts" and found["muon"].kind == "untold"
@@ -282,9 +267,9 @@ def test_rows_that_end_alike_by_chance_make_no_other_one_noisy():
 def test_times_are_not_compared_between_one_hardware_and_another():
     study = synthetic_study()
     cells = synthetic_cells(study)
-    elsewhere = [cell for cell in cells if cell.row == "muon" or (cell.row, cell.seed) == ("whitening", 2)]
-    for cell in elsewhere:
-        cell.result.update(device="NVIDIA H200", train_s=1.0, images_per_s=9e9, peak_memory_gib=99.0)
+    for number, cell in enumerate(cells):
+        if cell.row == "muon" or (cell.row, cell.seed) == ("whitening", 2):
+            cells[number] = changed(cell, device="NVIDIA H200", train_s=1.0, images_per_s=9e9, peak_memory_gib=99.0)
     found = {finding.row: finding for finding in findings(study, cells)}
     assert found["whitening"].images_per_s == SPEED["whitening"] and found["whitening"].peak_memory_gib == 1.61
     muon = found["muon"]

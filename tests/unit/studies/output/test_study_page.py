@@ -6,10 +6,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from synthetic_study import ERROR, synthetic_cells, synthetic_study
+from synthetic_study import ERROR, changed, synthetic_cells, synthetic_study
 
 from pocketvit.report.curves import SPLITS
 from pocketvit.report.study_curves import mean_curve, study_curves
+from pocketvit.runs.result import Evaluation
 from pocketvit.studies.analysis.findings import findings
 from pocketvit.studies.output.outputs import write_outputs
 
@@ -113,7 +114,7 @@ def test_what_comes_from_outside_is_escaped(tmp_path):
     rows = (replace(study.rows[0], overrides={"model.attention": EVIL}), *study.rows[1:])
     cells = synthetic_cells(study, failed=("muon-s0",))
     cells = [replace(cell, error=cell.error and EVIL) for cell in cells]
-    cells[0].result["device"] = EVIL
+    cells[0] = changed(cells[0], device=EVIL)
     page = Page(write(tmp_path, replace(study, rows=rows), cells))
     assert page.text.count(EVIL) >= 4 and "script" not in page.tags
 
@@ -124,11 +125,11 @@ def test_curves_are_of_the_images_that_the_rows_are_compared_on(rows, tmp_path):
     study = replace(synthetic_study(), rows=rows)
     split, other = ("val", "test") if study.measure == "val_accuracy" else ("test", "val")
     cells = synthetic_cells(study)
-    for cell in cells:
-        result = cell.result
-        result["val_accuracy"] = result["test_accuracy"]
-        last = {**result["curve"][-1], "split": split}
-        result["curve"] = [{**point, "split": other, "accuracy": 0.5} for point in result["curve"]] + [last]
+    for number, cell in enumerate(cells):
+        curve = cell.result.curve
+        others = tuple(replace(point, split=other, accuracy=0.5) for point in curve)
+        curve = (*others, replace(curve[-1], split=split))
+        cells[number] = changed(cell, val_accuracy=cell.result.test_accuracy, curve=curve)
     text = write(tmp_path, study, cells).read_text()
     assert f"Accuracy on the {SPLITS[split][0]}: the mean" in text
     assert f"with the accuracy on the {SPLITS[split][0]} after the last step" in text
@@ -137,16 +138,14 @@ def test_curves_are_of_the_images_that_the_rows_are_compared_on(rows, tmp_path):
 def test_an_effect_far_out_does_not_press_the_others_together(tmp_path):
     study = synthetic_study()
     cells = synthetic_cells(study)
-    for cell in cells:
-        if cell.row == "muon":
-            cell.result["test_accuracy"] = 0.2738
+    cells = [changed(cell, test_accuracy=0.2738) if cell.row == "muon" else cell for cell in cells]
     html = write(tmp_path, study, cells).read_text()
     assert html.count('class="beyond"') == 1 and "farther out than the axis goes" in html
 
 
 def test_many_rows_are_dealt_out_with_their_reference_in_each_plot():
     def run(level):
-        return [{"images": 10 * k, "train_s": k, "accuracy": level + 0.1 * k, "split": "test"} for k in (1, 2, 3)]
+        return [Evaluation(10 * k, k, level + 0.1 * k, "test") for k in (1, 2, 3)]
 
     rows = {f"r{k}": [run(0.01 * k), run(0.01 * k + 0.005)] for k in range(12)} | {"none": []}
     groups = study_curves(rows, "test", ["r3"] * 11)
@@ -157,7 +156,7 @@ def test_many_rows_are_dealt_out_with_their_reference_in_each_plot():
 
 def test_a_row_that_diverged_does_not_flatten_the_others():
     def run(level):
-        return [{"images": 10 * k, "train_s": k, "accuracy": level + 0.01 * k, "split": "test"} for k in (1, 2, 3)]
+        return [Evaluation(10 * k, k, level + 0.01 * k, "test") for k in (1, 2, 3)]
 
     [group] = study_curves({"a": [run(0.9)], "b": [run(0.91)], "diverged": [run(0.1)]}, "test", ["a"])
     assert group.below == ["diverged"]
@@ -166,7 +165,7 @@ def test_a_row_that_diverged_does_not_flatten_the_others():
 
 def test_a_band_holds_only_what_all_runs_were_evaluated_at():
     def point(images, accuracy, split="val"):
-        return {"images": images, "train_s": images / 10, "accuracy": accuracy, "split": split}
+        return Evaluation(images, images / 10, accuracy, split)
 
     runs = [[point(10, 0.5), point(20, 0.6), point(30, 0.7), point(30, 0.9, "test")], [point(20, 0.8), point(30, 0.9)]]
     curve = mean_curve(runs, "val")
@@ -176,10 +175,7 @@ def test_a_band_holds_only_what_all_runs_were_evaluated_at():
 
 
 def test_a_curves_times_are_those_of_the_runs_that_are_timed():
-    slow, fast = (
-        [{"images": n, "train_s": n / speed, "accuracy": n / 100, "split": "test"} for n in (10, 20)]
-        for speed in (1, 2)
-    )
+    slow, fast = ([Evaluation(n, n / speed, n / 100, "test") for n in (10, 20)] for speed in (1, 2))
     assert mean_curve([slow, fast], "test").train_s == [7.5, 15]
     assert mean_curve([slow, fast], "test", timed=[fast]).train_s == [5, 10]
     [group] = study_curves({"a": [slow, fast], "b": [fast]}, "test", [], {"a": [fast], "b": []})

@@ -1,0 +1,165 @@
+"""What a finished run is known by: `result.json`, and the results that lie in folders."""
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from pocketvit.errors import InputError
+from pocketvit.files import read_json, write_json
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _all(kind: type, values: Iterable[Any]) -> bool:
+    return all(isinstance(value, kind) for value in values)
+
+
+# A type, what it is called in a message, and how to tell it.
+Text = Annotated[str, "text", lambda value: isinstance(value, str)]
+Texts = Annotated[tuple[str, ...], "a list of texts", lambda value: isinstance(value, list) and _all(str, value)]
+Named = Annotated[
+    Mapping[str, str], "text by name", lambda value: isinstance(value, dict) and _all(str, value.values())
+]
+Whole = Annotated[int, "a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)]
+Number = Annotated[float, "a finite number", _is_number]
+Positive = Annotated[float, "a number above 0", lambda value: _is_number(value) and value > 0]
+Fraction = Annotated[float, "a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1]
+Split = Annotated[Literal["test", "val"], "test or val", lambda value: value in ("test", "val")]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The accuracy at one moment of training."""
+
+    images: Whole
+    """Training images seen."""
+    train_s: Number
+    accuracy: Fraction
+    split: Split
+
+
+Evaluations = Annotated[
+    tuple[Evaluation, ...], "a list of objects", lambda value: isinstance(value, list) and _all(dict, value)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """The fields of `result.json`, in its order."""
+
+    test_accuracy: Fraction
+    """After the last step."""
+    val_accuracy: Fraction | None
+    """After the last step; None where no images were held out."""
+    best_test_accuracy: Fraction | None
+    """The highest during training, which flatters; None where the test images were not looked at."""
+    images_per_s: Positive
+    """Training, augmentation included, compiling and evaluation left out."""
+    curve: Evaluations
+    """Every evaluation during training."""
+    train_fingerprint: Text | None = None
+    """Of the training images; older results lack it."""
+    cautions: Texts = ()
+    """What is wrong with the data; older results lack it."""
+    recipe: Text
+    seed: Whole
+    config_hash: Text
+    data_fingerprint: Text
+    num_params: Whole
+    num_processes: Whole | None = None
+    """Older results lack it."""
+    num_gpus: Whole
+    """0 on a CPU."""
+    train_s: Positive
+    images_seen: Whole
+    peak_memory_gib: Number | None
+    """None where the device does not tell."""
+    device: Text
+    versions: Named
+    commit: Text | None
+    command: Text
+    total_s: Positive
+    """From the start of the program to the result."""
+    file: Path = field(compare=False)
+    """Where the result is written, or was read from; not in it."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """What else the file holds."""
+
+    @property
+    def key(self) -> str:
+        """Of a study's cell: what was computed, with which seed."""
+        return f"{self.config_hash}-s{self.seed}"
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder that the file lies in: the run's, for its own result.json."""
+        return self.file.parent
+
+    def write(self) -> None:
+        """Write the file, which is there whole or not at all.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        content = asdict(self)
+        del content["file"], content["extra"]
+        write_json(self.file, content | self.extra)
+
+    @classmethod
+    def read(cls, file: Path) -> "RunResult":
+        """Read and check a file.
+
+        Raises:
+            InputError: it cannot be read, lacks a field, or a field holds what it cannot.
+        """
+        content = read_json(file)
+        known, where = _take(str(file), cls, content), f"{file}: a point of the curve"
+        known["curve"] = tuple(Evaluation(**_take(where, Evaluation, point)) for point in known["curve"])
+        known["cautions"] = tuple(known.get("cautions", ()))
+        return cls(**known, file=file, extra=content)
+
+
+def _take(where: str, kind: type, content: dict[str, Any]) -> dict[str, Any]:
+    """Take the fields of a dataclass out of `content`; refuse what they are not annotated to be."""
+    named = [item for item in fields(kind) if item.name not in ("file", "extra")]
+    absent = [item.name for item in named if item.default is MISSING and item.name not in content]
+    if absent:
+        raise InputError(f"{where} lacks {', '.join(absent)}: was it written by `pocketvit train`?")
+    known = {item.name: content.pop(item.name) for item in named if item.name in content}
+    hints = get_type_hints(kind, include_extras=True)
+    for name, value in known.items():
+        options = [hints[name]] if get_origin(hints[name]) is Annotated else get_args(hints[name])
+        _, words, fits = get_args(options[0])
+        if not (fits(value) or (value is None and len(options) > 1)):
+            raise InputError(f"{where}: {name} is {value!r:.80}; expected {words}")
+    return known
+
+
+def result_at(file: Path) -> RunResult | None:
+    """A run's result; None where the file is absent, torn, or holds something else."""
+    try:
+        return RunResult.read(file)
+    except InputError:
+        return None
+
+
+def find_results(folders: Iterable[Path], *, one_gpu: bool = False) -> dict[str, RunResult]:
+    """Every result in some folders, at any depth, by its key.
+
+    Where several have the same key, the first folder counts, there the run on the fewest GPUs, then the first by path.
+
+    Args:
+        folders: to search.
+        one_gpu: leave out runs on several GPUs, whose speed and time are those of no single one.
+    """
+    found: dict[str, RunResult] = {}
+    for folder in folders:
+        read = [result for file in sorted(folder.rglob("*.json")) if (result := result_at(file))]
+        for result in sorted(read, key=lambda result: max(1, result.num_gpus)):
+            if not (one_gpu and result.num_gpus > 1):
+                found.setdefault(result.key, result)
+    return found
