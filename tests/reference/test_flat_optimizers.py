@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from pocketvit.augment.batch import BatchMaker
 from pocketvit.config import ModelConfig, OptimConfig
 from pocketvit.errors import InputError
+from pocketvit.kernels.fold import stack as as_one
 from pocketvit.model import ViT
-from pocketvit.model.stacked import stack as as_one
 from pocketvit.objectives.classification import Classification
 from pocketvit.optim.build import build_optimizers
 from pocketvit.optim.lion import Lion

@@ -10,8 +10,6 @@ Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; grouped queries: 
 https://arxiv.org/abs/2305.13245
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,7 +17,10 @@ from torch.nn import functional as F
 from pocketvit.config.training import Kernels
 from pocketvit.errors import InputError
 from pocketvit.kernels.block_weights import MixerKernels
-from pocketvit.kernels.launch import INTERPRETED, choose, needs_gpu
+from pocketvit.kernels.launch import INTERPRETED, choose, needs_gpu, triton
+
+if triton is not None:
+    from pocketvit.kernels import attention_ops, attention_triton
 
 MAX_TOKENS = 257
 """The longest sequence whose rows of scores still fit into registers."""
@@ -106,21 +107,12 @@ def supported(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     return None
 
 
-def _forward(q: Tensor, k: Tensor, v: Tensor, **buffers: Tensor) -> Any:
-    from pocketvit.kernels import attention_ops, attention_triton  # need Triton
-
-    kernel, scale = attention_triton.attention_kernel, q.shape[3] ** -0.5
-    return attention_ops.launch_forward(kernel, q, k, v, scale, **buffers)
-
-
-def _backward(q: Tensor, k: Tensor, v: Tensor, dout: Tensor, lse: Tensor, **buffers: Tensor) -> Any:
-    from pocketvit.kernels import attention_ops, attention_triton
-
-    kernel, scale = attention_triton.attention_backward_kernel, q.shape[3] ** -0.5
-    return attention_ops.launch_backward(kernel, q, k, v, dout, lse, scale, **buffers)
-
-
-SOFTMAX = MixerKernels(attention_reference, supported, _forward, _backward)
+SOFTMAX = MixerKernels(
+    attention_reference,
+    supported,
+    lambda *inputs, **out: attention_ops.launch_forward(attention_triton.attention_kernel, *inputs, **out),
+    lambda *inputs, **out: attention_ops.launch_backward(attention_triton.attention_backward_kernel, *inputs, **out),
+)
 """Attention inside the fused blocks."""
 
 

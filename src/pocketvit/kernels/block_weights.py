@@ -34,16 +34,14 @@ class BlockWeights(NamedTuple):
 
 
 class MixerKernels(NamedTuple):
-    """What mixes tokens inside the blocks, from q (B, A, N, E), k and v (B, A_kv, N, E); see `kernels.attention`."""
+    """What mixes tokens inside the blocks: functions of q, k and v, with arguments as in `attention_ops`."""
 
     reference: Callable[[Tensor, Tensor, Tensor], Tensor]
-    """The plain twin, (B, A, N, E)."""
+    """The plain twin."""
     supported: Callable[[Tensor, Tensor, Tensor], str | None]
     """None where the kernels cover these inputs; else one line that says why not."""
     forward: Callable[..., Any]
-    """Launches with `out` (B, N, D), `lse` (B, A, N) and `keep` (B,) as `attention_ops.launch_forward`."""
     backward: Callable[..., Any]
-    """Launches with `grad` (B, N, F) and `keep` (B,) as `attention_ops.launch_backward`."""
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,7 @@ def _forward_layer(x: Tensor, keep: Tensor, w: BlockWeights, saved: _Saved,
         EPS=plan.eps, F=s.F, **common, **norm_linear.options(s.F),
     )  # fmt: skip
     q, k, v = _heads(here.qkv, plan)
-    plan.mixer.forward(q, k, v, out=here.o, lse=here.lse, keep=keep[0])
+    plan.mixer.forward(q, k, v, plan.head_dim**-0.5, out=here.o, lse=here.lse, keep=keep[0])
     taken = plan.taken if i == s.L - 1 else s.N
     launch(
         block_tail_kernel, (triton.cdiv(s.B * taken, block_tail.rows),),
@@ -226,7 +226,7 @@ def _backward_layer(keep: Tensor, w: BlockWeights, saved: _Saved, grads: _Gradie
     )  # fmt: skip
     q, k, v = _heads(here.qkv, plan)
     do = do.unflatten(2, (-1, plan.head_dim))  # (B, N, A, E)
-    plan.mixer.backward(q, k, v, do, here.lse, grad=grad.dqkv, keep=keep[0])
+    plan.mixer.backward(q, k, v, do, here.lse, plan.head_dim**-0.5, grad=grad.dqkv, keep=keep[0])
     launch(
         norm_linear_backward_kernel, (triton.cdiv(s.B * s.N, norm_linear_backward.rows),),
         grad.dqkv, w.w_qkv[i], here.n, here.rstd, grad.dx1, dx, s.B * s.N,

@@ -1,4 +1,4 @@
-"""Folding a norm's factor γ and offset β into the linear layer behind it, and taking the gradients back.
+"""Stacking layers, and folding a norm's factor γ and offset β into the linear layer behind it.
 
     W (γ ∘ n + β) + b = (W diag γ) n + (W β + b)
 
@@ -13,14 +13,16 @@ for all layers, where the formulas alone would launch two dozen.
 Shapes: L layers, F outputs, D inputs.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from pocketvit.kernels.block_weights import chunk
-from pocketvit.kernels.launch import choose, is_compiling, launch, needs_gpu, triton
+from pocketvit.kernels.launch import is_compiling, launch, needs_gpu, triton
 
 if triton is not None:
     from pocketvit.kernels.fold_triton import fold_kernel, unfold_kernel
@@ -43,18 +45,12 @@ def fold_norm(w: Tensor, b: Tensor, factor: Tensor, offset: Tensor | None) -> tu
     Returns:
         W' (L, F, D) and b' (L, F).
     """
-    if choose("folding", "auto", {"fused": lambda: supported(w)}).name == "fused":
+    covered = w.dtype == torch.float32 and w.shape[2] % 32 == 0
+    if covered and (is_compiling() or needs_gpu(w.device) is None):
         return FoldedNorm.apply(w, b, factor, offset)
     if offset is not None:
         b = torch.baddbmm(b[:, :, None], w, offset[:, :, None]).squeeze(2)  # (L, F)
     return w * factor[:, None], b
-
-
-def supported(w: Tensor) -> str | None:
-    """None where the two kernels cover weights (L, F, D); else one line that says why the formulas run."""
-    if w.dtype != torch.float32 or w.shape[2] % 32:
-        return f"the weights are {w.dtype} of {w.shape[2]} columns, not torch.float32 of a multiple of 32"
-    return None if is_compiling() else needs_gpu(w.device)
 
 
 class FoldedNorm(torch.autograd.Function):
@@ -87,3 +83,32 @@ class FoldedNorm(torch.autograd.Function):
             SHIFTED=offset is not None, F=F, D=D, C=UNFOLD_COLUMNS, ROWS=UNFOLD_ROWS,
         )  # fmt: skip
         return dw, db, dfactor, None if offset is None else doffset
+
+
+class _EvenlySpaced(torch.autograd.Function):
+    """`torch.stack` of tensors that lie at even distances in one piece of memory, as a view of it."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
+        first, second = tensors[:2]
+        distance = (second.data_ptr() - first.data_ptr()) // first.element_size()
+        return first.detach().as_strided((len(tensors), *first.shape), (distance, *first.stride()))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        return grad.unbind(0)
+
+
+def stack(tensors: Sequence[Tensor]) -> Tensor:
+    """`torch.stack`, without copying where an optimizer has laid the layers' parameters out evenly."""
+    places = [tensor.data_ptr() for tensor in tensors]
+    shared = len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == 1
+    distances = {after - before for before, after in pairwise(places)}
+    if shared and len(distances) == 1 and distances.pop() > 0:
+        return _EvenlySpaced.apply(*tensors)
+    return torch.stack(list(tensors))
+
+
+def linear(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor]:
+    """Weights (L, out, in) and biases (L, out)."""
+    return stack([layer.weight for layer in layers]), stack([layer.bias for layer in layers])

@@ -31,12 +31,10 @@ _compiling: ContextVar[bool] = ContextVar("compiling", default=False)
 
 
 class Choice(NamedTuple):
-    """Which implementation runs."""
+    """The implementation that runs, and why the first that was wanted does not; None where it does."""
 
     name: str
-    """One of those that were offered, or reference."""
     reason: str | None
-    """Why none before it does; None for the first."""
 
 
 def choose(

@@ -88,7 +88,3 @@ class Block(nn.Module):
 def add_branch(x: Tensor, branch: Tensor, keep: Tensor | None) -> Tensor:
     """The residual stream x (B, N, D) plus a branch of it, each image's by a factor of its own, (B,) or none."""
     return x + branch if keep is None else torch.addcmul(x, branch, keep[:, None, None].to(x.dtype))
-
-
-BLOCKS = {"standard": Block}
-"""By `model.block`."""

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from pocketvit.config import ModelConfig
 from pocketvit.kernels.block_weights import BlockPlan, BlockWeights
 from pocketvit.kernels.blocks import supported
-from pocketvit.kernels.fold import fold_norm
+from pocketvit.kernels.fold import fold_norm, linear, stack
 from pocketvit.model.block import Block, LayerScale
 from pocketvit.model.mixers import MIXERS
 from pocketvit.model.norm import NORM_EPS
-from pocketvit.model.stacked import linear, stack
 
 MIXER_KERNELS = {name: mixer.KERNELS for name, mixer in MIXERS.items() if mixer.KERNELS is not None}
 CENTRED = {"layernorm": True, "rmsnorm": False}

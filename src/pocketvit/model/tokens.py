@@ -49,11 +49,6 @@ class PatchEmbedding(nn.Module):
         self.proj = nn.Conv2d(CHANNELS, config.width, kernel_size=p, stride=stride)
 
     @property
-    def bias(self) -> Tensor:
-        """What is to be added to every patch, (D,)."""
-        return self.proj.bias
-
-    @property
     def num_patches(self) -> int:
         """P."""
         return self.grid[0] * self.grid[1]
@@ -74,7 +69,7 @@ class PatchEmbedding(nn.Module):
 
 
 STEMS = {"patches": PatchEmbedding}
-"""From images to patch tokens, by `model.stem`: made and called as `PatchEmbedding`, with its `grid` and `bias`."""
+"""From images to patch tokens, by `model.stem`: made, called and added `proj.bias` to as `PatchEmbedding`."""
 
 
 class Tokens(nn.Module):
@@ -122,6 +117,6 @@ class Tokens(nn.Module):
         Adding them up first leaves one sum over the batch for the gradients of all of them.
         """
         special = [getattr(self, name) for name in ("cls", "registers") if hasattr(self, name)]
-        bias = self.patches.bias.expand(1, self.patches.num_patches, -1)
+        bias = self.patches.proj.bias.expand(1, self.patches.num_patches, -1)
         offsets = torch.cat([*special, bias], dim=1)  # (1, N, D)
         return offsets if self.positions is None else offsets + self.positions

@@ -18,10 +18,10 @@ from pocketvit.config.training import Kernels
 from pocketvit.errors import InputError
 from pocketvit.kernels.blocks import run_blocks
 from pocketvit.kernels.launch import Choice, choose
-from pocketvit.model.block import BLOCKS, Block, LayerScale
+from pocketvit.model.block import Block, LayerScale
 from pocketvit.model.custom import check_parts, fork_of, part
 from pocketvit.model.folded import fold, not_fused, plan_of
-from pocketvit.model.mixers.base import Mixer
+from pocketvit.model.mixers import Mixer
 from pocketvit.model.norm import make_norm
 from pocketvit.model.positions import RotaryPositions
 from pocketvit.model.tokens import CHANNELS, Tokens
@@ -55,7 +55,7 @@ class ViT(nn.Module):
         rotary = None
         if config.positions == "rope":
             rotary = RotaryPositions(self.tokens.patches.grid, self.tokens.num_special, config.head_dim)
-        make_block = partial(part(config.block, BLOCKS), config, rotary)
+        make_block = partial(part(config.block, {"standard": Block}), config, rotary)
         with fork_of(generator):
             self.blocks = nn.ModuleList(make_block() for _ in range(config.depth))
         check_parts(config, self.blocks[0], make_block, self.tokens.num_tokens)
@@ -196,14 +196,10 @@ class AttentionPool(nn.Module):
 POOLS = {"cls": ClsPool, "mean": MeanPool, "attention": AttentionPool}
 
 
-def linear_head(channels: int, _width: int, num_classes: int) -> nn.Module:
-    """A linear classifier on the pooled tokens."""
-    return nn.Linear(channels, num_classes)
-
-
-def mlp_head(channels: int, width: int, num_classes: int) -> nn.Module:
-    """The paper's Eq. 4: a classifier with a hidden layer as wide as a token."""
-    return nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, num_classes))
-
-
-HEADS = {"linear": linear_head, "mlp": mlp_head}
+HEADS = {
+    "linear": lambda channels, _, num_classes: nn.Linear(channels, num_classes),
+    "mlp": lambda channels, width, num_classes: nn.Sequential(
+        nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, num_classes)
+    ),
+}
+"""The classifier on the pooled tokens: linear, or the paper's Eq. 4 with a hidden layer as wide as a token."""

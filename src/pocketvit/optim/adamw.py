@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from pocketvit.config import OptimConfig
-from pocketvit.optim.groups import param_groups
+from pocketvit.optim.build import param_groups
 
 
 def without_dynamo(method: Callable[..., Any]) -> Callable[..., Any]:

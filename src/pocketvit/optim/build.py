@@ -1,13 +1,18 @@
-"""From configuration to optimizers: each has a module, named as the value of `optim.name`, with a function `build`."""
+"""From configuration to optimizers whose learning rates live on the device.
+
+Each has a module in this folder, named as the value of `optim.name`, with a function `build`. Every param group has
+`lr`, a 0-dim tensor that the step overwrites, and `peak_lr`, the float that the schedule scales: a whole training
+step, its learning rate included, can then be captured in a CUDA graph.
+"""
 
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import nn
 
 from pocketvit.config import OptimConfig
 from pocketvit.optim.custom import check_optimizer, make_optimizer
-from pocketvit.optim.groups import param_groups
 from pocketvit.usercode import Code
 
 
@@ -27,3 +32,24 @@ def build_optimizers(config: OptimConfig, model: nn.Module, *, fused: bool = Fal
         check_optimizer(config.name, config)
         return [make_optimizer(config.name, param_groups(config, named, config.lr), config)]
     return import_module(f"pocketvit.optim.{config.name}").build(config, named, fused=fused)
+
+
+DECAYED = {"all": lambda *_: True, "matrices": lambda name, p: name.endswith("weight") and p.ndim >= 2}
+"""Whether a parameter decays, by `optim.decay`."""
+
+
+def param_groups(config: OptimConfig, named: dict[str, nn.Parameter], peak_lr: float) -> list[dict[str, Any]]:
+    """The parameters in one group, or in two, with and without weight decay.
+
+    `optim.decay=matrices` decays the weights of linear layers and of the patch embedding; biases, norms, CLS tokens,
+    registers and positions are left alone.
+    """
+    decayed = {name: DECAYED[config.decay](name, p) for name, p in named.items()}
+    groups = []
+    for decays in (True, False):
+        parameters = [p for name, p in named.items() if decayed[name] == decays]
+        if parameters:
+            lr = torch.zeros((), device=parameters[0].device)
+            decay = config.weight_decay if decays else 0.0
+            groups.append({"params": parameters, "lr": lr, "peak_lr": peak_lr, "weight_decay": decay})
+    return groups

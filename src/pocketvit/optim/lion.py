@@ -10,8 +10,8 @@ from torch.optim.optimizer import ParamsT
 
 from pocketvit.config import OptimConfig
 from pocketvit.config.checks import between
+from pocketvit.optim.build import param_groups
 from pocketvit.optim.capturable import CapturableOptimizer, descend
-from pocketvit.optim.groups import param_groups
 
 
 class Lion(CapturableOptimizer):

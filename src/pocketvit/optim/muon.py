@@ -21,8 +21,8 @@ from pocketvit.config import OptimConfig
 from pocketvit.config.checks import at_least, between, unknown
 from pocketvit.errors import InputError
 from pocketvit.optim import adamw
+from pocketvit.optim.build import param_groups
 from pocketvit.optim.capturable import CapturableOptimizer, descend
-from pocketvit.optim.groups import param_groups
 
 NS_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """(a, b, c) of the polynomial a·s + b·s³ + c·s⁵ that an iteration applies to each singular value s. They were tuned for

@@ -45,8 +45,8 @@ def lr_table(schedule: ScheduleConfig, *, peak: float, steps_per_pass: int) -> n
 
     t = np.arange(steps, dtype=np.float64)
     progress = np.maximum(t - (steps - fall_steps), 0) / fall_steps  # 0 until the fall starts, 1 at t = steps
-    own = isinstance(schedule.name, Code)
-    remaining = _own_shape(schedule.name, progress) if own else SHAPES[schedule.name](progress)
+    name = schedule.name
+    remaining = _own_shape(name, progress) if isinstance(name, Code) else SHAPES[name](progress)
     table = schedule.final_lr + (peak - schedule.final_lr) * remaining
     warmup_lr = schedule.warmup_lr
     table[:warmup_steps] = warmup_lr + (peak - warmup_lr) * t[:warmup_steps] / max(warmup_steps, 1)

@@ -10,8 +10,7 @@ from pocketvit.config import ModelConfig
 from pocketvit.kernels.block_weights import BlockWeights
 from pocketvit.model import ViT, create_model
 from pocketvit.model import folded as folding
-from pocketvit.model.mixers import MIXERS
-from pocketvit.model.mixers.base import Mixer
+from pocketvit.model.mixers import MIXERS, Mixer
 from pocketvit.usercode import Code
 
 

@@ -18,10 +18,10 @@ from torch.nn import functional as F
 
 from pocketvit.config import ModelConfig
 from pocketvit.kernels.attention import SOFTMAX, attention, attention_qkv
-from pocketvit.model.mixers.base import Mixer
+from pocketvit.kernels.fold import linear, stack
+from pocketvit.model.mixers import Mixer
 from pocketvit.model.norm import make_norm
 from pocketvit.model.positions import RotaryPositions
-from pocketvit.model.stacked import linear, stack
 
 
 class LowRank(nn.Sequential):
