@@ -31,7 +31,7 @@ def choose_device(wanted: str) -> torch.device:
         wanted = next(name for name, here in present.items() if here)
     if not present[wanted]:
         raise InputError(f"train.device={wanted}, but this machine has no {wanted} device; use train.device=auto")
-    return torch.device(wanted, torch.cuda.current_device() if wanted == "cuda" else None)
+    return torch.device("cuda", torch.cuda.current_device()) if wanted == "cuda" else torch.device(wanted)
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:

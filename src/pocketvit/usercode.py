@@ -151,10 +151,10 @@ class _Loader(SourceLoader):
     def __init__(self, code: Code) -> None:
         self.code = code
 
-    def get_filename(self, _fullname: str) -> str:
+    def get_filename(self, fullname: str) -> str:
         return str(self.code.path)
 
-    def get_data(self, _path: str) -> bytes:
+    def get_data(self, path: str) -> bytes:
         return self.code.source
 
 
@@ -162,11 +162,13 @@ def _module(code: Code) -> ModuleType:
     """The file as a module, run once for a path and a content; its name is made of both, so it hides no other."""
     name = f"pocketvit_usercode_{hashlib.sha256(str(code.path).encode() + code.source).hexdigest()[:16]}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, code.path, loader=_Loader(code))
+        loader = _Loader(code)
+        spec = importlib.util.spec_from_file_location(name, code.path, loader=loader)
+        assert spec is not None  # which it is only without a loader
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # before it runs: dataclasses and pickle look a class's module up
         try:
-            spec.loader.exec_module(module)
+            loader.exec_module(module)
         except BaseException:
             del sys.modules[name]
             raise
@@ -193,16 +195,15 @@ def resolve(content: Any, *, fields: Collection[str], folder: Path, where: str, 
     """
     named: list[str] = []
 
-    def look(field: str, reference: str) -> None:
-        parts = REFERENCE.fullmatch(reference)
+    def look(field: str, parts: re.Match[str]) -> None:
         path = Path(os.path.abspath(folder / path_of(parts["file"])))
         if inside and not path.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"{where}: {field}={reference} lies outside of {folder}; only copies inside of it are run")
+            raise InputError(f"{where}: {field}={parts[0]} lies outside of {folder}; only copies inside of it are run")
         named.append(f"{field} is {parts['name']} in {path}")
 
-    def read(field: str, reference: str) -> Code:
+    def read(field: str, parts: re.Match[str]) -> Code:
         try:
-            return Code.read(reference, folder)
+            return Code.read(parts[0], folder)
         except InputError as error:
             raise InputError(f"{where}: {field}: {error}") from error
 
@@ -215,14 +216,14 @@ def resolve(content: Any, *, fields: Collection[str], folder: Path, where: str, 
     return _replace(content, fields, read)
 
 
-def _replace(content: Any, fields: Collection[str], act: Callable[[str, str], Any], field: str = "") -> Any:
-    """A copy of `content` with act(field, reference) in the place of every reference to code."""
+def _replace(content: Any, fields: Collection[str], act: Callable[[str, re.Match[str]], Any], field: str = "") -> Any:
+    """A copy of `content` with act(field, its parts) in the place of every reference to code."""
     if isinstance(content, Mapping):
         return {key: _replace(value, fields, act, key) for key, value in content.items()}
     if isinstance(content, list):
         return [_replace(item, fields, act, field) for item in content]
-    refers = field in fields and isinstance(content, str) and REFERENCE.fullmatch(content)
-    return act(field, content) if refers else content
+    parts = REFERENCE.fullmatch(content) if field in fields and isinstance(content, str) else None
+    return content if parts is None else act(field, parts)
 
 
 def save_copies(codes: Iterable[Code], folder: Path) -> None:

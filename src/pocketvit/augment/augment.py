@@ -13,6 +13,7 @@ Transformer on CIFAR10".
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from pocketvit.kernels.launch import INTERPRETED, choose, needs_gpu, triton
 from pocketvit.randomness import Stream, uniform
 from pocketvit.usercode import Code
 
-if triton is not None:
+if TYPE_CHECKING or triton is not None:
     from pocketvit.kernels import augment_ops as fused
 
 ERASE_MAX_TRIES = 100
@@ -65,12 +66,13 @@ class ImageTable:
         ops = None
         if tables[0].ops is not None:
             ops = OpTable(*(np.concatenate([getattr(t.ops, name) for t in tables]) for name in ("op", "value")))
+        draws = [t.draws for t in tables if t.draws is not None]
         return ImageTable(
             np.concatenate([t.flip for t in tables]),
             np.concatenate([t.shift for t in tables]),
             ops,
             np.concatenate([t.erase for t in tables]),
-            None if tables[0].draws is None else np.concatenate([t.draws for t in tables]),
+            np.concatenate(draws) if draws else None,
         )
 
 
@@ -182,8 +184,10 @@ def supported(images: Tensor) -> str | None:
 
 def _without_kernel(table: ImageTable) -> str | None:
     """A line that names an operation of the table that the fused kernel does not know; None where it knows all."""
-    unknown = fused.UNFUSED if triton is not None and table.ops is not None else {}
-    return next((f"{op} has no fused kernel" for code, op in unknown.items() if (table.ops.op == code).any()), None)
+    if triton is None or table.ops is None:
+        return None
+    used = table.ops.op
+    return next((f"{op} has no fused kernel" for code, op in fused.UNFUSED.items() if (used == code).any()), None)
 
 
 def _augment_fused(images: Tensor, table: ImageTable) -> Tensor:

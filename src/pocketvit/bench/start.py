@@ -47,7 +47,7 @@ def _seconds(file: Path, environment: dict[str, str]) -> float:
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True) as process,
     ):
-        done = any(line == "done\n" for line in process.stdout)  # the user's own code may print as well
+        done = any(line == "done\n" for line in process.stdout or ())  # the user's own code may print as well
         seconds = time.perf_counter() - began
         process.wait()
         if not done:

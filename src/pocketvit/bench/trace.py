@@ -103,7 +103,7 @@ def _self_us(operators: Sequence[Event]) -> list[float]:
 
 def phase_ms(items: Iterable[Item]) -> dict[str, float]:
     """The work of each phase, all of them in order, milliseconds."""
-    total = dict.fromkeys((*PHASES, OTHER), 0.0)
+    total: dict[str, float] = dict.fromkeys((*PHASES, OTHER), 0.0)
     for item in items:
         total[item.phase] += item.ms
     return total
@@ -118,5 +118,5 @@ def kernels(items: Iterable[Item]) -> list[Kernel]:
     for name, items in by_name.items():
         by_phase = phase_ms(items)
         runs = sum(item.runs for item in items)
-        found.append(Kernel(name, max(by_phase, key=by_phase.get), sum(by_phase.values()), runs))
+        found.append(Kernel(name, max(by_phase, key=by_phase.__getitem__), sum(by_phase.values()), runs))
     return sorted(found, key=lambda kernel: -kernel.ms)

@@ -5,7 +5,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -41,7 +41,7 @@ def unknown(kind: str, name: str, known: Collection[str]) -> str:
     return f"unknown {kind} {name!r}; {hint}"
 
 
-def describe_size(size: tuple[int, int]) -> str:
+def describe_size(size: Sequence[int]) -> str:
     """An image size, (height, width), in a message: "14 × 12 pixels (width × height)", or "8 × 8 pixels" if square."""
     height, width = size
     return f"{width} × {height} pixels" + (" (width × height)" if width != height else "")

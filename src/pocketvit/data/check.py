@@ -64,14 +64,12 @@ def check(source: str | Path, **options: Any) -> CheckReport:
     Raises:
         InputError: as `load_dataset`, but with a line for each of the broken images of a folder.
     """
-    kind = "built in"
-    if source != DIGITS:
-        path = locate(source, options.get("cache_dir") or data_home())
-        kind = format_of(path, options.get("format")).name
+    path = None if source == DIGITS else locate(source, options.get("cache_dir") or data_home())
+    kind = "built in" if path is None else format_of(path, options.get("format")).name
     try:
         dataset = load_dataset(source, **options)
     except BrokenImage:
-        if kind == "folder":
+        if path is not None and kind == "folder":
             folders.refuse_broken(path)
         raise
     mean, std = channel_stats(dataset.train.images)

@@ -76,6 +76,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels, the same for every image."""
+        return self.images.shape[1], self.images.shape[2]
+
     def take(self, indices: np.ndarray) -> Self:
         """The images and labels at `indices`, int64, in that order: copied, or left on disk if mapped from there."""
         if isinstance(self.images, MappedRows):
@@ -127,8 +132,7 @@ class Dataset:
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels, the same for every image."""
-        height, width = self.train.images.shape[1:3]
-        return height, width
+        return self.train.image_size
 
     @property
     def num_classes(self) -> int:

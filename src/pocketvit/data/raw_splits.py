@@ -143,10 +143,10 @@ def assemble(
             raise InputError(f"the {split} split of {name} holds no images")
 
     listed = class_names is not None
-    if listed and not class_names:
-        raise InputError(f"{name} has an empty list of class names: name every class, or leave the list out")
-    if not listed:
+    if class_names is None:
         class_names = find_class_names(np.concatenate([raw.labels for raw in used.values()]))
+    if not class_names:
+        raise InputError(f"{name} has an empty list of class names: name every class, or leave the list out")
     labels = {
         split: number_labels(raw.labels, class_names, raw.name_label, listed=listed) for split, raw in used.items()
     }
@@ -182,7 +182,7 @@ def _check_classes(
     for split in labels.keys() - {"train"}:
         strange = np.flatnonzero(~trained[labels[split]])
         if len(strange):
-            class_name = class_names[labels[split][strange[0]]]
+            class_name = class_names[int(labels[split][strange[0]])]
             why = f"class {class_name} has no training images; add some, or remove its test images"
             raise InputError(f"{used[split].name_label(int(strange[0]))}: {why}")
         lacking["test images"] = trained & ~present[split]

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -95,7 +96,7 @@ def known_sources() -> list[SourceInfo]:
     """The sets known by name."""
     digits = SourceInfo(DIGITS, "1,797 grey digits of 8 × 8 pixels in 10 classes", "built in", True)
     fetchable = (
-        SourceInfo(known.name, known.description, known.size, _fetched_folder(known.name, data_home()).is_dir())
+        SourceInfo(known.name, known.description, known.size, (data_home() / "fetched" / known.name).is_dir())
         for known in remote.REMOTE_SETS.values()
     )
     return [digits, *fetchable]
@@ -156,7 +157,7 @@ def _digits(resize: int | None) -> Decoded:
     """
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()  # scikit-learn's type leaves open what comes back
     grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # (N, 8, 8)
     images = np.repeat(grey[..., None], 3, axis=-1)  # (N, 8, 8) -> (N, 8, 8, 3)
     labels = digits.target.astype(np.int64)
@@ -177,7 +178,9 @@ def _decode(path: Path, kind: Format, resize: int | None, home: Path, decoded: D
 def finish(name: str, decoded: Decoded, test_frac: float, split_seed: int) -> Dataset:
     """A set ready to train on: a test split is carved where its source has none."""
     if len(decoded.class_names) < 2:
-        raise InputError(f"{name} has a single class, {decoded.class_names[0]!r}: there is nothing to tell apart")
+        raise InputError(
+            f"{name} has a single class, {next(iter(decoded.class_names))!r}: there is nothing to tell apart"
+        )
     if decoded.test is not None:
         return Dataset(name, decoded.train, decoded.test, decoded.class_names, decoded.notes)
     if test_frac == 1:

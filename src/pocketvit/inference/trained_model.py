@@ -91,7 +91,7 @@ class TrainedModel:
         """Refuse whatever is not images as the model was trained on, and say what would make them so."""
         if not isinstance(images, np.ndarray | MappedRows):
             raise InputError(f"images are of type {type(images).__name__}; give an array, such as np.asarray(images)")
-        if images.dtype != np.uint8:
+        if isinstance(images, np.ndarray) and images.dtype != np.uint8:
             raise InputError(f"images are {images.dtype}, not uint8; {uint8_remedy(images, 'images')}")
         height, width = self.model.image_size
         if images.ndim != 4 or images.shape[3] != 3:

@@ -17,7 +17,7 @@ Shapes: N images, B of them, C channels, H W pixels.
 
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from pocketvit.errors import InputError
 from pocketvit.memory import FreeMemory, free_memory
 
 Place = Literal["gpu", "host", "disk"]
+Wanted = Literal["auto", "gpu", "host", "disk"]
 
 GPU_FRAC = 0.5
 """Part of the GPU's free memory that images may take; activations, which grow with the batch, need the rest."""
@@ -40,7 +41,7 @@ FEWEST = 256
 """Images that are worth a thread."""
 
 
-def choose_place(wanted: str, num_bytes: int, free: FreeMemory) -> Place:
+def choose_place(wanted: Wanted, num_bytes: int, free: FreeMemory) -> Place:
     """Where to keep images for a GPU.
 
     Args:
@@ -63,7 +64,7 @@ def choose_place(wanted: str, num_bytes: int, free: FreeMemory) -> Place:
     return wanted
 
 
-def describe_place(place: Place, wanted: str, num_bytes: int, free: FreeMemory) -> str | None:
+def describe_place(place: Place, wanted: Wanted, num_bytes: int, free: FreeMemory) -> str | None:
     """The line that says where images are kept and why; none for the GPU, which is where they are expected."""
     if place == "gpu":
         return None
@@ -92,7 +93,7 @@ class TrainImages:
         InputError: they cannot be kept where `wanted` says.
     """
 
-    def __init__(self, images: np.ndarray | MappedRows, *, wanted: str, device: torch.device) -> None:
+    def __init__(self, images: np.ndarray | MappedRows, *, wanted: Wanted, device: torch.device) -> None:
         self.images, self.device = images, device
         self.place: Place = "disk"
         self.note: str | None = None
@@ -106,7 +107,7 @@ class TrainImages:
                 f"data.keep={wanted} is for runs on a GPU, and this one is on {device}; use data.keep=auto"
             )
 
-    def _settle(self, wanted: str) -> None:
+    def _settle(self, wanted: Wanted) -> None:
         """Choose a place for a GPU's images and take them there."""
         num_bytes, free = self.images.size, free_memory(self.device)
         self.place = choose_place(wanted, num_bytes, free)
@@ -170,7 +171,8 @@ def _pinned(images: np.ndarray | MappedRows) -> np.ndarray:
     copy = np.empty(images.shape, np.uint8)
     for piece in pieces(images):
         copy[piece] = images[piece]
-    cuda, address = torch.cuda.cudart(), copy.ctypes.data
+    cuda: Any = torch.cuda.cudart()  # which knows its members only at run time
+    address = copy.ctypes.data
     status = cuda.cudaHostRegister(address, copy.nbytes, 0)
     if status != cuda.cudaError.success:
         reason = cuda.cudaGetErrorString(status)

@@ -99,7 +99,7 @@ class TrainLoader:
         self.seed, self.batch_size, self.device = seed, batch_size, device
         self.share = np.arange(batch_size) if share is None else share
         self.kernels: Kernels = kernels
-        self.image_size = tuple(split.images.shape[1:3])
+        self.image_size = split.image_size
         if isinstance(augment.policy, Code):
             check_policy(augment.policy, self.image_size)
         self.steps_per_pass = len(split) // batch_size
@@ -184,8 +184,9 @@ class TrainLoader:
         """Augment images that were collected and bring them to the device; does not wait for it."""
         table = reading.images
         images = augment(self.images.bring(reading.indices, reading.pixels), table, kernels=self.kernels)
-        if table.draws is not None:
-            images = apply_custom_policy(self.augment.policy, images, table.draws)
+        policy = self.augment.policy
+        if table.draws is not None and isinstance(policy, Code):
+            images = apply_custom_policy(policy, images, table.draws)
         return Chunk(
             images=images.to(self.device),
             labels=self.labels[to_device(reading.indices, self.device)],

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
+from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,8 +17,7 @@ def prefetch(threads: Executor, items: Iterator[T]) -> Iterator[T]:
     Raises:
         whatever making an item raised, when that item is asked for.
     """
-    end = object()
-    coming = threads.submit(next, items, end)
-    while (item := coming.result()) is not end:
-        coming = threads.submit(next, items, end)
-        yield item
+    coming = threads.submit(list, islice(items, 1))
+    while made := coming.result():
+        coming = threads.submit(list, islice(items, 1))
+        yield from made

@@ -59,7 +59,12 @@ class FlatOptimizer(CapturableOptimizer):
             missing = num_params - len(params)
             raise InputError(f"{name}: {missing} of {num_params} parameters of a group have no gradient; all must")
         flat, moments = self._flat[index]
-        self._update_flat(flat, torch.cat([param.grad.flatten() for param in in_order(params)]), moments, group)
+        self._update_flat(
+            flat,
+            torch.cat([param.grad.flatten() for param in in_order(params) if param.grad is not None]),
+            moments,
+            group,
+        )
 
     def _update_flat(self, param: Tensor, grad: Tensor, moments: dict[str, Tensor], group: dict[str, Any]) -> None:
         """Change the flat parameters of a group and their moments in place, given their gradients."""

@@ -92,8 +92,8 @@ class Processes:
         """
         if self.size == 1:
             return [scalar.detach() for scalar in scalars]
-        with_grad = [parameter for parameter in parameters if parameter.grad is not None]
-        parts = [*(parameter.grad for parameter in with_grad), *(scalar.detach() for scalar in scalars)]
+        with_grad = {parameter: grad for parameter in parameters if (grad := parameter.grad) is not None}
+        parts = [*with_grad.values(), *(scalar.detach() for scalar in scalars)]
         flat = torch.cat([part.flatten() for part in parts])
         dist.all_reduce(flat)
         sums = flat.split([part.numel() for part in parts])
@@ -129,10 +129,10 @@ class Processes:
         dist.broadcast_object_list(answer, src=0, device=torch.device("cpu"))
         if error is not None:
             raise error
-        done, made = answer[0]
+        done, made_first = answer[0]
         if not done:
             raise SystemExit(2)
-        return made
+        return made_first
 
     def error(self, message: str) -> BaseException:
         """What to raise where every process finds the same thing wrong, so that one line says it."""
@@ -265,10 +265,10 @@ class Watch:
             try:
                 word, other = torch.tensor([leaving]), torch.tensor([False])
                 sending = None if said else dist.isend(word, self.after, tag=WATCH_TAG)
-                if not heard:
-                    dist.irecv(other, self.before, tag=WATCH_TAG).wait(silent)
-                if sending is not None:
-                    sending.wait(silent)
+                hearing = None if heard else dist.irecv(other, self.before, tag=WATCH_TAG)
+                for work in (hearing, sending):
+                    if work is not None:
+                        work.wait(silent)
             except RuntimeError:
                 self._end("another process of the run is gone")
             said, heard = said or leaving, heard or bool(other)

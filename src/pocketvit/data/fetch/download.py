@@ -113,7 +113,7 @@ def _receive(url: str, part: Path, progress: Progress | None, timeout_s: float) 
     """
     start, version = _resume_point(url, part)
     request = urllib.request.Request(url, headers={"User-Agent": "pocketvit"})
-    if start:
+    if start and version is not None:
         request.add_header("Range", f"bytes={start}-")
         request.add_header("If-Range", version)
     try:

@@ -16,6 +16,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,7 @@ class _Type:
             )
         self.dtype = np.dtype(name)
 
-    def __setstate__(self, state: tuple[object, ...]) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         """Take the byte order, the one thing in the state of such a type that matters."""
         _, order, *composition, _, _, _ = state
         if composition != [None, None, None]:
@@ -95,7 +96,7 @@ class _Array:
     def __init__(self) -> None:
         self.array = np.empty(0, np.uint8)
 
-    def __setstate__(self, state: tuple[object, ...]) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         """Take shape, type and content."""
         _, shape, kind, fortran, content = state
         if not isinstance(kind, _Type) or not isinstance(content, bytes):
@@ -223,8 +224,8 @@ def _contents(place: Path) -> Iterator[tuple[str, bytes]]:
             with tarfile.open(fileobj=raw) as archive:
                 for member in archive:
                     name = PurePosixPath(member.name).name
-                    if member.isfile() and name in known:
-                        yield name, archive.extractfile(member).read()
+                    if member.isfile() and name in known and (file := archive.extractfile(member)):
+                        yield name, file.read()
                 while archive.fileobj.read(1 << 20):
                     pass  # gzip's checksum is compared only where the file ends, beyond what tar needs
         # A broken archive shows as ReadError, EOFError, zlib.error or OSError, depending on where it is broken.

@@ -106,7 +106,9 @@ def _check_shards(members: Sequence[Path]) -> None:
     """Refuse a split of which a shard is missing."""
     for file in members:
         numbered = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})", file.stem)
-        for i in range(int(numbered[2]) if numbered else 0):
+        if numbered is None:
+            continue
+        for i in range(int(numbered[2])):
             shard = file.with_stem(f"{numbered[1]}-{i:05d}-of-{numbered[2]}")
             if not shard.is_file():
                 raise InputError(f"{shard} is missing")

@@ -56,5 +56,5 @@ class Eta:
 
     def total_left(self, jobs: Sequence[Job]) -> float | None:
         """How long several cells take, one behind the other; None where nothing is known yet."""
-        seconds = [self.seconds_left(job) for job in jobs]
-        return None if None in seconds else sum(seconds)
+        seconds = [left for job in jobs if (left := self.seconds_left(job)) is not None]
+        return sum(seconds) if len(seconds) == len(jobs) else None
