@@ -1,4 +1,7 @@
-"""Keeping a folder to one process, and to those that inherit the lock from it."""
+"""Exclusive lock on a folder, inherited by child processes.
+
+Not by filelock: its release unlocks the file for child processes as well, and its lock is one more file in the folder.
+"""
 
 import os
 import time

@@ -63,7 +63,7 @@ class Inputs(NamedTuple):
         return [self.x, *self.weights]
 
 
-def made(case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0) -> Inputs:
+def random_inputs(case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0) -> Inputs:
     """Tokens of size 1 that every layer keeps at about that size; all numbers are exact in `dtype`.
 
     Of every layer and branch some images skip it and some do not, where there are two images or more.

@@ -38,13 +38,13 @@ SHAPES = [
 """Batch, query heads, key heads, tokens, head dim."""
 
 
-def made(*shape: int, seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+def random_tensor(*shape: int, seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to("cuda", dtype)
 
 
 def inputs(B: int, A: int, A_kv: int, N: int, E: int, dtype: torch.dtype = torch.bfloat16) -> list[Tensor]:
     """q, k and v, (B, heads, N, E), as a model has them: views of one projection (B, N, heads, E)."""
-    packed = made(B, N, A + 2 * A_kv, E, dtype=dtype)
+    packed = random_tensor(B, N, A + 2 * A_kv, E, dtype=dtype)
     return list(packed.transpose(1, 2).split((A, A_kv, A_kv), dim=1))
 
 
@@ -73,7 +73,7 @@ def relative_errors(found: list[Tensor], wanted: list[Tensor]) -> dict[str, floa
 
 
 def assert_close_to_exact(tensors: list[Tensor]) -> None:
-    dout = made(*tensors[0].shape, seed=1, dtype=tensors[0].dtype)
+    dout = random_tensor(*tensors[0].shape, seed=1, dtype=tensors[0].dtype)
     errors = relative_errors(fused(tensors, dout), exact(tensors, dout))
     assert all(error < 1e-2 for error in errors.values()), errors
 
@@ -99,13 +99,13 @@ def test_a_large_batch_passes_32_bit_offsets():
     """The last image of a view whose images lie 2³¹ numbers apart, in memory that is never touched between."""
     B, A, N, E = 3, 1, 17, 16
     memory = torch.empty(2 * 2**31 + 3 * A * N * E, dtype=torch.bfloat16, device="cuda")
-    far = memory.as_strided((B, N, 3 * A, E), (2**31, 3 * A * E, E, 1)).copy_(made(B, N, 3 * A, E))
+    far = memory.as_strided((B, N, 3 * A, E), (2**31, 3 * A * E, E, 1)).copy_(random_tensor(B, N, 3 * A, E))
     assert_close_to_exact(list(far.transpose(1, 2).split((A, A, A), dim=1)))
 
 
 def test_large_logits():
     q, k, v = inputs(2, 3, 3, 65, 16)
-    tensors, dout = [100 * q, 100 * k, v], made(2, 3, 65, 16, seed=1)
+    tensors, dout = [100 * q, 100 * k, v], random_tensor(2, 3, 65, 16, seed=1)
     found, wanted = fused(tensors, dout, 1.0), exact(tensors, dout, 1.0)
     assert all(x.isfinite().all() for x in found)
     errors = relative_errors(found, wanted)
@@ -115,7 +115,7 @@ def test_large_logits():
 def test_runs_repeat_bit_for_bit():
     for shape in [(64, 12, 12, 65, 16), (64, 12, 4, 65, 16), (64, 3, 3, 65, 64)]:
         tensors = inputs(*shape)
-        dout = made(*tensors[0].shape, seed=1)
+        dout = random_tensor(*tensors[0].shape, seed=1)
         first, second = fused(tensors, dout), fused(tensors, dout)
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
@@ -128,8 +128,8 @@ def packed_step(f, qkv: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(("heads", "head_dim"), [(12, 16), (3, 64)])
 def test_packed_equals_unpacked(heads, head_dim):
-    qkv = made(4, 65, 3, heads, head_dim).requires_grad_()
-    dout = made(4, 65, heads * head_dim, seed=1)
+    qkv = random_tensor(4, 65, 3, heads, head_dim).requires_grad_()
+    dout = random_tensor(4, 65, heads * head_dim, seed=1)
     out, grad = packed_step(attention_qkv, qkv, dout)
     unpacked = list(qkv.detach().permute(2, 0, 3, 1, 4))  # each (B, A, N, E)
     expected = fused(unpacked, dout.unflatten(2, (heads, head_dim)).transpose(1, 2))
@@ -139,8 +139,8 @@ def test_packed_equals_unpacked(heads, head_dim):
 
 @pytest.mark.parametrize(("heads", "head_dim"), [(12, 16), (3, 64)])
 def test_compiled_is_the_same_in_one_kernel_each_way(heads, head_dim):
-    qkv = made(4, 65, 3, heads, head_dim).requires_grad_()
-    dout = made(4, 65, heads * head_dim, seed=1)
+    qkv = random_tensor(4, 65, 3, heads, head_dim).requires_grad_()
+    dout = random_tensor(4, 65, heads * head_dim, seed=1)
     compiled = torch.compile(attention_qkv, fullgraph=True)
     expected = packed_step(attention_qkv, qkv, dout)
     found = packed_step(compiled, qkv, dout)
@@ -157,13 +157,13 @@ def test_compiled_is_the_same_in_one_kernel_each_way(heads, head_dim):
 def test_compiles_with_a_changing_batch():
     compiled = torch.compile(attention_qkv, fullgraph=True, dynamic=True)
     for batch in (4, 7):
-        qkv, dout = made(batch, 65, 3, 3, 16).requires_grad_(), made(batch, 65, 48, seed=1)
+        qkv, dout = random_tensor(batch, 65, 3, 3, 16).requires_grad_(), random_tensor(batch, 65, 48, seed=1)
         found, expected = packed_step(compiled, qkv, dout), packed_step(attention_qkv, qkv, dout)
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_cuda_graph_replays_on_new_numbers():
-    qkv, dout = made(4, 65, 3, 12, 16).requires_grad_(), made(4, 65, 192, seed=1)
+    qkv, dout = random_tensor(4, 65, 3, 12, 16).requires_grad_(), random_tensor(4, 65, 192, seed=1)
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         packed_step(attention_qkv, qkv, dout)  # compiles the kernels
@@ -173,7 +173,7 @@ def test_cuda_graph_replays_on_new_numbers():
         captured = packed_step(attention_qkv, qkv, dout)
     for seed in (2, 3):
         with torch.no_grad():
-            qkv.copy_(made(*qkv.shape, seed=seed))
+            qkv.copy_(random_tensor(*qkv.shape, seed=seed))
         graph.replay()
         expected = packed_step(attention_qkv, qkv, dout)
         assert all(torch.equal(a, b) for a, b in zip(captured, expected, strict=True))
@@ -184,7 +184,7 @@ def test_operators_are_well_formed():
 
     q, k, v = (x.detach().requires_grad_() for x in inputs(2, 4, 2, 17, 16))
     torch.library.opcheck(operators.attention_op, (q, k, v, 0.25))
-    torch.library.opcheck(operators.attention_qkv_op, (made(2, 17, 3, 2, 16).requires_grad_(), 0.25))
+    torch.library.opcheck(operators.attention_qkv_op, (random_tensor(2, 17, 3, 2, 16).requires_grad_(), 0.25))
 
 
 def test_float32_runs_the_twin():

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from block_cases import Case, Inputs, assert_small, made, relative_errors, results
+from block_cases import Case, Inputs, assert_small, random_inputs, relative_errors, results
 from poison import poisoned_memory
 from torch import Tensor
 from training_cases import first_gradients, gradient_errors
@@ -58,7 +58,7 @@ fused = partial(run_blocks, kernels="fused")
 
 def on_gpu(case: Case, seed: int = 0) -> Inputs:
     """In bfloat16. A single image keeps every branch: a skipped one would have no gradients to compare."""
-    inputs = made(case, "cuda", torch.bfloat16, seed)
+    inputs = random_inputs(case, "cuda", torch.bfloat16, seed)
     return inputs if case.B > 1 else inputs._replace(keep=torch.full_like(inputs.keep, 1.25))
 
 
@@ -131,7 +131,7 @@ def test_cuda_graph_replays_on_new_numbers():
 
 
 def test_float32_runs_the_twin():
-    inputs = made(CASES[9], "cuda")
+    inputs = random_inputs(CASES[9], "cuda")
     assert "bfloat16" in supported(inputs.x.device, inputs.x.dtype, CASES[9].N, CASES[9].plan)
     arguments = inputs.x, inputs.keep, inputs.weights, CASES[9].plan
     assert torch.equal(run_blocks(*arguments), run_blocks(*arguments, kernels="reference"))

@@ -27,7 +27,7 @@ STEPS = 4
 PLAIN = {"train.compile": False, "train.cuda_graph": False, "train.precision": "fp32"}
 
 
-def made(splits: Splits, values: dict) -> Trainer:
+def make_trainer(splits: Splits, values: dict) -> Trainer:
     small = {"batch_size": 32, "model.width": 64, "model.depth": 1, "model.num_heads": 4}
     small |= {"schedule.passes": 4, "schedule.warmup_passes": 0}
     return Trainer(override(recipe("paper"), small | values), splits, torch.device("cuda", 0), SilentReporter())
@@ -44,9 +44,11 @@ def losses(trainer: Trainer) -> torch.Tensor:
 @pytest.mark.parametrize("part", OWN)
 def test_an_own_part_compiled_and_captured_equals_plain(part, synthetic_splits):
     torch.compiler.reset()
-    fast = made(synthetic_splits, OWN[part])
+    fast = make_trainer(synthetic_splits, OWN[part])
     assert fast.step.cuda_graph
-    torch.testing.assert_close(losses(fast), losses(made(synthetic_splits, OWN[part] | PLAIN)), rtol=3e-2, atol=3e-2)
+    torch.testing.assert_close(
+        losses(fast), losses(make_trainer(synthetic_splits, OWN[part] | PLAIN)), rtol=3e-2, atol=3e-2
+    )
 
 
 @pytest.mark.parametrize("compile", [True, False])
@@ -59,6 +61,6 @@ def test_what_waits_for_the_gpu_is_refused_where_the_step_is_captured(tmp_path, 
     )
     waits = {"model.attention": f"{tmp_path}/waits.py:Waits", "train.compile": compile}
     with pytest.raises(InputError, match="waits.py:Waits cannot be"):
-        made(synthetic_splits, waits)
+        make_trainer(synthetic_splits, waits)
     if not compile:
-        losses(made(synthetic_splits, waits | {"train.cuda_graph": False}))
+        losses(make_trainer(synthetic_splits, waits | {"train.cuda_graph": False}))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from block_cases import Case, Inputs, assert_small, made, relative_errors, results
+from block_cases import Case, Inputs, assert_small, random_inputs, relative_errors, results
 from poison import poisoned_memory
 from torch import Tensor
 
@@ -36,7 +36,7 @@ def blocks(x: Tensor, keep: Tensor, weights, plan) -> Tensor:
 
 def on_gpu(case: Case, seed: int = 0) -> Inputs:
     """In bfloat16. A single image keeps every branch: a skipped one would have no gradients to compare."""
-    inputs = made(case, "cuda", torch.bfloat16, seed)
+    inputs = random_inputs(case, "cuda", torch.bfloat16, seed)
     return inputs if case.B > 1 else inputs._replace(keep=torch.full_like(inputs.keep, 1.25))
 
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from block_cases import Case, assert_small, made, relative_errors, results
+from block_cases import Case, assert_small, random_inputs, relative_errors, results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from interpreter import assert_green_in_the_interpreter, in_interpreter, natively
@@ -42,7 +42,7 @@ def supported_cases(
 
 def assert_equals_float64(case: Case, seed: int) -> None:
     """The kernels' output and gradients are the twin's in float64."""
-    inputs = made(case, seed=seed)
+    inputs = random_inputs(case, seed=seed)
     with poisoned_memory():
         found = results(partial(run_blocks, kernels="fused"), inputs, case.plan)
     assert_small(relative_errors(found, results(blocks_reference, inputs, case.plan, exact=True)), 1e-5)
@@ -93,7 +93,7 @@ def test_launches_divide_what_they_walk_over(case):
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(supported_cases(max_width=64, max_ratio=2, max_tokens=30), st.randoms(use_true_random=False))
 def test_images_do_not_see_each_other(case, random):
-    inputs = made(case)
+    inputs = random_inputs(case)
     order = random.sample(range(case.B), case.B)
     out = run_blocks(inputs.x, inputs.keep, inputs.weights, case.plan)
     found = run_blocks(inputs.x[order], inputs.keep[:, :, order], inputs.weights, case.plan)
@@ -104,7 +104,7 @@ def test_images_do_not_see_each_other(case, random):
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(supported_cases(max_width=64, max_ratio=2, max_tokens=30))
 def test_fewer_tokens_are_the_first_of_all(case):
-    inputs = made(case)
+    inputs = random_inputs(case)
     some, every = (
         run_blocks(inputs.x, inputs.keep, inputs.weights, case._replace(taken=taken).plan)
         for taken in (case.taken, case.N)

@@ -35,7 +35,7 @@ def model_config(**values):
     return ModelConfig(**{"width": WIDTH, "num_heads": HEADS, "depth": 1} | values)
 
 
-def made(module, seed=0):
+def perturbed(module, seed=0):
     """The module in float64 with weights large enough to matter."""
     generator = torch.Generator().manual_seed(seed)
     module = module.double()
@@ -104,7 +104,7 @@ def explicit(layer, x):
 def test_equals_an_explicit_softmax(form):
     config = model_config(**FORMS[form])
     rotary = RotaryPositions((3, 4), 1, config.head_dim) if config.positions == "rope" else None
-    layer = made(Attention(config, rotary))
+    layer = perturbed(Attention(config, rotary))
     x = torch.randn(2, 13, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     got = layer(x).detach().numpy()
     want = np.stack([explicit(layer, item.numpy()) for item in x])
@@ -113,7 +113,7 @@ def test_equals_an_explicit_softmax(form):
 
 
 def test_merged_low_rank_factors_at_full_rank_equal_plain_attention():
-    low = made(Attention(model_config(q_rank=WIDTH, k_rank=WIDTH, v_rank=WIDTH)))
+    low = perturbed(Attention(model_config(q_rank=WIDTH, k_rank=WIDTH, v_rank=WIDTH)))
     plain = Attention(model_config()).double()
     with torch.no_grad():
         plain.qkv.weight.copy_(torch.from_numpy(np.concatenate([matrix(m)[0] for m in (low.q, low.k, low.v)])))
@@ -124,7 +124,7 @@ def test_merged_low_rank_factors_at_full_rank_equal_plain_attention():
 
 
 def test_grouped_query_with_equal_groups_equals_multi_head():
-    grouped = made(Attention(model_config(num_kv_heads=2)))
+    grouped = perturbed(Attention(model_config(num_kv_heads=2)))
     plain = Attention(model_config()).double()
     repeat = torch.arange(HEADS) // 2  # each key head serves two query heads
     with torch.no_grad():

@@ -35,13 +35,13 @@ SHAPES = [
 """Batch, query heads, key heads, tokens, head dim."""
 
 
-def made(*shape: int, seed: int = 0) -> Tensor:
+def random_tensor(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def inputs(B: int, A: int, A_kv: int, N: int, E: int) -> list[Tensor]:
     """q, k and v, (B, heads, N, E)."""
-    return [made(B, heads, N, E, seed=i) for i, heads in enumerate((A, A_kv, A_kv))]
+    return [random_tensor(B, heads, N, E, seed=i) for i, heads in enumerate((A, A_kv, A_kv))]
 
 
 def explicit(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -63,7 +63,7 @@ def errors(tensors: list[Tensor], scale: float | None, kernels: str) -> dict[str
     exact = [x.detach().double().requires_grad_() for x in tensors]
     out = attention(*ours, scale=scale, kernels=kernels)
     expected = explicit(*exact, scale or tensors[0].shape[3] ** -0.5)
-    dout = made(*expected.shape, seed=9)
+    dout = random_tensor(*expected.shape, seed=9)
     grads = torch.autograd.grad(out, ours, dout)
     expected_grads = torch.autograd.grad(expected, exact, dout.double())
     pairs = zip(("out", "dq", "dk", "dv"), (out, *grads), (expected, *expected_grads), strict=True)
@@ -98,7 +98,7 @@ def test_any_tile_of_queries_gives_the_same(rows, poisoned):
     from pocketvit.kernels.attention_triton import attention_backward_kernel, attention_kernel
 
     q, k, v = inputs(1, 2, 1, 65, 16)
-    dout = made(1, 65, 2, 16, seed=9)
+    dout = random_tensor(1, 65, 2, 16, seed=9)
     tiles = ops.cut(65, columns=32, rows=rows, num_warps=4)
     assert (tiles.REST > 0) == (rows > 16)
     out, lse = ops.launch_forward(attention_kernel, q, k, v, 0.25, tiles)
@@ -110,7 +110,7 @@ def test_any_tile_of_queries_gives_the_same(rows, poisoned):
 
 @in_interpreter
 def test_strided_inputs_are_read_in_place(poisoned):
-    packed = made(1, 65, 5, 16)  # three query heads, a key head and a value head
+    packed = random_tensor(1, 65, 5, 16)  # three query heads, a key head and a value head
     q, k, v = packed.transpose(1, 2).split((3, 1, 1), dim=1)
     assert_small(errors([q, k, v], None, "fused"), 1e-5)
     joined = attention(q, k, v, kernels="fused").transpose(1, 2)
@@ -143,8 +143,8 @@ def test_scale(scale):
 
 @in_interpreter
 def test_packed_gradient(poisoned):
-    qkv = made(2, 17, 3, 2, 16).requires_grad_()
-    dout = made(2, 17, 32, seed=9)
+    qkv = random_tensor(2, 17, 3, 2, 16).requires_grad_()
+    dout = random_tensor(2, 17, 32, seed=9)
     fused, twin = (
         torch.autograd.grad(attention_qkv(qkv, kernels=kind), qkv, dout)[0] for kind in ("fused", "reference")
     )
@@ -169,12 +169,14 @@ def test_operators_are_well_formed():
     q, k, v = (x.requires_grad_() for x in inputs(1, 2, 1, 17, 16))
     checks = ("test_schema", "test_autograd_registration")
     torch.library.opcheck(operators.attention_op, (q, k, v, 0.25), test_utils=checks)
-    torch.library.opcheck(operators.attention_qkv_op, (made(1, 17, 3, 2, 16).requires_grad_(), 0.25), test_utils=checks)
+    torch.library.opcheck(
+        operators.attention_qkv_op, (random_tensor(1, 17, 3, 2, 16).requires_grad_(), 0.25), test_utils=checks
+    )
 
 
 @natively
 def test_packed_twin_is_the_twin():
-    qkv = made(2, 65, 3, 2, 16)
+    qkv = random_tensor(2, 65, 3, 2, 16)
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
     expected = explicit(q.double(), k.double(), v.double(), 0.25)  # (B, A, N, E)
     found = attention_qkv(qkv, kernels="reference")  # (B, N, A·E)
@@ -183,9 +185,9 @@ def test_packed_twin_is_the_twin():
 
 @natively
 def test_compiles_without_a_graph_break():
-    qkv = made(2, 65, 3, 2, 16).requires_grad_()
+    qkv = random_tensor(2, 65, 3, 2, 16).requires_grad_()
     compiled = torch.compile(attention_qkv, fullgraph=True, backend="aot_eager")
-    dout = made(2, 65, 32, seed=9)
+    dout = random_tensor(2, 65, 32, seed=9)
     for_compiled, for_eager = (torch.autograd.grad(f(qkv), qkv, dout)[0] for f in (compiled, attention_qkv))
     torch.testing.assert_close(for_compiled, for_eager)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from block_cases import Case, assert_small, made, relative_errors, results
+from block_cases import Case, assert_small, random_inputs, relative_errors, results
 from interpreter import assert_green_in_the_interpreter, in_interpreter, natively
 from torch import Tensor
 from training_cases import first_gradients, gradient_errors
@@ -121,7 +121,7 @@ def test_folded_blocks_equal_the_models_own(choice, dropped):
 @natively
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_twin(case):
-    inputs = made(case)
+    inputs = random_inputs(case)
     exact = results(blocks_reference, inputs, case.plan, exact=True)
     assert_small(relative_errors(results(blocks_reference, inputs, case.plan), exact), 1e-5)
 
@@ -134,21 +134,21 @@ fused = partial(run_blocks, kernels="fused")
 @in_interpreter
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_fused(case, poisoned):
-    inputs = made(case)
+    inputs = random_inputs(case)
     exact = results(blocks_reference, inputs, case.plan, exact=True)
     assert_small(relative_errors(results(fused, inputs, case.plan), exact), 1e-5)
 
 
 @in_interpreter
 def test_an_image_that_skips_everything_stays_as_it_is(poisoned):
-    inputs = made(SMALL)
+    inputs = random_inputs(SMALL)
     inputs.keep[:, :, 1] = 0.0
     assert torch.equal(fused(inputs.x, inputs.keep, inputs.weights, SMALL.plan)[1], inputs.x[1])
 
 
 @in_interpreter
 def test_strided_inputs_and_no_keep(poisoned):
-    inputs = made(SMALL)
+    inputs = random_inputs(SMALL)
     x = inputs.x.transpose(0, 1).contiguous().transpose(0, 1)
     keep = inputs.keep.repeat_interleave(2, dim=2)[..., ::2]
     assert not x.is_contiguous() and not keep.is_contiguous()
@@ -161,7 +161,7 @@ def test_strided_inputs_and_no_keep(poisoned):
 def test_gradient_of_a_broadcast_loss():
     """The gradient of a sum has stride 0 everywhere."""
     case = SMALL._replace(num_layers=1)
-    inputs = made(case)
+    inputs = random_inputs(case)
     broadcast = inputs._replace(dout=inputs.dout[:1, :1, :1].expand_as(inputs.dout))
     exact = results(blocks_reference, broadcast, case.plan, exact=True)
     assert_small(relative_errors(results(fused, broadcast, case.plan), exact), 1e-5)
@@ -173,7 +173,7 @@ def test_gradient_of_a_broadcast_loss():
 def test_large_activations_stay_finite(tanh, poisoned):
     """A stream of size 1,000, scores of 10,000, and a hidden layer of 100, where GELU is flat or straight."""
     case = SMALL._replace(tanh=tanh, num_layers=1)
-    inputs = made(case)
+    inputs = random_inputs(case)
     inputs.weights.w_qkv.mul_(100)
     inputs.weights.w_fc1.mul_(100)
     found = results(fused, inputs._replace(x=1e3 * inputs.x), case.plan)
@@ -184,7 +184,7 @@ def test_large_activations_stay_finite(tanh, poisoned):
 def test_without_gradients_one_layers_memory_serves_all(poisoned, monkeypatch):
     from pocketvit.kernels import blocks_ops as ops
 
-    inputs, numbers, make = made(SMALL), [], ops._Saved.new
+    inputs, numbers, make = random_inputs(SMALL), [], ops._Saved.new
 
     def counted(*arguments):
         saved = make(*arguments)
@@ -204,7 +204,7 @@ def test_without_gradients_one_layers_memory_serves_all(poisoned, monkeypatch):
 def test_a_whole_model_gives_the_same(choices, poisoned):
     model = model_of(32, mlp_ratio=1, **choices)
     generator = torch.Generator().manual_seed(2)
-    images, keep = torch.randn(3, 3, 32, 32, generator=generator), made(Case(3, 1, 32, 2, 1, 1)).keep
+    images, keep = torch.randn(3, 3, 32, 32, generator=generator), random_inputs(Case(3, 1, 32, 2, 1, 1)).keep
     found = {}
     for kernels in ("fused", "reference"):
         model.use_kernels(kernels)
@@ -255,7 +255,7 @@ def test_a_lost_gradient_of_a_norm_is_seen_in_a_training_step(tmp_path, monkeypa
 
 @natively
 def test_the_cpu_runs_the_twin_and_says_so():
-    inputs = made(SMALL)
+    inputs = random_inputs(SMALL)
     assert "not on an NVIDIA GPU" in supported(inputs.x.device, torch.bfloat16, 5, SMALL.plan)
     arguments = inputs.x, inputs.keep, inputs.weights, SMALL.plan
     assert torch.equal(run_blocks(*arguments), run_blocks(*arguments, kernels="reference"))
@@ -295,7 +295,7 @@ def test_the_papers_model_takes_57_thousand_images():
 @in_interpreter
 @pytest.mark.parametrize("kernels", ["auto", "fused"])
 def test_more_images_than_32_bits_count_are_refused(kernels, monkeypatch):
-    inputs = made(SMALL)
+    inputs = random_inputs(SMALL)
     most = max_images(SMALL.N, SMALL.plan)
     many = inputs.x[:1].expand(most + 1, -1, -1)  # takes no memory
     with pytest.raises(InputError, match=f"a batch of {most + 1:,} images .* with 5 tokens an image at most {most:,}"):
@@ -307,7 +307,7 @@ def test_more_images_than_32_bits_count_are_refused(kernels, monkeypatch):
 
 @natively
 def test_unknown_kernels():
-    inputs = made(SMALL)
+    inputs = random_inputs(SMALL)
     with pytest.raises(InputError, match="kernels='fast': must be one of auto, fused, reference"):
         run_blocks(inputs.x, None, inputs.weights, SMALL.plan, kernels="fast")
 

@@ -1,4 +1,4 @@
-"""The tables of docs/scaling.md, from made result files: all there, some missing, and files that are not what they say."""
+"""The tables of docs/scaling.md, from synthetic result files: all there, some missing, and files that are not what they say."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ H100 = "NVIDIA H100 80GB HBM3"
 
 
 @pytest.fixture(scope="module")
-def made(benchmark_script):
+def script(benchmark_script):
     """benchmarks/scaling_tables.py as a module."""
     return benchmark_script("scaling_tables")
 
@@ -53,7 +53,7 @@ def write_speed(folder: Path, num_gpus: int, batch: int, images_per_s: float, **
     write(folder / f"{num_gpus}-{batch}.json", content | fields)
 
 
-def test_speed_over_batch_size_and_gpus(made, tmp_path):
+def test_speed_over_batch_size_and_gpus(script, tmp_path):
     for num_gpus, batch, speed in [
         (1, 256, 1e5),
         (2, 256, 1.2e5),
@@ -62,7 +62,7 @@ def test_speed_over_batch_size_and_gpus(made, tmp_path):
         (2, 1024, 2.52e5),
     ]:
         write_speed(tmp_path, num_gpus, batch, speed)
-    table = made.scaling_speed(tmp_path)
+    table = script.scaling_speed(tmp_path)
     assert table.startswith(f"{H100}, PyTorch 2.11.0; paper, 2,697,610 parameters.\n\n")
     assert rows(table)[:6] == [
         ["256", "1", "100,000 (99,000 – 102,000)", "2.56", "1.00", "100 %"],
@@ -78,26 +78,26 @@ def test_speed_over_batch_size_and_gpus(made, tmp_path):
     assert "--gpus 1,2,4`" in table
 
 
-def test_speed_is_compared_with_the_same_kind_of_gpu_only(made, tmp_path):
-    assert made.scaling_speed(tmp_path / "absent") == "Not measured yet."
+def test_speed_is_compared_with_the_same_kind_of_gpu_only(script, tmp_path):
+    assert script.scaling_speed(tmp_path / "absent") == "Not measured yet."
     write_speed(tmp_path, 1, 256, 1e5)
     write_speed(tmp_path, 2, 256, 1.5e5, device="NVIDIA H200")
     write_speed(tmp_path, 2, 1024, 1.5e5)
-    table = made.scaling_speed(tmp_path)
+    table = script.scaling_speed(tmp_path)
     assert rows(table)[1][4:] == ["—", "—", "NVIDIA H200"] and rows(table)[0][6] == H100
     assert rows(table)[2][6] == "—" and "as many times" not in table
 
 
-def test_speed_files_are_what_they_say(made, tmp_path):
+def test_speed_files_are_what_they_say(script, tmp_path):
     write_speed(tmp_path, 2, 256, 1e5, batch_size=512)
     with pytest.raises(InputError, match="holds batch size 512 on 2 GPUs"):
-        made.scaling_speed(tmp_path)
+        script.scaling_speed(tmp_path)
     write(tmp_path / "2-256.json", result_content(num_gpus=2))
     with pytest.raises(InputError, match=r"lacks batch_size.*was it written by benchmarks/scaling.py"):
-        made.scaling_speed(tmp_path)
+        script.scaling_speed(tmp_path)
     write(tmp_path / "1-what.json", {})
     with pytest.raises(InputError, match="not named like a measurement"):
-        made.scaling_speed(tmp_path)
+        script.scaling_speed(tmp_path)
 
 
 # ---------------------------------------------------------------- accuracy
@@ -106,66 +106,66 @@ def test_speed_files_are_what_they_say(made, tmp_path):
 ONE, TWO = (0.9413, 0.9371, 0.9398), (0.9408, 0.9380, 0.9393)
 
 
-def write_accuracy(made, results: Path, seeds=(0, 1, 2), num_gpus=2) -> None:
+def write_accuracy(script, results: Path, seeds=(0, 1, 2), num_gpus=2) -> None:
     for seed, one, more in zip(range(3), ONE, TWO, strict=True):
-        config = made.accuracy_config(seed)
+        config = script.accuracy_config(seed)
         write(results / "paper-baseline" / f"paper-s{seed}.json", result(config, one))
         if seed in seeds:
             content = result(config, more, num_gpus, images_per_s=150_000.0)
             write(results / "scaling" / f"paper-{num_gpus}gpus-s{seed}.json", content)
 
 
-def test_accuracy_on_two_gpus_against_one_is_compared_seed_by_seed(made, tmp_path):
-    write_accuracy(made, tmp_path)
-    one, two = rows(made.scaling_accuracy(tmp_path))
+def test_accuracy_on_two_gpus_against_one_is_compared_seed_by_seed(script, tmp_path):
+    write_accuracy(script, tmp_path)
+    one, two = rows(script.scaling_accuracy(tmp_path))
     assert one[:5] == ["1", "94.04 ± 0.21", "93.94 ± 0.21", "3", "—"]
     assert two[:6] == ["2", "94.04 ± 0.14", "93.94 ± 0.14", "3", "1", "−0.003"]
     assert two[6] == "−0.20 … +0.20", "the paired t interval of -0.05, +0.09, -0.05 points"
     assert two[7].startswith("no difference seen") and two[8] == "150,000"
 
 
-def test_accuracy_not_measured_or_not_wholly_says_so(made, tmp_path):
-    write_accuracy(made, tmp_path, seeds=())
-    one, two = rows(made.scaling_accuracy(tmp_path))
+def test_accuracy_not_measured_or_not_wholly_says_so(script, tmp_path):
+    write_accuracy(script, tmp_path, seeds=())
+    one, two = rows(script.scaling_accuracy(tmp_path))
     assert one[3] == "3" and two[2:4] == ["not measured yet", "0 of 3 (3 missing)"] and two[7] == "no result yet"
-    write_accuracy(made, tmp_path, seeds=(1,), num_gpus=4)
-    assert [row[:4] for row in rows(made.scaling_accuracy(tmp_path))][2] == ["4", "93.90", "93.80", "1"]
+    write_accuracy(script, tmp_path, seeds=(1,), num_gpus=4)
+    assert [row[:4] for row in rows(script.scaling_accuracy(tmp_path))][2] == ["4", "93.90", "93.80", "1"]
 
 
-def test_accuracy_files_are_what_they_say(made, tmp_path):
-    write_accuracy(made, tmp_path)
+def test_accuracy_files_are_what_they_say(script, tmp_path):
+    write_accuracy(script, tmp_path)
     path = tmp_path / "scaling" / "paper-2gpus-s1.json"
     write(path, json.loads(path.read_text()) | {"num_gpus": 1})
     with pytest.raises(InputError, match="not the paper's run with seed 1 on 2 GPUs"):
-        made.scaling_accuracy(tmp_path)
+        script.scaling_accuracy(tmp_path)
     path.rename(path.with_name("paper-two-s1.json"))
     with pytest.raises(InputError, match="not named like a run on several GPUs"):
-        made.scaling_accuracy(tmp_path)
+        script.scaling_accuracy(tmp_path)
 
 
 # ---------------------------------------------------------------- the paper's rows
 
 
-def test_the_rows_are_those_of_the_papers_studies(made):
+def test_the_rows_are_those_of_the_papers_studies(script):
     """So that a run of either study counts for both, and the paper's figures are there."""
-    ours = {row.name: row.config for row in load_study(made.ROWS_FILE).rows}
+    ours = {row.name: row.config for row in load_study(script.ROWS_FILE).rows}
     table2 = {row.name: row.config for row in find_study("paper-table2").rows}
     assert ours["bs256"] == table2["baseline"]
     assert all(ours[row] == table2[row] for row in ours if row.startswith("ba"))
-    assert made.PAPERS_ROW.keys() == ours.keys()
+    assert script.PAPERS_ROW.keys() == ours.keys()
 
 
-def test_rows_stand_beside_the_papers_figures_wherever_their_runs_lie(made, tmp_path):
+def test_rows_stand_beside_the_papers_figures_wherever_their_runs_lie(script, tmp_path):
     level = {"bs256": 0.94, "bs1024": 0.935, "bs1024-lion": 0.92, "ba": 0.941, "ba-bs1024": 0.936}
-    for number, cell in enumerate(load_study(made.ROWS_FILE).cells()):
+    for number, cell in enumerate(load_study(script.ROWS_FILE).cells()):
         if cell.row in level:
             folder = ("paper-table2", "elsewhere/deep")[number % 2]
             accuracy = level[cell.row] + 0.001 * cell.seed + 0.0001 * (number % 5)
             write(tmp_path / folder / f"{number}.json", result(cell.config, accuracy))
             write(tmp_path / "a" / f"{number}.json", result(cell.config, 0.1, num_gpus=2))
-    table = made.scaling_rows(tmp_path)
+    table = script.scaling_rows(tmp_path)
     found = {row[0].strip("`"): row[1:] for row in rows(table)}
-    assert list(found) == [row.name for row in load_study(made.ROWS_FILE).rows]
+    assert list(found) == [row.name for row in load_study(script.ROWS_FILE).rows]
     assert [row[1] for row in found.values()] == ["93.44", "92.09", "92.38"] * 2
     assert found["bs256"][3].startswith("94.1") and found["bs256"][4] == "3" and found["bs256"][8] == "—"
     assert found["bs1024-lion"][5] == "bs1024" and found["bs1024-lion"][8].startswith("hurts (−1.49")
@@ -173,6 +173,6 @@ def test_rows_stand_beside_the_papers_figures_wherever_their_runs_lie(made, tmp_
     assert found["ba-bs1024-lion"][2:5] == ["—", "not measured yet", "0 of 3 (3 missing)"]
 
 
-def test_rows_without_any_run(made, tmp_path):
-    table = made.scaling_rows(tmp_path)
+def test_rows_without_any_run(script, tmp_path):
+    table = script.scaling_rows(tmp_path)
     assert table.count("not measured yet") == 6 and "nan" not in table and "None" not in table

@@ -32,7 +32,7 @@ def lr_table(schedule: ScheduleConfig, *, peak: float, steps_per_pass: int) -> n
         falls in a straight line (Hägele et al. 2024, https://arxiv.org/abs/2405.18392), not exponentially.
 
     Args:
-        schedule: its shape (for a user's own one see `_own_shape`) and its length in passes.
+        schedule: its shape (for a user's own one see `_custom_shape`) and its length in passes.
         peak: greatest learning rate.
         steps_per_pass: steps of a pass.
     Returns:
@@ -46,14 +46,14 @@ def lr_table(schedule: ScheduleConfig, *, peak: float, steps_per_pass: int) -> n
     t = np.arange(steps, dtype=np.float64)
     progress = np.maximum(t - (steps - fall_steps), 0) / fall_steps  # 0 until the fall starts, 1 at t = steps
     name = schedule.name
-    remaining = _own_shape(name, progress) if isinstance(name, Code) else SHAPES[name](progress)
+    remaining = _custom_shape(name, progress) if isinstance(name, Code) else SHAPES[name](progress)
     table = schedule.final_lr + (peak - schedule.final_lr) * remaining
     warmup_lr = schedule.warmup_lr
     table[:warmup_steps] = warmup_lr + (peak - warmup_lr) * t[:warmup_steps] / max(warmup_steps, 1)
     return table
 
 
-def _own_shape(code: Code, progress: np.ndarray) -> np.ndarray:
+def _custom_shape(code: Code, progress: np.ndarray) -> np.ndarray:
     """What the user's function makes of progress: 1 is the peak, 0 the final learning rate.
 
     Args:

@@ -116,8 +116,8 @@ class RunFolder:
             )
 
     @contextlib.contextmanager
-    def made(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Make the folder if need be, and keep it to this process.
+    def locked(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Make the folder if need be, and lock it.
 
         Args:
             say: is told if that takes waiting for another process.

@@ -117,7 +117,7 @@ def opened_folder(trainer: Trainer) -> Iterator[dict[str, Any]]:
         def begin() -> RunFolder:
             refuse_among_classes(config.data, config.out or RUNS)
             folder = RunFolder.of(config)
-            kept.enter_context(folder.made(trainer.reporter.note))
+            kept.enter_context(folder.locked(trainer.reporter.note))
             folder.begin(config, fingerprint)
             return folder
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from block_cases import Case, made
+from block_cases import Case, random_inputs
 from interpreter import assert_green_in_the_interpreter, in_interpreter, natively
 from torch import Tensor
 
@@ -89,7 +89,7 @@ def packed_plainly(w: BlockWeights) -> list[tuple[Tensor, Tensor | None]]:
 def test_packed_weights():
     from pocketvit.kernels.persistent.blocks import pack
 
-    w = BlockWeights(*(t.bfloat16().float() for t in made(PAPER).weights))  # the interpreter does not round
+    w = BlockWeights(*(t.bfloat16().float() for t in random_inputs(PAPER).weights))  # the interpreter does not round
     tiles = pack(w).reshape(-1, layout.TILE_BYTES)
     wanted = packed_plainly(w)
     assert len(tiles) == len(wanted)

@@ -395,9 +395,9 @@ def test_flags_that_would_do_nothing_are_refused(tmp_path, flags, words):
     [(0, ""), (1, "1 run is left; the same command goes on\n"), (3, "3 runs are left; the same command goes on\n")],
 )
 def test_what_is_left_is_said_at_the_end(tmp_path, capsys, left, words):
-    made = synthetic_study()
-    run = StudyRun(gathered=synthetic_cells(made), signum=None, left=left)
-    assert end(made, run, tmp_path) == (3 if left else 0)
+    study = synthetic_study()
+    run = StudyRun(gathered=synthetic_cells(study), signum=None, left=left)
+    assert end(study, run, tmp_path) == (3 if left else 0)
     assert capsys.readouterr().out.partition(f"study.html in {tmp_path}\n")[2] == words
 
 
@@ -496,9 +496,9 @@ def test_the_cells_of_this_machine_inherit_the_lock_of_the_studys_folder(tmp_pat
 
 
 def test_the_last_table_has_a_line_for_each_row(capsys):
-    made = synthetic_study()
+    study = synthetic_study()
     console = Console(width=200)
-    console.print(verdict_table(made, findings(made, synthetic_cells(made, missing=("muon-s2",)))))
+    console.print(verdict_table(study, findings(study, synthetic_cells(study, missing=("muon-s2",)))))
     lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
     cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
     assert cells[0] == ["row", "n", "test accuracy", "verdict"]
