@@ -109,14 +109,16 @@ def _picture(images: Path, name: str, words: str) -> str:
 
 
 def decided_claims(results: Path) -> str:
-    """How many of the claims came to what, and those that are decided, without the reasons, for the README."""
+    """The decided claims in a few lines, without the reasons, for the README."""
     judged = _judged(read_evidence(results))
-    rows = [
-        {"the paper says": claim.words, "where": claim.where, "verdict": f"*{judgement.verdict}*"}
-        for claim, judgement in judged
-        if judgement.verdict != "cannot be told"
-    ]
-    return f"{_totals(judged)}\n\n{markdown_table(rows, ['the paper says', 'where', 'verdict'])}"
+
+    def claims(verdict: str) -> str:
+        return " ".join(claim.words for claim, judgement in judged if judgement.verdict == verdict)
+
+    return (
+        f"{_totals(judged)} [docs/paper.md](docs/paper.md) has the tables, the rules and the reasons.\n\n"
+        f"- **Reproduced:** {claims('reproduced')}\n- **Not reproduced:** {claims('not reproduced')}"
+    )
 
 
 def _judged(evidence: Evidence) -> list[tuple[Claim, Judgement]]:
