@@ -10,7 +10,7 @@ import sys
 EXTRA = {"train": "", "test": " and the test tools", "test-long": ", the test tools and Ray"}
 CUDA = "PyTorch's usual build for Linux brings CUDA along: about 3 GB to download, 6 GB on disk, two minutes and more."
 NO_GPU = """\
-No NVIDIA GPU was found (no nvidia-smi). PyTorch's CPU build is enough then: 0.2 GB to download, 1.5 GB on disk in all.
+No NVIDIA GPU was found (no nvidia-smi). PyTorch's CPU build is enough then: 0.3 GB to download, 1.3 GB on disk in all.
 To have it instead, press Ctrl-C, choose Linux, Pip and CPU on https://pytorch.org/get-started/locally, and give make
 what stands there behind "install":
     make {target} TORCH='torch torchvision --index-url ADDRESS'"""
