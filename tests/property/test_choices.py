@@ -63,7 +63,7 @@ def test_what_nothing_implements_raises(name):
     assert flatten(config)[name] == "made-up"
     with pytest.raises((InputError, LookupError, ImportError, AssertionError), match="made-up"):
         trainer = Trainer(config, SPLITS, choose_device(config.train.device), SilentReporter())
-        trainer.chunks.load(*trainer.chunks.plan(0), 0, 1)
+        trainer.chunks.load(0, 0, 1)
 
 
 def test_every_choice_is_found():
