@@ -1,4 +1,6 @@
-"""The gradients of a training step, and what they are measured by."""
+"""The gradients of a training step and what they are measured by, and an objective that logs."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,3 +30,18 @@ def gradient_errors(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict
     total = torch.tensor(list(norms.values())).norm().item()
     sizes = {name: norm if norm > ZERO * total else total / 100 for name, norm in norms.items()}
     return {name: float((found[name] - grad).norm()) / sizes[name] for name, grad in wanted.items()}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """An objective that works on tokens, and logs beside the loss."""
+
+    batch_size: int
+    logged: tuple[str, ...] = ("spread", "pixels")
+
+    def __call__(self, model, batch):
+        tokens = model.features(batch.images, batch.drop_path)  # (B, N, D)
+        loss = -(batch.targets * model.classify(tokens).log_softmax(dim=1)).sum() / self.batch_size
+        spread = tokens.var(dim=1).mean(dim=1).sum() / self.batch_size
+        pixels = batch.images.abs().mean(dim=(1, 2, 3)).sum() / self.batch_size
+        return loss + 0.1 * spread, {"pixels": pixels, "spread": spread.detach()}

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from training_cases import Spread
 
 from pocketvit.config import override
 from pocketvit.errors import InputError
@@ -23,15 +24,20 @@ def start(trainer):
     return chunk.num_steps
 
 
-def losses(splits, *, steps=8, device="cuda", **values):
-    """The losses of the first steps of a small run."""
+def stepped(splits, *, steps=8, device="cuda", **values):
+    """A small run after its first steps."""
     base = override(recipe("paper"), {"batch_size": 64, "model.width": 64, "model.depth": 2, "model.num_heads": 4})
     config = override(base, {"schedule.passes": 2, "schedule.warmup_passes": 1} | values)
     trainer = Trainer(config, splits, torch.device(device, 0 if device == "cuda" else None), SilentReporter())
     start(trainer)
     for _ in range(steps):
         trainer.step()
-    return trainer.step.losses[:steps].cpu()
+    return trainer
+
+
+def losses(splits, *, steps=8, device="cuda", **values):
+    """The losses of the first steps of a small run."""
+    return stepped(splits, steps=steps, device=device, **values).step.losses[:steps].cpu()
 
 
 def test_the_peak_of_memory_is_that_of_the_run_alone(small, tmp_path):
@@ -62,6 +68,20 @@ def test_captured_equals_plain(synthetic_splits):
 
 def test_compiled_and_captured_in_bf16_stays_near_fp32(synthetic_splits):
     torch.testing.assert_close(losses(synthetic_splits), losses(synthetic_splits, **PLAIN), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("values", "tolerance"),
+    [(PLAIN | {"train.cuda_graph": True}, 1e-5), ({"train.kernels": "reference"}, 2e-2), ({}, 2e-2)],
+    ids=["captured", "compiled", "fused"],
+)
+def test_an_objective_on_tokens_and_what_it_logs_are_captured(synthetic_splits, monkeypatch, values, tolerance):
+    monkeypatch.setattr("pocketvit.training.setup.Classification", Spread)
+    plain, captured = (stepped(synthetic_splits, **given).step for given in (PLAIN, values))
+    assert captured.graph is not None
+    for log in ("losses", *captured.logged):
+        found, wanted = (step.losses if log == "losses" else step.logged[log] for step in (captured, plain))
+        torch.testing.assert_close(found[:8], wanted[:8], rtol=tolerance, atol=tolerance)
 
 
 def test_a_chunk_does_not_wait_for_the_gpu(synthetic_splits):

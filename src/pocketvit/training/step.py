@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.profiler import record_function
 
 from pocketvit.augment.batch import Batch, BatchMaker, Chunk
+from pocketvit.model import ViT
 from pocketvit.objectives.objective import Objective
 from pocketvit.optim.ema import EMA
 from pocketvit.optim.state import create_state, state_tensors
@@ -23,7 +24,7 @@ from pocketvit.training.distributed import Processes
 WARMUP_STEPS = 3
 
 
-BatchLoss = Callable[[nn.Module, Chunk, Tensor], tuple[Tensor, dict[str, Tensor]]]
+BatchLoss = Callable[[ViT, Chunk, Tensor], tuple[Tensor, dict[str, Tensor]]]
 """From a model, a chunk and the position of a batch in it, (1,), to the loss and what else is logged."""
 
 
@@ -41,11 +42,11 @@ def batch_loss(
     """
     dtype = torch.bfloat16 if bf16 else torch.float32
 
-    def of_batch(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def of_batch(model: ViT, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
             return objective(model, batch)
 
-    def of_taken(model: nn.Module, taken: Chunk) -> tuple[Tensor, dict[str, Tensor]]:
+    def of_taken(model: ViT, taken: Chunk) -> tuple[Tensor, dict[str, Tensor]]:
         return of_batch(model, batches.finish(taken))
 
     if fused:
@@ -71,7 +72,7 @@ class TrainStep:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: ViT,
         optimizers: Sequence[torch.optim.Optimizer],
         loss: BatchLoss,
         *,
@@ -112,7 +113,7 @@ class TrainStep:
             self.chunk = chunk
         else:
             for mine, new in zip(self.chunk, chunk, strict=True):
-                if mine is not new:  # without stochastic depth both are None
+                if mine is not None and new is not None:  # all chunks of a run have stochastic depth, or none has
                     mine[: len(new)].copy_(new)
         self.position.zero_()
         if self.cuda_graph and self.graph is None:

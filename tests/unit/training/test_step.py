@@ -1,11 +1,10 @@
 """A training step against the same worked out by hand: which images it takes, how, and where its results go."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from training_cases import Spread
 
 from pocketvit.config import override
 from pocketvit.data import Split, Splits
@@ -105,21 +104,6 @@ def test_every_step_has_its_own_learning_rate():
     assert int(trainer.step.step) == STEPS
 
 
-@dataclass(frozen=True)
-class Spread:
-    """An objective that works on tokens, and logs beside the loss."""
-
-    batch_size: int
-    logged: tuple[str, ...] = ("spread", "pixels")
-
-    def __call__(self, model, batch):
-        tokens = model.features(batch.images, batch.drop_path)  # (B, N, D)
-        loss = -(batch.targets * model.classify(tokens).log_softmax(dim=1)).sum() / self.batch_size
-        spread = tokens.var(dim=1).mean(dim=1).sum() / self.batch_size
-        pixels = batch.images.abs().mean(dim=(1, 2, 3)).sum() / self.batch_size
-        return loss + 0.1 * spread, {"pixels": pixels, "spread": spread.detach()}
-
-
 def test_an_objective_works_on_tokens_and_logs_what_it_lists(monkeypatch):
     plain = started(model__drop_path=0.0, optim__lr=1e-9)
     monkeypatch.setattr("pocketvit.training.setup.Classification", Spread)
@@ -133,9 +117,8 @@ def test_an_objective_works_on_tokens_and_logs_what_it_lists(monkeypatch):
         assert float(pixels[s]) == pytest.approx(float(x.abs().mean()), rel=1e-5)
     trainer.pass_index, trainer.train_s = 1, 1.0
     line = trainer.pass_line()
-    assert line["spread"] == pytest.approx(float(spread.mean())) and line["pixels"] == pytest.approx(
-        float(pixels.mean())
-    )
+    means = [float(spread.mean()), float(pixels.mean())]
+    assert [line["spread"], line["pixels"]] == pytest.approx(means)
     assert {"logged.spread", "logged.pixels"} <= trainer.step.state().keys(), "a stopped pass goes on with them"
 
 
