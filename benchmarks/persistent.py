@@ -13,7 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "cases"))
-from block_cases import Case, made  # noqa: E402
+from block_cases import Case, random_inputs  # noqa: E402
 
 from pocketvit.kernels.blocks_ops import FusedBlocks  # noqa: E402
 from pocketvit.kernels.persistent.blocks import PersistentBlocks  # noqa: E402
@@ -67,7 +67,7 @@ def by_kernel(graph: torch.cuda.CUDAGraph) -> dict[str, float]:
 def measured(kind: str, tokens: int, taken: int, batch: int, *, tanh: bool = False) -> dict:
     """Forward and backward of a stack of blocks, in a graph each."""
     case = Case(batch, tokens, 192, 12, 2, taken, num_layers=LAYERS, tanh=tanh)
-    inputs = made(case, "cuda", torch.bfloat16)
+    inputs = random_inputs(case, "cuda", torch.bfloat16)
     leaves = [leaf.requires_grad_() for leaf in inputs.leaves]
 
     def forward():
