@@ -29,9 +29,8 @@ class Hardware(NamedTuple):
 
 def hardware(results: Iterable[RunResult]) -> Hardware:
     """Count what runs were trained on, given their results."""
-    counted = Counter(map(machine, results))
-    (usual, _), *others = counted.most_common() or [(None, 0)]
-    return Hardware(usual, dict(others))
+    counted = Counter(map(machine, results)).most_common()
+    return Hardware(counted[0][0] if counted else None, dict(counted[1:]))
 
 
 def device(result: RunResult) -> str:

@@ -86,7 +86,7 @@ class RunResult:
     """From the start of the program to the result."""
     file: Path = field(compare=False)
     """Where the result is written, or was read from; not in it."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
     """What else the file holds."""
 
     @property
