@@ -13,7 +13,7 @@ Transformer on CIFAR10".
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -56,24 +56,18 @@ class ImageTable:
 
     def __getitem__(self, rows: np.ndarray | slice) -> "ImageTable":
         """The table of some of the images, in the order asked for."""
-        ops = None if self.ops is None else self.ops[rows]
-        draws = None if self.draws is None else self.draws[rows]
-        return ImageTable(self.flip[rows], self.shift[rows], ops, self.erase[rows], draws)
+        return ImageTable(*(part if part is None else part[rows] for part in vars(self).values()))
 
     @staticmethod
     def concatenate(tables: Sequence["ImageTable"]) -> "ImageTable":
         """The rows of several tables, one table after the other."""
-        ops = None
-        if tables[0].ops is not None:
-            ops = OpTable(*(np.concatenate([getattr(t.ops, name) for t in tables]) for name in ("op", "value")))
-        draws = [t.draws for t in tables if t.draws is not None]
-        return ImageTable(
-            np.concatenate([t.flip for t in tables]),
-            np.concatenate([t.shift for t in tables]),
-            ops,
-            np.concatenate([t.erase for t in tables]),
-            np.concatenate(draws) if draws else None,
-        )
+
+        def join(parts: Sequence[Any]) -> Any:
+            if isinstance(parts[0], OpTable):
+                return OpTable(*map(join, zip(*(vars(part).values() for part in parts), strict=True)))
+            return None if parts[0] is None else np.concatenate(parts)
+
+        return ImageTable(*map(join, zip(*(vars(table).values() for table in tables), strict=True)))
 
 
 def draw_images(

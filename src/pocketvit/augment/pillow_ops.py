@@ -229,15 +229,12 @@ def arguments(op: str, image_size: tuple[int, int]) -> np.ndarray:
         op: the operation's name.
         image_size: (H, W), pixels.
     """
-    height, width = image_size
     sign = np.array([[-1.0], [1.0]])
     match op:
         case "shear_x" | "shear_y":
             return sign * np.linspace(0, 0.3, 10)
-        case "translate_x":
-            return sign * (np.linspace(0, 150 / 331, 10) * width)
-        case "translate_y":
-            return sign * (np.linspace(0, 150 / 331, 10) * height)
+        case "translate_x" | "translate_y":
+            return sign * (np.linspace(0, 150 / 331, 10) * image_size[1 if op == "translate_x" else 0])
         case "color" | "contrast" | "brightness" | "sharpness":
             return 1 + sign * np.linspace(0, 0.9, 10)
         case "rotate":

@@ -20,7 +20,7 @@ from pocketvit.bench.roofline import Rates, Work, flop_per_image, forward_work, 
 from pocketvit.bench.start import start_times
 from pocketvit.bench.synthetic import shape_of
 from pocketvit.config import RunConfig, flatten, override
-from pocketvit.config.checks import at_least, plain, unknown
+from pocketvit.config.checks import Bounds, plain, unknown
 from pocketvit.device import (
     choose_device,
     device_name,
@@ -115,7 +115,7 @@ def bench(
         if name not in VARIANTS:
             raise InputError(unknown("variant", name, VARIANTS))
     for name, value in [("repeats", repeats), *(("batch_sizes", size) for size in batch_sizes)]:
-        at_least(name, value, 1)
+        Bounds(1).check(name, value)
     result, rates = _head(config, device), _rates(config, device)
     result |= {"repeats": repeats, "rates": dataclasses.asdict(rates), "start": None, "rows": [], "load_averages": []}
     for batch_size in batch_sizes:

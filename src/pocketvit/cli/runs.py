@@ -9,7 +9,7 @@ import tyro
 
 from pocketvit.cli.parsing import parse_command
 from pocketvit.config import Device
-from pocketvit.config.checks import at_least
+from pocketvit.config.checks import Bounds
 from pocketvit.errors import InputError
 
 
@@ -73,7 +73,7 @@ def predict_command(arguments: list[str]) -> int:
     parsed = parse_command(PredictArguments, arguments, "pocketvit predict")
     if not parsed.files:
         raise InputError("give at least one image file")
-    at_least("--top", parsed.top, 1)
+    Bounds(1).check("--top", parsed.top)
     for file in parsed.files:
         if file.is_dir():
             raise InputError(f"{file} is a folder; for the images in it write {file}/*")

@@ -24,25 +24,7 @@ from pocketvit.config.run import RunConfig
 from pocketvit.config.training import Device, OptimConfig, ScheduleConfig, TrainConfig
 
 __all__ = [
-    "NOT_HASHED",
-    "SCHEMA_VERSION",
-    "AugmentConfig",
-    "DataConfig",
-    "Device",
-    "ModelConfig",
-    "Operation",
-    "OptimConfig",
-    "RunConfig",
-    "ScheduleConfig",
-    "TrainConfig",
-    "code_fields",
-    "code_of",
-    "config_hash",
-    "field_types",
-    "flatten",
-    "from_dict",
-    "load_config",
-    "override",
-    "save_config",
-    "to_dict",
-]
+    "NOT_HASHED", "SCHEMA_VERSION", "AugmentConfig", "DataConfig", "Device", "ModelConfig", "Operation",
+    "OptimConfig", "RunConfig", "ScheduleConfig", "TrainConfig", "code_fields", "code_of", "config_hash",
+    "field_types", "flatten", "from_dict", "load_config", "override", "save_config", "to_dict",
+]  # fmt: skip

@@ -175,20 +175,3 @@ def check_name(kind: str, name: Any) -> None:
         raise InputError(
             f"{kind} {name!r}: names files, so use letters, digits and . _ = + , - only, with a letter or digit first"
         )
-
-
-def at_least(name: str, value: float, least: float) -> None:
-    """Raise an `InputError` unless value >= least."""
-    Bounds(least).check(name, value)
-
-
-def above(name: str, value: float, bound: float) -> None:
-    """Raise an `InputError` unless value > bound."""
-    Bounds(bound, open_left=True).check(name, value)
-
-
-def between(
-    name: str, value: float, low: float, high: float, *, open_left: bool = False, open_right: bool = False
-) -> None:
-    """Raise an `InputError` unless value lies in the interval; NaN lies in none."""
-    Bounds(low, high, open_left, open_right).check(name, value)

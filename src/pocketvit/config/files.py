@@ -48,9 +48,8 @@ def from_dict(
     schema = values.pop("schema", SCHEMA_VERSION)
     if schema != SCHEMA_VERSION:
         raise InputError(f"config has schema {schema}; this version reads {SCHEMA_VERSION}")
-    values = resolve(
-        values, fields=code_fields(RunConfig), folder=folder, where=where, allow_code=allow_code, inside=True
-    )
+    fields = code_fields(RunConfig)
+    values = resolve(values, fields=fields, folder=folder, where=where, allow_code=allow_code, inside=True)
     return override(RunConfig(), values)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
-from pocketvit.config.checks import Count, Fraction, Natural, Positive, at_least, check_types
+from pocketvit.config.checks import Bounds, Count, Fraction, Natural, Positive, check_types
 from pocketvit.errors import InputError
 from pocketvit.usercode import Code
 
@@ -73,7 +73,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_types("model", self)
         if self.pool == "cls":
-            at_least("model.num_cls_tokens", self.num_cls_tokens, 1)
+            Bounds(1).check("model.num_cls_tokens", self.num_cls_tokens)
         if round(self.width * self.mlp_ratio) < 1:
             raise InputError(f"model.mlp_ratio={self.mlp_ratio} leaves no hidden channel of model.width={self.width}")
         self._check_combinations()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pocketvit.config.checks import between, plain, unknown
+from pocketvit.config.checks import Bounds, plain, unknown
 from pocketvit.config.data import LARGEST_SIDE, MEMORY
 from pocketvit.data.cache import entry_key, load_or_build
 from pocketvit.data.dataset import Dataset, Decoded, hold_out, stratified_split
@@ -67,7 +67,7 @@ def load_dataset(
     """
     resize = plain(resize)
     if resize is not None:
-        between("data.resize", resize, 1, LARGEST_SIDE)
+        Bounds(1, LARGEST_SIDE).check("data.resize", resize)
     if source == DIGITS:
         return finish(DIGITS, _digits(resize), test_frac, split_seed)
     home = cache_dir or data_home()

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from pocketvit.config.checks import at_least, plain
+from pocketvit.config.checks import Bounds, plain
 from pocketvit.optim.adamw import without_dynamo
 
 
@@ -30,12 +30,14 @@ class CapturableOptimizer(Optimizer):
         weight_decay: decoupled weight decay, multiplied by the learning rate when applied.
         hyper: what else the subclass keeps in its groups.
     Raises:
-        InputError: a negative learning rate or weight decay.
+        InputError: a negative learning rate or weight decay, or betas outside of [0, 1).
     """
 
     def __init__(self, params: ParamsT, lr: float | Tensor, weight_decay: float, **hyper: Any) -> None:
-        at_least("lr", float(lr), 0)
-        at_least("weight_decay", weight_decay, 0)
+        Bounds(0).check("lr", float(lr))
+        Bounds(0).check("weight_decay", weight_decay)
+        for beta in hyper.get("betas", ()):
+            Bounds(0, 1, open_right=True).check("betas", beta)
         hyper |= {"lr": lr, "weight_decay": weight_decay}
         super().__init__(params, {name: plain(value) for name, value in hyper.items()})
 

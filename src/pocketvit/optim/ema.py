@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pocketvit.config.checks import between
+from pocketvit.config.checks import Bounds
 from pocketvit.errors import InputError
 
 
@@ -31,7 +31,7 @@ class EMA:
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], decay: float) -> None:
-        between("EMA decay", decay, 0, 1, open_right=True)
+        Bounds(0, 1, open_right=True).check("EMA decay", decay)
         if not parameters:
             raise InputError("EMA got no parameters; give at least one")
         self.decay = decay

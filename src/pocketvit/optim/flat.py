@@ -15,7 +15,7 @@ import triton
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from pocketvit.config.checks import at_least, between
+from pocketvit.config.checks import Bounds
 from pocketvit.errors import InputError
 from pocketvit.kernels.launch import launch
 from pocketvit.kernels.optim_triton import adamw_kernel, lion_kernel
@@ -96,9 +96,7 @@ class AdamW(FlatOptimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ) -> None:
-        for beta in betas:
-            between("betas", beta, 0, 1, open_right=True)
-        at_least("eps", eps, 0)
+        Bounds(0).check("eps", eps)
         super().__init__(params, lr, weight_decay, betas=betas, eps=eps)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

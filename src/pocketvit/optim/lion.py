@@ -9,7 +9,6 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from pocketvit.config import OptimConfig
-from pocketvit.config.checks import between
 from pocketvit.optim.build import param_groups
 from pocketvit.optim.capturable import CapturableOptimizer, descend
 
@@ -45,8 +44,6 @@ class Lion(CapturableOptimizer):
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
     ) -> None:
-        for beta in betas:
-            between("betas", beta, 0, 1, open_right=True)
         super().__init__(params, lr, weight_decay, betas=betas)
 
     def _update(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from pocketvit.config import OptimConfig
-from pocketvit.config.checks import at_least, between, unknown
+from pocketvit.config.checks import Bounds, unknown
 from pocketvit.errors import InputError
 from pocketvit.optim import adamw
 from pocketvit.optim.build import param_groups
@@ -125,8 +125,8 @@ class Muon(CapturableOptimizer):
         adjust_lr_fn: str = "original",
         ns_dtype: torch.dtype | None = None,
     ) -> None:
-        between("momentum", momentum, 0, 1, open_right=True)
-        at_least("ns_steps", ns_steps, 1)
+        Bounds(0, 1, open_right=True).check("momentum", momentum)
+        Bounds(1).check("ns_steps", ns_steps)
         if adjust_lr_fn not in LR_ADJUSTMENTS:
             raise InputError(unknown("adjust_lr_fn", adjust_lr_fn, LR_ADJUSTMENTS))
         super().__init__(

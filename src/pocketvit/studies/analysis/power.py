@@ -14,7 +14,7 @@ from math import inf, sqrt
 
 from scipy import special
 
-from pocketvit.config.checks import above, at_least, between
+from pocketvit.config.checks import Bounds
 
 POWER = 0.8
 """The usual demand: four of five real differences are found."""
@@ -40,7 +40,7 @@ def power_of(difference: float, stderr: float, df: float, *, level: float = LEVE
 
 def detectable_difference(stderr: float, df: float, *, power: float = POWER, level: float = LEVEL) -> float:
     """The least difference that a t-test finds with the given power; arguments as in `power_of`."""
-    between("power", power, level, 1, open_left=True, open_right=True)
+    Bounds(level, 1, open_left=True, open_right=True).check("power", power)
     critical = special.stdtrit(df, 1 - level / 2)
     # With few degrees of freedom the estimated standard error may be well above the true one, hence the wide end.
     widest = 3 * critical + 10
@@ -66,8 +66,8 @@ def detectable_with(
         num_comparisons: to correct for. It is enough for the first of them to be found, which is the hardest.
         power: the probability asked for.
     """
-    at_least("num_rows", num_rows, 2)
-    at_least("num_seeds", num_seeds, 1)
+    Bounds(2).check("num_rows", num_rows)
+    Bounds(1).check("num_seeds", num_seeds)
     if num_seeds == 1:
         return inf
     stderr, df = std * sqrt(2 / num_seeds), pooled_df(num_seeds, num_rows)
@@ -82,8 +82,8 @@ def seeds_needed(
     Raises:
         InputError: no spread, or a difference below a hundredth of it, which no study of trainings will find.
     """
-    above("std", std, 0)
-    above("difference", abs(difference), std / 100)
+    Bounds(0, open_left=True).check("std", std)
+    Bounds(std / 100, open_left=True).check("difference", abs(difference))
 
     def enough(num_seeds: int) -> bool:
         found = detectable_with(num_seeds, std, num_rows=num_rows, num_comparisons=num_comparisons, power=power)

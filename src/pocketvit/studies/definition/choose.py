@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pocketvit.config import override
-from pocketvit.config.checks import at_least, unknown
+from pocketvit.config.checks import Bounds, unknown
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
 from pocketvit.studies.definition.grid import Study
@@ -39,7 +39,7 @@ def with_seeds(study: Study, num_seeds: int) -> Study:
     Raises:
         InputError: not even one.
     """
-    at_least("seeds", num_seeds, 1)
+    Bounds(1).check("seeds", num_seeds)
     return replace(study, rows=tuple(replace(row, seeds=tuple(range(num_seeds))) for row in study.rows))
 
 

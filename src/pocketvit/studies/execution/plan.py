@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from pocketvit.config.checks import above, at_least
+from pocketvit.config.checks import Bounds
 from pocketvit.report.text import count, counted, duration, points
 from pocketvit.studies.analysis.power import POWER, detectable_with, seeds_needed
 from pocketvit.studies.definition.grid import Cell, Study
@@ -93,9 +93,9 @@ def plan_study(
     Raises:
         InputError: an impossible number, or a difference far below `std`.
     """
-    above("std", std, 0)
-    at_least("seconds_per_pass", seconds_per_pass, 0)
-    at_least("num_devices", num_devices, 1)
+    Bounds(0, open_left=True).check("std", std)
+    Bounds(0).check("seconds_per_pass", seconds_per_pass)
+    Bounds(1).check("num_devices", num_devices)
     cells = study.cells()
     left = cells if left is None else left
     num_passes = sum(cell.config.schedule.passes for cell in left)
