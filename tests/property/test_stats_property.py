@@ -92,7 +92,7 @@ def test_every_study_gets_verdicts_that_agree_with_its_numbers(study):
         assert low < comparison.difference < high
         assert (comparison.p < 0.05) == (not low <= 0 <= high) or isclose(comparison.p, 0.05, abs_tol=1e-6)
         found = "helps" if comparison.difference > 0 else "hurts"
-        unseen = "no difference seen" if comparison.detectable <= 1 else "cannot be told"
+        unseen = "no significant difference" if comparison.detectable <= 1 else "cannot be told"
         assert words.startswith(found if comparison.p_holm <= 0.05 else unseen)
 
 

@@ -121,7 +121,7 @@ def test_accuracy_on_two_gpus_against_one_is_compared_seed_by_seed(script, tmp_p
     assert one[:5] == ["1", "94.04 ± 0.21", "93.94 ± 0.21", "3", "—"]
     assert two[:6] == ["2", "94.04 ± 0.14", "93.94 ± 0.14", "3", "1", "−0.003"]
     assert two[6] == "−0.20 … +0.20", "the paired t interval of -0.05, +0.09, -0.05 points"
-    assert two[7].startswith("no difference seen") and two[8] == "150,000"
+    assert two[7].startswith("no significant difference") and two[8] == "150,000"
 
 
 def test_accuracy_not_measured_or_not_wholly_says_so(script, tmp_path):

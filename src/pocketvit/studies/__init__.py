@@ -1,4 +1,4 @@
-"""Studies: many runs that differ in one thing each, and what they say about it, with error bars."""
+"""Studies: rows of runs with several seeds each, compared with error bars."""
 
 from pocketvit.report.text import points
 from pocketvit.studies.analysis.power import detectable_with, seeds_needed

@@ -1,1 +1,1 @@
-"""What a study's results say: accuracies with their spread, comparisons, verdicts."""
+"""Analysis of a study's results: accuracies with their spread, comparisons, verdicts."""

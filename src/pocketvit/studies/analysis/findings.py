@@ -1,7 +1,7 @@
-"""What a study found, row by row: accuracy with its spread, the comparison with the reference, and the cost.
+"""The findings of a study by row: accuracy with its spread, the comparison with its reference, and the cost.
 
-Only finished cells count. A failed or missing one is counted as such and gives no number, so a row of which nothing is
-there yet has None in the place of every figure.
+Only finished cells count. Failed and missing ones are counted but give no number: a row without a finished cell has None
+for every figure.
 """
 
 from collections.abc import Sequence
@@ -20,18 +20,17 @@ from pocketvit.studies.definition.gather import CellResult
 from pocketvit.studies.definition.grid import IMAGES_OF, Study
 
 Kind = Literal["helps", "hurts", "equal", "untold", "failed", "open"]
-"""What a comparison says: equal is that no difference was seen, untold that there is too little to go by, open that
-there is no result yet."""
+"""A verdict in one word. equal: no significant difference; untold: too few runs to tell; open: no result yet."""
 
 NOISY_LEVEL = 0.01
-"""The chance that a row of a study whose rows all scatter alike is taken for a noisy one."""
+"""Significance level of the test for noisy rows, over all rows of a study together."""
 LEAST_DF = 3
-"""Degrees of freedom of the calm rows from which several rows may be noisy beside them."""
+"""Least degrees of freedom of the other rows for more than one row to be called noisy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One row of a study with everything that its runs say."""
+    """One row of a study, summed up over its runs."""
 
     row: str
     cells: tuple[CellResult, ...]
@@ -39,31 +38,30 @@ class Finding:
     accuracy: Summary
     """The study's `measure` after the last step, fractions."""
     test: Summary
-    """Test accuracy after the last step, fractions; equal to `accuracy` where that is the measure."""
-    best_look: Summary
-    """The best of the looks at the test set during training, fractions; without a run where nobody looked."""
+    """Test accuracy after the last step, fractions; equals `accuracy` if that is the measure."""
+    best_evaluation: Summary
+    """The best test accuracy over the evaluations during training, fractions; empty if there were none."""
     comparison: Comparison | None
-    """None for a row that is compared with none."""
+    """None for a row that is not compared."""
     num_params: float | None
     train_s: float | None
-    """Mean over the runs on the study's usual hardware; augmentation included, compiling and evaluation left out."""
+    """Mean over the runs on the study's usual hardware, as the next two: with augmentation, without compiling and
+    evaluation."""
     images_per_s: float | None
-    """Mean over the same runs."""
     peak_memory_gib: float | None
-    """Mean over the same runs."""
 
     @property
     def results(self) -> list[RunResult]:
-        """Of the finished cells."""
+        """The results of the finished cells."""
         return [cell.result for cell in self.cells if cell.result is not None]
 
     def count(self, state: str) -> int:
-        """How many cells are done, failed or missing."""
+        """The number of cells that are done, failed or missing."""
         return sum(cell.state == state for cell in self.cells)
 
     @property
     def verdict(self) -> str | None:
-        """The comparison in plain words, or that all runs failed; None where there is no comparison."""
+        """The verdict in words; None without a comparison."""
         if self.comparison is None:
             return None
         return "failed" if self.kind == "failed" else verdict(self.comparison)
@@ -85,7 +83,7 @@ class Finding:
 
 
 def accuracies(gathered: Sequence[CellResult], key: str) -> Accuracies:
-    """A figure of every finished cell by row and seed; rows without one are there, and empty."""
+    """One figure of the finished cells, by row and seed; a row without any is present and empty."""
     found: dict[str, dict[int, float]] = {cell.row: {} for cell in gathered}
     for cell in gathered:
         if cell.result is not None and (figure := getattr(cell.result, key)) is not None:
@@ -97,7 +95,7 @@ def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
     """Sum up a study.
 
     Args:
-        study: says what is compared with what.
+        study: the study.
         gathered: all its cells, finished or not.
     Returns:
         the rows in the study's order.
@@ -112,7 +110,7 @@ def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
             cells=tuple(sorted((cell for cell in gathered if cell.row == row.name), key=lambda cell: cell.seed)),
             accuracy=summarise(final.get(row.name, {})),
             test=summarise(test.get(row.name, {})),
-            best_look=summarise(best.get(row.name, {})),
+            best_evaluation=summarise(best.get(row.name, {})),
             comparison=comparisons.get(row.name),
             num_params=_mean(gathered, row.name, "num_params"),
             train_s=_mean(timed, row.name, "train_s"),
@@ -124,51 +122,51 @@ def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
 
 
 def caveats(study: Study, found: Sequence[Finding]) -> list[str]:
-    """A sentence for each reason why an accuracy or a difference may not be the row's own doing."""
+    """A sentence for each reason why an accuracy or a difference may not come from the row itself."""
     return [*held_out_in_vain(study), *_on_other_data(study, found), *_on_training_images(found)]
 
 
 def held_out_in_vain(study: Study) -> list[str]:
-    """A sentence on the rows that `Study.held_out_in_vain` names; none where there are no such rows."""
+    """A sentence on the rows of `Study.held_out_in_vain`, if there are any."""
     rows = study.held_out_in_vain
     if not rows:
         return []
     return [
-        "Compared on the test images, which choose among the rows so, because not all rows hold out the same validation "
-        f"images; trained on fewer images for it: {', '.join(rows)}."
+        "Rows are compared on the test images, because not all rows hold out the same validation images. These rows were "
+        f"trained on fewer images all the same: {', '.join(rows)}."
     ]
 
 
 def _on_other_data(study: Study, found: Sequence[Finding]) -> list[str]:
-    """A sentence on the rows whose data are not those of their reference; none where there are no such rows."""
+    """A sentence on the rows whose data differ from their reference's, if there are any."""
     data = {f.row: {result.data_fingerprint for result in f.results} for f in found}
     compared = {f.row: f.comparison.reference for f in found if f.comparison and f.comparison.difference is not None}
     rows = [row for row, reference in compared.items() if len(data[row] | data[reference]) > 1]
     if not rows:
         return []
     return [
-        "Not on the data of the row compared with, or on them but split or resized otherwise, so that the difference may "
-        f"come from the {IMAGES_OF[study.measure]} images: {', '.join(rows)}."
+        "These rows use other data than the row they are compared with, or split or resize them differently, so the "
+        f"difference may come from the {IMAGES_OF[study.measure]} images: {', '.join(rows)}."
     ]
 
 
 def _on_training_images(found: Sequence[Finding]) -> list[str]:
-    """A sentence for each set of which some images to measure on are trained on, as the runs say of their data."""
+    """A sentence for each data set that has evaluation images among its training images."""
     lines = dict.fromkeys(line for finding in found for result in finding.results for line in result.cautions)
     return [f"{line}." for line in lines]
 
 
 def noisy_rows(found: Accuracies) -> list[str]:
-    """Rows that scatter far more than the others, as one does that diverges with some seeds.
+    """Rows that scatter far more than the others, for example because they diverge with some seeds.
 
-    The row that scatters most is noisy if an F-test of its variance over seeds against that of all others, pooled,
-    finds it, corrected for the number of rows. Where several rows diverge, each hides the next: so it is also tried
-    whether the rows from the k-th on are, against the calmer ones alone, as long as those are half of the rows. Where
-    rows share what a seed does to all of them, the test finds less than it could, but not more.
+    The row that scatters most is noisy if an F-test of its variance over seeds against the pooled variance of all others
+    is significant, corrected for the number of rows. Several diverging rows would hide each other, so the test is also
+    made with the k-th row against the calmer ones alone, as long as these are at least half of the rows. If seeds affect
+    all rows alike, the test has less power, but no more false alarms.
 
     Source: Rosner 1983, "Percentage points for a generalized ESD many-outlier procedure",
         https://doi.org/10.1080/00401706.1983.10487848
-    Differs: variances by an F-test in the place of values by a t-test.
+    Differs: an F-test of variances instead of a t-test of values.
     """
     variances = {row: std**2 for row, values in found.items() if (std := summarise(values).std) is not None}
     rows = sorted(variances, key=lambda row: variances[row])
@@ -187,6 +185,6 @@ def noisy_rows(found: Accuracies) -> list[str]:
 
 
 def _mean(gathered: Sequence[CellResult], row: str, key: str) -> float | None:
-    """The mean of a figure over a row's finished cells; None where they have none."""
+    """The mean of a figure over a row's finished cells; None without a value."""
     values = list(accuracies(gathered, key).get(row, {}).values())
     return fmean(values) if values else None

@@ -1,9 +1,7 @@
-"""How many seeds a difference needs, and which difference so many seeds can show.
+"""Power analysis: how many seeds a difference needs, and which difference a number of seeds can detect.
 
-Both ask for the power of a two-sided t-test: the probability that it finds a difference which is there. With the
-degrees of freedom known, the test statistic follows a noncentral t distribution, so nothing is simulated here.
-
-Differences and standard deviations have one unit, whichever it is: fractions here as elsewhere.
+Power is the probability that a two-sided t-test detects a true difference. The test statistic follows a noncentral t
+distribution, so nothing is simulated. Differences and standard deviations are fractions.
 
 Source: Cohen 1988, "Statistical power analysis for the behavioral sciences", chapter 2
 Differs: the seed variance is pooled over the rows of a study, so the degrees of freedom grow with the rows.
@@ -17,21 +15,21 @@ from scipy import special
 from pocketvit.config.checks import Bounds
 
 POWER = 0.8
-"""The usual demand: four of five real differences are found."""
+"""The usual choice: four of five true differences are detected."""
 LEVEL = 0.05
-"""Chance of a false alarm, over all comparisons of a study together; intervals cover with 1 − this, one by one."""
+"""Significance level of all comparisons of a study together; each interval has a confidence level of 1 − this."""
 MOST_SEEDS = 1_000_000
-"""Where the search for enough seeds ends: by then any difference above std / 100 is long found."""
+"""Upper end of the search for enough seeds: more than any difference above std / 100 needs."""
 
 
 def power_of(difference: float, stderr: float, df: float, *, level: float = LEVEL) -> float:
-    """The probability that a t-test finds a difference, and with its right sign.
+    """The probability that a t-test detects a true difference, with the right sign.
 
     Args:
         difference: the true one.
         stderr: the true standard error of its estimate.
-        df: degrees of freedom by which the test knows the standard error.
-        level: chance of a false alarm.
+        df: degrees of freedom of the estimated standard error.
+        level: significance level.
     """
     critical = special.stdtrit(df, 1 - level / 2)
     shift = abs(difference) / stderr
@@ -39,7 +37,7 @@ def power_of(difference: float, stderr: float, df: float, *, level: float = LEVE
 
 
 def detectable_difference(stderr: float, df: float, *, power: float = POWER, level: float = LEVEL) -> float:
-    """The least difference that a t-test finds with the given power; arguments as in `power_of`."""
+    """The least difference that a t-test detects with the given power; arguments as in `power_of`."""
     Bounds(level, 1, open_left=True, open_right=True).check("power", power)
     critical = special.stdtrit(df, 1 - level / 2)
     # With few degrees of freedom the estimated standard error may be well above the true one, hence the wide end.
@@ -57,13 +55,13 @@ def pooled_df(num_seeds: int, num_rows: int) -> int:
 def detectable_with(
     num_seeds: int, std: float, *, num_rows: int = 2, num_comparisons: int = 1, power: float = POWER
 ) -> float:
-    """The least difference between two rows that a planned study finds with the given power; inf for one seed.
+    """The least difference between two rows that a planned study detects with the given power; inf for one seed.
 
     Args:
-        num_seeds: of every row, the same for all.
-        std: of a run over seeds, as far as pairing does not remove it (`Spread.noise` is its square).
-        num_rows: of the study; all of them tell about the spread.
-        num_comparisons: to correct for. It is enough for the first of them to be found, which is the hardest.
+        num_seeds: of every row.
+        std: of a run over seeds, without what pairing removes (`Spread.noise` is its square).
+        num_rows: of the study; all of them contribute to the estimated spread.
+        num_comparisons: to correct for. The power is that of the first one detected, the hardest.
         power: the probability asked for.
     """
     Bounds(2).check("num_rows", num_rows)
@@ -77,10 +75,10 @@ def detectable_with(
 def seeds_needed(
     difference: float, std: float, *, num_rows: int = 2, num_comparisons: int = 1, power: float = POWER
 ) -> int:
-    """The seeds a row by which a difference is found with the given power; arguments as in `detectable_with`.
+    """The seeds per row that a difference needs with the given power; arguments as in `detectable_with`.
 
     Raises:
-        InputError: no spread, or a difference below a hundredth of it, which no study of trainings will find.
+        InputError: no spread, or a difference below a hundredth of it, which no study will detect.
     """
     Bounds(0, open_left=True).check("std", std)
     Bounds(std / 100, open_left=True).check("difference", abs(difference))

@@ -1,30 +1,30 @@
-"""What the accuracies of a study's rows say about their differences, with the seed variance pooled over the rows.
+"""Comparisons between the rows of a study, with the seed variance pooled over the rows.
 
-With one to three seeds a row, a row's own spread is hardly known: from two seeds a t-test has one degree of freedom
-and needs a difference of 12.7 standard errors. What a study has plenty of is rows. Training noise differs little
-between variants of one recipe, so all rows estimate it together.
+With one to three seeds, a row's own spread is hardly known: from two seeds a t-test has one degree of freedom and needs
+a difference of 12.7 standard errors. But a study has many rows, and training noise differs little between variants of
+one recipe, so all rows estimate it together.
 
 The model: row r with seed s ends at y[r, s] = row[r] + seed[s] + noise, where the noise is independent and normal with
-one variance for all rows. seed[s] is what a seed does to every row alike (the same order of images, the same crops).
+one variance for all rows. seed[s] is the effect of a seed on every row alike (the same order of images, the same crops).
 
-- Paired, where a row shares seeds with its reference: the difference d is the mean over the k shared seeds, and
-  seed[s] drops out. The noise variance v is the residual mean square of the two-way layout (least squares with one
-  parameter a row and one a seed, over all rows), with as many degrees of freedom as there are runs beyond independent
-  parameters: (R − 1)(n − 1) for R rows with the same n seeds. d has the variance 2v / k. With two rows, this is the
-  paired t-test exactly.
-- Unpaired, where they share none, or where nothing is left to estimate v from: the difference of the two means, whose
-  variance is w (1/n1 + 1/n2). Here w, the spread between runs of a row, seed[s] included, is pooled over the rows'
-  deviations from their own means. Rows with the same seeds repeat seed[s] and are no independent evidence on it, so
-  the degrees of freedom count them as if seed[s] were all there is: n − 1 for R rows with the same n seeds, and the
-  full number where no seed is used twice. That errs on the side of a wider interval.
+- Paired, if a row shares seeds with its reference: the difference d is the mean over the k shared seeds, and seed[s]
+  cancels. The noise variance v is the residual mean square of the two-way layout (least squares with one parameter per
+  row and one per seed, over all rows). Its degrees of freedom are the runs minus the independent parameters:
+  (R − 1)(n − 1) for R rows with the same n seeds. d has the variance 2v / k. With two rows, this is exactly the paired
+  t-test.
+- Unpaired, if they share no seed, or if v cannot be estimated: the difference of the two means, whose variance is
+  w (1/n1 + 1/n2). Here w, the variance between runs of a row, seed[s] included, is pooled over the rows' deviations from
+  their means. Rows with the same seeds repeat seed[s] and are not independent, so the degrees of freedom are those if
+  seed[s] were the only noise: n − 1 for R rows with the same n seeds, and the full number if no seed is used twice. This
+  errs on the side of a wider interval.
 
-Where no row has a second seed nothing is known of the noise, and a comparison holds no p-value and no interval. The
-t interval is exact if the rows have the same seeds, and slightly too wide otherwise. It misleads if one row is much
-noisier than the rest, as one that diverges with some seeds is: such rows can be set apart, and then share their
-variance with none but the row that they are compared with. From eight seeds on the bootstrap interval stands beside
-it, which assumes neither equal variances nor a normal distribution.
+If no row has a second seed, the noise is unknown, and a comparison has no p-value and no interval. The t interval is
+exact if the rows have the same seeds, and slightly too wide otherwise. It misleads if one row is much noisier than the
+rest, for example because it diverges with some seeds: such rows can be set apart and then share their variance only
+with the row they are compared with. From eight seeds on there is also a bootstrap interval, which assumes neither equal
+variances nor a normal distribution.
 
-Accuracies are fractions, by row and seed. A run that failed is simply absent.
+Accuracies are fractions, by row and seed. A failed run is absent.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -40,10 +40,10 @@ from pocketvit.randomness import Stream, uniform
 from pocketvit.studies.analysis.power import LEVEL, detectable_difference
 
 Accuracies = Mapping[str, Mapping[int, float]]
-"""Row, seed, fraction of images classified rightly."""
+"""Row, seed, fraction of images classified correctly."""
 
 BOOTSTRAP_FROM = 8
-"""Seeds from which resampling them means something."""
+"""The number of seeds from which resampling them is meaningful."""
 BOOTSTRAP_DRAWS = 10_000
 
 NO_SPREAD = 1e-12
@@ -52,21 +52,21 @@ NO_SPREAD = 1e-12
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The runs of one row."""
+    """Mean and spread of the runs of one row."""
 
     num_seeds: int
     mean: float | None
     """None without a run."""
     std: float | None
-    """Of a single run (n − 1 in the divisor); None below two runs."""
+    """Of a single run (divisor n − 1); None below two runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """How runs scatter over seeds, pooled over the rows of a study. A variance without degrees of freedom is None."""
+    """The variance of runs over seeds, pooled over the rows of a study; None without degrees of freedom."""
 
     noise: float | None
-    """Variance of a run that pairing leaves: what a seed does to all rows alike is taken out."""
+    """Variance of a run that pairing leaves: without the effect of a seed on all rows alike."""
     noise_df: int
     total: float | None
     """Variance of a run of one row over seeds."""
@@ -75,7 +75,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A row against its reference. What cannot be told is None."""
+    """A row against its reference; what cannot be told is None."""
 
     row: str
     reference: str
@@ -93,11 +93,11 @@ class Comparison:
     p: float | None = None
     """Two-sided, of this comparison alone."""
     p_holm: float | None = None
-    """Corrected for all comparisons of the study: below 0.05 the difference is taken for real."""
+    """Corrected for all comparisons of the study: at most 0.05 is significant."""
     num_comparisons: int = 0
     """Comparisons that were corrected for: all of the study, measured or not."""
     detectable: float | None = None
-    """The least difference that would have been found with a probability of 80 %, after the correction."""
+    """The least difference that would have been detected with 80 % power, after the correction."""
     bootstrap: tuple[float, float] | None = None
     """95 % confidence interval by resampling seeds; None below eight seeds."""
 
@@ -113,10 +113,10 @@ def summarise(values: Mapping[int, float]) -> Summary:
 
 
 def pooled_spread(accuracies: Accuracies, apart: Collection[str] = ()) -> Spread:
-    """Both seed variances of a study, from all its rows but those apart, see `findings.noisy_rows`.
+    """Both seed variances of a study, from all its rows but those set `apart` (see `findings.noisy_rows`).
 
     Raises:
-        InputError: an accuracy that is no number.
+        InputError: an accuracy that is not a number.
     """
     _check_finite(accuracies)
     runs = [(row, seed) for row, values in accuracies.items() for seed in values if row not in apart]
@@ -147,18 +147,18 @@ def compare(
 ) -> dict[str, Comparison]:
     """Compare rows with their references, corrected for the number of comparisons.
 
-    Those without a result yet count as well: else a study that is half done would take for real what it will not at
-    its end.
+    Comparisons without a result yet count as well: otherwise a half-finished study would report as significant what it
+    will not confirm at its end.
 
     Args:
-        accuracies: of all rows of the study; those in no comparison still help to know the spread.
+        accuracies: of all rows of the study; those in no comparison still contribute to the spread.
         pairs: each row's reference, as in `Study.compare`.
         apart: rows too noisy to share the seed variance of the others, see `findings.noisy_rows`.
-        least: the seed variance is no smaller than this, see `rounding_variance`.
+        least: lower bound of the seed variance, see `rounding_variance`.
     Returns:
         by row, in the order of `pairs`.
     Raises:
-        InputError: an accuracy that is no number.
+        InputError: an accuracy that is not a number.
     """
     pooled = pooled_spread(accuracies, apart)
     single = []
@@ -172,7 +172,7 @@ def compare(
 
 
 def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Correct p for all of these comparisons; one that has none yet counts as one that finds nothing."""
+    """Correct p for all of these comparisons; one without a p yet counts as not significant."""
     adjusted = holm([1.0 if comparison.p is None else comparison.p for comparison in comparisons])
     return [
         replace(comparison, p_holm=None if comparison.p is None else p_holm, num_comparisons=len(comparisons))
@@ -181,19 +181,19 @@ def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def rounding_variance(accuracies: Accuracies) -> float:
-    """The variance of rounding to a whole number of images, as far as the accuracies show how much one image is.
+    """The variance of rounding to whole images, with the size of one image inferred from the accuracies.
 
-    Of few test images, runs may end alike by chance, which is no sign that they do not scatter.
+    With few test images, runs may have equal accuracies by chance although they scatter.
     """
     distinct = sorted({value for values in accuracies.values() for value in values.values()})
     return min((high - low for low, high in pairwise(distinct)), default=0.0) ** 2 / 12
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected so that all comparisons together raise a false alarm with the chance of a single one.
+    """p-values corrected by Holm's method, so that all comparisons together have the significance level of one.
 
-    The smallest of m is multiplied by m, the next by m − 1 and so on; none falls below one that was smaller before.
-    It needs no independence, which comparisons with one baseline do not have.
+    The smallest of m is multiplied by m, the next by m − 1 and so on, and the order is kept. The comparisons need not be
+    independent; those with one baseline are not.
 
     Source: Holm 1979, "A simple sequentially rejective multiple test procedure", https://www.jstor.org/stable/4615733
     """
@@ -208,9 +208,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def bootstrap_interval(samples: Sequence[np.ndarray]) -> tuple[float, float]:
     """The 95 % interval of a mean, or of the first mean minus the second, by resampling seeds.
 
-    The plain percentile interval is too short for few seeds, about as much as a normal quantile with the divisor n in
-    place of a t quantile with n − 1. Taking percentiles further out makes up for it. The draws are fixed, so a table
-    made twice is the same.
+    With few seeds, the plain percentile interval is too short, about as much as a normal quantile with divisor n instead
+    of a t quantile with n − 1. Percentiles further out compensate for that. The draws are fixed, so a table is
+    reproducible.
 
     Source: Hesterberg 2015, "What teachers should know about the bootstrap", section 4.3 (the expanded percentile
         interval), https://doi.org/10.1080/00031305.2015.1089789
@@ -229,7 +229,7 @@ def bootstrap_interval(samples: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def bootstrap_tail(num_seeds: int) -> float:
-    """The share of resampled means to leave out on each side for a 95 % interval: less than 2.5 %."""
+    """The share of resampled means outside a 95 % interval on each side: less than 2.5 %."""
     t = special.stdtrit(num_seeds - 1, 1 - LEVEL / 2)
     return float(special.ndtr(-sqrt(num_seeds / (num_seeds - 1)) * t))
 
@@ -240,7 +240,7 @@ def bootstrap_tail(num_seeds: int) -> float:
 def _compare_two(
     row: str, reference: str, ours: Mapping[int, float], theirs: Mapping[int, float], spread: Spread, least: float
 ) -> Comparison:
-    """One comparison, not yet corrected for the others."""
+    """One comparison, without the correction for the others."""
     shared = sorted(set(ours) & set(theirs))
     # Without noise_df pairing has no error to go by, but several seeds of any row still give the wider one.
     paired = bool(shared) and (spread.noise is not None or spread.total is None)
@@ -272,10 +272,9 @@ def _compare_two(
 
 
 def _with_detectable(comparison: Comparison, num_found: int) -> Comparison:
-    """Add what could have been found.
+    """Add the least difference that would have been detected.
 
-    Holm's procedure finds one comparison more, beside k that it found among m, exactly if its p is at most
-    0.05 / (m − k).
+    Beside k significant comparisons of m, Holm's method finds one more exactly if its p is at most 0.05 / (m − k).
     """
     if comparison.stderr is None or comparison.p_holm is None:
         return comparison
@@ -285,7 +284,7 @@ def _with_detectable(comparison: Comparison, num_found: int) -> Comparison:
 
 
 def _indicators(labels: Sequence[str | int]) -> np.ndarray:
-    """Which of the distinct labels (columns) each run (row) has: 0 or 1, (N, L)."""
+    """One-hot encoding of each run's label (N, L)."""
     distinct, index = np.unique(np.array(labels), return_inverse=True)
     return np.eye(len(distinct))[index]
 

@@ -1,1 +1,1 @@
-"""What a study is: its file, its grid of rows and seeds, and the runs that it asks for."""
+"""Definition of a study: its file, its rows and seeds, and the runs it asks for."""

@@ -1,4 +1,4 @@
-"""Which study, and how much of it: found by name or file, with other seeds or data, or some of its rows only."""
+"""Choosing a study by name or file, with other seeds or data, or only some of its rows."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ def builtin_studies() -> list[str]:
 
 
 def find_study(name: str | Path, *, allow_code: bool = False) -> Study:
-    """A study by the name of a built-in one, or by its file.
+    """A built-in study by its name, or any study by its file.
 
     Raises:
-        InputError: neither of them, or a file that cannot be run.
+        InputError: neither, or a file that cannot be run.
     """
     if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file():
         return load_study(path_of(name), allow_code=allow_code)
@@ -34,17 +34,17 @@ def find_study(name: str | Path, *, allow_code: bool = False) -> Study:
 
 
 def with_seeds(study: Study, num_seeds: int) -> Study:
-    """The study with as many seeds in every row, from 0.
+    """The study with `num_seeds` seeds in every row, from 0.
 
     Raises:
-        InputError: not even one.
+        InputError: fewer than one.
     """
     Bounds(1).check("seeds", num_seeds)
     return replace(study, rows=tuple(replace(row, seeds=tuple(range(num_seeds))) for row in study.rows))
 
 
 def with_data(study: Study, source: str) -> Study:
-    """The study on another data set, but for rows that name their own."""
+    """The study on another data set, except for rows that set their own."""
     rows = (
         row if "data.source" in row.overrides else replace(row, config=override(row.config, {"data.source": source}))
         for row in study.rows
@@ -53,12 +53,12 @@ def with_data(study: Study, source: str) -> Study:
 
 
 def chosen_rows(study: Study, patterns: Sequence[str]) -> set[str]:
-    """The rows that some names stand for, each one name or several by comma; a name may hold * and ?.
+    """The rows that patterns match; a pattern may be several names separated by commas, and contain * and ?.
 
-    The name of a grid's row may hold commas itself: of the names that a text can be read as, the longest counts.
+    Names of grid rows may contain commas themselves, so the longest matching name counts.
 
     Raises:
-        InputError: a name that stands for no row.
+        InputError: a name that matches no row.
     """
     names = [row.name for row in study.rows]
     chosen: set[str] = set()

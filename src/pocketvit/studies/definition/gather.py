@@ -1,8 +1,7 @@
-"""What became of a study's cells, read from what they left on disk.
+"""The state of a study's cells, read from disk.
 
-A cell's result counts wherever it lies: in the study's own folder, or as a file under results/ that another study
-wrote, perhaps on another machine. A cell without a result that left a note of its failure has failed; any other is
-missing.
+A cell's result counts wherever it is: in the study's folder, or as a file under results/ that another study wrote,
+perhaps on another machine. A cell without a result has failed if its failure was recorded; otherwise it is missing.
 """
 
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from pocketvit.studies.definition.jobs import Job
 
 @dataclass(frozen=True, kw_only=True)
 class CellResult:
-    """What became of one cell of a study."""
+    """The state of one cell of a study, with its result."""
 
     row: str
     seed: int
@@ -27,19 +26,19 @@ class CellResult:
     error: str | None
     """Why it failed, in one line; None unless failed."""
     folder: Path | None
-    """The run folder; None where there is none, as for a result that came as a file alone."""
+    """The run folder; None if there is none, for example if the result is a single file."""
     log: Path | None = None
-    """What it said; None unless failed, or where it is not there."""
+    """Its output; None unless failed, and if there is none."""
 
 
 def gather(jobs: Sequence[Job], results: Path | None = None) -> list[CellResult]:
-    """What became of a study's cells. A run on several GPUs is none of them: its time is that of no single one.
+    """The state of every cell of a study. Runs on several GPUs do not count: their times cannot be compared.
 
     Args:
-        jobs: the study's, one a cell.
+        jobs: of the study, one per cell.
         results: a folder of results from elsewhere.
     Returns:
-        one entry a cell, in the order of `jobs`.
+        one entry per cell, in the order of `jobs`.
     """
     folders = {job.out: None for job in jobs} | ({results: None} if results else {})
     found = find_results(list(folders), one_gpu=True)
@@ -47,11 +46,11 @@ def gather(jobs: Sequence[Job], results: Path | None = None) -> list[CellResult]
 
 
 def outcome(job: Job, result: RunResult | None) -> CellResult:
-    """What became of one cell, given its result, if it has one."""
+    """The state of one cell, given its result if it has one."""
     row, seed = job.cell.row, job.cell.seed
     if result is not None:
         if job.cell.config.data.val_frac and result.val_accuracy is None:
-            error = f"{result.file} has no val_accuracy, which every run that holds out validation images has"
+            error = f"{result.file} has no val_accuracy, although the run holds out validation images"
             return CellResult(row=row, seed=seed, state="failed", result=None, error=error, folder=None)
         folder = result.run_folder if result.file.name == "result.json" else None
         return CellResult(row=row, seed=seed, state="done", result=result, error=None, folder=folder)
@@ -64,7 +63,7 @@ def outcome(job: Job, result: RunResult | None) -> CellResult:
 
 
 def note_failure(job: Job, error: str) -> None:
-    """Keep why a cell failed, for `outcome` to find.
+    """Record why a cell failed, for `outcome` to find.
 
     Raises:
         InputError: it cannot be written.

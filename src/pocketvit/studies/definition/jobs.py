@@ -1,10 +1,10 @@
-"""The cells of a study as runs to make: what names each, and where its files lie.
+"""Jobs: the cells of a study as runs to make, with their names and files.
 
-A cell's key is `<config hash>-s<seed>`: what is computed, on which data, with which seed. In the study's folder,
+A cell's key is `<config hash>-s<seed>`, where the hash covers the configuration and the data. A study's folder holds
 
-    <key>/                   the run folder, as any training makes it
+    <key>/                   the run folder, as in any training
     cells/<key>/config.yaml  the configuration it was started with
-    cells/<key>/log.txt      what it said
+    cells/<key>/log.txt      its output
     cells/<key>/failure.txt  why it failed, if it did
 """
 
@@ -18,7 +18,7 @@ from pocketvit.errors import InputError
 from pocketvit.studies.definition.grid import Cell, Study
 
 Fingerprints = Callable[[DataConfig], str]
-"""Finds what identifies the data that a configuration names."""
+"""From a data configuration to the fingerprint of its data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Job:
 
     cell: Cell
     key: str
-    """The name of its run folder: what it computes, and its seed."""
+    """`Cell.key`, the name of its run folder."""
     out: Path
     """The study's folder."""
 
@@ -38,22 +38,22 @@ class Job:
 
     @property
     def config_file(self) -> Path:
-        """The configuration that it is started with."""
+        """The configuration it is started with."""
         return self.out / "cells" / self.key / "config.yaml"
 
     @property
     def log(self) -> Path:
-        """What it said."""
+        """The file of its output."""
         return self.config_file.with_name("log.txt")
 
     @property
     def failure(self) -> Path:
-        """Why it failed, in one line; not there unless it did."""
+        """The file that says in one line why it failed; absent unless it did."""
         return self.config_file.with_name("failure.txt")
 
 
 def study_jobs(study: Study, out: Path, fingerprints: Fingerprints) -> list[Job]:
-    """The cells of a study in the order to run them.
+    """The jobs of a study in the order to run them.
 
     Raises:
         InputError: two rows compute the same, or the data cannot be read.
@@ -69,13 +69,13 @@ def study_jobs(study: Study, out: Path, fingerprints: Fingerprints) -> list[Job]
 
 
 def wanted_device(cells: Iterable[Cell]) -> str:
-    """The `train.device` that cells have in common; auto where they differ."""
+    """The `train.device` that all cells have; auto if they differ."""
     wanted = {cell.config.train.device for cell in cells}
     return wanted.pop() if len(wanted) == 1 else "auto"
 
 
 def data_fingerprints() -> Fingerprints:
-    """Fingerprints found by opening the data, each set once."""
+    """Fingerprints found by opening the data, each data set once."""
     from pocketvit.data import open_dataset
 
     return cache(lambda data: open_dataset(data).fingerprint)

@@ -1,20 +1,20 @@
-"""A study's file: a little YAML that says which runs to make and which of them to compare.
+"""Study files: YAML that says which runs to make and which rows to compare.
 
     recipe: paper                                 # what every row starts from
-    base: {schedule.passes: 60}                   # overrides of every row
+    base: {schedule.passes: 60}                   # overrides for every row
     seeds: 3                                      # or a list, [0, 1, 2]
     baseline: paper                               # every other row is compared with this one,
-    compare: {mla-q-lion: mla-q, slow: null}      # but for these: with another row, or with none
+    compare: {mla-q-lion: mla-q, slow: null}      # except these: with another row, or with none
     rows:
-      paper: {seeds: 5}                           # a row may have seeds of its own
+      paper: {seeds: 5}                           # a row may have its own seeds
       mla-q: {model.q_rank: 64}
       mla-q-lion: {inherit: mla-q, optim.name: lion}
       rank: {grid: {model.k_rank: [32, 64], model.v_rank: [32, 64]}}
 
-A row with a grid is a template: it stands for one row for each combination, named `rank-k_rank=32-v_rank=64`; one that
-is called like its first field does not say it twice (`k_rank=32-v_rank=64`).
+A row with a grid is a template for one row per combination, named `rank-k_rank=32-v_rank=64`. If it is named like its
+first field, that name is not repeated (`k_rank=32-v_rank=64`).
 
-Everything is checked when the file is read, the configuration of every row included: a study that loads can be run.
+Everything is checked when the file is read, including the configuration of every row: a study that loads can be run.
 """
 
 import itertools
@@ -34,20 +34,20 @@ from pocketvit.usercode import Code, resolve
 
 STUDY_KEYS = ("name", "recipe", "base", "seeds", "baseline", "compare", "rows")
 ROW_KEYS = ("inherit", "grid", "seeds")
-"""What a row may hold beside dotted overrides."""
+"""Keys of a row that are not overrides."""
 
 SET_ELSEWHERE = {"seed": "use seeds", "recipe": "use the study's recipe", "out": "the runner chooses it"}
 """Fields that a row cannot override, and why."""
 
 
 def load_study(path: Path, *, allow_code: bool = False) -> Study:
-    """Read a study file; without a `name` of its own the study is called like the file.
+    """Read a study file. Without a `name`, the study is named like the file.
 
     Args:
-        path: of the file; code that it names lies relative to its folder.
+        path: of the file; paths of code in it are relative to its folder.
         allow_code: agree to run that code.
     Raises:
-        InputError: no such file, not YAML, anything in it that cannot be run, or code without consent.
+        InputError: no such file, not YAML, a study that cannot be run, or code without consent.
     """
     content = read_yaml(path, "study")
     fields, where = code_fields(RunConfig), f"study {path}"
@@ -59,10 +59,10 @@ def parse_study(content: Any, name: str) -> Study:
     """The study that a file's content describes.
 
     Args:
-        content: what YAML made of the file.
-        name: of the study, where the content gives none.
+        content: the parsed YAML.
+        name: of the study, if the content gives none.
     Raises:
-        InputError: anything that cannot be run, with the row or field and, for a wrong name, the nearest one.
+        InputError: a study that cannot be run; names the row or field and, for an unknown name, the nearest one.
     """
     if isinstance(content, Mapping):
         name = content.get("name", name)
@@ -77,7 +77,7 @@ def _parse(content: Mapping[str, Any], name: str) -> Study:
     for key in content:
         _check_known("key", key, STUDY_KEYS)
     if not isinstance(content.get("recipe"), str):
-        raise InputError(f"recipe={content.get('recipe')!r}: name the recipe that the rows start from")
+        raise InputError(f"recipe={content.get('recipe')!r}: give the recipe that the rows start from")
     written = {row: _mapping(f"row {row!r}", values) for row, values in _mapping("rows", content.get("rows")).items()}
     if not written:
         raise InputError("rows is empty; a study needs at least one row, such as `baseline: {}`")
@@ -113,7 +113,7 @@ def _expand(
 
 
 def _inherited(name: str, written: Mapping[str, Any], start: RunConfig) -> dict[str, Any]:
-    """The overrides of a row behind those of the rows that it inherits from; seeds are not inherited."""
+    """The overrides of a row on top of those it inherits; seeds are not inherited."""
     line = [name]
     while (parent := written[line[-1]].get("inherit")) is not None:
         where = f"row {line[-1]!r}: inherit: "
@@ -121,7 +121,7 @@ def _inherited(name: str, written: Mapping[str, Any], start: RunConfig) -> dict[
         if parent in line:
             raise InputError(f"row {name!r}: inherits from itself: {' -> '.join([*line, parent])}")
         if "grid" in written[parent]:
-            raise InputError(f"{where}{parent!r} is a grid; inherit from a single row")
+            raise InputError(f"{where}{parent!r} is a grid; inherit from a row without a grid")
         line.append(parent)
     merged: dict[str, Any] = {}
     for ancestor in reversed(line):
@@ -131,13 +131,13 @@ def _inherited(name: str, written: Mapping[str, Any], start: RunConfig) -> dict[
 
 
 def _combinations(where: str, row: Mapping[str, Any], start: RunConfig) -> list[tuple[str, dict[str, Any]]]:
-    """Name suffix and overrides of every combination of the row's grid; one empty combination without a grid."""
+    """Name suffix and overrides for every combination of the row's grid; without a grid, one empty combination."""
     grid = _overrides(f"{where}: grid", row.get("grid"), start)
     for field, values in grid.items():
         if not isinstance(values, list) or not values:
             raise InputError(f"{where}: grid: {field}={values!r}: must be a list of values")
         if field in row:
-            raise InputError(f"{where}: {field} stands in the row and in its grid; remove one")
+            raise InputError(f"{where}: {field} is both in the row and in its grid; remove one")
     leaves = [field.rpartition(".")[2] for field in grid]
     labels = [leaf if leaves.count(leaf) == 1 else field for leaf, field in zip(leaves, grid, strict=True)]
     found = []
@@ -148,7 +148,7 @@ def _combinations(where: str, row: Mapping[str, Any], start: RunConfig) -> list[
 
 
 def _label(value: Any) -> str:
-    """A value as a part of a row's name."""
+    """A value as part of a row's name."""
     if isinstance(value, list):
         return ",".join(map(_label, value))
     if isinstance(value, Code):
@@ -157,7 +157,7 @@ def _label(value: Any) -> str:
 
 
 def _compare(content: Mapping[str, Any], expanded: Mapping[str, list[Row]]) -> dict[str, str]:
-    """What each row is compared with; a grid's name on the left stands for all its rows."""
+    """The row each row is compared with; on the left, a grid's name stands for all its rows."""
     known = [row.name for rows in expanded.values() for row in rows]
     pairs: dict[str, str | None] = {}
     baseline = content.get("baseline")
@@ -179,19 +179,19 @@ def _compare(content: Mapping[str, Any], expanded: Mapping[str, list[Row]]) -> d
 
 
 def _mapping(where: str, value: Any) -> Mapping[str, Any]:
-    """`value` if it maps texts to something; nothing at all (a bare `row:`) is an empty mapping."""
+    """`value` if it is a mapping with text keys; None (a bare `row:`) is an empty mapping."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
         raise InputError(f"{where}: {value!r} is not a mapping; write `name: value` pairs")
     for key in value:
         if not isinstance(key, str):
-            raise InputError(f"{where}: the name {key!r} is read as a {type(key).__name__}; put it in quotes")
+            raise InputError(f"{where}: YAML reads the name {key!r} as a {type(key).__name__}; put it in quotes")
     return value
 
 
 def _overrides(where: str, value: Any, start: RunConfig, also: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Overrides with known field names; `also` are other words that could have been meant."""
+    """Overrides with known field names; `also` are other keys to suggest."""
     known = flatten(start)
     values = _mapping(where, value)
     for field in values:
@@ -203,14 +203,14 @@ def _overrides(where: str, value: Any, start: RunConfig, also: tuple[str, ...] =
 
 
 def _seeds(where: str, value: Any) -> tuple[int, ...]:
-    """A list of seeds, or the first so many."""
+    """The seeds of a list, or of a count from 0."""
     value = plain(value)
     listed = list(range(value)) if type(value) is int else value
     if not isinstance(listed, list) or not listed or any(type(seed) is not int or seed < 0 for seed in listed):
         raise InputError(f"{where}={value!r}: must be a count of at least 1 or a list of whole numbers from 0")
     twice = [seed for seed in listed if listed.count(seed) > 1]
     if twice:
-        raise InputError(f"{where}={value!r}: seed {twice[0]} stands twice; a second run of it would say nothing new")
+        raise InputError(f"{where}={value!r}: seed {twice[0]} is listed twice; a second run of it would be the same")
     return tuple(listed)
 
 
@@ -220,7 +220,7 @@ def _check_known(kind: str, name: Any, known: Sequence[str], where: str = "") ->
 
 
 def _check_dotted(where: str, name: str, value: Any, known: Collection[str]) -> None:
-    """Refuse a section with its fields inside, as config.yaml has them."""
+    """Refuse a section with nested fields, the form of config.yaml."""
     if isinstance(value, Mapping) and value and any(field.startswith(f"{name}.") for field in known):
         leaf, inner = next(iter(value.items()))
         written = f"{name}.{leaf}: {json.dumps(inner, default=str)}"  # what JSON writes, YAML reads
@@ -228,13 +228,12 @@ def _check_dotted(where: str, name: str, value: Any, known: Collection[str]) -> 
 
 
 def _check_distinct(rows: tuple[Row, ...]) -> None:
-    """Refuse equal names and equal configurations: the difference between equal runs is 0 on every seed, which
-    says nothing and would make the spread over seeds look smaller than it is."""
+    """Refuse equal names and equal configurations: equal runs would make the spread over seeds look too small."""
     names: set[str] = set()
     configs: dict[RunConfig, str] = {}
     for row in rows:
         if row.name in names:
-            raise InputError(f"two rows are called {row.name!r}; rename one")
+            raise InputError(f"two rows are named {row.name!r}; rename one")
         names.add(row.name)
         if row.config in configs:
             raise InputError(f"rows {configs[row.config]!r} and {row.name!r} are the same run; remove one")

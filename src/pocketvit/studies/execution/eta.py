@@ -1,4 +1,4 @@
-"""How long cells take, learnt from those that run and those that ran: for the time left, and for a time limit."""
+"""Estimates of how long cells take, from those that run and those that have run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,24 +11,24 @@ from pocketvit.studies.definition.jobs import Job
 
 
 class Progress(NamedTuple):
-    """How far a run has come."""
+    """The progress of a run."""
 
     passes: int
     train_s: float
 
 
 def progress_of(folder: Path) -> Progress | None:
-    """How far a run has come, by the last whole line of its metrics; None before the first."""
+    """The progress of a run by the last complete line of its metrics; None before the first."""
     line = last_line(folder / "metrics.jsonl")
     return Progress(line["pass"], line["train_s"]) if line else None
 
 
 class Eta:
-    """Seconds a pass of each row takes, and seconds a run needs beside its passes."""
+    """Seconds per pass of each row, and seconds a run needs besides its passes."""
 
     def __init__(self) -> None:
         self.pass_s: dict[str, float] = {}
-        """Training time of one pass, by row, newest figure."""
+        """Training time of one pass, by row; the latest figure."""
         self.beside_s: float | None = None
         """Import, compilation, evaluation and report: the least seen, because a run may also wait for its turn."""
 
@@ -39,14 +39,14 @@ class Eta:
             self.pass_s[job.cell.row] = progress.train_s / progress.passes
 
     def learn_finished(self, job: Job, result: RunResult) -> None:
-        """Learn from a cell that was run to its end on this machine."""
+        """Learn from a cell that has finished on this machine."""
         self.pass_s[job.cell.row] = result.train_s / job.cell.config.schedule.passes
         beside = result.total_s - result.train_s
-        if beside > 0:  # a run that was interrupted counts the time of its last part alone
+        if beside > 0:  # an interrupted run counts only the time of its last part
             self.beside_s = beside if self.beside_s is None else min(beside, self.beside_s)
 
     def seconds_left(self, job: Job) -> float | None:
-        """How long a cell still takes, once it has its turn; None where nothing is known yet."""
+        """Seconds a cell still takes once it has its turn; None if nothing is known yet."""
         if not self.pass_s:
             return None
         pass_s = self.pass_s.get(job.cell.row, fmean(self.pass_s.values()))
@@ -55,6 +55,6 @@ class Eta:
         return passes * pass_s + (self.beside_s or 0.0)
 
     def total_left(self, jobs: Sequence[Job]) -> float | None:
-        """How long several cells take, one behind the other; None where nothing is known yet."""
+        """Seconds several cells take one after the other; None if nothing is known yet."""
         seconds = [left for job in jobs if (left := self.seconds_left(job)) is not None]
         return sum(seconds) if len(seconds) == len(jobs) else None

@@ -1,4 +1,4 @@
-"""What a study will take and can show, from what earlier runs took and how they scattered."""
+"""The forecast of `pocketvit study --plan`: time and power of a study, from the speed and spread of earlier runs."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -26,12 +26,12 @@ from pocketvit.studies.execution.outdated import outdated
 from pocketvit.studies.execution.plan import DIFFERENCES, plan_study
 
 LEAST_DF = 3
-"""Degrees of freedom from which a measured spread is trusted more than the assumed one."""
+"""Degrees of freedom from which a measured spread is used instead of an assumed one."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast runs are on one device, and where that is from."""
+    """The speed of runs on one device, and where the figure comes from."""
 
     images_per_s: float
     beside_s: float
@@ -39,23 +39,23 @@ class Speed:
     device: str
     on_gpu: bool
     source: str
-    """In words."""
+    """Where the figure comes from, in words."""
 
 
 @dataclass(frozen=True)
 class Devices:
-    """What the study will run on."""
+    """The devices that the study will run on."""
 
     number: int
-    """Trainings at a time."""
+    """Runs at a time."""
     name: str | None = None
-    """As results name it; None where it cannot be asked."""
+    """As results name it; None if unknown."""
     on_gpu: bool = False
 
 
 @dataclass(frozen=True)
 class Data:
-    """As much of a data set as a plan needs."""
+    """The sizes of a data set."""
 
     num_train: int
     num_val: int
@@ -63,26 +63,26 @@ class Data:
     num_test: int
     fingerprint: str
     absent: str | None = None
-    """Why it cannot be opened, if it cannot."""
+    """Why it cannot be opened."""
 
 
 ASSUMED_SPEED = {
-    "paper": Speed(125_000.0, 30.0, "NVIDIA H100", True, "assumed, as the paper's baseline has"),
-    "minute": Speed(134_000.0, 12.0, "NVIDIA H100", True, "assumed, as the recipe has"),
-    "digits": Speed(8_000.0, 5.0, "Intel(R) Xeon(R) Processor (1 thread)", False, "assumed, as the recipe has"),
+    "paper": Speed(125_000.0, 30.0, "NVIDIA H100", True, "assumed to be that of the recipe"),
+    "minute": Speed(134_000.0, 12.0, "NVIDIA H100", True, "assumed to be that of the recipe"),
+    "digits": Speed(8_000.0, 5.0, "Intel(R) Xeon(R) Processor (1 thread)", False, "assumed to be that of the recipe"),
 }
-"""By recipe, where no run was measured; see results/paper-baseline, results/minute and results/digits."""
+"""By recipe, if there is no run yet; see results/paper-baseline, results/minute and results/digits."""
 ASSUMED_ACCURACY = {"paper": 0.94, "minute": 0.943, "digits": 0.97}
 
 
 def devices_here(gpus: Sequence[str] | None, wanted: str) -> Devices:
-    """What a study would run on here; GPUs are planned for even where there are none.
+    """The devices that a study would run on here; GPUs are assumed if it needs them and there are none.
 
     Args:
-        gpus: as the user names them; by default all that there are.
+        gpus: as given by the user; by default all.
         wanted: the study's `train.device`.
     Raises:
-        InputError: GPUs are named for a study that needs none.
+        InputError: GPUs are given for a study that needs none.
     """
     from pocketvit.device import choose_device, device_name
     from pocketvit.studies.execution.local import find_slots
@@ -93,7 +93,7 @@ def devices_here(gpus: Sequence[str] | None, wanted: str) -> Devices:
         if wanted not in ("auto", "cuda"):
             raise
         return Devices(len(gpus or ["0"]), on_gpu=True)
-    if not slots[0].exclusive:  # cores, each with a training of a single thread
+    if not slots[0].exclusive:  # cores, with one single-threaded run each
         return Devices(len(slots), device_name(choose_device("cpu")).rpartition(" (")[0] + " (1 thread)")
     return Devices(len(slots), device_name(choose_device(wanted)), on_gpu=True)
 
@@ -107,17 +107,17 @@ def forecast(
     only: Sequence[str] = (),
     difference: float | None = None,
 ) -> list[str]:
-    """A study's size, time and power in sentences, with where the figures are from.
+    """The size, time and power of a study in sentences, with the sources of the figures.
 
     Args:
         study: the study.
-        out: its folder, which may hold results already.
+        out: its folder, which may already hold results.
         results: a folder with results of earlier runs.
         devices: that it will run on.
         only: rows to run, as `chosen_rows` takes them; by default all.
-        difference: points to find the seeds for; by default some usual ones.
+        difference: in points, to find the number of seeds for; by default some usual ones.
     Raises:
-        InputError: the data cannot be read and are not known, no such row, or a difference that no study finds.
+        InputError: the data cannot be read and are not known, no such row, or a difference that no study detects.
     """
     rows, find = chosen_rows(study, only or ["*"]), cache(_find_data)
     jobs = study_jobs(study, out, lambda data: find(data).fingerprint)
@@ -144,19 +144,19 @@ def forecast(
         left=[job.cell for job, cell in zip(jobs, gathered, strict=True) if cell.result is None and cell.row in rows],
         differences=DIFFERENCES if difference is None else [_checked(difference, std)],
     )
-    said = [*plan.lines(), f"Speed: {count(speed.images_per_s)} images/s, {speed.source}."]
-    said += [f"Scatter over seeds: {points(std)} points, {std_from}."]
+    lines = [*plan.lines(), f"Speed: {count(speed.images_per_s)} images/s, {speed.source}."]
+    lines += [f"Spread over seeds (standard deviation): {points(std)} points, {std_from}."]
     if done:
-        said.append(f"{len(done)} of the runs {'is' if len(done) == 1 else 'are'} done already.")
-    said += [f"{line}." for line in outdated(jobs, gathered)]
-    said += held_out_in_vain(study)
+        lines.append(f"{len(done)} of the runs {'is' if len(done) == 1 else 'are'} already done.")
+    lines += [f"{line}." for line in outdated(jobs, gathered)]
+    lines += held_out_in_vain(study)
     if data.absent:
-        said.append(f"The data are not here, but their sizes are known ({data.absent}).")
-    return said
+        lines.append(f"The data set is not on this machine, but its size is known ({data.absent}).")
+    return lines
 
 
 def _find_data(config: DataConfig) -> Data:
-    """The sizes of a data set, which are known of CIFAR-10 before it is there."""
+    """The sizes of a data set; those of CIFAR-10 are known without it."""
     try:
         dataset = open_dataset(config)
     except InputError as error:
@@ -169,29 +169,29 @@ def _find_data(config: DataConfig) -> Data:
 
 
 def _num_val(labels: np.ndarray, config: DataConfig) -> int:
-    """How many of the training images with these labels, (N,), are held out."""
+    """The number of training images held out, given all their labels (N,)."""
     return len(stratified_split(labels, config.val_frac, config.split_seed)[1]) if config.val_frac else 0
 
 
 def _checked(difference: float, std: float) -> float:
-    """A difference in points as a fraction that some number of seeds finds."""
+    """A difference in points as a fraction; refused if no number of seeds would detect it."""
     if not std < difference < 100:  # std is a fraction, so this is a hundredth of it
-        least = f"{points(std / 100)}, a hundredth of the scatter,"
+        least = f"{points(std / 100)}, a hundredth of the spread over seeds,"
         raise InputError(f"--difference {difference:g}: must lie between {least} and 100 points")
     return difference / 100
 
 
 def _speed(done: Sequence[RunResult], alike: Sequence[RunResult], devices: Devices, recipe: str) -> Speed:
-    """The speed on the study's own kind of device if any run tells it, else on another one, else an assumed one."""
+    """The speed on this kind of device if it was measured, else on another one, else an assumed one."""
     on_ours = [[run for run in runs if run.device == devices.name] for runs in (done, alike)]
     runs = next((runs for runs in (*on_ours, done, alike) if runs), [])
     if not runs:
         assumed = ASSUMED_SPEED[recipe]
         here = f" on {devices.name}" if devices.name else ""
-        return replace(assumed, source=f"{assumed.source} on an {assumed.device}; no run{here} was measured yet")
+        return replace(assumed, source=f"{assumed.source} on an {assumed.device}; there is no run{here} yet")
     device = Counter(run.device for run in runs).most_common(1)[0][0]
     runs = [run for run in runs if run.device == device]
-    unlike = f"; no run on {devices.name} is known" if devices.name not in (None, device) else ""
+    unlike = f"; there is no run on {devices.name} yet" if devices.name not in (None, device) else ""
     return Speed(
         images_per_s=median(run.images_per_s for run in runs),
         # The least of them, because a run may also have waited for its turn on the GPU.
@@ -205,10 +205,10 @@ def _speed(done: Sequence[RunResult], alike: Sequence[RunResult], devices: Devic
 def _scatter(
     study: Study, gathered: Sequence[CellResult], alike: Collection[RunResult], data: Data
 ) -> tuple[float, str]:
-    """The standard deviation of a run over seeds, and where it is from.
+    """The standard deviation of a run over seeds, and where the figure comes from.
 
-    Where it was not measured, it is taken to be that of a coin that is right with the likely accuracy, thrown for each
-    image: somewhat more than what runs that err on the same images scatter by.
+    If it was not measured, it is that of a binomial distribution with the likely accuracy: somewhat too large, because
+    runs tend to err on the same images.
     """
     found = accuracies(gathered, study.measure)
     spread = pooled_spread(found, noisy_rows(found))
@@ -220,8 +220,6 @@ def _scatter(
     num_images = data.num_test if study.measure == "test_accuracy" else data.num_val
     accuracy = min(fmean(values) if values else ASSUMED_ACCURACY[study.recipe], 1 - 1 / max(2, num_images))
     std = sqrt(accuracy * (1 - accuracy) / num_images)
-    why = f"it cannot be told from {runs}" if num_done else "no run was measured yet"
-    chance = (
-        f"that of chance (binomial) at {percent(accuracy)} of {count(num_images)} {IMAGES_OF[study.measure]} images"
-    )
-    return std, f"assumed to be {chance}; {why}"
+    why = f"it cannot be told from {runs}" if num_done else "there is no run yet"
+    images = f"{count(num_images)} {IMAGES_OF[study.measure]} images"
+    return std, f"assumed to be pure chance (binomial, {percent(accuracy)} of {images}); {why}"

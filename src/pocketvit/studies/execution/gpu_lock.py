@@ -1,8 +1,8 @@
-"""Trainings that take turns on one device.
+"""A lock by which training runs take turns on one device.
 
-While one cell trains, the next one on the same GPU already imports, compiles and captures; it trains as soon as it
-gets the lock, so that no two trainings of studies share the GPU and their times stay comparable. The locks lie in the
-machine's folder for temporary files, for the studies of all its users.
+While one cell trains, the next one on the same GPU imports, compiles and captures, and trains as soon as it gets the
+lock. So no two runs of studies train on a GPU at once, and their times stay comparable. The locks are in the machine's
+folder for temporary files and hold for the studies of all users.
 """
 
 import os
@@ -19,21 +19,21 @@ from pocketvit.training.progress import LineReporter
 
 
 def device_lock() -> Path:
-    """The file that trainings on this process's device lock: a GPU's UUID names it, whatever the user called the GPU."""
+    """The lock file of this process's device; a GPU's is named after its UUID, however the user named the GPU."""
     import torch
 
     given, name = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip(), "mps"
-    if torch.cuda.is_available():  # of a part of a GPU, PyTorch may know the UUID of the whole
+    if torch.cuda.is_available():  # for a part of a GPU, PyTorch may give the UUID of the whole
         name = given if given.startswith("MIG-") else f"gpu-{torch.cuda.get_device_properties().uuid}"
     return Path(tempfile.gettempdir()) / f"pocketvit-{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}.lock"
 
 
 def open_lock(path: str | Path, flags: int = os.O_RDONLY) -> int:
-    """Open a lock's file to read, which is enough to lock it; make it for all users where it is not there.
+    """Open a lock file for reading, which is enough to lock it; if absent, create it for all users.
 
     Args:
         path: of the file.
-        flags: as `open` gives them to an opener.
+        flags: as `open` passes them to an opener.
     Returns:
         the descriptor.
     Raises:
@@ -51,11 +51,11 @@ def open_lock(path: str | Path, flags: int = os.O_RDONLY) -> int:
 
 
 class LockingReporter(LineReporter):
-    """Says a line now and then, and trains only while it holds the lock.
+    """Prints a line now and then, and trains only while it holds the lock.
 
     Args:
-        console: where the lines go.
-        lock: finds the file that all trainings on the device lock; none to train at once.
+        console: where to print.
+        lock: finds the lock file of the device; None trains at once.
     """
 
     def __init__(self, console: Console, lock: Callable[[], Path] | None) -> None:
@@ -77,6 +77,6 @@ class LockingReporter(LineReporter):
         self.note(f"training from step {done_steps} of {total_steps}")
 
     def stop(self) -> None:
-        """Leave the device to the next one: what is still to do needs little of it."""
+        """Leave the device to the next run: what is still to do needs little of it."""
         if self.file:
             self.file.close()

@@ -1,4 +1,4 @@
-"""Starting a cell in a process of its own, telling how it ended, and the command that does the same by hand."""
+"""Start a cell in its own process, find out why it failed, and build the equivalent command."""
 
 import os
 import signal
@@ -13,19 +13,19 @@ from pocketvit.runs.result import result_at
 from pocketvit.studies.definition.jobs import Job
 
 GRACE_S = 20.0
-"""How long a stopped process may take to save."""
+"""Seconds a stopped process may take to save."""
 
 
 def launch(
     job: Job, *, exclusive: bool = False, environment: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
 ) -> subprocess.Popen:
-    """Start a cell in a process that lives no longer than this one; see `worker.py`.
+    """Start a cell in a process that ends with this one; see `worker.py`.
 
     Args:
         job: the cell.
-        exclusive: whether it shares its device with others, and trains only while it holds the device's lock.
-        environment: variables to set for it.
-        pass_fds: open files that it inherits.
+        exclusive: train only while holding the device's lock.
+        environment: variables to set.
+        pass_fds: open files to inherit.
     Raises:
         InputError: the study's folder cannot be written.
     """
@@ -46,7 +46,7 @@ def launch(
             stderr=subprocess.STDOUT,
             env=os.environ | dict(environment or {}),
             pass_fds=pass_fds,
-            start_new_session=True,  # Ctrl-C in a terminal goes to a whole process group: keep out of it
+            start_new_session=True,  # keeps Ctrl-C, which goes to a whole process group, away from it
         )
 
 
@@ -60,25 +60,24 @@ def failure_of(job: Job, code: int) -> str | None:
     path = job.folder / "result.json"
     result = result_at(path)
     if result is None and path.exists():
-        return f"{path} is damaged or another version's; remove it, and the run goes on"
+        return f"{path} is damaged or from another version; remove it to resume the run"
     if result is not None:
         key, num_gpus = result.key, result.num_gpus
         if key != job.key and code == 0:
-            return f"computed {key}, not {job.key}: are the data not the same everywhere?"
+            return f"computed {key}, not {job.key}: does the data set differ between machines?"
         if key != job.key or num_gpus > 1:
-            whose = f"of {key}, another run" if key != job.key else f"of a run on {num_gpus} GPUs"
-            return f"{path} is {whose}; move its folder away, and this cell is run"
+            whose = f"another run, {key}" if key != job.key else f"a run on {num_gpus} GPUs"
+            return f"{path} is from {whose}; move its folder away to run this cell"
         return None
     if code < 0:
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
         return f"ended by {signal.Signals(-code).name}{hint}"
     lines = job.log.read_text(encoding="utf-8", errors="replace").split("\n")
-    said = [line.strip() for line in lines if line.strip()]
-    return said[-1] if said else f"ended with exit code {code}"
+    return next((line.strip() for line in reversed(lines) if line.strip()), f"ended with exit code {code}")
 
 
 def command_line(config: RunConfig) -> list[str]:
-    """The command that trains a configuration, without where to write."""
+    """The command that trains a configuration, without `--out`."""
     name = config.recipe if config.recipe in RECIPES else "digits"
     base = flatten(recipe(name))
     words = ["pocketvit", "train", name]

@@ -1,6 +1,6 @@
-"""What a study says while it runs: a live table in a terminal, plain lines elsewhere; and the table at its end.
+"""Progress of a running study: a live table in a terminal, plain lines elsewhere; and the table at its end.
 
-Names and errors are put into `Text`, never into markup: a bracket in them is a bracket.
+Names and errors are `Text`, never markup, so brackets in them are harmless.
 """
 
 import time
@@ -22,11 +22,11 @@ from pocketvit.studies.execution.eta import Eta, progress_of
 
 
 class Board:
-    """Where a study stands: every cell's state, what runs, and the time left.
+    """The state of a running study: its cells, what runs, and the time left.
 
     Args:
         study: the study.
-        cells: all its cells with what is known of them at the start.
+        cells: the state of all its cells at the start.
     """
 
     def __init__(self, study: Study, cells: Mapping[Job, CellResult]) -> None:
@@ -37,7 +37,7 @@ class Board:
         self.began = time.monotonic()
 
     def table(self) -> Table:
-        """A line for each row of the study: cells done, accuracy so far, and what runs or went wrong."""
+        """One line per row of the study: finished cells, accuracy so far, and what runs or failed."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         measure = self.study.measure
         for column in ("row", "done", f"{IMAGES_OF[measure]} accuracy so far", "now"):
@@ -50,7 +50,7 @@ class Board:
         return table
 
     def _now(self, cells: Mapping[Job, CellResult]) -> Text:
-        """The cells of a row that run, with how far they are, and those that failed."""
+        """The cells of a row that run, with their progress, and those that failed."""
         now = Text()
         for job, cell in cells.items():
             if job in self.running:
@@ -67,8 +67,8 @@ class Board:
         if failed := self._count("failed"):
             counts.insert(1, f"{failed} failed")
         left = self.eta.total_left([*self.running, *self.todo])
-        known = "time left not known yet" if left is None else f"about {duration(left / self.num_devices)} left"
-        return f"{', '.join(counts)}; {duration(time.monotonic() - self.began)} gone, {known}"
+        known = "time left unknown" if left is None else f"about {duration(left / self.num_devices)} left"
+        return f"{', '.join(counts)}; {duration(time.monotonic() - self.began)} elapsed, {known}"
 
     def _count(self, state: str) -> int:
         return sum(cell.state == state and job not in self.running for job, cell in self.cells.items())
@@ -78,17 +78,17 @@ class View(Protocol):
     """Shows a board."""
 
     def show(self) -> None:
-        """Show how things stand; called several times a second."""
+        """Show the current state; called several times a second."""
 
     def say(self, text: Text) -> None:
-        """Say one line that stays."""
+        """Print a line that stays."""
 
     def close(self) -> None:
-        """Nothing more happens."""
+        """End the display."""
 
 
 class LiveView:
-    """A table in a terminal that is kept up to date."""
+    """A table in a terminal, kept up to date."""
 
     def __init__(self, board: Board, console: Console) -> None:
         self.board = board
@@ -96,20 +96,20 @@ class LiveView:
         self.live.start()
 
     def show(self) -> None:
-        """Draw the table anew."""
+        """Redraw the table."""
         self.live.update(Group(self.board.table(), Text(self.board.summary(), "dim")), refresh=True)
 
     def say(self, text: Text) -> None:
-        """Say one line above the table."""
+        """Print a line above the table."""
         self.live.console.print(text, soft_wrap=True)
 
     def close(self) -> None:
-        """Take the table away."""
+        """Remove the table."""
         self.live.stop()
 
 
 class LineView:
-    """A line for every cell that ends, and one a minute."""
+    """A line for every cell that ends, and one per minute."""
 
     EVERY_S = 60.0
 
@@ -118,17 +118,17 @@ class LineView:
         self.said_at = time.monotonic()
 
     def show(self) -> None:
-        """Say where the study stands, once a minute."""
+        """Print the summary once a minute."""
         if time.monotonic() - self.said_at >= self.EVERY_S:
             self.say(Text(self.board.summary()))
 
     def say(self, text: Text) -> None:
-        """Say one line."""
+        """Print a line."""
         self.said_at = time.monotonic()
         self.console.print(text, soft_wrap=True)
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing."""
 
 
 def view(board: Board, console: Console) -> View:
@@ -143,7 +143,7 @@ def accuracy_text(cells: Sequence[CellResult], measure: Measure) -> str:
 
 
 def ended_text(cell: CellResult, measure: Measure, where: str) -> Text:
-    """A cell that ended, in one line."""
+    """One line on a cell that has ended."""
     name = f"{cell.row} seed {cell.seed}"
     if cell.result is None:
         return Text(f"{name} failed: {cell.error}", "red")
@@ -152,7 +152,7 @@ def ended_text(cell: CellResult, measure: Measure, where: str) -> Text:
 
 
 def verdict_table(study: Study, found: Sequence[Finding]) -> Table:
-    """A study's rows with what can be said of them."""
+    """The rows of a study with their accuracies and verdicts."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("row", "n", f"{IMAGES_OF[study.measure]} accuracy", "verdict"):
         table.add_column(column, justify="right" if column == "n" else "left")

@@ -1,7 +1,7 @@
-"""The processes of a study on this machine: one training at a time on each GPU, or one on each CPU core.
+"""Run a study on this machine: one run at a time trains on each GPU, or one on each CPU core.
 
-Start-up is hidden where it matters: on a GPU a second process imports, compiles and captures while the first trains,
-and gets its turn by a lock (`gpu_lock.py`). Processes are started from one thread that also looks after them.
+On a GPU, a second process imports, compiles and captures while the first one trains, and gets its turn by a lock
+(`gpu_lock.py`). All processes are started and watched from one thread.
 """
 
 import contextlib
@@ -17,40 +17,36 @@ from pocketvit.studies.definition.jobs import Job
 from pocketvit.studies.execution.launch import GRACE_S, failure_of, launch
 
 PREPARING = 1
-"""Processes that get ready on a GPU while another one trains there. Each takes some of the GPU's memory."""
+"""Processes that get ready on a GPU while another one trains there. Each takes some GPU memory."""
 MOST_COMPILE_THREADS = 8
 
 
 @dataclass
 class Slot:
-    """A device and the cells on it, of which one trains."""
+    """A device and the cells on it, one of which trains."""
 
     name: str
     environment: dict[str, str]
     capacity: int
     """Processes at once."""
     exclusive: bool = False
-    """Whether they train one at a time, also among those of other studies."""
+    """Whether they train one at a time, across all studies on the machine."""
     running: dict[subprocess.Popen, Job] = field(default_factory=dict)
 
 
 def cpu_cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_slots(count: int) -> list[Slot]:
-    """One single-threaded training on each core: many small runs side by side waste less than one on all cores."""
+    """One single-threaded run on each core: many small runs side by side waste less than one on all cores."""
     alone = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     return [Slot(name=f"core {n}", environment=alone, capacity=1) for n in range(count)]
 
 
 def gpu_slots(gpus: Sequence[str]) -> list[Slot]:
-    """One training at a time on each GPU, with the next one getting ready.
-
-    Args:
-        gpus: as CUDA_VISIBLE_DEVICES names them.
-    """
+    """One run at a time on each GPU, named as in CUDA_VISIBLE_DEVICES, while the next one gets ready."""
     threads = max(1, min(MOST_COMPILE_THREADS, cpu_cores() // (len(gpus) * (1 + PREPARING))))
     return [
         Slot(
@@ -67,18 +63,18 @@ def find_slots(gpus: Sequence[str] | None, device: str) -> list[Slot]:
     """The devices to use.
 
     Args:
-        gpus: as the user names them; by default all that there are.
+        gpus: as given by the user; by default all.
         device: the study's `train.device`.
     Raises:
-        InputError: the study wants a device that is not here, or GPUs are named for one that needs none.
+        InputError: the machine lacks the study's device, or GPUs are given for a study that needs none.
     """
     if gpus and device not in ("auto", "cuda"):
-        raise InputError(f"--gpus {','.join(gpus)}: the study says train.device={device}; leave --gpus out")
+        raise InputError(f"--gpus {','.join(gpus)}: the study sets train.device={device}; leave --gpus out")
     if device == "cpu":
         return cpu_slots(cpu_cores())
     import torch
 
-    if torch.cuda.is_available() and device != "mps":  # asks no more, so that this process takes no GPU memory
+    if torch.cuda.is_available() and device != "mps":  # the only query, so that this process takes no GPU memory
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
         return gpu_slots(gpus or visible.split(","))
     if gpus or device == "cuda":
@@ -89,7 +85,7 @@ def find_slots(gpus: Sequence[str] | None, device: str) -> list[Slot]:
 
 
 class LocalEngine:
-    """Runs cells in processes of this machine.
+    """Runs cells in processes on this machine.
 
     Args:
         slots: the devices.
@@ -102,11 +98,11 @@ class LocalEngine:
 
     @property
     def running(self) -> dict[Job, str]:
-        """The cells that have been started and have not ended, each with its device."""
+        """The running cells, each with its device."""
         return {job: slot.name for slot in self.slots for job in slot.running.values()}
 
     def free_slot(self) -> list[Job] | None:
-        """The cells on the device that takes the next one, which it would wait for; None where none is free."""
+        """The cells that the next one would wait for on its device; None if no device is free."""
         slot = self._next_slot()
         return list(slot.running.values()) if slot else None
 
@@ -115,13 +111,13 @@ class LocalEngine:
         return min(free, key=lambda slot: len(slot.running), default=None)
 
     def start(self, job: Job) -> None:
-        """Start a cell on the device with the fewest."""
+        """Start a cell on the device with the fewest cells."""
         slot = self._next_slot()
         process = launch(job, exclusive=slot.exclusive, environment=slot.environment, pass_fds=self.pass_fds)
         slot.running[process] = job
 
     def ended(self) -> list[tuple[Job, str | None]]:
-        """The cells that ended since the last call, each with the reason if it left no result."""
+        """The cells that ended since the last call, each with its error if it left no result."""
         found = []
         for slot in self.slots:
             for process in [process for process in slot.running if process.poll() is not None]:
@@ -131,7 +127,7 @@ class LocalEngine:
         return found
 
     def stop(self) -> None:
-        """Let all cells save and end; those that take too long are killed."""
+        """Let all cells save and end; kill those that take too long."""
         for process in self._processes():
             process.terminate()
         until = time.monotonic() + GRACE_S
@@ -141,7 +137,7 @@ class LocalEngine:
         self.kill()
 
     def kill(self) -> None:
-        """End all cells at once, with the processes that compile for them."""
+        """Kill all cells at once, with their compiler processes."""
         for process in self._processes():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

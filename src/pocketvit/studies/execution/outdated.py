@@ -1,6 +1,6 @@
-"""Finished runs in a study's folder that no longer count, because the user's own code has changed since.
+"""Find finished runs in a study's folder that no longer count because the user's code has changed since.
 
-Code counts by its file's whole content: after any change to it the study asks for other runs.
+Code is identified by the whole content of its file: after any change, the study needs new runs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from pocketvit.usercode import Code
 
 
 def outdated(jobs: Sequence[Job], gathered: Sequence[CellResult]) -> list[str]:
-    """A line on each file of the user's own code that has changed since runs were made which the study now lacks.
+    """A line on each file of user-defined code that has changed since runs that the study now lacks.
 
     Args:
-        jobs: the study's, in one folder.
-        gathered: what became of each.
+        jobs: of the study, in one folder.
+        gathered: the state of each.
     """
     lacking = {job.key: job for job, cell in zip(jobs, gathered, strict=True) if cell.state != "done"}
     now = {(code.path.name, code.name): code for job in lacking.values() for code in code_of(job.cell.config).values()}
@@ -32,7 +32,7 @@ def outdated(jobs: Sequence[Job], gathered: Sequence[CellResult]) -> list[str]:
 
 
 def _with_code_of_now(path: Path, now: Mapping[tuple[str, str], Code]) -> tuple[str | None, list[str]]:
-    """The key that a run's cell would have now, None if that cannot be told, and the files that have changed since.
+    """The key that a run's cell would have now, None if unknown, and the files that have changed since.
 
     Args:
         path: of its result.json.
@@ -53,5 +53,5 @@ def _with_code_of_now(path: Path, now: Mapping[tuple[str, str], Code]) -> tuple[
 
 def _line(name: str, number: int, out: Path) -> str:
     if number == 1:
-        return f"{name} has changed since 1 finished run in {out}; it is kept and no longer counts"
-    return f"{name} has changed since {number:,} finished runs in {out}; they are kept and no longer count"
+        return f"{name} has changed since 1 finished run in {out}; the run is kept but no longer counts"
+    return f"{name} has changed since {number:,} finished runs in {out}; the runs are kept but no longer count"

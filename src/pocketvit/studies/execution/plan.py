@@ -1,4 +1,4 @@
-"""What a study will cost and what it can show, before its first run."""
+"""The plan of a study before its first run: its time and its power."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pocketvit.studies.analysis.power import POWER, detectable_with, seeds_neede
 from pocketvit.studies.definition.grid import Cell, Study
 
 DIFFERENCES = (0.001, 0.002, 0.005)
-"""Fractions to find the seeds for, where none is asked for."""
+"""Fractions to find the number of seeds for, by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,14 +20,14 @@ class Plan:
     num_rows: int
     num_runs: int
     num_left: int
-    """Runs that are still to be made."""
+    """Runs still to be made."""
     num_passes: int
-    """Over the training images, all runs that are left together."""
+    """Of all runs that are left."""
     hours: float
     """Of the runs that are left, with one at a time on every device."""
     num_devices: int
     device: str | None
-    """What they are, as far as it is known."""
+    """Its name, if known."""
     num_comparisons: int
     """0 for a study that compares nothing."""
     num_seeds: int
@@ -35,37 +35,35 @@ class Plan:
     std: float
     """Assumed standard deviation of a run over seeds, a fraction."""
     detectable: float | None
-    """The least difference that the study finds with 80 % power; None with one row, inf with one seed."""
+    """The least difference that the study detects with 80 % power; None with one row, inf with one seed."""
     needed: tuple[tuple[float, int], ...]
-    """Differences and the seeds a row that each needs."""
+    """Differences, and the seeds per row that each needs."""
 
     def lines(self) -> list[str]:
         """The plan in sentences."""
-        said = [f"{counted(self.num_runs, 'run')} of {counted(self.num_rows, 'row')}, {self._left()}."]
+        texts = [f"{counted(self.num_runs, 'run')} of {counted(self.num_rows, 'row')}, {self._left()}."]
         if self.detectable is None:
-            return said
-        correction = f", corrected for the number of comparisons ({self.num_comparisons})"
-        said.append(
-            f"If runs scatter by {points(self.std)} points over seeds, apart from what a seed does to all rows alike, "
-            f"then with {100 * POWER:.0f} % power"
-            f"{correction if self.num_comparisons > 1 else ''}:"
+            return texts
+        correction = f", corrected for {self.num_comparisons} comparisons" if self.num_comparisons > 1 else ""
+        texts.append(
+            f"If runs have a standard deviation of {points(self.std)} points over seeds, without the effect of a seed on "
+            f"all rows alike, then with {100 * POWER:.0f} % power{correction}:"
         )
         if isfinite(self.detectable):
-            said.append(f"{self.num_seeds} seeds a row find a difference of {points(self.detectable)} points.")
+            texts.append(f"{self.num_seeds} seeds per row detect a difference of {points(self.detectable)} points.")
         else:
-            said.append("One seed a row finds nothing, because it shows no scatter.")
-        said += [
-            f"A difference of {points(size)} points needs {count(seeds)} seeds a row." for size, seeds in self.needed
+            texts.append("One seed per row detects nothing, because it does not show the spread over seeds.")
+        return texts + [
+            f"A difference of {points(size)} points needs {count(seeds)} seeds per row." for size, seeds in self.needed
         ]
-        return said
 
     def _left(self) -> str:
-        """How much of the study is still to be run, and how long that takes."""
+        """How much of the study is left to run, and how long that takes."""
         if not self.num_left:
             return "none of them left to run"
         where = f"{self.num_devices} × {self.device}" if self.device else counted(self.num_devices, "device")
         some = f"{self.num_left:,} of them left to run, " if self.num_left < self.num_runs else ""
-        return f"{some}{counted(self.num_passes, 'pass')}: about {duration(3600 * self.hours)} on {where}"
+        return f"{some}{counted(self.num_passes, 'pass')}, about {duration(3600 * self.hours)} on {where}"
 
 
 def plan_study(
@@ -82,14 +80,14 @@ def plan_study(
     """Time and power of a study.
 
     Args:
-        study: to be run.
-        std: of a run over seeds, a fraction: the root of `Spread.noise` of an earlier study, or a guess.
+        study: the study.
+        std: of a run over seeds, a fraction: the square root of `Spread.noise` of an earlier study, or a guess.
         seconds_per_pass: of one run on one device.
-        startup_s: of one run: imports, compilation, tests and report.
+        startup_s: of one run: imports, compilation, evaluation and report.
         num_devices: that work side by side.
-        device: what they are.
-        left: the cells that are still to be run; by default all.
-        differences: fractions to find the seeds for.
+        device: their name.
+        left: the cells that are left to run; by default all.
+        differences: fractions to find the number of seeds for.
     Raises:
         InputError: an impossible number, or a difference far below `std`.
     """

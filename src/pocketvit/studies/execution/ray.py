@@ -1,11 +1,11 @@
-"""The cells of a study as tasks of a Ray cluster: a GPU for each, or a CPU core where there are no GPUs.
+"""Run the cells of a study as tasks of a Ray cluster, each on one GPU, or on one CPU core if there are no GPUs.
 
-A task starts the same process as the local engine and waits for it. Where the machine that it runs on sees the study's
-folder, the run folder is made in its place. Elsewhere it is made in a temporary folder and comes back as bytes at the
-end. Either way the same files lie there afterwards.
+A task starts the same process as the local engine and waits for it. If its machine sees the study's folder, the run
+folder is made there. Otherwise it is made in a temporary folder and sent back at the end. Either way the same files
+result.
 
-If a machine is lost, Ray runs its tasks again on another one: in a shared folder they go on from their checkpoints,
-otherwise from the start. Every machine needs PocketViT and the data in the same places.
+If a machine is lost, Ray repeats its tasks on another one: in a shared folder they resume from their checkpoints,
+otherwise they start again. Every machine needs PocketViT and the data in the same places.
 """
 
 import io
@@ -28,20 +28,20 @@ from pocketvit.studies.definition.jobs import Job
 from pocketvit.studies.execution.launch import GRACE_S, failure_of, launch
 
 RETRIES = 5
-"""How often a cell is tried again whose machine was lost."""
+"""How often a cell is retried after its machine was lost."""
 LOOK_S = 0.2
 KNOCK_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Brought:
-    """What a task brings back."""
+    """What a task returns."""
 
     failure: str | None
     """Why there is no result."""
     log: bytes
     folder: bytes | None
-    """The run folder as a tar archive; None where it was made in its place."""
+    """The run folder as a tar archive; None if it was made in place."""
 
 
 class RayEngine:
@@ -50,9 +50,9 @@ class RayEngine:
     Args:
         address: of the cluster, as `ray.init` takes it.
         device: the study's `train.device`.
-        shared: whether the machines may use the study's folder where they see it.
+        shared: let machines that see the study's folder use it.
     Raises:
-        InputError: no cluster there, or one without a GPU for a study that needs one.
+        InputError: no such cluster, or one without a GPU for a study that needs one.
     """
 
     def __init__(self, address: str, device: str, *, shared: bool = True) -> None:
@@ -64,7 +64,7 @@ class RayEngine:
             raise InputError(f"no Ray cluster at {address}; start one with: ray start --head") from error
         self.kind = "CPU" if device == "cpu" or not ray.cluster_resources().get("GPU") else "GPU"
         if device == "cuda" and self.kind == "CPU":
-            raise InputError(f"the study says train.device=cuda, but the Ray cluster at {address} has no GPU")
+            raise InputError(f"the study sets train.device=cuda, but the Ray cluster at {address} has no GPU")
         self.shared, self.tasks = shared, {}
         self.task = ray.remote(run_cell).options(
             max_retries=RETRIES, num_cpus=1, num_gpus=1 if self.kind == "GPU" else 0
@@ -72,20 +72,20 @@ class RayEngine:
 
     @property
     def num_devices(self) -> int:
-        """GPUs, or cores, in the cluster as it is now."""
+        """The number of GPUs, or of cores, in the cluster now."""
         return max(1, int(ray.cluster_resources().get(self.kind, 0)))
 
     @property
     def running(self) -> dict[Job, str]:
-        """The cells that have been started and have not ended."""
+        """The running cells."""
         return dict.fromkeys(self.tasks.values(), "ray")
 
     def free_slot(self) -> list[Job] | None:
-        """An empty list where a device is free, None where none is."""
+        """An empty list if a device is free, else None."""
         return [] if len(self.tasks) < self.num_devices else None
 
     def start(self, job: Job) -> None:
-        """Hand a cell to Ray."""
+        """Submit a cell to Ray."""
         token = uuid.uuid4().hex if self.shared else None
         job.log.parent.mkdir(parents=True, exist_ok=True)
         job.failure.unlink(missing_ok=True)
@@ -95,42 +95,42 @@ class RayEngine:
         self.tasks[self.task.remote(_with_absolute_paths(job), token, environment)] = job
 
     def ended(self) -> list[tuple[Job, str | None]]:
-        """The cells that ended since the last call, each with the reason if it left no result."""
+        """The cells that ended since the last call, each with its error if it left no result."""
         done = ray.wait(list(self.tasks), num_returns=len(self.tasks), timeout=0)[0] if self.tasks else []
         return [(job := self.tasks.pop(task), _receive(job, task)) for task in done]
 
     def stop(self) -> None:
-        """Let all cells save and end; those that take too long are killed."""
+        """Let all cells save and end."""
         for task in self.tasks:
             ray.cancel(task)
         if self.tasks:
             ray.wait(list(self.tasks), num_returns=len(self.tasks), timeout=GRACE_S)
 
     def kill(self) -> None:
-        """End all cells at once."""
+        """Kill all cells at once."""
         for task in self.tasks:
             ray.cancel(task, force=True)
 
 
 def _knock(address: str) -> None:
-    """Raise an `OSError` if nobody listens at HOST:PORT, where `ray.init` would wait for minutes."""
+    """Raise an `OSError` if nothing listens at HOST:PORT; `ray.init` would wait for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
 
 
 def _with_absolute_paths(job: Job) -> Job:
-    """The cell with paths that mean the same in another directory."""
+    """The job with absolute paths, which mean the same in another directory."""
     config = with_lasting_data(job.cell.config)
     return replace(job, cell=replace(job.cell, config=config), out=job.out.absolute())
 
 
 def _token_file(job: Job) -> Path:
-    """Holds what a machine must read to know that it sees the same folder."""
+    """The file by which a machine knows that it sees the same folder."""
     return job.log.with_name("token.txt")
 
 
 def _receive(job: Job, task: ray.ObjectRef) -> str | None:
-    """Put what a task brought in its place; returns why there is no result, if there is none."""
+    """Store what a task returned; returns the error if there is no result."""
     try:
         brought = ray.get(task)
     except ray.exceptions.RayError as error:
@@ -149,11 +149,11 @@ def _receive(job: Job, task: ray.ObjectRef) -> str | None:
 
 
 def run_cell(job: Job, token: str | None, environment: dict[str, str]) -> Brought:
-    """Run a cell to its end; the task.
+    """Run a cell to its end; this is the Ray task.
 
     Args:
         job: the cell.
-        token: in the study's folder, if that may be used.
+        token: content of the token file in the study's folder; None if the folder must not be used.
         environment: variables for the process.
     """
     try:
@@ -168,8 +168,8 @@ def run_cell(job: Job, token: str | None, environment: dict[str, str]) -> Brough
 
 
 def _run(job: Job, environment: dict[str, str], pack: Callable[[], bytes | None]) -> Brought:
-    """Run a cell's process; a cancelled task lets it save."""
-    # Ray cancels by a SIGINT, which Python raises only where it is not ignored, as it is in a script's background jobs.
+    """Run a cell's process; if the task is canceled, let it save."""
+    # Ray cancels with SIGINT, which Python ignores if its parent did, as in a script's background jobs.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     process = launch(job, environment=environment)
     try:

@@ -1,8 +1,8 @@
-"""Run a study: every cell that has no result yet, on all devices, until they are done, time is up or a signal comes.
+"""Run a study: every cell without a result, on all devices, until all are done, time is up or a signal arrives.
 
-A cell counts as finished by its result alone, wherever it was made, and is never run again. An unfinished one goes on
-from its checkpoint. So the same command, given again after whatever stopped it, continues the study; and a study that
-was killed a hundred times ends with the table of one that was not.
+A cell with a result is finished, wherever the result was made, and is never repeated. An unfinished one resumes from its
+checkpoint. So the same command continues the study after any interruption, and a study that was killed a hundred times
+ends with the same table as one that was not.
 """
 
 import time
@@ -35,26 +35,26 @@ class Engine(Protocol):
     """Runs cells, several at a time."""
 
     num_devices: int
-    """Trainings at a time."""
+    """Runs at a time."""
 
     @property
     def running(self) -> dict[Job, str]:
-        """The cells that have been started and have not ended, each with where it is."""
+        """The running cells, each with the name of its device."""
 
     def free_slot(self) -> list[Job] | None:
-        """The cells on the device that takes the next one, which it would wait for; None where none is free."""
+        """The cells that the next one would wait for on its device; None if no device is free."""
 
     def start(self, job: Job) -> None:
         """Start a cell."""
 
     def ended(self) -> list[tuple[Job, str | None]]:
-        """The cells that ended since the last call, each with the reason if it left no result."""
+        """The cells that ended since the last call, each with its error if it left no result."""
 
     def stop(self) -> None:
         """Let all cells save and end."""
 
     def kill(self) -> None:
-        """End all cells at once."""
+        """Kill all cells at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,22 +62,22 @@ class StudyRun:
     """How running a study ended."""
 
     gathered: list[CellResult]
-    """All its cells, also those that were not to be run."""
+    """All its cells, including those not chosen."""
     signum: int | None
     """The signal that stopped it."""
     left: int
-    """Cells that were to be run and have neither ended nor failed."""
+    """Chosen cells that have neither finished nor failed."""
 
 
 @contextmanager
 def study_lock(out: Path, name: str) -> Iterator[int | None]:
-    """Keep a study's folder to this process and those it starts, which inherit the open file that is handed out.
+    """Lock a study's folder for this process and those it starts, which inherit the open file that is yielded.
 
     Args:
         out: the folder.
         name: of the study.
     Raises:
-        InputError: a study is at work there, another one has its tables there, or a run, or the folder cannot be written.
+        InputError: a study runs there, the folder is another study's or a run's, or it cannot be written.
     """
     cells = out / "cells"
     if (out / "config.yaml").exists():
@@ -92,7 +92,7 @@ def study_lock(out: Path, name: str) -> Iterator[int | None]:
 
 
 def _claim(out: Path, name: str) -> None:
-    """Note whose tables lie in a study's folder; raise an `InputError` where they are another study's."""
+    """Record which study a folder belongs to; raise an `InputError` if it is another one's."""
     owner = out / "cells" / "study.txt"
     try:
         held = owner.read_text(encoding="utf-8").strip() if owner.exists() else name
@@ -100,11 +100,11 @@ def _claim(out: Path, name: str) -> None:
     except OSError as error:
         raise InputError(f"cannot write {owner}: {error.strerror}") from error
     if held != name:
-        raise InputError(f"{out} holds the study {held}, whose tables would be lost; choose another --out")
+        raise InputError(f"{out} holds the study {held}, whose tables would be overwritten; choose another --out")
 
 
 class Runner:
-    """Brings the cells of a study through an engine.
+    """Runs cells on an engine.
 
     Args:
         todo: the cells to run, in order.
@@ -115,13 +115,13 @@ class Runner:
     """
 
     def __init__(self, todo: Sequence[Job], engine: Engine, board: Board, shown: View, until: float = inf) -> None:
-        # Those that were begun come first, so that a study cut short leaves few of them.
+        # Begun cells come first, so that an interrupted study leaves few unfinished ones.
         self.todo = sorted(todo, key=lambda job: progress_of(job.folder) is None)
         self.engine, self.board, self.shown, self.until = engine, board, shown, until
         board.num_devices = engine.num_devices
 
     def run(self) -> int | None:
-        """Run until all is done, time is up or a signal comes, which is returned."""
+        """Run until all is done, time is up or a signal arrives, which is returned."""
         from pocketvit.training.stop import StopRequest
 
         try:
@@ -141,7 +141,7 @@ class Runner:
             self.shown.close()
 
     def _look(self) -> None:
-        """Learn how fast the cells go, and show where everything stands."""
+        """Update the estimates and the display."""
         self.board.todo, self.board.running = self.todo, self.engine.running
         for job in self.board.running:
             self.board.eta.learn_running(job)
@@ -152,7 +152,7 @@ class Runner:
         return bool(self.engine.running) or any(self._fits(job, []) for job in self.todo)
 
     def _start(self) -> None:
-        """Start cells that will end in time, as long as there is room."""
+        """Start cells that will end in time, as long as a device is free."""
         while (before := self.engine.free_slot()) is not None:
             job = next((job for job in self.todo if self._fits(job, before)), None)
             if job is None:
@@ -161,12 +161,12 @@ class Runner:
             self.todo.remove(job)
 
     def _fits(self, job: Job, before: list[Job]) -> bool:
-        """Whether a cell will end in time behind those before it; where nothing is known yet it is tried."""
+        """Whether a cell will end in time after those before it; yes if nothing is known yet."""
         seconds = self.board.eta.total_left([*before, job])
         return seconds is None or time.monotonic() + seconds <= self.until
 
     def _collect(self, *, stopped: bool = False) -> None:
-        """Note the cells that ended; one that was stopped has not failed."""
+        """Record the cells that ended; a stopped one has not failed."""
         running = dict(self.engine.running)
         for job, error in self.engine.ended():
             if error is not None and stopped:
@@ -196,14 +196,14 @@ def run_study(
     Args:
         study: the study.
         out: its folder.
-        gpus: to use, as CUDA_VISIBLE_DEVICES names them; by default all.
+        gpus: to use, named as in CUDA_VISIBLE_DEVICES; by default all.
         address: of a Ray cluster to run on instead of this machine.
         results: a folder with results of earlier studies.
-        time_limit_s: after which running cells are saved and stopped. None is started that would not end in time.
+        time_limit_s: after which running cells save and stop. No cell is started that would not end in time.
         only: rows to run, as `chosen_rows` takes them; by default all.
-        console: where to say how it goes.
+        console: where to print progress.
     Raises:
-        InputError: the study, its data, its devices or its folder cannot be used, or another study is running there.
+        InputError: the study, its data, its devices or its folder cannot be used, or another study runs there.
     """
     began, out = time.monotonic(), path_of(out)
     jobs = study_jobs(study, out, data_fingerprints())
@@ -225,7 +225,7 @@ def run_study(
 
 
 def _engine(todo: Sequence[Job], gpus: Sequence[str] | None, address: str | None, lock: int | None) -> Engine:
-    """The processes of this machine, or the tasks of a Ray cluster."""
+    """The local engine, or the one for a Ray cluster."""
     device = wanted_device(job.cell for job in todo)
     if address is None:
         from pocketvit.studies.execution.local import LocalEngine, find_slots

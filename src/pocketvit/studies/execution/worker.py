@@ -1,15 +1,15 @@
-"""One cell of a study, in a process of its own: an ordinary training that makes an ordinary run folder.
+"""One cell of a study in its own process: an ordinary run with an ordinary run folder.
 
     python -m pocketvit.studies.execution.worker CONFIG.yaml [--exclusive] [--code FILE ...]
 
 With --exclusive it trains only while it holds the lock of its device (`gpu_lock.py`).
 
-FILE is what the configuration's copy of the user's own code was copied from. As long as it still holds the same, it is
-what errors and the command that is kept name, else the copy in the run folder; what runs is the same.
+FILE is the original of the configuration's copy of the user's code. While its content is unchanged, errors and the
+recorded command name it, otherwise the copy in the run folder; the same code runs either way.
 
-The process ends with the one that started it, even if that is killed with SIGKILL: its standard input is a pipe that
-the starter holds open, and the end of the pipe is the end of the process. On Linux the kernel sees to it as well, and
-at once, where a thread may have to wait while torch is loaded.
+The process ends with its parent, even if that is killed with SIGKILL: its standard input is a pipe that the parent holds
+open, and a thread exits at its end. On Linux the kernel also ends it, and at once, where the thread may have to wait
+while torch is loaded.
 """
 
 import argparse
@@ -30,11 +30,11 @@ from pocketvit.terminal import tolerate_any_encoding
 from pocketvit.usercode import FOLDER, Code
 
 PR_SET_PDEATHSIG = 1
-"""From linux/prctl.h: the signal that a process gets when its starter dies."""
+"""From linux/prctl.h: the signal that a process gets when its parent dies."""
 
 
 def end_with_starter() -> None:
-    """See to it that this process ends when its standard input does, which is when its starter is gone."""
+    """End this process when its standard input ends, that is, when its parent is gone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -47,10 +47,10 @@ def end_with_starter() -> None:
 
 
 def with_lasting_code(config: RunConfig, origins: Iterable[Path]) -> RunConfig:
-    """The configuration with its code as read from where it will stay: the user's file, or the run folder.
+    """The configuration with its code taken from a lasting file: the user's, or the copy in the run folder.
 
     Args:
-        config: with the code as read from copies.
+        config: with the code read from copies.
         origins: the files that were copied.
     """
     files, lasting = {path.name: path for path in origins}, {}
@@ -62,7 +62,7 @@ def with_lasting_code(config: RunConfig, origins: Iterable[Path]) -> RunConfig:
 
 
 def reason(error: Exception, codes: Iterable[Code]) -> str:
-    """Why training failed, in one line, with the places in the user's own code that the error passed through."""
+    """Why training failed, in one line, with the lines of the user's code that the error passed through."""
     why = f"{type(error).__name__}: {error}".partition("\n")[0]
     places = {code.path: line for code in codes if (line := code.line_of(error))}
     return why + "".join(f" ({path}, line {line})" for path, line in places.items())
@@ -71,7 +71,7 @@ def reason(error: Exception, codes: Iterable[Code]) -> str:
 def main() -> int:
     """Train the cell; 0 done, 2 bad input, 1 another failure, above 128 stopped and saved.
 
-    Where it fails, the last line that it writes says why: that line stands in the study's table.
+    If it fails, its last line of output says why, and is shown in the study's table.
     """
     started = time.perf_counter()
     tolerate_any_encoding()
@@ -81,7 +81,7 @@ def main() -> int:
     parser.add_argument("--exclusive", action="store_true")
     parser.add_argument("--code", type=Path, nargs="*", default=[])
     given = parser.parse_args()
-    from rich.console import Console  # this and torch take seconds, in which the starter may be killed already
+    from rich.console import Console  # this and torch take seconds, in which the parent may already be killed
 
     from pocketvit.studies.execution.gpu_lock import LockingReporter, device_lock
     from pocketvit.training import Stopped, train
@@ -92,7 +92,7 @@ def main() -> int:
         config = with_lasting_code(config, given.code)
         codes += code_of(config).values()
         reporter = LockingReporter(Console(), device_lock if given.exclusive else None)
-        sys.argv = command_line(config)  # result.json and env.json keep it
+        sys.argv = command_line(config)  # recorded in result.json and env.json
         train(config, reporter, started=started)
     except InputError as error:
         print(error)

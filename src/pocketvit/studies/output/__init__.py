@@ -1,1 +1,1 @@
-"""Writing down what a study found: tables, LaTeX, JSON, a page."""
+"""Output of a study: tables in Markdown, LaTeX and CSV, and a page."""

@@ -1,7 +1,6 @@
-"""A study's table for a paper: what it found and what that took, narrow enough for a page, with notes beneath.
+"""The table of a study in LaTeX, narrow enough for a page, with notes beneath.
 
-It needs no package, and is put in by `\\input{table.tex}`, inside a `table` or outside. Every figure in full, and the
-speed and memory of the runs, are in the other tables.
+It needs no package; use `\\input{table.tex}`, inside a `table` or outside. The other tables have all figures in full.
 """
 
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ def study_latex(study: Study, found: Sequence[Finding]) -> str:
     """The table in LaTeX."""
     rows = [_row(finding) for finding in found]
     references = {finding.comparison.reference for finding in found if finding.comparison}
-    # The one reference of all stands in the notes; a column that would be empty is left out.
+    # Empty columns are left out, and a common reference is in the notes.
     columns = [column for column in COLUMNS if any(row[column] != ABSENT for row in rows) or column in ("row", "n")]
     if len(references) == 1:
         columns.remove("against")
@@ -47,7 +46,7 @@ def _row(finding: Finding) -> dict[str, str]:
 
 
 def _compared(comparison: Comparison, kind: str) -> dict[str, str]:
-    """What a comparison adds to its row."""
+    """The columns that a comparison adds to its row."""
     known = {"against": comparison.reference}
     if comparison.difference is not None:
         known["difference"] = effect(comparison).removesuffix(" points")
@@ -55,27 +54,27 @@ def _compared(comparison: Comparison, kind: str) -> dict[str, str]:
         known["bootstrap"] = interval(comparison.bootstrap)
     if comparison.p_holm is not None:
         known["p"] = p_figure(comparison.p_holm)
-    unseen = f"none seen ({points(comparison.detectable or 0.0)})"
-    return known | {"verdict": unseen if kind == "equal" else VERDICTS[kind]}
+    equal = f"n.s. ({points(comparison.detectable or 0.0)})"
+    return known | {"verdict": equal if kind == "equal" else VERDICTS[kind]}
 
 
 def _notes(study: Study, found: Sequence[Finding], references: set[str]) -> list[str]:
     """How to read the table, in sentences."""
     images = IMAGES_OF[study.measure]
-    said = [f"Accuracy on the {images} images after the last step: mean ± standard deviation over n seeds."]
+    texts = [f"Accuracy on the {images} images after the last step: mean ± standard deviation over n seeds."]
     if any(finding.count("done") < len(finding.cells) for finding in found):
-        said.append("n: runs that are there, of those planned.")
+        texts.append("n: finished runs of those planned.")
     if references:
         against = f" to {next(iter(references))}" if len(references) == 1 else ""
-        said.append(
-            f"Difference{against}: in points, over the same seeds, ± half the 95 % interval (t, seed variance pooled "
-            "over the rows). p: by t, corrected for all comparisons (Holm)."
+        texts.append(
+            f"Difference{against}: in points, on the same seeds, ± half the 95 % interval (Student's t, seed variance "
+            "pooled over the rows). p: from t, corrected for all comparisons (Holm)."
         )
     if any(finding.comparison and finding.comparison.bootstrap for finding in found):
-        said.append("Bootstrap: the 95 % interval by resampling seeds.")
+        texts.append("Bootstrap: 95 % interval by resampling seeds.")
     if any(finding.kind == "equal" for finding in found):
-        said.append(
-            f"None seen (x): no difference seen; one of x would have been with {100 * POWER:.0f} % power, after the "
-            "correction."
+        texts.append(
+            f"n.s. (x): not significant; a difference of x would have been detected with {100 * POWER:.0f} % power, after "
+            "the correction."
         )
-    return [*said, *caveats(study, found), "Time: training alone."]
+    return [*texts, *caveats(study, found), "Time: training only."]

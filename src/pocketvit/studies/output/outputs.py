@@ -1,12 +1,10 @@
-"""Write down what a study found: for a document, a paper, a program, and a reader.
+"""Write the findings of a study in these files, for a document, a paper, programs and a reader.
 
-    table.md    the table in Markdown, with how to read it and what failed
-    table.tex   what a paper shows of it in LaTeX, as wide as a page, without any package
-    table.csv   one line a row, every figure in full; empty where there is none
-    cells.csv   one line a cell
-    study.html  the page with curves
-
-The page is made by `report/study_page.py`.
+table.md    the table in Markdown, with notes and failures
+table.tex   a narrower table in LaTeX, sized for a paper
+table.csv   one line per row, all figures in full
+cells.csv   one line per cell
+study.html  the page with curves, made by `report/study_page.py`
 """
 
 import csv
@@ -29,25 +27,29 @@ from pocketvit.studies.output.latex import study_latex
 from pocketvit.studies.output.page import study_page
 
 OUTCOME_COLUMNS = (
-    "row", "n", "accuracy (%)", "std", "test (%)", "best look (%)", "against", "difference", "95 % CI", "bootstrap CI",
-    "p", "verdict",
+    "row", "n", "accuracy (%)", "std", "test (%)", "best evaluation (%)", "against", "difference", "95 % CI",
+    "bootstrap CI", "p", "verdict",
 )  # fmt: skip
 COST_COLUMNS = ("row", "parameters", "training time", "images/s", "memory (GiB)")
 
+BEST_EVALUATION = "the best test accuracy over the evaluations during training; it is biased upward"
+COST_NOTE = (
+    "Training time includes augmentation, but not compiling and evaluation; memory is the peak allocated on the GPU."
+)
 CELL_FIELDS = (
     "test_accuracy", "val_accuracy", "best_test_accuracy", "train_s", "images_seen", "images_per_s", "peak_memory_gib",
     "num_params", "device", "num_gpus", "config_hash", "data_fingerprint", "commit", "command",
 )  # fmt: skip
-"""What cells.csv repeats of each result."""
+"""The fields of each result that cells.csv holds."""
 
 
 def write_outputs(study: Study, found: Sequence[Finding], folder: Path) -> list[Path]:
     """Write all tables and the page of a study, finished or not.
 
     Args:
-        study: as it was read.
-        found: what its rows say, in its order.
-        folder: where to; made if it is not there.
+        study: the study.
+        found: its findings, in the order of its rows.
+        folder: where to write; created if absent.
     Returns:
         the files.
     """
@@ -67,13 +69,12 @@ def write_outputs(study: Study, found: Sequence[Finding], folder: Path) -> list[
 
 
 def table_columns(study: Study, found: Sequence[Finding]) -> tuple[list[str], list[str]]:
-    """The columns on outcome and on cost; those on best looks and comparisons only where there are any, and one on test
-    accuracy only where the other is not it."""
+    """The columns on outcome and on cost, without those that would be empty or repeat the measure."""
     left_out = set()
     if study.measure == "test_accuracy":
         left_out.add("test (%)")
-    if not any(finding.best_look.num_seeds for finding in found):
-        left_out.add("best look (%)")
+    if not any(finding.best_evaluation.num_seeds for finding in found):
+        left_out.add("best evaluation (%)")
     if not any(finding.comparison for finding in found):
         left_out |= {"against", "difference", "95 % CI", "p", "verdict"}
     if not _any_bootstrap(found):
@@ -82,7 +83,7 @@ def table_columns(study: Study, found: Sequence[Finding]) -> tuple[list[str], li
 
 
 def table_row(finding: Finding) -> dict[str, str]:
-    """A row as plain text, by column; what is not known is a dash."""
+    """A row as plain text, by column; unknown figures are a dash."""
     comparison = finding.comparison
     cells = {
         "row": finding.row,
@@ -90,7 +91,7 @@ def table_row(finding: Finding) -> dict[str, str]:
         "accuracy (%)": _percent(finding.accuracy.mean),
         "std": _percent(finding.accuracy.std),
         "test (%)": _percent(finding.test.mean),
-        "best look (%)": _percent(finding.best_look.mean),
+        "best evaluation (%)": _percent(finding.best_evaluation.mean),
         "parameters": None if finding.num_params is None else count(finding.num_params),
         "training time": None if finding.train_s is None else duration(finding.train_s),
         "images/s": None if finding.images_per_s is None else count(finding.images_per_s),
@@ -109,55 +110,49 @@ def table_row(finding: Finding) -> dict[str, str]:
 
 
 def runs_text(finding: Finding) -> str:
-    """How many runs are behind a row, and what became of the others: 2 of 3 (1 failed)."""
+    """The number of finished runs of a row, and the state of the others: 2 of 3 (1 failed)."""
     done = finding.count("done")
     others = [f"{finding.count(state)} {state}" for state in ("failed", "missing") if finding.count(state)]
     return f"{done} of {len(finding.cells)} ({', '.join(others)})" if others else str(done)
 
 
 def notes(study: Study, found: Sequence[Finding]) -> list[str]:
-    """How to read the table, a paragraph each, as plain text."""
+    """How to read the table, as plain-text paragraphs."""
     measure = study.measure
-    said = [
-        f"Accuracy is that on the {IMAGES_OF[measure]} images after the last step: its mean and the standard deviation of a "
-        "single run over seeds (n − 1)."
+    texts = [
+        f"Accuracy: on the {IMAGES_OF[measure]} images after the last step, mean over seeds and standard deviation of a "
+        "single run (n − 1)."
     ]
     if measure != "test_accuracy":
-        said.append("All rows hold them out of the training images. The test images decide nothing here.")
-    if any(finding.best_look.num_seeds for finding in found):
-        said.append("The best look is the highest accuracy seen on the test images during training: it flatters.")
+        texts.append("All rows hold these images out of the training images; the test images decide nothing here.")
+    if any(finding.best_evaluation.num_seeds for finding in found):
+        texts.append(f"Best evaluation: {BEST_EVALUATION}.")
     if any(finding.comparison for finding in found):
-        said.append(
-            "A difference is that to the row under “against”, in points, over the seeds that both share, with its 95 % "
-            "confidence interval (t, the seed variance pooled over all rows). p is corrected for all comparisons of "
-            "the study by Holm’s method; the interval is that of the one comparison."
+        texts.append(
+            "Difference: to the row under “against”, in points, on the seeds that both rows share, with its 95 % "
+            "confidence interval (Student's t, the seed variance pooled over all rows). p is corrected for all "
+            "comparisons of the study (Holm); the interval is not."
         )
     if _any_bootstrap(found):
-        said.append(
-            f"The bootstrap interval (95 %, from {BOOTSTRAP_FROM} seeds on) is found by resampling the seeds of the "
-            "two rows alone, and assumes neither equal scatter nor a normal distribution. p and the verdict are by t "
-            "all the same."
+        texts.append(
+            f"Bootstrap interval (95 %, from {BOOTSTRAP_FROM} seeds on): by resampling the seeds of the two rows only; it "
+            "assumes neither equal spreads nor a normal distribution. p and the verdict come from t."
         )
     if any(finding.kind == "equal" for finding in found):
-        said.append(
-            f"“± x would have been” is what the study could have seen: a true difference of x is found with a chance "
-            f"of {100 * POWER:.0f} % (its power), corrected for the other comparisons. So x is more than half of the "
-            "interval's width: a true difference of only half of that width would be missed every other time."
+        texts.append(
+            f"No significant difference: the verdict says which difference the study would have detected with "
+            f"{100 * POWER:.0f} % power, corrected for the other comparisons. This is more than half the width of the "
+            "interval; a true difference of half that width would be missed about half of the time."
         )
     if noisy := noisy_rows(accuracies([cell for finding in found for cell in finding.cells], measure)):
-        said.append(f"Scattered far more than the others, so compared by the spread of their own: {', '.join(noisy)}.")
-    said += caveats(study, found)
-    said.append(
-        "Training time holds augmentation, but no compiling and no evaluation; memory is the most held on the GPU at "
-        "once."
-    )
+        texts.append(f"Rows that scatter far more than the others, compared by their own spread: {', '.join(noisy)}.")
+    texts += [*caveats(study, found), COST_NOTE]
     usual, others = on = hardware(result for finding in found for result in finding.results)
     if others:
-        said.append(
-            f"Times and memory in the table are those on {usual} alone; other runs were trained on other hardware "
-            f"({on.said_of_others()})."
+        texts.append(
+            f"Times and memory are those on {usual}; other runs were trained on other hardware ({on.said_of_others()})."
         )
-    return said
+    return texts
 
 
 # ---------------------------------------------------------------- formats
@@ -166,10 +161,10 @@ def notes(study: Study, found: Sequence[Finding]) -> list[str]:
 def _markdown(
     rows: Sequence[Mapping[str, str]], columns: Sequence[str], found: Sequence[Finding], reading: Sequence[str]
 ) -> str:
-    """The table, what failed, and how to read it."""
+    """The table, the failures, and the notes."""
     escaped = [{column: markdown_text(text) for column, text in row.items()} for row in rows]
     failed = [
-        f"- {markdown_text(f'{cell.row}, seed {cell.seed} failed: ' + (cell.error or 'no reason known'))}"
+        f"- {markdown_text(f'{cell.row}, seed {cell.seed} failed: ' + (cell.error or 'unknown reason'))}"
         for finding in found
         for cell in finding.cells
         if cell.state == "failed"
@@ -193,8 +188,8 @@ def _row_record(measure: Measure, finding: Finding) -> dict[str, Any]:
         "std": finding.accuracy.std,
         "test_mean": finding.test.mean,
         "test_std": finding.test.std,
-        "best_look_mean": finding.best_look.mean,
-        "best_look_std": finding.best_look.std,
+        "best_evaluation_mean": finding.best_evaluation.mean,
+        "best_evaluation_std": finding.best_evaluation.std,
         "reference": comparison and comparison.reference,
         "paired": comparison and comparison.paired,
         "difference": comparison and comparison.difference,

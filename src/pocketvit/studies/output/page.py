@@ -1,4 +1,4 @@
-"""A study's findings as the plain texts and numbers that its page shows."""
+"""From the findings of a study to the texts and numbers on its page."""
 
 import os
 import shlex
@@ -23,7 +23,7 @@ from pocketvit.studies.execution.launch import command_line
 KINDS = {
     "helps": "Helps",
     "hurts": "Hurts",
-    "equal": "No difference seen",
+    "equal": "No significant difference",
     "untold": "Cannot be told",
     "failed": "Failed",
     "open": "No result yet",
@@ -41,12 +41,12 @@ def study_page(
     """The page of a study.
 
     Args:
-        study: as it was read.
-        found: what its rows say, in its order.
+        study: the study.
+        found: its findings, in the order of its rows.
         figures: the rows of its table, in the same order.
         columns: of its tables on outcome and on cost.
         notes: how to read the table.
-        folder: where the page will lie; links to reports start there.
+        folder: of the page; links to reports are relative to it.
     """
     cells = [cell for finding in found for cell in finding.cells]
     results = [result for finding in found for result in finding.results]
@@ -111,31 +111,31 @@ def _cell(cell: CellResult, *, measure: Measure, folder: Path, on: Hardware) -> 
 
 
 def _link(path: Path | None, folder: Path) -> str | None:
-    """A file as a link from a page in `folder`; None where there is none."""
+    """A link from a page in `folder` to a file; None if there is no such file."""
     if path is None or not path.is_file():
         return None
-    # A link is a URL: blanks and signs in the names of folders would end or change it.
+    # A link is a URL: blanks and special characters in folder names must be quoted.
     return quote(Path(os.path.relpath(path, folder)).as_posix())
 
 
 def _facts(study: Study, cells: Sequence[CellResult], results: Sequence[RunResult]) -> list[tuple[str, str, str]]:
-    """Name, value and remark of what stands at the top of the page."""
+    """Name, value and remark of each fact at the top of the page."""
     absent = [f"{count} {state}" for state in ("failed", "missing") if (count := sum(c.state == state for c in cells))]
     facts = [("Runs", f"{len(results)} of {len(cells)}", ", ".join(absent) or f"all of {len(study.rows)} rows")]
     if results:
-        facts.append(("Training time", duration(sum(result.train_s for result in results)), "all runs together"))
+        facts.append(("Training time", duration(sum(result.train_s for result in results)), "sum over all runs"))
     final = accuracies(cells, study.measure)
     apart = noisy_rows(final)
     spread = pooled_spread(final, apart)
     if spread.total is not None:
-        remark = "std over seeds, pooled" + (f" without {', '.join(apart)}" if apart else "")
-        facts.append(("One run scatters by", f"{points(sqrt(spread.total))}{NBSP}points", remark))
+        remark = "standard deviation of a run, pooled" + (f" without {', '.join(apart)}" if apart else "")
+        facts.append(("Spread over seeds", f"{points(sqrt(spread.total))}{NBSP}points", remark))
     facts.append(("Device", _listed(result.device for result in results), ""))
     return facts
 
 
 def _origin(study: Study, cells: Sequence[CellResult], results: Sequence[RunResult]) -> list[tuple[str, str]]:
-    """How the runs came about: name and text."""
+    """Name and text of each fact about how the runs were made."""
     fields = [
         ("recipe", study.recipe),
         ("seeds", _listed(cell.seed for cell in cells)),
@@ -148,5 +148,5 @@ def _origin(study: Study, cells: Sequence[CellResult], results: Sequence[RunResu
 
 
 def _listed(values: Iterable) -> str:
-    """The distinct values in order, those that are not known left out."""
-    return ", ".join(dict.fromkeys(str(value) for value in values if value is not None)) or "not known"
+    """The distinct known values, in order."""
+    return ", ".join(dict.fromkeys(str(value) for value in values if value is not None)) or "unknown"

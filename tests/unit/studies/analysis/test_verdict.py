@@ -8,6 +8,8 @@ from pocketvit.errors import InputError
 from pocketvit.studies import Comparison, compare, effect, p_value, points, summarise, verdict
 from pocketvit.studies.analysis.stats import rounding_variance
 
+DETECTED = "one of ± 0.20 points would have been detected (80 % power)"
+
 
 def comparison(**values) -> Comparison:
     fields = {
@@ -26,15 +28,15 @@ def comparison(**values) -> Comparison:
             "hurts (−0.42 ± 0.15 points, p < 0.001)",
         ),
         ({"paired": False}, "helps (+0.42 ± 0.15 points, p = 0.01, unpaired)"),
-        ({"p": 0.4, "p_holm": 1.0}, "no difference seen: ± 0.20 would have been"),
-        ({"p": 0.4, "p_holm": 1.0, "paired": False}, "no difference seen (unpaired): ± 0.20 would have been"),
+        ({"p": 0.4, "p_holm": 1.0}, f"no significant difference; {DETECTED}"),
+        ({"p": 0.4, "p_holm": 1.0, "paired": False}, f"no significant difference (unpaired); {DETECTED}"),
         (
             {"p": 0.013, "p_holm": 0.13},
-            "no difference seen (alone p = 0.013, one of 10 comparisons): ± 0.20 would have been",
+            f"no significant difference (p = 0.013 before correction for 10 comparisons); {DETECTED}",
         ),
         (
             {"interval": (-0.5, 0.5084), "p": 0.4, "p_holm": 1.0, "detectable": 1.66},
-            "cannot be told from n = 3 (+0.42 ± 50.42 points): so few runs can tell nothing",
+            "cannot be told from n = 3 (+0.42 ± 50.42 points): too few runs",
         ),
         ({"detectable": 1.66}, "helps (+0.42 ± 0.15 points, p = 0.01)"),
     ],
@@ -46,7 +48,7 @@ def test_verdicts(values, words):
 def test_one_seed_a_row_tells_nothing_and_says_so():
     found = compare({"a": {0: 0.93}, "b": {0: 0.94}}, {"b": "a"})["b"]
     assert (found.stderr, found.interval, found.p, found.p_holm, found.detectable) == (None,) * 5
-    assert verdict(found) == "cannot be told from n = 1 (+1.00 points): no spread over seeds is known"
+    assert verdict(found) == "cannot be told from n = 1 (+1.00 points): unknown spread over seeds"
 
 
 def test_one_seed_is_enough_where_other_rows_show_the_spread():
@@ -62,7 +64,7 @@ def test_five_baselines_against_single_runs_go_unpaired():
     found = compare(rows, {"b": "a", "c": "a"})
     assert not found["b"].paired and found["b"].df == pytest.approx(4)
     assert verdict(found["b"]).startswith("helps") and verdict(found["b"]).endswith("unpaired, a single run)")
-    assert verdict(found["c"]).startswith("no difference seen (unpaired, a single run)")
+    assert verdict(found["c"]).startswith("no significant difference (unpaired, a single run)")
     assert compare({"b": rows["a"], "a": {9: 0.95}}, {"b": "a"})["b"].num_seeds == 1, "of the row with fewer"
 
 

@@ -23,6 +23,7 @@ from pocketvit.studies.execution.local import cpu_slots, gpu_slots
 
 RESULTS = Path(__file__).parents[4] / "results"
 FAST = "a [fast] one"
+SPREAD = "Spread over seeds (standard deviation)"
 ROWS = {"plain": {}, "deep": {"model.depth": 6}}
 
 
@@ -53,20 +54,18 @@ def test_without_a_run_the_figures_are_assumed_and_said_to_be(tmp_path):
     """The hours are those of the device whose speed is assumed: two cores of another kind do not halve them."""
     said = said_of(study(), tmp_path)
     # 480 passes of 1,437 images at 8,000 a second, and 8 times 5 s beside them.
-    assert "8 runs of 2 rows, 480 passes: about 2 min 6 s on 1 × Intel(R) Xeon(R) Processor (1 thread)." in said
-    assert "images/s, assumed, as the recipe has on an Intel(R) Xeon(R) Processor (1 thread); " in said
-    assert f"; no run on {FAST} was measured yet." in said
+    assert "8 runs of 2 rows, 480 passes, about 2 min 6 s on 1 × Intel(R) Xeon(R) Processor (1 thread)." in said
+    assert "images/s, assumed to be that of the recipe on an Intel(R) Xeon(R) Processor (1 thread); " in said
+    assert f"; there is no run on {FAST} yet." in said
     # The binomial spread: the root of 0.97 · 0.03 / 360.
-    assert "Scatter over seeds: 0.90 points, assumed to be that of chance (binomial) at 97.0 % of 360 test" in said
+    assert f"{SPREAD}: 0.90 points, assumed to be pure chance (binomial, 97.0 % of 360 test images); there is" in said
 
 
 def test_rows_that_hold_out_images_scatter_as_so_few_of_these_do(tmp_path):
     held_out = parse_study({"recipe": "digits", "base": {"data.val_frac": 0.1}, "seeds": 4, "rows": ROWS}, "test")
     # The root of 0.97 · 0.03 / 143, a tenth of 1,437 as it is rounded in each class.
     said = said_of(held_out, tmp_path)
-    assert (
-        "Scatter over seeds: 1.43 points, assumed to be that of chance (binomial) at 97.0 % of 143 validation" in said
-    )
+    assert f"{SPREAD}: 1.43 points, assumed to be pure chance (binomial, 97.0 % of 143 validation" in said
     for number, job in enumerate(study_jobs(held_out, tmp_path, data_fingerprints())):
         path = tmp_path / "results" / f"{job.key}.json"
         write_result(job, path, val_accuracy=(0.90, 0.92)[number // 2 % 2], test_accuracy=0.9)
@@ -80,12 +79,12 @@ def test_images_are_held_out_as_training_does_it_at_least_one_of_a_class(monkeyp
     """CIFAR-10 need not be there for that."""
     monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "empty"))
     few = parse_study({"recipe": recipe, "base": {"data.val_frac": frac}, "seeds": 2, "rows": ROWS}, "test")
-    assert f"of {held_out} validation images; no run" in said_of(few, tmp_path)
+    assert f"of {held_out} validation images); there is no run" in said_of(few, tmp_path)
 
 
 def test_rows_that_hold_out_images_in_vain_are_named_beforehand(tmp_path):
     mixed = parse_study({"recipe": "digits", "rows": {"plain": {}, "held": {"data.val_frac": 0.1}}}, "test")
-    assert "trained on fewer images for it: held." in said_of(mixed, tmp_path)
+    assert "trained on fewer images all the same: held." in said_of(mixed, tmp_path)
     assert "fewer images" not in said_of(study(), tmp_path)
 
 
@@ -93,7 +92,7 @@ def test_too_few_runs_for_the_scatter_are_said_to_be(tmp_path):
     jobs = study_jobs(study(), tmp_path, data_fingerprints())
     for job, accuracy in zip(jobs[:2] + jobs[4:6], (0.90, 0.91, 0.92, 0.95), strict=True):  # two seeds of each row
         write_result(job, tmp_path / "results" / f"{job.key}.json", test_accuracy=accuracy)
-    assert "(binomial) at 92.0 % of 360 test images; it cannot be told from 4 runs of" in said_of(study(), tmp_path)
+    assert "(binomial, 92.0 % of 360 test images); it cannot be told from 4 runs of" in said_of(study(), tmp_path)
 
 
 def test_a_row_that_diverges_does_not_count_in_the_scatter(tmp_path):
@@ -104,16 +103,16 @@ def test_a_row_that_diverges_does_not_count_in_the_scatter(tmp_path):
         accuracy = 0.9 + 0.002 * ((job.cell.seed * 7 + len(job.cell.row)) % 3)
         accuracy = (0.1, 0.9, 0.5, 0.2)[job.cell.seed] if job.cell.row == "wild" else accuracy
         write_result(job, tmp_path / "results" / f"{job.key}.json", test_accuracy=accuracy)
-    assert "Scatter over seeds: 0.2" in said_of(three, tmp_path)
+    assert f"{SPREAD}: 0.2" in said_of(three, tmp_path)
 
 
 def test_measured_speed_and_scatter_are_used(tmp_path):
     write_all(tmp_path)
     said = said_of(study(5), tmp_path, devices=Devices(1, FAST))
     # 120 passes at 6 passes a second and twice 20 s; what is done takes no time.
-    assert f"10 runs of 2 rows, 2 of them left to run, 120 passes: about 60.0 s on 1 × {FAST}." in said
+    assert f"10 runs of 2 rows, 2 of them left to run, 120 passes, about 60.0 s on 1 × {FAST}." in said
     assert f"8,622 images/s, the median of 8 runs on {FAST}." in said
-    assert "measured on 8 runs of this study" in said and "8 of the runs are done already" in said
+    assert "measured on 8 runs of this study" in said and "8 of the runs are already done" in said
 
 
 def test_devices_of_the_same_kind_share_the_work_and_others_do_not(tmp_path):
@@ -121,7 +120,7 @@ def test_devices_of_the_same_kind_share_the_work_and_others_do_not(tmp_path):
     assert f"about 30.0 s on 2 × {FAST}." in said_of(study(5), tmp_path)
     assert "about 30.0 s on 9 × " in said_of(study(5), tmp_path, devices=Devices(9, FAST)), "there are two runs only"
     said = said_of(study(5), tmp_path, devices=Devices(64, "a slow core"))
-    assert f"about 60.0 s on 1 × {FAST}." in said and "; no run on a slow core is known." in said
+    assert f"about 60.0 s on 1 × {FAST}." in said and "; there is no run on a slow core yet." in said
     write_all(tmp_path, num_gpus=1)
     assert f"on 4 × {FAST}." in said_of(study(5), tmp_path, devices=Devices(4, on_gpu=True))
 
@@ -139,16 +138,16 @@ def test_all_done_takes_no_time(tmp_path):
 
 
 def test_only_some_rows_take_only_their_time(tmp_path):
-    assert "8 runs of 2 rows, 4 of them left to run, 240 passes: " in said_of(study(), tmp_path, only=["pl*"])
+    assert "8 runs of 2 rows, 4 of them left to run, 240 passes, " in said_of(study(), tmp_path, only=["pl*"])
     with pytest.raises(InputError, match="unknown row 'plane'; did you mean plain"):
         said_of(study(), tmp_path, only=["plane"])
 
 
 def test_a_difference_of_ones_own(tmp_path):
     said = said_of(study(), tmp_path, difference=1.5)
-    assert said.count("needs") == 1 and "A difference of 1.50 points needs 8 seeds a row." in said
+    assert said.count("needs") == 1 and "A difference of 1.50 points needs 8 seeds per row." in said
     for wrong in (0.0, -1.0, 0.001, 100.0, float("nan")):
-        with pytest.raises(InputError, match="must lie between 0.01, a hundredth of the scatter, and 100"):
+        with pytest.raises(InputError, match="must lie between 0.01, a hundredth of the spread over seeds, and 100"):
             said_of(study(), tmp_path, difference=wrong)
 
 
@@ -156,10 +155,10 @@ def test_cifar10_is_planned_for_before_it_is_there(tmp_path, monkeypatch):
     monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "nothing"))
     table2 = find_study("paper-table2")
     said = said_of(table2, tmp_path)
-    assert "on 1 × NVIDIA H100." in said and "at 94.0 % of 10,000 test images" in said
-    assert "The data are not here, but their sizes are known (cifar10 is not here yet" in said
+    assert "on 1 × NVIDIA H100." in said and "94.0 % of 10,000 test images" in said
+    assert "The data set is not on this machine, but its size is known (cifar10 is not here yet" in said
     here = said_of(table2, tmp_path, results=RESULTS)
-    assert "of the runs are done already" in here, "runs are found by the fingerprint of the real CIFAR-10"
+    assert "of the runs are already done" in here, "runs are found by the fingerprint of the real CIFAR-10"
     rows = tuple(replace(row, config=override(row.config, {"data.source": "cifar100"})) for row in table2.rows)
     with pytest.raises(InputError, match="pocketvit data get cifar100"):
         said_of(replace(table2, rows=rows), tmp_path)

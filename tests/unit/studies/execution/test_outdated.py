@@ -53,15 +53,15 @@ def test_a_change_is_said_until_its_runs_are_there(files, tmp_path):
     assert lines(jobs) == []
     files[0].write_text(SOURCE + "# the same idea\n")
     jobs = make(files, out)[1]
-    said = f"mine.py has changed since 3 finished runs in {out}; they are kept and no longer count"
+    said = f"mine.py has changed since 3 finished runs in {out}; the runs are kept but no longer count"
     assert lines(jobs) == [said]
     left = [job for job in jobs if job.cell.row == "mine"]
     finish(left[:2])
-    assert lines(jobs) == [f"mine.py has changed since 1 finished run in {out}; it is kept and no longer counts"]
+    assert lines(jobs) == [f"mine.py has changed since 1 finished run in {out}; the run is kept but no longer counts"]
     finish(left[2:])
     assert lines(jobs) == []
     files[0].write_text(SOURCE + "# once more\n")
-    said = f"mine.py has changed since 6 finished runs in {out}; they are kept and no longer count"
+    said = f"mine.py has changed since 6 finished runs in {out}; the runs are kept but no longer count"
     assert lines(make(files, out)[1]) == [said], "every run counts, however many changes ago it was made"
 
 
@@ -73,7 +73,7 @@ def test_runs_that_are_lacking_for_another_reason_are_no_matter_of_the_code(file
     for file in files:
         file.write_text(SOURCE + f"# {file.stem}, changed\n")
     assert lines(make(files, tmp_path / "out")[1]) == [
-        f"other.py has changed since 1 finished run in {tmp_path / 'out'}; it is kept and no longer counts"
+        f"other.py has changed since 1 finished run in {tmp_path / 'out'}; the run is kept but no longer counts"
     ]
     assert lines(make(files, tmp_path / "out", lambda data: "1" * 32)[1]) == [], "on other data"
 
@@ -86,5 +86,6 @@ def test_a_plan_says_it(files, tmp_path):
     study, _ = make(files, tmp_path / "out")
     said = forecast(study, tmp_path / "out", results=None, devices=Devices(1))
     assert (
-        f"mine.py has changed since 3 finished runs in {tmp_path / 'out'}; they are kept and no longer count." in said
+        f"mine.py has changed since 3 finished runs in {tmp_path / 'out'}; the runs are kept but no longer count."
+        in said
     )

@@ -24,7 +24,7 @@ def test_what_is_done_takes_no_time_and_a_run_is_on_one_device():
     some = plan_study(study(), std=0.002, seconds_per_pass=2.0, num_devices=8, device="core", left=cells[:2])
     assert (some.num_runs, some.num_left, some.num_passes) == (11, 2, 120)
     assert some.hours == pytest.approx(60 * 2.0 / 3600)
-    assert "11 runs of 3 rows, 2 of them left to run, 120 passes: about 2" in some.lines()[0]
+    assert "11 runs of 3 rows, 2 of them left to run, 120 passes, about 2" in some.lines()[0]
     assert some.lines()[0].endswith(" on 8 × core.")
     none = plan_study(study(), std=0.002, seconds_per_pass=2.0, left=[])
     assert none.hours == 0 and none.lines()[0] == "11 runs of 3 rows, none of them left to run."
@@ -34,21 +34,21 @@ def test_power_is_that_of_the_row_with_the_fewest_seeds():
     plan = plan_study(study(), std=0.002, seconds_per_pass=1.0, differences=[0.004])
     assert plan.detectable == detectable_with(3, 0.002, num_rows=3, num_comparisons=2)
     assert plan.needed == ((0.004, seeds_needed(0.004, 0.002, num_rows=3, num_comparisons=2)),)
-    assert plan.lines()[-2].startswith("3 seeds a row find a difference of 0.")
+    assert plan.lines()[-2].startswith("3 seeds per row detect a difference of 0.")
 
 
 def test_one_seed_finds_nothing_and_one_row_has_nothing_to_find():
     once = plan_study(study(seeds=1), std=0.002, seconds_per_pass=1.0)
-    assert any("One seed a row finds nothing" in line for line in once.lines())
+    assert any("One seed per row detects nothing" in line for line in once.lines())
     alone = plan_study(study(rows={"a": {}}), std=0.002, seconds_per_pass=1.0)
     assert alone.detectable is None and len(alone.lines()) == 1
 
 
 def test_one_of_a_kind_is_singular_and_a_correction_is_said_where_there_is_one():
     line = plan_study(study(seeds=1, rows={"a": {}}), std=0.002, seconds_per_pass=1.0).lines()[0]
-    assert line.startswith("1 run of 1 row, 60 passes: ") and line.endswith(" on 1 device.")
+    assert line.startswith("1 run of 1 row, 60 passes, ") and line.endswith(" on 1 device.")
     compared, alone = (plan_study(s, std=0.002, seconds_per_pass=1.0) for s in (study(), study(baseline=None)))
-    assert compared.lines()[1].endswith(" power, corrected for the number of comparisons (2):")
+    assert compared.lines()[1].endswith(" power, corrected for 2 comparisons:")
     assert alone.lines()[1].endswith(" power:") and alone.num_comparisons == 0
 
 

@@ -227,7 +227,9 @@ def test_a_folder_serves_one_study_only(go, tmp_path):
     go()
     (tmp_path / "out" / "table.md").write_text("of the first")
     other = parse_study({"recipe": "digits", "rows": {"plain": {}}}, "other")
-    with pytest.raises(InputError, match=r"out holds the study test, whose tables would be lost; choose another --out"):
+    with pytest.raises(
+        InputError, match=r"out holds the study test, whose tables would be overwritten; choose another --out"
+    ):
         go(asked=other)
     go()
 
@@ -300,7 +302,7 @@ def test_the_reason_of_a_failure_is_one_line(tmp_path, code, log, words):
     (job.folder / "result.json").write_text(json.dumps(result_of(job)))
     assert failure_of(job, code) is None, "a result counts, whatever the process said"
     (job.folder / "result.json").write_text(json.dumps(result_of(job, num_gpus=2)))
-    assert "result.json is of a run on 2 GPUs; move its folder away" in failure_of(job, code), "which is no cell"
+    assert "result.json is from a run on 2 GPUs; move its folder away" in failure_of(job, code), "which is no cell"
 
 
 def whole(job) -> str:
@@ -310,11 +312,11 @@ def whole(job) -> str:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (lambda job: "{}", "is damaged or another version's; remove it, and the run goes on"),
-        (lambda job: "[]", "is damaged or another version's; remove it, and the run goes on"),
-        (lambda job: whole(job)[:99], "is damaged or another version's; remove it, and the run goes on"),
-        (lambda job: json.dumps(result_of(job, device=None)), "is damaged or another version's; remove it"),
-        (lambda job: json.dumps(result_of(job, config_hash="other")), "is of other-s0, another run; move its folder"),
+        (lambda job: "{}", "is damaged or from another version; remove it to resume the run"),
+        (lambda job: "[]", "is damaged or from another version; remove it to resume the run"),
+        (lambda job: whole(job)[:99], "is damaged or from another version; remove it to resume the run"),
+        (lambda job: json.dumps(result_of(job, device=None)), "is damaged or from another version; remove it"),
+        (lambda job: json.dumps(result_of(job, config_hash="other")), "is from another run, other-s0; move its folder"),
     ],
     ids=["empty", "list", "cut", "without a device", "of another run"],
 )
@@ -339,7 +341,7 @@ def test_other_data_elsewhere_are_suspected_where_a_cell_computed_something_else
     job = study_jobs(study(), tmp_path, lambda data: FINGERPRINT)[0]
     job.folder.mkdir()
     (job.folder / "result.json").write_text(json.dumps(result_of(job, config_hash="other")))
-    assert failure_of(job, 0) == f"computed other-s0, not {job.key}: are the data not the same everywhere?"
+    assert failure_of(job, 0) == f"computed other-s0, not {job.key}: does the data set differ between machines?"
 
 
 def test_the_command_of_a_cell_is_understood():

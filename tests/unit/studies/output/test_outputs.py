@@ -89,7 +89,7 @@ def test_rows_that_hold_out_the_same_images_are_compared_on_these(tmp_path):
     accuracy, test = (100 * found["baseline"].accuracy.mean, 100 * found["baseline"].test.mean)
     assert f"| {accuracy:.2f} | " in baseline and f" | {test:.2f} | " in baseline and accuracy != test
     for text in (markdown, page):
-        assert "Accuracy is that on the validation images" in text and "The test images decide nothing here" in text
+        assert "Accuracy: on the validation images" in text and "the test images decide nothing here" in text
     assert "Accuracy on the validation images" in latex
     record = next(csv.DictReader(io.StringIO(table)))
     assert record["measure"] == "val_accuracy"
@@ -104,9 +104,9 @@ def test_a_row_that_diverges_on_the_held_out_images_alone_is_set_apart(tmp_path)
     cells = held_out_cells(study)
     cells = [changed(cell, val_accuracy=(0.3, 0.9, 0.6)[cell.seed]) if cell.row == "muon" else cell for cell in cells]
     found = findings(study, cells)
-    assert any(note.endswith("their own: muon.") for note in notes(study, found))
+    assert any(note.endswith("by their own spread: muon.") for note in notes(study, found))
     page = study_page(study, found, [table_row(finding) for finding in found], ([], []), [], tmp_path)
-    assert next(remark for name, _, remark in page.facts if name == "One run scatters by").endswith("without muon")
+    assert next(remark for name, _, remark in page.facts if name == "Spread over seeds").endswith("without muon")
 
 
 def test_rows_that_hold_out_images_in_vain_are_named_and_words_fit_the_measure(tmp_path):
@@ -115,7 +115,9 @@ def test_rows_that_hold_out_images_in_vain_are_named_and_words_fit_the_measure(t
     cells = held_out_cells(study)
     found = findings(study, cells)
     (said,) = caveats(study, found)
-    assert said.startswith("Compared on the test images") and said.endswith("fewer images for it: mla-q.")
+    assert said.startswith("Rows are compared on the test images") and said.endswith(
+        "fewer images all the same: mla-q."
+    )
     files = {file.name: file.read_text() for file in write_outputs(study, cells, tmp_path)}
     assert all(said in files[name] for name in ("table.md", "table.tex", "study.html"))
     study = synthetic_study(base=HELD_OUT, rows={"baseline": {}, "mla-q": {"model.q_rank": 64}})
@@ -162,7 +164,8 @@ def test_a_difference_between_data_sets_is_said_to_be_one(unfinished, tmp_path):
     moved = [changed(cell, data_fingerprint="0" * 16) if cell.row == "whitening" else cell for cell in cells]
     assert caveats(study, findings(study, cells)) == []
     (said,) = caveats(study, findings(study, moved))
-    assert said.startswith("Not on the data of the row compared with") and said.endswith("test images: whitening.")
+    assert said.startswith("These rows use other data than the row they are compared with")
+    assert said.endswith("test images: whitening.")
     files = {file.name: file.read_text() for file in write_outputs(study, moved, tmp_path)}
     assert all(said in files[name] for name in ("table.md", "table.tex", "study.html"))
 
@@ -187,7 +190,7 @@ def test_a_study_without_any_result_is_all_dashes(tmp_path):
 def test_rows_that_are_compared_with_none_have_no_columns_for_it(tmp_path):
     study = synthetic_study(baseline=None)
     head = write_outputs(study, synthetic_cells(study), tmp_path)[0].read_text().splitlines()[0]
-    assert "verdict" not in head and "best look" in head and "images/s" in head
+    assert "verdict" not in head and "best evaluation" in head and "images/s" in head
 
 
 def test_csv_holds_every_figure_in_full(unfinished, tmp_path):
@@ -230,7 +233,7 @@ def test_a_row_that_diverges_is_set_apart_and_named():
     assert found["mla-qkv"].kind == "hurts" and found["muon"].kind == "untold"
     calm_error = next(finding.comparison.stderr for finding in calm if finding.row == "mla-qkv")
     assert found["mla-qkv"].comparison.stderr < 3 * calm_error
-    assert any(note.endswith("their own: muon.") for note in notes(study, list(found.values())))
+    assert any(note.endswith("by their own spread: muon.") for note in notes(study, list(found.values())))
 
 
 @pytest.mark.parametrize("num_rows", [2, 3])
@@ -277,7 +280,7 @@ def test_times_are_not_compared_between_one_hardware_and_another():
     page = study_page(study, list(found.values()), [{}] * len(found), ([], []), [], Path())
     timed = {row.name: [cell.timed for cell in row.cells] for row in page.rows}
     assert timed["whitening"] == [True, True, False] and not any(timed["muon"]) and all(timed["baseline"])
-    said = "Times and memory in the table are those on NVIDIA H100 80GB HBM3 alone; other runs were trained on other "
+    said = "Times and memory are those on NVIDIA H100 80GB HBM3; other runs were trained on other "
     assert said + "hardware (4 on NVIDIA H200)." in notes(study, list(found.values()))
     assert not any("hardware" in note for note in notes(study, findings(study, synthetic_cells(study))))
 
@@ -295,7 +298,7 @@ def test_the_bootstrap_stands_beside_the_t_interval_from_eight_seeds_on(tmp_path
     assert text in files["table.md"] and text in files["study.html"]
     assert text.replace("…", r"\dots{}") in files["table.tex"]
     for name in ("table.md", "study.html"):
-        assert "bootstrap CI" in files[name] and "p and the verdict are by t all the same" in files[name]
+        assert "bootstrap CI" in files[name] and "p and the verdict come from t" in files[name]
 
 
 def test_below_eight_seeds_nothing_is_said_of_the_bootstrap(tmp_path):
@@ -307,10 +310,12 @@ def test_below_eight_seeds_nothing_is_said_of_the_bootstrap(tmp_path):
 def test_what_would_have_been_seen_is_explained_where_it_is_said(unfinished, tmp_path):
     files = {file.name: file.read_text(encoding="utf-8") for file in write_outputs(*unfinished, tmp_path)}
     for name in ("table.md", "study.html"):
-        assert "found with a chance of 80 % (its power)" in files[name]
-    assert r"None seen (x): no difference seen; one of x would have been with 80 \% power" in files["table.tex"]
+        assert "which difference the study would have detected with 80 % power" in files[name]
+    assert (
+        r"n.s. (x): not significant; a difference of x would have been detected with 80 \% power" in files["table.tex"]
+    )
     study = synthetic_study(rows={"baseline": {}, "muon": {"optim.name": "muon"}})
-    assert not any("would have been" in note for note in notes(study, findings(study, synthetic_cells(study))))
+    assert not any("would have detected" in note for note in notes(study, findings(study, synthetic_cells(study))))
 
 
 def test_the_latex_table_is_as_wide_as_a_page(tmp_path):
@@ -321,8 +326,8 @@ def test_the_latex_table_is_as_wide_as_a_page(tmp_path):
     head, *body = [line.removesuffix(r" \\").split(" & ") for line in text.splitlines() if " & " in line]
     assert head == ["row", "n", r"accuracy (\%)", "difference", "bootstrap", "p", "verdict", "time"]
     row = next(row for row in body if row[0] == "mla-q")
-    assert row[1] == "7/9" and row[4] == "---" and row[6].startswith("none seen (0.")
-    assert r"Difference to baseline: in points" in text and "n: runs that are there, of those planned" in text
+    assert row[1] == "7/9" and row[4] == "---" and row[6].startswith("n.s. (0.")
+    assert r"Difference to baseline: in points" in text and "n: finished runs of those planned" in text
     # A4 has room for about 95 characters of this size.
     printed = text.replace(r"$\pm$", "±").replace(r"\dots{}", "…").replace("$", "")
     columns = zip(*[line.split(" & ") for line in printed.splitlines() if " & " in line], strict=True)

@@ -43,7 +43,7 @@ def write(folder: Path, study=None, cells=None) -> Path:
 def test_the_page_says_what_was_found_and_what_was_not(tmp_path):
     page = Page(write(tmp_path))
     for words in (
-        "Helps muon", "Hurts mla-qkv", "No difference seen mla-q, whitening", "13 of 15", "1 failed, 1 missing",
+        "Helps muon", "Hurts mla-qkv", "No significant difference mla-q, whitening", "13 of 15", "1 failed, 1 missing",
         "against baseline", "seed 2 failed", "seed 2 missing", ERROR, "model.q_rank=64", "NVIDIA H100 80GB HBM3",
         "pocketvit train paper --model.q-rank 64 --seed SEED", "torch 2.11.0", "0940641021137524",
     ):  # fmt: skip
