@@ -14,21 +14,20 @@ from torch import Tensor
 
 from pocketvit.augment.augment import normalise_and_erase
 from pocketvit.augment.mix import mix, smooth_targets
+from pocketvit.kernels.launch import launch, triton
+
+BLOCK = 1024
+"""Numbers of an image that a program of the kernel makes."""
 
 
 class Chunk(NamedTuple):
     """Consecutive batches of a pass on the device, ready but for normalising, erasing and mixing."""
 
-    images: Tensor
-    """uint8, (S·B, H, W, C)."""
-    labels: Tensor
-    """int64, (S·B,)."""
-    erase: Tensor
-    """Boxes to erase, int64, (S·B, 4)."""
-    mix: Tensor
-    """How each batch is mixed, float32, (S, 7)."""
-    drop_path: Tensor | None = None
-    """Stochastic depth's factors, float32, (S, L, 2, B); None keeps every branch."""
+    images: Tensor  # uint8, (S·B, H, W, C)
+    labels: Tensor  # int64, (S·B,)
+    erase: Tensor  # boxes to erase, int64, (S·B, 4)
+    mix: Tensor  # how each batch is mixed, float32, (S, 7)
+    drop_path: Tensor | None = None  # stochastic depth's factors, float32, (S, L, 2, B); None keeps every branch
 
     @property
     def num_steps(self) -> int:
@@ -46,12 +45,9 @@ class Chunk(NamedTuple):
 class Batch(NamedTuple):
     """What the model sees in a step, and what it should say: what an objective is given."""
 
-    images: Tensor
-    """Normalised, erased and mixed pixels, (B, C, H, W)."""
-    targets: Tensor
-    """Class probabilities, float32, (B, K)."""
-    drop_path: Tensor | None
-    """Stochastic depth's factors, float32, (L, 2, B); None keeps every branch."""
+    images: Tensor  # normalised, erased and mixed pixels, (B, C, H, W)
+    targets: Tensor  # class probabilities, float32, (B, K)
+    drop_path: Tensor | None  # stochastic depth's factors, float32, (L, 2, B); None keeps every branch
 
 
 @dataclass(frozen=True)
@@ -78,17 +74,22 @@ class BatchMaker:
         return Batch(*mix(x, targets, chunk.mix.squeeze(0)), drop_path)
 
     def fused(self, chunk: Chunk, position: Tensor, dtype: torch.dtype) -> Batch:
-        """The batch at `position` (1,) of a chunk by one kernel, on a GPU; its images in `dtype`."""
-        from pocketvit.kernels.batch import fused_batch  # needs Triton
+        """The batch at `position` (1,) of a chunk by one kernel, on a GPU; its images in `dtype`, computed in float32.
 
-        x, targets = fused_batch(
-            *chunk[:4],
-            position,
-            mean=self.mean,
-            std=self.std,
-            num_classes=self.num_classes,
-            label_smoothing=self.label_smoothing,
-            dtype=dtype,
-        )
-        drop_path = None if chunk.drop_path is None else chunk.drop_path[position].squeeze(0)  # (L, 2, B)
+        Without it this takes a dozen small kernels, or a compiler's work at every start.
+        """
+        from pocketvit.kernels.batch_triton import batch_kernel  # needs Triton
+
+        *tensors, drop_path = chunk
+        count, height, width, channels = chunk.images.shape
+        B, K = count // chunk.num_steps, self.num_classes
+        x = chunk.images.new_empty(B, channels, height, width, dtype=dtype)
+        targets = self.mean.new_empty(B, K)
+        launch(
+            batch_kernel, (B, triton.cdiv(channels * height * width, BLOCK)),
+            *tensors, position, self.mean, self.std, x, targets, B,
+            HEIGHT=height, WIDTH=width, CHANNELS=channels, CLASSES=K, CLASSES_PADDED=triton.next_power_of_2(K),
+            SMOOTHING=self.label_smoothing, BLOCK=BLOCK,
+        )  # fmt: skip
+        drop_path = None if drop_path is None else drop_path[position].squeeze(0)  # (L, 2, B)
         return Batch(x, targets, drop_path)

@@ -18,16 +18,11 @@ from pocketvit.kernels.launch import launch
 class Tiles(NamedTuple):
     """How a launch cuts up a head: the kernels' constants of the same names, and Triton's own two."""
 
-    COLUMNS: int
-    """The head dim, padded to a power of two."""
-    MAIN: int
-    """Keys in the first tile."""
-    TAIL: int
-    """Keys in the second tile."""
-    ROWS: int
-    """Queries taken at a time."""
-    REST: int
-    """Queries in the last tile if fewer than ROWS, else 0."""
+    COLUMNS: int  # the head dim, padded to a power of two
+    MAIN: int  # keys in the first tile
+    TAIL: int  # keys in the second tile
+    ROWS: int  # queries taken at a time
+    REST: int  # queries in the last tile if fewer than ROWS, else 0
     num_warps: int
     num_stages: int
 

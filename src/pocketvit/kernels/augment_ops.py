@@ -65,17 +65,8 @@ def run_stages(images: Tensor, rows: Tensor, *, block: int | None = None, num_wa
     for stage in rows:  # (B, 8)
         out = torch.empty_like(images)
         launch(
-            stage_kernel,
-            (count,),
-            images,
-            out,
-            stage,
-            stage.view(torch.float64),  # (B, 4)
-            H=height,
-            W=width,
-            BLOCK=block or BLOCK,
-            num_warps=num_warps,
-            enable_fp_fusion=False,
-        )
+            stage_kernel, (count,), images, out, stage, stage.view(torch.float64),  # the last (B, 4)
+            H=height, W=width, BLOCK=block or BLOCK, num_warps=num_warps, enable_fp_fusion=False,
+        )  # fmt: skip
         images = out
     return images

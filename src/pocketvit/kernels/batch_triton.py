@@ -1,4 +1,4 @@
-"""The kernel behind `pocketvit.kernels.batch`, where its twin's formulas are named."""
+"""The kernel behind `BatchMaker.fused`, whose twin is `BatchMaker.finish` on a batch taken before."""
 
 import triton
 import triton.language as tl

@@ -15,22 +15,14 @@ def chunk(width: int) -> int:
 class BlockWeights(NamedTuple):
     """The trained tensors of L blocks without norm factors: those are folded into the linear layer behind the norm."""
 
-    w_qkv: Tensor
-    """(L, F, D), F = (A + 2 A_kv) · E: queries, keys, values."""
-    b_qkv: Tensor
-    """(L, F)."""
-    w_proj: Tensor
-    """(L, D, D)."""
-    b_proj: Tensor
-    """(L, D)."""
-    w_fc1: Tensor
-    """(L, H, D)."""
-    b_fc1: Tensor
-    """(L, H)."""
-    w_fc2: Tensor
-    """(L, D, H)."""
-    b_fc2: Tensor
-    """(L, D)."""
+    w_qkv: Tensor  # (L, F, D), F = (A + 2 A_kv) · E: queries, keys, values
+    b_qkv: Tensor  # (L, F)
+    w_proj: Tensor  # (L, D, D)
+    b_proj: Tensor  # (L, D)
+    w_fc1: Tensor  # (L, H, D)
+    b_fc1: Tensor  # (L, H)
+    w_fc2: Tensor  # (L, D, H)
+    b_fc2: Tensor  # (L, D)
 
 
 class MixerKernels(NamedTuple):
@@ -48,24 +40,15 @@ class MixerKernels(NamedTuple):
 class BlockPlan:
     """What a stack of blocks computes, apart from the number of layers and tokens."""
 
-    width: int
-    """D."""
-    hidden_width: int
-    """H, of the MLP."""
-    num_heads: int
-    """A."""
-    num_kv_heads: int
-    """A_kv."""
-    mixer: MixerKernels
-    """What the tokens read from each other by."""
-    centred: bool
-    """LayerNorm; otherwise RMSNorm."""
-    tanh: bool
-    """GELU by tanh instead of the error function."""
-    eps: float
-    """Of the norms."""
-    taken: int
-    """Tokens of each image that are wanted after the last block."""
+    width: int  # D
+    hidden_width: int  # H, of the MLP
+    num_heads: int  # A
+    num_kv_heads: int  # A_kv
+    mixer: MixerKernels  # what the tokens read from each other by
+    centred: bool  # LayerNorm; otherwise RMSNorm
+    tanh: bool  # GELU by tanh instead of the error function
+    eps: float  # of the norms
+    taken: int  # tokens of each image that are wanted after the last block
 
     @property
     def head_dim(self) -> int:

@@ -36,10 +36,8 @@ class Sizes(NamedTuple):
 class Launch(NamedTuple):
     """How a kernel is launched."""
 
-    rows: int
-    """Tokens that a program takes."""
-    columns: int
-    """Columns of the wider side that it handles at a time, at most."""
+    rows: int  # tokens that a program takes
+    columns: int  # columns of the wider side that it handles at a time, at most
     num_warps: int
     num_stages: int
 
@@ -127,20 +125,13 @@ class FusedBlocks(torch.autograd.Function):
 class _Saved(NamedTuple):
     """What forward leaves for backward, for each layer."""
 
-    n: Tensor
-    """What the projection reads, the block's normed input, (L, B, N, D)."""
-    rstd: Tensor
-    """The norm's 1 / standard deviation, (L, B·N)."""
-    qkv: Tensor
-    """(L, B, N, F)."""
-    o: Tensor
-    """Attention's output times keep₁, (L, B, N, D)."""
-    lse: Tensor
-    """Attention's log-sum-exp, (L, B, A, N)."""
-    n1: Tensor
-    """What the MLP reads, the normed stream between the two branches, (L, B, N, D)."""
-    rstd1: Tensor
-    """That norm's 1 / standard deviation, (L, B·N)."""
+    n: Tensor  # what the projection reads, the block's normed input, (L, B, N, D)
+    rstd: Tensor  # the norm's 1 / standard deviation, (L, B·N)
+    qkv: Tensor  # (L, B, N, F)
+    o: Tensor  # attention's output times keep₁, (L, B, N, D)
+    lse: Tensor  # attention's log-sum-exp, (L, B, A, N)
+    n1: Tensor  # what the MLP reads, the normed stream between the two branches, (L, B, N, D)
+    rstd1: Tensor  # that norm's 1 / standard deviation, (L, B·N)
 
     @classmethod
     def new(cls, x: Tensor, s: Sizes, plan: BlockPlan, layers: int) -> "_Saved":
@@ -161,16 +152,11 @@ class _Saved(NamedTuple):
 class _Gradients(NamedTuple):
     """What backward computes for each layer, kept until the weights' gradients are made."""
 
-    dout: Tensor
-    """Of the block's output, (L, B, N, D); of the last block's only the first B · taken rows are used."""
-    dx1: Tensor
-    """Of the stream between the branches, (L, B, N, D)."""
-    dqkv: Tensor
-    """(L, B, N, F)."""
-    a: Tensor
-    """The MLP's hidden layer times keep₂, (L, B, N, H)."""
-    dh: Tensor
-    """The gradient of what the hidden layer's GELU reads, (L, B, N, H)."""
+    dout: Tensor  # of the block's output, (L, B, N, D); of the last block's only the first B · taken rows are used
+    dx1: Tensor  # of the stream between the branches, (L, B, N, D)
+    dqkv: Tensor  # (L, B, N, F)
+    a: Tensor  # the MLP's hidden layer times keep₂, (L, B, N, H)
+    dh: Tensor  # the gradient of what the hidden layer's GELU reads, (L, B, N, H)
 
     @classmethod
     def new(cls, like: Tensor, s: Sizes) -> "_Gradients":

@@ -32,7 +32,7 @@ CHOICES = {
 @pytest.fixture
 def launched(monkeypatch) -> Callable[[], set]:
     """Gives what was launched since the last call, as far as Triton compiles for it."""
-    for name in ("attention_ops", "batch", "blocks_ops", "fold"):
+    for name in ("attention_ops", "blocks_ops", "fold"):
         importlib.import_module(f"pocketvit.kernels.{name}")  # those that are loaded late would keep the substitute
     seen = set()
 
