@@ -1,4 +1,4 @@
-"""The curves of a run: accuracy, loss and learning rate, each with a title and its last figure in words."""
+"""The curves of a run: accuracy, loss and learning rate, each with a title and its last value in words."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from pocketvit.report.plots import Series, line_plot
 from pocketvit.runs.result import Evaluation
 
 SPLITS = {"test": ("test set", "accent"), "val": ("validation set", "warm")}
-"""What a set is called and the colour of its line."""
+"""The name of a split and the color of its line."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A plot with the words above it."""
+    """A plot with its caption."""
 
     title: str
     remark: str
@@ -27,9 +27,9 @@ def accuracy_curves(points: Sequence[Evaluation], decimals: int) -> list[Curve]:
 
     Args:
         points: every evaluation of the run.
-        decimals: of the percentages in words.
+        decimals: of the percentages in the caption.
     Returns:
-        two curves, or none where nothing was evaluated.
+        two curves, or none without an evaluation.
     """
     if not points:
         return []
@@ -43,7 +43,7 @@ def accuracy_curves(points: Sequence[Evaluation], decimals: int) -> list[Curve]:
 
 
 def pass_curves(metrics: Sequence[Mapping]) -> list[Curve]:
-    """Training loss and learning rate against passes, from the lines of metrics.jsonl."""
+    """Training loss and learning rate against passes, from metrics.jsonl."""
     passes = [row["pass"] for row in metrics]
     curves = []
     for key, title, remark, colour in (
@@ -68,7 +68,7 @@ def _accuracy_curve(
     x_label: str,
     x_format: Callable[[float], str],
 ) -> Curve:
-    """Accuracy at each evaluation, a line for each set; `x_key` is shown in multiples of `x_unit`."""
+    """Accuracy at each evaluation, one line per split; `x_key` is shown in multiples of `x_unit`."""
     lines = []
     for split, (label, colour) in SPLITS.items():
         of_split = [point for point in points if point.split == split]

@@ -6,14 +6,14 @@ _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"$<$", ">": r"$>$", "|": r"$|$", '"': "''",
     "±": r"$\pm$", "−": r"$-$", "×": r"$\times$", "…": r"\dots{}", "—": "---", "\N{NO-BREAK SPACE}": "~",
-    "[": "{[}", "*": "{*}",  # at the start of a row both would belong to the line break in front of it
+    "[": "{[}", "*": "{*}",  # at the start of a row, both would be arguments of the preceding line break
 }  # fmt: skip
-"""What LaTeX would take for a command, would print as something else, or does not know without a package."""
+"""Characters that LaTeX would not print as they are, or not without a package."""
 _TRANSLATION = str.maketrans(_SPECIAL)
 
 
 def latex_text(text: str) -> str:
-    """Any text so that LaTeX prints it as it stands."""
+    """Escape text so that LaTeX prints it as it is."""
     return text.translate(_TRANSLATION)
 
 
@@ -21,7 +21,7 @@ def latex_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> st
     """Write a tabular environment.
 
     Args:
-        rows: a mapping from column to text for each row; nothing in it is taken for LaTeX.
+        rows: a mapping from column to plain text for each row; it is escaped.
         columns: the columns to show, in order.
     """
     lines = [[latex_text(column) for column in columns]]

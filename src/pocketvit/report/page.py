@@ -1,8 +1,8 @@
-"""The report of one run: `report.html`, a single page that needs nothing beside it.
+"""The report of one run: `report.html`, a self-contained page.
 
-The page asks for no other file, runs no script and forbids itself both by a content security policy, so it can be
-mailed, printed or opened from a memory stick. Everything that comes from the run (class names, captions, commands)
-is escaped. The same run folder gives the same bytes.
+The page loads no other file and runs no script, and its content security policy forbids both, so it can be mailed,
+printed or opened from a USB stick. All texts from the run (class names, captions, commands) are escaped. The same run
+folder gives the same bytes.
 """
 
 import shlex
@@ -32,22 +32,22 @@ from pocketvit.runs.result import RunResult
 # K is the number of classes, T the number of test images.
 
 MAX_TABLE_CLASSES = 10
-"""Up to this many classes the confusion matrix is a table with numbers; beyond, a picture."""
+"""Up to this many classes, the confusion matrix is a table with numbers; beyond, a picture."""
 MAX_LEVEL_NAME = 3
-"""Column heads of the table stand upright unless every class name has at most this many letters."""
+"""Column heads are vertical unless every class name has at most this many letters."""
 MAX_LISTED_CLASSES = 100
 MAX_CONFUSIONS = 10
 TILE = 120
-"""Greatest side of one of a square sheet's tiles on the page, CSS pixels."""
+"""Greatest side of a tile of a square sheet, in CSS pixels."""
 
 
 def write_report(run_dir: Path, result: RunResult | None = None) -> Path:
     """Write `report.html` into a run's folder.
 
     Args:
-        run_dir: the run's folder with config.yaml, env.json, metrics.jsonl and predictions.npz; samples.npz and
-            figures.npz are shown where they are there.
-        result: what result.json will hold, for a run that has not written it yet; by default it is read.
+        run_dir: the run folder with config.yaml, env.json, metrics.jsonl and predictions.npz; samples.npz and
+            figures.npz are optional.
+        result: the content of result.json if it is not written yet; by default it is read.
     Returns:
         the path of the page.
     Raises:
@@ -88,25 +88,25 @@ def render(run: FinishedRun) -> str:
 
 
 def _source(run: FinishedRun) -> str:
-    """Where the data came from, as the configuration names it; empty where it does not."""
+    """The source of the data in the configuration; empty if there is none."""
     return str((run.config.get("data") or {}).get("source") or "")
 
 
 def _title(run: FinishedRun) -> str:
-    """The recipe, and the data where it is not the recipe's namesake."""
+    """The recipe, and the data set if it has another name."""
     recipe, data = run.result.recipe, Path(_source(run)).name
     return f"{recipe} on {data}" if data not in ("", recipe, MEMORY) else recipe
 
 
 def _rerun(run: FinishedRun) -> str:
-    """The command for another run of the same, to be given in the folder that this one was started in."""
+    """The command that repeats the run, for the folder that it was started in."""
     config = Path(str(run.env.get("folder", run.path))) / "config.yaml"
     allow_code = ["--allow-code"] if run.env.get("code") else []
     return shlex.join(["pocketvit", "train", "--config", str(config), *allow_code])
 
 
 def _headline(run: FinishedRun, num_right: int) -> dict:
-    """The accuracy after the last step with its interval, and whether the stored predictions bear it out."""
+    """The accuracy after the last step with its interval, and whether the stored predictions agree."""
     total = len(run.predictions.labels)
     accuracy = run.result.test_accuracy
     right = round(accuracy * total)
@@ -118,21 +118,21 @@ def _headline(run: FinishedRun, num_right: int) -> dict:
         "high": high,
         "right": right,
         "total": total,
-        # Rounding may move an image or so; more means that the files are of two runs.
+        # Rounding may change an image or so; more means that the files are from different runs.
         "disagreement": num_right / total if abs(num_right - right) > 1 + total // 1000 else None,
     }
 
 
 def _facts(run: FinishedRun, log_probabilities: np.ndarray) -> list[tuple[str, str, str]]:
-    """Name, value and remark of what stands beside the headline."""
+    """Name, value and remark of each fact beside the headline."""
     result, env = run.result, run.env
     labels = run.predictions.labels
     decimals = text.percent_decimals(len(labels))
     test_loss = -log_probabilities[np.arange(len(labels)), labels].mean()
     source, fingerprint = _source(run), result.data_fingerprint[:12]
     facts = [
-        ("Training time", text.duration(result.train_s), f"{text.duration(result.total_s)} in all"),
-        ("Speed", f"{text.count(result.images_per_s)} images/s", "augmentation included"),
+        ("Training time", text.duration(result.train_s), f"{text.duration(result.total_s)} in total"),
+        ("Speed", f"{text.count(result.images_per_s)} images/s", "including augmentation"),
         ("Images seen", text.count(result.images_seen), f"{run.metrics[-1]['pass']:,} passes"),
         ("Device", device(result), ""),
         ("Parameters", text.count(result.num_params), ""),
@@ -143,11 +143,11 @@ def _facts(run: FinishedRun, log_probabilities: np.ndarray) -> list[tuple[str, s
     if result.commit:
         facts.append(("Commit", result.commit[:10], "with uncommitted changes" if env.get("dirty") else ""))
     if result.val_accuracy is not None:
-        remark = "held out of the training set"
+        remark = "on held-out training images"
         facts.append(("Validation accuracy", text.percent(result.val_accuracy, decimals), remark))
     if result.best_test_accuracy is not None and len(result.curve) > 1:
-        remark = "chosen on the test set, so flattering"
-        facts.append(("Best over test", text.percent(result.best_test_accuracy, decimals), remark))
+        remark = "test accuracy, biased upward"
+        facts.append(("Best evaluation", text.percent(result.best_test_accuracy, decimals), remark))
     if result.peak_memory_gib is not None:
         facts.append(("Peak GPU memory", f"{result.peak_memory_gib:.2f} GiB", ""))
     return facts
@@ -166,9 +166,9 @@ def _confusions(matrix: np.ndarray, class_names: Sequence[str]) -> dict:
 
 
 def _matrix_rows(matrix: np.ndarray, class_names: Sequence[str]) -> list[dict]:
-    """The confusion matrix as text, with how strongly to colour each cell (0 to 1).
+    """The confusion matrix as text, with the color strength of each cell (0 to 1).
 
-    What is right is coloured by its share of the class, what is wrong by its share relative to the worst confusion.
+    Correct cells are colored by their share of the class, wrong ones by their share relative to the worst confusion.
     """
     on_diagonal = np.eye(len(matrix), dtype=bool)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)  # (K, K)
@@ -187,7 +187,7 @@ def _matrix_rows(matrix: np.ndarray, class_names: Sequence[str]) -> list[dict]:
 
 
 def _classes(matrix: np.ndarray, class_names: Sequence[str]) -> dict:
-    """The accuracy of every class on a common axis that leaves out what no class reaches down to."""
+    """The accuracy of every class, on an axis that begins below the lowest interval."""
     scores = class_scores(matrix)
     many = len(scores) > MAX_TABLE_CLASSES
     if many:
@@ -225,7 +225,7 @@ def _train_images(samples: Samples | None) -> list[dict]:
 
 
 def _errors(samples: Samples | None, predictions: Predictions, log_probabilities: np.ndarray) -> list[dict]:
-    """The error images with what the model took them for."""
+    """The misclassified images with the predicted classes."""
     if samples is None:
         return []
     names = predictions.class_names
@@ -251,26 +251,26 @@ def _picture(image: np.ndarray) -> dict:
 
 
 def _sheets(figures: Mapping[str, np.ndarray]) -> list[dict]:
-    """What the model's first layer looks like, where the run wrote it."""
+    """Pictures of the model's first layer, if the run saved it."""
     sheets = []
     if "whitening_filters" in figures:
         filters = figures["whitening_filters"]
-        remark = f"{len(filters)} patch filters by falling eigenvalue, each scaled by its largest weight"
+        remark = f"{len(filters)} patch filters in order of decreasing eigenvalue, each scaled by its largest weight"
         sheets.append(_sheet("Whitening filters", remark, filter_sheet_uri(filters), len(filters)))
     if "position_similarity" in figures:
         similarity = figures["position_similarity"]
-        remark = f"cosine of each of {len(similarity)} positions to all others; dark −1, yellow 1"
+        remark = f"cosine similarity of each of {len(similarity)} positions to all others; dark −1, yellow 1"
         sheets.append(_sheet("Position similarity", remark, similarity_sheet_uri(similarity), len(similarity)))
     return sheets
 
 
 def _sheet(title: str, remark: str, uri: str, num_tiles: int) -> dict:
-    """A sheet that few tiles do not blow up to the width of the page."""
+    """A sheet with its width, so that few tiles are not stretched to the width of the page."""
     return {"title": title, "remark": remark, "uri": uri, "width": TILE * isqrt(num_tiles)}
 
 
 def _flat(values: Mapping, prefix: str = "") -> list[tuple[str, str]]:
-    """Nested fields as (dotted name, text), in their own order."""
+    """Nested fields as (dotted name, text), in order."""
     rows = []
     for key, value in values.items():
         if isinstance(value, Mapping):

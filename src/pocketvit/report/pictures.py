@@ -1,4 +1,4 @@
-"""Pixels as `data:` addresses, so that a page needs no file beside it.
+"""Images as `data:` URIs, so that a page needs no other file.
 
 N tiles of h×w pixels, K classes, F filters of p×p pixels, P patches, H W pixels.
 """
@@ -12,27 +12,26 @@ import numpy as np
 from PIL import Image
 
 PIXELATED_UP_TO = 64
-"""Images up to this many pixels a side are stored exactly and shown with hard pixel edges; larger ones as
-JPEG."""
+"""Images up to this many pixels a side are stored exactly and shown with sharp pixels; larger ones as JPEG."""
 THUMBNAIL = 256
-"""Pixels a side, at most, of a larger image on the page."""
+"""Greatest side in pixels of a larger image on the page."""
 
 ACCENT = (15, 118, 138)
 WARM = (214, 92, 48)
-"""The page's two colours in a tone that reads on light and on dark."""
+"""The page's two colors in a tone that is readable on light and on dark."""
 LEAST_TILE = 8
-"""Smaller maps of positions are enlarged to this many pixels a side, so that the lines between them stay thin."""
+"""Smaller position maps are enlarged to this many pixels a side, so that the lines between them stay thin."""
 FAINTEST = 0.2
 """Opacity of the faintest error in a heat map."""
 
 
 def is_small(image: np.ndarray) -> bool:
-    """Whether an image (H, W, ...) is stored exactly and is to be shown with hard pixel edges."""
+    """Whether an image (H, W, ...) is stored exactly and shown with sharp pixels."""
     return max(image.shape[:2]) <= PIXELATED_UP_TO
 
 
 def image_uri(image: np.ndarray) -> str:
-    """An RGB image, uint8 (H, W, 3), as a data address."""
+    """An RGB image, uint8 (H, W, 3), as a data URI."""
     if not is_small(image):
         thumbnail = Image.fromarray(image)
         thumbnail.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -44,8 +43,8 @@ def image_uri(image: np.ndarray) -> str:
 def heat_map_uri(matrix: np.ndarray) -> str:
     """A confusion matrix (K, K) of counts as a picture of K×K pixels.
 
-    The diagonal is drawn in the accent colour, the stronger the more of the class is right; the errors in the warm
-    colour, by the square root of their share of the class and never fainter than FAINTEST, so that rare ones are seen.
+    The diagonal has the accent color, with a strength by its share of the class; errors have the warm color, with a
+    strength by the square root of their share, at least FAINTEST, so that rare ones are visible.
     """
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)  # (K, K)
     on_diagonal = np.eye(len(matrix), dtype=bool)
@@ -58,7 +57,7 @@ def heat_map_uri(matrix: np.ndarray) -> str:
 
 
 def filter_sheet_uri(filters: np.ndarray) -> str:
-    """Patch filters (F, p, p, 3) side by side, each scaled by its own largest weight; grey is zero."""
+    """Patch filters (F, p, p, 3) side by side, each scaled by its largest weight; gray is zero."""
     largest = np.abs(filters).max(axis=(1, 2, 3), keepdims=True)
     tiles = 0.5 + 0.5 * filters / np.maximum(largest, 1e-12)  # (F, p, p, 3)
     columns = 8 if len(tiles) <= 64 else 16
@@ -66,11 +65,11 @@ def filter_sheet_uri(filters: np.ndarray) -> str:
 
 
 def similarity_sheet_uri(similarity: np.ndarray) -> str:
-    """How alike the positions are: for each patch a small map of its cosine similarity to all others.
+    """Similarity of positions: for each patch, a small map of its cosine similarity to all others.
 
-    Positions that are not a square of patches are shown as the matrix (P, P) itself.
+    If the patches do not form a square, the matrix (P, P) itself is shown.
 
-    Source: Dosovitskiy et al. 2021, figure 7 (centre), https://arxiv.org/abs/2010.11929
+    Source: Dosovitskiy et al. 2021, figure 7 (center), https://arxiv.org/abs/2010.11929
     """
     side = isqrt(len(similarity))
     maps = similarity.reshape(-1, side, side) if side * side == len(similarity) else similarity[None]  # (P, side, side)
@@ -81,7 +80,7 @@ def similarity_sheet_uri(similarity: np.ndarray) -> str:
 
 
 def _tiled(tiles: np.ndarray, columns: int) -> np.ndarray:
-    """Tiles in [0, 1], (N, h, w, 3), in rows with a transparent line between them, uint8 RGBA."""
+    """Tiles in [0, 1], (N, h, w, 3), in rows with transparent lines between them, uint8 RGBA."""
     height, width = tiles.shape[1:3]
     rows = -(-len(tiles) // columns)
     sheet = np.zeros((rows * (height + 1) - 1, columns * (width + 1) - 1, 4), dtype=np.uint8)

@@ -1,8 +1,8 @@
-"""Curves as inline SVG that takes its colours from the page.
+"""Plots as inline SVG with the colors of the page.
 
-Matplotlib lays the plot out; the SVG it writes is then made fit to stand inside HTML: colours become CSS variables (so
-that one drawing serves light, dark and paper), the typeface is the page's, and everything that is only needed in a
-file of its own goes. The same numbers give the same bytes.
+Matplotlib draws the plot. Its SVG is then adapted to HTML: colors become CSS variables, so that one drawing fits light,
+dark and paper; the font is the page's; and what only a separate file needs is removed. The same numbers give the same
+bytes.
 """
 
 import io
@@ -22,13 +22,13 @@ COLOURS = {
     "muted": "#010101", "rule": "#020202", "accent": "#030303", "warm": "#040404",
     "ink": "#050505", "violet": "#060606", "green": "#070707", "ochre": "#080808",
 }  # fmt: skip
-"""CSS variables of the page, and the stand-in that matplotlib draws each with."""
+"""CSS variables of the page, and the placeholder color that matplotlib draws each with."""
 
 SIZE_INCHES = (5.4, 3.0)
-"""At 72 points an inch this is close to the width of a phone, so that text is not scaled down there."""
+"""At 72 points per inch, close to the width of a phone, so that text is not scaled down there."""
 FONT_POINTS = 11.5
 MAX_MARKERS = 30
-"""Up to this many points each one is marked; a longer line is a line."""
+"""Lines with more points have no markers."""
 MARGIN = 0.05
 """Room between the data and the end of an axis, as a fraction of the axis."""
 ROUND_STEPS = (1, 2, 2.5, 5, 10)
@@ -40,7 +40,7 @@ class Series:
     """One line of a plot."""
 
     label: str
-    """Shown in a legend where there are several lines."""
+    """Shown in a legend if there are several lines."""
     x: Sequence[float]
     y: Sequence[float]
     colour: str = "accent"
@@ -62,17 +62,17 @@ def line_plot(
     y_range: tuple[float, float] | None = None,
     legend: bool = True,
 ) -> Markup:
-    """Draw lines over a common axis.
+    """Draw lines over common axes.
 
     Args:
-        name: unique on the page; keeps the SVG's inner names apart from those of other plots.
-        series: the lines, the first drawn uppermost.
-        description: what a reader who cannot see the plot is told.
-        x_label: what the horizontal axis counts.
-        x_format, y_format: write the numbers along the axes.
+        name: unique on the page; makes the SVG's internal names unique.
+        series: the lines, the first one on top.
+        description: text for readers who cannot see the plot.
+        x_label: of the horizontal axis.
+        x_format, y_format: format the numbers along the axes.
         y_start: where the vertical axis begins; what is below is cut off. By default all is shown.
-        y_range: the least and the greatest number that there can be; the vertical axis goes no further.
-        legend: name the lines inside the plot, where there are several.
+        y_range: the least and the greatest possible value, beyond which the vertical axis does not go.
+        legend: name the lines inside the plot if there are several.
     Returns:
         an `<svg>` element, safe to put into a page.
     """
@@ -91,7 +91,7 @@ def line_plot(
     axes.spines[:].set_visible(False)
     axes.set_xlim(0, (1 + MARGIN) * axes.dataLim.x1)
     axes.set_ylim(bottom=y_start)
-    if y_range:  # around a level line matplotlib makes room, beyond 100 % too
+    if y_range:  # around a flat line, matplotlib makes room even beyond 100 %
         bottom, top = axes.get_ylim()
         margin = MARGIN * (top - bottom)
         axes.set_ylim(max(bottom, y_range[0] - margin), min(top, y_range[1] + margin))
@@ -101,8 +101,8 @@ def line_plot(
 
 
 def _draw(axes: Axes, line: Series, **place: Any) -> None:
-    """One line with its band; `place` says how deep it lies and whether it may reach beyond the axes."""
-    # A single point would be an invisible line; long lines, and those in a band, would drown in markers.
+    """One line with its band; `place` sets its depth and whether it is clipped."""
+    # A single point would be an invisible line; long lines, and those in a band, would be hidden by markers.
     marker = "o" if len(line.x) <= (1 if line.band else MAX_MARKERS) else None
     colour = COLOURS[line.colour]
     if line.band:
@@ -112,15 +112,15 @@ def _draw(axes: Axes, line: Series, **place: Any) -> None:
 
 
 def _embeddable(figure: Figure, name: str, description: str) -> Markup:
-    """The figure as an `<svg>` element without anything that belongs to a file of its own."""
+    """The figure as an `<svg>` element, without what only a separate file needs."""
     file = io.StringIO()
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    # The salt fixes the names of clip paths and markers, which are random otherwise.
+    # The salt makes the names of clip paths and markers reproducible.
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
     svg = file.getvalue()
     body = svg[svg.index("<defs>") : svg.rindex("</svg>")]
-    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # a style element would reach the whole page
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # a style element would affect the whole page
     body = re.sub(r'<g id="[^"]*"', "<g", body)  # the same names in every plot
     body = re.sub(r" font-family: [^;\"]*;?", "", body)
     body = body.replace("xlink:href", "href")

@@ -1,7 +1,4 @@
-"""The figures of a report that are computed from a run's test predictions.
-
-T is the number of test images, K the number of classes. Plain NumPy on arrays of at most a few megabytes.
-"""
+"""Scores computed from a run's test predictions. T is the number of test images, K the number of classes."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -13,16 +10,16 @@ Z_95 = 1.959964
 
 
 def wilson_interval(right: int, total: int, z: float = Z_95) -> tuple[float, float]:
-    """The interval in which a success rate lies, given `right` successes in `total` independent trials.
+    """The Wilson confidence interval of a success rate, given `right` successes in `total` independent trials.
 
-    Unlike the textbook's p ± z·σ it stays inside [0, 1] and has a width even when every image is right, which
-    matters for a class of 36 images at 100 %.
+    Unlike the normal approximation p ± z·σ, it stays inside [0, 1] and has a width even at 100 %, which matters for a
+    class of 36 images.
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference",
         https://doi.org/10.1080/01621459.1927.10502953
 
     Args:
-        right: number of images classified rightly.
+        right: number of images classified correctly.
         total: number of images, at least 1.
         z: normal quantile; the default gives a 95 % interval.
     Returns:
@@ -31,7 +28,7 @@ def wilson_interval(right: int, total: int, z: float = Z_95) -> tuple[float, flo
         ValueError: not 0 <= right <= total, or total is 0.
     """
     if not 0 <= right <= total or total == 0:
-        raise ValueError(f"wilson_interval: {right} right of {total} is not possible; total must be at least 1")
+        raise ValueError(f"wilson_interval: {right} correct of {total} is impossible; total must be at least 1")
     rate = right / total
     centre = rate + z * z / (2 * total)
     spread = z * sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
@@ -46,14 +43,14 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """How often class i (row) was taken for class j (column), int64, (K, K)."""
+    """How often class i (row) was predicted as class j (column), int64, (K, K)."""
     cells = labels.astype(np.int64) * num_classes + predicted
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)  # (K * K) -> (K, K)
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """One way in which the model went wrong."""
+    """A pair of classes that the model confuses."""
 
     true: int
     predicted: int
@@ -63,11 +60,11 @@ class Confusion:
 
 
 def top_confusions(matrix: np.ndarray, limit: int) -> list[Confusion]:
-    """The most frequent errors, most frequent first; among equals the lower class numbers come first.
+    """The most frequent errors, most frequent first; ties by class numbers.
 
     Args:
         matrix: a confusion matrix, (K, K).
-        limit: the length of the list at most; pairs that never happened are left out.
+        limit: greatest length of the list; pairs that never occur are left out.
     """
     errors = matrix.copy()
     np.fill_diagonal(errors, 0)
@@ -83,7 +80,7 @@ def top_confusions(matrix: np.ndarray, limit: int) -> list[Confusion]:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How one class fared on the test set."""
+    """The score of one class on the test set."""
 
     label: int
     right: int
@@ -91,7 +88,7 @@ class ClassScore:
 
     @property
     def accuracy(self) -> float:
-        """The fraction of this class's test images classified rightly."""
+        """The fraction of this class's test images classified correctly."""
         return self.right / self.total
 
     @property

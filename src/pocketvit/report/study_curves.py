@@ -1,8 +1,7 @@
-"""Accuracy over a study's training, a line and a band for each row.
+"""Accuracy curves of a study, one line and band per row.
 
-The line is the mean over a row's seeds, the band reaches from the worst to the best of them. More than a handful of
-lines cannot be told apart, so the rows are dealt out over several pairs of plots, with the row that most others are
-compared with in each of them.
+The line is the mean over a row's seeds, the band goes from the worst to the best of them. More than a few lines cannot
+be told apart, so the rows are divided among several pairs of plots, each with the most common reference.
 """
 
 from collections import Counter
@@ -19,10 +18,10 @@ from pocketvit.runs.result import Evaluation
 
 REFERENCE_COLOUR = "ink"
 COLOURS = ("accent", "warm", "violet", "green", "ochre")
-"""Of the rows in one plot, beside the reference."""
+"""Of the rows in one plot, without the reference."""
 
 BEHIND = 0.15
-"""A row that ends this far behind the best one (it diverged) does not decide where the vertical axis begins."""
+"""A row that ends this far below the best one (it diverged) does not affect where the vertical axis begins."""
 
 Curves = Sequence[Sequence[Evaluation]]
 """The evaluations of each run of a row."""
@@ -33,17 +32,17 @@ class CurveGroup:
     """Two plots of the same rows, with one legend."""
 
     legend: list[tuple[str, str]]
-    """Row and colour; the first is drawn dashed if it is the reference."""
+    """Row and color; the first is dashed if it is the reference."""
     has_reference: bool
     below: list[str]
-    """Rows that never reach the axis."""
+    """Rows that lie entirely below the axis."""
     plots: list[tuple[str, Markup]]
     """Title and drawing."""
 
 
 @dataclass(frozen=True)
 class MeanCurve:
-    """A row's accuracy at each evaluation that all its runs share, over its seeds."""
+    """A row's accuracy over its seeds, at each evaluation that all its runs share."""
 
     images: list[float]
     train_s: list[float]
@@ -60,10 +59,10 @@ def study_curves(
     Args:
         rows: the finished runs of each row, by name.
         split: whose evaluations to draw.
-        references: what each compared row is compared with, one entry a row.
-        timed: those of the runs whose times are taken, by row; where a row has none, or by default, all of its runs.
+        references: of the compared rows, one entry per row.
+        timed: the runs whose times count, by row; by default, and for a row without any, all of its runs.
     Returns:
-        the plots; none where nothing was evaluated.
+        the plots; none without evaluations.
     """
     curves = {name: curve for name, runs in rows.items() if (curve := mean_curve(runs, split, (timed or {}).get(name)))}
     if not curves:
@@ -79,12 +78,12 @@ def study_curves(
 
 
 def mean_curve(runs: Curves, split: str, timed: Curves | None = None) -> MeanCurve | None:
-    """The mean and the extremes of several runs wherever all of them were evaluated; None where that is nowhere.
+    """Mean, least and greatest accuracy of several runs at their common evaluations; None without any.
 
     Args:
         runs: curves of evaluations.
-        split: whose evaluations to take.
-        timed: those of them whose times are taken; by default all.
+        split: whose evaluations to use.
+        timed: the runs whose times count; by default all.
     """
     by_images = [{point.images: point for point in run if point.split == split} for run in runs]
     shared = sorted(set.intersection(*map(set, by_images))) if by_images else []
@@ -108,7 +107,7 @@ def _draw_group(
     """Both plots of the rows in `colours`."""
     shown = [curves[name] for name in colours]
     unit, seconds = time_unit(max(curve.train_s[-1] for curve in shown))
-    # In the first third all climb alike, which would take most of the height from what tells them apart.
+    # In the first third all rows rise alike, which would take most of the height.
     best = max(curve.mean[-1] for curve in shown)
     start = min(min(curve.low[len(curve.low) // 3 :]) for curve in shown if curve.mean[-1] > best - BEHIND)
     below = [name for name in colours if max(curves[name].high) < start]

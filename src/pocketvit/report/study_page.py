@@ -1,9 +1,7 @@
-"""The page of a study: `study.html`, a single file that needs nothing beside it.
+"""The page of a study: `study.html`, a self-contained file.
 
-As in the report of one run, the page asks for no other file, runs no script, and escapes whatever comes from outside:
-names, settings, errors. It links to the reports of its runs, by paths relative to itself, where they are there.
-
-What it shows is handed in as plain text and numbers; nothing is computed here but where things stand.
+Like the report of a run, the page loads no other file, runs no script, and escapes all names, settings and errors. It
+links to the reports of its runs by relative paths. Its content is passed in as text and numbers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +15,7 @@ from pocketvit.report.templating import page_environment
 from pocketvit.runs.result import Evaluation
 
 FAR = 4.0
-"""An effect this many times as far from nothing as the median one would press the others together; it is cut off."""
+"""Effects are cut off at this multiple of the median effect, so that the others remain readable."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,18 +30,18 @@ class PageCell:
     curve: Sequence[Evaluation]
     """Empty unless done."""
     timed: bool
-    """Whether its times count: it ran on the study's usual hardware."""
+    """Whether its times count, that is, it ran on the study's usual hardware."""
     error: str | None
     """Why it failed."""
     report: str | None
-    """Link to its report, relative to the page; None where there is none."""
+    """Link to its report, relative to the page; None if there is none."""
     log: str | None
-    """Link to what it said, likewise; None unless it failed."""
+    """Link to its log, relative to the page; None unless it failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageEffect:
-    """A row's difference to its reference, fractions."""
+    """The difference between a row and its reference, a fraction."""
 
     reference: str
     difference: float
@@ -58,13 +56,13 @@ class PageRow:
 
     name: str
     settings: Sequence[tuple[str, str]]
-    """What makes the row, beside the study's base: fields and their values."""
+    """The row's overrides: fields and their values."""
     command: str
     """How to run it again."""
     figures: Mapping[str, str]
     """The row in the tables: text by column."""
     kind: str | None
-    """What the verdict is: helps, hurts, equal, untold, failed or open; None without a verdict."""
+    """The kind of verdict: helps, hurts, equal, untold, failed or open; None without a verdict."""
     effect: PageEffect | None
     cells: Sequence[PageCell]
 
@@ -77,14 +75,14 @@ class StudyPage:
     recipe: str
     """What every row starts from."""
     base: Sequence[tuple[str, str]]
-    """What is set in every row: fields and their values."""
+    """Overrides of every row: fields and their values."""
     summary: Sequence[tuple[str, str, Sequence[str]]]
-    """Kind of effect, what it is called, and the rows that have it."""
+    """Kind of verdict, its label, and the rows that have it."""
     facts: Sequence[tuple[str, str, str]]
-    """Name, value and remark of what stands at the top."""
+    """Name, value and remark of each fact at the top."""
     rows: Sequence[PageRow]
     split: str
-    """What the accuracies are of, as a curve names it: test or val."""
+    """The split of the accuracies, as in curves: test or val."""
     outcome_columns: Sequence[str]
     cost_columns: Sequence[str]
     """Of the two tables; the first of each is the row's name."""
@@ -95,7 +93,7 @@ class StudyPage:
 
 
 def render_study(page: StudyPage) -> str:
-    """The page as HTML; the same page gives the same text."""
+    """The page as HTML."""
     curves = {row.name: [cell.curve for cell in row.cells if cell.state == "done"] for row in page.rows}
     timed = {row.name: [cell.curve for cell in row.cells if cell.timed] for row in page.rows}
     references = [row.effect.reference for row in page.rows if row.effect]
@@ -110,11 +108,11 @@ def render_study(page: StudyPage) -> str:
 
 
 def _forest(rows: Sequence[PageRow]) -> dict | None:
-    """Where each difference and its interval stand on a common axis, in percent of its length from the left."""
+    """The positions of the differences and their intervals on a common axis, in percent of its length."""
     if not rows:
         return None
     reach = [max(map(abs, row.effect.interval or (row.effect.difference,))) for row in rows]
-    # The axis holds zero and every interval but those that lie far beyond the others.
+    # The axis includes zero and every interval, except those far beyond the others.
     bound = min(max(reach), FAR * median(reach)) or max(reach) or 0.001
     spans = [_clipped(row.effect, bound) for row in rows]
     margin = 0.04 * (max(high for _, _, high in spans) - min(low for low, _, _ in spans))
@@ -137,6 +135,6 @@ def _forest(rows: Sequence[PageRow]) -> dict | None:
 
 
 def _clipped(effect: PageEffect, bound: float) -> tuple[float, float, float]:
-    """Lower end, difference and upper end of an effect, none of them farther from zero than `bound`."""
+    """Lower end, difference and upper end of an effect, clipped to ± `bound`."""
     low, high = effect.interval or (effect.difference, effect.difference)
     return tuple(min(bound, max(-bound, value)) for value in (low, effect.difference, high))

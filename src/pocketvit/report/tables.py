@@ -9,7 +9,7 @@ ABSENT_YET = "not measured yet"
 
 
 def markdown_text(text: str) -> str:
-    """Any text in one line, so that Markdown shows it as it stands; `markdown_table` sees to the upright bar itself."""
+    """Escape text for Markdown, on one line; `markdown_table` itself escapes the vertical bar."""
     return re.sub(r"([\\`*_~\[\]<>&#$])", r"\\\1", " ".join(text.split()))
 
 
@@ -17,8 +17,8 @@ def markdown_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) ->
     """Write a table in GitHub's Markdown.
 
     Args:
-        rows: a mapping from column to text for each row; the text may hold Markdown.
-        columns: the columns to show, in order. One whose cells all begin with a digit or are absent is aligned right.
+        rows: a mapping from column to text for each row; the text may be Markdown.
+        columns: the columns to show, in order. If all cells begin with a digit or are absent, it is right-aligned.
     Returns:
         the table, without a newline at its end.
     """
@@ -32,7 +32,7 @@ def markdown_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) ->
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
-    """The mean, and from two values on the standard deviation (n − 1): 93.41 ± 0.12."""
+    """The mean and, with two or more values, the standard deviation (n − 1): 93.41 ± 0.12."""
     if len(values) == 1:
         return f"{values[0]:.2f}"
     return f"{mean(values):.2f} ± {stdev(values):.2f}"

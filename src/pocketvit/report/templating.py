@@ -1,4 +1,4 @@
-"""The templates that every page is made with; they escape all they are given."""
+"""The environment of the page templates, which escape all their inputs."""
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -6,7 +6,7 @@ from pocketvit.report import text
 
 
 def page_environment() -> Environment:
-    """The templates, with the report's ways of writing numbers as filters."""
+    """The templates, with the number formats of the reports as filters."""
     environment = Environment(
         loader=PackageLoader("pocketvit.report"),
         autoescape=True,

@@ -1,15 +1,15 @@
-"""How the report and the tables write numbers. Numbers and units are joined by a no-break space."""
+"""Number formats of reports and tables. A no-break space joins numbers and units."""
 
 NBSP = "\N{NO-BREAK SPACE}"
 
 
 def count(number: float) -> str:
-    """A whole number with its thousands marked: 2,697,610."""
+    """A whole number with thousands separators: 2,697,610."""
     return f"{round(number):,}"
 
 
 def counted(number: int, noun: str) -> str:
-    """So many of something, in the singular or the plural: 1 run, 1,437 passes."""
+    """A number with a noun in the singular or plural: 1 run, 1,437 passes."""
     ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
     return f"{number:,} {noun}{ending}"
 
@@ -33,20 +33,20 @@ def axis_percent(fraction: float) -> str:
 
 
 def points(fraction: float, *, signed: bool = False) -> str:
-    """A fraction in percentage points: two decimals, or the first digit where those would all be 0."""
-    value = round(100 * fraction, 9)  # what rounding left of two equal means is 0
+    """A fraction in percentage points: two decimals, or the first significant digit if these would be 0."""
+    value = round(100 * fraction, 9)  # the rounding error between two equal means becomes 0
     text = f"{abs(value):.2f}" if round(abs(value), 2) or not value else f"{abs(value):.1g}"
     sign = "−" if value < 0 else "+" if value > 0 and signed else ""
     return sign + text
 
 
 def percent_decimals(total: int) -> int:
-    """How many decimals a percentage of `total` images deserves: one image of 1,000 is 0.1 points."""
+    """The decimals of a percentage of `total` images: one image of 1,000 is 0.1 points."""
     return 2 if total >= 1000 else 1
 
 
 def duration(seconds: float) -> str:
-    """A time span in the two units that matter: 0.91 s, 45.2 s, 4 min 32 s, 1 h 18 min."""
+    """A time span in at most two units: 0.91 s, 45.2 s, 4 min 32 s, 1 h 18 min."""
     if seconds < 10:
         return f"{seconds:.2f}{NBSP}s"
     if seconds < 120:

@@ -71,13 +71,13 @@ def replace_arrays(path: Path, **arrays) -> None:
 def test_the_page_says_what_the_run_found(make_run):
     page = page_of(make_run())
     for words in (
-        "digits", "95.6 % test accuracy after the last step", "344 of 360 test images right.",
-        "95 % interval 92.9 % to 97.2 %", "203,530", "1,564 images/s", "27.0 s", "31.5 s in all", "AMD EPYC, 2 cores",
-        "42,240", "30 passes", "with uncommitted changes", "chosen on the test set, so flattering",
+        "digits", "95.6 % test accuracy after the last step", "344 of 360 test images are correct.",
+        "95 % interval 92.9 % to 97.2 %", "203,530", "1,564 images/s", "27.0 s", "31.5 s in total", "AMD EPYC, 2 cores",
+        "42,240", "30 passes", "with uncommitted changes", "test accuracy, biased upward",
         "Accuracy by images seen", "Accuracy by training time", "Training loss", "Learning rate",
-        "4 taken for 9 3 8.1 % of its class", "83.8 % 31/37", "0.7 × 3 + 0.3 × 4",
-        "16 of 360 test images were classified wrongly. All are shown",
-        "In the folder that the run was started in: pocketvit train --config runs/digits-000/config.yaml",
+        "4 predicted as 9 3 8.1 % of its class", "83.8 % 31/37", "0.7 × 3 + 0.3 × 4",
+        "16 of 360 test images were misclassified. All are shown",
+        "In the folder where the run was started: pocketvit train --config runs/digits-000/config.yaml",
         "It was started with: pocketvit train --seed 0", "warmup_passes: 3", "versions.torch 2.10.0",
     ):  # fmt: skip
         assert words in page.text, words
@@ -90,7 +90,7 @@ def test_the_advice_on_running_it_again_works_as_written(make_run):
     env = json.loads((run / "env.json").read_text())
     (run / "env.json").write_text(json.dumps(env | {"code": {"mine.py": "/home/me/mine.py"}, "folder": "runs/a b"}))
     text = page_of(run).text
-    assert "pocketvit train --config 'runs/a b/config.yaml' --allow-code It was started from Python, by my_s" in text
+    assert "pocketvit train --config 'runs/a b/config.yaml' --allow-code It was started from Python: my_s" in text
     del env["folder"]  # a run of an earlier version
     (run / "env.json").write_text(json.dumps(env))
     assert f"pocketvit train --config '{run}/config.yaml' It" in page_of(run).text
@@ -169,8 +169,8 @@ def test_a_validation_split_is_shown_as_such(make_run):
     curve = [{"images": 1000 * n, "train_s": 100.0 * n, "accuracy": 0.9, "split": "val"} for n in range(1, 5)]
     test = {"images": 4000, "train_s": 400.0, "accuracy": 0.95, "split": "test"}
     page = page_of(make_run(val_accuracy=0.9123, best_test_accuracy=None, curve=[*curve, test]))
-    assert "Validation accuracy 91.2 % held out of the training set" in page.text
-    assert "Best over test" not in page.text
+    assert "Validation accuracy 91.2 % on held-out training images" in page.text
+    assert "Best evaluation" not in page.text
     for words in ("validation set", "test set", "95.0 % on the test set at the end", "minutes"):
         assert words in page.text
 
@@ -178,8 +178,8 @@ def test_a_validation_split_is_shown_as_such(make_run):
 def test_a_single_look_at_the_test_set_is_not_the_best_of_several(make_run):
     run = make_run()
     result = RunResult.read(run / "result.json")
-    assert "Best over test" in page_of(run).text
-    assert "Best over test" not in page_of(run, replace(result, curve=result.curve[-1:])).text
+    assert "Best evaluation" in page_of(run).text
+    assert "Best evaluation" not in page_of(run, replace(result, curve=result.curve[-1:])).text
 
 
 def test_optional_parts_may_be_missing(make_run):
@@ -187,7 +187,7 @@ def test_optional_parts_may_be_missing(make_run):
     (run / "samples.npz").unlink()
     page = page_of(run)
     assert page.tags.count("svg") == 2 and page.tags.count("img") == 0
-    for words in ("Training images", "Worst errors", "First layer", "Best over test", "Accuracy by images"):
+    for words in ("Training images", "Worst errors", "First layer", "Best evaluation", "Accuracy by images"):
         assert words not in page.text
 
 
@@ -200,7 +200,7 @@ def test_a_run_without_errors(make_run):
         run / "samples.npz", error_images=np.zeros((0, 8, 8, 3), np.uint8), error_indices=np.zeros(0, np.int64)
     )
     page = page_of(run)
-    assert "every test image was classified rightly" in page.text
+    assert "every test image was classified correctly" in page.text
     assert "95 % interval 98.9 % to 100.0 %" in page.text
     assert "Worst errors" not in page.text
 
@@ -209,14 +209,14 @@ def test_many_classes_are_a_picture_and_a_list(make_run):
     run = make_run()
     labels = np.repeat(np.arange(120), 3)
     logits = 9 * np.eye(120, dtype=np.float32)[labels]
-    logits[::3, 7] = 10  # a third of each class is taken for class 7
+    logits[::3, 7] = 10  # a third of each class is predicted as class 7
     class_names = np.array([f"c{k}" for k in range(120)])
     replace_arrays(run / "predictions.npz", logits=logits, labels=labels, class_names=class_names)
     page = page_of(run)
     assert "Confusion matrix of 120 classes" in page.values("alt")
     assert "table" in page.tags and page.values("scope").count("col") == 0  # only the environment's table
     assert "Worst classes first; the best 20 are left out" in page.text
-    assert "c0 taken for c7 1 33.3 % of its class" in page.text
+    assert "c0 predicted as c7 1 33.3 % of its class" in page.text
 
 
 def test_the_first_layer_is_shown_where_the_run_wrote_it(make_run):

@@ -25,7 +25,7 @@ def test_wilson_interval_at_the_ends():
 
 @pytest.mark.parametrize(("right", "total"), [(0, 0), (3, 2), (-1, 2)])
 def test_wilson_interval_refuses_what_cannot_be(right, total):
-    with pytest.raises(ValueError, match="not possible"):
+    with pytest.raises(ValueError, match="is impossible; total must be at least 1"):
         wilson_interval(right, total)
 
 

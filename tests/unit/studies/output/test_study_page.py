@@ -57,8 +57,8 @@ def test_a_row_without_settings_is_the_studys_base_where_there_is_one(tmp_path):
     assert "Every row starts from the recipe paper. baseline the recipe as it is" in text
     study = synthetic_study(base={"model.width": 144, "optim.lr": 0.002})
     text = Page(write(tmp_path / "with", study)).text
-    assert "starts from the recipe paper with the study’s base: model.width=144, optim.lr=0.002." in text
-    assert "baseline the study’s base" in text and "mla-q model.q_rank=64" in text
+    assert "starts from the recipe paper with the study's base: model.width=144, optim.lr=0.002." in text
+    assert "baseline the study's base" in text and "mla-q model.q_rank=64" in text
 
 
 def test_the_path_of_a_users_file_does_not_make_a_phone_scroll_sideways(chromium, tmp_path):
@@ -140,7 +140,7 @@ def test_an_effect_far_out_does_not_press_the_others_together(tmp_path):
     cells = synthetic_cells(study)
     cells = [changed(cell, test_accuracy=0.2738) if cell.row == "muon" else cell for cell in cells]
     html = write(tmp_path, study, cells).read_text()
-    assert html.count('class="beyond"') == 1 and "farther out than the axis goes" in html
+    assert html.count('class="beyond"') == 1 and "Diamond: beyond the end of the axis" in html
 
 
 def test_many_rows_are_dealt_out_with_their_reference_in_each_plot():
