@@ -7,9 +7,11 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pocketvit.config import RunConfig, flatten, override
 from pocketvit.data import Split, Splits
+from pocketvit.data.pixels import resize, to_rgb
 from pocketvit.device import choose_device
 from pocketvit.errors import InputError
 from pocketvit.model.folded import not_fused, plan_of
@@ -20,6 +22,8 @@ from pocketvit.training.trainer import Trainer
 
 NEEDS = {"model.whitening_patches": {"model.patch_init": "whitening"}}
 """Choices that count only beside another."""
+READ = {"data.fit", "data.value_range", "data.background"}
+"""Choices that count where files are read, before there is a run."""
 LISTS = {"augment.skip_ops"}
 """Choices of several; tests/unit/config holds them against what there is."""
 SET = Split(np.zeros((8, 8, 8, 3), np.uint8), np.arange(8) % 2)
@@ -57,7 +61,7 @@ def made_up(name: str) -> RunConfig:
     return config
 
 
-@pytest.mark.parametrize("name", [name for name in choices(RunConfig()) if name not in LISTS])
+@pytest.mark.parametrize("name", [name for name in choices(RunConfig()) if name not in LISTS | READ])
 def test_what_nothing_implements_raises(name):
     config = made_up(name)
     assert flatten(config)[name] == "made-up"
@@ -66,10 +70,18 @@ def test_what_nothing_implements_raises(name):
         trainer.chunks.load(0, 0, 1)
 
 
+@pytest.mark.parametrize("name", sorted(READ))
+def test_what_no_reader_implements_raises(name):
+    config = made_up(name).data
+    with pytest.raises((LookupError, ValueError)):
+        for image in (np.zeros((2, 2), np.uint16), np.zeros((2, 2, 4), np.uint8)):
+            resize(to_rgb(Image.fromarray(image), config=config), (4, 4), config)
+
+
 def test_every_choice_is_found():
     found = choices(RunConfig())
     assert {"model.norm", "optim.name", "data.keep", "schedule.name", "augment.policy", "train.kernels"} <= set(found)
-    assert set(found) >= LISTS
+    assert set(found) >= LISTS | READ
 
 
 @pytest.mark.parametrize("name", ["model.norm", "model.activation"])

@@ -86,6 +86,7 @@ def _in_words(forms: str) -> str:
         "INT": "a whole number",
         "FLOAT": "a number",
         "FLOAT FLOAT": "two numbers",
+        "INT INT": "two whole numbers",
         "PATH": "a path",
         "STR": "text",
     }

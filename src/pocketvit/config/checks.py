@@ -102,7 +102,9 @@ def _fit(name: str, value: Any, hint: Any) -> Any:
         return None
     if Code in options:
         return _name_or_code(name, value, typing.get_args(options[0]))
-    kind = next(option for option in options if option is not type(None))
+    if any(value in typing.get_args(option) for option in options[:-1] if typing.get_origin(option) is Literal):
+        return value
+    kind = next(option for option in reversed(options) if option is not type(None))
     bounds = None
     if typing.get_origin(kind) is Annotated:
         kind, bounds = typing.get_args(kind)
@@ -151,7 +153,7 @@ def _number(value: float | str) -> float | None:
 def _within_bounds(name: str, value: float, bounds: Bounds | None) -> float:
     """`value` unless it is out of its bounds, infinite, not a number, or beyond `LARGEST` where they do not go as far."""
     bounds = bounds or Bounds(-inf)
-    if not (-LARGEST <= value <= LARGEST or LARGEST < bounds.high < inf):
+    if not (-LARGEST <= value <= LARGEST or (abs(value) < inf and bounds.high < inf)):
         raise InputError(f"{name}={value}: must be a number within ±{LARGEST}")
     bounds.check(name, value)
     return value

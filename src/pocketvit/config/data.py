@@ -11,6 +11,9 @@ from pocketvit.usercode import Code
 LARGEST_SIDE = 4_096
 """Most pixels that images are resized to; a single one of these takes 48 MiB."""
 
+READING = ("resize", "fit", "value_range", "background")
+"""The fields of `data` that decide which pixels and labels are read from the files of a source."""
+
 MEMORY = "memory"
 """`data.source` of a run that was given its images from Python; a folder of this name is ./memory."""
 
@@ -25,6 +28,12 @@ class DataConfig:
     """The format of a path; found by itself when none."""
     resize: Annotated[int, Bounds(1, LARGEST_SIDE)] | None = None
     """Resize every image to this many pixels square; none leaves them."""
+    fit: Literal["stretch", "crop", "pad"] = "stretch"
+    """How resizing makes an image square: stretch it, crop its center, or pad it with the background."""
+    value_range: Literal["auto"] | tuple[int, int] = "auto"
+    """Values of 16-bit gray images that become 0 and 255; auto takes 0 65535 and says what the images use of it."""
+    background: Literal["black", "white"] = "black"
+    """What transparent images are composited over."""
     val_frac: Fraction = 0.0
     """Fraction of the training images held out for choosing; with it the test images are used once, at the end."""
     test_frac: Annotated[float, Bounds(0, 1, open_left=True, open_right=True)] = 0.2
@@ -42,6 +51,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_types("data", self)
+        if self.value_range != "auto" and not 0 <= self.value_range[0] < self.value_range[1] <= 65535:
+            raise InputError(f"data.value_range={self.value_range}: must satisfy 0 <= least < greatest <= 65535")
 
 
 Operation = Literal[

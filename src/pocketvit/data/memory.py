@@ -1,15 +1,15 @@
 """Images that are in memory already: arrays or PyTorch data sets, with the checks that files go through."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from PIL import Image
 
+from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Dataset
 from pocketvit.data.formats import npz
-from pocketvit.data.pixels import one_line, to_rgb
+from pocketvit.data.pixels import Conversions, one_line, to_rgb
 from pocketvit.data.raw_splits import RawSplit, assemble
 from pocketvit.data.sources import finish
 from pocketvit.errors import InputError
@@ -49,23 +49,25 @@ Data: TypeAlias = Dataset | Mapping[str, Arrays] | tuple[Arrays, ...] | Examples
 def load_from_memory(
     data: Data,
     *,
-    resize: int | None = None,
     test_frac: float = 0.2,
     split_seed: int = 0,
     class_names: Sequence[str] | None = None,
+    **reading: Any,
 ) -> Dataset:
     """Make a set of images in memory, which are copied; a set that is loaded already stays as it is.
 
     Args:
         data: the images and labels.
-        resize: as for `load_dataset`; so are `test_frac` and `split_seed`.
+        test_frac: as for `load_dataset`; so are `split_seed` and `reading`.
         class_names: the classes in their order, where the data do not name them; by default those that occur.
+        reading: fields of `DataConfig`.
     Raises:
         InputError: as `load_dataset`, or `data` has another form.
     """
+    config = DataConfig(**reading)
     if isinstance(data, Dataset):
-        if resize is not None and data.image_size != (resize, resize):
-            raise InputError(f"data.resize={resize}, but {data.name} is loaded already; give it to load_dataset")
+        if config.resize is not None and data.image_size != (config.resize, config.resize):
+            raise InputError(f"data.resize={config.resize}, but {data.name} is loaded already; give it to load_dataset")
         return data
     if isinstance(data, Mapping):
         arrays = dict(data)
@@ -76,40 +78,40 @@ def load_from_memory(
         sets = data if isinstance(data, tuple) else (data,)
         if len(sets) not in (1, 2):
             raise InputError(f"data is a tuple of {len(sets)}; {FORMS}")
-        raw = {split: _raw_split(each, split) for split, each in zip(("train", "test"), sets)}
+        raw = {split: _raw_split(each, split, config) for split, each in zip(("train", "test"), sets)}
         named = getattr(sets[0], "classes", None)  # of torchvision's
         names = [str(name) for name in named] if isinstance(named, list | tuple) else class_names
-        return finish(NAME, assemble(raw, names, NAME, resize), test_frac, split_seed)
+        return finish(NAME, assemble(raw, names, NAME, config), test_frac, split_seed)
     try:
         arrays = {name: _array(value, 4) for name, value in arrays.items()}
     except ValueError as error:  # such as a list of arrays that differ in size
         raise InputError(f"data is not arrays: {one_line(error)}; {FORMS}") from error
     if class_names is not None:
         arrays.setdefault("class_names", np.array(class_names))
-    return finish(NAME, npz.decode(arrays, NAME, resize), test_frac, split_seed)
+    return finish(NAME, npz.decode(arrays, NAME, config), test_frac, split_seed)
 
 
-def _raw_split(examples: Any, split: str) -> RawSplit:
+def _raw_split(examples: Any, split: str, config: DataConfig) -> RawSplit:
     """The images and labels of a data set, each asked for once."""
     if isinstance(examples, str | Mapping) or not (hasattr(examples, "__len__") and hasattr(examples, "__getitem__")):
         raise InputError(f"{examples!r} is not a data set; load it: pocketvit.load_dataset(SOURCE); or {FORMS}")
-    converted, images, labels = Counter(), [], []
+    converted, images, labels = Conversions(), [], []
     for i in range(len(examples)):
         where, example = f"{NAME}, {split}[{i}]", examples[i]
         if not isinstance(example, tuple | list) or len(example) != 2:
             raise InputError(f"{where} is of type {type(example).__name__}, not (image, label); {FORMS}")
-        images.append(_pixels(example[0], where, converted))
+        images.append(_pixels(example[0], where, converted, config))
         labels.append(_array(example[1], 0))
         if labels[-1].ndim:
             raise InputError(f"{where}: the label has shape {labels[-1].shape}; give an integer or a class name")
     return RawSplit(np.array(labels), images, lambda i: f"{NAME}, {split}[{i}]", converted)
 
 
-def _pixels(image: Any, where: str, converted: Counter[str]) -> np.ndarray:
+def _pixels(image: Any, where: str, converted: Conversions, config: DataConfig) -> np.ndarray:
     """One image as uint8 RGB pixels, (H, W, 3)."""
     if isinstance(image, Image.Image):
         try:
-            return to_rgb(image, converted)
+            return to_rgb(image, converted, config)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
     pixels = _array(image, 3)
@@ -117,7 +119,7 @@ def _pixels(image: Any, where: str, converted: Counter[str]) -> np.ndarray:
         raise InputError(
             f"{where}: the image is {pixels.dtype}: leave out ToTensor and other transforms, or give uint8"
         )
-    return next(npz.rgb_images(pixels[None], where, "image", converted))
+    return next(npz.rgb_images(pixels[None], where, "image", converted, config))
 
 
 def _array(value: Any, num_axes: int) -> np.ndarray:

@@ -1,14 +1,15 @@
 """Any image to uint8 RGB pixels of one size, by stated rules.
 
 - Grey repeats its value in the three channels; black-and-white is 0 and 255.
-- 16-bit grey is divided by 257 and rounded, so that 65535 becomes 255. (Of 16-bit colour, or grey with
-  alpha, Pillow keeps the high byte.)
-- Alpha, also a palette's transparent entries, is composited over black: what is fully transparent becomes black.
+- 16-bit grey is divided by 257 and rounded, so that 65535 becomes 255, unless `data.value_range` names other values
+  for 0 and 255. (Of 16-bit colour, or grey with alpha, Pillow keeps the high byte.)
+- Alpha, also a palette's transparent entries, is composited over `data.background`, black by default.
 - Palette, CMYK, YCbCr, LAB and HSV go through Pillow's `convert("RGB")`.
 - A photo's EXIF orientation is applied. Of animations and multi-page files the first picture is taken.
 - Floating-point pixels are refused, because their scale is not known.
 - All images of a set must have one size. If `--data.resize N` asks for it, those that differ from N×N are resized to
-  it, not keeping their aspect, by Pillow's bicubic filter (which averages over larger areas when it shrinks).
+  it by Pillow's bicubic filter (which averages over larger areas when it shrinks). `data.fit` says how: stretched
+  without keeping their aspect, or keeping it, cropped at the center or padded with the background.
 """
 
 import io
@@ -20,24 +21,63 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pocketvit.config.checks import describe_size
+from pocketvit.config.data import DataConfig
 from pocketvit.errors import InputError
 
 GREY = "in grey, repeated in the three channels"
 GREY16 = "in 16-bit grey, divided by 257 and repeated in the three channels"
-ALPHA = "with alpha, composited over black"
+ALPHA = "with alpha, composited over {}"
+PLAIN = DataConfig()
+"""How images are read unless a field says otherwise."""
+BACKGROUNDS = {"black": 0, "white": 255}
+"""The value of all three channels."""
+FITS: dict[str, Callable[..., Image.Image]] = {
+    "stretch": lambda image, size, filter, color: image.resize(size, filter),
+    "crop": lambda image, size, filter, color: ImageOps.fit(image, size, filter),
+    "pad": ImageOps.pad,
+}
+"""What `data.fit` does, by its value."""
+
+
+class Conversions(Counter[str]):
+    """What was done to images that are not 8-bit color, with the number of images, and what the 16-bit ones hold."""
+
+    greatest = 0
+    """Greatest 16-bit value."""
+    levels: frozenset[int] = frozenset()
+    """The 8-bit values that 16-bit images became."""
+
+    def join(self, other: "Conversions") -> None:
+        """Add those of other images."""
+        self.update(other)
+        self.greatest, self.levels = max(self.greatest, other.greatest), self.levels | other.levels
+
+    def notes(self, value_range: str | tuple[int, int]) -> tuple[str, ...]:
+        """Lines to say aloud; also that 16-bit images leave most of `data.value_range` unused where it is auto."""
+        if value_range != "auto" or not self.levels or self.greatest > 65535 // 2:
+            return count_notes(self)
+        flag = f"--data.value-range 0 {2 ** max(self.greatest.bit_length(), 1) - 1}"
+        return (
+            *count_notes(self),
+            f"CAUTION: the greatest value of the 16-bit images is {self.greatest:,} of 65,535, so only "
+            f"{len(self.levels)} of 256 levels are used; {flag} uses them all",
+        )
 
 
 class BrokenImage(InputError):
     """An image file cannot be read; the message names it."""
 
 
-def decode(source: bytes | Path, where: str, converted: Counter[str] | None = None) -> np.ndarray:
+def decode(
+    source: bytes | Path, where: str, converted: Conversions | None = None, config: DataConfig = PLAIN
+) -> np.ndarray:
     """Read one image file.
 
     Args:
         source: the file's content, or its path.
         where: what to call it in a message, such as "train.parquet, row 7".
         converted: counts what is done to images that are not 8-bit colour.
+        config: how to read it.
     Returns:
         pixels, uint8, (H, W, 3).
     Raises:
@@ -51,7 +91,7 @@ def decode(source: bytes | Path, where: str, converted: Counter[str] | None = No
         raise BrokenImage(f"{where}: the image is empty (0 bytes); replace or remove it")
     try:
         with Image.open(io.BytesIO(content)) as image:
-            return to_rgb(image, converted)
+            return to_rgb(image, converted, config)
     except UnidentifiedImageError as error:
         raise BrokenImage(f"{where}: no image format that Pillow reads; replace or remove it") from error
     except InputError as error:
@@ -62,34 +102,38 @@ def decode(source: bytes | Path, where: str, converted: Counter[str] | None = No
         raise BrokenImage(f"{where}: {why}; replace or remove it") from error
 
 
-def to_rgb(image: Image.Image, converted: Counter[str] | None = None) -> np.ndarray:
+def to_rgb(image: Image.Image, converted: Conversions | None = None, config: DataConfig = PLAIN) -> np.ndarray:
     """A Pillow image as uint8 RGB pixels, (H, W, 3), by the rules above.
 
     Raises:
         InputError: floating-point pixels, or integers outside 0 … 65535.
     """
-    converted = Counter() if converted is None else converted
+    converted = Conversions() if converted is None else converted
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise InputError("floating-point pixels have no known scale: save them with 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        converted[GREY16] += 1
-        return grey16_to_rgb(np.asarray(image))
+        return grey16_to_rgb(np.asarray(image), converted, config)
     if image.has_transparency_data:
-        converted[ALPHA] += 1
-        return alpha_to_rgb(np.asarray(image.convert("RGBA")))
+        return alpha_to_rgb(np.asarray(image.convert("RGBA")), converted, config)
     if image.mode in ("1", "L"):
         converted[GREY] += 1
     return np.asarray(image.convert("RGB"))
 
 
-def alpha_to_rgb(rgba: np.ndarray) -> np.ndarray:
-    """Colour with alpha, uint8 (..., 4), composited over black, uint8 (..., 3)."""
-    weighted = rgba[..., :3].astype(np.uint32) * rgba[..., 3:]
-    return ((weighted + 127) // 255).astype(np.uint8)  # rounded: 255 is odd, so no value falls halfway
+def alpha_to_rgb(rgba: np.ndarray, converted: Conversions, config: DataConfig) -> np.ndarray:
+    """An image with alpha, uint8 (H, W, 4), composited over the background, uint8 (H, W, 3)."""
+    converted[ALPHA.format(config.background)] += 1
+    color, alpha = rgba[..., :3].astype(np.uint32), rgba[..., 3:].astype(np.uint32)
+    weighted = color * alpha + BACKGROUNDS[config.background] * (255 - alpha)
+    rgb = ((weighted + 127) // 255).astype(np.uint8)  # rounded: 255 is odd, so no value falls halfway
+    if (rgb == rgb[:1, :1]).all() and not (rgba == rgba[:1, :1]).all():
+        other = next(name for name in BACKGROUNDS if name != config.background)
+        converted[f"left in a single color by that; try --data.background {other}"] += 1
+    return rgb
 
 
-def grey16_to_rgb(grey: np.ndarray) -> np.ndarray:
+def grey16_to_rgb(grey: np.ndarray, converted: Conversions | None = None, config: DataConfig = PLAIN) -> np.ndarray:
     """16-bit grey, integers (..., H, W), as uint8 RGB, (..., H, W, 3).
 
     Raises:
@@ -97,8 +141,17 @@ def grey16_to_rgb(grey: np.ndarray) -> np.ndarray:
     """
     if grey.size and not 0 <= grey.min() <= grey.max() <= 65535:
         raise InputError(f"grey values {grey.min()} … {grey.max()} do not fit into 16 bits")
-    rounded = (grey.astype(np.uint32) + 128) // 257  # 257 is odd, so no value falls halfway
-    return np.repeat(rounded.astype(np.uint8)[..., None], 3, axis=-1)
+    low, high = (0, 65535) if config.value_range == "auto" else config.value_range
+    doubled = 2 * 255 * (np.clip(grey.astype(np.int64), low, high) - low) + (high - low)  # to round halves up
+    rounded = (doubled // (2 * (high - low))).astype(np.uint8)
+    if converted is not None:
+        auto = (low, high) == (0, 65535)
+        converted[
+            GREY16 if auto else f"in 16-bit grey, {low} to {high} spread over 0 to 255 in the three channels"
+        ] += 1
+        converted.greatest = max(converted.greatest, int(grey.max(initial=0)))
+        converted.levels |= frozenset(np.unique(rounded).tolist())
+    return np.repeat(rounded[..., None], 3, axis=-1)
 
 
 def uint8_remedy(images: np.ndarray, name: str) -> str:
@@ -120,19 +173,19 @@ def channels_last_remedy(name: str) -> str:
     return f"put the channels last: {name}.transpose(0, 2, 3, 1)"
 
 
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An image, uint8 (H, W, 3), in another size (height, width), not keeping its aspect; itself where it fits."""
-    height, width = size
+def resize(image: np.ndarray, size: tuple[int, int], config: DataConfig = PLAIN) -> np.ndarray:
+    """An image, uint8 (H, W, 3), in another size (height, width), made to fit as `config` says; itself where it fits."""
     if image.shape[:2] == size:
         return image
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    fill = (BACKGROUNDS[config.background],) * 3
+    return np.asarray(FITS[config.fit](Image.fromarray(image), size[::-1], Image.Resampling.BICUBIC, color=fill))
 
 
 class Fitter:
-    """Holds every image of a set to one size: that of the first image, or `resize` × `resize` where given."""
+    """Holds every image of a set to one size: that of the first image, or `data.resize` squared where given."""
 
-    def __init__(self, resize: int | None) -> None:
-        self.resize = resize
+    def __init__(self, config: DataConfig = PLAIN) -> None:
+        self.config = config
         self.num_resized = 0
         self._first: tuple[str, tuple[int, ...]] | None = None
 
@@ -140,11 +193,12 @@ class Fitter:
         """The image, (H, W, 3), in the size of the set; `where(index)` is what to call it.
 
         Raises:
-            InputError: it has another size than the set's first image, and no `resize` is given.
+            InputError: it has another size than the set's first image, and `data.resize` is none.
         """
-        if self.resize is not None and image.shape[:2] != (self.resize, self.resize):
+        side = self.config.resize
+        if side is not None and image.shape[:2] != (side, side):
             self.num_resized += 1
-            return resize(image, (self.resize, self.resize))
+            return resize(image, (side, side), self.config)
         if self._first is None:
             self._first = (where(index), image.shape)
         elif image.shape != self._first[1]:
@@ -157,7 +211,9 @@ class Fitter:
 
     def notes(self) -> tuple[str, ...]:
         """What was resized, to say aloud."""
-        return count_notes({f"resized to {self.resize} × {self.resize} (bicubic)": self.num_resized})
+        side, fit = self.config.resize, self.config.fit
+        how = "bicubic" if fit == "stretch" else f"bicubic, {fit}"
+        return count_notes({f"resized to {side} × {side} ({how})": self.num_resized})
 
 
 def count_notes(counts: Mapping[str, int]) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ images are not gathered here: they go one by one to a `Store`, memory or a file.
 
 import dataclasses
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from pocketvit.config.checks import FEW
+from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Decoded, Split
 from pocketvit.data.labels import find_class_names, number_labels
-from pocketvit.data.pixels import Fitter, count_notes
+from pocketvit.data.pixels import PLAIN, Conversions, Fitter
 from pocketvit.errors import InputError
 
 SPLIT_OF_WORD = {
@@ -51,7 +51,7 @@ class RawSplit:
     """N images, uint8, (H, W, 3) each; decoded when asked for, so one that isn't used costs nothing."""
     where: Callable[[int], str]
     """What to call the i-th image in a message, such as "train.parquet, row 7"."""
-    converted: Counter[str] = field(default_factory=Counter)
+    converted: Conversions = field(default_factory=Conversions)
     """What was done to images that are not 8-bit colour, counted while they are decoded."""
     where_label: Callable[[int], str] | None = None
     """What to call the i-th label; as the image if None."""
@@ -111,7 +111,7 @@ def assemble(
     raw_splits: Mapping[str, RawSplit],
     class_names: Sequence[str] | None,
     name: str,
-    resize: int | None,
+    config: DataConfig = PLAIN,
     store: Store = in_memory,
 ) -> Decoded:
     """Decode the splits that are used into one set.
@@ -123,7 +123,7 @@ def assemble(
         raw_splits: what belongs to "train", "test" and "val", as far as present.
         class_names: the classes in their order, where the format says.
         name: what to call the whole in a message.
-        resize: side in pixels that all images are brought to, if asked for.
+        config: how to read the images.
         store: where the images go.
     Raises:
         InputError: nothing to train on, an empty split or list of classes, a label outside the classes, a class with
@@ -151,13 +151,13 @@ def assemble(
         split: number_labels(raw.labels, class_names, raw.name_label, listed=listed) for split, raw in used.items()
     }
     notes += _check_classes(labels, used, class_names, name)
-    fitter = Fitter(resize)
+    fitter, converted = Fitter(config), Conversions()
     splits = {}
     for split, raw in used.items():
         fitted = (fitter.fit(image, raw.where, i) for i, image in enumerate(raw.images))
         splits[split] = Split(store(split, fitted, len(raw.labels)), labels[split])
-    converted = sum((raw.converted for raw in used.values()), Counter())
-    notes += [*count_notes(converted), *fitter.notes()]
+        converted.join(raw.converted)
+    notes += [*converted.notes(config.value_range), *fitter.notes()]
     return Decoded(splits["train"], splits.get(test_split), tuple(class_names), tuple(notes))
 
 

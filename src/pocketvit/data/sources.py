@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pocketvit.config.checks import Bounds, plain, unknown
-from pocketvit.config.data import LARGEST_SIDE, MEMORY
+from pocketvit.config.checks import unknown
+from pocketvit.config.data import MEMORY, READING, DataConfig
 from pocketvit.data.cache import entry_key, load_or_build
 from pocketvit.data.dataset import Dataset, Decoded, hold_out, stratified_split
 from pocketvit.data.fetch import catalogue as remote
@@ -21,6 +21,7 @@ from pocketvit.data.fetch import hub
 from pocketvit.data.fetch.download import Progress
 from pocketvit.data.fetch.paths import data_home, write_error
 from pocketvit.data.formats.registry import Format, detect, find_format
+from pocketvit.data.pixels import PLAIN
 from pocketvit.data.raw_splits import RawSplit, assemble
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
@@ -46,33 +47,31 @@ def load_dataset(
     source: str | Path,
     *,
     format: str | None = None,
-    resize: int | None = None,
     test_frac: float = 0.2,
     split_seed: int = 0,
     cache_dir: Path | None = None,
+    **reading: Any,
 ) -> Dataset:
     """Load a set.
 
     Args:
         source: a known name (see `known_sources`), "hf:OWNER/NAME" once fetched, or a path.
         format: what a path holds, the name of one of `FORMATS`; found out if None.
-        resize: bring all images to this many pixels a side.
         test_frac: fraction of each class to hold out for testing where the source has no test split; 1 leaves nothing
             to train on.
         split_seed: which images those are.
         cache_dir: folder for downloaded and decoded sets; see `data_home` for where it is if None.
+        reading: the fields of `DataConfig` that say how images are read, such as `resize`.
     Raises:
         InputError: the source is unknown, missing, not fetched yet, truncated, corrupt, or of a kind that cannot be
             trained on; the message says which file and row.
     """
-    resize = plain(resize)
-    if resize is not None:
-        Bounds(1, LARGEST_SIDE).check("data.resize", resize)
+    config = DataConfig(**reading)
     if source == DIGITS:
-        return finish(DIGITS, _digits(resize), test_frac, split_seed)
+        return finish(DIGITS, _digits(config), test_frac, split_seed)
     home = cache_dir or data_home()
     path = locate(source, home)
-    decoded = _decode(path, format_of(path, format), resize, home)
+    decoded = _decode(path, format_of(path, format), config, home)
     return finish(name_of(source), decoded, test_frac, split_seed)
 
 
@@ -129,7 +128,7 @@ def get(name: str, *, data_dir: Path | None = None, progress: Progress | None = 
             hub.fetch(name, folder)
             return folder
         decoded = remote.fetch(remote.REMOTE_SETS[name], folder, progress)
-        _decode(folder, format_of(folder, None), None, home, decoded)  # it was decoded to be checked: keep that
+        _decode(folder, format_of(folder, None), PLAIN, home, decoded)  # it was decoded to be checked: keep that
         return folder
 
 
@@ -148,7 +147,7 @@ def _alone(name: str, scratch: Path) -> Iterator[None]:
         yield
 
 
-def _digits(resize: int | None) -> Decoded:
+def _digits(config: DataConfig) -> Decoded:
     """scikit-learn's digits: 1,437 to train and 360 to test on, 36 of each class, the same whatever the seed.
 
     Their grey values 0 … 16 are scaled to 0 … 255.
@@ -166,13 +165,14 @@ def _digits(resize: int | None) -> Decoded:
         split: RawSplit(labels[indices], images[indices], lambda i: f"digits, image {i}")
         for split, indices in (("train", train), ("test", test))
     }
-    return assemble(raw, [str(digit) for digit in range(10)], DIGITS, resize)
+    return assemble(raw, [str(digit) for digit in range(10)], DIGITS, config)
 
 
-def _decode(path: Path, kind: Format, resize: int | None, home: Path, decoded: Decoded | None = None) -> Decoded:
+def _decode(path: Path, kind: Format, config: DataConfig, home: Path, decoded: Decoded | None = None) -> Decoded:
     """The set at `path`, from the cache if it is there; `decoded` spares decoding it if it isn't."""
-    key = entry_key(path, kind.files(path), (kind.name, resize))
-    return load_or_build(home / "decoded", key, lambda store: decoded or kind.read(path, resize, store))
+    others = {name: getattr(config, name) for name in READING[1:] if getattr(config, name) != getattr(PLAIN, name)}
+    key = entry_key(path, kind.files(path), (kind.name, config.resize, *map(str, others.items())))
+    return load_or_build(home / "decoded", key, lambda store: decoded or kind.read(path, config, store))
 
 
 def finish(name: str, decoded: Decoded, test_frac: float, split_seed: int) -> Dataset:

@@ -3,8 +3,10 @@
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pocketvit.config import DataConfig
+from pocketvit.config.data import READING
 from pocketvit.data.dataset import Dataset, Split, note_shared, stratified_split
 from pocketvit.data.formats.folders import would_read
 from pocketvit.data.formats.registry import detect
@@ -49,8 +51,8 @@ def split_given(data: Data, config: DataConfig) -> Splits:
     """
     if config.format is not None:
         raise InputError(f"data.format={config.format}: only files have a format; leave it out where images are given")
-    options = {"resize": config.resize, "test_frac": config.test_frac, "split_seed": config.split_seed}
-    return split_dataset(load_from_memory(data, **options), config)
+    options = {"test_frac": config.test_frac, "split_seed": config.split_seed}
+    return split_dataset(load_from_memory(data, **options, **_reading(config)), config)
 
 
 def open_dataset(config: DataConfig) -> Dataset:
@@ -87,11 +89,15 @@ def _load(config: DataConfig, test_frac: float) -> Dataset:
     return load_dataset(
         config.source,
         format=config.format,
-        resize=config.resize,
         test_frac=test_frac,
         split_seed=config.split_seed,
         cache_dir=config.cache_dir,
+        **_reading(config),
     )
+
+
+def _reading(config: DataConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in READING}
 
 
 def refuse_among_classes(config: DataConfig, folder: Path) -> None:

@@ -164,7 +164,7 @@ def _result_of(run: Path) -> RunResult:
 def predict_files(
     run: str | Path, files: Sequence[str | Path], *, device: str = "auto", allow_code: bool = False
 ) -> list[dict[str, Any]]:
-    """Classify image files, resized to the model's size.
+    """Classify image files, read as the run read its own and resized to the model's size.
 
     Returns:
         for each file its name and `probabilities`, a class name -> probability mapping.
@@ -175,7 +175,10 @@ def predict_files(
     trained = load_model(run, choose_device(device), allow_code=allow_code)
     if not files:
         return []
-    images = np.stack([resize(decode(path_of(file), str(file)), trained.model.image_size) for file in files])
+    config = path_of(run) / "config.yaml"  # not beside a model that is a file alone
+    how = load_config(config, allow_code=True).data if config.exists() else DataConfig()
+    size = trained.model.image_size
+    images = np.stack([resize(decode(path_of(file), str(file), config=how), size, how) for file in files])
     return [
         {"file": str(file), "probabilities": dict(zip(trained.class_names, map(float, row), strict=True))}
         for file, row in zip(files, trained.probabilities(images), strict=True)

@@ -84,7 +84,11 @@ class Trainer:
 
     def _set_up(self) -> None:
         """The rest up to the first step: built while the kernels are compiled, where there are any."""
-        self.stats = channel_stats(self.splits.train.images)
+        mean, std = channel_stats(self.splits.train.images)
+        if not std.all():
+            same = " and ".join(np.array(("red", "green", "blue"))[std == 0])
+            self.reporter.note(f"{same}: the same value in every pixel of the training images, so not scaled")
+        self.stats = mean, np.where(std == 0, 1, std)
         self.mean, self.std = (torch.tensor(s, dtype=torch.float32, device=self.device) for s in self.stats)
         start = PATCH_INITS[self.config.model.patch_init]
         self.filters: Tensor | None = start(self.model, self.loader, self.mean, self.std)
@@ -221,9 +225,7 @@ class Trainer:
 
     def _never_finite(self) -> BaseException:
         """What to raise where the loss was not finite before the weights were ever updated: no rate is to blame."""
-        own = " and ".join(map(str, code_of(self.config.model).values()))
-        images = "the images: is a colour channel the same in all of them?"
-        cause = own if own and self.stats[1].all() else images
+        cause = " and ".join(map(str, code_of(self.config.model).values())) or "the configuration"
         return self.processes.error(f"the loss is not finite at step 0, before any update; look at {cause}")
 
     def _not_finite(self, what: str, step: int) -> BaseException:

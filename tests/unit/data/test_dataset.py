@@ -151,7 +151,7 @@ def test_channel_stats_equal_numpy():
 def test_real_test_split_is_recognised(cifar_folder):
     from pocketvit.data.formats import parquet
 
-    decoded = parquet.read(next(cifar_folder.glob("test-*.parquet")), None)
+    decoded = parquet.read(next(cifar_folder.glob("test-*.parquet")))
     assert decoded.train.fingerprint == CIFAR10_TEST_FINGERPRINT
     assert np.bincount(decoded.train.labels).tolist() == [1000] * 10
     assert decoded.class_names[:2] == ("airplane", "automobile")

@@ -4,9 +4,10 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from pocketvit.data.pixels import Fitter, decode, grey16_to_rgb, to_rgb
+from pocketvit.config import DataConfig
+from pocketvit.data.pixels import PLAIN, Conversions, Fitter, decode, grey16_to_rgb, resize, to_rgb
 from pocketvit.errors import InputError
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -118,7 +119,7 @@ def test_missing_file_is_named(tmp_path):
 
 
 def test_mixed_sizes_name_both_and_offer_resize():
-    fitter = Fitter(None)
+    fitter = Fitter()
     fitter.fit(np.zeros((4, 4, 3), np.uint8), "image{}".format, 0)
     with pytest.raises(
         InputError, match=r"image0 has 4 × 4 pixels but image1 has 5 × 4 pixels \(width × height\): .*--data\.resize N"
@@ -127,9 +128,55 @@ def test_mixed_sizes_name_both_and_offer_resize():
 
 
 def test_resize_is_pillows_bicubic():
-    fitter = Fitter(6)
+    fitter = Fitter(DataConfig(resize=6))
     resized, fits = fitter.fit(COLOUR, str, 0), fitter.fit(np.zeros((6, 6, 3), np.uint8), str, 1)
     assert np.array_equal(resized, np.asarray(Image.fromarray(COLOUR).resize((6, 6), Image.Resampling.BICUBIC)))
     assert fits.shape == (6, 6, 3) and fitter.notes() == ("1 image resized to 6 × 6 (bicubic)",)
     fitter.fit(COLOUR, str, 2)
     assert fitter.notes() == ("2 images resized to 6 × 6 (bicubic)",)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_other_fits_are_pillows(fit):
+    config = DataConfig(resize=6, fit=fit, background="white")
+    wanted = getattr(ImageOps, {"crop": "fit"}.get(fit, fit))
+    more = {"color": "white"} if fit == "pad" else {}
+    expected = wanted(Image.fromarray(COLOUR), (6, 4), Image.Resampling.BICUBIC, **more)
+    assert np.array_equal(resize(COLOUR, (4, 6), config), np.asarray(expected))
+    fitter = Fitter(config)
+    fitter.fit(COLOUR, str, 0)
+    assert fitter.notes() == (f"1 image resized to 6 × 6 (bicubic, {fit})",)
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_16_bit_files_that_hold_fewer_bits_are_named_and_scaled_on_request(bits):
+    grey, found = np.arange(2**bits, dtype=np.uint16)[None], Conversions()
+    few = grey16_to_rgb(grey, found)
+    flag = f"--data.value-range 0 {2**bits - 1}"
+    (note,) = found.notes("auto")[1:]
+    assert f"is {2**bits - 1:,} of 65,535, so only {len(np.unique(few))} of 256 levels are used; {flag}" in note
+    scaled, said = DataConfig(value_range=(0, 2**bits - 1)), Conversions()
+    expected = np.floor(grey / (2**bits - 1) * 255 + 0.5)
+    assert np.array_equal(grey16_to_rgb(grey, said, scaled)[..., 1], expected)
+    assert said.notes(scaled.value_range) == (
+        f"1 image in 16-bit grey, 0 to {2**bits - 1} spread over 0 to 255 in the three channels",
+    )
+
+
+def test_values_outside_the_range_are_cut_off():
+    grey = np.array([[0, 100, 150, 200, 65535]], np.uint16)
+    assert grey16_to_rgb(grey, config=DataConfig(value_range=(100, 200)))[0, :, 0].tolist() == [0, 0, 128, 255, 255]
+    with pytest.raises(
+        InputError, match=r"^data.value_range=\(200, 100\): must satisfy 0 <= least < greatest <= 65535$"
+    ):
+        DataConfig(value_range=(200, 100))
+
+
+def test_a_drawing_in_the_color_of_the_background_is_named():
+    ink = np.zeros((4, 4, 4), np.uint8)
+    ink[1, :, 3] = 255
+    for config, lost in ((PLAIN, True), (DataConfig(background="white"), False)):
+        found = Conversions()
+        rgb = to_rgb(Image.fromarray(ink), found, config)
+        assert (rgb[0] == (0 if lost else 255)).all() and (rgb[1] == 0).all()
+        assert ("left in a single color by that; try --data.background white" in found) == lost

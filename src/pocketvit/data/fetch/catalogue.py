@@ -16,6 +16,7 @@ from pocketvit.data.fetch.download import Progress, download
 from pocketvit.data.fetch.paths import write_error
 from pocketvit.data.formats import parquet
 from pocketvit.data.formats import registry as formats
+from pocketvit.data.pixels import PLAIN
 from pocketvit.data.raw_splits import in_memory
 from pocketvit.errors import InputError
 
@@ -105,7 +106,7 @@ def _accept(remote: RemoteSet, offer: Offer, place: Path, progress: Progress | N
         if not (place / file.name).exists():
             download(file.url, place / file.name, checksum=file.checksum, progress=progress)
     try:
-        decoded = formats.find_format(formats.detect(place)).read(place, None, in_memory)
+        decoded = formats.find_format(formats.detect(place)).read(place, PLAIN, in_memory)
         if remote.is_real(decoded):
             return decoded
         raise InputError(f"the images that came are not those of {remote.name}")

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Decoded
-from pocketvit.data.pixels import one_line
+from pocketvit.data.pixels import PLAIN, one_line
 from pocketvit.data.raw_splits import RawSplit, Store, assemble, in_memory, name_row
 from pocketvit.errors import InputError
 
@@ -162,7 +163,7 @@ def files(path: Path) -> list[Path]:
     return [place / name for layout in _LAYOUTS for name in layout.names if (place / name).is_file()]
 
 
-def read(path: Path, resize: int | None, store: Store = in_memory) -> Decoded:
+def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> Decoded:
     """Read both splits.
 
     Raises:
@@ -185,7 +186,7 @@ def read(path: Path, resize: int | None, store: Store = in_memory) -> Decoded:
         split: _raw_split({f"{place}, {name}": batches[name] for name in names}, layout.labels_key)
         for split, names in (("train", layout.train), ("test", layout.test))
     }
-    return assemble(raw, class_names, str(place), resize, store)
+    return assemble(raw, class_names, str(place), config, store)
 
 
 def _places(path: Path) -> list[Path]:

@@ -6,14 +6,14 @@ starts with a dot are ignored; other files that are no image of a class are left
 """
 
 import unicodedata
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Decoded
-from pocketvit.data.pixels import BrokenImage, decode
+from pocketvit.data.pixels import PLAIN, BrokenImage, Conversions, decode
 from pocketvit.data.raw_splits import (
     SPLIT_OF_WORD,
     RawSplit,
@@ -48,15 +48,15 @@ def files(path: Path) -> list[Path]:
     return _flatten(_find(path))
 
 
-def read(path: Path, resize: int | None, store: Store = in_memory) -> Decoded:
+def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> Decoded:
     """Read all splits.
 
     Raises:
         InputError: a class without images, a test class that train lacks, an image that cannot be read.
     """
     found = _find(path)
-    raw = {split: _raw_split(classes) for split, classes in found.items()}
-    decoded = assemble(raw, tuple(found.get("train", ())), str(path), resize, store)
+    raw = {split: _raw_split(classes, config) for split, classes in found.items()}
+    decoded = assemble(raw, tuple(found.get("train", ())), str(path), config, store)
 
     aside = sorted(set(visible_files(path)) - set(_flatten(found)))
     return note_left_aside(decoded, "no image of a class", aside)
@@ -146,9 +146,9 @@ def _class_name(folder: Path) -> str:
     return unicodedata.normalize("NFC", folder.name)
 
 
-def _raw_split(classes: Mapping[str, list[Path]]) -> RawSplit:
+def _raw_split(classes: Mapping[str, list[Path]], config: DataConfig) -> RawSplit:
     members = [file for files in classes.values() for file in files]
     labels = [name for name, files in classes.items() for _ in files]
-    converted = Counter()
-    images = (decode(file, str(file), converted) for file in members)
+    converted = Conversions()
+    images = (decode(file, str(file), converted, config) for file in members)
     return RawSplit(np.array(labels), images, lambda i: str(members[i]), converted)

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Decoded
 from pocketvit.data.pixels import (
-    ALPHA,
     GREY,
-    GREY16,
+    PLAIN,
+    Conversions,
     alpha_to_rgb,
     channels_last_remedy,
     grey16_to_rgb,
@@ -50,23 +51,25 @@ def files(path: Path) -> list[Path]:
     return [path]
 
 
-def read(path: Path, resize: int | None, store: Store = in_memory) -> Decoded:
+def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> Decoded:
     """Read all splits.
 
     Raises:
         InputError: truncated, corrupt, without the arrays named above, with images or labels alone, with class names
             that are none, or with pickled objects.
     """
-    return decode(_load(path), str(path), resize, store)
+    return decode(_load(path), str(path), config, store)
 
 
-def decode(arrays: Mapping[str, np.ndarray], name: str, resize: int | None, store: Store = in_memory) -> Decoded:
+def decode(
+    arrays: Mapping[str, np.ndarray], name: str, config: DataConfig = PLAIN, store: Store = in_memory
+) -> Decoded:
     """The set that some arrays hold.
 
     Args:
         arrays: by name.
         name: what to call them in a message.
-        resize: side in pixels that all images are brought to, if asked for.
+        config: how to read the images.
         store: where the images go.
     Raises:
         InputError: without the arrays named above, with images or labels alone, or with class names that are none.
@@ -82,8 +85,8 @@ def decode(arrays: Mapping[str, np.ndarray], name: str, resize: int | None, stor
         if len(there) == 1:
             (missing,) = set(pair) - set(there)
             raise InputError(f"{name} holds {there[0]} but no {missing}: add {missing}, or remove {there[0]}")
-    raw = {split: _raw_split(arrays, name, *pair) for split, pair in form.items() if pair[0] in arrays}
-    decoded = assemble(raw, _class_names(arrays.get("class_names"), name), name, resize, store)
+    raw = {split: _raw_split(arrays, name, *pair, config) for split, pair in form.items() if pair[0] in arrays}
+    decoded = assemble(raw, _class_names(arrays.get("class_names"), name), name, config, store)
     aside = [each for each in arrays if each not in {"class_names"}.union(*form.values())]
     return note_left_aside(decoded, f"no part of a set with {' and '.join(form['train'])}", aside, "array")
 
@@ -123,19 +126,23 @@ def _class_names(names: np.ndarray | None, where: str) -> list[str] | None:
     return listed
 
 
-def _raw_split(arrays: Mapping[str, np.ndarray], where: str, images_name: str, labels_name: str) -> RawSplit:
+def _raw_split(
+    arrays: Mapping[str, np.ndarray], where: str, images_name: str, labels_name: str, config: DataConfig
+) -> RawSplit:
     images, labels = arrays[images_name], arrays[labels_name]
     if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras and MedMNIST keep them
         labels = labels[:, 0]
     if labels.ndim != 1 or images.shape[:1] != labels.shape:
         raise InputError(f"{where}: {images_name} is {images.shape} but {labels_name} is {labels.shape}")
-    converted = Counter()
-    rgb = rgb_images(images, where, images_name, converted)
+    converted = Conversions()
+    rgb = rgb_images(images, where, images_name, converted, config)
     image_name, label_name = f"{where}, {images_name}", f"{where}, {labels_name}"
     return RawSplit(labels, rgb, lambda i: f"{image_name}[{i}]", converted, lambda i: f"{label_name}[{i}]")
 
 
-def rgb_images(images: np.ndarray, where: str, name: str, converted: Counter[str]) -> Iterator[np.ndarray]:
+def rgb_images(
+    images: np.ndarray, where: str, name: str, converted: Conversions, config: DataConfig
+) -> Iterator[np.ndarray]:
     """The images of an array `name` in `where` as uint8 RGB, (H, W, 3) each.
 
     Raises:
@@ -151,20 +158,18 @@ def rgb_images(images: np.ndarray, where: str, name: str, converted: Counter[str
     if images.dtype not in (np.uint8, np.bool_) and not (images.dtype == np.uint16 and images.ndim == 3):
         expected = "expected uint8, bool, or uint16 grey"
         raise InputError(f"{where}: {name} is {images.dtype}: {expected}; {uint8_remedy(images, name)}")
-    return (_to_rgb(image, converted) for image in images)
+    return (_to_rgb(image, converted, config) for image in images)
 
 
-def _to_rgb(image: np.ndarray, converted: Counter[str]) -> np.ndarray:
+def _to_rgb(image: np.ndarray, converted: Conversions, config: DataConfig) -> np.ndarray:
     """One image, (H, W), (H, W, 3) or (H, W, 4), as uint8 RGB, (H, W, 3)."""
     if image.dtype == np.uint16:
-        converted[GREY16] += 1
-        return grey16_to_rgb(image)
+        return grey16_to_rgb(image, converted, config)
     if image.dtype == np.bool_:
         image = image.astype(np.uint8) * np.uint8(255)
     if image.ndim == 2:
         converted[GREY] += 1
         return np.repeat(image[..., None], 3, axis=-1)
     if image.shape[2] == 4:
-        converted[ALPHA] += 1
-        return alpha_to_rgb(image)
+        return alpha_to_rgb(image, converted, config)
     return image

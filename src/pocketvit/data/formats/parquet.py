@@ -10,15 +10,16 @@ Source: https://huggingface.co/docs/datasets/about_dataset_features
 import importlib.util
 import json
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Decoded
-from pocketvit.data.pixels import decode, one_line
+from pocketvit.data.pixels import PLAIN, Conversions, decode, one_line
 from pocketvit.data.raw_splits import (
     SPLIT_OF_WORD,
     RawSplit,
@@ -50,7 +51,7 @@ def files(path: Path) -> list[Path]:
     return [path] if path.is_file() else [file for file in visible_files(path) if file.suffix == ".parquet"]
 
 
-def read(path: Path, resize: int | None, store: Store = in_memory) -> Decoded:
+def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> Decoded:
     """Read all splits.
 
     Raises:
@@ -63,8 +64,8 @@ def read(path: Path, resize: int | None, store: Store = in_memory) -> Decoded:
     features = _features(schema)
     image_column = _find_column(first, schema, features, _IMAGE_COLUMNS, "Image")
     label_column = _find_column(first, schema, features, _LABEL_COLUMNS, "ClassLabel")
-    raw = {split: _raw_split(members, image_column, label_column) for split, members in by_split.items()}
-    decoded = assemble(raw, features.get(label_column, {}).get("names"), str(path), resize, store)
+    raw = {split: _raw_split(members, image_column, label_column, config) for split, members in by_split.items()}
+    decoded = assemble(raw, features.get(label_column, {}).get("names"), str(path), config, store)
     aside = [file for file in visible_files(path) if is_image(file)] if path.is_dir() else []
     return note_left_aside(decoded, "not among the parquet files", aside)
 
@@ -143,11 +144,11 @@ def _find_column(file: Path, schema: "pa.Schema", features: dict, names: Sequenc
     return found[0]
 
 
-def _raw_split(members: Sequence[Path], image_column: str, label_column: str) -> RawSplit:
+def _raw_split(members: Sequence[Path], image_column: str, label_column: str, config: DataConfig) -> RawSplit:
     labels = [_labels(file, label_column) for file in members]
     rows = [(str(file), len(values)) for file, values in zip(members, labels, strict=True)]
-    converted = Counter()
-    images = (image for file in members for image in _images(file, image_column, converted))
+    converted = Conversions()
+    images = (image for file in members for image in _images(file, image_column, converted, config))
     return RawSplit(np.concatenate(labels), images, lambda i: name_row(rows, i), converted)
 
 
@@ -161,7 +162,7 @@ def _labels(file: Path, column: str) -> np.ndarray:
     return np.array(values, dtype=str if kind is str else np.int64)
 
 
-def _images(file: Path, column: str, converted: Counter[str]) -> Iterator[np.ndarray]:
+def _images(file: Path, column: str, converted: Conversions, config: DataConfig) -> Iterator[np.ndarray]:
     """The images of one file, uint8, (H, W, 3) each."""
     row = 0
     for batch in _batches(file, column):
@@ -170,7 +171,7 @@ def _images(file: Path, column: str, converted: Counter[str]) -> Iterator[np.nda
             content = value.get("bytes") if isinstance(value, dict) else value
             if not isinstance(content, bytes):
                 raise InputError(f"{where}: column {column} holds no image bytes")
-            yield decode(content, where, converted)
+            yield decode(content, where, converted, config)
             row += 1
 
 

@@ -1,7 +1,7 @@
 """The file formats a set may come in, and how to tell which one a path holds.
 
 Each format is a module with three functions: `matches(path)` looks at names only, `files(path)` lists what would be
-read (the cache's key is made from it), and `read(path, resize, store)` decodes it.
+read (the cache's key is made from it), and `read(path, config, store)` decodes it.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pocketvit.config.checks import unknown
+from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Decoded
 from pocketvit.data.formats import cifar, folders, npz, parquet
 from pocketvit.data.raw_splits import Store
@@ -25,8 +26,8 @@ class Format:
     """Whether the path looks like this format, by its name and the names below it."""
     files: Callable[[Path], list[Path]]
     """The files that are read."""
-    read: Callable[[Path, int | None, Store], Decoded]
-    """Decode the path, bringing all images to a square of so many pixels a side unless None, and store them."""
+    read: Callable[[Path, DataConfig, Store], Decoded]
+    """Decode the path as the configuration says, and store the images."""
 
 
 FORMATS = tuple(

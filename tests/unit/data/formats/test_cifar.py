@@ -37,16 +37,16 @@ def assert_is(decoded, synthetic_set, names):
 
 
 def test_archive_and_folder_are_the_same(archive, synthetic_set, write, tmp_path):
-    assert_is(cifar.read(archive, None), synthetic_set, write.NAMES)
+    assert_is(cifar.read(archive), synthetic_set, write.NAMES)
     folder = unpack(archive, tmp_path)
     for path in (folder, tmp_path):  # the folder itself, and the one it was unpacked in
         assert cifar.matches(path) and len(cifar.files(path)) == 7
-        assert_is(cifar.read(path, None), synthetic_set, write.NAMES)
+        assert_is(cifar.read(path), synthetic_set, write.NAMES)
 
 
 def test_folder_that_holds_the_archive(archive, synthetic_set, write):
     assert cifar.matches(archive.parent) and cifar.files(archive.parent) == [archive]
-    assert_is(cifar.read(archive.parent, None), synthetic_set, write.NAMES)
+    assert_is(cifar.read(archive.parent), synthetic_set, write.NAMES)
 
 
 def test_cifar100(write, synthetic_set, tmp_path):
@@ -56,14 +56,14 @@ def test_cifar100(write, synthetic_set, tmp_path):
         fields = {"data": data, "fine_labels": labels.tolist(), "coarse_labels": [0] * len(labels)}
         contents[name] = write.python2_pickle(fields)
     path = write.tar(tmp_path / "cifar-100-python.tar.gz", contents, "cifar-100-python")
-    assert_is(cifar.read(path, None), synthetic_set, write.NAMES)
+    assert_is(cifar.read(path), synthetic_set, write.NAMES)
 
 
 def test_both_sets_in_one_folder_must_be_named(archive, tmp_path):
     shutil.copy(archive, tmp_path)
     shutil.copy(archive, tmp_path / "cifar-100-python.tar.gz")
     with pytest.raises(InputError, match="holds both cifar-10-python.tar.gz and cifar-100-python.tar.gz"):
-        cifar.read(tmp_path, None)
+        cifar.read(tmp_path)
 
 
 class Attack:
@@ -84,7 +84,7 @@ def test_malicious_pickle_is_refused_and_not_run(archive, tmp_path, function, pr
     attack = {"data": Attack(function, f"open({str(witness)!r}, 'w')"), "labels": []}
     (folder / "data_batch_3").write_bytes(pickle.dumps(attack, protocol))
     with pytest.raises(InputError, match="data_batch_3: its pickle asks for .*only NumPy arrays are allowed: refused"):
-        cifar.read(folder, None)
+        cifar.read(folder)
     assert not witness.exists()
 
 
@@ -94,7 +94,7 @@ def test_batches_pickled_by_python_3(archive, synthetic_set, write, tmp_path, pr
     for file in folder.iterdir():
         content = pickle.loads(file.read_bytes(), encoding="bytes")
         file.write_bytes(pickle.dumps(content, protocol))
-    assert_is(cifar.read(folder, None), synthetic_set, write.NAMES)
+    assert_is(cifar.read(folder), synthetic_set, write.NAMES)
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -118,7 +118,7 @@ def test_of_codecs_only_latin1_bytes_are_allowed(archive, tmp_path, monkeypatch,
     folder = unpack(archive, tmp_path)
     (folder / "data_batch_3").write_bytes(pickle.dumps({"data": Attack(function, *arguments), "labels": []}, protocol))
     with pytest.raises(InputError, match="data_batch_3(: its pickle asks for .*: refused| is truncated or corrupt)"):
-        cifar.read(folder, None)
+        cifar.read(folder)
     assert not (tmp_path / "it-ran").exists()
 
 
@@ -153,7 +153,7 @@ def test_no_array_is_made_of_arbitrary_pointers(archive, tmp_path, attack, messa
     folder = unpack(archive, tmp_path)
     (folder / "data_batch_3").write_bytes(pickle.dumps({"data": attack, "labels": attack}, protocol))
     with pytest.raises(InputError, match=f"data_batch_3: its pickle .*{message}.*: refused"):
-        cifar.read(folder, None)
+        cifar.read(folder)
 
 
 @pytest.mark.parametrize("shape", [(-1, -3072), (2, 3072), (2**62, 3072), (1 << 70,)])
@@ -162,7 +162,7 @@ def test_shape_must_fit_the_bytes(archive, tmp_path, shape):
     attack = Pretends(*REBUILT, (1, shape, np.dtype("u1"), False, bytes(3072)))
     (folder / "data_batch_3").write_bytes(pickle.dumps({"data": attack, "labels": [0]}, 2))
     with pytest.raises(InputError, match="data_batch_3 is truncated or corrupt"):
-        cifar.read(folder, None)
+        cifar.read(folder)
 
 
 @pytest.mark.parametrize("order", "CF")
@@ -178,27 +178,27 @@ def test_class_names_must_be_names(archive, tmp_path, names):
     folder = unpack(archive, tmp_path)
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": names}, 2))
     with pytest.raises(InputError, match=r"batches.meta: its label_names are no list of names"):
-        cifar.read(folder, None)
+        cifar.read(folder)
 
 
 def test_attribute_of_an_allowed_name_is_refused(archive, tmp_path):
     folder = unpack(archive, tmp_path)
     (folder / "test_batch").write_bytes(b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.")  # numpy: ndarray.tofile
     with pytest.raises(InputError, match=r"test_batch: its pickle asks for numpy\.ndarray\.tofile"):
-        cifar.read(folder, None)
+        cifar.read(folder)
 
 
 def test_missing_batch(archive, tmp_path):
     folder = unpack(archive, tmp_path)
     (folder / "data_batch_4").unlink()
     with pytest.raises(InputError, match="is not a whole CIFAR set: data_batch_4 is missing"):
-        cifar.read(folder, None)
+        cifar.read(folder)
 
 
 def test_archive_of_something_else(write, tmp_path):
     path = write.tar(tmp_path / "other.tar.gz", {"readme": b"hello"})
     with pytest.raises(InputError, match="other.tar.gz holds no CIFAR batches"):
-        cifar.read(path, None)
+        cifar.read(path)
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.999])
@@ -207,7 +207,7 @@ def test_truncated_archive_says_the_byte(archive, tmp_path, kept):
     path = tmp_path / "cifar-10-python.tar.gz"
     path.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(InputError, match=r"tar.gz is truncated or corrupt at byte [\d,]+ of [\d,]+"):
-        cifar.read(path, None)
+        cifar.read(path)
 
 
 def test_corrupt_archive_says_the_byte(archive, tmp_path):
@@ -216,7 +216,7 @@ def test_corrupt_archive_says_the_byte(archive, tmp_path):
     path = tmp_path / "cifar-10-python.tar.gz"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"tar.gz is truncated or corrupt at byte [\d,]+ of [\d,]+: .*CRC"):
-        cifar.read(path, None)
+        cifar.read(path)
 
 
 def test_truncated_batch_says_the_byte(archive, tmp_path):
@@ -224,7 +224,7 @@ def test_truncated_batch_says_the_byte(archive, tmp_path):
     content = (folder / "data_batch_2").read_bytes()
     (folder / "data_batch_2").write_bytes(content[:9000])
     with pytest.raises(InputError, match="data_batch_2 is truncated or corrupt near byte [0-9,]+ of 9,000"):
-        cifar.read(folder, None)
+        cifar.read(folder)
 
 
 @pytest.mark.parametrize(
@@ -247,4 +247,4 @@ def test_wrong_content_is_named(archive, write, tmp_path, fields, message):
     folder = unpack(archive, tmp_path)
     (folder / "data_batch_1").write_bytes(write.python2_pickle(fields))
     with pytest.raises(InputError, match=f"data_batch_1.*{message}"):
-        cifar.read(folder, None)
+        cifar.read(folder)

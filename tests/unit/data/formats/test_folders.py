@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pocketvit.config import DataConfig
 from pocketvit.data.formats import folders
 from pocketvit.data.formats.registry import detect
 from pocketvit.errors import InputError
@@ -21,7 +22,7 @@ def split(write, tmp_path):
 
 
 def test_split_folder(split):
-    decoded = folders.read(split, None)
+    decoded = folders.read(split)
     assert decoded.class_names == ("ant", "bee") and decoded.notes == ()
     assert decoded.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert np.array_equal(decoded.train.images, IMAGES[[0, 2, 4, 1, 3, 5]])
@@ -31,17 +32,17 @@ def test_split_folder(split):
 @pytest.mark.parametrize("name", ["val", "Validation", "valid"])
 def test_validation_serves_as_test(split, name):
     (split / "test").rename(split / name)
-    decoded = folders.read(split, None)
+    decoded = folders.read(split)
     assert len(decoded.test) == 6 and "validation split serves as one" in decoded.notes[0]
 
 
 def test_flat_folder_is_not_split(write, tmp_path):
-    decoded = folders.read(write.folder(tmp_path, {"": (IMAGES, LABELS)}), None)
+    decoded = folders.read(write.folder(tmp_path, {"": (IMAGES, LABELS)}))
     assert decoded.test is None and len(decoded.train) == 6
 
 
 def test_class_called_train(write, tmp_path):
-    decoded = folders.read(write.folder(tmp_path, {"": (IMAGES, LABELS)}, ("plane", "train")), None)
+    decoded = folders.read(write.folder(tmp_path, {"": (IMAGES, LABELS)}, ("plane", "train")))
     assert decoded.class_names == ("plane", "train") and decoded.test is None
 
 
@@ -51,7 +52,7 @@ def test_deeper_images_count_and_hidden_ones_do_not(split, write):
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(write.encode(IMAGES[0]))
     (split / ".git" / "y").mkdir(parents=True)
-    decoded = folders.read(split, None)
+    decoded = folders.read(split)
     assert len(decoded.train) == 7 and decoded.notes == ()
 
 
@@ -63,17 +64,17 @@ def test_a_class_is_the_same_in_both_ways_to_write_its_accent(write, tmp_path):
         path = tmp_path / str(train == composed)
         write.folder(path, {"train": (IMAGES, LABELS)}, (train, "fall"))
         write.folder(path, {"test": (IMAGES, LABELS)}, (test, "fall"))
-        decoded = folders.read(path, None)
+        decoded = folders.read(path)
         assert decoded.class_names == ("fall", composed) and decoded.notes == ()
         assert decoded.train.labels.tolist() == decoded.test.labels.tolist() == [0, 0, 0, 1, 1, 1]
         write.folder(path, {"train": (IMAGES[::2], [0, 0, 0])}, (test,))
-        assert folders.read(path, None).train.labels.tolist() == [0, 0, 0, *[1] * 6], "both are one class"
+        assert folders.read(path).train.labels.tolist() == [0, 0, 0, *[1] * 6], "both are one class"
 
 
 def test_other_files_are_left_aside_aloud(split):
     (split / "train" / "ant" / "notes.txt").write_text("hello")
     (split / "README.md").write_text("hello")
-    decoded = folders.read(split, None)
+    decoded = folders.read(split)
     assert len(decoded.train) == 6
     assert decoded.notes == (f"2 files are left aside, such as {split / 'README.md'}: no image of a class",)
 
@@ -82,7 +83,7 @@ def test_class_without_images_is_named(split):
     (split / "train" / "cow").mkdir()
     (split / "train" / "cow" / "notes.txt").write_text("hello")
     with pytest.raises(InputError, match="train/cow holds no images"):
-        folders.read(split, None)
+        folders.read(split)
     with pytest.raises(InputError, match="train/cow holds no images"):
         folders.files(split)  # also when the set is in the cache
 
@@ -92,7 +93,7 @@ def test_unknown_test_class_is_named(split):
     with pytest.raises(
         InputError, match="test/wasp/00001.png: label 'wasp' is outside the 2 classes, which are ant to"
     ):
-        folders.read(split, None)
+        folders.read(split)
 
 
 def test_split_without_class_folders(split, write):
@@ -101,13 +102,13 @@ def test_split_without_class_folders(split, write):
             file.rename(split / "test" / f"{name}-{file.name}")
         (split / "test" / name).rmdir()
     with pytest.raises(InputError, match="test holds no class folders: expected test/<class>/<image>"):
-        folders.read(split, None)
+        folders.read(split)
 
 
 def test_test_alone(split):
     (split / "train").rename(split.parent / "elsewhere")
     with pytest.raises(InputError, match="has no training images, only test"):
-        folders.read(split, None)
+        folders.read(split)
 
 
 @pytest.mark.parametrize("name", ["test", "val"])
@@ -115,7 +116,7 @@ def test_splits_are_no_classes_where_train_is_misspelt(split, name):
     (split / "train").rename(split / "trian")
     (split / "test").rename(split / name)
     words = f"set/{name} holds class folders, as a split does, but there is no .*/set/train that does: name the folder of the"
-    for look in (lambda: folders.read(split, None), lambda: folders.files(split)):
+    for look in (lambda: folders.read(split), lambda: folders.files(split)):
         with pytest.raises(InputError, match=words):
             look()
 
@@ -125,7 +126,7 @@ def test_a_stray_parquet_file_does_not_take_the_place_of_the_images(split):
         file = place / "stray.parquet"
         file.write_bytes(b"PAR1")
         assert detect(split) == "folder"
-        decoded = folders.read(split, None)
+        decoded = folders.read(split)
         assert len(decoded.train) == 6
         assert decoded.notes == (f"1 file is left aside, such as {file}: no image of a class",)
         file.unlink()
@@ -136,7 +137,7 @@ def test_what_is_done_to_images_that_are_not_8_bit_colour_is_said(split):
     grey16 = rgba[..., 0].astype(np.uint16) * 257
     for number, image in enumerate((rgba, rgba[..., 0], rgba[..., 1], grey16)):
         Image.fromarray(image).save(split / "train" / "ant" / f"other{number}.png")
-    assert folders.read(split, None).notes == (
+    assert folders.read(split).notes == (
         "1 image with alpha, composited over black",
         "2 images in grey, repeated in the three channels",
         "1 image in 16-bit grey, divided by 257 and repeated in the three channels",
@@ -148,7 +149,7 @@ def test_broken_image_is_named(split, content):
     file = split / "train" / "bee" / "broken.jpg"
     file.write_bytes(content)
     with pytest.raises(InputError, match=f"^{file}: "):
-        folders.read(split, None)
+        folders.read(split)
 
 
 def test_mixed_sizes_name_both_files(split, write):
@@ -158,6 +159,6 @@ def test_mixed_sizes_name_both_files(split, write):
         InputError,
         match=f"ant/00000.png has 4 × 4 pixels but {file} has 4 × 5 pixels \\(width × height\\): .*--data.resize",
     ):
-        folders.read(split, None)
-    decoded = folders.read(split, 4)
+        folders.read(split)
+    decoded = folders.read(split, DataConfig(resize=4))
     assert len(decoded.test) == 7 and decoded.notes == ("1 image resized to 4 × 4 (bicubic)",)

@@ -25,25 +25,25 @@ def test_train_and_test(tmp_path):
         test_labels=LABELS[:2],
         class_names=np.array(["x", "y", "z"]),
     )
-    decoded = npz.read(path, None)
+    decoded = npz.read(path)
     assert np.array_equal(decoded.train.images, IMAGES) and decoded.train.labels.tolist() == LABELS.tolist()
     assert np.array_equal(decoded.test.images, IMAGES[:2]) and decoded.class_names == ("x", "y", "z")
 
 
 def test_keras_form(tmp_path):
     path = save(tmp_path, x_train=IMAGES, y_train=LABELS[:, None], x_test=IMAGES[:1], y_test=LABELS[:1, None])
-    decoded = npz.read(path, None)
+    decoded = npz.read(path)
     assert decoded.train.labels.tolist() == LABELS.tolist() and len(decoded.test) == 1
     assert decoded.class_names == ("0", "1", "2")
 
 
 def test_class_names_may_be_bytes(tmp_path):
     path = save(tmp_path, images=IMAGES, labels=LABELS, class_names=np.char.encode(["ä", "y", "z"], "utf-8"))
-    assert npz.read(path, None).class_names == ("ä", "y", "z")
+    assert npz.read(path).class_names == ("ä", "y", "z")
 
 
 def test_unsplit_with_class_names_as_labels(tmp_path):
-    decoded = npz.read(save(tmp_path, images=IMAGES, labels=np.array(list("bacabc"))), None)
+    decoded = npz.read(save(tmp_path, images=IMAGES, labels=np.array(list("bacabc"))))
     assert decoded.test is None and decoded.train.labels.tolist() == [1, 0, 2, 0, 1, 2]
 
 
@@ -59,7 +59,7 @@ def test_images_of_every_form(tmp_path):
         "bool": (IMAGES[..., 0] > 99, np.where(IMAGES[..., :1] > 99, 255, 0)),
     }
     for form, (images, rgb) in expected.items():
-        decoded = npz.read(save(tmp_path, images=images, labels=LABELS), None)
+        decoded = npz.read(save(tmp_path, images=images, labels=LABELS))
         assert np.array_equal(decoded.train.images, np.broadcast_to(rgb, (6, 4, 5, 3))), form
         what = "in 16-bit grey" if "16" in form else "with alpha" if form == "alpha" else "in grey"
         assert len(decoded.notes) == 1 and decoded.notes[0].startswith(f"6 images {what}, "), form
@@ -102,7 +102,7 @@ def test_images_of_every_form(tmp_path):
 def test_wrong_content_is_named(tmp_path, arrays, message):
     path = save(tmp_path, **arrays)
     with pytest.raises(InputError, match=f"^{path}.*{message}"):
-        npz.read(path, None)
+        npz.read(path)
 
 
 @pytest.mark.parametrize(
@@ -118,12 +118,12 @@ def test_wrong_content_is_named(tmp_path, arrays, message):
 )
 def test_the_refusal_of_another_type_says_what_would_work(tmp_path, images, remedy):
     with pytest.raises(InputError) as refused:
-        npz.read(save(tmp_path, images=images, labels=LABELS), None)
+        npz.read(save(tmp_path, images=images, labels=LABELS))
     assert f"images is {images.dtype}: expected uint8, bool, or uint16 grey; {remedy}" in str(refused.value)
     assert "\n" not in str(refused.value)
     if "use " in remedy:
         mended = eval(remedy.partition("use ")[2], {"images": images})
-        assert np.array_equal(npz.read(save(tmp_path, images=mended, labels=LABELS), None).train.images, IMAGES)
+        assert np.array_equal(npz.read(save(tmp_path, images=mended, labels=LABELS)).train.images, IMAGES)
 
 
 def test_a_test_label_without_training_images_is_named(tmp_path):
@@ -131,7 +131,7 @@ def test_a_test_label_without_training_images_is_named(tmp_path):
     test = {"test_images": IMAGES, "test_labels": LABELS}
     path = save(tmp_path, train_images=IMAGES[:2], train_labels=LABELS[:2], **test)
     with pytest.raises(InputError) as refused:
-        npz.read(path, None)
+        npz.read(path)
     why = "class 2 has no training images; add some, or remove its test images"
     assert str(refused.value) == f"{path}, test_labels[2]: {why}"
 
@@ -141,21 +141,19 @@ def test_half_a_split_is_refused(tmp_path, there, missing):
     content = IMAGES if "images" in there else LABELS
     path = save(tmp_path, train_images=IMAGES, train_labels=LABELS, **{there: content})
     with pytest.raises(InputError) as refused:
-        npz.read(path, None)
+        npz.read(path)
     assert str(refused.value) == f"{path} holds {there} but no {missing}: add {missing}, or remove {there}"
 
 
 def test_arrays_that_are_not_used_are_named(tmp_path):
     names = {"class_names": np.array(["x", "y", "z"])}
     path = save(tmp_path, images=IMAGES, labels=LABELS, **names)
-    assert npz.read(path, None).notes == ()
+    assert npz.read(path).notes == ()
     path = save(tmp_path, images=IMAGES, labels=LABELS, ids=LABELS, **names)
-    assert npz.read(path, None).notes == (
-        "1 array is left aside, such as ids: no part of a set with images and labels",
-    )
+    assert npz.read(path).notes == ("1 array is left aside, such as ids: no part of a set with images and labels",)
     test = {"test_images": IMAGES, "test_labels": LABELS}
     path = save(tmp_path, images=IMAGES, labels=LABELS, **test)
-    decoded = npz.read(path, None)
+    decoded = npz.read(path)
     assert decoded.test is None
     assert decoded.notes == ("2 arrays are left aside, such as test_images: no part of a set with images and labels",)
 
@@ -166,7 +164,7 @@ def test_truncated_file_is_named(tmp_path, kept):
     size = int(kept * path.stat().st_size)
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(InputError, match=f"^{path} is truncated: it breaks off at byte {size:,}; copy"):
-        npz.read(path, None)
+        npz.read(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"\x93NUMPY\x01\x00"], ids=["empty", "text", "npy"])
@@ -174,7 +172,7 @@ def test_another_file_with_its_suffix_is_no_npz(tmp_path, content):
     path = tmp_path / "set.npz"
     path.write_bytes(content)
     with pytest.raises(InputError) as refused:
-        npz.read(path, None)
+        npz.read(path)
     assert str(refused.value) == f"{path} is no .npz file; write one by numpy.savez, from arrays without objects"
 
 
@@ -184,11 +182,11 @@ def test_corrupt_file_is_named(tmp_path):
     content[300] ^= 255
     path.write_bytes(content)
     with pytest.raises(InputError, match=f"^{path} is corrupt or holds pickled objects"):
-        npz.read(path, None)
+        npz.read(path)
 
 
 def test_empty_split_is_named(tmp_path):
     empty = {"test_images": IMAGES[:0], "test_labels": LABELS[:0]}
     path = save(tmp_path, train_images=IMAGES, train_labels=LABELS, **empty)
     with pytest.raises(InputError, match=f"^the test split of {path} holds no images"):
-        npz.read(path, None)
+        npz.read(path)

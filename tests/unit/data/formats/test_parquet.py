@@ -29,7 +29,7 @@ def folder(write, tmp_path):
 
 
 def test_folder_of_shards(folder):
-    decoded = parquet.read(folder, None)
+    decoded = parquet.read(folder)
     assert np.array_equal(decoded.train.images, IMAGES[:4]) and decoded.train.labels.tolist() == LABELS[:4]
     assert np.array_equal(decoded.test.images, IMAGES[4:]) and decoded.test.labels.tolist() == LABELS[4:]
     assert decoded.class_names == NAMES and decoded.notes == (f"{folder} has no test images of the class cat",)
@@ -38,7 +38,7 @@ def test_folder_of_shards(folder):
 def test_hidden_files_are_ignored(folder, write):
     write.parquet(folder / ".cache" / "train-00000-of-00009.parquet", IMAGES[:1], [0])
     (folder / "plain_text" / ".train-x.parquet").write_bytes(b"half")
-    assert len(parquet.files(folder)) == 3 and len(parquet.read(folder, None).train) == 4
+    assert len(parquet.files(folder)) == 3 and len(parquet.read(folder).train) == 4
 
 
 def test_images_beside_the_files_are_left_aside_aloud(folder, write):
@@ -46,26 +46,26 @@ def test_images_beside_the_files_are_left_aside_aloud(folder, write):
     picture.parent.mkdir()
     picture.write_bytes(write.encode(IMAGES[0]))
     assert detect(folder) == "parquet"
-    note = parquet.read(folder, None).notes[-1]
+    note = parquet.read(folder).notes[-1]
     assert note == f"1 file is left aside, such as {picture}: not among the parquet files"
 
 
 def test_single_file_is_not_split(folder):
-    decoded = parquet.read(folder / "plain_text" / "test-00000-of-00001.parquet", None)
+    decoded = parquet.read(folder / "plain_text" / "test-00000-of-00001.parquet")
     assert decoded.test is None and np.array_equal(decoded.train.images, IMAGES[4:])
 
 
 def test_split_by_folder_name(write, tmp_path):
     write.parquet(tmp_path / "train" / "0000.parquet", IMAGES[:4], LABELS[:4])
     write.parquet(tmp_path / "validation" / "0000.parquet", IMAGES[4:], LABELS[4:])
-    decoded = parquet.read(tmp_path, None)
+    decoded = parquet.read(tmp_path)
     assert len(decoded.train) == 4 and len(decoded.test) == 2
     assert "no test split: its validation split serves as one" in decoded.notes[0]
 
 
 def test_validation_beside_test_is_left_aside(folder, write):
     write.parquet(folder / "plain_text" / "validation.parquet", IMAGES[:1], LABELS[:1])
-    decoded = parquet.read(folder, None)
+    decoded = parquet.read(folder)
     assert np.array_equal(decoded.test.images, IMAGES[4:]) and "validation split is left aside" in decoded.notes[0]
 
 
@@ -75,7 +75,7 @@ def test_column_names(tmp_path, write, column, image_column):
     contents = [{"bytes": write.encode(image), "path": None} for image in IMAGES]
     table = pa.table({"other": [1] * 6, image_column: contents, column: LABELS})
     pa.parquet.write_table(table, tmp_path / "x.parquet")
-    decoded = parquet.read(tmp_path / "x.parquet", None)
+    decoded = parquet.read(tmp_path / "x.parquet")
     assert decoded.train.labels.tolist() == LABELS and decoded.class_names == ("0", "1", "2")
 
 
@@ -85,7 +85,7 @@ def test_columns_found_by_the_hubs_metadata(tmp_path, write):
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     table = pa.table({"picture": contents, "kind": LABELS}, metadata=metadata)
     pa.parquet.write_table(table, tmp_path / "x.parquet")
-    assert parquet.read(tmp_path / "x.parquet", None).class_names == ("a", "b", "c")
+    assert parquet.read(tmp_path / "x.parquet").class_names == ("a", "b", "c")
 
 
 LABEL = {"names": ["a", "b", "c"], "_type": "ClassLabel"}
@@ -105,19 +105,19 @@ def test_columns_of_other_forms_in_the_hubs_metadata(tmp_path, write, features, 
     contents = [{"bytes": write.encode(image), "path": None} for image in IMAGES]
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     pa.parquet.write_table(pa.table({"img": contents, "label": LABELS}, metadata=metadata), tmp_path / "x.parquet")
-    assert parquet.read(tmp_path / "x.parquet", None).class_names == names
+    assert parquet.read(tmp_path / "x.parquet").class_names == names
 
 
 def test_no_class_names_where_there_should_be_some(write, tmp_path):
     file = write.parquet(tmp_path / "x.parquet", IMAGES, LABELS, ())
     with pytest.raises(InputError, match=f"^{file} has an empty list of class names"):
-        parquet.read(file, None)
+        parquet.read(file)
 
 
 def test_string_labels_and_plain_bytes(tmp_path, write):
     contents = [write.encode(image, "WEBP", lossless=True) for image in IMAGES]
     pa.parquet.write_table(pa.table({"image": contents, "label": list("bacabc")}), tmp_path / "x.parquet")
-    decoded = parquet.read(tmp_path / "x.parquet", None)
+    decoded = parquet.read(tmp_path / "x.parquet")
     assert decoded.train.labels.tolist() == [1, 0, 2, 0, 1, 2] and decoded.class_names == ("a", "b", "c")
     assert np.array_equal(decoded.train.images, IMAGES)
 
@@ -127,14 +127,14 @@ def test_truncated_image_is_named_with_file_and_row(folder, write):
     contents[2]["bytes"] = contents[2]["bytes"][:60]
     file = write.parquet(folder / "plain_text" / "test-00000-of-00001.parquet", IMAGES[:4], LABELS[:4], img=contents)
     with pytest.raises(InputError, match=f"^{file}, row 2: the image is truncated or corrupt"):
-        parquet.read(folder, None)
+        parquet.read(folder)
 
 
 def test_image_without_bytes_is_named(folder, write):
     contents = [{"bytes": write.encode(IMAGES[0]), "path": "a"}, {"bytes": None, "path": "b"}]
     file = write.parquet(folder / "plain_text" / "test-00000-of-00001.parquet", IMAGES[:2], [0, 1], img=contents)
     with pytest.raises(InputError, match=f"^{file}, row 1: column img holds no image bytes"):
-        parquet.read(folder, None)
+        parquet.read(folder)
 
 
 @pytest.mark.parametrize(
@@ -148,13 +148,13 @@ def test_image_without_bytes_is_named(folder, write):
 def test_wrong_label_is_named_with_file_and_row(folder, write, labels, message):
     file = write.parquet(folder / "plain_text" / "train-00001-of-00002.parquet", IMAGES[:2], labels, NAMES)
     with pytest.raises(InputError, match=f"^{file}, {message}"):
-        parquet.read(folder, None)
+        parquet.read(folder)
 
 
 def test_label_of_another_kind(write, tmp_path):
     file = write.parquet(tmp_path / "x.parquet", IMAGES[:2], [0.5, 1.5], None)
     with pytest.raises(InputError, match="row 0: label 0.5 is no integer"):
-        parquet.read(file, None)
+        parquet.read(file)
 
 
 @pytest.mark.parametrize("kept", [0, 3, 100, 0.9])
@@ -163,7 +163,7 @@ def test_truncated_file_is_named(folder, kept):
     content = file.read_bytes()
     file.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
     with pytest.raises(InputError, match=rf"^{file} \([\d,]+ bytes\) is truncated or no parquet file"):
-        parquet.read(folder, None)
+        parquet.read(folder)
 
 
 def test_corrupt_file_is_named(folder):
@@ -172,54 +172,54 @@ def test_corrupt_file_is_named(folder):
     content[4:40] = bytes(36)  # the first page's header
     file.write_bytes(content)
     with pytest.raises(InputError, match=f"^{file}.*corrupt"):
-        parquet.read(folder, None)
+        parquet.read(folder)
 
 
 def test_missing_shard_is_named(folder):
     (folder / "plain_text" / "train-00000-of-00002.parquet").unlink()
     with pytest.raises(InputError, match="train-00000-of-00002.parquet is missing"):
-        parquet.read(folder, None)
+        parquet.read(folder)
 
 
 def test_several_sets_must_be_named(folder, write):
     write.parquet(folder / "other" / "train.parquet", IMAGES, LABELS)
     with pytest.raises(InputError, match="holds several sets: name one of .*other, .*plain_text"):
-        parquet.read(folder, None)
+        parquet.read(folder)
 
 
 def test_file_of_no_split_beside_others(folder, write):
     write.parquet(folder / "plain_text" / "more.parquet", IMAGES, LABELS)
     with pytest.raises(InputError, match="more.parquet: its name says neither train nor test"):
-        parquet.read(folder, None)
+        parquet.read(folder)
 
 
 def test_only_test_files(folder):
     for file in (folder / "plain_text").glob("train*"):
         file.unlink()
     with pytest.raises(InputError, match="has no training images, only test"):
-        parquet.read(folder, None)
+        parquet.read(folder)
 
 
 def test_empty_table(write, tmp_path):
     file = write.parquet(tmp_path / "x.parquet", IMAGES[:0], [])
     with pytest.raises(InputError, match="holds no images"):
-        parquet.read(file, None)
+        parquet.read(file)
 
 
 def test_unknown_columns_are_listed(tmp_path):
     pa.parquet.write_table(pa.table({"a": [1], "b": [2]}), tmp_path / "x.parquet")
     with pytest.raises(InputError, match="holds the columns a, b: expected img or image"):
-        parquet.read(tmp_path / "x.parquet", None)
+        parquet.read(tmp_path / "x.parquet")
 
 
 def test_shard_of_another_schema(folder):
     file = folder / "plain_text" / "train-00001-of-00002.parquet"
     pa.parquet.write_table(pa.table({"a": [1]}), file)
     with pytest.raises(InputError, match=f"{file} has no column label"):
-        parquet.read(folder, None)
+        parquet.read(folder)
 
 
 def test_missing_extra_is_named(folder, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'pocketvit\[data\]'"):
-        parquet.read(folder, None)
+        parquet.read(folder)

@@ -48,7 +48,7 @@ def test_every_format_gives_the_same_set(write, tmp_path_factory, seed, num_trai
     for name, path in write_every_format(write, tmp_path_factory.mktemp("set"), *sets).items():
         kind = find_format(name.partition(" ")[0])
         assert detect(path) == kind.name
-        decoded = kind.read(path, None)
+        decoded = kind.read(path)
         assert [decoded.train.fingerprint, decoded.test.fingerprint] == prints, name
         assert decoded.class_names == write.NAMES, name
         if name != "folder":  # a folder gives the images class by class
@@ -70,14 +70,14 @@ def test_a_class_with_test_images_only_is_refused_in_every_format(tmp_path, writ
             "label 'jay' is outside the 9 classes" if name == "folder" else "class jay has no training images; add some"
         )
         with pytest.raises(InputError, match=f"^{path}.*(8|jay).*: {why}"):
-            find_format(name.partition(" ")[0]).read(path, None)
+            find_format(name.partition(" ")[0]).read(path)
 
 
 def test_classes_without_images_are_named_in_every_format(tmp_path, write):
     rng = np.random.default_rng(0)
     train, test = ((rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), np.arange(n)) for n in (9, 7))
     for name, path in write_every_format(write, tmp_path, train, test).items():
-        notes = find_format(name.partition(" ")[0]).read(path, None).notes
+        notes = find_format(name.partition(" ")[0]).read(path).notes
         listed = () if name == "folder" else (f"{path} has no images of the class jay",)
         assert notes == (*listed, f"{path} has no test images of the classes hen, ibis"), name
 
@@ -86,7 +86,7 @@ def test_of_many_classes_without_images_the_first_are_named(tmp_path):
     names = [f"c{k:02}" for k in range(20)]
     images = np.zeros((2, 4, 4, 3), np.uint8)
     np.savez(tmp_path / "set.npz", images=images, labels=[0, 1], class_names=names)
-    (note,) = find_format("npz").read(tmp_path / "set.npz", None).notes
+    (note,) = find_format("npz").read(tmp_path / "set.npz").notes
     assert note.endswith("has no images of the classes c02, c03, c04, c05, c06, c07, c08, c09, c10, c11, c12, c13, …")
 
 
