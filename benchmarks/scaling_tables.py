@@ -7,6 +7,7 @@ from statistics import median
 
 from benchmarks.scaling import BATCH_SIZES, PASSES, accuracy_config
 from pocketvit.config import config_hash
+from pocketvit.config.hashing import earlier_hashes
 from pocketvit.data.dataset import CIFAR10_FINGERPRINT
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
@@ -15,11 +16,12 @@ from pocketvit.report.text import count
 from pocketvit.runs.result import RunResult, find_results
 from pocketvit.studies import Study, load_study
 from pocketvit.studies.analysis.findings import Finding, findings
-from pocketvit.studies.definition.gather import CellResult, outcome
+from pocketvit.studies.definition.gather import CellResult, outcome, with_earlier
 from pocketvit.studies.definition.grid import Row
 from pocketvit.studies.definition.jobs import study_jobs
 from pocketvit.studies.output.outputs import notes, table_row
 from reproduction.numbers import published
+from reproduction.page import EARLIER_NOTE
 
 ROWS_FILE = Path(__file__).with_name("scaling_rows.yaml")
 PAPERS_ROW = {
@@ -46,7 +48,7 @@ SPEED_NOTE = (
 )
 ROWS_NOTE = (
     "Paper: one run, the best of 20 looks at the test set; its figure stands beside both ways. `bs`: batch size, each "
-    "image once a pass; `ba`: with Batch Augmentation, each image three times in a row. Ours: mean ± standard "
+    "image once a pass; `ba`: with Batch Augmentation, each image three times in a batch. Ours: mean ± standard "
     "deviation over n seeds, each on one GPU."
 )
 
@@ -100,13 +102,17 @@ def scaling_rows(results: Path) -> str:
     study = load_study(ROWS_FILE)
     found = measured_findings(study, results)
     rows = []
-    for finding in found:
+    earlier = ""
+    for row, finding in zip(study.rows, found, strict=True):
+        old = any(r.config_hash in earlier_hashes(row.config, r.data_fingerprint) for r in finding.results)
+        earlier = EARLIER_NOTE if old else earlier
         theirs = published("paper-table2", PAPERS_ROW[finding.row])
         paper = {"in the paper": theirs.name, "paper, best of 20 (%)": f"{100 * theirs.accuracy:.2f}"}
-        rows.append({"our row": f"`{finding.row}`"} | paper | run_cells(finding))
+        rows.append({"our row": f"`{finding.row}`{' ‡' * old}"} | paper | run_cells(finding))
     command = f"`pocketvit study benchmarks/{ROWS_FILE.name}`"
     note = f"{ROWS_NOTE} Measured by {command}."
-    return noted(rows, [finding.results for finding in found], [" ".join([note, *notes(study, found)])])
+    texts = [" ".join([note, *notes(study, found)]), earlier]
+    return noted(rows, [finding.results for finding in found], texts)
 
 
 # ---------------------------------------------------------------- speed
@@ -202,9 +208,9 @@ def _gpus_study(runs: Sequence[tuple[int, int]]) -> Study:
 
 
 def measured_findings(study: Study, results: Path) -> list[Finding]:
-    """What runs on one GPU say of a study's rows, wherever under `results` they lie."""
-    known = find_results([results], one_gpu=True)
+    """What runs on one GPU say of a study's rows, wherever under `results` they lie, also before a revision."""
     jobs = study_jobs(study, results, lambda data: CIFAR10_FINGERPRINT)
+    known = with_earlier(jobs, find_results([results], one_gpu=True))
     return findings(study, [outcome(job, known.get(job.key)) for job in jobs])
 
 

@@ -26,6 +26,8 @@ from pocketvit.studies.analysis.stats import (
     summarise,
 )
 from pocketvit.studies.definition.choose import find_study
+from pocketvit.studies.definition.gather import with_earlier
+from pocketvit.studies.definition.jobs import study_jobs
 
 STUDIES = ("paper-table2", "paper-table3", "paper-fig6")
 ADDED = {
@@ -71,6 +73,8 @@ class Evidence:
     """What rows keep for the backward pass, as `benchmarks/activations.py` writes it."""
     scaling: Mapping[tuple[int, int], RunResult] = field(default_factory=dict)
     """Short runs by number of GPUs and batch size, as `benchmarks/scaling.py` writes them."""
+    earlier: frozenset[tuple[str, str]] = frozenset()
+    """Rows, by study, whose runs are from before a revision of what they compute."""
 
     @cached_property
     def comparisons(self) -> dict[tuple[str, str, str], Comparison]:
@@ -159,12 +163,16 @@ def read_evidence(results: Path) -> Evidence:
     """
     found = find_results([results], one_gpu=True)
     runs: dict[tuple[str, str], dict[int, RunResult]] = {}
+    earlier = set()
     for study in STUDIES:
-        for cell in find_study(study).cells():
-            of_row = runs.setdefault((study, cell.row), {})
-            key = cell.key(CIFAR10_FINGERPRINT)
-            if key in found:
-                of_row[cell.seed] = found[key]
+        jobs = study_jobs(find_study(study), results, lambda data: CIFAR10_FINGERPRINT)
+        known = with_earlier(jobs, found)
+        for job in jobs:
+            of_row = runs.setdefault((study, job.cell.row), {})
+            if job.key in known:
+                of_row[job.cell.seed] = known[job.key]
+                if known[job.key].key in job.earlier_keys:
+                    earlier.add((study, job.cell.row))
     speeds = [RunResult.read(path) for path in sorted((results / SCALING).glob("*.json"))]
     return Evidence(
         runs,
@@ -172,6 +180,7 @@ def read_evidence(results: Path) -> Evidence:
         profile=_read(results / PROFILE),
         activations=_read(results / ACTIVATIONS),
         scaling={(speed.num_gpus, speed.extra["batch_size"]): speed for speed in speeds},
+        earlier=frozenset(earlier),
     )
 
 

@@ -41,6 +41,8 @@ class Stream(IntEnum):
     """Small samples of a set: whitening patches, pictures for the report."""
     POLICY = 8
     """AutoAugment and its like: a row per image."""
+    REPEATS = 9
+    """The order within each batch where images are repeated: a row per step."""
     ERASE_TRIES = 1000
     """The boxes that random erasing tries: ERASE_TRIES + t for try t = 0 … 99, a row per image."""
 

@@ -7,6 +7,7 @@ import pytest
 from synthetic_results import result_content
 
 from pocketvit.config import config_hash
+from pocketvit.config.hashing import earlier_hashes
 from pocketvit.data.dataset import CIFAR10_FINGERPRINT
 from pocketvit.errors import InputError
 from pocketvit.studies import load_study
@@ -171,6 +172,18 @@ def test_rows_stand_beside_the_papers_figures_wherever_their_runs_lie(script, tm
     assert found["bs1024-lion"][5] == "bs1024" and found["bs1024-lion"][8].startswith("hurts (−1.49")
     assert found["ba"][5] == "bs256" and found["ba-bs1024"][5] == "ba"
     assert found["ba-bs1024-lion"][2:5] == ["—", "not measured yet", "0 of 3 (3 missing)"]
+
+
+def test_rows_from_before_a_revision_are_marked(script, tmp_path):
+    for number, cell in enumerate(load_study(script.ROWS_FILE).cells()):
+        hashes = [config_hash(cell.config, CIFAR10_FINGERPRINT), *earlier_hashes(cell.config, CIFAR10_FINGERPRINT)]
+        hashed = hashes[0] if cell.row == "ba-bs1024" else hashes[-1]
+        known = {"config_hash": hashed, "data_fingerprint": CIFAR10_FINGERPRINT}
+        write(tmp_path / f"{number}.json", result(cell.config, 0.94 + 0.001 * cell.seed, **known))
+    table = script.scaling_rows(tmp_path)
+    assert [row[0] for row in rows(table) if "ba" in row[0]] == ["`ba` ‡", "`ba-bs1024`", "`ba-bs1024-lion` ‡"]
+    assert table.count("‡") == 3
+    assert table.count("\n‡ Run before the copies") == 1 and {row[5] for row in rows(table)} == {"3"}
 
 
 def test_rows_without_any_run(script, tmp_path):

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import pocketvit
 from pocketvit.config import load_config, override
+from pocketvit.config.hashing import REVISIONS
 from pocketvit.errors import InputError
 from pocketvit.runs.folder import RunFolder
 from pocketvit.runs.result import RunResult
@@ -276,6 +277,23 @@ def test_a_run_whose_config_was_edited_does_not_go_on(small, written, changed):
         train(load_config(file))
     file.write_text(saved)
     assert train(load_config(file)).test_accuracy >= 0
+
+
+def test_an_unfinished_run_by_an_earlier_method_does_not_go_on(small, monkeypatch):
+    """Half of it would be by one method, half by another."""
+    batch = override(small, {"data.repeats": "batch"})
+    with monkeypatch.context() as before:
+        before.delitem(REVISIONS, ("data.repeats", "batch"))
+        with pytest.raises(Stopped):
+            train(batch, Interrupt(8))
+    said = f"^{small.out} holds a run from before data.repeats=batch was changed, which cannot go on; choose another --out$"
+    with pytest.raises(InputError, match=said):
+        train(batch)
+    env = json.loads((small.out / "env.json").read_text())
+    del env["config_hash"], env["seed"]  # as runs did that are older still
+    (small.out / "env.json").write_text(json.dumps(env))
+    with pytest.raises(InputError, match=said):
+        train(batch)
 
 
 def test_other_data_in_the_same_place_are_refused(small, synthetic_set, tmp_path):

@@ -41,9 +41,9 @@ class DataConfig:
     split_seed: Seed = 0
     """Seed of these two splits; apart from the run's seed, so that runs over seeds share them."""
     repeats: Literal["fresh", "batch"] = "fresh"
-    """fresh: a pass is one shuffle of the images; batch: each image `num_repeats` times in a row."""
+    """fresh: a pass is one shuffle of the images; batch: each image `num_repeats` times in a row, then each batch shuffled."""
     num_repeats: Count = 3
-    """Copies in a row with repeats=batch; that many passes share one shuffle."""
+    """Copies of each image with repeats=batch; that many passes share one shuffle."""
     cache_dir: Path | None = None
     """Folder of downloaded and decoded sets; by default $POCKETVIT_DATA or ~/.cache/pocketvit."""
     keep: Literal["auto", "gpu", "host", "disk"] = "auto"

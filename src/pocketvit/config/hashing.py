@@ -10,6 +10,9 @@ from pocketvit.usercode import Code
 SCHEMA_VERSION = 1
 """Part of `config_hash`. Raise it when a default changes, because hashes leave defaults out."""
 
+REVISIONS = {("data.repeats", "batch"): 1}
+"""How often what a choice computes has changed, by field and value: part of the hash of the runs that make it."""
+
 NOT_HASHED = ("recipe", "seed", "out", "data.source", "data.cache_dir", "data.keep", "train.device")
 """Fields that say who, where and which draw, but not what is computed; the data counts by its fingerprint."""
 
@@ -20,11 +23,29 @@ def config_hash(config: RunConfig, data_fingerprint: str) -> str:
     Fields at their default are left out, so that adding a field does not rename older runs. Code counts by its name
     and its file's content.
     """
+    return _hash(config, data_fingerprint, revised(config))
+
+
+def earlier_hashes(config: RunConfig, data_fingerprint: str) -> list[str]:
+    """What `config_hash` was before each revision of the run's choices, the latest first."""
+    revisions = revised(config)
+    steps = range(1, max(revisions.values(), default=0) + 1)
+    return [_hash(config, data_fingerprint, {name: n - back for name, n in revisions.items()}) for back in steps]
+
+
+def revised(config: RunConfig) -> dict[str, int]:
+    """The run's choices that have been revised, as `field=value`, and how often."""
+    fields = flatten(config)
+    return {f"{name}={value}": number for (name, value), number in REVISIONS.items() if fields[name] == value}
+
+
+def _hash(config: RunConfig, data_fingerprint: str, revisions: dict[str, int]) -> str:
     defaults = flatten(RunConfig())
     differing = {
         name: value.identity if isinstance(value, Code) else value
         for name, value in flatten(config).items()
         if value != defaults[name] and name not in NOT_HASHED
     }
+    differing |= {name: number for name, number in revisions.items() if number > 0}
     text = json.dumps([SCHEMA_VERSION, data_fingerprint, differing], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

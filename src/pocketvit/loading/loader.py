@@ -24,7 +24,7 @@ from pocketvit.data.dataset import Split
 from pocketvit.device import to_device
 from pocketvit.errors import InputError
 from pocketvit.loading.image_store import TrainImages
-from pocketvit.randomness import Stream, permutation
+from pocketvit.randomness import Stream, permutation, raw
 from pocketvit.usercode import Code
 
 CHUNK_IMAGES = {"cuda": 65_536, "mps": 4_096, "cpu": 1_024}
@@ -68,7 +68,7 @@ class TrainLoader:
 
     Args:
         split: the training images.
-        data: the order (fresh passes or repeats in a row).
+        data: the order (fresh passes or repeated images).
         augment: the augmentation.
         seed: the run's seed.
         batch_size: B.
@@ -133,14 +133,17 @@ class TrainLoader:
     def _plan_repeats(self, pass_index: int, taken: int) -> tuple[np.ndarray, ImageTable]:
         """Batch Augmentation: `num_repeats` passes share a shuffle in which each image stands that often in a row.
 
-        Copy c of an image is augmented as its image would be in pass c of the group, so no two copies are alike.
+        Copy c of an image is augmented as its image would be in pass c of the group, so no two copies are alike. Each
+        batch is shuffled again, or mirror partners, which CutMix and MixUp mix, would be the copies of two images.
 
         Source: Hoffer et al. 2020, https://arxiv.org/abs/1901.09335
         """
         copies, size = self.data.num_repeats, len(self.split)
         first = pass_index - pass_index % copies
         start = (pass_index - first) * size  # where this pass begins in the group's copies · size images
-        position = np.arange(start, start + taken)
+        keys = raw(self.seed, Stream.REPEATS, pass_index, taken).reshape(-1, self.batch_size)  # (S, B)
+        firsts = np.arange(start, start + taken, self.batch_size)[:, None]  # (S, 1)
+        position = (firsts + np.argsort(keys, kind="stable")).ravel()  # (S, B) -> (S·B,)
         indices = permutation(self.seed, Stream.ORDER, first, size)[position // copies]
         tables = ImageTable.concatenate([self._draw_images(first + c) for c in range(copies)])
         return indices, tables[position % copies * size + indices]

@@ -15,6 +15,7 @@ from shlex import quote
 from typing import Any
 
 from pocketvit.config import RunConfig, code_of, config_hash, load_config, override, save_config
+from pocketvit.config.hashing import earlier_hashes, revised
 from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
 from pocketvit.files import write_atomically, write_json
@@ -87,7 +88,15 @@ class RunFolder:
                 f"{self.path} holds a run on other data than data.source={config.data.source} is now; choose another --out"
             )
         saved = (config_hash(held, data_fingerprint), held.seed)
-        if (env.get("config_hash", saved[0]), env.get("seed", saved[1])) != saved:  # older runs say neither
+        earlier = earlier_hashes(held, data_fingerprint)
+        oldest = [saved[0], *earlier][-1] if env else saved[0]  # what a run was begun as that does not say so
+        began = (env.get("config_hash", oldest), env.get("seed", saved[1]))
+        if began[0] in earlier:
+            raise InputError(
+                f"{self.path} holds a run from before {' and '.join(revised(held))} was changed, which cannot go on; "
+                "choose another --out"
+            )
+        if began != saved:
             raise InputError(
                 f"{self.config} was changed after its run began; change it back to go on, or start another run: "
                 f"pocketvit train --config {quote(str(self.config))}"

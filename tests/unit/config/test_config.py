@@ -24,6 +24,7 @@ from pocketvit.config import (
     to_dict,
 )
 from pocketvit.config.checks import Bounds, unknown
+from pocketvit.config.hashing import REVISIONS, earlier_hashes, revised
 from pocketvit.errors import InputError
 from pocketvit.recipes import RECIPES, recipe
 
@@ -259,6 +260,20 @@ def test_hash_sees_the_data_and_every_other_field():
     seen.add(config_hash(RunConfig(), "other data"))
     assert base not in seen
     assert len(seen) == len(changes) + 1
+
+
+def test_a_revision_renames_the_runs_that_make_the_choice_alone(monkeypatch):
+    batch, fresh = override(RunConfig(), {"data.repeats": "batch"}), RunConfig()
+    names = [config_hash(batch, "data"), *earlier_hashes(batch, "data")]
+    assert len(set(names)) == 2 and earlier_hashes(fresh, "data") == []
+    monkeypatch.setitem(REVISIONS, ("data.repeats", "batch"), 2)
+    assert [config_hash(batch, "data"), *earlier_hashes(batch, "data")][1:] == names
+    monkeypatch.setitem(REVISIONS, ("optim.name", "muon"), 1)
+    muon = override(batch, {"optim.name": "muon"})
+    assert revised(muon) == {"data.repeats=batch": 2, "optim.name=muon": 1} and revised(fresh) == {}
+    assert len({config_hash(muon, "data"), *earlier_hashes(muon, "data")}) == 3
+    monkeypatch.delitem(REVISIONS, ("data.repeats", "batch"))
+    assert config_hash(batch, "data") == names[1] == "03090a13ac64"
 
 
 def test_hash_of_the_defaults_is_pinned():

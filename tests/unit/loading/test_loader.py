@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from pocketvit.augment.augment import augment
+from pocketvit.augment.mix import MIX_COLUMNS, mix
 from pocketvit.config import AugmentConfig, DataConfig
 from pocketvit.data import Split
 from pocketvit.errors import InputError
 from pocketvit.loading.loader import TrainLoader
+from pocketvit.randomness import Stream, permutation, raw
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), dtype=np.uint8)
 LABELS = np.arange(50) % 5
@@ -61,20 +63,57 @@ def test_a_plan_does_not_depend_on_what_ran_before():
 
 @pytest.mark.parametrize("copies", [2, 3])
 def test_repeats_in_a_row(copies):
-    """Over a group of passes each image comes `copies` times, in a row, each time augmented anew."""
+    """Over a group of passes each image comes `copies` times, in a row but for the order within a batch, augmented anew."""
     repeating = loader(batch_size=10, repeats="batch", num_repeats=copies)
     plans = [repeating.plan(copies + p) for p in range(copies)]  # the second group
     order = np.concatenate([plan.indices for plan in plans])
-    assert (np.bincount(order, minlength=50) == copies).all()
-    assert (order.reshape(50, copies) == order[::copies, None]).all()
-    seen = np.concatenate([rows(plan.images) for plan in plans]).reshape(50, copies, -1)
-    assert not (seen[:, 0] == seen[:, 1]).all(axis=1).any()
+    in_a_row = permutation(0, Stream.ORDER, copies, 50).repeat(copies)
+    assert not (order == in_a_row).all()
+    assert (np.sort(order.reshape(-1, 10)) == np.sort(in_a_row.reshape(-1, 10))).all()
+    seen = np.concatenate([rows(plan.images) for plan in plans])
+    assert len(np.unique(np.column_stack([order, seen]), axis=0)) == 50 * copies
     fresh = loader(batch_size=10)
+    as_fresh = {image: [] for image in range(50)}
     for c in range(copies):
         plan = fresh.plan(copies + c)
-        as_fresh = dict(zip(plan.indices.tolist(), rows(plan.images).tolist(), strict=True))
-        for image, row in zip(order[::copies].tolist(), seen[:, c].tolist(), strict=True):
-            assert as_fresh[image] == row, "copy c of an image is augmented as in pass c of the group"
+        for image, row in zip(plan.indices.tolist(), rows(plan.images).tolist(), strict=True):
+            as_fresh[image].append(row)
+    for image, expected in as_fresh.items():
+        assert sorted(seen[order == image].tolist()) == sorted(expected), "augmented as in the passes of the group"
+
+
+def partners(batch_size, passes, **data):
+    """Ordered pairs (image, its partner in CutMix and MixUp) in each batch, as `mix` makes them."""
+    images = np.zeros((2_000, 4, 4, 3), np.uint8)
+    plans = TrainLoader(
+        Split(images, np.arange(2_000) % 5), data=DataConfig(**data), augment=AugmentConfig(policy="none"), seed=0,
+        batch_size=batch_size, device=torch.device("cpu"),
+    )  # fmt: skip
+    counts = []
+    for indices in np.concatenate([plans.plan(p).indices.reshape(-1, batch_size) for p in range(passes)]):
+        names = torch.from_numpy(indices).double()[:, None]  # (B, 1), where targets would be
+        partner_only = torch.zeros(len(MIX_COLUMNS), dtype=torch.float64)
+        partner = mix(torch.zeros(batch_size, 3, 4, 4), names, partner_only)[1].long().ravel()
+        counts.append(len(set(zip(indices.tolist(), partner.tolist(), strict=True))))
+    return counts
+
+
+def test_copies_of_an_image_meet_different_partners():
+    """The paper's code mixes with a random permutation: 253.9 pairs in a batch of 256; 3 · 3 copies meet in mirrored rows."""
+    counts = partners(256, passes=12, repeats="batch")
+    assert len(counts) == 84 and np.mean(counts) >= 250
+    assert set(partners(256, passes=2, repeats="fresh")) == {256}
+
+
+def test_batches_of_repeats_are_shuffled_by_address():
+    """By seed, pass and step: each batch otherwise, and the same whatever ran before."""
+    plan = loader(batch_size=24, repeats="batch").plan(1)
+    used = loader(batch_size=24, repeats="batch")
+    used.plan(4)
+    assert (used.plan(1).indices == plan.indices).all()
+    expected = np.argsort(raw(0, Stream.REPEATS, 1, 48).reshape(2, 24), kind="stable")
+    in_a_row = permutation(0, Stream.ORDER, 0, 50).repeat(3)[50:98].reshape(2, 24)
+    assert (plan.indices.reshape(2, 24) == np.take_along_axis(in_a_row, expected, axis=1)).all()
 
 
 def test_a_batch_of_repeats_holds_a_third_of_the_images():

@@ -8,6 +8,7 @@ import pytest
 from synthetic_results import synthetic_result
 
 from pocketvit.config import config_hash
+from pocketvit.config.hashing import earlier_hashes
 from pocketvit.data.dataset import CIFAR10_FINGERPRINT
 from pocketvit.runs.result import Evaluation, RunResult
 from pocketvit.studies.analysis.stats import holm
@@ -72,6 +73,25 @@ def test_results_are_found_by_what_was_computed(tmp_path):
     found = read_evidence(tmp_path)
     assert list(found.runs[T2, "baseline"]) == [1] and list(found.runs[T3, "width192"]) == [1]
     assert not found.runs[T2, "no-aa"] and found.bench is None
+
+
+def test_rows_from_before_a_revision_stand_marked_until_one_of_them_is_run_again(tmp_path):
+    cells = [cell for cell in find_study(T2).cells() if cell.row in ("ba", "baseline") and cell.seed < 3]
+    for cell in cells:
+        hashed = [config_hash(cell.config, CIFAR10_FINGERPRINT), *earlier_hashes(cell.config, CIFAR10_FINGERPRINT)][-1]
+        file = tmp_path / f"{cell.row}-s{cell.seed}.json"
+        replace(run(0.94 + 0.001 * cell.seed), seed=cell.seed, config_hash=hashed, file=file).write()
+    found = read_evidence(tmp_path)
+    assert found.earlier == {(T2, "ba")} and list(found.runs[T2, "ba"]) == [0, 1, 2]
+    text = paper_page(tmp_path, NO_IMAGES)
+    assert "| `ba` ‡ | 93.44 | 94.15 ± 0.10 |" in text and "| `baseline` | " in text
+    assert text.count("\n‡ Run before") == 1 and text.count("Claims that compare rows marked ‡") == 1
+    again = next(cell for cell in cells if cell.name == "ba-s1")
+    hashed = config_hash(again.config, CIFAR10_FINGERPRINT)
+    replace(run(0.95), seed=1, config_hash=hashed, file=tmp_path / "new.json").write()
+    found = read_evidence(tmp_path)
+    assert not found.earlier and [r.test_accuracy for r in found.runs[T2, "ba"].values()] == [0.95]
+    assert "‡" not in paper_page(tmp_path, NO_IMAGES)
 
 
 def test_what_is_no_run_is_read_as_well(tmp_path):

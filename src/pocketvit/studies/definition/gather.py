@@ -4,7 +4,7 @@ A cell's result counts wherever it is: in the study's folder, or as a file under
 perhaps on another machine. A cell without a result has failed if its failure was recorded; otherwise it is missing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -60,6 +60,19 @@ def outcome(job: Job, result: RunResult | None) -> CellResult:
         log = job.log if job.log.is_file() else None
         return CellResult(row=row, seed=seed, state="failed", result=None, error=error, folder=folder, log=log)
     return CellResult(row=row, seed=seed, state="missing", result=None, error=None, folder=folder)
+
+
+def with_earlier(jobs: Sequence[Job], found: Mapping[str, RunResult]) -> dict[str, RunResult]:
+    """`found`, and for rows without a result those from before a revision of what they compute, by the present keys."""
+    rows_done = {job.cell.row for job in jobs if job.key in found}
+    earlier = {
+        job.key: found[key]
+        for job in jobs
+        if job.cell.row not in rows_done
+        for key in reversed(job.earlier_keys)
+        if key in found
+    }
+    return {**found, **earlier}
 
 
 def note_failure(job: Job, error: str) -> None:

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from pocketvit.config import DataConfig
+from pocketvit.config.hashing import earlier_hashes
 from pocketvit.errors import InputError
 from pocketvit.studies.definition.grid import Cell, Study
 
@@ -28,6 +29,8 @@ class Job:
     cell: Cell
     key: str
     """`Cell.key`, the name of its run folder."""
+    earlier_keys: tuple[str, ...] = ()
+    """What the key was before each revision of what the cell computes, the latest first."""
     out: Path
     """The study's folder."""
 
@@ -60,11 +63,13 @@ def study_jobs(study: Study, out: Path, fingerprints: Fingerprints) -> list[Job]
     """
     jobs: dict[str, Job] = {}
     for cell in study.cells():
-        key = cell.key(fingerprints(cell.config.data))
+        fingerprint = fingerprints(cell.config.data)
+        key = cell.key(fingerprint)
+        earlier = tuple(f"{name}-s{cell.seed}" for name in earlier_hashes(cell.config, fingerprint))
         if key in jobs:
             first = jobs[key].cell.row
             raise InputError(f"study {study.name}: rows {first!r} and {cell.row!r} compute the same; remove one")
-        jobs[key] = Job(cell=cell, key=key, out=out)
+        jobs[key] = Job(cell=cell, key=key, earlier_keys=earlier, out=out)
     return list(jobs.values())
 
 

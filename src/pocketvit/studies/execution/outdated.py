@@ -1,12 +1,14 @@
-"""Find finished runs in a study's folder that no longer count because the user's code has changed since.
+"""Find finished runs in a study's folder that no longer count because what they computed has changed since.
 
-Code is identified by the whole content of its file: after any change, the study needs new runs.
+User-defined code is identified by the whole content of its file: after any change, the study needs new runs. The same
+holds after a revision of a choice (`pocketvit.config.hashing`).
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pocketvit.config import code_of, config_hash, load_config, override
+from pocketvit.config.hashing import revised
 from pocketvit.errors import InputError
 from pocketvit.runs.result import result_at
 from pocketvit.studies.definition.gather import CellResult
@@ -15,7 +17,7 @@ from pocketvit.usercode import Code
 
 
 def outdated(jobs: Sequence[Job], gathered: Sequence[CellResult]) -> list[str]:
-    """A line on each file of user-defined code that has changed since runs that the study now lacks.
+    """A line on each file of user-defined code and each choice that has changed since runs that the study now lacks.
 
     Args:
         jobs: of the study, in one folder.
@@ -28,6 +30,10 @@ def outdated(jobs: Sequence[Job], gathered: Sequence[CellResult]) -> list[str]:
         key, changed = _with_code_of_now(path, now)
         for name in changed if key in lacking else ():
             found.setdefault(name, set()).add(path)
+    for job in lacking.values():
+        old = {path for key in job.earlier_keys if (path := job.out / key / "result.json").is_file()}
+        for name in revised(job.cell.config) if old else ():
+            found.setdefault(name, set()).update(old)
     return [_line(name, len(paths), jobs[0].out) for name, paths in found.items()]
 
 

@@ -6,6 +6,7 @@ import pytest
 from synthetic_results import result_content
 
 from pocketvit.config import override, save_config
+from pocketvit.config.hashing import REVISIONS
 from pocketvit.studies import parse_study
 from pocketvit.studies.definition.gather import gather
 from pocketvit.studies.definition.jobs import data_fingerprints, study_jobs
@@ -76,6 +77,22 @@ def test_runs_that_are_lacking_for_another_reason_are_no_matter_of_the_code(file
         f"other.py has changed since 1 finished run in {tmp_path / 'out'}; the run is kept but no longer counts"
     ]
     assert lines(make(files, tmp_path / "out", lambda data: "1" * 32)[1]) == [], "on other data"
+
+
+def test_a_revised_choice_is_said_until_its_runs_are_there(tmp_path, monkeypatch):
+    rows = {"plain": {}, "ba": {"data.repeats": "batch"}, "more": {"data.repeats": "batch", "data.num_repeats": 2}}
+    study = parse_study({"recipe": "digits", "seeds": 2, "rows": rows}, "test")
+    out = tmp_path / "out"
+    with monkeypatch.context() as before:
+        before.delitem(REVISIONS, ("data.repeats", "batch"))
+        finish(study_jobs(study, out, lambda data: "0" * 32)[:5])
+    jobs = study_jobs(study, out, lambda data: "0" * 32)
+    assert [cell.state for cell in gather(jobs)] == ["done", "missing", "missing", "done", "missing", "missing"]
+    said = f"data.repeats=batch has changed since 3 finished runs in {out}; the runs are kept but no longer count"
+    assert lines(jobs) == [said]
+    finish(jobs[1:3])
+    finish(jobs[4:])
+    assert lines(jobs) == [] and all(cell.state == "done" for cell in gather(jobs))
 
 
 def test_a_plan_says_it(files, tmp_path):
