@@ -184,14 +184,14 @@ def test_large_activations_stay_finite(tanh, poisoned):
 def test_without_gradients_one_layers_memory_serves_all(poisoned, monkeypatch):
     from pocketvit.kernels import blocks_ops as ops
 
-    inputs, numbers, make = random_inputs(SMALL), [], ops._Saved.new
+    inputs, numbers, make = random_inputs(SMALL), [], ops.Saved.new
 
     def counted(*arguments):
         saved = make(*arguments)
         numbers.append(sum(tensor.numel() for tensor in saved))
         return saved
 
-    monkeypatch.setattr(ops._Saved, "new", counted)
+    monkeypatch.setattr(ops.Saved, "new", counted)
     kept = fused(inputs.x, inputs.keep, inputs.weights, SMALL.plan)
     with torch.no_grad():
         lean = fused(inputs.x, inputs.keep, inputs.weights, SMALL.plan)
@@ -308,7 +308,7 @@ def test_more_images_than_32_bits_count_are_refused(kernels, monkeypatch):
 @natively
 def test_unknown_kernels():
     inputs = random_inputs(SMALL)
-    with pytest.raises(InputError, match="kernels='fast': must be one of auto, fused, reference"):
+    with pytest.raises(InputError, match="kernels='fast': must be one of auto, persistent, fused, reference"):
         run_blocks(inputs.x, None, inputs.weights, SMALL.plan, kernels="fast")
 
 

@@ -99,7 +99,7 @@ class FusedBlocks(torch.autograd.Function):
         s, x, keep = sizes_of(x, w), x.contiguous(), keep.contiguous()
         w = BlockWeights(*(t.to(x.dtype if t.ndim == 3 else torch.float32).contiguous() for t in w))
         layers = s.L if save else 1
-        saved = _Saved.new(x, s, plan, layers)
+        saved = Saved.new(x, s, plan, layers)
         for i in range(s.L):
             out = torch.empty_like(x) if i < s.L - 1 else x.new_empty(s.B, plan.taken, s.D)
             _forward_layer(x, keep[i], w, saved, s, plan, i, i % layers, out)
@@ -113,8 +113,8 @@ class FusedBlocks(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         keep, *rest = ctx.saved_tensors
-        w, saved, s, plan = BlockWeights(*rest[:8]), _Saved(*rest[8:]), ctx.sizes, ctx.plan
-        grads = _Gradients.new(dout, s)
+        w, saved, s, plan = BlockWeights(*rest[:8]), Saved(*rest[8:]), ctx.sizes, ctx.plan
+        grads = Gradients.new(dout, s)
         grads.dout[s.L - 1].view(-1)[: dout.numel()].copy_(dout.reshape(-1))
         dx = torch.empty_like(grads.dout[0])
         for i in reversed(range(s.L)):
@@ -122,7 +122,7 @@ class FusedBlocks(torch.autograd.Function):
         return dx, None, None, None, *_weight_gradients(keep, saved, grads, s, plan)
 
 
-class _Saved(NamedTuple):
+class Saved(NamedTuple):
     """What forward leaves for backward, for each layer."""
 
     n: Tensor  # what the projection reads, the block's normed input, (L, B, N, D)
@@ -134,7 +134,7 @@ class _Saved(NamedTuple):
     rstd1: Tensor  # that norm's 1 / standard deviation, (L, B·N)
 
     @classmethod
-    def new(cls, x: Tensor, s: Sizes, plan: BlockPlan, layers: int) -> "_Saved":
+    def new(cls, x: Tensor, s: Sizes, plan: BlockPlan, layers: int) -> "Saved":
         def empty(*shape: int, dtype: torch.dtype = x.dtype) -> Tensor:
             return x.new_empty(layers, s.B, *shape, dtype=dtype)
 
@@ -149,7 +149,7 @@ class _Saved(NamedTuple):
         )
 
 
-class _Gradients(NamedTuple):
+class Gradients(NamedTuple):
     """What backward computes for each layer, kept until the weights' gradients are made."""
 
     dout: Tensor  # of the block's output, (L, B, N, D); of the last block's only the first B · taken rows are used
@@ -159,7 +159,7 @@ class _Gradients(NamedTuple):
     dh: Tensor  # the gradient of what the hidden layer's GELU reads, (L, B, N, H)
 
     @classmethod
-    def new(cls, like: Tensor, s: Sizes) -> "_Gradients":
+    def new(cls, like: Tensor, s: Sizes) -> "Gradients":
         return cls(*(like.new_empty(s.L, s.B, s.N, width) for width in (s.D, s.D, s.F, s.H, s.H)))
 
 
@@ -173,10 +173,10 @@ def _norm_constants(s: Sizes, plan: BlockPlan) -> dict[str, Any]:
     return {"CENTRED": plan.centred, "D": s.D, "C": chunk(s.D)}
 
 
-def _forward_layer(x: Tensor, keep: Tensor, w: BlockWeights, saved: _Saved,
+def _forward_layer(x: Tensor, keep: Tensor, w: BlockWeights, saved: Saved,
                    s: Sizes, plan: BlockPlan, i: int, slot: int, out: Tensor) -> None:  # fmt: skip
     """Layer i from its input x (B, N, D) to `out`, leaving what backward needs in place `slot` of `saved`."""
-    here, common = _Saved(*(t[slot] for t in saved)), _norm_constants(s, plan)
+    here, common = Saved(*(t[slot] for t in saved)), _norm_constants(s, plan)
     norm_linear, block_tail, *_ = launches(s.D, s.B * s.N)
     launch(
         norm_linear_kernel, (triton.cdiv(s.B * s.N, norm_linear.rows),),
@@ -194,10 +194,10 @@ def _forward_layer(x: Tensor, keep: Tensor, w: BlockWeights, saved: _Saved,
     )  # fmt: skip
 
 
-def _backward_layer(keep: Tensor, w: BlockWeights, saved: _Saved, grads: _Gradients,
+def _backward_layer(keep: Tensor, w: BlockWeights, saved: Saved, grads: Gradients,
                     s: Sizes, plan: BlockPlan, i: int, dx: Tensor) -> None:  # fmt: skip
     """Layer i from the gradient of its output, in `grads`, to that of its input, dx (B, N, D)."""
-    here, grad, common = _Saved(*(t[i] for t in saved)), _Gradients(*(t[i] for t in grads)), _norm_constants(s, plan)
+    here, grad, common = Saved(*(t[i] for t in saved)), Gradients(*(t[i] for t in grads)), _norm_constants(s, plan)
     taken = plan.taken if i == s.L - 1 else s.N
     do = torch.empty_like(dx)
     *_, mlp_backward, norm_linear_backward = launches(s.D, s.B * s.N)
@@ -220,7 +220,7 @@ def _backward_layer(keep: Tensor, w: BlockWeights, saved: _Saved, grads: _Gradie
     )  # fmt: skip
 
 
-def _weight_gradients(keep: Tensor, saved: _Saved, grads: _Gradients, s: Sizes, plan: BlockPlan) -> BlockWeights:
+def _weight_gradients(keep: Tensor, saved: Saved, grads: Gradients, s: Sizes, plan: BlockPlan) -> BlockWeights:
     """The gradients of all layers' weights, float32."""
     dw = BlockWeights(*(keep.new_empty(s.L, *shape) for shape in plan.shapes))
     tiles = sum(triton.cdiv(n, WEIGHT_TILE["OUT"]) for n in (s.F, s.D, s.H))

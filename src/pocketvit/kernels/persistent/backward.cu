@@ -1,8 +1,9 @@
 // Backward of all layers with respect to tokens; common.cuh says how it is built.
 //
-// Leaves, of every layer, what the weights' gradients are made of: the gradients of the layer's output (dout), of the stream
-// between its branches (dx1), of q, k, v (dqkv) and of the MLP's hidden layer before its GELU (dh), and the hidden layer itself
-// times keep2 (a). Below dY is the gradient of Y. A layer takes 30 tiles, from the last layer to the first:
+// Leaves, of every layer, what the weights' gradients are made of: the gradients of the layer's output (dout), of the
+// stream between its branches (dx1), of q, k, v (dqkv) and of the MLP's hidden layer before its GELU (dh), and the
+// hidden layer itself times keep2 (a). Below dY is the gradient of Y. A layer takes 30 tiles, from the last layer to
+// the first:
 //
 //      six times:    fc1 (rows)  -> h, GELU(h) and its slope         n1 -> a, again as in forward
 //                    fc2' (rows) -> da, dh = da slope                 dout -> dh
@@ -10,31 +11,40 @@
 //      three times:  projection' (rows) -> dO of four heads           then attention's backward, a head a warp
 //      nine times:   qkv' (columns) -> dn +=                          then through the norm: dx = dx1 + norm'(dn)
 //
-// Chunks of an image:  n1 n1 n1 | g g g | a | dh      n1's places then hold q, k, v of four heads, which their gradients replace,
-// and at last n; g is the gradient of the stream, in bf16; a's place then holds dO, and a's and dh's what the last product reads.
+// Chunks of an image:  n1 n1 n1 | g g g | a | dh      n1's places then hold q, k, v of four heads, which their
+// gradients replace, and at last n; g is the gradient of the stream, in bf16; a's place then holds dO, and a's and dh's
+// what the last product reads.
 //
-// An image has a copy thread in the third warpgroup, which stores and loads its chunks, so that no warp which computes waits
-// for the copy engine. See `copies` for what the two say to each other.
+// An image has a copy thread in the third warpgroup, which stores and loads its chunks, so that no warp which computes
+// waits for the copy engine. See `copies` for what the two say to each other.
 constexpr int CHUNKS = 8, FACTORS = 4, BARRIERS = 5, TILES = 30;
 #include "common.cuh"
 
 struct Params {
-    Map n, n1, qkv, dout, a, dh, dx1, dqkv, dx;       // of all layers' tokens (dx: of one's); boxes of N tokens x 64 channels
-    Map last_dout, last_a, last_dh;                   // of the last layer, which has `taken` tokens an image
+    Map n, n1, qkv, dout, a, dh, dx1, dqkv, dx;       // of all layers' tokens, dx of one's; boxes of N x 64 channels
+    Map last_dout, last_a, last_dh, last_dx1, last_n1;   // of the last layer, with `taken` tokens an image
     const float *rstd, *rstd1, *lse, *keep;           // as forward left them
     const char* tiles;                                // backward's of the first layer
-    int images, layers, pairs, taken;                 // as in forward
+    u32* ready;                                       // to be cleared for the weights' gradients
+    int images, layers, pairs, taken, num_ready;      // as in forward
 };
-static_assert(sizeof(Params) == PARAMS_BYTES, "launch.py counts otherwise");
+static_assert(SHARED == SHARED_BYTES && sizeof(Params) == PARAMS_BYTES, "Python counts otherwise");
 
-// An image's own mbarriers: loads into the first three chunks, into a's and dh's; a job for the copy thread; a and dh have been read
+// An image's own mbarriers: loads into the first three chunks, into a's and dh's; a job for the copy thread; a and dh
+// have been read
 struct Bars {
     u32 first, pieces, go, read;
-    INLINE Bars(u32 smem, int image) { first = own_barriers(smem, image); pieces = first + 8; go = first + 24; read = first + 32; }
+    INLINE Bars(u32 smem, int image) {
+        first = own_barriers(smem, image);
+        pieces = first + 8; go = first + 24; read = first + 32;
+    }
 };
 struct Chunks {
     u32 n, g, a, h;
-    INLINE Chunks(u32 smem, int image) { n = smem + AT_CHUNKS + image * IMAGE; g = n + 3 * CHUNK; a = n + 6 * CHUNK; h = a + CHUNK; }
+    INLINE Chunks(u32 smem, int image) {
+        n = smem + AT_CHUNKS + image * IMAGE;
+        g = n + 3 * CHUNK; a = n + 6 * CHUNK; h = a + CHUNK;
+    }
 };
 
 // ---------------------------------------------------------------- attention
@@ -43,9 +53,10 @@ struct Chunks {
 INLINE float lse_of(const float* lse, int i, int lane) { return 32 * i + lane < N ? lse[32 * i + lane] : 1e30f; }
 
 // One head: this warp's 16 channels of the chunks q, k, v (at `qkv`) and dO. Makes P again from the log-sum-exp; then
-// dV = P' dO, dS = P (dO V' - rowsum(P dO V')), dQ = dS K / 4, dK = dS' Q / 4. Scores are made transposed, keys as rows, because
-// then P' and dS' are operands as they lie in registers; for dQ, dS is transposed by blocks. dQ, dK, dV replace Q, K, V.
-INLINE void attention_backward(u32 qkv, u32 dO, const float (&lse)[3], const Thread& me) {
+// dV = P' dO, dS = P (dO V' - rowsum(P dO V')), dQ = dS K / 4, dK = dS' Q / 4. Scores are made transposed, keys as
+// rows, because then P' and dS' are operands as they lie in registers; for dQ, dS is transposed by blocks. dQ, dK, dV
+// replace Q, K, V. Queries from 16 `steps` on have no gradient: their dQ is 0.
+INLINE void attention_backward(u32 qkv, u32 dO, const float (&lse)[3], int steps, const Thread& me) {
     const int g = me.g(), t = me.t();
     const u32 q = qkv + me.place(), k = q + CHUNK, v = k + CHUNK, d = dO + me.place(), a = me.place_a();
     u32 kt[GROUPS][2], vt[GROUPS][2];
@@ -61,8 +72,9 @@ INLINE void attention_backward(u32 qkv, u32 dO, const float (&lse)[3], const Thr
     UNROLL for (int i = 0; i < STEPS; i++)
         UNROLL for (int h = 0; h < 2; h++)
             UNROLL for (int c = 0; c < 4; c++) dk[i][h][c] = dv[i][h][c] = 0.f;
-    // Two groups of queries at a time. In an odd number the last goes with what lies behind the chunk: finite, with P = 0.
-    ROLLED for (int step = 0; step < STEPS; step++) {
+    // Two groups of queries at a time. In an odd number the last goes with what lies behind the chunk: finite, with P =
+    // 0.
+    ROLLED for (int step = 0; step < steps; step++) {
         u32 qt[2][2], dt[2][2];
         load4(q + step * 2048, qt[0][0], qt[0][1], qt[1][0], qt[1][1]);
         load4(d + step * 2048, dt[0][0], dt[0][1], dt[1][0], dt[1][1]);
@@ -72,12 +84,11 @@ INLINE void attention_backward(u32 qkv, u32 dO, const float (&lse)[3], const Thr
             const int from = 16 * (step & 1) + 8 * u + 2 * t;
             const float z0 = __shfl_sync(~0u, z, from), z1 = __shfl_sync(~0u, z, from + 1);
             UNROLL for (int i = 0; i < STEPS; i++) {
-                constexpr int LAST = GROUPS - 1;
-                const int j = 2 * i + 1 < LAST ? 2 * i + 1 : LAST;
-                const bool both = i < PAIRS;
+                const int j = 2 * i, next = j + 1 < GROUPS ? j + 1 : j;
+                const u32 both = i < PAIRS ? ~0u : 0u;         // without a second group of keys: zeros
                 UNROLL for (int c = 0; c < 4; c++) p[u][i][c] = s[u][i][c] = 0.f;
-                mma16(p[u][i], kt[2 * i][0], both ? kt[j][0] : 0u, kt[2 * i][1], both ? kt[j][1] : 0u, qt[u][0], qt[u][1]);
-                mma16(s[u][i], vt[2 * i][0], both ? vt[j][0] : 0u, vt[2 * i][1], both ? vt[j][1] : 0u, dt[u][0], dt[u][1]);
+                mma16(p[u][i], kt[j][0], kt[next][0] & both, kt[j][1], kt[next][1] & both, qt[u][0], qt[u][1]);
+                mma16(s[u][i], vt[j][0], vt[next][0] & both, vt[j][1], vt[next][1] & both, dt[u][0], dt[u][1]);
             }
             e[u][0] = e[u][1] = 0;
             UNROLL for (int i = 0; i < STEPS; i++)
@@ -89,7 +100,8 @@ INLINE void attention_backward(u32 qkv, u32 dO, const float (&lse)[3], const Thr
                 }
         }
         UNROLL for (int x = 4; x < 32; x *= 2)
-            UNROLL for (int u = 0; u < 2; u++) { e[u][0] += shuffle_xor(e[u][0], x); e[u][1] += shuffle_xor(e[u][1], x); }
+            UNROLL for (int u = 0; u < 2; u++)
+                UNROLL for (int c = 0; c < 2; c++) e[u][c] += shuffle_xor(e[u][c], x);
         u32 qc[2][2], dc[2][2];                                // halves of the channels, groups
         load4T(dO + a + step * 2048, dc[0][0], dc[0][1], dc[1][0], dc[1][1]);
         load4T(qkv + a + step * 2048, qc[0][0], qc[0][1], qc[1][0], qc[1][1]);
@@ -112,9 +124,17 @@ INLINE void attention_backward(u32 qkv, u32 dO, const float (&lse)[3], const Thr
                 else mma8(dq[u], kc[0], kc[1], transposed(ss[u][0]));
         }
         u32 out[4];
-        UNROLL for (int c = 0; c < 4; c++) out[c] = pack2(0.25f * dq[c >> 1][2 * (c & 1)], 0.25f * dq[c >> 1][2 * (c & 1) + 1]);
+        UNROLL for (int c = 0; c < 4; c++) {
+            const float* x = &dq[c >> 1][2 * (c & 1)];
+            out[c] = pack2(0.25f * x[0], 0.25f * x[1]);
+        }
         if (step < PAIRS) store4T(q + step * 2048, out[0], out[1], out[2], out[3]);
         else store2T(q + step * 2048, out[0], out[1]);
+    }
+    __syncwarp();
+    ROLLED for (int step = steps; step < STEPS; step++) {
+        const u32 nothing[4] = {0, 0, 0, 0};
+        store_step(q, step, nothing);
     }
     UNROLL for (int i = 0; i < STEPS; i++) {
         u32 x[4], y[4];
@@ -142,11 +162,13 @@ INLINE void norm_backward(const float (&dn)[3][SUMS], u32 n, u32 g, u32 stats, c
             load_step(n + m * CHUNK + place, s, v);
             UNROLL for (int k = 0; k < halves(s); k++) {
                 const float d0 = dn[m][8 * s + 2 * k], d1 = dn[m][8 * s + 2 * k + 1];
-                sum[k & 2] += d0; sum[(k & 2) + 1] += d1;
-                along[k & 2] = fmaf(d0, low(v[k]), along[k & 2]); along[(k & 2) + 1] = fmaf(d1, high(v[k]), along[(k & 2) + 1]);
+                const int i = k & 2;                           // which group's tokens
+                sum[i] += d0; sum[i + 1] += d1;
+                along[i] = fmaf(d0, low(v[k]), along[i]); along[i + 1] = fmaf(d1, high(v[k]), along[i + 1]);
             }
         }
-        UNROLL for (int k = 0; k < halves(s); k += 2) r[2 * s + k / 2] = sums_of_lanes(sum[k], sum[k + 1], along[k], along[k + 1], me.lane);
+        UNROLL for (int k = 0; k < halves(s); k += 2)
+            r[2 * s + k / 2] = sums_of_lanes(sum[k], sum[k + 1], along[k], along[k + 1], me.lane);
     }
     put_sums((const float (&)[GROUPS])r, stats, me);
     me.meet();
@@ -159,7 +181,8 @@ INLINE void norm_backward(const float (&dn)[3][SUMS], u32 n, u32 g, u32 stats, c
     me.meet();
     UNROLL for (int s = 0; s < STEPS; s++) {
         float4 f[4];                                           // of four tokens: what is added, of n, of dn
-        UNROLL for (int k = 0; k < halves(s); k++) f[k] = read4(factors + (16 * s + 8 * (k >> 1) + 2 * me.t() + (k & 1)) * 16);
+        UNROLL for (int k = 0; k < halves(s); k++)
+            f[k] = read4(factors + (16 * s + 8 * (k >> 1) + 2 * me.t() + (k & 1)) * 16);
         UNROLL for (int m = 0; m < 3; m++) {
             const u32 at = m * CHUNK + place;
             u32 v[4], d[4];
@@ -190,9 +213,10 @@ INLINE void store3(const Map& map, u32 chunks, int stride, int channel, int row)
 INLINE void prefetch3(const Map& map, int stride, int channel, int row) {
     for (int m = 0; m < 3; m++) tensor_prefetch(map, m * stride + channel, row);
 }
-// An image's copy thread. It does its jobs in the order in which the warps that compute ask for them, by an arrival on `go`. They
-// are never two asks ahead (the parity would be back where it was): between every two they wait for what a job gave them.
-// Each tensor is fetched to the L2 cache one job before it is loaded; earlier, and others would drive it out again.
+// An image's copy thread. It does its jobs in the order in which the warps that compute ask for them, by an arrival on
+// `go`. They are never two asks ahead (the parity would be back where it was): between every two they wait for what a
+// job gave them. Each tensor is fetched to the L2 cache one job before it is loaded; earlier, and others would drive it
+// out again.
 INLINE void copies(const Params& P, u32 smem, int which, int image) {
     const Chunks c(smem, which);
     const Bars bars(smem, which);
@@ -200,16 +224,17 @@ INLINE void copies(const Params& P, u32 smem, int which, int image) {
     u32 parity = 0;
     auto job = [&]() { wait(bars.go, parity); parity ^= 1; };
     job();
-    expect(bars.first, 3 * (N + P.taken) * 128);
+    expect(bars.first, 6 * P.taken * 128);
     load3(P.last_dout, c.g, 64, 0, image * P.taken, bars.first);
-    load3(P.n1, c.n, 64, 0, (P.layers - 1) * rows + mine, bars.first);
+    load3(P.last_n1, c.n, 64, 0, image * P.taken, bars.first);
     for (int l = P.layers - 1; l >= 0; l--) {
         const int at = l * rows + mine;
         const bool last = l == P.layers - 1;
+        const int at_taken = last ? image * P.taken : at;      // behind the last layer's attention there are no others
         for (int i = 0; i < 6; i++) {                          // a and dh of 64 hidden channels
             job();
-            tensor_store(last ? P.last_a : P.a, c.a, i * 64, last ? image * P.taken : at);
-            tensor_store(last ? P.last_dh : P.dh, c.h, i * 64, last ? image * P.taken : at);
+            tensor_store(last ? P.last_a : P.a, c.a, i * 64, at_taken);
+            tensor_store(last ? P.last_dh : P.dh, c.h, i * 64, at_taken);
             stores_commit();
             stores_read();
             arrive(bars.read);
@@ -218,19 +243,26 @@ INLINE void copies(const Params& P, u32 smem, int which, int image) {
         job();                                                 // dx1 is in g; n1 is done with
         expect(bars.first, 3 * N * 128);
         load3(P.qkv, c.n, D, 0, at, bars.first);
-        store3(P.dx1, c.g, 64, 0, at);
+        store3(last ? P.last_dx1 : P.dx1, c.g, 64, 0, at_taken);
         prefetch3(P.qkv, D, 64, at);
         for (int heads = 0; heads < 3; heads++) {              // dq, dk, dv of four heads are in n
             job();
-            store3(P.dqkv, c.n, D, heads * 64, at);
-            if (heads < 2) {
-                stores_read();
+            for (int m = 0; m < 3; m++) {
+                tensor_store(P.dqkv, c.n + m * CHUNK, m * D + heads * 64, at);
+                stores_commit();
+            }
+            if (heads < 2) {                                   // each chunk is loaded as soon as it has been read
                 expect(bars.first, 3 * N * 128);
-                load3(P.qkv, c.n, D, (heads + 1) * 64, at, bars.first);
+                stores_read<2>();
+                tensor_load(P.qkv, c.n, (heads + 1) * 64, at, bars.first);
+                stores_read<1>();
+                tensor_load(P.qkv, c.n + CHUNK, D + (heads + 1) * 64, at, bars.first);
+                stores_read<0>();
+                tensor_load(P.qkv, c.n + 2 * CHUNK, 2 * D + (heads + 1) * 64, at, bars.first);
                 if (heads == 0) prefetch3(P.qkv, D, 128, at);
                 else prefetch3(P.n, 64, 0, at);
-            } else {                                           // those of the other heads are in memory: back with two pieces of them
-                stores_done<1>();
+            } else {                                           // the other heads' are in memory: back with two pieces
+                stores_done<3>();
                 for (int i = 0; i < 2; i++) {
                     expect(bars.pieces + i * 8, N * 128);
                     tensor_load(P.dqkv, i ? c.h : c.a, i * D, at, bars.pieces + i * 8);
@@ -248,14 +280,14 @@ INLINE void copies(const Params& P, u32 smem, int which, int image) {
             expect(bars.pieces + (i & 1) * 8, N * 128);
             tensor_load(P.dqkv, i & 1 ? c.h : c.a, i % 3 * D + i / 3 * 64, at, bars.pieces + (i & 1) * 8);
         }
-        job();                                                 // the gradient of the layer's input is in g; n is done with
+        job();                                                 // the layer's input's gradient is in g; n is done with
         if (l) {
             expect(bars.first, 3 * N * 128);
             load3(P.n1, c.n, 64, 0, at - rows, bars.first);
         }
         store3(l ? P.dout : P.dx, c.g, 64, 0, l ? at - rows : at);
     }
-    stores_done<0>();
+    stores_done();
 }
 
 // ---------------------------------------------------------------- the kernel
@@ -267,22 +299,23 @@ extern "C" __global__ void __launch_bounds__(384, 1) vit_backward(const __grid_c
     const bool two = blockIdx.x < P.pairs;
     const int first = two ? 2 * blockIdx.x : P.pairs + blockIdx.x;   // image of the block of threads
     set_up(smem, two ? 2 : 1);
-    if (me.image == 2) {
+    if (blockIdx.x == 0 && threadIdx.x < P.num_ready) P.ready[threadIdx.x] = 0;
+    if (me.group == 2) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
         if (me.lane == 0 && me.warp == 0) produce(P.tiles, P.layers, TILES, -1, smem);
         if (me.lane == 0 && (me.warp == 1 || (me.warp == 2 && two))) copies(P, smem, me.warp - 1, first + me.warp - 1);
         return;
     }
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-    if (me.image == 1 && !two) return;
-    const int image = first + me.image;
-    const Chunks c(smem, me.image);
-    const Bars bars(smem, me.image);
-    const u32 stats = smem + AT_STATS + me.image * STATS, place = me.place();
+    if (me.group == 1 && !two) return;
+    const int image = first + me.group;
+    const Chunks c(smem, me.group);
+    const Bars bars(smem, me.group);
+    const u32 stats = smem + AT_STATS + me.group * STATS, place = me.place();
     Ring ring{smem, 0, 0};
     u32 parity_first = 0, parity_pieces = 0, parity_read = 0;
     auto ask = [&]() { if (me.tid == 0) arrive(bars.go); };
-    // Rows behind the tokens stay zero, and so does the gradient of tokens of the last layer that nobody reads.
+    // Rows behind the tokens stay zero; and at first those of tokens of the last layer that nobody reads.
     for (int i = me.tid; i < IMAGE / 16; i += 128) write16(c.n + i * 16, make_uint4(0, 0, 0, 0));
     fence_async();
     me.meet();
@@ -308,7 +341,10 @@ extern "C" __global__ void __launch_bounds__(384, 1) vit_backward(const __grid_c
             if (i) { wait(bars.read, parity_read); parity_read ^= 1; }   // a and dh before have been read
             store_chunk(c.a + place, [&](int k, int half) {    // h turns into the slope
                 float y[2];
-                UNROLL for (int e = 0; e < 2; e++) { y[e] = h[k + e] + (half ? b1 : b0); h[k + e] = gelu_slope(y[e], half2); }
+                UNROLL for (int e = 0; e < 2; e++) {
+                    y[e] = h[k + e] + (half ? b1 : b0);
+                    h[k + e] = gelu_slope(y[e], half2);
+                }
                 return pack2(y[0], y[1]);
             });
             products_wait<0>();
@@ -343,12 +379,13 @@ extern "C" __global__ void __launch_bounds__(384, 1) vit_backward(const __grid_c
                 __syncwarp();                                  // a warp reads its own head only
             }
             wait(bars.first, parity_first); parity_first ^= 1; // q, k, v
-            attention_backward(c.n, c.a, lse, me);
+            attention_backward(c.n, c.a, lse, l < P.layers - 1 ? STEPS : (P.taken + 15) / 16, me);
             fence_async();
             me.meet();
             ask();                                             // store dq, dk, dv; load what comes next
         }
-        // ------------------------------------------------------------ dn = dqkv W: the last heads' from n, the others' from L2
+        // ------------------------------------------------------------ dn = dqkv W: the last heads' from n, the others'
+        // from L2
         zero(dn);
         auto add = [&](u32 chunk) {
             const u32 tile = ring.take();

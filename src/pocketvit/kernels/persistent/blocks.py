@@ -1,6 +1,7 @@
 """A stack of blocks by two launches, forward and backward, as one autograd function with the face of `FusedBlocks`.
 
-The weights' gradients are made by the same kernel as there, from the same tensors. Letters are those of `blocks_ops`.
+The tensors between the launches are those of `blocks_ops`, and so are the letters; of the last layer, what lies behind its
+attention is kept for the `taken` tokens of each image only, at the beginning of the layer's place.
 """
 
 from functools import cache
@@ -12,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from pocketvit.kernels import launch as triton_launch
 from pocketvit.kernels.block_weights import BlockPlan, BlockWeights
-from pocketvit.kernels.blocks_ops import Sizes, _Gradients, _Saved, _weight_gradients, sizes_of
+from pocketvit.kernels.blocks_ops import Gradients, Saved, Sizes, sizes_of
 from pocketvit.kernels.persistent import build, layout
 from pocketvit.kernels.persistent.driver import Box, Params, launch
 from pocketvit.kernels.persistent.pack_triton import pack_kernel
@@ -40,7 +41,7 @@ class PersistentBlocks(torch.autograd.Function):
         w = BlockWeights(*weights)
         s, x, keep = sizes_of(x, w), x.contiguous(), keep.contiguous()
         out, tiles = x.new_empty(s.B, plan.taken, s.D), pack(w)
-        saved = _Saved.new(x, s, plan, s.L if save else 0)
+        saved = Saved.new(x, s, plan, s.L if save else 0)
         _forward(x, out, tiles, keep, saved if save else None, s, plan)
         if save:
             ctx.plan, ctx.sizes = plan, s
@@ -51,23 +52,19 @@ class PersistentBlocks(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         keep, tiles, *rest = ctx.saved_tensors
-        saved, s, plan = _Saved(*rest), ctx.sizes, ctx.plan
-        grads = _Gradients.new(dout, s)
-        grads.dout[s.L - 1].view(-1)[: dout.numel()].copy_(dout.reshape(-1))
-        dx = torch.empty_like(grads.dout[0])
-        _backward(dx, tiles, keep, saved, grads, s, plan)
-        return dx, None, None, None, *_weight_gradients(keep, saved, grads, s, plan)
+        dx, dw = _backward(dout, tiles, keep, Saved(*rest), ctx.sizes, ctx.plan)
+        return dx, None, None, None, *dw
 
 
 def pack(w: BlockWeights) -> Tensor:
     """The weights as tiles in bf16, (L, tiles, bytes of one)."""
-    L, D, H = len(w.w_qkv), w.w_proj.shape[1], w.w_fc1.shape[1]
+    L = len(w.w_qkv)
+    parts = [t if t[0].is_contiguous() else t.contiguous() for t in w]
     tiles = torch.empty(L, len(layout.TILES), layout.TILE_BYTES, dtype=torch.uint8, device=w.w_qkv.device)
     table = _table(tiles.device)
     triton_launch.launch(
         pack_kernel, (len(layout.TILES), L),
-        *(t.contiguous() for t in w), table, tiles.view(torch.bfloat16), tiles.view(torch.float32),
-        D=D, F=w.w_qkv.shape[1], H=H,
+        *parts, *(t.stride(0) for t in parts), table, tiles.view(torch.bfloat16), tiles.view(torch.float32),
     )  # fmt: skip
     return tiles
 
@@ -78,41 +75,63 @@ def _table(device: torch.device) -> Tensor:
     return torch.tensor([tile.entry() for tile in layout.TILES], dtype=torch.int32, device=device)
 
 
-def _run(kernel: layout.Kernel, params: Params, s: Sizes, plan: BlockPlan, pairs: int) -> None:
+def _run(kernel: layout.Kernel, params: Params, s: Sizes, plan: BlockPlan, num_blocks: int) -> None:
     instance = build.Instance(kernel, s.N, plan.tanh, params.size())
     if triton_launch.is_compiling():
         build.ahead(instance)
     else:
-        launch(instance, params, s.B - pairs)
+        launch(instance, params, num_blocks)
 
 
-def _pairs(x: Tensor, s: Sizes) -> int:
-    if not x.is_cuda:  # only compiled for
-        return 0
-    return layout.pairs_of(s.B, torch.cuda.get_device_properties(x.device).multi_processor_count)
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def _taken(t: Tensor, s: Sizes, plan: BlockPlan) -> Tensor:
+    """The last layer's rows of a tensor (L, B, N, channels): of its taken tokens only, (B · taken, channels)."""
+    return t[-1].view(-1, t.shape[-1])[: s.B * plan.taken]
 
 
 def _forward(
-    x: Tensor, out: Tensor, tiles: Tensor, keep: Tensor, saved: _Saved | None, s: Sizes, plan: BlockPlan
+    x: Tensor, out: Tensor, tiles: Tensor, keep: Tensor, saved: Saved | None, s: Sizes, plan: BlockPlan
 ) -> None:
     """From x (B, N, D) to `out` (B, taken, D), leaving what backward needs in `saved`, if that is given."""
-    boxes = [None] * 4 if saved is None else [Box(t, s.N) for t in (saved.n, saved.qkv, saved.o, saved.n1)]
-    more = [None] * 3 if saved is None else [saved.rstd, saved.lse, saved.rstd1]
-    pairs = _pairs(x, s)
+    boxes, more = [None] * 6, [None] * 3
+    if saved is not None:
+        boxes = [Box(t.flatten(0, 2), s.N) for t in (saved.n, saved.qkv, saved.o, saved.n1)]
+        boxes += [Box(_taken(t, s, plan), plan.taken) for t in (saved.o, saved.n1)]
+        more = [saved.rstd, saved.lse, saved.rstd1]
+    pairs = layout.pairs_of(s.B, _multiprocessors(x.device))
     integers = [s.B, s.L, pairs, plan.taken, int(saved is not None)]
-    _run(layout.FORWARD_KERNEL, Params(boxes, [x, out, tiles, keep, *more], integers, [plan.eps]), s, plan, pairs)
+    params = Params(boxes, [x, out, tiles, keep, *more], integers, [plan.eps])
+    _run(layout.FORWARD_KERNEL, params, s, plan, s.B - pairs)
 
 
 def _backward(
-    dx: Tensor, tiles: Tensor, keep: Tensor, saved: _Saved, grads: _Gradients, s: Sizes, plan: BlockPlan
-) -> None:
-    """From the gradient of the last block's output, in `grads`, to that of the first one's input, dx (B, N, D)."""
-    boxes = [
-        Box(t, s.N) for t in (saved.n, saved.n1, saved.qkv, grads.dout, grads.a, grads.dh, grads.dx1, grads.dqkv, dx)
+    dout: Tensor, tiles: Tensor, keep: Tensor, saved: Saved, s: Sizes, plan: BlockPlan
+) -> tuple[Tensor, BlockWeights]:
+    """From the gradient of the last block's output, (B, taken, D), to those of the first one's input and of the weights."""
+    grads, dx = Gradients.new(dout, s), dout.new_empty(s.B, s.N, s.D)
+    dout = dout.reshape(-1, s.D)
+    boxes = [saved.n, saved.n1, saved.qkv, grads.dout, grads.a, grads.dh, grads.dx1, grads.dqkv, dx[None]]
+    lasts = [dout, *(_taken(t, s, plan) for t in (grads.a, grads.dh, grads.dx1, saved.n1))]
+    maps = [*(Box(t.flatten(0, 2), s.N) for t in boxes), *(Box(t, plan.taken) for t in lasts)]
+    num_blocks = min(_multiprocessors(dx.device), layout.steps_of(s.B, s.N, plan.taken, s.L))
+    parts = keep.new_empty(num_blocks, (layout.WIDTH + 1) * layout.WIDTH)
+    ready = keep.new_empty(num_blocks, dtype=torch.int32)
+    pairs = layout.pairs_of(s.B, _multiprocessors(dx.device))
+    pointers = [saved.rstd, saved.rstd1, saved.lse, keep, tiles[:, layout.BACKWARD :], ready]
+    params = Params(maps, pointers, [s.B, s.L, pairs, plan.taken, num_blocks], [])
+    _run(layout.BACKWARD_KERNEL, params, s, plan, s.B - pairs)
+
+    dw = BlockWeights(*(keep.new_empty(s.L, *shape) for shape in plan.shapes))
+    whole = [
+        t.flatten(1, 2) for t in (grads.dqkv, grads.dx1, grads.dh, grads.dout, saved.n, saved.o, saved.n1, grads.a)
     ]
-    for t in (grads.dout, grads.a, grads.dh):
-        last = t[s.L - 1].view(-1, t.shape[-1])[: s.B * plan.taken]
-        boxes.append(Box(last, plan.taken))
-    pairs = _pairs(dx, s)
-    pointers = [saved.rstd, saved.rstd1, saved.lse, keep, tiles[:, layout.BACKWARD :]]
-    _run(layout.BACKWARD_KERNEL, Params(boxes, pointers, [s.B, s.L, pairs, plan.taken], []), s, plan, pairs)
+    lasts = [*(_taken(t, s, plan) for t in (grads.dx1, grads.dh)), dout]
+    lasts += [_taken(t, s, plan) for t in (saved.o, saved.n1, grads.a)]
+    maps = [Box(t, layout.BOX_TOKENS) for t in (*whole, *(t[None] for t in lasts))]
+    params = Params(maps, [*dw[::2], *dw[1::2], keep, parts, ready], [s.B, s.L, plan.taken], [])
+    _run(layout.WEIGHTS_KERNEL, params, s, plan, num_blocks)
+    return dx, dw

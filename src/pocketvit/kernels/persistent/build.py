@@ -7,6 +7,7 @@ Triton's kernels (`TRITON_CACHE_DIR`, else `~/.triton/cache`).
 import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from threading import Lock
@@ -53,7 +54,7 @@ def missing() -> str | None:
 
 @cache
 def _nvrtc_version() -> tuple[int, ...]:
-    from cuda.bindings import nvrtc
+    nvrtc = bindings("nvrtc")
 
     return tuple(checked(nvrtc.nvrtcVersion()))
 
@@ -90,7 +91,7 @@ def _text(name: str) -> str:
 
 def compiled(texts: dict[str, str], instance: Instance) -> bytes:
     """A source and what it includes, by file name, as machine code."""
-    from cuda.bindings import nvrtc
+    nvrtc = bindings("nvrtc")
 
     (name, text), *headers = texts.items()
     header_names, header_texts = ([part.encode() for part in pair] for pair in zip(*headers, strict=True))
@@ -109,6 +110,11 @@ def compiled(texts: dict[str, str], instance: Instance) -> bytes:
         return code
     finally:
         nvrtc.nvrtcDestroyProgram(program)
+
+
+def bindings(library: str) -> Any:
+    """A library of CUDA's, `nvrtc` or `driver`, through the bindings that PyTorch requires (`cuda-bindings`)."""
+    return import_module(f"cuda.bindings.{library}")
 
 
 def checked(answer: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,8 +1,9 @@
 // What forward.cu and backward.cu share, and how they work.
 //
-// A model of 192 channels is too narrow to keep a GPU busy one operation at a time: between two kernels its tokens go to
-// memory and come back. Here a block of threads takes two images through ALL layers in one launch, and the stream of
-// tokens never leaves the multiprocessor. What moves instead are the weights, which everybody needs and the L2 cache holds.
+// A model of 192 channels is too narrow to keep a GPU busy one operation at a time: between two kernels its tokens go
+// to memory and come back. Here a block of threads takes two images through ALL layers in one launch, and the stream of
+// tokens never leaves the multiprocessor. What moves instead are the weights, which everybody needs and the L2 cache
+// holds.
 //
 //      memory        L2                shared memory (227 KB)                 registers
 //     --------   ----------   ---------------------------------------   ------------------------
@@ -14,28 +15,29 @@
 //                                    |
 //      n, qkv, o, n1 <---------------+  (for backward, by the copy engine)
 //
-// A block of threads is three warpgroups of 128 threads. The first two each own an image and compute; one thread of the third
-// asks the copy engine for weight tiles and sleeps in between (in backward two more move their image's tensors).
+// A block of threads is three warpgroups of 128 threads. The first two each own an image and compute; one thread of the
+// third asks the copy engine for weight tiles and sleeps in between (in backward two more move their image's tensors).
 //
-// THE PRODUCT. `wgmma` is one instruction by which four warps multiply a 64 x 16 matrix A by a 16 x n matrix B, both read
-// from shared memory, and add to 64 x n sums in their registers. We compute Y' = W X' (the transpose of Y = X W'): rows are
-// output channels, columns the tokens of one image. So n is the number of tokens, rounded up to a multiple of 8 and no
-// further, and of a tile of 64 output channels warp w gets 16w .. 16w + 15: exactly one head, so that attention needs no
-// exchange between warps. With lane = 4g + t, a thread holds of every group j of eight tokens four numbers:
+// THE PRODUCT. `wgmma` is one instruction by which four warps multiply a 64 x 16 matrix A by a 16 x n matrix B, both
+// read from shared memory, and add to 64 x n sums in their registers. We compute Y' = W X' (the transpose of Y = X W'):
+// rows are output channels, columns the tokens of one image. So n is the number of tokens, rounded up to a multiple of
+// 8 and no further, and of a tile of 64 output channels warp w gets 16w .. 16w + 15: exactly one head, so that
+// attention needs no exchange between warps. With lane = 4g + t, a thread holds of every group j of eight tokens four
+// numbers:
 //
 //      sum[4j + 2h + e]  =  Y[token 8j + 2t + e][channel 16w + 8h + g]          h, e = 0 or 1
 //
 // A TILE is the unit in which weights travel: 64 x 192 numbers ("rows": 64 output channels, all 192 inputs) or 192 x 64
-// ("columns": all 192 output channels, 64 inputs), as three sub-tiles of 64 x 64, with up to 256 biases behind. The order
-// of tiles in memory is the order of their use (layout.py defines it), so the ring needs no addresses.
+// ("columns": all 192 output channels, 64 inputs), as three sub-tiles of 64 x 64, with up to 256 biases behind. The
+// order of tiles in memory is the order of their use (layout.py defines it), so the ring needs no addresses.
 //
-// A CHUNK holds the tokens of one image in 64 channels, in bf16: rows of 128 bytes. Sub-tiles have the same form. Eight rows
-// would hit the same banks of shared memory, so in row r the 16-byte piece c lies at piece c ^ (r % 8). That is the "128-byte
-// swizzle" which wgmma and the copy engine know by name; `stmatrix` and `ldmatrix`, which move 8 x 8 blocks between a
-// chunk and registers in the layout above, are given swizzled addresses (Thread::place).
+// A CHUNK holds the tokens of one image in 64 channels, in bf16: rows of 128 bytes. Sub-tiles have the same form. Eight
+// rows would hit the same banks of shared memory, so in row r the 16-byte piece c lies at piece c ^ (r % 8). That is
+// the "128-byte swizzle" which wgmma and the copy engine know by name; `stmatrix` and `ldmatrix`, which move 8 x 8
+// blocks between a chunk and registers in the layout above, are given swizzled addresses (Thread::place).
 //
-// TALKING. Each tile of the ring has two mbarriers: `full` (the copy engine has written it) and `empty` (all consumer warps
-// are done with it). A warpgroup's four warps meet at a named barrier; the two images never wait for each other.
+// TALKING. Each tile of the ring has two mbarriers: `full` (the copy engine has written it) and `empty` (all consumer
+// warps are done with it). A warpgroup's four warps meet at a named barrier; the two images never wait for each other.
 //
 // TRAPS, each met once:
 // - What one thread writes to shared memory by ordinary stores, wgmma and the copy engine see only after fence_async().
@@ -58,15 +60,15 @@ typedef unsigned short u16;
 
 constexpr int D = 192, H = 384, A = 12;                        // width, hidden width of the MLP, heads (of 16 channels)
 constexpr int GROUPS = (N + 7) / 8, ROWS = 8 * GROUPS;         // of eight tokens; rows of a chunk
-constexpr int PAIRS = GROUPS / 2, STEPS = (GROUPS + 1) / 2;    // groups go two at a time; in an odd number the last goes alone
+constexpr int PAIRS = GROUPS / 2, STEPS = (GROUPS + 1) / 2;    // groups go in pairs, an odd last one alone
 constexpr int SUMS = 4 * GROUPS;                               // numbers of a 64 x ROWS product in a thread
 constexpr int SUB = 64 * 64 * 2, TILE = 3 * SUB + 1024, CHUNK = ROWS * 128;   // bytes
 constexpr int STAGES = 3;                                      // tiles of the ring
 constexpr u64 LAYER_BYTES = 54 * TILE;                         // of packed weights: forward's tiles and backward's
 constexpr int AT_CHUNKS = STAGES * TILE, IMAGE = CHUNKS * CHUNK;
-constexpr int AT_STATS = AT_CHUNKS + 2 * IMAGE, STATS = (8 + FACTORS) * ROWS * 4;   // of the norms: sums by warp, results
+constexpr int AT_STATS = AT_CHUNKS + 2 * IMAGE, STATS = (8 + FACTORS) * ROWS * 4;   // of norms: sums by warp, results
 constexpr int AT_BARRIERS = AT_STATS + 2 * STATS;              // full, empty, then each image's own
-static_assert(AT_BARRIERS + (2 * STAGES + 2 * BARRIERS) * 8 == SHARED_BYTES, "layout.py counts otherwise");
+constexpr int SHARED = AT_BARRIERS + (2 * STAGES + 2 * BARRIERS) * 8;
 static_assert(CHUNK % 1024 == 0 && TILE % 1024 == 0, "a swizzled tile starts at a multiple of 1,024 bytes");
 constexpr float SCORE = 0.25f * 1.4426950408889634f;           // 1 / sqrt(16), for powers of two
 
@@ -92,12 +94,14 @@ INLINE u32 transposed(u32 a) {                                 // an 8 x 8 block
 INLINE float read(u32 at) { float v; asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(at) : "memory"); return v; }
 INLINE float4 read4(u32 at) {
     float4 v;
-    asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(at) : "memory");
+    asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(at) : "memory");
     return v;
 }
 INLINE uint4 read16(u32 at) {
     uint4 v;
-    asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(at) : "memory");
+    asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(at) : "memory");
     return v;
 }
 INLINE void write(u32 at, float v) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(at), "f"(v) : "memory"); }
@@ -111,25 +115,29 @@ INLINE void write16(u32 at, uint4 v) {
 // 8 x 8 blocks of bf16, two or four at a time, between shared memory and registers; T: transposed on the way
 #define MATRIX "sync.aligned.m8n8"
 INLINE void store4T(u32 at, u32 a, u32 b, u32 c, u32 d) {
-    asm volatile("stmatrix." MATRIX ".x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+    asm volatile("stmatrix." MATRIX ".x4.trans.shared.b16 [%0], {%1,%2,%3,%4};"
+                 ::"r"(at), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
 }
 INLINE void store2T(u32 at, u32 a, u32 b) {
     asm volatile("stmatrix." MATRIX ".x2.trans.shared.b16 [%0], {%1,%2};" ::"r"(at), "r"(a), "r"(b) : "memory");
 }
 INLINE void store4(u32 at, u32 a, u32 b, u32 c, u32 d) {
-    asm volatile("stmatrix." MATRIX ".x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+    asm volatile("stmatrix." MATRIX ".x4.shared.b16 [%0], {%1,%2,%3,%4};"
+                 ::"r"(at), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
 }
 INLINE void store2(u32 at, u32 a, u32 b) {
     asm volatile("stmatrix." MATRIX ".x2.shared.b16 [%0], {%1,%2};" ::"r"(at), "r"(a), "r"(b) : "memory");
 }
 INLINE void load4T(u32 at, u32& a, u32& b, u32& c, u32& d) {
-    asm volatile("ldmatrix." MATRIX ".x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "r"(at) : "memory");
+    asm volatile("ldmatrix." MATRIX ".x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "r"(at) : "memory");
 }
 INLINE void load2T(u32 at, u32& a, u32& b) {
     asm volatile("ldmatrix." MATRIX ".x2.trans.shared.b16 {%0,%1}, [%2];" : "=r"(a), "=r"(b) : "r"(at) : "memory");
 }
 INLINE void load4(u32 at, u32& a, u32& b, u32& c, u32& d) {
-    asm volatile("ldmatrix." MATRIX ".x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "r"(at) : "memory");
+    asm volatile("ldmatrix." MATRIX ".x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "r"(at) : "memory");
 }
 INLINE void load2(u32 at, u32& a, u32& b) {
     asm volatile("ldmatrix." MATRIX ".x2.shared.b16 {%0,%1}, [%2];" : "=r"(a), "=r"(b) : "r"(at) : "memory");
@@ -137,11 +145,13 @@ INLINE void load2(u32 at, u32& a, u32& b) {
 
 // c (16 x 8) += a (16 x 16 or 16 x 8) b, by one warp, all in registers: for attention
 INLINE void mma16(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 INLINE void mma8(float (&c)[4], u32 a0, u32 a1, u32 b0) {
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 "
+        "{%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(b0));
 }
 
@@ -151,49 +161,61 @@ INLINE void barrier_new(u32 bar, int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(arrivals) : "memory");
 }
 INLINE void arrive(u32 bar) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory"); }
-INLINE void expect(u32 bar, u32 bytes) {                       // arrive; the phase ends once so many bytes have come as well
+INLINE void expect(u32 bar, u32 bytes) {                       // arrive; the phase waits for these bytes as well
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
 }
 INLINE void wait(u32 bar, u32 parity) {
-    asm volatile("{\n.reg .pred p;\nAGAIN:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@p bra DONE;\nbra AGAIN;\n"
-                 "DONE:\n}" ::"r"(bar), "r"(parity) : "memory");
+    asm volatile("{\n.reg .pred p;\nAGAIN:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
+                 "@p bra DONE;\nbra AGAIN;\nDONE:\n}" ::"r"(bar), "r"(parity) : "memory");
 }
 
-// A tensor map describes rows of tokens in memory and a box of 64 channels: the copy engine moves boxes from and to chunks.
+// A tensor map describes rows of tokens in memory and a box of 64 channels: the copy engine moves boxes from and to
+// chunks.
 struct alignas(64) Map { u64 v[16]; };
 INLINE void tensor_load(const Map& map, u32 chunk, int channel, int row, u32 bar) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3}], [%4];"
                  ::"r"(chunk), "l"(&map), "r"(channel), "r"(row), "r"(bar) : "memory");
 }
 INLINE void tensor_prefetch(const Map& map, int channel, int row) {   // to L2
-    asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(&map), "r"(channel), "r"(row) : "memory");
+    asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];"
+                 ::"l"(&map), "r"(channel), "r"(row) : "memory");
 }
 INLINE void tensor_store(const Map& map, u32 chunk, int channel, int row) {
     asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];"
                  ::"l"(&map), "r"(channel), "r"(row), "r"(chunk) : "memory");
 }
-INLINE void stores_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }          // those asked for so far
-INLINE void stores_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }       // have been read
-template <int LEFT> INLINE void stores_done() { asm volatile("cp.async.bulk.wait_group %0;" ::"n"(LEFT) : "memory"); }   // written
+INLINE void stores_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }   // those so far are a group
+// all but the last LEFT groups of those have been read, or are written
+template <int LEFT = 0> INLINE void stores_read() {
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(LEFT) : "memory");
+}
+template <int LEFT = 0> INLINE void stores_done() {
+    asm volatile("cp.async.bulk.wait_group %0;" ::"n"(LEFT) : "memory");
+}
 
 // ---------------------------------------------------------------- who a thread is
 
+// where the 16-byte piece c of row r lies in a swizzled chunk
+INLINE u32 at_piece(int r, int c) { return r * 128 + ((c ^ (r & 7)) << 4); }
+
 struct Thread {
-    int image;        // 0 or 1 of the block of threads: its warpgroup
+    int group;        // its warpgroup: 0 or 1 is also the image of the block of threads
     int tid, warp, lane;
     INLINE Thread() {
-        image = __shfl_sync(~0u, threadIdx.x >> 7, 0);         // by a shuffle, so that the compiler knows it equal in a warp
+        group = __shfl_sync(~0u, threadIdx.x >> 7, 0);         // by a shuffle: the compiler sees it equal in a warp
         tid = threadIdx.x & 127; lane = threadIdx.x & 31;
         warp = __shfl_sync(~0u, tid >> 5, 0);
     }
     INLINE int g() const { return lane >> 2; }
     INLINE int t() const { return lane & 3; }
-    INLINE int row() const { return 16 * warp + g(); }         // its first channel of a tile's 64; the other is row() + 8
-    INLINE void meet() const { asm volatile("bar.sync %0, 128;" ::"r"(1 + image) : "memory"); }   // its warpgroup
-    // stmatrix / ldmatrix: this lane's row is token 8 (lane / 16) + lane % 8, its piece the half lane / 8 % 2 of the warp's channels
-    INLINE u32 place() const { return ((lane >> 4) * 8 + (lane & 7)) * 128 + (((2 * warp + (lane >> 3 & 1)) ^ (lane & 7)) << 4); }
+    INLINE int row() const { return 16 * warp + g(); }         // its first of a tile's 64; the other is row() + 8
+    INLINE void meet() const { asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory"); }   // its warpgroup
+    // stmatrix and ldmatrix: this lane's row is token 8 (lane / 16) + lane % 8, its piece the half lane / 8 % 2 of the
+    // warp's channels
+    INLINE u32 place() const { return at_piece((lane >> 4) * 8 + (lane & 7), 2 * warp + (lane >> 3 & 1)); }
     // the same with the two bits of the lane swapped: blocks come in the order of the operand A of mma16
-    INLINE u32 place_a() const { return ((lane >> 3 & 1) * 8 + (lane & 7)) * 128 + (((2 * warp + (lane >> 4)) ^ (lane & 7)) << 4); }
+    INLINE u32 place_a() const { return at_piece((lane >> 3 & 1) * 8 + (lane & 7), 2 * warp + (lane >> 4)); }
 };
 
 // ---------------------------------------------------------------- the ring of weight tiles
@@ -233,10 +255,15 @@ struct Ring {                                                  // a consumer's p
         if (++stage == STAGES) { stage = 0; phase ^= 1; }
         return smem + s * TILE;
     }
-    INLINE void give_back(u32 tile, int lane) const { if (lane == 0) arrive(empty(smem, (tile - smem) / TILE)); }
+    // One lane speaks for its warp (racecheck, which does not know that, reports all reads of biases; with every lane
+    // arriving it reports nothing).
+    INLINE void give_back(u32 tile, int lane) const {
+        __syncwarp();
+        if (lane == 0) arrive(empty(smem, (tile - smem) / TILE));
+    }
 };
-// a number from behind a tile. The addition waits for it: nothing but a use of what was read orders the read before the arrival
-// that gives the tile back (without it, now and then, biases were those of a later tile)
+// a number from behind a tile. The addition waits for it: nothing but a use of what was read orders the read before the
+// arrival that gives the tile back (without it, now and then, biases were those of a later tile)
 INLINE float bias(u32 tile, int i) {
     float v = read(tile + 3 * SUB + i * 4);
     asm volatile("add.f32 %0, %0, 0f00000000;" : "+f"(v)::"memory");
@@ -247,15 +274,17 @@ INLINE float bias(u32 tile, int i) {
 
 INLINE void products_start() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 INLINE void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int LEFT> INLINE void products_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory"); }
-INLINE void hold(float (&d)[SUMS]) {                           // reads and writes of d stay on their side of this
-    UNROLL for (int i = 0; i < SUMS; i++) asm volatile("" : "+f"(d[i])::"memory");
+template <int LEFT> INLINE void products_wait() {              // for all but the last LEFT groups
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+}
+template <int S> INLINE void hold(float (&d)[S]) {             // reads and writes of d stay on their side of this
+    UNROLL for (int i = 0; i < S; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
 INLINE void hold(float (&d)[3][SUMS]) { hold(d[0]); hold(d[1]); hold(d[2]); }
 INLINE void zero(float (&d)[3][SUMS]) {
     UNROLL for (int m = 0; m < 3; m++) UNROLL for (int i = 0; i < SUMS; i++) d[m][i] = 0.f;
 }
-INLINE u64 descriptor(u32 at) {                                // of rows of 128 bytes, swizzled, 8 of them every 1,024 bytes
+INLINE u64 descriptor(u32 at) {                                // of swizzled rows of 128 bytes, eight every 1,024 bytes
     return (u64)((at & 0x3FFFF) >> 4) | (1ull << 16) | (64ull << 32) | (1ull << 62);
 }
 // d (64 x ROWS) = or += A (64 x 16) B (ROWS x 16)', A and B swizzled in shared memory
@@ -265,7 +294,8 @@ INLINE u64 descriptor(u32 at) {                                // of rows of 128
 #define T28 "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27"
 #define WGMMA(n, names, a, b, add, sums) \
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" add ", 0;\n" \
-                 "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 " names "}, %" a ", %" b ", p, 1, 1, 0, 0;\n}" \
+                 "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 " \
+                 names "}, %" a ", %" b ", p, 1, 1, 0, 0;\n}" \
                  : sums : "l"(left), "l"(right), "r"(adding))
 INLINE void wgmma(float (&d)[SUMS], u64 left, u64 right, int adding) {
 #if (N + 7) / 8 == 7
@@ -300,7 +330,8 @@ INLINE void columns_product(float (&sum)[3][SUMS], u32 tile, u32 chunk) {
 
 // ---------------------------------------------------------------- between sums and chunks
 
-// two groups of tokens (step s) of this warp's 16 channels: v[0], v[1] are the two halves of the channels, v[2], v[3] those of the second group
+// two groups of tokens (step s) of this warp's 16 channels: v[0], v[1] are the two halves of the channels, v[2], v[3]
+// those of the second group
 INLINE void store_step(u32 to, int s, const u32 (&v)[4]) {
     if (s < PAIRS) store4T(to + s * 2048, v[0], v[1], v[2], v[3]);
     else store2T(to + s * 2048, v[0], v[1]);
@@ -345,10 +376,12 @@ INLINE void get_sums(float& s, float& q, u32 stats, int token) {   // over all c
     }
 }
 
-// GELU(h) = h Phi(h), Phi(h) = (1 + tanh(argument(h))) / 2. For the error function the argument is h p(h^2), p fitted (gelu.py)
+// GELU(h) = h Phi(h), Phi(h) = (1 + tanh(argument(h))) / 2. For the error function the argument is h p(h^2), p fitted
+// (gelu.py)
+constexpr float ROOT = 0.7978845608028654f;                    // of 2 / pi
 INLINE float gelu_argument(float h) {
 #if TANH
-    return h * fmaf(h * h, 0.7978845608028654f * 0.044715f, 0.7978845608028654f);
+    return h * fmaf(h * h, ROOT * 0.044715f, ROOT);
 #else
     const float u = fminf(h * h, 16.0f);
     return h * fmaf(fmaf(u, GELU_2, GELU_1), u, GELU_0);
@@ -361,9 +394,9 @@ INLINE float gelu(float h, float half_keep) {                  // keep GELU(h)
 INLINE float gelu_slope(float& h, float half_keep) {           // likewise, in h; returns keep times the derivative
     const float th = tanh_fast(gelu_argument(h)), phi = fmaf(th, half_keep, half_keep), u = h * h;
 #if TANH
-    const float density = half_keep * fmaf(-th, th, 1.0f) * fmaf(u, 3 * 0.7978845608028654f * 0.044715f, 0.7978845608028654f);
+    const float density = half_keep * fmaf(-th, th, 1.0f) * fmaf(u, 3 * ROOT * 0.044715f, ROOT);
 #else
-    const float density = 0.7978845608f * half_keep * exp2_fast(u * -0.7213475204f);
+    const float density = ROOT * half_keep * exp2_fast(u * -0.7213475204f);
 #endif
     const float slope = fmaf(h, density, phi);
     h *= phi;

@@ -1,47 +1,47 @@
 """Launching the two kernels by CUDA's driver, and the tensor maps by which they find tokens in memory."""
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pocketvit.kernels.persistent.build import Instance, checked, cubin
+from pocketvit.kernels.persistent.build import Instance, bindings, checked, cubin
 
-THREADS = 384
 MAP_BYTES = 128
 
 
 class Box(NamedTuple):
-    """A tensor as rows of tokens, and the piece of it that one copy moves."""
+    """A tensor of tokens, and the piece of it that one copy moves."""
 
     tensor: Tensor
-    """Contiguous, (…, width), bfloat16."""
+    """Contiguous, (rows, channels) or (layers, rows, channels), bfloat16. What a box has behind the last row is zero."""
     tokens: int
-    """Of a box, which is 64 channels wide."""
+    """Rows of a box, which is 64 channels wide."""
 
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Numbers of a row, and rows."""
-        width = self.tensor.shape[-1]
-        return width, self.tensor.numel() // width
+    def geometry(self) -> tuple[list[int], list[int], list[int]]:
+        """Sizes, bytes from one to the next of all but the innermost, and the box's sizes: the innermost first."""
+        sizes = list(reversed(self.tensor.shape))
+        strides = [2 * stride for stride in reversed(self.tensor.stride()[:-1])]
+        return sizes, strides, [64, self.tokens, 1][: len(sizes)]
 
 
 def encoded(box: Box) -> bytes:
     """A box as a tensor map: in shared memory its rows are 128 bytes, swizzled."""
-    from cuda.bindings import driver
+    driver = bindings("driver")
 
-    width, num_rows = box.sizes
+    sizes, strides, piece = box.geometry()
     (made,) = checked(
         driver.cuTensorMapEncodeTiled(
             driver.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-            2,
+            len(sizes),
             box.tensor.data_ptr(),
-            [driver.cuuint64_t(width), driver.cuuint64_t(num_rows)],
-            [driver.cuuint64_t(2 * width)],
-            [driver.cuuint32_t(64), driver.cuuint32_t(box.tokens)],
-            [driver.cuuint32_t(1), driver.cuuint32_t(1)],
+            [driver.cuuint64_t(size) for size in sizes],
+            [driver.cuuint64_t(stride) for stride in strides],
+            [driver.cuuint32_t(size) for size in piece],
+            [driver.cuuint32_t(1) for _ in sizes],
             driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
             driver.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
             driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
@@ -54,11 +54,11 @@ def encoded(box: Box) -> bytes:
 class Params(NamedTuple):
     """A kernel's parameters, in the order of the struct in its source."""
 
-    maps: list[Box | None]
+    maps: Sequence[Box | None]
     """None where the kernel does not look."""
-    pointers: list[Tensor | None]
-    integers: list[int]
-    floats: list[float]
+    pointers: Sequence[Tensor | None]
+    integers: Sequence[int]
+    floats: Sequence[float]
 
     def size(self) -> int:
         """Bytes of the struct, whose maps lie at multiples of 64."""
@@ -80,16 +80,17 @@ class Params(NamedTuple):
 
 def launch(instance: Instance, params: Params, num_blocks: int) -> None:
     """Run a kernel on the current GPU and stream."""
-    from cuda.bindings import driver
+    driver = bindings("driver")
 
     struct = ctypes.create_string_buffer(params.packed())
     arguments = (ctypes.c_void_p * 1)(ctypes.addressof(struct))
-    shared = instance.kernel.shared_bytes(instance.num_tokens)
+    kernel = instance.kernel
+    shared = kernel.shared_bytes(instance.num_tokens)
     stream = torch.cuda.current_stream().cuda_stream
     function = _function(instance, torch.cuda.current_device())
     checked(
         driver.cuLaunchKernel(
-            function, num_blocks, 1, 1, THREADS, 1, 1, shared, stream, ctypes.addressof(arguments), 0
+            function, num_blocks, 1, 1, kernel.threads, 1, 1, shared, stream, ctypes.addressof(arguments), 0
         )
     )  # fmt: skip
 
@@ -97,7 +98,7 @@ def launch(instance: Instance, params: Params, num_blocks: int) -> None:
 @cache
 def _function(instance: Instance, device: int) -> Any:
     """The kernel, loaded on the current GPU."""
-    from cuda.bindings import driver
+    driver = bindings("driver")
 
     (module,) = checked(driver.cuModuleLoadData(cubin(instance)))
     (function,) = checked(driver.cuModuleGetFunction(module, instance.kernel.name.encode()))

@@ -1,7 +1,8 @@
-// Forward of all layers, x <- x + keep1 attention(norm(x)), then x <- x + keep2 MLP(norm(x)); common.cuh says how it is built.
+// Forward of all layers, x <- x + keep1 attention(norm(x)), then x <- x + keep2 MLP(norm(x)); common.cuh says how it is
+// built.
 //
-// The residual stream of an image lives in float32 in its warpgroup's registers, 192 channels x ROWS tokens, and is where the
-// products of the projection and of fc2 add up. A layer takes 24 tiles, in this order:
+// The residual stream of an image lives in float32 in its warpgroup's registers, 192 channels x ROWS tokens, and is
+// where the products of the projection and of fc2 add up. A layer takes 24 tiles, in this order:
 //
 //      three times:  q, k, v of four heads (rows)  ->  attention, a head a warp  ->  their columns of the projection
 //      three times:  two tiles of fc1 (rows)       ->  GELU                      ->  their columns of fc2 (two tiles)
@@ -12,6 +13,7 @@ constexpr int CHUNKS = 7, FACTORS = 2, BARRIERS = 0, TILES = 24;
 
 struct Params {
     Map n, qkv, o, n1;                // of all layers' tokens, for backward; boxes of N tokens x 64 channels
+    Map last_o, last_n1;              // of the last layer, of which only `taken` tokens an image are kept
     const u16* x;                     // (images, N, D), bf16
     u16* out;                         // (images, taken, D)
     const char* tiles;                // forward's of the first layer
@@ -21,13 +23,13 @@ struct Params {
     int taken, save;
     float eps;
 };
-static_assert(sizeof(Params) == PARAMS_BYTES, "launch.py counts otherwise");
+static_assert(SHARED == SHARED_BYTES && sizeof(Params) == PARAMS_BYTES, "Python counts otherwise");
 
 // n = norm(stream) to three chunks; 1 / standard deviation to `rstd_out`
 INLINE void norm(const float (&stream)[3][SUMS], u32 to, u32 stats, float* rstd_out, float eps, const Thread& me) {
     float r[GROUPS];
     UNROLL for (int j = 0; j < GROUPS; j++) {
-        float s0 = 0, s1 = 0, q0 = 0, q1 = 0;                  // sums and sums of squares of tokens 8j + 2t and the next
+        float s0 = 0, s1 = 0, q0 = 0, q1 = 0;                  // sums, and of squares, of token 8j + 2t and the next
         UNROLL for (int m = 0; m < 3; m++) {
             const float *a = &stream[m][4 * j];
             s0 += a[0] + a[2]; s1 += a[1] + a[3];
@@ -72,10 +74,19 @@ INLINE void add_bias(float (&stream)[3][SUMS], u32 tile, float keep, const Threa
     }
 }
 
-// Attention of this warp's head for 16 queries (TWO) or 8. S = Q K' has queries as rows, and its layout in registers is that of
-// an operand, so P needs no way through shared memory for O' = V' P'.
+// sum + bias to this warp's 16 channels of a chunk
+INLINE void store_biased(u32 to, const float (&sum)[SUMS], float b0, float b1) {
+    store_chunk(to, [&](int i, int h) {
+        const float b = h ? b1 : b0;
+        return pack2(sum[i] + b, sum[i + 1] + b);
+    });
+}
+
+// Attention of this warp's head for 16 queries (TWO) or 8. S = Q K' has queries as rows, and its layout in registers is
+// that of an operand, so P needs no way through shared memory for O' = V' P'.
 template <bool TWO>
-INLINE void attend(int i, u32 q_chunk, u32 o_chunk, const u32 (&k)[GROUPS][2], const u32 (&v)[GROUPS][2], float keep, float* lse, const Thread& me) {
+INLINE void attend(int i, u32 q_chunk, u32 o_chunk, const u32 (&k)[GROUPS][2], const u32 (&v)[GROUPS][2], float keep,
+                   float* lse, const Thread& me) {
     const int g = me.g(), t = me.t();
     u32 q[4] = {0, 0, 0, 0};                                   // tokens of two groups, halves of the channels
     if (TWO) load4(q_chunk + me.place_a() + i * 2048, q[0], q[2], q[1], q[3]);
@@ -109,7 +120,8 @@ INLINE void attend(int i, u32 q_chunk, u32 o_chunk, const u32 (&k)[GROUPS][2], c
         const int query = 16 * i + 8 * h + g;
         if (lse && t == 0 && query < N) lse[query] = top[h] + log2_fast(sum[h]);
         float o[4] = {0, 0, 0, 0};
-        UNROLL for (int j = 0; j < PAIRS; j++) mma16(o, v[2 * j][0], v[2 * j][1], v[2 * j + 1][0], v[2 * j + 1][1], p[2 * j][h], p[2 * j + 1][h]);
+        UNROLL for (int j = 0; j + 1 < GROUPS; j += 2)
+            mma16(o, v[j][0], v[j][1], v[j + 1][0], v[j + 1][1], p[j][h], p[j + 1][h]);
         if (GROUPS % 2) mma8(o, v[GROUPS - 1][0], v[GROUPS - 1][1], p[GROUPS - 1][h]);
         const float f = __fdividef(keep, sum[h]), f0 = __shfl_sync(~0u, f, 8 * t), f1 = __shfl_sync(~0u, f, 8 * t + 4);
         out[2 * h] = pack2(o[0] * f0, o[1] * f1); out[2 * h + 1] = pack2(o[2] * f0, o[3] * f1);
@@ -124,17 +136,17 @@ extern "C" __global__ void __launch_bounds__(384, 1) vit_forward(const __grid_co
     const Thread me;
     const bool two = blockIdx.x < P.pairs;
     set_up(smem, two ? 2 : 1);
-    if (me.image == 2) {
+    if (me.group == 2) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
         if (me.tid == 0) produce(P.tiles, P.layers, TILES, 1, smem);
         return;
     }
     asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
-    if (me.image == 1 && !two) return;
-    const int image = two ? 2 * blockIdx.x + me.image : P.pairs + blockIdx.x;
+    if (me.group == 1 && !two) return;
+    const int image = two ? 2 * blockIdx.x + me.group : P.pairs + blockIdx.x;
     const bool saves = P.save && me.tid == 0;
-    const u32 n = smem + AT_CHUNKS + me.image * IMAGE, q = n + 3 * CHUNK, k = q + CHUNK, v = k + CHUNK, o = v + CHUNK;
-    const u32 stats = smem + AT_STATS + me.image * STATS, place = me.place();
+    const u32 n = smem + AT_CHUNKS + me.group * IMAGE, q = n + 3 * CHUNK, k = q + CHUNK, v = k + CHUNK, o = v + CHUNK;
+    const u32 stats = smem + AT_STATS + me.group * STATS, place = me.place();
     Ring ring{smem, 0, 0};
     float stream[3][SUMS];
 
@@ -143,19 +155,23 @@ extern "C" __global__ void __launch_bounds__(384, 1) vit_forward(const __grid_co
         const int token = i / 24, c = i % 24;
         uint4 x = make_uint4(0, 0, 0, 0);
         if (token < N) x = *(const uint4*)(P.x + ((u64)image * N + token) * D + c * 8);
-        write16(n + (c >> 3) * CHUNK + token * 128 + (((c & 7) ^ (token & 7)) << 4), x);
+        write16(n + (c >> 3) * CHUNK + at_piece(token, c & 7), x);
     }
     me.meet();
     UNROLL for (int m = 0; m < 3; m++)
         UNROLL for (int s = 0; s < STEPS; s++) {
             u32 x[4];
             load_step(n + m * CHUNK + place, s, x);
-            UNROLL for (int i = 0; i < halves(s); i++) { stream[m][8 * s + 2 * i] = low(x[i]); stream[m][8 * s + 2 * i + 1] = high(x[i]); }
+            UNROLL for (int i = 0; i < halves(s); i++) {
+                stream[m][8 * s + 2 * i] = low(x[i]);
+                stream[m][8 * s + 2 * i + 1] = high(x[i]);
+            }
         }
 
     for (int l = 0; l < P.layers; l++) {
         const u64 at = (u64)l * P.images + image;              // among all layers' images
         const int rows = (int)at * N;
+        const bool last = l == P.layers - 1;
         const float keep1 = P.keep[l * 2 * P.images + image], keep2 = P.keep[(l * 2 + 1) * P.images + image];
         norm(stream, n, stats, P.save ? P.rstd + at * N : nullptr, P.eps, me);
         if (saves) {
@@ -177,14 +193,14 @@ extern "C" __global__ void __launch_bounds__(384, 1) vit_forward(const __grid_co
                 products_wait<1>();
                 hold(a);
                 ring.give_back(tq, me.lane);
-                store_chunk(q + place, [&](int i, int h) { const float c = h ? q1 : q0; return pack2(a[i] + c, a[i + 1] + c); });
+                store_biased(q + place, a, q0, q1);
                 const u32 tv = ring.take();
                 const float v0 = bias(tv, me.row()), v1 = bias(tv, me.row() + 8);
                 rows_product(a, tv, n);
                 products_wait<1>();
                 hold(b);
                 ring.give_back(tk, me.lane);
-                store_chunk(k + place, [&](int i, int h) { const float c = h ? k1 : k0; return pack2(b[i] + c, b[i + 1] + c); });
+                store_biased(k + place, b, k0, k1);
                 products_wait<0>();
                 hold(a);
                 ring.give_back(tv, me.lane);
@@ -200,16 +216,22 @@ extern "C" __global__ void __launch_bounds__(384, 1) vit_forward(const __grid_co
                     UNROLL for (int i = 0; i < 3; i++) tensor_store(P.qkv, q + i * CHUNK, i * D + heads * 64, rows);
                     stores_commit();
                 }
-                UNROLL for (int j = 0; j < PAIRS; j++) load4(k + place + j * 2048, kr[2 * j][0], kr[2 * j][1], kr[2 * j + 1][0], kr[2 * j + 1][1]);
+                UNROLL for (int j = 0; j + 1 < GROUPS; j += 2)
+                    load4(k + place + j * 1024, kr[j][0], kr[j][1], kr[j + 1][0], kr[j + 1][1]);
                 if (GROUPS % 2) load2(k + place + PAIRS * 2048, kr[GROUPS - 1][0], kr[GROUPS - 1][1]);
             }
             float* lse = P.save ? P.lse + (at * A + heads * 4 + me.warp) * N : nullptr;
-            UNROLL for (int i = 0; i < PAIRS; i++) attend<true>(i, q, o, kr, vr, keep1, lse, me);
-            if (GROUPS % 2) attend<false>(PAIRS, q, o, kr, vr, keep1, lse, me);
+            const int wanted = last ? P.taken : N;             // what the last layer makes of other tokens nobody reads
+            UNROLL for (int i = 0; i < PAIRS; i++)
+                if (16 * i < wanted) attend<true>(i, q, o, kr, vr, keep1, lse, me);
+            if (GROUPS % 2 && 16 * PAIRS < wanted) attend<false>(PAIRS, q, o, kr, vr, keep1, lse, me);
             fence_async();
             if (saves) stores_read();                          // of q, k, v
             me.meet();
-            if (saves) { tensor_store(P.o, o, heads * 64, rows); stores_commit(); }
+            if (saves) {
+                tensor_store(last ? P.last_o : P.o, o, heads * 64, last ? image * P.taken : rows);
+                stores_commit();
+            }
             const u32 tp = ring.take();
             columns_product(stream, tp, o);
             products_wait<0>();
@@ -219,7 +241,8 @@ extern "C" __global__ void __launch_bounds__(384, 1) vit_forward(const __grid_co
         // ------------------------------------------------------------ MLP, 2 x 64 hidden channels at a time
         norm(stream, n, stats, P.save ? P.rstd1 + at * N : nullptr, P.eps, me);
         if (saves) {
-            UNROLL for (int m = 0; m < 3; m++) tensor_store(P.n1, n + m * CHUNK, m * 64, rows);
+            UNROLL for (int m = 0; m < 3; m++)
+                tensor_store(last ? P.last_n1 : P.n1, n + m * CHUNK, m * 64, last ? image * P.taken : rows);
             stores_commit();
         }
         const float half = 0.5f * keep2;
@@ -264,11 +287,13 @@ extern "C" __global__ void __launch_bounds__(384, 1) vit_forward(const __grid_co
     // ---------------------------------------------------------------- out: the first `taken` tokens
     if (saves) stores_read();
     me.meet();
-    UNROLL for (int m = 0; m < 3; m++) store_chunk(n + m * CHUNK + place, [&](int i, int) { return pack2(stream[m][i], stream[m][i + 1]); });
+    UNROLL for (int m = 0; m < 3; m++)
+        store_chunk(n + m * CHUNK + place, [&](int i, int) { return pack2(stream[m][i], stream[m][i + 1]); });
     me.meet();
     for (int i = me.tid; i < P.taken * 24; i += 128) {
         const int token = i / 24, c = i % 24;
-        *(uint4*)(P.out + ((u64)image * P.taken + token) * D + c * 8) = read16(n + (c >> 3) * CHUNK + token * 128 + (((c & 7) ^ (token & 7)) << 4));
+        const uint4 x = read16(n + (c >> 3) * CHUNK + at_piece(token, c & 7));
+        *(uint4*)(P.out + ((u64)image * P.taken + token) * D + c * 8) = x;
     }
-    if (saves) stores_done<0>();
+    if (saves) stores_done();
 }

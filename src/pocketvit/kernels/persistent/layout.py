@@ -5,8 +5,11 @@ A tile is a 64 × 192 piece of a weight W or of its transpose ("rows"), or a 192
 float32. The kernels take the tiles of a layer one after the other, so their order in memory is that of their use.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+from pocketvit.kernels.attention import SOFTMAX
 from pocketvit.kernels.block_weights import BlockPlan
 
 WIDTH, HIDDEN_WIDTH, NUM_HEADS = 192, 384, 12
@@ -78,32 +81,42 @@ BACKWARD = len(forward_tiles())
 """The first of backward's."""
 
 
+def shared_bytes(num_tokens: int, chunks: int, factors: int, barriers: int) -> int:
+    """Shared memory of a block of threads that takes two images.
+
+    Args:
+        num_tokens: N of an image.
+        chunks: of an image, (N rounded up to eights, 64) each.
+        factors: numbers that a norm keeps of a token.
+        barriers: of an image, beside those of the ring of tiles.
+    """
+    padded = -(-num_tokens // 8) * 8
+    image = chunks * padded * 128 + (8 + factors) * padded * 4 + barriers * 8
+    return STAGES * (TILE_BYTES + 2 * 8) + 2 * image
+
+
 class Kernel(NamedTuple):
-    """One of the two kernels, as its source's first lines say."""
+    """One of the three kernels."""
 
     source: str
     name: str
-    chunks: int
-    """Of an image in shared memory, (tokens, 64)."""
-    factors: int
-    """Numbers that a norm keeps of a token."""
-    barriers: int
-    """Of an image, beside those of the ring of tiles."""
-
-    def shared_bytes(self, num_tokens: int) -> int:
-        """Shared memory of a block of threads, which takes two images."""
-        padded = padded_tokens(num_tokens)
-        image = self.chunks * padded * 128 + (8 + self.factors) * padded * 4 + self.barriers * 8
-        return STAGES * (TILE_BYTES + 2 * 8) + 2 * image
+    threads: int
+    """Of a block."""
+    shared_bytes: Callable[[int], int]
+    """Shared memory of a block, given the number of tokens of an image."""
 
 
-FORWARD_KERNEL = Kernel("forward.cu", "vit_forward", chunks=7, factors=2, barriers=0)
-BACKWARD_KERNEL = Kernel("backward.cu", "vit_backward", chunks=8, factors=4, barriers=5)
+FORWARD_KERNEL = Kernel("forward.cu", "vit_forward", 384, partial(shared_bytes, chunks=7, factors=2, barriers=0))
+BACKWARD_KERNEL = Kernel("backward.cu", "vit_backward", 384, partial(shared_bytes, chunks=8, factors=4, barriers=5))
+WEIGHTS_KERNEL = Kernel("weights.cu", "vit_weights", 512, lambda _: 4 * (6 * BOX_TOKENS * 128 + 2 * 8) + 12 * 64 * 4)
+BOX_TOKENS = 64
+"""Tokens that the weights' gradients take at a time."""
 
 
-def padded_tokens(num_tokens: int) -> int:
-    """Rows of a chunk: the matrix units count in eights."""
-    return -(-num_tokens // 8) * 8
+def steps_of(num_images: int, num_tokens: int, taken: int, num_layers: int) -> int:
+    """Of the weights' gradients: BOX_TOKENS tokens of a tile each."""
+    whole, last = (-(-num_images * tokens // BOX_TOKENS) for tokens in (num_tokens, taken))
+    return (8 * num_layers - 5) * whole + 5 * last
 
 
 def pairs_of(num_images: int, multiprocessors: int) -> int:
@@ -122,6 +135,8 @@ def uncovered(num_tokens: int, plan: BlockPlan) -> str | None:
         return f"they are made for a width of {WIDTH} and an MLP of {HIDDEN_WIDTH}, not {plan.width} and {plan.hidden_width}"
     if (plan.num_heads, plan.num_kv_heads) != (NUM_HEADS, NUM_HEADS):
         return f"they are made for {NUM_HEADS} heads with keys of their own"
+    if plan.mixer is not SOFTMAX:
+        return "they are made for softmax attention"
     if not plan.centred:
         return "they are made for LayerNorm"
     if num_tokens not in TOKENS:
