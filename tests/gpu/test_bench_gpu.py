@@ -25,16 +25,16 @@ def small(monkeypatch):
     return override(recipe("paper"), SMALL)
 
 
-def test_three_variants_side_by_side(small):
+def test_all_variants_side_by_side(small):
     result = bench(small, batch_sizes=(64, 128), repeats=2, starts=False)
-    assert {row["variant"] for row in result["rows"]} == {"eager", "compiled", "fused"}
+    assert {row["variant"] for row in result["rows"]} == {"eager", "compiled", "fused", "persistent"}
     assert not any(row["error"] for row in result["rows"])
     assert all(row["peak_memory_gib"] > 0 for row in result["rows"])
-    assert all((row["not_fused"] is None) == (row["variant"] == "fused") for row in result["rows"])
+    assert all((row["not_fused"] is None) == (row["variant"] in ("fused", "persistent")) for row in result["rows"])
     steps = [row for row in result["rows"] if row["mode"] == "step"]
     assert all(row["batch_ms"] > row["flop_floor_ms"] > 0 for row in steps), "nothing is faster than its floor"
-    eager, _, fused = (row["images_per_s"] for row in steps[:3])
-    assert fused > eager
+    eager, _, fused, persistent = (row["images_per_s"] for row in steps[:4])
+    assert persistent > fused > eager
 
 
 def test_memory_is_that_of_the_measurement_alone(small):

@@ -6,8 +6,12 @@ from block_cases import Case, Inputs, assert_small, random_inputs, relative_erro
 from poison import poisoned_memory
 from torch import Tensor
 
+from pocketvit.config import override
 from pocketvit.kernels.blocks import blocks_reference
 from pocketvit.kernels.persistent.blocks import PersistentBlocks, supported
+from pocketvit.training.checkpoint import Progress
+from pocketvit.training.progress import SilentReporter
+from pocketvit.training.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
 
@@ -108,3 +112,19 @@ def test_cuda_graph_replays_on_new_numbers():
         graph.replay()
         expected = results(blocks, new, PAPER.plan)
         assert all(torch.equal(a, b) for a, b in zip(captured, expected, strict=True))
+
+
+@pytest.mark.parametrize("began_with", ["fused", "persistent"])
+def test_a_resumed_run_keeps_its_kernels(began_with, small, synthetic_splits):
+    values = {"model.width": 192, "model.num_heads": 12, "train.precision": "bf16"}
+    config = override(small, values | {"train.kernels": began_with})
+    trainer = Trainer(config, synthetic_splits, torch.device("cuda", 0), SilentReporter())
+    assert trainer.kernels == began_with
+    progress = Progress(1, 0, 2.0, trainer.kernels)
+    resumed = Trainer(
+        override(config, {"train.kernels": "auto"}), synthetic_splits, torch.device("cuda", 0), SilentReporter()
+    )
+    assert resumed.kernels == "persistent"
+    resumed._keep_kernels(progress.kernels)
+    assert resumed.kernels == began_with
+    assert resumed.model.block_kernels(torch.device("cuda", 0), torch.bfloat16).name == began_with

@@ -37,13 +37,14 @@ from pocketvit.training.graphs import take_workspaces
 VARIANTS: dict[str, dict[str, Any]] = {
     "eager": {"train.compile": False, "train.cuda_graph": False, "train.kernels": "reference"},
     "compiled": {"train.compile": True, "train.cuda_graph": True, "train.kernels": "reference"},
-    "fused": {"train.cuda_graph": True, "train.kernels": "auto"},
+    "fused": {"train.cuda_graph": True, "train.kernels": "fused"},
+    "persistent": {"train.cuda_graph": True, "train.kernels": "persistent"},
 }
 """What is measured, and how each sets the machine side of a run."""
 
 BATCH_SIZES = {"cuda": (32, 64, 128, 256, 512, 1024), "mps": (32, 64, 128, 256), "cpu": (16, 64)}
 """The paper's, and few and small ones where training is slow."""
-DEFAULT_VARIANTS = {"cuda": ("eager", "compiled", "fused"), "mps": ("eager",), "cpu": ("eager",)}
+DEFAULT_VARIANTS = {"cuda": ("eager", "compiled", "fused", "persistent"), "mps": ("eager",), "cpu": ("eager",)}
 DEFAULT_REPEATS = {"cuda": 5, "mps": 5, "cpu": 3}
 
 SET_BY_BENCH = {"batch_size", "seed", "out", "train.device", *(name for fields in VARIANTS.values() for name in fields)}
@@ -109,7 +110,7 @@ def bench(
     """
     device = choose_device(config.train.device)
     batch_sizes = tuple(plain(batch_sizes) or BATCH_SIZES[device.type])
-    variants = tuple(variants or DEFAULT_VARIANTS[device.type])
+    variants = tuple(variants or _supported_variants(config, device))
     repeats = DEFAULT_REPEATS[device.type] if repeats is None else plain(repeats)
     for name in variants:
         if name not in VARIANTS:
@@ -129,6 +130,17 @@ def bench(
         result["start"] = {"batch_size": config.batch_size} | _start(config)
         update(result)
     return result
+
+
+def _supported_variants(config: RunConfig, device: torch.device) -> Sequence[str]:
+    """All but the persistent kernels where they do not run."""
+    variants, model = DEFAULT_VARIANTS[device.type], plain_model(override(config, VARIANTS["persistent"]))
+    runs = model.block_kernels(device, _dtype(config, device)).name == "persistent"
+    return [name for name in variants if runs or name != "persistent"]
+
+
+def _dtype(config: RunConfig, device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if uses_bf16(config.train.precision, device) else torch.float32
 
 
 def _start(config: RunConfig) -> dict[str, Any]:
@@ -176,7 +188,10 @@ def _rows(
 ) -> Iterator[Row]:
     """The measurements of one variant at one batch size; each failure is a row as well."""
     on_cpu, bf16 = plain_model(config), uses_bf16(config.train.precision, device)
-    not_fused = on_cpu.block_kernels(device, torch.bfloat16 if bf16 else torch.float32).reason
+    chosen = on_cpu.block_kernels(device, _dtype(config, device))
+    not_fused = chosen.reason if chosen.name == "reference" else None
+    if variant == "fused" and not_fused:  # what a run would do instead
+        config = override(config, {"train.kernels": "auto"})
     common = {"variant": variant, "batch_size": config.batch_size, "not_fused": not_fused}
     works = {
         "forward": forward_work(on_cpu, config.batch_size),

@@ -21,7 +21,7 @@ class BenchArguments:
     batch_sizes: str | None = None
     """By comma; by default --batch-size if it is given, else 32,64,128,256,512,1024 on a GPU, 16,64 on a CPU."""
     variants: str | None = None
-    """Of eager, compiled and fused, by comma; by default all on a GPU, eager on a CPU."""
+    """Of eager, compiled, fused and persistent, by comma; by default all that run on a GPU, eager on a CPU."""
     repeats: int | None = None
     """Timed repeats of each measurement; by default 5, on a CPU 3."""
     starts: bool = True

@@ -68,7 +68,7 @@ class ScheduleConfig:
 Device = Literal["auto", "cuda", "mps", "cpu"]
 """Where to compute."""
 
-Kernels = Literal["auto", "fused", "reference"]
+Kernels = Literal["auto", "persistent", "fused", "reference"]
 """Which implementation runs: the best that is supported, the one named or an error, plain PyTorch."""
 
 
@@ -85,7 +85,7 @@ class TrainConfig:
     cuda_graph: bool = True
     """Capture the whole step in a CUDA graph, where there is CUDA."""
     kernels: Kernels = "auto"
-    """Fused kernels where they are supported, everywhere or an error, or plain PyTorch only."""
+    """The blocks' kernels: the fastest supported, one of the two kinds or an error, or plain PyTorch only."""
     deterministic: bool = False
     """Only operations of PyTorch, cuBLAS and cuDNN that give the same bits every time on the same GPUs; slower."""
     eval_every_passes: Count = 15

@@ -8,6 +8,8 @@ Shapes: B batch, N tokens, D width, L layers, A heads, A_kv key and value heads,
 H hidden width of the MLP.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,6 +21,10 @@ from pocketvit.kernels.launch import INTERPRETED, choose, needs_gpu, triton
 
 if triton is not None:
     from pocketvit.kernels.blocks_ops import FusedBlocks
+    from pocketvit.kernels.persistent.blocks import PersistentBlocks
+
+    FUNCTIONS = {"persistent": PersistentBlocks, "fused": FusedBlocks}
+    """The stack as an autograd function of x, keep, plan, whether backward will want something, and the weights."""
 
 MAX_WIDTH = 256
 """The widest token that the kernels keep in registers."""
@@ -36,15 +42,15 @@ def run_blocks(
         keep: factor of each image's two branches in each layer, float32 (L, 2, B); none is 1.
         weights: of all layers, float32; they are rounded to the dtype of x, their gradients are not.
         plan: heads, norm, activation, and how many tokens are wanted in the end.
-        kernels: "auto", "fused" or "reference".
+        kernels: "auto", "persistent", "fused" or "reference".
     Returns:
         the first `plan.taken` tokens of each image, (B, taken, D).
     Raises:
-        InputError: an unknown `kernels`, `kernels="fused"` for inputs that it does not support, or more images than
-            the fused kernels can count.
+        InputError: an unknown `kernels`, one that does not support the inputs, or more images than the kernels can
+            count.
     """
-    implementations = {"fused": lambda: supported(x.device, x.dtype, x.shape[1], plan)}
-    if choose("these blocks", kernels, implementations).name == "reference":
+    chosen = choose("these blocks", kernels, implementations(x.device, x.dtype, x.shape[1], plan)).name
+    if chosen == "reference":
         return blocks_reference(x, keep, weights, plan)
     if len(x) > max_images(x.shape[1], plan):
         raise InputError(
@@ -53,7 +59,7 @@ def run_blocks(
         )
     if keep is None:
         keep = torch.ones(len(weights.w_qkv), 2, len(x), device=x.device)
-    return FusedBlocks.apply(x, keep, plan, torch.is_grad_enabled(), *weights)
+    return FUNCTIONS[chosen].apply(x, keep, plan, torch.is_grad_enabled(), *weights)
 
 
 def blocks_reference(x: Tensor, keep: Tensor | None, weights: BlockWeights, plan: BlockPlan) -> Tensor:
@@ -86,6 +92,24 @@ def max_images(num_tokens: int, plan: BlockPlan) -> int:
     """The most images of N tokens whose widest tensor, (B, N, F) or (B, N, H), the kernels' offsets reach."""
     (projection, _), *_ = plan.shapes
     return MAX_NUMBERS // (num_tokens * max(projection, plan.hidden_width))
+
+
+def implementations(
+    device: torch.device, dtype: torch.dtype, num_tokens: int, plan: BlockPlan
+) -> dict[str, Callable[[], str | None]]:
+    """The kinds of kernels, the fastest first, each with what says why it does not cover such tokens."""
+    where = device, dtype, num_tokens, plan
+    return {"persistent": lambda: persistent_supported(*where), "fused": lambda: supported(*where)}
+
+
+def persistent_supported(device: torch.device, dtype: torch.dtype, num_tokens: int, plan: BlockPlan) -> str | None:
+    """As `supported`, of the persistent kernels: they cover a part of what the fused ones do."""
+    reason = supported(device, dtype, num_tokens, plan)
+    if reason is not None:
+        return reason
+    from pocketvit.kernels.persistent import blocks as persistent  # needs Triton
+
+    return persistent.supported(device, dtype, num_tokens, plan)
 
 
 def supported(device: torch.device, dtype: torch.dtype, num_tokens: int, plan: BlockPlan) -> str | None:

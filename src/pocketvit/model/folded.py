@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pocketvit.config import ModelConfig
 from pocketvit.kernels.block_weights import BlockPlan, BlockWeights
-from pocketvit.kernels.blocks import supported
+from pocketvit.kernels.blocks import persistent_supported, supported
 from pocketvit.kernels.fold import fold_norm, linear, stack
 from pocketvit.model.block import Block, LayerScale
 from pocketvit.model.mixers import MIXERS
@@ -61,6 +61,14 @@ def not_fused(
         if getattr(config, name) not in known:
             return f"the kernels do not know model.{name}={getattr(config, name)}"
     return supported(device, dtype, num_tokens, plan_of(config, num_tokens)) or block.attn.not_foldable(config)
+
+
+def not_persistent(
+    config: ModelConfig, block: nn.Module, num_tokens: int, device: torch.device, dtype: torch.dtype
+) -> str | None:
+    """The same of the persistent kernels, which cover less."""
+    reason = not_fused(config, block, num_tokens, device, dtype)
+    return reason or persistent_supported(device, dtype, num_tokens, plan_of(config, num_tokens))
 
 
 def fold(blocks: Sequence[Block]) -> BlockWeights:

@@ -9,6 +9,7 @@ of Small Vision Transformer on CIFAR10".
 """
 
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from pocketvit.kernels.blocks import run_blocks
 from pocketvit.kernels.launch import Choice, choose
 from pocketvit.model.block import Block, LayerScale
 from pocketvit.model.custom import check_parts, fork_of, part
-from pocketvit.model.folded import fold, not_fused, plan_of
+from pocketvit.model.folded import fold, not_fused, not_persistent, plan_of
 from pocketvit.model.mixers import Mixer
 from pocketvit.model.norm import make_norm
 from pocketvit.model.positions import RotaryPositions
@@ -126,11 +127,12 @@ class ViT(nn.Module):
                 "another image_size"
             )
         x = self.tokens(images)  # (B, N, D)
-        if self.block_kernels(x.device, x.dtype).name == "fused":
+        kernels = cast(Kernels, self.block_kernels(x.device, x.dtype).name)
+        if kernels != "reference":
             with torch.autocast(x.device.type, enabled=False):
                 weights = fold(self.blocks)
             plan = plan_of(self.config, self.tokens.num_tokens, taken or self.tokens.num_tokens)
-            x = run_blocks(x, drop_path, weights, plan)  # (B, N or taken, D)
+            x = run_blocks(x, drop_path, weights, plan, kernels=kernels)  # (B, N or taken, D)
         else:
             for i, block in enumerate(self.blocks):
                 last = i == len(self.blocks) - 1 and Block.is_standard(block)
@@ -140,8 +142,9 @@ class ViT(nn.Module):
 
     def block_kernels(self, device: torch.device, dtype: torch.dtype) -> Choice:
         """What runs the blocks on tokens of this type: the kernels that were chosen where supported, else PyTorch."""
-        fused = partial(not_fused, self.config, self.blocks[0], self.tokens.num_tokens, device, dtype)
-        return choose("the blocks", self.kernels, {"fused": fused}, fall_back=True)
+        where = self.config, self.blocks[0], self.tokens.num_tokens, device, dtype
+        kinds = {"persistent": partial(not_persistent, *where), "fused": partial(not_fused, *where)}
+        return choose("the blocks", self.kernels, kinds, fall_back=True)
 
     def use_kernels(self, kernels: Kernels) -> None:
         """Choose how blocks and attention are computed: `train.kernels`."""

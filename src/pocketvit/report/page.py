@@ -150,6 +150,8 @@ def _facts(run: FinishedRun, log_probabilities: np.ndarray) -> list[tuple[str, s
         facts.append(("Best evaluation", text.percent(result.best_test_accuracy, decimals), remark))
     if result.peak_memory_gib is not None:
         facts.append(("Peak GPU memory", f"{result.peak_memory_gib:.2f} GiB", ""))
+    if result.kernels is not None:
+        facts.append(("Kernels", result.kernels, "of the blocks"))
     return facts
 
 

@@ -79,6 +79,8 @@ class RunResult:
     peak_memory_gib: Number | None
     """None where the device does not tell."""
     device: Text
+    kernels: Text | None = None
+    """What ran the blocks: persistent, fused or reference; older results lack it."""
     versions: Named
     commit: Text | None
     command: Text
@@ -107,6 +109,8 @@ class RunResult:
         """
         content = asdict(self)
         del content["file"], content["extra"]
+        if self.kernels is None:
+            del content["kernels"]
         write_json(self.file, content | self.extra)
 
     @classmethod

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from pocketvit.config.training import Kernels
 from pocketvit.errors import InputError
 from pocketvit.files import write_atomically
 
@@ -34,6 +35,8 @@ class Progress:
     """The next step within it."""
     train_s: float
     """Seconds of training so far."""
+    kernels: Kernels = "fused"
+    """What ran the blocks; older versions had one kind and did not say."""
 
 
 class CheckpointWriter:
@@ -130,7 +133,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress]:
             raise _Damaged("its checksum differs")
         with safe_open(path, framework="pt") as file:
             held = json.loads(file.metadata()["progress"])  # of older versions it held more
-            progress = Progress(held["pass_index"], held["step_in_pass"], held["train_s"])
+            progress = Progress(**{name: held[name] for name in Progress.__annotations__ if name in held})
             return {name: file.get_tensor(name) for name in file.keys()}, progress  # noqa: SIM118
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error

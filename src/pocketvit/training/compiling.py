@@ -35,7 +35,8 @@ def kernels_compiled(model: ViT, batch_size: int, label_smoothing: float) -> Ite
 
     def compile_all() -> None:
         with torch.cuda.device(device), compiling():
-            shadow_blocks(plan_of(model.config, num_tokens), batch_size, num_tokens)
+            kernels = model.block_kernels(device, torch.bfloat16).name
+            shadow_blocks(plan_of(model.config, num_tokens), batch_size, num_tokens, kernels=kernels)
             shadow_batch(model, batch_size, label_smoothing)
 
     with ThreadPoolExecutor(max_workers=1) as thread:
@@ -44,16 +45,23 @@ def kernels_compiled(model: ViT, batch_size: int, label_smoothing: float) -> Ite
         done.result()
 
 
-def shadow_blocks(plan: BlockPlan, batch_size: int, num_tokens: int, dtype: torch.dtype = torch.bfloat16) -> None:
+def shadow_blocks(
+    plan: BlockPlan,
+    batch_size: int,
+    num_tokens: int,
+    dtype: torch.dtype = torch.bfloat16,
+    *,
+    kernels: str = "fused",
+) -> None:
     """Launch what a step launches for its blocks; one layer stands for all, because they share their kernels."""
-    from pocketvit.kernels.blocks_ops import FusedBlocks  # needs Triton
+    from pocketvit.kernels.blocks import FUNCTIONS  # needs Triton
 
     def leaf(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return empty(*shape, dtype=dtype).requires_grad_()
 
     x = leaf(batch_size, num_tokens, plan.width, dtype=dtype)
     weights = [leaf(1, *shape) for shape in plan.shapes]
-    out = FusedBlocks.apply(x, empty(1, 2, batch_size), plan, True, *weights)
+    out = FUNCTIONS[kernels].apply(x, empty(1, 2, batch_size), plan, True, *weights)
     out.backward(torch.empty_like(out))
     for w, b in (weights[:2], weights[4:6]):  # the layers behind a norm
         factor, offset = leaf(1, plan.width), leaf(1, plan.width) if plan.centred else None

@@ -71,6 +71,7 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
         train_s=trainer.train_s,
         images_seen=images_seen,
         peak_memory_gib=peak_gib,
+        kernels=trainer.kernels,
         total_s=time.perf_counter() - started,
         **{name: env[name] for name in ("device", "versions", "commit", "command")},
     )

@@ -1,5 +1,7 @@
 """What a run is made of, from its configuration: kernels, whitened patches, the training step."""
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -7,6 +9,7 @@ from torch import Tensor
 from pocketvit.augment.augment import normalise_and_erase
 from pocketvit.augment.batch import BatchMaker
 from pocketvit.config import RunConfig, TrainConfig
+from pocketvit.config.training import Kernels
 from pocketvit.device import uses_bf16
 from pocketvit.loading.loader import TrainLoader
 from pocketvit.model import ViT
@@ -26,11 +29,11 @@ WHITENING_IMAGES = 5_000
 
 def choose_kernels(
     model: ViT, config: TrainConfig, device: torch.device, processes: Processes, reporter: Reporter
-) -> bool:
-    """Tell the model which kernels to use, and the user where the fused ones are not supported.
+) -> Kernels:
+    """Tell the model which kernels to use, and the user where the fastest ones are not supported.
 
     Returns:
-        whether the blocks and the update run as kernels of our own.
+        what runs the blocks: the name of kernels, or reference.
     Raises:
         InputError: `train.kernels` names kernels that do not support the model or the device.
     """
@@ -40,10 +43,10 @@ def choose_kernels(
         raise processes.error(
             f"train.kernels={config.kernels} is not supported here: {chosen.reason}; use train.kernels=auto"
         )
-    plain = chosen.name == "reference"
-    if plain and device.type == "cuda" and config.kernels == "auto":
-        reporter.note(f"the blocks run without fused kernels: {chosen.reason}")
-    return device.type == "cuda" and not plain
+    if chosen.reason and device.type == "cuda" and config.kernels == "auto":
+        instead = "without fused kernels" if chosen.name == "reference" else f"as {chosen.name} kernels"
+        reporter.note(f"the blocks run {instead}: {chosen.reason}")
+    return cast(Kernels, chosen.name)
 
 
 def start_whitened(model: ViT, loader: TrainLoader, mean: Tensor, std: Tensor) -> Tensor:
@@ -87,7 +90,7 @@ def make_step(
         stats: mean and standard deviation of the training pixels in [0, 1], (C,) each.
         factors: learning rate of every step over the peak, (total steps,).
         processes: that share the work.
-        fused: what `choose_kernels` said.
+        fused: whether the blocks and the update run as kernels of our own.
     Raises:
         InputError: the user's own code cannot be trained as the run wants it.
     """

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from pocketvit.augment.batch import Chunk
 from pocketvit.config import RunConfig, code_of, override
+from pocketvit.config.training import Kernels
 from pocketvit.data import Splits, channel_stats
-from pocketvit.device import fitting_threads, largest_batch, synchronize
+from pocketvit.device import fitting_threads, largest_batch, synchronize, uses_bf16
 from pocketvit.inference.trained_model import TrainedModel, accuracy, predict_logits
 from pocketvit.loading.chunks import Chunks
 from pocketvit.loading.loader import TrainLoader
@@ -64,7 +65,7 @@ class Trainer:
             batch_size=config.batch_size,
             device=device,
             share=processes.share(config.batch_size),
-            kernels=config.train.kernels,
+            kernels="fused" if config.train.kernels == "persistent" else config.train.kernels,
         )
         if self.loader.images.note is not None:
             reporter.note(self.loader.images.note)
@@ -75,7 +76,9 @@ class Trainer:
             num_classes=len(splits.class_names),
             generator=torch.Generator().manual_seed(torch_seed(config.seed, Stream.INIT)),
         ).to(device)
-        self.fused = choose_kernels(self.model, config.train, device, processes, reporter)
+        self.kernels: Kernels = choose_kernels(self.model, config.train, device, processes, reporter)
+        """What runs the blocks."""
+        self.fused = device.type == "cuda" and self.kernels != "reference"
         """Whether the blocks and the update run as kernels of our own."""
         smoothing = config.optim.label_smoothing
         with kernels_compiled(self.model, len(self.loader.share), smoothing) if self.fused else nullcontext():
@@ -120,6 +123,7 @@ class Trainer:
         self.processes.copy_from_first(list(self.step.state().values()))
         self.pass_index, self.step_in_pass = progress.pass_index, progress.step_in_pass
         self.train_s = progress.train_s
+        self._keep_kernels(progress.kernels)
         lost = self.processes.from_first(lambda: self.folder.cut_metrics(self.pass_index))
         if self.pass_index in lost and self.step_in_pass == 0:  # the model is still the one after that pass
             self.processes.from_first(lambda: self.folder.append_metrics(self.pass_line()))
@@ -128,13 +132,25 @@ class Trainer:
             what = f"{len(lost)} of {self.pass_index} lines lost or damaged, first that of pass {lost[0]}"
             self.reporter.note(f"{self.folder.metrics}: {what}; the run goes on without")
 
+    def _keep_kernels(self, began_with: Kernels) -> None:
+        """Go on with the fused kernels that the run began with, where the choice is ours and they are supported."""
+        dtype = torch.bfloat16 if uses_bf16(self.config.train.precision, self.device) else torch.float32
+        if self.config.train.kernels != "auto" or "reference" in (began_with, self.kernels):
+            return
+        self.model.use_kernels(began_with)
+        if self.model.block_kernels(self.device, dtype).name != began_with:
+            self.model.use_kernels(self.kernels)
+        elif began_with != self.kernels:
+            self.reporter.note(f"the blocks go on as {began_with} kernels, as the run began")
+            self.kernels = began_with
+
     def _restore(self) -> Progress:
         """Read the newest whole checkpoint; says where the run stands."""
         found, said = load_checkpoint(self.folder.checkpoints)
         for line in said:
             self.reporter.note(line)
         if found is None:
-            return Progress(pass_index=0, step_in_pass=0, train_s=0.0)
+            return Progress(pass_index=0, step_in_pass=0, train_s=0.0, kernels=self.kernels)
         state, progress = found
         self.step.load_state(state)
         self.reporter.note(f"going on from step {int(self.step.step)} (pass {progress.pass_index + 1})")
@@ -150,7 +166,7 @@ class Trainer:
             raise self._not_finite("the weights are", int(self.step.step) - 1)
 
         def begin() -> None:
-            progress = Progress(self.pass_index, self.step_in_pass, self.train_s)
+            progress = Progress(self.pass_index, self.step_in_pass, self.train_s, self.kernels)
             checkpoints.save(int(self.step.step), self.step.state(), progress)
 
         self.processes.from_first(begin)
