@@ -144,8 +144,7 @@ def largest_batch(run: Callable[[int], None], device: torch.device) -> int:
 
 def _peak_memory(run: Callable[[int], None], batch_size: int, device: torch.device) -> int:
     """Most memory that tensors held while a step ran, bytes."""
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
+    watch_memory(device)
     run(batch_size)
     return torch.cuda.max_memory_allocated(device)
 

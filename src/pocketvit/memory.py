@@ -19,10 +19,8 @@ CGROUPS = Path("/sys/fs/cgroup")
 class FreeMemory:
     """Free memory, bytes."""
 
-    gpu: int
-    """Of the process's GPU."""
-    host: int
-    """Of the host, this process's part of it."""
+    gpu: int  # of the process's GPU
+    host: int  # of the host, this process's part of it
 
 
 def free_memory(device: torch.device) -> FreeMemory:

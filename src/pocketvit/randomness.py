@@ -23,28 +23,17 @@ import numpy as np
 class Stream(IntEnum):
     """Independent sources of numbers within a run. Values are part of every result: never renumber them."""
 
-    ORDER = 0
-    """The order of the images in a pass."""
-    IMAGE = 1
-    """Flip and crop: a row per image."""
-    ERASE = 2
-    """Random erasing, whether at all: a row per image."""
-    MIX = 3
-    """CutMix and MixUp: a row per step."""
-    DROP_PATH = 4
-    """Stochastic depth: a row per step."""
-    INIT = 5
-    """The model's initial weights."""
-    SPLIT = 6
-    """Carving a validation or test split."""
-    SAMPLE = 7
-    """Small samples of a set: whitening patches, pictures for the report."""
-    POLICY = 8
-    """AutoAugment and its like: a row per image."""
-    REPEATS = 9
-    """The order within each batch where images are repeated: a row per step."""
-    ERASE_TRIES = 1000
-    """The boxes that random erasing tries: ERASE_TRIES + t for try t = 0 … 99, a row per image."""
+    ORDER = 0  # the order of the images in a pass
+    IMAGE = 1  # flip and crop: a row per image
+    ERASE = 2  # random erasing, whether at all: a row per image
+    MIX = 3  # CutMix and MixUp: a row per step
+    DROP_PATH = 4  # stochastic depth: a row per step
+    INIT = 5  # the model's initial weights
+    SPLIT = 6  # carving a validation or test split
+    SAMPLE = 7  # small samples of a set: whitening patches, pictures for the report
+    POLICY = 8  # AutoAugment and its like: a row per image
+    REPEATS = 9  # the order within each batch where images are repeated: a row per step
+    ERASE_TRIES = 1000  # the boxes that random erasing tries: ERASE_TRIES + t for try t = 0 … 99, a row per image
 
 
 def raw(seed: int, stream: int, pass_index: int, size: int) -> np.ndarray:

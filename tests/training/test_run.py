@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -536,18 +537,15 @@ def test_what_compiles_is_rehearsed_off_the_clock_and_starts_from_where_it_was(s
 
 def test_what_is_captured_is_rehearsed_once(small, monkeypatch):
     """A second rehearsal would fall into the time of training."""
+    from pocketvit.training import graphs
     from pocketvit.training.distributed import ALONE
     from pocketvit.training.loop import prepare
     from pocketvit.training.step import TrainStep
 
     calls = []
-
-    def capture(step: TrainStep) -> None:
-        step._rehearse()
-        step.graph = "captured"
-
     monkeypatch.setattr(TrainStep, "_run", lambda step: calls.append("run"))
-    monkeypatch.setattr(TrainStep, "_capture", capture)
+    monkeypatch.setattr(graphs, "beside", nullcontext)
+    monkeypatch.setattr(graphs, "captured", lambda _run, mode: "captured")
     trainer = prepare(override(small, {"train.compile": True}), ALONE, SilentReporter())
     trainer.step.cuda_graph = True
     chunk = trainer.chunks.load(0, 0, 3)

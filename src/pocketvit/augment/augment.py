@@ -43,16 +43,11 @@ PIECE = 8_192
 class ImageTable:
     """What happens to each image of a batch or pass: NumPy arrays with a row per image."""
 
-    flip: np.ndarray
-    """Mirror left to right, bool, (B,)."""
-    shift: np.ndarray
-    """Rows and columns that the crop is off the centre by, int64, (B, 2)."""
-    ops: OpTable | None
-    """AutoAugment's two operations, or none at all."""
-    erase: np.ndarray
-    """Erased box (top, left, height, width), pixels, int64, (B, 4); height 0 erases nothing."""
-    draws: np.ndarray | None = None
-    """Numbers in [0, 1) for a user's own policy, float32, (B, POLICY_DRAWS); none without one."""
+    flip: np.ndarray  # mirror left to right, bool, (B,)
+    shift: np.ndarray  # rows and columns that the crop is off the centre by, int64, (B, 2)
+    ops: OpTable | None  # AutoAugment's two operations, or none at all
+    erase: np.ndarray  # erased box (top, left, height, width), pixels, int64, (B, 4); height 0 erases nothing
+    draws: np.ndarray | None = None  # numbers in [0, 1) for a user's own policy, float32, (B, POLICY_DRAWS)
 
     def __getitem__(self, rows: np.ndarray | slice) -> "ImageTable":
         """The table of some of the images, in the order asked for."""

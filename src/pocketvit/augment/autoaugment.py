@@ -32,12 +32,9 @@ NUM_DRAWS = 5
 class Step(NamedTuple):
     """One stage of a sub-policy."""
 
-    op: str
-    """Name of the operation, one of `OPS`."""
-    prob: float
-    """Chance that it happens."""
-    level: int | None = None
-    """Its strength, 0 … 9; None for an operation that has none."""
+    op: str  # name of the operation, one of `OPS`
+    prob: float  # chance that it happens
+    level: int | None = None  # its strength, 0 … 9; None for an operation that has none
 
 
 SubPolicy = tuple[Step, Step]
@@ -144,10 +141,8 @@ POLICIES: dict[str, tuple[SubPolicy, ...]] = {
 class OpTable:
     """What is to be done to each image. `table[rows]` is the table of those images."""
 
-    op: np.ndarray
-    """Codes of the operations, int8, (N, S)."""
-    value: np.ndarray
-    """Their arguments in Pillow's terms (`pillow_ops`), 0 where an operation takes none, float64, (N, S)."""
+    op: np.ndarray  # codes of the operations, int8, (N, S)
+    value: np.ndarray  # their arguments in Pillow's terms (`pillow_ops`), float64, (N, S); 0 where there is none
 
     def __getitem__(self, rows: Any) -> "OpTable":
         """The table of some of the images, chosen as NumPy chooses rows."""

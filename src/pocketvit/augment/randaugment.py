@@ -39,14 +39,10 @@ def randaugment(draws: np.ndarray, *, level: int, image_size: tuple[int, int], s
 
 
 def trivialaugment(draws: np.ndarray, *, image_size: tuple[int, int], skip: Collection[str] = ()) -> OpTable:
-    """Turn each image's uniform numbers into one operation of its own strength.
+    """Turn each image's uniform numbers into one operation of its own strength; otherwise as `randaugment`.
 
     Args:
         draws: numbers in [0, 1), (N, 3): the operation, the level, the sign.
-        image_size: (H, W), pixels.
-        skip: operations that leave the image as it is.
-    Returns:
-        the table of N images and one stage.
     """
     level = (draws[:, 1:2].astype(np.float64) * 10).astype(np.intp)
     return _look_up(draws[:, 0:1], level, draws[:, 2:3], image_size, skip)
@@ -57,14 +53,9 @@ def _look_up(
 ) -> OpTable:
     """The table for drawn operations and signs, numbers in [0, 1), and levels; each (N, S)."""
     codes = np.array([0 if op in skip else OPS.index(op) for op in SPACE], dtype=np.int8)  # (14,)
-    values = np.stack([_signed_arguments(op, image_size) for op in SPACE])  # (14, 2 signs, 10 levels)
+    values = np.stack([arguments(op, image_size) for op in SPACE])  # (14, 2 signs, 10 levels)
+    values[SPACE.index("rotate"), 0] *= -1  # both papers rotate both ways
     chosen = (operation.astype(np.float64) * len(SPACE)).astype(np.intp)
     op = codes[chosen]
     value = values[chosen, (sign >= 0.5).astype(np.intp), level]
     return OpTable(op, np.where(op == 0, 0.0, value))
-
-
-def _signed_arguments(op: str, image_size: tuple[int, int]) -> np.ndarray:
-    """`arguments`, with rotation both ways, as both papers have it."""
-    values = arguments(op, image_size)
-    return values * np.array([[-1.0], [1.0]]) if op == "rotate" else values

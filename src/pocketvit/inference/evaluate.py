@@ -108,7 +108,12 @@ def evaluate_run(
     if run.is_file():
         raise InputError(f"{run} is a model alone, which names no data; give its run folder, {run.parent}")
     trained = load_model(run, choose_device(device), allow_code=allow_code)
-    result = _result_of(run)
+    if not (file := run / "result.json").exists():
+        raise InputError(
+            f"{run} has no result.json, which says what it was trained on; copy the whole folder of the run, or finish "
+            f"it: pocketvit train --resume {quote(str(run))}"
+        )
+    result = RunResult.read(file)
     trained_on = result.data_fingerprint
     config = load_config(run / "config.yaml", allow_code=True).data  # nothing but the data is taken from it
     config = config if resize is None else replace(config, resize=resize)
@@ -144,21 +149,6 @@ def _training_images(config: DataConfig, fingerprint: str) -> Split | None:
         if splits.fingerprint == fingerprint:
             return splits.train
     return None
-
-
-def _result_of(run: Path) -> RunResult:
-    """The result of a finished run, which says what it was trained on.
-
-    Raises:
-        InputError: there is no result.json, or it is damaged.
-    """
-    file = run / "result.json"
-    if not file.exists():
-        raise InputError(
-            f"{run} has no result.json, which says what it was trained on; copy the whole folder of the run, or finish "
-            f"it: pocketvit train --resume {quote(str(run))}"
-        )
-    return RunResult.read(file)
 
 
 def predict_files(

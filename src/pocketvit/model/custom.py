@@ -8,7 +8,7 @@ Shapes: B images, N tokens, D width.
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -36,17 +36,12 @@ def _make(code: Code, config: ModelConfig, rotary: RotaryPositions | None) -> nn
     return module
 
 
-@contextmanager
-def fork_of(generator: torch.Generator | None) -> Iterator[None]:
+def fork_of(generator: torch.Generator | None) -> AbstractContextManager[None]:
     """Let PyTorch's own generator follow from the seed of another one, for constructors that know no other.
 
     So weights that a user's module draws itself are the same in every run of a seed. Afterwards it is as it was.
     """
-    if generator is None:
-        yield
-        return
-    with seeded(generator.initial_seed()):
-        yield
+    return nullcontext() if generator is None else seeded(generator.initial_seed())
 
 
 @torch.no_grad()

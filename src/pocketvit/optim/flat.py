@@ -55,16 +55,11 @@ class FlatOptimizer(CapturableOptimizer):
     def _update(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
         index = next(i for i, other in enumerate(self.param_groups) if other is group)
         if len(params) < len(group["params"]):
-            name, num_params = type(self).__name__, len(group["params"])
-            missing = num_params - len(params)
-            raise InputError(f"{name}: {missing} of {num_params} parameters of a group have no gradient; all must")
+            missing = f"{len(group['params']) - len(params)} of {len(group['params'])} parameters of a group"
+            raise InputError(f"{type(self).__name__}: {missing} have no gradient; all must")
         flat, moments = self._flat[index]
-        self._update_flat(
-            flat,
-            torch.cat([param.grad.flatten() for param in in_order(params) if param.grad is not None]),
-            moments,
-            group,
-        )
+        grad = torch.cat([param.grad.flatten() for param in in_order(params) if param.grad is not None])
+        self._update_flat(flat, grad, moments, group)
 
     def _update_flat(self, param: Tensor, grad: Tensor, moments: dict[str, Tensor], group: dict[str, Any]) -> None:
         """Change the flat parameters of a group and their moments in place, given their gradients."""

@@ -9,45 +9,35 @@ T test images, K classes, S sample pictures, E error pictures, F filters of p×p
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import yaml
 
+from pocketvit.config.yaml_text import read_yaml
 from pocketvit.errors import InputError
 from pocketvit.files import read_json
 from pocketvit.runs.metrics import read_metrics
 from pocketvit.runs.result import RunResult
-
-_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile)
-"""What NumPy raises for an archive that is cut, damaged, or holds Python objects."""
 
 
 @dataclass(frozen=True)
 class Predictions:
     """The trained model's answers on the whole test set."""
 
-    logits: np.ndarray
-    """float32, (T, K)."""
-    labels: np.ndarray
-    """The true classes, int64, (T,)."""
-    indices: np.ndarray
-    """Where each image is in the test set, int64, (T,)."""
-    class_names: tuple[str, ...]
-    """The names of the K classes."""
+    logits: np.ndarray  # float32, (T, K)
+    labels: np.ndarray  # the true classes, int64, (T,)
+    indices: np.ndarray  # where each image is in the test set, int64, (T,)
+    class_names: tuple[str, ...]  # the names of the K classes
 
 
 @dataclass(frozen=True)
 class Samples:
     """Pictures for the report, uint8 RGB."""
 
-    train_images: np.ndarray
-    """Augmented training images as the model saw them, (S, H, W, 3)."""
-    train_captions: tuple[str, ...]
-    """What to write under each of them."""
-    error_images: np.ndarray
-    """Test images that were classified wrongly, highest loss first, (E, H, W, 3)."""
-    error_rows: np.ndarray
-    """Which row of the predictions each error image is, (E,)."""
+    train_images: np.ndarray  # augmented training images as the model saw them, (S, H, W, 3)
+    train_captions: tuple[str, ...]  # what to write under each of them
+    error_images: np.ndarray  # test images that were classified wrongly, highest loss first, (E, H, W, 3)
+    error_rows: np.ndarray  # which row of the predictions each error image is, (E,)
 
 
 @dataclass(frozen=True)
@@ -82,12 +72,14 @@ def read_run(run_dir: Path, result: RunResult | None = None) -> FinishedRun:
     missing = [name for name in required if not (run_dir / name).is_file()]
     if missing:
         raise InputError(f"{run_dir} has no {', '.join(missing)}: a report needs the folder of a finished run")
-    config_text, config = _read_config(run_dir / "config.yaml")
+    config = read_yaml(run_dir / "config.yaml", "config")
+    if not isinstance(config, dict):
+        raise InputError(f"{run_dir}/config.yaml holds no named fields; expected the configuration of a run")
     result = result or RunResult.read(run_dir / "result.json")
     predictions = _read_predictions(run_dir / "predictions.npz")
     return FinishedRun(
         path=run_dir,
-        config_text=config_text,
+        config_text=(run_dir / "config.yaml").read_text(encoding="utf-8"),
         config=config,
         env=read_json(run_dir / "env.json"),
         metrics=read_metrics(run_dir / "metrics.jsonl"),
@@ -98,37 +90,21 @@ def read_run(run_dir: Path, result: RunResult | None = None) -> FinishedRun:
     )
 
 
-def _read_config(path: Path) -> tuple[str, dict]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        config = yaml.safe_load(text)
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path} holds no named fields; expected the configuration of a run")
-    return text, config
-
-
-def _read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The named arrays of an .npz file, as far as they are there."""
+def _read_arrays(path: Path, *names: str, needed: bool = True) -> list[Any]:
+    """The named arrays of an .npz file; where they are not needed, None in the place of one that is not there."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names if name in archive.files}
-    except _UNREADABLE as error:
+            arrays = [archive[name] if name in archive.files else None for name in names]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:  # it is cut, damaged, or holds Python objects
         raise InputError(f"{path} cannot be read ({error}); it is damaged or not an .npz file of arrays") from error
-
-
-def _require(path: Path, arrays: dict[str, np.ndarray], names: tuple[str, ...]) -> None:
-    absent = [name for name in names if name not in arrays]
-    if absent:
+    absent = [name for name, array in zip(names, arrays, strict=True) if array is None]
+    if absent and needed:
         raise InputError(f"{path} lacks the arrays {', '.join(absent)}")
+    return arrays
 
 
 def _read_predictions(path: Path) -> Predictions:
-    names = ("logits", "labels", "indices", "class_names")
-    arrays = _read_arrays(path, names)
-    _require(path, arrays, names)
-    logits, labels, indices, class_names = (arrays[name] for name in names)
+    logits, labels, indices, class_names = _read_arrays(path, "logits", "labels", "indices", "class_names")
     expected = (len(labels), len(class_names))
     if logits.shape != expected or len(indices) != len(labels) or 0 in expected:
         raise InputError(
@@ -144,9 +120,7 @@ def _read_samples(path: Path, num_predictions: int) -> Samples | None:
     if not path.is_file():
         return None
     names = ("train_images", "train_captions", "error_images", "error_indices")
-    arrays = _read_arrays(path, names)
-    _require(path, arrays, names)
-    train_images, captions, error_images, rows = (arrays[name] for name in names)
+    train_images, captions, error_images, rows = _read_arrays(path, *names)
     for name, images in (("train_images", train_images), ("error_images", error_images)):
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
             raise InputError(f"{path}: {name} is {images.dtype} {images.shape}; expected uint8 (count, H, W, 3)")
@@ -160,10 +134,10 @@ def _read_samples(path: Path, num_predictions: int) -> Samples | None:
 def _read_figures(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         return {}
-    figures = _read_arrays(path, ("whitening_filters", "position_similarity"))
-    filters, similarity = figures.get("whitening_filters"), figures.get("position_similarity")
+    names = ("whitening_filters", "position_similarity")
+    filters, similarity = _read_arrays(path, *names, needed=False)
     if filters is not None and (filters.ndim != 4 or filters.shape[-1] != 3 or filters.size == 0):
         raise InputError(f"{path}: whitening_filters has shape {filters.shape}; expected (filters, p, p, 3)")
     if similarity is not None and (similarity.ndim != 2 or len(set(similarity.shape)) != 1 or similarity.size == 0):
         raise InputError(f"{path}: position_similarity has shape {similarity.shape}; expected (patches, patches)")
-    return figures
+    return {name: array for name, array in zip(names, (filters, similarity), strict=True) if array is not None}

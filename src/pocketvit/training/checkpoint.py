@@ -29,14 +29,10 @@ KEEP = 2
 class Progress:
     """Where a run stood."""
 
-    pass_index: int
-    """The pass that the next step belongs to, from 0."""
-    step_in_pass: int
-    """The next step within it."""
-    train_s: float
-    """Seconds of training so far."""
-    kernels: Kernels = "fused"
-    """What ran the blocks; older versions had one kind and did not say."""
+    pass_index: int  # the pass that the next step belongs to, from 0
+    step_in_pass: int  # the next step within it
+    train_s: float  # seconds of training so far
+    kernels: Kernels = "fused"  # what ran the blocks; older versions had one kind and did not say
 
 
 class CheckpointWriter:

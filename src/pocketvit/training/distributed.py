@@ -50,12 +50,9 @@ WATCH_TAG = 1
 class Processes:
     """The processes of a run, as one of them sees them. One alone never waits or communicates."""
 
-    rank: int = 0
-    """Which of them this is."""
-    size: int = 1
-    """How many there are."""
-    launched: bool = False
-    """Whether a launcher such as torchrun started them."""
+    rank: int = 0  # which of them this is
+    size: int = 1  # how many there are
+    launched: bool = False  # whether a launcher such as torchrun started them
 
     @property
     def first(self) -> bool:

@@ -1,7 +1,6 @@
 """The end of a run: model, predictions, samples, report and, last, the result."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from pocketvit.augment.batch import BatchMaker
 from pocketvit.config import config_hash
-from pocketvit.data import Split, Splits
+from pocketvit.data import Splits
 from pocketvit.device import peak_memory_gib
 from pocketvit.files import write_arrays
 from pocketvit.inference.trained_model import TrainedModel, accuracy
@@ -45,7 +44,10 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
     metrics = read_metrics(folder.metrics)
     save_figures(folder.figures, trainer.model, trainer.filters)
     trained.save(folder.model)
-    _save_predictions(folder.predictions, logits, splits.test, splits.class_names)
+    labels, names = splits.test.labels, np.array(splits.class_names)
+    write_arrays(
+        folder.predictions, logits=logits.numpy(), labels=labels, indices=np.arange(len(labels)), class_names=names
+    )
     save_samples(folder.samples, logits, splits, seen_images(trainer.loader, trained))
     result = RunResult(
         file=folder.result,
@@ -138,15 +140,4 @@ def save_samples(path: Path, logits: Tensor, splits: Splits, seen: tuple[np.ndar
         train_captions=np.array(seen[1]),
         error_images=splits.test.images[worst],
         error_indices=worst,
-    )
-
-
-def _save_predictions(path: Path, logits: Tensor, split: Split, class_names: Sequence[str]) -> None:
-    """Write test logits (N, K), labels (N,), indices (N,) into the test set, and class names."""
-    write_arrays(
-        path,
-        logits=logits.numpy(),
-        labels=split.labels,
-        indices=np.arange(len(split.labels)),
-        class_names=np.array(class_names),
     )

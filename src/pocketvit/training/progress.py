@@ -11,7 +11,7 @@ from rich.text import Text
 
 
 class Reporter(Protocol):
-    """Where a run says how it goes."""
+    """Where a run says how it goes; what a subclass leaves out says nothing."""
 
     def note(self, line: str) -> None:
         """Say one line."""
@@ -29,18 +29,8 @@ class Reporter(Protocol):
         """Training is over, whichever way."""
 
 
-class SilentReporter:
+class SilentReporter(Reporter):
     """Says nothing."""
-
-    def note(self, line: str) -> None: ...
-
-    def start(self, total_steps: int, done_steps: int) -> None: ...
-
-    def advance(self, steps: int) -> None: ...
-
-    def passed(self, line: dict[str, Any]) -> None: ...
-
-    def stop(self) -> None: ...
 
 
 Silent = SilentReporter

@@ -3,10 +3,10 @@
 The step finds everything it needs in device memory by its own two counters: the chunk's images, the learning rate
 and the place where its loss is written. So on CUDA the whole of it (augmentation's last part, forward, backward,
 update) is captured once in a CUDA graph and replayed, and the host hears of it once a chunk.
-
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -116,10 +116,8 @@ class TrainStep:
                 if mine is not None and new is not None:  # all chunks of a run have stochastic depth, or none has
                     mine[: len(new)].copy_(new)
         self.position.zero_()
-        if self.cuda_graph and self.graph is None:
-            self._capture()
-        elif not self.warm:
-            self._warm_up()
+        if not self.warm or (self.cuda_graph and self.graph is None):
+            self._prepare()
 
     def __call__(self) -> None:
         """Run the next step."""
@@ -153,27 +151,18 @@ class TrainStep:
         self.position += 1
         self.step += 1
 
-    def _rehearse(self) -> None:
-        """Run the step on the chunk at hand until all of it is compiled."""
-        for _ in range(WARMUP_STEPS):
-            self._run()
-            self.position.zero_()
-            self.step.zero_()
+    def _prepare(self) -> None:
+        """Run the step on the chunk at hand until all of it is compiled, capture it, and put everything back as it was."""
+        before = {name: tensor.clone() for name, tensor in self.state().items()}
+        with graphs.beside() if self.cuda_graph else nullcontext():
+            for _ in range(WARMUP_STEPS):
+                self._run()
+                self.position.zero_()
+                self.step.zero_()
         self.warm = True
-
-    def _warm_up(self) -> None:
-        """Rehearse, then put everything back as it was."""
-        before = {name: tensor.clone() for name, tensor in self.state().items()}
-        self._rehearse()
-        self.load_state(before)
-
-    def _capture(self) -> None:
-        """Rehearse and capture the step on the chunk at hand, then put everything back as it was."""
-        before = {name: tensor.clone() for name, tensor in self.state().items()}
-        with graphs.beside():
-            self._rehearse()
-        # NCCL's watchdog calls CUDA from a thread of its own, which the default mode forbids during the capture.
-        self.graph = graphs.captured(self._run, mode="global" if self.processes.size == 1 else "thread_local")
+        if self.cuda_graph:
+            # NCCL's watchdog calls CUDA from a thread of its own, which the default mode forbids during the capture.
+            self.graph = graphs.captured(self._run, mode="global" if self.processes.size == 1 else "thread_local")
         self.load_state(before)
         self.position.zero_()
 
