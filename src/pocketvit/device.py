@@ -68,7 +68,6 @@ def fitting_threads(device: torch.device, numbers: int) -> Iterator[None]:
     """On a CPU, work on no more threads than a model is large enough for; OMP_NUM_THREADS, where it is set, decides.
 
     Args:
-        device: where the model runs.
         numbers: in one of its activations, B · N · D.
     """
     usual = torch.get_num_threads()
@@ -111,7 +110,6 @@ def peak_memory_gib(device: torch.device, held: int = 0) -> float | None:
     """Most device memory held by tensors at once since `watch_memory`, GiB; None where the device does not say.
 
     Args:
-        device: any.
         held: bytes to leave out, as `watch_memory` found them.
     """
     return (torch.cuda.max_memory_allocated(device) - held) / 2**30 if device.type == "cuda" else None
@@ -126,7 +124,6 @@ def largest_batch(run: Callable[[int], None], device: torch.device) -> int:
 
     Args:
         run: one training step at a batch size.
-        device: a CUDA device.
     Returns:
         an estimate rounded down to a multiple of the small one's quarter; 0 if not even the smallest ones fit.
     """
@@ -157,7 +154,6 @@ def repeating(wanted: bool, device: str) -> Iterator[None]:
 
     Args:
         wanted: `train.deterministic`; if not, nothing is changed.
-        device: `train.device`.
     Raises:
         InputError: CUDA has started in this process without the setting that cuBLAS needs.
     """

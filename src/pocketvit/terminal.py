@@ -28,11 +28,7 @@ def outliving_output() -> Iterator[None]:
 
 
 class _Outlived:
-    """A stream that leads nowhere from when it could not be written.
-
-    Args:
-        stream: with a descriptor, where it can fail.
-    """
+    """A stream that leads nowhere from when it could not be written."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream

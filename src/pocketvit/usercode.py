@@ -34,13 +34,7 @@ REFERENCE = re.compile(r"(?P<file>[^\x00-\x1f\x7f]+\.py):(?P<name>[A-Za-z_]\w*)(
 
 
 class Code:
-    """A class or function in a Python file. Two are equal if their name and the file's whole content are.
-
-    Args:
-        path: where the content came from.
-        name: of the class or function.
-        source: the content.
-    """
+    """A class or function in a Python file. Two are equal if their name and the file's whole content are."""
 
     def __init__(self, path: Path, name: str, source: bytes) -> None:
         self.path, self.name, self.source = path, name, source

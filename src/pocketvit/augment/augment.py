@@ -71,8 +71,6 @@ def draw_images(
     """Draw a pass: row i is image i's, and the same whatever `size` is.
 
     Args:
-        config: the augmentation.
-        seed: the run's seed.
         pass_index: which pass, from 0.
         size: number of images B.
         image_size: (H, W), pixels.

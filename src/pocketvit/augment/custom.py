@@ -24,7 +24,6 @@ def apply_custom_policy(code: Code, images: Tensor, draws: np.ndarray) -> Tensor
     """Let the user's function augment images.
 
     Args:
-        code: a function of images and numbers.
         images: uint8, (B, H, W, C).
         draws: numbers in [0, 1), float32, (B, POLICY_DRAWS).
     Returns:

@@ -220,14 +220,10 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {name: globals()[nam
 
 
 def arguments(op: str, image_size: tuple[int, int]) -> np.ndarray:
-    """What AutoAugment's ten levels of an operation mean, for the signs - and +, float64, (2, 10).
+    """What AutoAugment's ten levels of an operation mean on images of (H, W) pixels, for the signs - and +, (2, 10).
 
     Factors of shear; pixels; degrees; factors of enhancement; bits; a threshold. Both rows are the same for an
-    operation without a sign, and 0 for one without levels.
-
-    Args:
-        op: the operation's name.
-        image_size: (H, W), pixels.
+    operation without a sign, and 0 for one without levels; float64.
     """
     sign = np.array([[-1.0], [1.0]])
     match op:

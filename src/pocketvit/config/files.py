@@ -37,7 +37,6 @@ def from_dict(
     """The config that `to_dict` wrote; fields left out take their defaults.
 
     Args:
-        mapping: what `to_dict` wrote.
         folder: that it was found in; code is taken from there and nowhere else.
         where: names the config in messages.
         allow_code: agree to run the code that it names.
@@ -93,7 +92,6 @@ def load_config(path: str | Path, *, allow_code: bool = False) -> RunConfig:
     """Read a saved `config.yaml`.
 
     Args:
-        path: of the file.
         allow_code: agree to run the code that it names, which must lie in the same folder.
     Raises:
         InputError: no such file, not YAML, not a config, or code without consent.

@@ -25,9 +25,6 @@ class _Loader(yaml.SafeLoader):
 def read_yaml(path: Path, kind: str) -> Any:
     """What a YAML file holds.
 
-    Args:
-        path: of the file.
-        kind: of file, for messages.
     Raises:
         InputError: no such file, not YAML, or a key twice.
     """

@@ -45,7 +45,6 @@ def evaluate(trained: TrainedModel, data: Data) -> Scores:
     """Accuracy on a data set's test images, in all and per class.
 
     Args:
-        trained: the model.
         data: what `load_dataset` gives, or images in memory as `train` takes them; without a test split all are measured.
     Raises:
         InputError: the classes or the image size are not the model's, or these are a run folder and a source, not loaded.
@@ -95,10 +94,8 @@ def evaluate_run(
     All images of another source without a test split are measured; see `open_to_measure`.
 
     Args:
-        run: the run folder.
         source: of other data; the run's own if None.
         resize: bring all images to this many pixels a side; as the run did if None.
-        device: to compute on.
         allow_code: agree to run the code of the user's own that the model needs.
     Raises:
         InputError: no finished run there, its own data have changed, the data cannot be used, or it has code and

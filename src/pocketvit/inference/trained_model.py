@@ -151,7 +151,6 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
 
     Args:
         run: the folder or the file. A model with code of the user's own needs the folder code/ beside the file.
-        device: to load it to.
         allow_code: agree to run that code.
     Raises:
         InputError: there is none, it is not one of ours, or it has code without consent.

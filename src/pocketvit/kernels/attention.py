@@ -58,8 +58,7 @@ def attention_qkv(qkv: Tensor, *, scale: float | None = None, kernels: Kernels =
 
     Args:
         qkv: queries, keys and values side by side, (B, N, 3, A, E).
-        scale: factor of the scores; None = 1 / √E.
-        kernels: "auto", "fused" or "reference".
+        scale: factor of the scores, as for `attention`.
     Returns:
         the heads joined, (B, N, A·E).
     Raises:

@@ -54,7 +54,6 @@ def run_stages(images: Tensor, rows: Tensor, *, block: int | None = None, num_wa
         images: uint8, (B, H, W, 3).
         rows: what `table_rows` made, on the images' device, (S, B, 8).
         block: bytes worked on at a time, a power of two; None = `BLOCK`.
-        num_warps: warps of a program.
     Returns:
         uint8 (B, H, W, 3).
     """

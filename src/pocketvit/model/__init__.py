@@ -24,9 +24,7 @@ def create_model(
     >>> create_model("paper", num_cls_tokens=2, width=96)
 
     Args:
-        name: a recipe's name.
         image_size: side of a square image or (H, W), pixels; by default that of the recipe's own images.
-        num_classes: number of classes.
         **overrides: fields of `ModelConfig`.
     Raises:
         InputError: an unknown recipe or field, or choices that do not fit together.

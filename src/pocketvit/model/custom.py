@@ -49,10 +49,8 @@ def check_parts(config: ModelConfig, block: nn.Module, make: Callable[[], nn.Mod
     """Try the user's own parts of a block on synthetic tokens, before anything expensive begins.
 
     Args:
-        config: the choices.
         block: on the CPU.
         make: makes another one.
-        num_tokens: N.
     Raises:
         InputError: a part fails, is not used, gives anything but tokens of the shape that it got, or computes with
             other images, or with something that is not saved.
@@ -136,7 +134,6 @@ def check_trains(model: nn.Module, *, device: torch.device, bf16: bool, compile:
 
     Args:
         model: a `ViT` on the device.
-        device: that trains.
         bf16: whether it trains under bf16 autocast.
         compile: whether it compiles the model, in one piece.
         cuda_graph: whether it captures the step in a CUDA graph, so that nothing may wait for the device.

@@ -46,15 +46,7 @@ def plan_of(config: ModelConfig, num_tokens: int, taken: int | None = None) -> B
 def not_fused(
     config: ModelConfig, block: nn.Module, num_tokens: int, device: torch.device, dtype: torch.dtype
 ) -> str | None:
-    """None where such blocks can be folded and run on the fused kernels; else one line that says why not.
-
-    Args:
-        config: the model's.
-        block: one of its blocks.
-        num_tokens: N.
-        device: of the tokens.
-        dtype: likewise.
-    """
+    """None where such blocks can be folded and run on the fused kernels; else one line that says why not."""
     if not Block.is_standard(block):
         return "the blocks are the user's own"
     for name, known in {"attention": MIXER_KERNELS, "norm": CENTRED, "activation": TANH}.items():

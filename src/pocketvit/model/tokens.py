@@ -29,7 +29,6 @@ class PatchEmbedding(nn.Module):
     plain matrix product, which is faster; overlapping ones are a convolution without padding.
 
     Args:
-        config: the model's configuration.
         image_size: (H, W), pixels.
     Raises:
         InputError: the patches do not tile the image.
@@ -76,7 +75,6 @@ class Tokens(nn.Module):
     """CLS tokens, registers and patch tokens, in this order, with their positions.
 
     Args:
-        config: the model's configuration.
         image_size: (H, W), pixels.
     """
 

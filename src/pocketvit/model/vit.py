@@ -32,7 +32,6 @@ class ViT(nn.Module):
     """A small vision transformer.
 
     Args:
-        config: the choices.
         image_size: (H, W), pixels.
         num_classes: K.
         generator: source of the initial weights, on the CPU; None uses PyTorch's own.

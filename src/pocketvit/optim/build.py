@@ -20,7 +20,6 @@ def build_optimizers(config: OptimConfig, model: nn.Module, *, fused: bool = Fal
     """The optimizers that together update every trained parameter of the model once.
 
     Args:
-        config: which, and their settings.
         model: on its device.
         fused: use the kernels for AdamW and Lion, on a GPU; they move the parameters' memory.
     Raises:

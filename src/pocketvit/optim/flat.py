@@ -72,11 +72,9 @@ class AdamW(FlatOptimizer):
     Source: Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101
 
     Args:
-        params: parameters or groups of them.
         lr: learning rate, a number or a 0-dim tensor on the parameters' device.
         betas: decay rates of the two running moments, each in [0, 1).
         eps: added to the root of the second moment.
-        weight_decay: decoupled weight decay.
     Raises:
         InputError: a value out of its range; in a step, a parameter without a gradient.
     """

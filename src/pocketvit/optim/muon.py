@@ -45,7 +45,6 @@ def newton_schulz(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
 
     Args:
         matrices: (G, n, m) with n <= m, so that the Gram matrices are the smaller ones.
-        steps: number of iterations.
         dtype: type to compute in.
     Returns:
         (G, n, m) in `dtype`.
@@ -66,8 +65,6 @@ def orthogonalize(matrices: list[Tensor], steps: int, dtype: torch.dtype) -> lis
 
     Args:
         matrices: each (rows, columns).
-        steps: number of iterations.
-        dtype: type to compute in.
     Returns:
         matrices of the same shapes and types, in the same order.
     """

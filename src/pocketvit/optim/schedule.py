@@ -34,7 +34,6 @@ def lr_table(schedule: ScheduleConfig, *, peak: float, steps_per_pass: int) -> n
     Args:
         schedule: its shape (for a user's own one see `_custom_shape`) and its length in passes.
         peak: greatest learning rate.
-        steps_per_pass: steps of a pass.
     Returns:
         learning rates, float64, (steps,).
     Raises:
@@ -57,7 +56,6 @@ def _custom_shape(code: Code, progress: np.ndarray) -> np.ndarray:
     """What the user's function makes of progress: 1 is the peak, 0 the final learning rate.
 
     Args:
-        code: a function of one array.
         progress: 0 at the end of the warm-up, 1 at the end of the run, float64, (steps,).
     Returns:
         float64 (steps,).

@@ -62,7 +62,6 @@ def read_run(run_dir: Path, result: RunResult | None = None) -> FinishedRun:
     """Read and check a run folder.
 
     Args:
-        run_dir: the run's folder.
         result: what result.json will hold, for a run that has not written it yet.
     Raises:
         InputError: the folder or one of its files is missing, damaged or incomplete.

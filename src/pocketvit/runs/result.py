@@ -157,7 +157,6 @@ def find_results(folders: Iterable[Path], *, one_gpu: bool = False) -> dict[str,
     Where several have the same key, the first folder counts, there the run on the fewest GPUs, then the first by path.
 
     Args:
-        folders: to search.
         one_gpu: leave out runs on several GPUs, whose speed and time are those of no single one.
     """
     found: dict[str, RunResult] = {}

@@ -36,11 +36,7 @@ class Progress:
 
 
 class CheckpointWriter:
-    """Writes a run's checkpoints in a thread, one at a time.
-
-    Args:
-        folder: of the checkpoints.
-    """
+    """Writes a run's checkpoints in a thread, one at a time."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

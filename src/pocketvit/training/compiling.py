@@ -29,7 +29,6 @@ def kernels_compiled(model: ViT, batch_size: int, label_smoothing: float) -> Ite
     Args:
         model: on its GPU; its blocks run as fused kernels.
         batch_size: images of a step on this process.
-        label_smoothing: of the loss.
     """
     device, num_tokens = next(model.parameters()).device, model.tokens.num_tokens
 

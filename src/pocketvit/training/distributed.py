@@ -163,8 +163,6 @@ def join(device: str) -> Iterator[Processes]:
     Each process takes the GPU of its place on the host. Tensors on GPUs travel by NCCL, the rest by gloo. CUDA graphs
     that hold exchanges have to be gone when this is left.
 
-    Args:
-        device: `train.device`.
     Raises:
         InputError: a GPU is wanted, and the host has fewer than processes.
         TimeoutError: the other processes did not come.

@@ -31,7 +31,6 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
 
     Args:
         trainer: at the end of its run.
-        env: the content of env.json.
         started: `time.perf_counter()` from which `total_s` counts.
         held: bytes on the GPU that were not the run's, as `watch_memory` found them.
     Raises:
@@ -106,7 +105,6 @@ def save_figures(path: Path, model: ViT, filters: Tensor | None) -> None:
 
     Args:
         path: of figures.npz; not written where there is nothing to draw.
-        model: the trained model.
         filters: that the patch embedding started from, (F, C, p, p); none where it started at random.
     """
     figures = {}

@@ -54,7 +54,6 @@ def start_whitened(model: ViT, loader: TrainLoader, mean: Tensor, std: Tensor) -
 
     Args:
         model: on its device.
-        loader: of the training images.
         mean: of the training pixels in [0, 1], (C,).
         std: likewise.
     Returns:
@@ -85,11 +84,9 @@ def make_step(
     """The training step of a run.
 
     Args:
-        config: the run.
         model: on its device, with its kernels chosen.
         stats: mean and standard deviation of the training pixels in [0, 1], (C,) each.
         factors: learning rate of every step over the peak, (total steps,).
-        processes: that share the work.
         fused: whether the blocks and the update run as kernels of our own.
     Raises:
         InputError: the user's own code cannot be trained as the run wants it.

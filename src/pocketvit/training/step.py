@@ -34,7 +34,6 @@ def batch_loss(
     """The last part of augmentation and the objective as one function.
 
     Args:
-        objective: what is minimised.
         batches: makes what the model sees and what it should say.
         bf16: run the objective under bf16 autocast.
         compile: by `torch.compile`, the model included.
@@ -64,7 +63,6 @@ class TrainStep:
         loss: of a batch, as `batch_loss` makes it.
         ema: average of the weights, updated after them; none keeps no average.
         factors: learning rate of every step of the run over the peak, (total steps,).
-        processes: that share each batch.
         cuda_graph: capture the step; only on CUDA.
         warm_up: run the step a few times before it counts, because its first runs compile; captured steps always are.
         logged: names of what the loss comes with.

@@ -38,10 +38,6 @@ class Trainer:
     """The state of a run and the passes over it.
 
     Args:
-        config: the run.
-        splits: its data.
-        device: where it runs.
-        reporter: where it says how it goes.
         processes: that share the work. All of them call the same methods in the same order.
     """
 

@@ -22,7 +22,6 @@ class Mixer(nn.Module):
     """A layer from tokens to tokens, (B, N, D) -> (B, N, D); of the first T alone where forward is told `taken`=T.
 
     Args:
-        config: the model's configuration.
         rotary: turns queries and keys by their positions; none leaves them.
     """
 
