@@ -1,19 +1,57 @@
-"""Writing files that are there whole or not at all, reading JSON, and paths as people write them."""
+"""Writing files that are there whole or not at all, reading such as others made, and paths as people write them."""
 
 import contextlib
+import errno
 import io
 import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pocketvit.errors import InputError
 
+MOST_BYTES = 2**28
+"""A file that is read at once holds no more; an image, a configuration or a result is far smaller."""
+
 
 def path_of(text: str | os.PathLike) -> Path:
     """A path as it is written; ~ is the home folder, which a shell leaves alone in --out=~/runs, and YAML always."""
     return Path(os.path.expanduser(text))
+
+
+def regular_size(path: Path) -> int:
+    """The size of a file in bytes, before it is opened: reading a pipe may never begin, reading /dev/zero never ends.
+
+    Raises:
+        OSError: it is no regular file (or a folder, which fails when it is opened), or there is none.
+    """
+    status = path.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return status.st_size
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """What a regular file holds, at most so many bytes.
+
+    Raises:
+        OSError: it is no regular file, it holds more, or it cannot be read.
+    """
+    if regular_size(path) > most:
+        raise OSError(errno.EFBIG, f"it holds more than {most:,} bytes", str(path))
+    return path.read_bytes()
+
+
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
+    """The text of a regular file, as `read_bytes`.
+
+    Raises:
+        OSError: likewise.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    return read_bytes(path, most).decode("utf-8")
 
 
 def write_atomically(target: Path, content: bytes) -> None:
@@ -62,7 +100,7 @@ def write_arrays(target: Path, **arrays: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file that holds one mapping; `InputError` names the file and the line that is wrong."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     except json.JSONDecodeError as error:

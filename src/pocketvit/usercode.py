@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from pocketvit.errors import InputError
-from pocketvit.files import path_of, write_atomically
+from pocketvit.files import path_of, read_bytes, write_atomically
 
 FOLDER = "code"
 """Where copies lie, beside the file that refers to them."""
@@ -51,7 +51,7 @@ class Code:
             raise InputError(f"{reference!r} is not of the form FILE.py:NAME")
         path = Path(os.path.abspath(folder / path_of(parts["file"])))
         try:
-            code = cls(path, parts["name"], path.read_bytes())
+            code = cls(path, parts["name"], read_bytes(path))
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
         if parts["digest"] not in (None, code.digest):
@@ -79,7 +79,7 @@ class Code:
     def found_in(self, path: Path) -> bool:
         """Whether a file holds the same content."""
         with contextlib.suppress(OSError):
-            return path.read_bytes() == self.source
+            return read_bytes(path) == self.source
         return False
 
     def __str__(self) -> str:

@@ -55,7 +55,7 @@ class PredictArguments:
     """Class probabilities of image files."""
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(help_behavior_hint="(at least one)")]
-    """Images, in any format that Pillow reads; they are resized to the model's size."""
+    """Images, such as PNG, JPEG or WebP; they are resized to the model's size."""
     run: Path
     """Run folder, or a model.safetensors."""
     json: bool = False

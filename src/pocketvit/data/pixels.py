@@ -13,6 +13,7 @@
 """
 
 import io
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +24,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pocketvit.config.checks import describe_size
 from pocketvit.config.data import DataConfig
 from pocketvit.errors import InputError
+from pocketvit.files import read_bytes
+
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "TGA")
+"""The formats that are decoded, whatever a file is called. Of Pillow's others some start a program: EPS Ghostscript."""
+MOST_PIXELS = 51_000_000
+"""An image may hold no more, as many as a large camera's: a file of a few kB can claim any number, and so many take up to
+1.6 GiB while they are decoded."""
+_TOO_LARGE = f"it has more than {MOST_PIXELS:,} pixels: make it smaller"
 
 GREY = "in grey, repeated in the three channels"
 GREY16 = "in 16-bit grey, divided by 257 and repeated in the three channels"
@@ -71,7 +80,7 @@ class BrokenImage(InputError):
 def decode(
     source: bytes | Path, where: str, converted: Conversions | None = None, config: DataConfig = PLAIN
 ) -> np.ndarray:
-    """Read one image file.
+    """Read one image file, the only place where one is.
 
     Args:
         source: the file's content, or its path.
@@ -81,21 +90,29 @@ def decode(
     Returns:
         pixels, uint8, (H, W, 3).
     Raises:
-        BrokenImage: empty, truncated, corrupt, of no known format, or of floating-point pixels.
+        BrokenImage: empty, truncated, corrupt, no regular file, of no known format, too large, or of floating-point
+            pixels.
     """
     try:
-        content = source.read_bytes() if isinstance(source, Path) else source
+        content = read_bytes(source) if isinstance(source, Path) else source
     except OSError as error:
         raise BrokenImage(f"{where}: cannot be read: {error.strerror}") from error
     if not content:
         raise BrokenImage(f"{where}: the image is empty (0 bytes); replace or remove it")
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        Image.init()
+        formats = [name for name in FORMATS if name in Image.OPEN]  # AVIF is missing before Pillow 11.3
+        with warnings.catch_warnings(category=Image.DecompressionBombWarning, action="error"):
+            image = Image.open(io.BytesIO(content), formats=formats)
+        with image:
             return to_rgb(image, converted, config)
     except UnidentifiedImageError as error:
-        raise BrokenImage(f"{where}: no image format that Pillow reads; replace or remove it") from error
+        why = f"no image format that is read, which are {', '.join(FORMATS)}"
+        raise BrokenImage(f"{where}: {why}; replace or remove it") from error
     except InputError as error:
         raise BrokenImage(f"{where}: {error}") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:  # Pillow's own, laxer bound
+        raise BrokenImage(f"{where}: {_TOO_LARGE}") from error
     # Pillow's decoders meet broken bytes with OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as error:
         why = f"the image is truncated or corrupt ({one_line(error)})"
@@ -106,8 +123,13 @@ def to_rgb(image: Image.Image, converted: Conversions | None = None, config: Dat
     """A Pillow image as uint8 RGB pixels, (H, W, 3), by the rules above.
 
     Raises:
-        InputError: floating-point pixels, or integers outside 0 … 65535.
+        InputError: more than `MOST_PIXELS`, floating-point pixels, integers outside 0 … 65535, or a file that was
+            opened but not read is of none of the `FORMATS`.
     """
+    if image.format not in (None, "MPO", *FORMATS):  # MPO is what some cameras make of JPEG
+        raise InputError(f"{image.format} is no image format that is read: {', '.join(FORMATS)}")
+    if image.width * image.height > MOST_PIXELS:
+        raise InputError(_TOO_LARGE)
     converted = Conversions() if converted is None else converted
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
@@ -124,9 +146,12 @@ def to_rgb(image: Image.Image, converted: Conversions | None = None, config: Dat
 def alpha_to_rgb(rgba: np.ndarray, converted: Conversions, config: DataConfig) -> np.ndarray:
     """An image with alpha, uint8 (H, W, 4), composited over the background, uint8 (H, W, 3)."""
     converted[ALPHA.format(config.background)] += 1
-    color, alpha = rgba[..., :3].astype(np.uint32), rgba[..., 3:].astype(np.uint32)
-    weighted = color * alpha + BACKGROUNDS[config.background] * (255 - alpha)
-    rgb = ((weighted + 127) // 255).astype(np.uint8)  # rounded: 255 is odd, so no value falls halfway
+    color, alpha = rgba[..., :3].astype(np.uint16), rgba[..., 3:]
+    color *= alpha  # in place and in 16 bits, which hold 255² + 127: a large image has little room
+    color += np.uint16(BACKGROUNDS[config.background]) * (255 - alpha)
+    color += 127
+    color //= 255  # rounded: 255 is odd, so no value falls halfway
+    rgb = color.astype(np.uint8)
     if (rgb == rgb[:1, :1]).all() and not (rgba == rgba[:1, :1]).all():
         other = next(name for name in BACKGROUNDS if name != config.background)
         converted[f"left in a single color by that; try --data.background {other}"] += 1
@@ -142,8 +167,12 @@ def grey16_to_rgb(grey: np.ndarray, converted: Conversions | None = None, config
     if grey.size and not 0 <= grey.min() <= grey.max() <= 65535:
         raise InputError(f"grey values {grey.min()} … {grey.max()} do not fit into 16 bits")
     low, high = (0, 65535) if config.value_range == "auto" else config.value_range
-    doubled = 2 * 255 * (np.clip(grey.astype(np.int64), low, high) - low) + (high - low)  # to round halves up
-    rounded = (doubled // (2 * (high - low))).astype(np.uint8)
+    scaled = np.clip(grey, low, high).astype(np.int32)  # in place from here on
+    scaled -= low
+    scaled *= 2 * 255
+    scaled += high - low  # to round halves up
+    scaled //= 2 * (high - low)
+    rounded = scaled.astype(np.uint8)
     if converted is not None:
         auto = (low, high) == (0, 65535)
         converted[

@@ -163,6 +163,8 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
                 f"the run in {run} is not finished; go on with: pocketvit train --resume {quote(str(run))}"
             )
         raise InputError(f"no trained model at {path}; give a finished run folder or a model.safetensors")
+    if not path.is_file():
+        raise InputError(f"{path} is no regular file; give a finished run folder or a model.safetensors")
     if not os.access(path, os.R_OK):  # of which safetensors says that there is no such file
         raise InputError(f"{path} may not be read; ask its owner, or copy it to where you may")
     try:

@@ -32,6 +32,7 @@ from pocketvit.data.raw_splits import (
     visible_files,
 )
 from pocketvit.errors import InputError
+from pocketvit.files import regular_size
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -120,6 +121,7 @@ def _open(file: Path) -> "pq.ParquetFile":
     import pyarrow.parquet as pq
 
     try:
+        regular_size(file)
         return pq.ParquetFile(file)
     except Exception as error:  # broken bytes can show as any of Arrow's errors, or as MemoryError
         size = file.stat().st_size
