@@ -6,10 +6,34 @@ from typing import Any
 import yaml
 
 from pocketvit.errors import InputError
+from pocketvit.files import read_text
+
+MOST_BYTES = 2**18
+"""Of such a file; reading so much takes a second or two."""
+MOST_DEPTH = 20
+"""How deep lists and mappings may lie in one another."""
+MOST_CHARACTERS = 10_000
+"""Of one value."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a mapping that has a key twice, where plain YAML silently keeps the last: the other would be lost."""
+    """Refuses what could only go wrong: a mapping that has a key twice, where plain YAML silently keeps the last, and
+    aliases, by which a few lines stand for billions."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event, self.depth = self.peek_event(), self.depth + 1
+        where = f"line {event.start_mark.line + 1}"
+        if isinstance(event, yaml.AliasEvent):
+            raise InputError(f"{where}: *{event.anchor} repeats what stands elsewhere; write it out")
+        if self.depth > MOST_DEPTH:
+            raise InputError(f"{where}: more than {MOST_DEPTH} lists or mappings lie in one another")
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > MOST_CHARACTERS:
+            raise InputError(f"{where}: a value of more than {MOST_CHARACTERS:,} characters")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -26,13 +50,14 @@ def read_yaml(path: Path, kind: str) -> Any:
     """What a YAML file holds.
 
     Raises:
-        InputError: no such file, not YAML, or a key twice.
+        InputError: no such file or no regular one, not YAML, too long or too deep, with aliases, or a key twice.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(read_text(path, MOST_BYTES), Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except OSError as error:
         raise InputError(f"cannot read {kind} {path}: {error.strerror}") from error
     except InputError as error:
         raise InputError(f"{kind} {path}: {error}") from error
-    except (yaml.YAMLError, ValueError) as error:  # a number of thousands of digits is a ValueError
-        raise InputError(f"{kind} {path} is not YAML: {' '.join(str(error).split())}") from error
+    except Exception as error:  # a value that does not fit its tag fails with whatever Python says of it
+        why = error if isinstance(error, yaml.YAMLError | ValueError) else repr(error)
+        raise InputError(f"{kind} {path} is not YAML: {' '.join(str(why).split())}") from error

@@ -19,7 +19,9 @@ Everything is checked when the file is read, including the configuration of ever
 
 import itertools
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,9 @@ from pocketvit.usercode import Code, resolve
 STUDY_KEYS = ("name", "recipe", "base", "seeds", "baseline", "compare", "rows")
 ROW_KEYS = ("inherit", "grid", "seeds")
 """Keys of a row that are not overrides."""
+
+MOST_RUNS = 10_000
+"""Of a study; more could only be a slip."""
 
 SET_ELSEWHERE = {"seed": "use seeds", "recipe": "use the study's recipe", "out": "the runner chooses it"}
 """Fields that a row cannot override, and why."""
@@ -84,7 +89,12 @@ def _parse(content: Mapping[str, Any], name: str) -> Study:
     start = recipe(content["recipe"])
     base = _overrides("base", content.get("base"), start)
     seeds = _seeds("seeds", content.get("seeds", 1))
-    expanded = {row: _expand(row, written, seeds, base, start) for row in written}
+    expanded: dict[str, list[Row]] = {}
+    num_runs = 0
+    for row in written:
+        expanded[row] = _expand(row, written, seeds, base, start)
+        num_runs += sum(len(each.seeds) for each in expanded[row])
+        _check_runs(f"rows up to {row!r}", num_runs)
     rows = tuple(itertools.chain.from_iterable(expanded.values()))
     _check_distinct(rows)
     return Study(name=name, recipe=content["recipe"], base=base, rows=rows, compare=_compare(content, expanded))
@@ -138,6 +148,7 @@ def _combinations(where: str, row: Mapping[str, Any], start: RunConfig) -> list[
             raise InputError(f"{where}: grid: {field}={values!r}: must be a list of values")
         if field in row:
             raise InputError(f"{where}: {field} is both in the row and in its grid; remove one")
+    _check_runs(f"{where}: grid", math.prod(map(len, grid.values())))
     leaves = [field.rpartition(".")[2] for field in grid]
     labels = [leaf if leaves.count(leaf) == 1 else field for leaf, field in zip(leaves, grid, strict=True)]
     found = []
@@ -205,13 +216,19 @@ def _overrides(where: str, value: Any, start: RunConfig, also: tuple[str, ...] =
 def _seeds(where: str, value: Any) -> tuple[int, ...]:
     """The seeds of a list, or of a count from 0."""
     value = plain(value)
+    _check_runs(where, value if type(value) is int else len(value) if isinstance(value, list) else 0)
     listed = list(range(value)) if type(value) is int else value
     if not isinstance(listed, list) or not listed or any(type(seed) is not int or seed < 0 for seed in listed):
         raise InputError(f"{where}={value!r}: must be a count of at least 1 or a list of whole numbers from 0")
-    twice = [seed for seed in listed if listed.count(seed) > 1]
-    if twice:
-        raise InputError(f"{where}={value!r}: seed {twice[0]} is listed twice; a second run of it would be the same")
+    twice, count = Counter(listed).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{where}={value!r}: seed {twice} is listed twice; a second run of it would be the same")
     return tuple(listed)
+
+
+def _check_runs(where: str, count: int) -> None:
+    if count > MOST_RUNS:
+        raise InputError(f"{where} would make {count:,} runs; a study takes at most {MOST_RUNS:,}")
 
 
 def _check_known(kind: str, name: Any, known: Sequence[str], where: str = "") -> None:

@@ -182,3 +182,23 @@ def test_a_missing_file_is_named(tmp_path):
 def test_the_studies_of_the_repository_load(path):
     study = load_study(path)
     assert study.name == path.stem.replace("_", "-") and study.cells()
+
+
+MANY = list(range(1, 1_001))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"seeds": 10**12, "rows": {"a": {}}}, "seeds would make 1,000,000,000,000 runs; a study takes at most 10,000"),
+        ({"rows": {"a": {"seeds": list(range(10_001))}}}, "row 'a': seeds would make 10,001 runs"),
+        (
+            {"rows": {"a": {"grid": {"model.depth": MANY, "model.width": MANY}}}},
+            "row 'a': grid would make 1,000,000 runs",
+        ),
+        ({"seeds": 6_000, "rows": {"a": {}, "b": {"model.depth": 2}}}, "rows up to 'b' would make 12,000 runs"),
+    ],
+)
+def test_a_slip_that_makes_millions_of_runs_is_refused(content, says):
+    with pytest.raises(InputError, match=says):
+        parse_study({"recipe": "digits"} | content, "test")

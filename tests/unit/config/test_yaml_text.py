@@ -1,0 +1,45 @@
+"""YAML that hangs, recurses or breaks off is refused in one line."""
+
+import os
+
+import pytest
+from bounded import refusal
+
+from pocketvit.config.yaml_text import read_yaml
+from pocketvit.errors import InputError
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+CASES = {
+    "alias bomb": (BOMB, "line 2: *a repeats what stands elsewhere; write it out"),
+    "itself": ("&a [*a]", "line 1: *a repeats what stands elsewhere"),
+    "deep list": ("[" * 100_000, "line 1: more than 20 lists or mappings lie in one another"),
+    "deep mapping": ("- " * 1_000 + "a", "more than 20 lists or mappings"),
+    "number in base 60": ("a: " + "1:" * 100_000 + "1", "line 1: a value of more than 10,000 characters"),
+    "date": ("a: !!timestamp x", "is not YAML: AttributeError"),
+    "truth": ("a: !!bool x", "is not YAML: KeyError"),
+    "empty number": ("a: !!int ''", "is not YAML: IndexError"),
+    "set": ("a: !!set [1]", "is not YAML: TypeError"),
+    "Latin-1": ("é".encode("latin-1"), "is not YAML: 'utf-8' codec"),
+    "long": ("# " + "x" * 300_000, "holds more than 262,144 bytes"),
+}
+
+
+@pytest.mark.parametrize(("content", "says"), CASES.values(), ids=CASES)
+def test_yaml_is_refused_in_one_line(content, says, tmp_path):
+    (file := tmp_path / "c.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError) as caught:
+        read_yaml(file, "config")
+    assert str(file) in str(caught.value) and says in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("command", ["load_config(pathlib.Path(sys.argv[1]))", "load_study(pathlib.Path(sys.argv[1]))"])
+def test_pipes_and_devices_are_no_configuration(command, tmp_path):
+    imports = (
+        "from pocketvit.config import load_config; from pocketvit.studies.definition.study_file import load_study; "
+        "import pocketvit.config.yaml_text"
+    )
+    os.mkfifo(tmp_path / "c.yaml")
+    for path in (tmp_path / "c.yaml", "/dev/zero"):
+        assert "it is no regular file" in refusal(command, path, imports=imports)
