@@ -35,42 +35,23 @@ CHUNK_BYTES = 2**28
 
 @dataclass(frozen=True)
 class PassPlan:
-    """Everything about a pass but the pixels, in the order in which the images are taken."""
+    """Everything about a pass, or a part of it, but the pixels, in the order in which the images are taken."""
 
-    indices: np.ndarray
-    """Which image, int64, (S·B,)."""
-    images: ImageTable
-    """How each is augmented, (S·B,) rows."""
-    mix: np.ndarray
-    """How each batch is mixed, float32, (S, 7)."""
-    drop_path: np.ndarray | None = None
-    """Stochastic depth's factors, float32, (S, L, 2, B); None keeps every branch."""
+    indices: np.ndarray  # which image, int64, (S·B,)
+    images: ImageTable  # how each is augmented, (S·B,) rows
+    mix: np.ndarray  # how each batch is mixed, float32, (S, 7)
+    drop_path: np.ndarray | None = None  # stochastic depth's factors, float32, (S, L, 2, B); None keeps every branch
 
 
-@dataclass(frozen=True)
-class Reading:
-    """Images on their way to the device: collected, but not augmented yet."""
-
-    indices: np.ndarray
-    """Which image, int64, (S·B′,)."""
-    images: ImageTable
-    """How each is augmented, (S·B′,) rows."""
-    mix: np.ndarray
-    """How each batch is mixed, float32, (S, 7)."""
-    pixels: np.ndarray | None
-    """uint8, (S·B′, H, W, C), or none where the device has them."""
-    drop_path: np.ndarray | None = None
-    """Stochastic depth's factors, float32, (S, L, 2, B′); None keeps every branch."""
+Reading = tuple[PassPlan, np.ndarray | None]
+"""A part of a plan and its pixels, uint8 (S·B′, H, W, C), collected but not augmented; None where the device has them."""
 
 
 class TrainLoader:
     """Batches of augmented training images.
 
     Args:
-        split: the training images.
         data: the order (fresh passes or repeated images).
-        augment: the augmentation.
-        seed: the run's seed.
         batch_size: B.
         device: where batches are wanted.
         share: positions within a batch that are loaded, B′ of them: mirror pairs, where several processes share the
@@ -121,13 +102,8 @@ class TrainLoader:
                 indices, images = self._plan_repeats(pass_index, taken)
             case other:
                 assert_never(other)
-        mix = draw_mix(
-            self.augment,
-            seed=self.seed,
-            pass_index=pass_index,
-            steps=self.steps_per_pass,
-            image_size=self.image_size,
-        )
+        steps, image_size = self.steps_per_pass, self.image_size
+        mix = draw_mix(self.augment, seed=self.seed, pass_index=pass_index, steps=steps, image_size=image_size)
         return PassPlan(indices, images, mix)
 
     def _plan_repeats(self, pass_index: int, taken: int) -> tuple[np.ndarray, ImageTable]:
@@ -148,13 +124,10 @@ class TrainLoader:
         tables = ImageTable.concatenate([self._draw_images(first + c) for c in range(copies)])
         return indices, tables[position % copies * size + indices]
 
-    def _draw_images(self, pass_index: int) -> ImageTable:
+    def _draw_images(self, pass_index: int, config: AugmentConfig | None = None) -> ImageTable:
+        size, image_size = len(self.split), self.image_size
         return draw_images(
-            self.augment,
-            seed=self.seed,
-            pass_index=pass_index,
-            size=len(self.split),
-            image_size=self.image_size,
+            config or self.augment, seed=self.seed, pass_index=pass_index, size=size, image_size=image_size
         )
 
     def load(self, plan: PassPlan, first_step: int, num_steps: int) -> Chunk:
@@ -167,33 +140,27 @@ class TrainLoader:
         rows = (steps[:, None] * self.batch_size + self.share).ravel()  # (S, B′) -> (S·B′,)
         here = slice(first_step, first_step + num_steps)
         drop_path = None if plan.drop_path is None else plan.drop_path[here][..., self.share]  # (S, L, 2, B′)
-        return self._read(plan.indices[rows], plan.images[rows], plan.mix[here], drop_path)
+        part = PassPlan(plan.indices[rows], plan.images[rows], plan.mix[here], drop_path)
+        return part, self.images.collect(part.indices)
 
     def sample(self, indices: np.ndarray, *, pass_index: int | None) -> Chunk:
         """Some training images, unmixed, augmented as in a pass, or clean where there is none."""
-        if pass_index is None:
-            off = AugmentConfig(flip_prob=0, crop_pad=0, policy="none", erase_prob=0)
-            table = draw_images(off, seed=self.seed, pass_index=0, size=len(self.split), image_size=self.image_size)
-        else:
-            table = self._draw_images(pass_index)
-        return self.bring(self._read(indices, table[indices], np.empty((0, len(MIX_COLUMNS)), np.float32)))
-
-    def _read(
-        self, indices: np.ndarray, images: ImageTable, mix: np.ndarray, drop_path: np.ndarray | None = None
-    ) -> Reading:
-        return Reading(indices, images, mix, self.images.collect(indices), drop_path)
+        off = AugmentConfig(flip_prob=0, crop_pad=0, policy="none", erase_prob=0)
+        table = self._draw_images(0, off) if pass_index is None else self._draw_images(pass_index)
+        plan = PassPlan(indices, table[indices], np.empty((0, len(MIX_COLUMNS)), np.float32))
+        return self.bring((plan, self.images.collect(indices)))
 
     def bring(self, reading: Reading) -> Chunk:
         """Augment images that were collected and bring them to the device; does not wait for it."""
-        table = reading.images
-        images = augment(self.images.bring(reading.indices, reading.pixels), table, kernels=self.kernels)
+        plan, pixels = reading
+        images = augment(self.images.bring(plan.indices, pixels), plan.images, kernels=self.kernels)
         policy = self.augment.policy
-        if table.draws is not None and isinstance(policy, Code):
-            images = apply_custom_policy(policy, images, table.draws)
+        if plan.images.draws is not None and isinstance(policy, Code):
+            images = apply_custom_policy(policy, images, plan.images.draws)
         return Chunk(
             images=images.to(self.device),
-            labels=self.labels[to_device(reading.indices, self.device)],
-            erase=to_device(table.erase, self.device),
-            mix=to_device(reading.mix, self.device),
-            drop_path=None if reading.drop_path is None else to_device(reading.drop_path, self.device),
+            labels=self.labels[to_device(plan.indices, self.device)],
+            erase=to_device(plan.images.erase, self.device),
+            mix=to_device(plan.mix, self.device),
+            drop_path=None if plan.drop_path is None else to_device(plan.drop_path, self.device),
         )

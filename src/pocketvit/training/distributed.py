@@ -34,16 +34,11 @@ from pocketvit.errors import InputError
 
 T = TypeVar("T")
 
-MEET_S = 600.0
-"""How long to wait for the other processes at the start."""
-BEAT_S = 1.0
-"""Seconds between two signs of life."""
-SILENT_S = 60.0
-"""A neighbour that says nothing for so long is taken for dead: its host lost power or its network."""
-LEAVE_S = 10.0
-"""Processes that end in good order leave within this many seconds of each other."""
-WATCH_TAG = 1
-"""Tells signs of life from other messages."""
+MEET_S = 600.0  # how long to wait for the other processes at the start
+BEAT_S = 1.0  # seconds between two signs of life
+SILENT_S = 60.0  # a neighbour that says nothing for so long is taken for dead: its host lost power or its network
+LEAVE_S = 10.0  # processes that end in good order leave within this many seconds of each other
+WATCH_TAG = 1  # tells signs of life from other messages
 
 
 @dataclass(frozen=True)
@@ -152,8 +147,7 @@ class Processes:
                 dist.broadcast(tensor, src=0)
 
 
-ALONE = Processes()
-"""A run in one process."""
+ALONE = Processes()  # a run in one process
 
 
 @contextmanager

@@ -85,17 +85,12 @@ class TrainStep:
         self.model, self.optimizers, self.loss, self.ema = model, optimizers, loss, ema
         self.processes = processes
         self.cuda_graph = cuda_graph and device.type == "cuda"
-        self.warm = not warm_up
-        """Whether nothing is left to compile."""
+        self.warm = not warm_up  # whether nothing is left to compile
         self.factors = torch.from_numpy(factors.astype(np.float32)).to(device)
-        self.losses = torch.full_like(self.factors, torch.nan)
-        """Loss of every step of the run so far, (total steps,)."""
-        self.logged = {name: self.losses.clone() for name in logged}
-        """Likewise what the loss comes with."""
-        self.position = torch.zeros(1, dtype=torch.int64, device=device)
-        """The next step within the chunk."""
-        self.step = torch.zeros(1, dtype=torch.int64, device=device)
-        """The next step of the run."""
+        self.losses = torch.full_like(self.factors, torch.nan)  # loss of every step of the run so far, (total steps,)
+        self.logged = {name: self.losses.clone() for name in logged}  # likewise what the loss comes with
+        self.position = torch.zeros(1, dtype=torch.int64, device=device)  # the next step within the chunk
+        self.step = torch.zeros(1, dtype=torch.int64, device=device)  # the next step of the run
         self.graph: torch.cuda.CUDAGraph | None = None
         create_state(optimizers)
 
