@@ -49,6 +49,32 @@ def step_kernels(profile_file: Path, bench_file: Path) -> str:
     return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
 
 
+def both_designs(file: Path) -> str:
+    """The recipes with either kind of kernels, and where a step of the paper's goes with the persistent ones.
+
+    Args:
+        file: as `benchmarks/persistent.py` writes it.
+    """
+    measured = read_json(file)
+    found = {(row["model"], row["batch_size"], row["kernels"]): row for row in measured["rows"]}
+    rows = []
+    for model, batch_size, kernels in found:
+        if kernels == "fused":
+            pair = [found[model, batch_size, kind]["recipe_images_per_s"] for kind in ("fused", "persistent")]
+            row = {"recipe": model, "batch": str(batch_size), "fused": count(pair[0]), "persistent": count(pair[1])}
+            rows.append(row | {"persistent / fused": f"{pair[1] / pair[0]:.2f}"})
+    took = measured["step_kernels_us"]
+    known = {name: took.pop(name) for name in ("vit_backward", "vit_forward", "vit_weights", "pack_kernel")}
+    known["everything else"] = sum(took.values())
+    parts = [{"kernel": f"`{name}`" if "_" in name else name, "µs": f"{us:.0f}"} for name, us in known.items()]
+    note = (
+        f"{measured['gpu']}, PyTorch {measured['torch']}, one call: images/s of the whole recipe, augmentation included; "
+        "synthetic images. 49 tokens: the paper's model with mean pooling and overlapping patches. Below, a step of the "
+        "paper's recipe at batch 256, sums over kernels without the gaps between them."
+    )
+    return "\n\n".join([markdown_table(rows, list(rows[0])), note, markdown_table(parts, list(parts[0]))])
+
+
 def _kernel_row(
     name: str, took: float, products: float | None = None, traffic: float | None = None, larger: float | None = None
 ) -> dict[str, str]:

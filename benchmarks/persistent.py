@@ -1,4 +1,4 @@
-"""Times the two designs of the blocks' kernels side by side, in one call on one card: python benchmarks/persistent.py FOLDER
+"""Times the two designs of the blocks' kernels side by side, in one call on one card: python -m benchmarks.persistent FOLDER
 
 blocks.json: a stack of blocks alone, forward and backward in a CUDA graph, in microseconds, and each kernel of one replay.
 steps.json: whole training steps and whole recipes of made images, as `pocketvit bench` measures them.
@@ -143,7 +143,7 @@ def main() -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name in names or ("steps", "blocks"):
         content = {"rows": steps(3), "step_kernels_us": step_kernels()} if name == "steps" else {"rows": blocks()}
-        command = {"command": f"python benchmarks/persistent.py {folder} {name}"}
+        command = {"command": f"python -m benchmarks.persistent {folder} {name}"}
         (Path(folder) / f"{name}.json").write_text(json.dumps(card | command | content, indent=1) + "\n")
 
 
