@@ -7,6 +7,7 @@
 torch is imported when a function that needs it is first asked for.
 """
 
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -37,26 +38,8 @@ if TYPE_CHECKING:
     from pocketvit.training.progress import BarReporter, LineReporter, Reporter, Silent, SilentReporter
     from pocketvit.training.stop import Stopped
 else:  # hidden from type checkers: with `__getattr__` a misspelt name would pass
-    _NAMES = {
-        "config": "ModelConfig RunConfig load_config override",
-        "config.data": "AugmentConfig DataConfig",
-        "config.training": "OptimConfig ScheduleConfig TrainConfig",
-        "data": "Dataset load_dataset",
-        "errors": "InputError",
-        "inference.evaluate": "evaluate",
-        "inference.trained_model": "TrainedModel load_model",
-        "model": "ViT create_model",
-        "optim.lion": "Lion",
-        "optim.muon": "Muon",
-        "recipes": "RECIPES recipe",
-        "studies.definition.choose": "find_study",
-        "studies.definition.grid": "Study",
-        "studies.execution.runner": "run_study",
-        "training": "train",
-        "training.progress": "BarReporter LineReporter Reporter Silent SilentReporter",
-        "training.stop": "Stopped",
-    }
-    _HOME = {name: f"pocketvit.{module}" for module, names in _NAMES.items() for name in names.split()}
+    _IMPORTS = re.findall(r"^    from (\S+) import (.+)", __loader__.get_source(__name__), re.MULTILINE)  # those above
+    _HOME = {name: module for module, names in _IMPORTS for name in names.split(", ")}
 
     def __getattr__(name):
         if name not in _HOME:

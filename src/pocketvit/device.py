@@ -115,8 +115,7 @@ def peak_memory_gib(device: torch.device, held: int = 0) -> float | None:
     return (torch.cuda.max_memory_allocated(device) - held) / 2**30 if device.type == "cuda" else None
 
 
-SMALL_BATCHES = (32, 4)
-"""Batch sizes to measure memory at, the first of them that fits twice."""
+SMALL_BATCHES = (32, 4)  # batch sizes to measure memory at, the first of them that fits twice
 
 
 def largest_batch(run: Callable[[int], None], device: torch.device) -> int:

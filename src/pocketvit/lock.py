@@ -16,8 +16,7 @@ try:
 except ImportError:  # not on Windows
     fcntl = None
 
-WAIT_S = 15.0
-"""How long the processes of something that was killed, or is being started again, may take to let go."""
+WAIT_S = 15.0  # how long the processes of something that was killed, or is being started again, may take to let go
 TICK_S = 0.2
 
 

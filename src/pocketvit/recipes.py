@@ -51,11 +51,9 @@ def minute() -> RunConfig:
 RECIPES: dict[str, Callable[[], RunConfig]] = {"digits": digits, "paper": paper, "minute": minute}
 
 *_first, _last = RECIPES
-NAMES = f"{', '.join(_first)} or {_last}"
-"""All of them in words."""
+NAMES = f"{', '.join(_first)} or {_last}"  # all of them in words
 
-IMAGE_SIDE = {"digits": 8, "paper": 32, "minute": 32}
-"""Side of the square images that a recipe trains on, pixels."""
+IMAGE_SIDE = {"digits": 8, "paper": 32, "minute": 32}  # side of the square images that a recipe trains on, pixels
 
 
 def about(name: str) -> str:

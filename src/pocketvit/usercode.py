@@ -26,8 +26,7 @@ from typing import Any
 from pocketvit.errors import InputError
 from pocketvit.files import path_of, read_bytes, write_atomically
 
-FOLDER = "code"
-"""Where copies lie, beside the file that refers to them."""
+FOLDER = "code"  # where copies lie, beside the file that refers to them
 
 REFERENCE = re.compile(r"(?P<file>[^\x00-\x1f\x7f]+\.py):(?P<name>[A-Za-z_]\w*)(?:@(?P<digest>[0-9a-f]{16}))?")
 """FILE.py:NAME, and in what a run leaves behind also the digest that the file must have."""

@@ -33,8 +33,7 @@ if TYPE_CHECKING or triton is not None:
     from pocketvit.kernels import augment_ops as fused
 
 ERASE_MAX_TRIES = 100
-POLICY_DRAWS = 16
-"""Numbers that a user's own policy gets for each image."""
+POLICY_DRAWS = 16  # numbers that a user's own policy gets for each image
 PIECE = 8_192
 """Most images the twin works on at once, so that its intermediate results stay under what a training step needs."""
 

@@ -16,8 +16,7 @@ from pocketvit.augment.augment import normalise_and_erase
 from pocketvit.augment.mix import mix, smooth_targets
 from pocketvit.kernels.launch import launch, triton
 
-BLOCK = 1024
-"""Numbers of an image that a program of the kernel makes."""
+BLOCK = 1024  # numbers of an image that a program of the kernel makes
 
 
 class Chunk(NamedTuple):

@@ -24,8 +24,7 @@ from torch import Tensor
 
 from pocketvit.config import Operation
 
-FILL = 128
-"""The grey level of pixels that lie outside the source image."""
+FILL = 128  # the grey level of pixels that lie outside the source image
 
 
 def identity(images: Tensor, value: Tensor) -> Tensor:

@@ -19,8 +19,7 @@ SPACE = (
     "sharpness", "posterize", "solarize", "autocontrast", "equalize",
 )  # fmt: skip
 """The fourteen operations, in the order that draws choose from: part of every result, so it never changes."""
-TRIVIAL_DRAWS = 3
-"""Columns that TrivialAugment draws for an image: operation, level, sign."""
+TRIVIAL_DRAWS = 3  # columns that TrivialAugment draws for an image: operation, level, sign
 
 
 def randaugment(draws: np.ndarray, *, level: int, image_size: tuple[int, int], skip: Collection[str] = ()) -> OpTable:

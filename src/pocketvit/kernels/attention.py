@@ -22,8 +22,7 @@ from pocketvit.kernels.launch import INTERPRETED, choose, needs_gpu, triton
 if triton is not None:
     from pocketvit.kernels import attention_ops, attention_triton
 
-MAX_TOKENS = 257
-"""The longest sequence whose rows of scores still fit into registers."""
+MAX_TOKENS = 257  # the longest sequence whose rows of scores still fit into registers
 
 MAX_TOKENS_ANY_GPU = 80
 """The same where the GPU is not of compute capability 9: there Triton's tiles for longer sequences spill."""

@@ -20,8 +20,7 @@ ROW = np.dtype([("flip", "i4"), ("shift", "i4", 2), ("op", "i4"), ("argument", "
 UNFUSED = {code: op for code, op in enumerate(get_args(Operation)) if code and not hasattr(augment_triton, op.upper())}
 """Operations that the kernel does not know, by their codes; code 0 leaves the image."""
 
-BLOCK, NUM_WARPS = 512, 8
-"""Bytes of an image that a program works on at a time, and the warps that share them."""
+BLOCK, NUM_WARPS = 512, 8  # bytes of an image that a program works on at a time, and the warps that share them
 
 MAX_SIDE = 1024
 """The largest height or width: one program an image is slow beyond it; 32-bit whole numbers would go further."""

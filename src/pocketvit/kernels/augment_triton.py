@@ -35,8 +35,7 @@ AUTOCONTRAST = tl.constexpr(12)
 EQUALIZE = tl.constexpr(13)
 INVERT = tl.constexpr(14)
 
-FILL = tl.constexpr(128)
-"""The grey level of pixels that lie outside the source image."""
+FILL = tl.constexpr(128)  # the grey level of pixels that lie outside the source image
 
 
 @triton.jit

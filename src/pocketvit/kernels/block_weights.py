@@ -28,8 +28,7 @@ class BlockWeights(NamedTuple):
 class MixerKernels(NamedTuple):
     """What mixes tokens inside the blocks: functions of q, k and v, with arguments as in `attention_ops`."""
 
-    reference: Callable[[Tensor, Tensor, Tensor], Tensor]
-    """The plain twin."""
+    reference: Callable[[Tensor, Tensor, Tensor], Tensor]  # the plain twin
     supported: Callable[[Tensor, Tensor, Tensor], str | None]
     """None where the kernels cover these inputs; else one line that says why not."""
     forward: Callable[..., Any]

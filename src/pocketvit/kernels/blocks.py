@@ -26,10 +26,8 @@ if triton is not None:
     FUNCTIONS = {"persistent": PersistentBlocks, "fused": FusedBlocks}
     """The stack as an autograd function of x, keep, plan, whether backward will want something, and the weights."""
 
-MAX_WIDTH = 256
-"""The widest token that the kernels keep in registers."""
-MAX_NUMBERS = 2**31
-"""Numbers of a tensor that the kernels' 32-bit offsets reach."""
+MAX_WIDTH = 256  # the widest token that the kernels keep in registers
+MAX_NUMBERS = 2**31  # numbers of a tensor that the kernels' 32-bit offsets reach
 
 
 def run_blocks(

@@ -61,8 +61,7 @@ class Launches(NamedTuple):
     norm_linear_backward: Launch
 
 
-MULTIPROCESSORS = 132
-"""Of an H100 or H200."""
+MULTIPROCESSORS = 132  # of an H100 or H200
 
 
 def launches(width: int, num_tokens: int) -> Launches:

@@ -27,8 +27,7 @@ from pocketvit.kernels.launch import is_compiling, launch, needs_gpu, triton
 if triton is not None:
     from pocketvit.kernels.fold_triton import fold_kernel, unfold_kernel
 
-FOLD_ROWS = 32
-"""Rows of W that a program of the way there owns."""
+FOLD_ROWS = 32  # rows of W that a program of the way there owns
 UNFOLD_COLUMNS, UNFOLD_ROWS = 16, 128
 """Columns of W that a program of the way back owns, so few that there are about as many programs as an H100 has
 multiprocessors; and rows that it takes at a time."""

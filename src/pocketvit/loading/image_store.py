@@ -35,10 +35,8 @@ GPU_FRAC = 0.5
 """Part of the GPU's free memory that images may take; activations, which grow with the batch, need the rest."""
 HOST_FRAC = 0.5
 """Part of the host's free memory that may be locked; it is lost to everything else, and passes are drawn there."""
-COLLECTORS = 16
-"""Threads that collect images: a disk answers that many requests at once almost as fast as one."""
-FEWEST = 256
-"""Images that are worth a thread."""
+COLLECTORS = 16  # threads that collect images: a disk answers that many requests at once almost as fast as one
+FEWEST = 256  # images that are worth a thread
 
 
 def choose_place(wanted: Wanted, num_bytes: int, free: FreeMemory) -> Place:
@@ -96,8 +94,7 @@ class TrainImages:
     def __init__(self, images: np.ndarray | MappedRows, *, wanted: Wanted, device: torch.device) -> None:
         self.images, self.device = images, device
         self.place: Place = "disk"
-        self.note: str | None = None
-        """What to say about the place, if anything."""
+        self.note: str | None = None  # what to say about the place, if anything
         self.collectors = ThreadPoolExecutor(COLLECTORS)
         if device.type == "cuda":
             self.copying = torch.cuda.Stream(device)

@@ -83,8 +83,7 @@ class TrainLoader:
         self.image_size = split.image_size
         if isinstance(augment.policy, Code):
             check_policy(augment.policy, self.image_size)
-        self.steps_per_pass = len(split) // batch_size
-        """A pass drops its last, partial batch."""
+        self.steps_per_pass = len(split) // batch_size  # a pass drops its last, partial batch
         chunk_images = min(CHUNK_IMAGES[device.type], CHUNK_BYTES * len(split) // split.images.size)
         self.chunk_steps = max(1, min(self.steps_per_pass, chunk_images // batch_size))
         """Most steps of a chunk; the same wherever the images are kept, because processes must agree on it."""

@@ -18,8 +18,7 @@ from pocketvit.model.mixers import MIXERS, make_attention
 from pocketvit.model.norm import make_norm
 from pocketvit.model.positions import RotaryPositions
 
-ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
-"""By `model.activation`."""
+ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh")}  # by `model.activation`
 
 
 class MLP(nn.Module):

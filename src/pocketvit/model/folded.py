@@ -22,10 +22,8 @@ from pocketvit.model.mixers import MIXERS
 from pocketvit.model.norm import NORM_EPS
 
 MIXER_KERNELS = {name: mixer.KERNELS for name, mixer in MIXERS.items() if mixer.KERNELS is not None}
-CENTRED = {"layernorm": True, "rmsnorm": False}
-"""Whether a norm that the kernels know takes the mean away."""
-TANH = {"gelu": False, "gelu_tanh": True}
-"""How they approximate an activation."""
+CENTRED = {"layernorm": True, "rmsnorm": False}  # whether a norm that the kernels know takes the mean away
+TANH = {"gelu": False, "gelu_tanh": True}  # how they approximate an activation
 
 
 def plan_of(config: ModelConfig, num_tokens: int, taken: int | None = None) -> BlockPlan:

@@ -18,8 +18,7 @@ from pocketvit.config.checks import describe_size
 from pocketvit.errors import InputError
 from pocketvit.model.positions import sincos_table
 
-CHANNELS = 3
-"""Red, green, blue: all images are made so when they are read."""
+CHANNELS = 3  # red, green, blue: all images are made so when they are read
 
 
 class PatchEmbedding(nn.Module):

@@ -36,8 +36,7 @@ class FlatOptimizer(CapturableOptimizer):
         InputError: in a step, a parameter without a gradient.
     """
 
-    MOMENTS: ClassVar[tuple[str, ...]]
-    """State tensors of the parameters' sizes."""
+    MOMENTS: ClassVar[tuple[str, ...]]  # state tensors of the parameters' sizes
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, and lay its parameters and their moments out in flat memory."""

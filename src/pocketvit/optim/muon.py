@@ -28,8 +28,7 @@ NS_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """(a, b, c) of the polynomial a·s + b·s³ + c·s⁵ that an iteration applies to each singular value s. They were tuned for
 the greatest slope at 0, so that small values grow fast; they end within about 0.7 … 1.2, not at 1."""
 
-NS_EPS = 1e-7
-"""Least norm to divide by, so that a zero gradient gives a zero step."""
+NS_EPS = 1e-7  # least norm to divide by, so that a zero gradient gives a zero step
 
 LR_ADJUSTMENTS = {
     "original": lambda rows, columns: math.sqrt(max(1.0, rows / columns)),

@@ -45,12 +45,10 @@ class FinishedRun:
     """Everything a report is made from."""
 
     path: Path
-    config_text: str
-    """config.yaml as it stands in the folder."""
+    config_text: str  # config.yaml as it stands in the folder
     config: dict
     env: dict
-    metrics: list[dict]
-    """One mapping per pass."""
+    metrics: list[dict]  # one mapping per pass
     result: RunResult
     predictions: Predictions
     samples: Samples | None

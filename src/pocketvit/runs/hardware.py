@@ -13,10 +13,8 @@ _THREADS = re.compile(r" \(\d+ threads?\)$")
 class Hardware(NamedTuple):
     """What a number of runs were trained on."""
 
-    usual: str | None
-    """That of most of them, as `machine` names it; of several the first run's. None without a run."""
-    others: dict[str, int]
-    """How many were trained on anything else, by what that was."""
+    usual: str | None  # that of most of them, as `machine` names it; of several the first run's. None without a run.
+    others: dict[str, int]  # how many were trained on anything else, by what that was
 
     def counts(self, result: RunResult | None) -> bool:
         """Whether a run's times and memory count beside the others': it is there, and was trained on the usual hardware."""

@@ -9,8 +9,7 @@ from pocketvit.errors import InputError
 KEYS = ("pass", "images", "loss", "lr", "train_s")
 """What every line holds; an evaluation adds `val_accuracy` or `test_accuracy`."""
 
-TAIL_BYTES = 4096
-"""More than a line; of a run that goes on only the end is read, again and again."""
+TAIL_BYTES = 4096  # more than a line; of a run that goes on only the end is read, again and again
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

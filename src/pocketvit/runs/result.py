@@ -35,8 +35,7 @@ Split = Annotated[Literal["test", "val"], "test or val", lambda value: value in 
 class Evaluation:
     """The accuracy at one moment of training."""
 
-    images: Whole
-    """Training images seen."""
+    images: Whole  # training images seen
     train_s: Number
     accuracy: Fraction
     split: Split

@@ -20,8 +20,7 @@ from pocketvit.runs.metrics import read_metrics
 from pocketvit.runs.result import Evaluation, RunResult
 from pocketvit.training.trainer import Trainer
 
-SAMPLE_BATCHES = 8
-"""Batches that the report shows some images of; a batch is mixed as a whole, so several are needed."""
+SAMPLE_BATCHES = 8  # batches that the report shows some images of; a batch is mixed as a whole, so several are needed
 SAMPLES_PER_BATCH = 5
 MAX_ERRORS = 40
 

@@ -33,8 +33,7 @@ class SilentReporter(Reporter):
     """Says nothing."""
 
 
-Silent = SilentReporter
-"""Its former name."""
+Silent = SilentReporter  # its former name
 
 
 def pass_text(line: dict[str, Any]) -> str:

@@ -23,8 +23,7 @@ from pocketvit.training.distributed import Processes
 from pocketvit.training.progress import Reporter
 from pocketvit.training.step import TrainStep, batch_loss
 
-WHITENING_IMAGES = 5_000
-"""Training images whose patches the whitening filters come from, as in the paper's code."""
+WHITENING_IMAGES = 5_000  # training images whose patches the whitening filters come from, as in the paper's code
 
 
 def choose_kernels(

@@ -9,8 +9,7 @@ from shlex import quote
 
 from pocketvit.usercode import FOLDER as CODE_FOLDER
 
-AGAIN_S = 1.0
-"""A second Ctrl-C counts as one after so long: a terminal and torchrun both pass the first one on."""
+AGAIN_S = 1.0  # a second Ctrl-C counts as one after so long: a terminal and torchrun both pass the first one on
 
 
 class Stopped(Exception):

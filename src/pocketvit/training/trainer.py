@@ -93,8 +93,7 @@ class Trainer:
         self.filters: Tensor | None = start(self.model, self.loader, self.mean, self.std)
         """Whitening filters that the patch embedding started from, (F, C, p, p)."""
         rates = {"peak": self.config.optim.lr, "steps_per_pass": self.loader.steps_per_pass}
-        self.lr = lr_table(self.config.schedule, **rates)
-        """Learning rate of every step of the run, (total steps,)."""
+        self.lr = lr_table(self.config.schedule, **rates)  # learning rate of every step of the run, (total steps,)
         self.step = self._make_step(self.config, self.processes)
         if self.device.type == "cuda":  # compiles the augmentation's kernel
             self.loader.sample(np.arange(min(16, len(self.splits.train))), pass_index=0)

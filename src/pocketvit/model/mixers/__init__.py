@@ -31,8 +31,7 @@ class Mixer(nn.Module):
     def __init__(self, config: ModelConfig, rotary: RotaryPositions | None = None) -> None:
         super().__init__()
         self.rotary = rotary
-        self.kernels: Kernels = "auto"
-        """What computes it outside them."""
+        self.kernels: Kernels = "auto"  # what computes it outside them
 
     @staticmethod
     def not_foldable(config: ModelConfig) -> str | None:
