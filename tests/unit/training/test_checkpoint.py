@@ -1,5 +1,6 @@
 """Checkpoints are written beside the training that goes on."""
 
+from dataclasses import replace
 from threading import Event
 
 import pytest
@@ -35,6 +36,19 @@ def test_the_state_may_change_while_it_is_written(tmp_path, disk):
         checkpoints.wait()
     (found, progress), _ = load_checkpoint(tmp_path / "checkpoint")
     assert torch.equal(found["weight"], torch.arange(5.0)) and progress == HERE
+
+
+@pytest.mark.parametrize("said", ["persistent", None])
+def test_the_kernels_that_ran_are_kept(tmp_path, monkeypatch, said):
+    """Older versions had one kind and said nothing."""
+    if said is None:
+        monkeypatch.setattr(
+            checkpoint, "asdict", lambda progress: {k: v for k, v in vars(progress).items() if k != "kernels"}
+        )
+    with CheckpointWriter(tmp_path / "checkpoint") as checkpoints:
+        checkpoints.save(1, {"weight": torch.ones(1)}, replace(HERE, kernels="persistent"))
+    (_, progress), _ = load_checkpoint(tmp_path / "checkpoint")
+    assert progress == replace(HERE, kernels=said or "fused")
 
 
 def test_one_is_written_at_a_time_and_leaving_waits_for_it(tmp_path, disk):

@@ -1,4 +1,4 @@
-"""A stack of blocks by two launches, forward and backward, as one autograd function with the face of `FusedBlocks`.
+"""A stack of blocks by a launch forward and two backward, as one autograd function with the face of `FusedBlocks`.
 
 The tensors between the launches are those of `blocks_ops`, and so are the letters; of the last layer, what lies behind its
 attention is kept for the `taken` tokens of each image only, at the beginning of the layer's place.
@@ -26,9 +26,9 @@ def supported(device: torch.device, dtype: torch.dtype, num_tokens: int, plan: B
     if device.type != "cuda":
         return "the tensors are not on an NVIDIA GPU"
     if torch.cuda.get_device_capability(device) != (9, 0):
-        return "they are made for GPUs of compute capability 9.0"
+        return "the persistent kernels are made for GPUs of compute capability 9.0"
     if dtype != torch.bfloat16:
-        return "they want bfloat16 tokens (train.precision=bf16)"
+        return "the persistent kernels want bfloat16 tokens (train.precision=bf16)"
     return build.missing()
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from pocketvit.kernels.persistent.layout import Kernel
 
 ARCHITECTURE = "sm_90a"
+HEADERS = ("common.cuh", "instructions.cuh", "attention_backward.cuh")
 OPTIONS = (f"-arch={ARCHITECTURE}", "-std=c++17")
 GELU = (7.977177618e-01, 3.679828775e-02, -3.158118237e-04)
 """The polynomial p for which (1 + tanh(h p(h²))) / 2 is nearest to the normal distribution function Φ(h), h² held at 16
@@ -75,7 +76,7 @@ def ahead(instance: Instance) -> Future[bytes]:
 def _cubin(instance: Instance) -> bytes:
     from triton.runtime.cache import get_cache_manager
 
-    texts = {name: _text(name) for name in (instance.kernel.source, "common.cuh")}
+    texts = {name: _text(name) for name in (instance.kernel.source, *HEADERS)}
     key = hashlib.sha256(repr((texts, instance.options, _nvrtc_version())).encode()).hexdigest()
     manager, file_name = get_cache_manager(key), f"{instance.kernel.name}.cubin"
     if path := manager.get_file(file_name):

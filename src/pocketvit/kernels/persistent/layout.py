@@ -132,13 +132,14 @@ def pairs_of(num_images: int, multiprocessors: int) -> int:
 def uncovered(num_tokens: int, plan: BlockPlan) -> str | None:
     """None where the kernels cover such blocks; else one line that says why not."""
     if (plan.width, plan.hidden_width) != (WIDTH, HIDDEN_WIDTH):
-        return f"they are made for a width of {WIDTH} and an MLP of {HIDDEN_WIDTH}, not {plan.width} and {plan.hidden_width}"
+        sizes = f"a width of {WIDTH} and an MLP of {HIDDEN_WIDTH}, not {plan.width} and {plan.hidden_width}"
+        return f"the persistent kernels are made for {sizes}"
     if (plan.num_heads, plan.num_kv_heads) != (NUM_HEADS, NUM_HEADS):
-        return f"they are made for {NUM_HEADS} heads with keys of their own"
+        return f"the persistent kernels are made for {NUM_HEADS} heads with keys of their own"
     if plan.mixer is not SOFTMAX:
-        return "they are made for softmax attention"
+        return "the persistent kernels are made for softmax attention"
     if not plan.centred:
-        return "they are made for LayerNorm"
+        return "the persistent kernels are made for LayerNorm"
     if num_tokens not in TOKENS:
-        return f"they are made for {TOKENS.start} to {TOKENS.stop - 1} tokens, not {num_tokens}"
+        return f"the persistent kernels are made for {TOKENS.start} to {TOKENS.stop - 1} tokens, not {num_tokens}"
     return None
