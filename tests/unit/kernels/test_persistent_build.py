@@ -8,7 +8,7 @@ import pytest
 import torch
 from block_cases import Case
 
-from pocketvit.kernels import blocks, launch
+from pocketvit.kernels import blocks, fold, launch
 from pocketvit.kernels.persistent import build, layout
 from pocketvit.kernels.persistent.driver import Box, Params
 
@@ -131,3 +131,20 @@ def test_without_nvrtc_there_is_a_reason(monkeypatch):
 
     monkeypatch.setattr(build, "_nvrtc_version", broken)
     assert build.missing() == "NVRTC cannot be loaded (No module named 'cuda')"
+
+
+def test_all_three_are_compiled_ahead(monkeypatch):
+    """A step's shadow, on tensors without memory, asks for what a step runs, and runs nothing."""
+    pytest.importorskip("triton")
+    from pocketvit.training.compiling import shadow_blocks
+
+    asked, packed = [], []
+    monkeypatch.setattr(launch, "is_compiling", lambda: True)
+    monkeypatch.setattr(launch, "launch", lambda kernel, *_, **__: packed.append(kernel.__name__))
+    monkeypatch.setattr(fold, "launch", lambda *_, **__: None)
+    monkeypatch.setattr(fold, "is_compiling", lambda: True)
+    monkeypatch.setattr(build, "ahead", asked.append)
+    monkeypatch.setattr("pocketvit.kernels.persistent.blocks.launch", lambda *_: pytest.fail("ran"))
+    shadow_blocks(PAPER._replace(tanh=True).plan, 4, 65, kernels="persistent")
+    assert packed == ["pack_kernel"]
+    assert asked == [instance(name)._replace(tanh=True) for name in ("forward", "backward", "weights")]
