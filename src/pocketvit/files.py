@@ -6,7 +6,8 @@ import io
 import json
 import os
 import stat
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,12 @@ from pocketvit.errors import InputError
 
 MOST_BYTES = 2**28
 """A file that is read at once holds no more; an image, a configuration or a result is far smaller."""
+
+
+FREELY_UNPACKED = 2**26
+"""Bytes that a compressed array may unpack to anyway, however small it is."""
+MOST_UNPACKED = 100
+"""How many times its size a larger one may unpack to; of images it is rarely ten."""
 
 
 def path_of(text: str | os.PathLike) -> Path:
@@ -95,6 +102,31 @@ def write_arrays(target: Path, **arrays: Any) -> None:
     content = io.BytesIO()
     np.savez(content, **arrays)
     write_atomically(target, content.getvalue())
+
+
+def read_arrays(path: Path, choose: Callable[[Collection[str]], Collection[str]]) -> dict[str, Any]:
+    """Arrays of an .npz file, by name; None stands for one that was not chosen.
+
+    Args:
+        choose: takes the names of all arrays, gives those to read.
+    Raises:
+        Exception: whatever zipfile and NumPy say of a broken file, and ValueError where one is no array, or could take far
+            more memory than its file has bytes.
+    """
+    import numpy as np
+
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        arrays = dict.fromkeys(members)
+        for name in members.keys() & choose(members):
+            info = members[name]
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"{name} is compressed as NumPy never does")
+            if info.file_size > max(FREELY_UNPACKED, MOST_UNPACKED * info.compress_size):
+                raise ValueError(f"{name} would unpack from {info.compress_size:,} bytes to {info.file_size:,}")
+            with archive.open(info) as member:  # without pickles, which could run anything their maker liked
+                arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
+        return arrays
 
 
 def read_json(path: Path) -> dict[str, Any]:

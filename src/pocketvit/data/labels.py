@@ -11,16 +11,16 @@ import numpy as np
 from pocketvit.errors import InputError
 
 
-def find_class_names(values: np.ndarray) -> tuple[str, ...]:
+def find_class_names(*splits: np.ndarray) -> tuple[str, ...]:
     """The classes of a set that doesn't list them: the names that occur, or as many numbers as occur, from 0.
 
     Args:
-        values: the labels of all splits, integers or strings, (N,).
+        splits: the labels of each split, integers or strings, (N,).
     """
-    present = np.unique(values)
-    if present.dtype.kind in "iu":
+    present = set().union(*(np.unique(values).tolist() for values in splits))  # joined, large integers become floats
+    if all(isinstance(value, int) for value in present):
         return tuple(str(number) for number in range(len(present)))
-    return tuple(str(name) for name in present)
+    return tuple(sorted(map(str, present)))
 
 
 def number_labels(

@@ -144,7 +144,7 @@ def assemble(
 
     listed = class_names is not None
     if class_names is None:
-        class_names = find_class_names(np.concatenate([raw.labels for raw in used.values()]))
+        class_names = find_class_names(*(raw.labels for raw in used.values()))
     if not class_names:
         raise InputError(f"{name} has an empty list of class names: name every class, or leave the list out")
     labels = {

@@ -6,7 +6,6 @@ are optional: samples.npz (pictures) and figures.npz (whitening filters, positio
 T test images, K classes, S sample pictures, E error pictures, F filters of p×p pixels, P patches, H W pixels.
 """
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 
 from pocketvit.config.yaml_text import read_yaml
 from pocketvit.errors import InputError
-from pocketvit.files import read_json
+from pocketvit.files import read_arrays, read_json, read_text
 from pocketvit.runs.metrics import read_metrics
 from pocketvit.runs.result import RunResult
 
@@ -76,7 +75,7 @@ def read_run(run_dir: Path, result: RunResult | None = None) -> FinishedRun:
     predictions = _read_predictions(run_dir / "predictions.npz")
     return FinishedRun(
         path=run_dir,
-        config_text=(run_dir / "config.yaml").read_text(encoding="utf-8"),
+        config_text=read_text(run_dir / "config.yaml"),
         config=config,
         env=read_json(run_dir / "env.json"),
         metrics=read_metrics(run_dir / "metrics.jsonl"),
@@ -90,11 +89,11 @@ def read_run(run_dir: Path, result: RunResult | None = None) -> FinishedRun:
 def _read_arrays(path: Path, *names: str, needed: bool = True) -> list[Any]:
     """The named arrays of an .npz file; where they are not needed, None in the place of one that is not there."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = [archive[name] if name in archive.files else None for name in names]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:  # it is cut, damaged, or holds Python objects
+        held = read_arrays(path, lambda _: names)
+    except Exception as error:  # it is cut, damaged, or holds Python objects
         raise InputError(f"{path} cannot be read ({error}); it is damaged or not an .npz file of arrays") from error
-    absent = [name for name, array in zip(names, arrays, strict=True) if array is None]
+    arrays = [held.get(name) for name in names]
+    absent = [name for name in names if name not in held]
     if absent and needed:
         raise InputError(f"{path} lacks the arrays {', '.join(absent)}")
     return arrays

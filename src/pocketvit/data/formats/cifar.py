@@ -8,9 +8,11 @@ integers and booleans are made.
 Source: https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
+import gzip
 import io
 import itertools
 import pickle
+import pickletools
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -25,6 +27,7 @@ from pocketvit.data.dataset import Decoded
 from pocketvit.data.pixels import PLAIN, one_line
 from pocketvit.data.raw_splits import RawSplit, Store, assemble, in_memory, name_row
 from pocketvit.errors import InputError
+from pocketvit.files import MOST_BYTES, read_bytes
 
 
 @dataclass(frozen=True)
@@ -217,29 +220,43 @@ def _contents(place: Path) -> Iterator[tuple[str, bytes]]:
     """The name and bytes of each batch in an archive or folder."""
     if place.is_dir():
         for file in files(place):
-            yield file.name, file.read_bytes()
+            try:
+                yield file.name, read_bytes(file)
+            except OSError as error:
+                raise InputError(f"{file} cannot be read: {error.strerror}") from error
         return
     known = {name for layout in _LAYOUTS for name in layout.names}
     with place.open("rb") as raw:
         try:
-            with tarfile.open(fileobj=raw) as archive:
-                for member in archive:
-                    name = PurePosixPath(member.name).name
-                    if member.isfile() and name in known and (file := archive.extractfile(member)):
-                        yield name, file.read()
-                while archive.fileobj.read(1 << 20):
-                    pass  # gzip's checksum is compared only where the file ends, beyond what tar needs
+            packed = raw.read(2) == b"\x1f\x8b"  # with which every gzip file begins
+            raw.seek(0)
+            content = (gzip.GzipFile(fileobj=raw) if packed else raw).read(
+                MOST_BYTES + 1
+            )  # with the checksum at its end
+            if len(content) <= MOST_BYTES:
+                with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+                    for member in archive:
+                        name = PurePosixPath(member.name).name
+                        if member.isfile() and not member.issparse() and name in known:
+                            yield name, archive.extractfile(member).read()
         # A broken archive shows as ReadError, EOFError, zlib.error or OSError, depending on where it is broken.
         except Exception as error:
             size = place.stat().st_size
             raise InputError(
                 f"{place} is truncated or corrupt at byte {raw.tell():,} of {size:,}: {one_line(error)}"
             ) from error
+    if len(content) > MOST_BYTES:
+        raise InputError(f"{place} unpacks to more than {MOST_BYTES:,} bytes: it is no CIFAR set")
 
 
 def _unpickle(content: bytes, where: str) -> object:
     stream = io.BytesIO(content)
     try:
+        # Each entry of the memo is filled by an instruction; for a high number alone, pickle makes a list as long.
+        for number, (instruction, argument, _) in enumerate(pickletools.genops(stream)):
+            if "PUT" in instruction.name and argument > number:
+                raise InputError(f"its pickle numbers an object {argument:,} that is at most its {number:,}th: refused")
+        stream.seek(0)
         # The official pickles come from Python 2, whose strings are bytes.
         return ArrayUnpickler(stream, encoding="bytes").load()
     except InputError as error:

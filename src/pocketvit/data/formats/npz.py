@@ -13,7 +13,7 @@ Other arrays are left aside, and that is said aloud.
 
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from pocketvit.data.pixels import (
 )
 from pocketvit.data.raw_splits import RawSplit, Store, assemble, in_memory, note_left_aside
 from pocketvit.errors import InputError
+from pocketvit.files import read_arrays
 
 _FORMS = (
     {split: (f"{split}_images", f"{split}_labels") for split in ("train", "test", "val")},
@@ -74,8 +75,8 @@ def decode(
     Raises:
         InputError: without the arrays named above, with images or labels alone, or with class names that are none.
     """
-    form = next((form for form in _FORMS if arrays.keys() >= set(form["train"])), None)
-    if form is None:
+    form = _form_of(arrays)
+    if not form:
         raise InputError(
             f"{name} holds the arrays {', '.join(arrays) or '(none)'}: "
             "expected train_images and train_labels, x_train and y_train, or images and labels"
@@ -91,14 +92,18 @@ def decode(
     return note_left_aside(decoded, f"no part of a set with {' and '.join(form['train'])}", aside, "array")
 
 
+def _form_of(names: Collection[str]) -> Mapping[str, tuple[str, str]]:
+    """The first form that fits the names of some arrays; empty where none does."""
+    return next((form for form in _FORMS if set(names) >= set(form["train"])), {})
+
+
 def _load(path: Path) -> dict[str, np.ndarray]:
-    """Every array of the file, by name."""
+    """The arrays that make the set by name, and None for every other."""
     try:
         with open(path, "rb") as file:
             if file.read(2) != b"PK":  # with which every zip archive begins
                 raise InputError(f"{path} is no .npz file; write one by numpy.savez, from arrays without objects")
-        with np.load(path, allow_pickle=False) as archive:  # a pickle could run anything its maker liked
-            return {name: archive[name] for name in archive.files}
+        return read_arrays(path, lambda names: {"class_names"}.union(*_form_of(names).values()))
     except InputError:
         raise
     # A broken file shows as BadZipFile, ValueError, EOFError, zlib.error or OSError, depending on where it is broken.

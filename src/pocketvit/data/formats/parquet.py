@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 _IMAGE_COLUMNS = ("img", "image")
+MOST_LETTERS = 1_000
+"""Of a class name; the array of all labels has room for the longest in each."""
 _LABEL_COLUMNS = ("label", "fine_label", "labels")
 
 
@@ -159,8 +161,14 @@ def _labels(file: Path, column: str) -> np.ndarray:
     values = [value for batch in _batches(file, column) for value in batch.to_pylist()]
     kind = str if values and isinstance(values[0], str) else int
     for row, value in enumerate(values):
-        if type(value) is not kind:
-            raise InputError(f"{file}, row {row}: label {value!r} is no {'class name' if kind is str else 'integer'}")
+        if (
+            type(value) is not kind
+            or (kind is int and abs(value) >= 2**63)
+            or (kind is str and len(value) > MOST_LETTERS)
+        ):
+            raise InputError(
+                f"{file}, row {row}: label {value!r:.80} is no {'class name' if kind is str else 'integer'}"
+            )
     return np.array(values, dtype=str if kind is str else np.int64)
 
 
