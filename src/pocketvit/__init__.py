@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 __all__ = [
     "RECIPES", "AugmentConfig", "BarReporter", "DataConfig", "Dataset", "InputError", "LineReporter", "Lion",
-    "ModelConfig", "Muon", "OptimConfig", "Reporter", "RunConfig", "ScheduleConfig", "Silent", "SilentReporter",
+    "ModelConfig", "Muon", "OptimConfig", "Reporter", "RunConfig", "RunResult", "ScheduleConfig", "Silent", "SilentReporter",
     "Stopped", "Study", "TrainConfig", "TrainedModel", "ViT", "__version__", "create_model", "evaluate", "find_study",
     "load_config", "load_dataset", "load_model", "override", "recipe", "run_study", "train",
 ]  # fmt: skip
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pocketvit.optim.lion import Lion
     from pocketvit.optim.muon import Muon
     from pocketvit.recipes import RECIPES, recipe
+    from pocketvit.runs.result import RunResult
     from pocketvit.studies.definition.choose import find_study
     from pocketvit.studies.definition.grid import Study
     from pocketvit.studies.execution.runner import run_study

@@ -4,6 +4,7 @@ Not by filelock: its release unlocks the file for child processes as well, and i
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +12,10 @@ from pathlib import Path
 
 from pocketvit.errors import InputError
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
+if sys.platform == "win32":
     fcntl = None
+else:
+    import fcntl
 
 WAIT_S = 15.0  # how long the processes of something that was killed, or is being started again, may take to let go
 TICK_S = 0.2

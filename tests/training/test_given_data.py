@@ -27,6 +27,8 @@ def test_it_is_the_run_on_the_same_images_in_a_file(small, given, tmp_path):
     assert same_run(small.out, tmp_path / "given")
     for key in ("config_hash", "data_fingerprint", "train_fingerprint"):
         assert getattr(result, key) == json.loads((small.out / "result.json").read_text())[key]
+    said = [json.loads((tmp_path / "given" / name).read_text())["data_source"] for name in ("env.json", "result.json")]
+    assert said == ["memory"] * 2
     assert load_config(tmp_path / "given" / "config.yaml").data.source == "memory"
     page = (tmp_path / "given" / "report.html").read_text()
     assert "memory" in page and "paper on memory" not in page

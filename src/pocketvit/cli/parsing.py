@@ -69,11 +69,14 @@ def _reason(event: _errors.ParseErrorEvent) -> str:
         return f"Unrecognized options: {', '.join(event.tokens)}"
     if isinstance(event, _errors.MissingArgs):
         argument = event.missing_arguments[0].arg
-        return f"{argument.get_invocation_text()[0].as_str_no_ansi()} is missing: {argument.field.helptext()}"
+        about = argument.field.helptext
+        about = about() if callable(about) else about
+        return f"{argument.get_invocation_text()[0].as_str_no_ansi()} is missing: {about}"
     message, argument = getattr(event, "message", ""), getattr(event, "argument", None)
     if argument is None:
         return message or type(event).__name__  # our own messages name the field themselves
     given = re.search(r"from \[(.*)\]\.|(?:int\(\) .*|to float): (.*)|$", message)
+    assert given is not None  # it also matches nothing, at the end
     if message and not given[0]:
         return f"{argument.display_name()}: {message}"
     value = repr(event.value) if isinstance(event, _errors.InvalidChoice) else given[1] or given[2] or "nothing"

@@ -10,6 +10,8 @@ Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; grouped queries: 
 https://arxiv.org/abs/2305.13245
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,7 +21,7 @@ from pocketvit.errors import InputError
 from pocketvit.kernels.block_weights import MixerKernels
 from pocketvit.kernels.launch import INTERPRETED, choose, needs_gpu, triton
 
-if triton is not None:
+if TYPE_CHECKING or triton is not None:
     from pocketvit.kernels import attention_ops, attention_triton
 
 MAX_TOKENS = 257  # the longest sequence whose rows of scores still fit into registers

@@ -7,10 +7,11 @@ by those that call them only.
 Shapes: B batch, N tokens, A query heads, A_kv key and value heads, E head dim.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
+from torch.library import CustomOpDef, triton_op, wrap_triton
 from triton import JITFunction
 
 from pocketvit.kernels.attention_ops import launch_backward, launch_forward
@@ -18,9 +19,9 @@ from pocketvit.kernels.attention_triton import attention_backward_kernel, attent
 
 if not isinstance(attention_kernel, JITFunction):  # but what Triton's interpreter runs
 
-    def wrap_triton(kernel: Any) -> Any:
+    def wrap_triton(triton_kernel: Callable, /) -> Any:
         """The kernel itself; PyTorch's `wrap_triton` refuses it up to version 2.10."""
-        return kernel
+        return triton_kernel
 
 
 def split_qkv(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,5 +73,5 @@ def _backward_qkv(ctx: Any, dout: Tensor, _dlse: None) -> tuple[Tensor, None]:
     return _gradients(ctx, *split_qkv(qkv), dout, lse).view(qkv.shape), None  # (B, N, 3, A, E)
 
 
-attention_op.register_autograd(_backward, setup_context=_save)
-attention_qkv_op.register_autograd(_backward_qkv, setup_context=_save)
+cast(CustomOpDef, attention_op).register_autograd(_backward, setup_context=_save)  # PyTorch calls them functions
+cast(CustomOpDef, attention_qkv_op).register_autograd(_backward_qkv, setup_context=_save)

@@ -9,6 +9,7 @@ H hidden width of the MLP.
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from pocketvit.errors import InputError
 from pocketvit.kernels.block_weights import BlockPlan, BlockWeights
 from pocketvit.kernels.launch import INTERPRETED, choose, needs_gpu, triton
 
-if triton is not None:
+if TYPE_CHECKING or triton is not None:
     from pocketvit.kernels.blocks_ops import FusedBlocks
     from pocketvit.kernels.persistent.blocks import PersistentBlocks
 

@@ -85,7 +85,8 @@ WEIGHT_TILE = {"OUT": 64, "TOKENS": 64, "num_warps": 4, "num_stages": 3}
 
 def sizes_of(x: Tensor, weights: BlockWeights) -> Sizes:
     """The sizes of a call, given tokens (B, N, D)."""
-    return Sizes(*x.shape, weights.w_qkv.shape[1], weights.w_fc1.shape[1], weights.w_qkv.shape[0])
+    B, N, D = x.shape
+    return Sizes(B, N, D, weights.w_qkv.shape[1], weights.w_fc1.shape[1], weights.w_qkv.shape[0])
 
 
 class FusedBlocks(torch.autograd.Function):
@@ -165,7 +166,8 @@ class Gradients(NamedTuple):
 def _heads(qkv: Tensor, plan: BlockPlan) -> tuple[Tensor, Tensor, Tensor]:
     """q (B, A, N, E), k and v (B, A_kv, N, E) as views of a packed projection (B, N, F)."""
     heads = qkv.unflatten(2, (-1, plan.head_dim)).transpose(1, 2)  # (B, A + 2 A_kv, N, E)
-    return heads.split((plan.num_heads, plan.num_kv_heads, plan.num_kv_heads), dim=1)
+    q, k, v = heads.split((plan.num_heads, plan.num_kv_heads, plan.num_kv_heads), dim=1)
+    return q, k, v
 
 
 def _norm_constants(s: Sizes, plan: BlockPlan) -> dict[str, Any]:

@@ -15,7 +15,7 @@ Shapes: L layers, F outputs, D inputs.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 from pocketvit.kernels.block_weights import chunk
 from pocketvit.kernels.launch import is_compiling, launch, needs_gpu, triton
 
-if triton is not None:
+if TYPE_CHECKING or triton is not None:
     from pocketvit.kernels.fold_triton import fold_kernel, unfold_kernel
 
 FOLD_ROWS = 32  # rows of W that a program of the way there owns

@@ -19,7 +19,7 @@ from pocketvit.config.training import Kernels
 from pocketvit.errors import InputError
 
 try:
-    import triton
+    import triton.knobs
 except ImportError:  # Triton comes with PyTorch on Linux only
     triton = None
 

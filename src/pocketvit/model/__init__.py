@@ -30,6 +30,6 @@ def create_model(
         InputError: an unknown recipe or field, or choices that do not fit together.
     """
     config = override(recipe(name), {f"model.{field}": value for field, value in overrides.items()})
-    image_size = plain(IMAGE_SIDE[name] if image_size is None else image_size)
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    return ViT(config.model, image_size=size, num_classes=plain(num_classes))
+    size = IMAGE_SIDE[name] if image_size is None else plain(image_size)
+    height, width = (size, size) if isinstance(size, int) else size
+    return ViT(config.model, image_size=(height, width), num_classes=plain(num_classes))

@@ -8,6 +8,7 @@ https://arxiv.org/abs/2103.17239
 """
 
 from functools import partial
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -54,15 +55,15 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, rotary: RotaryPositions | None = None) -> None:
         super().__init__()
         self.norm1 = make_norm(config.norm, config.width)
-        self.attn = make_attention(config, rotary)
+        self.attn: Any = make_attention(config, rotary)  # a `Mixer`, or whatever the user's own code makes
         self.norm2 = make_norm(config.norm, config.width)
         self.mlp = MLP(config)
-        scaled = config.layer_scale is not None
-        self.scale1 = LayerScale(config.width, config.layer_scale) if scaled else nn.Identity()
-        self.scale2 = LayerScale(config.width, config.layer_scale) if scaled else nn.Identity()
+        start = config.layer_scale
+        self.scale1 = nn.Identity() if start is None else LayerScale(config.width, start)
+        self.scale2 = nn.Identity() if start is None else LayerScale(config.width, start)
 
     @staticmethod
-    def is_standard(block: nn.Module) -> bool:
+    def is_standard(block: nn.Module) -> TypeGuard["Block"]:
         """Whether a block and its attention are the built-in ones, not the user's own."""
         return type(block) is Block and type(block.attn) in MIXERS.values()
 

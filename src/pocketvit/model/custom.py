@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from pocketvit.errors import InputError
 from pocketvit.model.positions import RotaryPositions
 from pocketvit.randomness import seeded
 from pocketvit.usercode import Code
+
+if TYPE_CHECKING:
+    from pocketvit.model.vit import ViT
 
 PROBE_IMAGES = 2
 
@@ -68,8 +71,9 @@ def check_parts(config: ModelConfig, block: nn.Module, make: Callable[[], nn.Mod
         _given(code, block, x=tokens, keep=keep)
         _check_saved(code, block, another, x=tokens, keep=None)
     else:
-        _given(code, block.attn, x=tokens)
-        _check_saved(code, block.attn, another.attn, x=tokens)
+        attention = block.get_submodule("attn")
+        _given(code, attention, x=tokens)
+        _check_saved(code, attention, another.get_submodule("attn"), x=tokens)
 
 
 def _check_saved(code: Code, module: nn.Module, another: nn.Module, **arguments: Any) -> None:
@@ -129,11 +133,11 @@ def _check_attention_used(config: ModelConfig, block: nn.Module) -> None:
         )
 
 
-def check_trains(model: nn.Module, *, device: torch.device, bf16: bool, compile: bool, cuda_graph: bool) -> None:
+def check_trains(model: "ViT", *, device: torch.device, bf16: bool, compile: bool, cuda_graph: bool) -> None:
     """Try the user's own parts of a block as the training step will use them.
 
     Args:
-        model: a `ViT` on the device.
+        model: on the device.
         bf16: whether it trains under bf16 autocast.
         compile: whether it compiles the model, in one piece.
         cuda_graph: whether it captures the step in a CUDA graph, so that nothing may wait for the device.

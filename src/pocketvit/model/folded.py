@@ -33,7 +33,7 @@ def plan_of(config: ModelConfig, num_tokens: int, taken: int | None = None) -> B
         hidden_width=config.hidden_width,
         num_heads=config.num_heads,
         num_kv_heads=config.num_kv_heads or config.num_heads,
-        mixer=MIXER_KERNELS[config.attention],
+        mixer=MIXER_KERNELS[str(config.attention)],
         centred=CENTRED[config.norm],
         tanh=TANH[config.activation],
         eps=NORM_EPS,
@@ -75,16 +75,17 @@ def fold(blocks: Sequence[Block]) -> BlockWeights:
     )
 
 
-def _behind_norms(norms: Sequence[nn.Module], w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _behind_norms(norms: Sequence[nn.LayerNorm | nn.RMSNorm], w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """A linear layer W (L, out, D), b (L, out) with the factor and offset of the norm in front of it."""
     factors = stack([norm.weight for norm in norms])  # (L, D)
-    offsets = stack([norm.bias for norm in norms]) if isinstance(norms[0], nn.LayerNorm) else None
-    return fold_norm(w, b, factors, offsets)
+    offsets = [norm.bias for norm in norms if isinstance(norm, nn.LayerNorm)]
+    return fold_norm(w, b, factors, stack(offsets) if offsets else None)
 
 
-def _before_scales(w: Tensor, b: Tensor, scales: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:
+def _before_scales(w: Tensor, b: Tensor, scales: Sequence[LayerScale | nn.Identity]) -> tuple[Tensor, Tensor]:
     """A linear layer W (L, D, in), b (L, D) with the LayerScale behind it, if there is one."""
-    if not isinstance(scales[0], LayerScale):
+    factors = [scale.gamma for scale in scales if isinstance(scale, LayerScale)]
+    if not factors:
         return w, b
-    gammas = stack([scale.gamma for scale in scales])  # (L, D)
+    gammas = stack(factors)  # (L, D)
     return w * gammas[:, :, None], b * gammas

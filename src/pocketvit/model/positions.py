@@ -53,6 +53,9 @@ class RotaryPositions(nn.Module):
         head_dim: E, divisible by 4.
     """
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, grid: tuple[int, int], num_special: int, head_dim: int) -> None:
         super().__init__()
         frequencies = ROPE_BASE ** -(torch.arange(head_dim // 4, dtype=torch.float64) / (head_dim // 4))  # (E/4,)

@@ -77,6 +77,9 @@ class Tokens(nn.Module):
         image_size: (H, W), pixels.
     """
 
+    positions: Tensor | None
+    """Added to the tokens, (1, N, D)."""
+
     def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
         self.patches = STEMS[config.stem](config, image_size)
@@ -114,6 +117,7 @@ class Tokens(nn.Module):
         Adding them up first leaves one sum over the batch for the gradients of all of them.
         """
         special = [getattr(self, name) for name in ("cls", "registers") if hasattr(self, name)]
-        bias = self.patches.proj.bias.expand(1, self.patches.num_patches, -1)
-        offsets = torch.cat([*special, bias], dim=1)  # (1, N, D)
+        bias = self.patches.proj.bias
+        assert bias is not None  # a convolution has one unless told otherwise
+        offsets = torch.cat([*special, bias.expand(1, self.patches.num_patches, -1)], dim=1)  # (1, N, D)
         return offsets if self.positions is None else offsets + self.positions

@@ -129,7 +129,7 @@ class ViT(nn.Module):
         kernels = cast(Kernels, self.block_kernels(x.device, x.dtype).name)
         if kernels != "reference":
             with torch.autocast(x.device.type, enabled=False):
-                weights = fold(self.blocks)
+                weights = fold([block for block in self.blocks if isinstance(block, Block)])
             plan = plan_of(self.config, self.tokens.num_tokens, taken or self.tokens.num_tokens)
             x = run_blocks(x, drop_path, weights, plan, kernels=kernels)  # (B, N or taken, D)
         else:

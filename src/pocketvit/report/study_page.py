@@ -100,21 +100,21 @@ def render_study(page: StudyPage) -> str:
     groups = study_curves(curves, page.split, references, timed)
     return page_environment().get_template("study.html.j2").render(
         page=page,
-        forest=_forest([row for row in page.rows if row.effect]),
+        forest=_forest([(row, row.effect) for row in page.rows if row.effect]),
         images=SPLITS[page.split][0],
         curve_groups=groups,
         failures=[(row.name, cell) for row in page.rows for cell in row.cells if cell.state == "failed"],
     )  # fmt: skip
 
 
-def _forest(rows: Sequence[PageRow]) -> dict | None:
+def _forest(rows: Sequence[tuple[PageRow, PageEffect]]) -> dict | None:
     """The positions of the differences and their intervals on a common axis, in percent of its length."""
     if not rows:
         return None
-    reach = [max(map(abs, row.effect.interval or (row.effect.difference,))) for row in rows]
+    reach = [max(map(abs, effect.interval or (effect.difference,))) for _, effect in rows]
     # The axis includes zero and every interval, except those far beyond the others.
     bound = min(max(reach), FAR * median(reach)) or max(reach) or 0.001
-    spans = [_clipped(row.effect, bound) for row in rows]
+    spans = [_clipped(effect, bound) for _, effect in rows]
     margin = 0.04 * (max(high for _, _, high in spans) - min(low for low, _, _ in spans))
     start = min(0.0, min(low for low, _, _ in spans)) - margin
     end = max(0.0, max(high for _, _, high in spans)) + margin
@@ -128,8 +128,8 @@ def _forest(rows: Sequence[PageRow]) -> dict | None:
         "end_text": text.points(end, signed=True),
         "rows": [
             {"row": row, "from": position(low), "at": position(middle), "to": position(high),
-             "beyond": abs(row.effect.difference) > bound}
-            for row, (low, middle, high) in zip(rows, spans, strict=True)
+             "beyond": abs(effect.difference) > bound}
+            for (row, effect), (low, middle, high) in zip(rows, spans, strict=True)
         ],
     }  # fmt: skip
 
@@ -137,4 +137,5 @@ def _forest(rows: Sequence[PageRow]) -> dict | None:
 def _clipped(effect: PageEffect, bound: float) -> tuple[float, float, float]:
     """Lower end, difference and upper end of an effect, clipped to ± `bound`."""
     low, high = effect.interval or (effect.difference, effect.difference)
-    return tuple(min(bound, max(-bound, value)) for value in (low, effect.difference, high))
+    low, middle, high = (min(bound, max(-bound, value)) for value in (low, effect.difference, high))
+    return low, middle, high

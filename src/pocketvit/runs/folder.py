@@ -149,7 +149,11 @@ class RunFolder:
         held = self.read_env()
         kept = {key: held[key] for key in ("command", "started", "folder") if key in held}
         env = environment(device_name) | {"folder": str(self.path)} | kept
-        env |= {"code": self.code_origins(config), "data_fingerprint": data_fingerprint}
+        env |= {
+            "code": self.code_origins(config),
+            "data_source": config.data.source,
+            "data_fingerprint": data_fingerprint,
+        }
         env |= {"config_hash": config_hash(config, data_fingerprint), "seed": config.seed}
         write_json(self.env, env)
         return env

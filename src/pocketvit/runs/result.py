@@ -110,7 +110,7 @@ class RunResult:
         del content["file"], content["extra"]
         if self.kernels is None:
             del content["kernels"]
-        write_json(self.file, content | self.extra)
+        write_json(self.file, {**content, **self.extra})
 
     @classmethod
     def read(cls, file: Path) -> "RunResult":

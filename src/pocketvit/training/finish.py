@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pocketvit.augment.batch import BatchMaker
 from pocketvit.config import config_hash
+from pocketvit.config.data import MEMORY
 from pocketvit.data import Splits
 from pocketvit.device import peak_memory_gib
 from pocketvit.files import write_arrays
@@ -73,6 +74,9 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
         peak_memory_gib=peak_gib,
         kernels=trainer.kernels,
         total_s=time.perf_counter() - started,
+        extra={"data_source": MEMORY}
+        if config.data.source == MEMORY
+        else {},  # no command alone makes such a run again
         **{name: env[name] for name in ("device", "versions", "commit", "command")},
     )
     from pocketvit.report.page import write_report  # loads a drawing library
@@ -109,8 +113,9 @@ def save_figures(path: Path, model: ViT, filters: Tensor | None) -> None:
     figures = {}
     if filters is not None:
         figures["whitening_filters"] = filters.permute(0, 2, 3, 1).numpy()  # (F, p, p, C)
-    if model.config.positions == "learned":
-        table = model.tokens.positions.detach()[0, model.tokens.num_special :].cpu()  # (P, D)
+    positions = model.tokens.positions
+    if model.config.positions == "learned" and positions is not None:
+        table = positions.detach()[0, model.tokens.num_special :].cpu()  # (P, D)
         unit = torch.nn.functional.normalize(table, dim=1)
         figures["position_similarity"] = (unit @ unit.T).numpy()  # (P, P)
     if figures:

@@ -74,8 +74,8 @@ def train(
     ):
         if processes.launched and config.out is None:
             raise processes.error("torchrun needs --out DIR, so that a restarted command finds its run again")
-        if config.out is not None:  # said before anything takes time
-            result = processes.from_first(lambda: left_by_the_last_start(RunFolder(config.out)))
+        if (out := config.out) is not None:  # said before anything takes time
+            result = processes.from_first(lambda: left_by_the_last_start(RunFolder(out)))
             if result is not None:
                 return result
         reporter = (reporter or console_reporter(Console())) if processes.first else SilentReporter()

@@ -161,7 +161,7 @@ class TrainStep:
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on, by name; the tensors themselves, not copies."""
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
         tensors = {f"model.{name}": tensor.detach() for name, tensor in self.model.state_dict().items()}
         tensors |= {f"optim.{name}": tensor for name, tensor in state_tensors(self.optimizers, names).items()}
         if self.ema is not None:

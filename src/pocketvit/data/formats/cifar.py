@@ -91,7 +91,8 @@ class _Type:
             raise InputError(
                 "its pickle holds an array with fields, but only integers and booleans are allowed: refused"
             )
-        self.dtype = self.dtype.newbyteorder(order.decode("latin1") if isinstance(order, bytes) else order)
+        text: Any = order.decode("latin1") if isinstance(order, bytes) else order
+        self.dtype = self.dtype.newbyteorder(text)
 
 
 class _Array:

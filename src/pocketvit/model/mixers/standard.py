@@ -11,6 +11,7 @@ DeepSeek-V2 has; the joint latent here has neither as well.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +72,7 @@ class Attention(Mixer):
             q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, A, N, E)
         else:
             q, k, v = self.project(x, taken)
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
         if self.rotary is not None:
             q, k = self.rotary(q), self.rotary(k)
@@ -109,8 +110,8 @@ class Attention(Mixer):
         return torch.cat(weights, dim=1), torch.cat(biases, dim=1)
 
 
-def _full(layers: Sequence[nn.Linear | LowRank]) -> tuple[Tensor, Tensor]:
-    """Weights (L, out, in) and biases (L, out), with the two factors of a low-rank layer multiplied."""
+def _full(layers: Sequence[Any]) -> tuple[Tensor, Tensor]:
+    """Weights (L, out, in) and biases (L, out) of `projection`s, with the two factors of a low-rank one multiplied."""
     if isinstance(layers[0], nn.Linear):
         return linear(layers)
     w, b = linear([layer[1] for layer in layers])  # (L, out, R), (L, out)

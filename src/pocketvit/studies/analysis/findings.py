@@ -75,7 +75,7 @@ class Finding:
             return "failed"
         if self.comparison.difference is None:
             return "open"
-        if untold(self.comparison):
+        if untold(self.comparison) or self.comparison.p_holm is None:
             return "untold"
         if self.comparison.p_holm > LEVEL:
             return "equal"

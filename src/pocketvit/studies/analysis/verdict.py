@@ -24,8 +24,7 @@ def verdict(comparison: Comparison) -> str:
         return f"{'helps' if difference > 0 else 'hurts'} ({', '.join(found)})"
     if untold(comparison):
         return f"cannot be told from n = {comparison.num_seeds} ({effect(comparison)}): too few runs"
-    alone = comparison.p is not None and comparison.p <= LEVEL
-    if alone:
+    if comparison.p is not None and comparison.p <= LEVEL:
         remarks.insert(0, f"{p_value(comparison.p)} before correction for {comparison.num_comparisons} comparisons")
     remark = f" ({', '.join(remarks)})" if remarks else ""
     detectable = f"one of ± {points(comparison.detectable or 0.0)} points would have been detected"

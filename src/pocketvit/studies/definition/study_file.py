@@ -115,7 +115,7 @@ def _expand(
         full = suffix[1:] if suffix.startswith(f"-{name}=") else name + suffix
         check_name("row", full)
         try:
-            config = override(start, base | values)
+            config = override(start, {**base, **values})
         except InputError as error:
             raise InputError(f"row {full!r}: {error}") from error
         rows.append(Row(name=full, overrides=values, seeds=seeds, config=config))
@@ -183,7 +183,7 @@ def _compare(content: Mapping[str, Any], expanded: Mapping[str, list[Row]]) -> d
             raise InputError(f"compare: row {left!r} is compared with itself; name another row, or null for none")
         names = [row.name for row in expanded[left]] if left in expanded else [left]
         pairs |= {name: reference for name in names if name != reference}
-    return {name: pairs[name] for name in known if pairs.get(name) is not None}
+    return {name: reference for name in known if (reference := pairs.get(name)) is not None}
 
 
 # ---------------------------------------------------------------- checks

@@ -113,6 +113,7 @@ class LocalEngine:
     def start(self, job: Job) -> None:
         """Start a cell on the device with the fewest cells."""
         slot = self._next_slot()
+        assert slot is not None  # `free_slot` has said so
         process = launch(job, exclusive=slot.exclusive, environment=slot.environment, pass_fds=self.pass_fds)
         slot.running[process] = job
 
@@ -121,7 +122,8 @@ class LocalEngine:
         found = []
         for slot in self.slots:
             for process in [process for process in slot.running if process.poll() is not None]:
-                process.stdin.close()
+                if process.stdin is not None:
+                    process.stdin.close()
                 job = slot.running.pop(process)
                 found.append((job, failure_of(job, process.returncode)))
         return found

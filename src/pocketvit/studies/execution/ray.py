@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ray
+from ray.exceptions import RayError
 
 from pocketvit.errors import InputError
 from pocketvit.runs.folder import with_lasting_data
@@ -133,7 +134,7 @@ def _receive(job: Job, task: ray.ObjectRef) -> str | None:
     """Store what a task returned; returns the error if there is no result."""
     try:
         brought = ray.get(task)
-    except ray.exceptions.RayError as error:
+    except RayError as error:
         return f"{type(error).__name__}: {error}".partition("\n")[0]
     job.log.write_bytes(brought.log)
     if brought.folder is not None:

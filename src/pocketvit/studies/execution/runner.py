@@ -34,12 +34,15 @@ TICK_S = 0.2
 class Engine(Protocol):
     """Runs cells, several at a time."""
 
-    num_devices: int
-    """Runs at a time."""
+    @property
+    def num_devices(self) -> int:
+        """Runs at a time."""
+        ...
 
     @property
     def running(self) -> dict[Job, str]:
         """The running cells, each with the name of its device."""
+        ...
 
     def free_slot(self) -> list[Job] | None:
         """The cells that the next one would wait for on its device; None if no device is free."""
@@ -49,6 +52,7 @@ class Engine(Protocol):
 
     def ended(self) -> list[tuple[Job, str | None]]:
         """The cells that ended since the last call, each with its error if it left no result."""
+        ...
 
     def stop(self) -> None:
         """Let all cells save and end."""

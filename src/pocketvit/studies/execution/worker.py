@@ -56,7 +56,7 @@ def with_lasting_code(config: RunConfig, origins: Iterable[Path]) -> RunConfig:
     files, lasting = {path.name: path for path in origins}, {}
     for field, code in code_of(config).items():
         origin = files.get(code.path.name)
-        path = origin if origin and code.found_in(origin) else (config.out / FOLDER / code.path.name).absolute()
+        path = origin if origin and code.found_in(origin) else Path(config.out or "", FOLDER, code.path.name).absolute()
         lasting[field] = Code(path, code.name, code.source)
     return override(config, lasting)
 

@@ -42,7 +42,11 @@ def _row(finding: Finding) -> dict[str, str]:
         known["accuracy (%)"] = f"{100 * mean:.2f}" + ("" if std is None else f" ± {100 * std:.2f}")
     if finding.train_s is not None:
         known["time"] = duration(finding.train_s)
-    return dict.fromkeys(COLUMNS, ABSENT) | known | (_compared(comparison, finding.kind) if comparison else {})
+    return (
+        dict.fromkeys(COLUMNS, ABSENT)
+        | known
+        | (_compared(comparison, finding.kind) if comparison and finding.kind else {})
+    )
 
 
 def _compared(comparison: Comparison, kind: str) -> dict[str, str]:

@@ -74,16 +74,15 @@ def study_page(
 
 def _row(row: Row, finding: Finding, figures: Mapping[str, str], cells: Sequence[PageCell]) -> PageRow:
     comparison = finding.comparison
-    difference = comparison and comparison.difference
     return PageRow(
         name=row.name,
         settings=_settings(row.overrides),
         command=f"{shlex.join(command_line(row.config))} --seed SEED",
         figures=figures,
         kind=finding.kind,
-        effect=None if difference is None else PageEffect(
+        effect=None if comparison is None or comparison.difference is None else PageEffect(
             reference=comparison.reference,
-            difference=difference,
+            difference=comparison.difference,
             interval=comparison.interval,
             text=effect(comparison).removesuffix(" points"),
         ),
