@@ -6,7 +6,7 @@
 #   make test-gpu PYTHON=python3   the gpu-marked tests with an existing Python; installs nothing
 #                                  (FLAGS='-n 8' spreads their compiling over the cores, with pytest-xdist)
 #   make test-lowest  the CPU suite with the lowest versions that pyproject.toml allows, in .venv-lowest
-#   make lint       ruff: the rules of pyproject.toml, and the layout
+#   make lint       ruff: the rules of pyproject.toml, and the layout; pyright: the types
 #   make tables     every table and figure of the README and the docs, from results/
 #
 # `make train TORCH='torch torchvision --index-url ADDRESS'` takes another build of PyTorch, such as the CPU's on a
@@ -68,10 +68,11 @@ test-lowest:
 	$(VENV)-lowest/bin/python -m pip install --editable '.[dev]' --constraint $(VENV)-lowest/constraints.txt
 	$(VENV)-lowest/bin/python -m pytest -n 2 --dist worksteal -m 'not gpu and not long'
 
-lint: | $(BIN)/python
+lint: $(VENV)/.installed-dev
 	@$(PIP) --quiet 'ruff>=0.9'
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest build dist

@@ -14,7 +14,7 @@ PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 def lowest(requirement: str) -> str:
     """`name[extra]>=floor,<ceiling` as `name==floor`, exactly or up to the patch."""
-    name, floor = re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)(?:,<[\d.]+)?", requirement).groups()
+    name, floor = re.fullmatch(r"([\w-]+)(?:\[\w+\])?[>=]=([\d.]+)(?:,<[\d.]+)?", requirement).groups()
     numbers = floor.split(".")
     return f"{name}=={floor}" if len(numbers) == 3 else f"{name}=={'.'.join((numbers + ['0'])[:2])}.*"
 

@@ -111,3 +111,13 @@ def test_out_of_memory_says_what_fits(synthetic_splits, monkeypatch, tmp_path):
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert 64 <= int(str(refused.value).split("about batch_size=")[1].split()[0]) < 4096
+
+
+def test_a_run_leaves_the_gpus_global_generator_alone(small):
+    torch.cuda.manual_seed_all(1)
+    expected = [float(torch.rand((), device="cuda")) for _ in range(2)]
+    torch.cuda.manual_seed_all(1)
+    found = [float(torch.rand((), device="cuda"))]
+    train(small, SilentReporter())
+    found.append(float(torch.rand((), device="cuda")))
+    assert found == expected

@@ -50,7 +50,8 @@ class ImageTable:
 
     def __getitem__(self, rows: np.ndarray | slice) -> "ImageTable":
         """The table of some of the images, in the order asked for."""
-        return ImageTable(*(part if part is None else part[rows] for part in vars(self).values()))
+        parts: list[Any] = [part if part is None else part[rows] for part in vars(self).values()]
+        return ImageTable(*parts)
 
     @staticmethod
     def concatenate(tables: Sequence["ImageTable"]) -> "ImageTable":

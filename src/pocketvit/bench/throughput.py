@@ -50,6 +50,8 @@ DEFAULT_REPEATS = {"cuda": 5, "mps": 5, "cpu": 3}
 SET_BY_BENCH = {"batch_size", "seed", "out", "train.device", *(name for fields in VARIANTS.values() for name in fields)}
 """Fields that make no other configuration of what is measured."""
 
+Mode = Literal["forward", "step", "recipe"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -57,7 +59,7 @@ class Row:
 
     variant: str
     """A key of `VARIANTS`."""
-    mode: Literal["forward", "step", "recipe"]
+    mode: Mode
     batch_size: int
     images_per_s: float | None = None
     """Median over the repeats; none where the measurement failed."""
@@ -111,18 +113,24 @@ def bench(
     device = choose_device(config.train.device)
     batch_sizes = tuple(plain(batch_sizes) or BATCH_SIZES[device.type])
     variants = tuple(variants or _supported_variants(config, device))
-    repeats = DEFAULT_REPEATS[device.type] if repeats is None else plain(repeats)
+    num_repeats: int = DEFAULT_REPEATS[device.type] if repeats is None else plain(repeats)
     for name in variants:
         if name not in VARIANTS:
             raise InputError(unknown("variant", name, VARIANTS))
-    for name, value in [("repeats", repeats), *(("batch_sizes", size) for size in batch_sizes)]:
+    for name, value in [("repeats", num_repeats), *(("batch_sizes", size) for size in batch_sizes)]:
         Bounds(1).check(name, value)
     result, rates = _head(config, device), _rates(config, device)
-    result |= {"repeats": repeats, "rates": dataclasses.asdict(rates), "start": None, "rows": [], "load_averages": []}
+    result |= {
+        "repeats": num_repeats,
+        "rates": dataclasses.asdict(rates),
+        "start": None,
+        "rows": [],
+        "load_averages": [],
+    }
     for batch_size in batch_sizes:
         for variant in variants:
             changed = override(config, {"batch_size": batch_size} | VARIANTS[variant])
-            rows = _rows(changed, variant, device, repeats, rates, forward)
+            rows = _rows(changed, variant, device, num_repeats, rates, forward)
             result["rows"] += [dataclasses.asdict(row) for row in rows]
             result["load_averages"].append(os.getloadavg()[0])
             update(result)
@@ -198,7 +206,10 @@ def _rows(
         "step": training_work(config, on_cpu, bf16=bf16),
         "recipe": None,
     }
-    measurements = ((("forward",), time_forward), (("step", "recipe"), time_training))
+    measurements: list[tuple[list[Mode], Callable[..., dict[str, Timing]]]] = [
+        (["forward"], time_forward),
+        (["step", "recipe"], time_training),
+    ]
     for modes, measure in measurements if forward else measurements[1:]:
         held = _forget(device)
         with fitting_threads(device, config.batch_size * on_cpu.numbers_per_image):

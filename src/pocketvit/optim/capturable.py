@@ -91,7 +91,9 @@ class CapturableOptimizer(Optimizer):
         return [self.state[param][name] for param in params]
 
 
-def descend(params: list[Tensor], directions: list[Tensor], lr: Tensor, weight_decay: float) -> None:
+def descend(
+    params: list[Tensor], directions: list[Tensor] | tuple[Tensor, ...], lr: Tensor, weight_decay: float
+) -> None:
     """params -= lr · (directions + weight_decay · params), in place; `directions` is used as scratch space.
 
     The decay joins the direction before the one subtraction, so the parameters are rounded once a step; scaling them

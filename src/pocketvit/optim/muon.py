@@ -10,6 +10,7 @@ Shapes: G matrices stacked together, n rows, m columns, n <= m.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ def newton_schulz(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
     return x
 
 
-def orthogonalize(matrices: list[Tensor], steps: int, dtype: torch.dtype) -> list[Tensor]:
+def orthogonalize(matrices: Sequence[Tensor], steps: int, dtype: torch.dtype) -> list[Tensor]:
     """`newton_schulz` for matrices of any shapes; a tall one shares the batch of its transpose's shape.
 
     Args:

@@ -9,6 +9,7 @@ Differs: the seed variance is pooled over the rows of a study, so the degrees of
 
 from bisect import bisect_left
 from math import inf, sqrt
+from typing import Any
 
 from scipy import special
 
@@ -44,7 +45,8 @@ def detectable_difference(stderr: float, df: float, *, power: float = POWER, lev
     widest = 3 * critical + 10
     from scipy import optimize  # takes a third of a second to load
 
-    return stderr * float(optimize.brentq(lambda shift: power_of(shift, 1.0, df, level=level) - power, 0.0, widest))
+    root: Any = optimize.brentq(lambda shift: power_of(shift, 1.0, df, level=level) - power, 0.0, widest)
+    return stderr * float(root)  # a pair only for those who ask for more
 
 
 def pooled_df(num_seeds: int, num_rows: int) -> int:
