@@ -7,6 +7,8 @@ images are not gathered here: they go one by one to a `Store`, memory or a file.
 
 import dataclasses
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +33,13 @@ SPLIT_OF_WORD = {
     "dev": "val",
 }
 """The split that a word in a file or folder name speaks of."""
+
+
+def split_of(name: str) -> str | None:
+    """The split that a name speaks of, if any: "train-00000-of-00005" and "training_set" are "train"."""
+    words = (word for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_OF_WORD)
+    return next((SPLIT_OF_WORD[word] for word in words), None)
+
 
 _IMAGE_ENDINGS = {
     *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".avif", ".jp2"),
@@ -116,8 +125,8 @@ def assemble(
 ) -> Decoded:
     """Decode the splits that are used into one set.
 
-    Tests on "test", else on "val". Where both are there, "val" is left aside, because a validation split is carved
-    from the training images on request (`--data.val-frac`).
+    Tests on "test", if it has labels, else on "val". Where both are there, "val" is left aside, because a validation
+    split is carved from the training images on request (`--data.val-frac`).
 
     Args:
         raw_splits: what belongs to "train", "test" and "val", as far as present.
@@ -132,6 +141,10 @@ def assemble(
     if "train" not in raw_splits:
         raise InputError(f"{name} has no training images, only {' and '.join(sorted(raw_splits)) or 'nothing'}")
     notes = []
+    raw_splits = dict(raw_splits)
+    if "test" in raw_splits and is_unlabeled(raw_splits["test"]):
+        notes.append(f"{name}: its test split has no labels and is left aside")
+        del raw_splits["test"]
     if "test" in raw_splits and "val" in raw_splits:
         notes.append(f"{name}: its validation split is left aside")
     elif "val" in raw_splits:
@@ -145,6 +158,9 @@ def assemble(
     listed = class_names is not None
     if class_names is None:
         class_names = find_class_names(*(raw.labels for raw in used.values()))
+    for each, count in Counter(class_names).most_common(1):
+        if count > 1:
+            raise InputError(f"{name}: class_names holds {each!r} {count} times: give every class a name of its own")
     if not class_names:
         raise InputError(f"{name} has an empty list of class names: name every class, or leave the list out")
     labels = {
@@ -159,6 +175,11 @@ def assemble(
         converted.join(raw.converted)
     notes += [*converted.notes(config.value_range), *fitter.notes()]
     return Decoded(splits["train"], splits.get(test_split), tuple(class_names), tuple(notes))
+
+
+def is_unlabeled(raw: RawSplit) -> bool:
+    """Whether every label is a negative number, as the Hub marks a split whose labels are withheld."""
+    return len(raw.labels) > 0 and raw.labels.dtype.kind == "i" and bool((raw.labels < 0).all())
 
 
 def _check_classes(

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pocketvit.config import DataConfig
+from pocketvit.config.checks import FEW
 from pocketvit.config.data import READING
 from pocketvit.data.dataset import Dataset, Split, note_shared, stratified_split
 from pocketvit.data.formats.folders import would_read
@@ -32,6 +35,13 @@ class Splits:
     """Of the training images before any were held out for validation; none of synthetic images."""
     cautions: tuple[str, ...] = ()
     """Those of the notes that say which images to measure on are trained on."""
+
+    def counts(self) -> str:
+        """What there is of each class, in a line to say aloud."""
+        parts = [np.bincount(part.labels, minlength=len(self.class_names)) for part in (self.train, self.test)]
+        each = [f"{name} {train:,} + {test:,}" for name, train, test in zip(self.class_names, *parts, strict=True)]
+        some = ", ".join(each[:FEW] + ["…"] * (len(each) > FEW))
+        return f"{len(each)} classes, with training + test images: {some}"
 
 
 def open_splits(config: DataConfig) -> Splits:

@@ -186,4 +186,6 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
         raise InputError(f"{path} is not a model that PocketViT saved: {one_line(error)}") from error
     names, mean, std = (tuple(about[key]) for key in ("class_names", "mean", "std"))
+    if len(set(names)) < len(names):
+        raise InputError(f"{path}: two of its classes have the same name, so their probabilities cannot be told apart")
     return TrainedModel(model.to(device).eval(), names, mean, std)

@@ -123,6 +123,7 @@ def opened_folder(trainer: Trainer) -> Iterator[dict[str, Any]]:
 
         trainer.folder = processes.from_first(begin)
         trainer.reporter.note(f"run folder: {trainer.folder.path}")
+        trainer.reporter.note(trainer.splits.counts())
         for line in processes.from_first(lambda: trainer.folder.code_notes(config)):
             trainer.reporter.note(line)
         yield processes.from_first(lambda: trainer.folder.write_env(config, device_name(trainer.device), fingerprint))

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -135,6 +136,12 @@ def test_equal_models_have_equal_files(tmp_path):
     files = {path.read_bytes() for path in tmp_path.glob("*.safetensors")}
     assert len(list(tmp_path.glob("*.safetensors"))) == 6 and len(files) == 1
     assert load_model(tmp_path / "1-0.safetensors").class_names == ("ä", "b")
+
+
+def test_a_class_name_that_stands_twice_is_refused(trained, tmp_path):
+    replace(trained, class_names=("a", "a")).save(tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="model.safetensors: two of its classes have the same name, so their"):
+        load_model(tmp_path)
 
 
 def test_a_file_of_older_versions_loads(trained, tmp_path):

@@ -1,16 +1,21 @@
 """Image folders: one folder a class, `train/<class>/*` beside `test/<class>/*` (or `val/`), or `<class>/*` alone.
 
+A split's folder may have a longer name that holds the word, as `training_set` beside `test_set`, and may lie in another
+of its kind (`training_set/training_set/<class>/*`), or all of them in one more folder, as archives unpack.
+
 Classes are numbered in the alphabetical order of their folders; an accented letter is the same letter in one character
 or in two, as different systems write it. Images may lie deeper inside a class's folder. Files and folders whose name
 starts with a dot are ignored; other files that are no image of a class are left aside, and that is said aloud.
 """
 
+import dataclasses
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from pocketvit.config.checks import FEW
 from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Decoded
 from pocketvit.data.pixels import PLAIN, BrokenImage, Conversions, decode
@@ -22,10 +27,13 @@ from pocketvit.data.raw_splits import (
     in_memory,
     is_image,
     note_left_aside,
+    split_of,
     visible_files,
 )
 from pocketvit.errors import InputError
 
+LEFT_BEHIND = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+"""Folders that archivers, cameras' drives and file servers leave among others."""
 MOST_LISTED = 20
 """Broken images that `refuse_broken` lists."""
 
@@ -52,14 +60,29 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
     """Read all splits.
 
     Raises:
-        InputError: a class without images, a test class that train lacks, an image that cannot be read.
+        InputError: no images, a test class that train lacks, an image that cannot be read.
     """
     found = _find(path)
     raw = {split: _raw_split(classes, config) for split, classes in found.items()}
     decoded = assemble(raw, tuple(found.get("train", ())), str(path), config, store)
+    decoded = note_left_aside(decoded, "no image of a class", sorted(set(visible_files(path)) - set(_flatten(found))))
+    notes = (*_notes(path, found), *decoded.notes)
+    if named := [name for name in decoded.class_names if split_of(name)]:
+        what = "a class is named like a split" if len(named) == 1 else "classes are named like splits"
+        notes += (f"CAUTION: {what}: {', '.join(named)}; for splits, name the folders train and test",)
+    return dataclasses.replace(decoded, notes=notes)
 
-    aside = sorted(set(visible_files(path)) - set(_flatten(found)))
-    return note_left_aside(decoded, "no image of a class", aside)
+
+def _notes(path: Path, found: Mapping[str, Mapping[str, list[Path]]]) -> list[str]:
+    """Lines to say aloud: folders that hold no image of a class, and an unlabeled split."""
+    used = {parent for file in _flatten(found) for parent in file.parents}
+    roots = {path, *_split_folders(path).values()}
+    aside = sorted(folder for root in roots for folder in _folders(root) if folder not in used)
+    aside = [folder for folder in aside if not any(parent in aside for parent in folder.parents)]
+    if not aside:
+        return []
+    some = [str(folder.relative_to(path)) for folder in aside[:FEW]] + ["…"] * (len(aside) > FEW)
+    return [f"{len(aside):,} folder{'s' * (len(aside) > 1)} without an image of a class left aside: {', '.join(some)}"]
 
 
 def refuse_broken(path: Path) -> None:
@@ -82,17 +105,27 @@ def refuse_broken(path: Path) -> None:
     raise InputError("\n".join(lines))
 
 
-def _subfolders(folder: Path) -> list[Path]:
+def _folders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
+def _subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, except hidden ones and those that systems leave behind."""
+    return [entry for entry in _folders(folder) if entry.name not in LEFT_BEHIND]
+
+
 def _find(path: Path) -> dict[str, dict[str, list[Path]]]:
-    """The images by split and class.
+    """The images by split and class; a test split without any class of train's is unlabeled and left aside for val.
 
     Raises:
-        InputError: a folder for a split without class folders, or a class folder without images.
+        InputError: a folder for a split without class folders, or without images in them.
     """
-    return {split: _find_classes(folder) for split, folder in _split_folders(path).items()}
+    folders = _split_folders(path)
+    if {"train", "test", "val"} <= folders.keys():
+        train, test = ({_class_name(folder) for folder in _subfolders(folders[split])} for split in ("train", "test"))
+        if not train & test:
+            del folders["test"]
+    return {split: _find_classes(folder) for split, folder in folders.items()}
 
 
 def would_read(path: Path, inner: Path) -> bool:
@@ -107,10 +140,12 @@ def _split_folders(path: Path) -> dict[str, Path]:
     """The folders that hold the class folders of each split; a flat `<class>/*` is all "train".
 
     Raises:
-        InputError: there is a split beside other folders, but none to train on.
+        InputError: there is a split beside other folders, but none to train on, or two folders speak of one split.
     """
     subfolders = _subfolders(path)
-    folders = {SPLIT_OF_WORD[f.name.lower()]: f for f in subfolders if f.name.lower() in SPLIT_OF_WORD}
+    if len(subfolders) == 1 and "train" in (inner := _named_splits(subfolders[0])) and len(inner) > 1:
+        path, subfolders = subfolders[0], _subfolders(subfolders[0])
+    folders = _named_splits(path)
     # A class may be called "train" too, as among cars and planes; then its folder holds images, not folders.
     if len(folders) < len(subfolders) and not ("train" in folders and _subfolders(folders["train"])):
         parted = [folder for folder in folders.values() if _subfolders(folder)]
@@ -119,8 +154,34 @@ def _split_folders(path: Path) -> dict[str, Path]:
                 f"{parted[0]} holds class folders, as a split does, but there is no {path / 'train'} that does: name the "
                 f"folder of the training images train, or {parted[0].name} differently if it is a class"
             )
-        folders = {"train": path}
-    return folders
+        return {"train": path}
+    return {split: _innermost(folder, split) for split, folder in folders.items()}
+
+
+def _named_splits(path: Path) -> dict[str, Path]:
+    """The subfolders that are splits by their names: one word, or, where they hold folders, a word among others.
+
+    The latter count only if there is one to train on, and another if there are more folders: a class may be called
+    train_station.
+    """
+    subfolders = _subfolders(path)
+    named: dict[str, Path] = {}
+    for folder in sorted(subfolders, key=lambda folder: folder.name.lower() not in SPLIT_OF_WORD):
+        split, exact = split_of(folder.name), folder.name.lower() in SPLIT_OF_WORD
+        if split is None or not exact and (split in named or not _subfolders(folder)):
+            continue
+        if split in named and _subfolders(folder) and _subfolders(named[split]):
+            raise InputError(f"{named[split]} and {folder} both speak of the {split} split: rename or remove one")
+        named[split] = folder
+    if "train" in named and (len(named) > 1 or len(subfolders) == 1):
+        return named
+    return {split: folder for split, folder in named.items() if folder.name.lower() in SPLIT_OF_WORD}
+
+
+def _innermost(folder: Path, split: str) -> Path:
+    """Where the class folders of a split are: in its folder, or in the only one in it, if that is named like it."""
+    inner = _subfolders(folder)
+    return inner[0] if len(inner) == 1 and split_of(inner[0].name) == split and _subfolders(inner[0]) else folder
 
 
 def _flatten(found: Mapping[str, Mapping[str, list[Path]]]) -> list[Path]:
@@ -135,10 +196,9 @@ def _find_classes(folder: Path) -> dict[str, list[Path]]:
         members += (file for file in visible_files(subfolder) if is_image(file))
     if not classes:
         raise InputError(f"{folder} holds no class folders: expected {folder.name}/<class>/<image>")
-    for name, members in classes.items():
-        if not members:
-            raise InputError(f"{folder / name} holds no images: remove the folder or fill it")
-    return classes
+    if not any(classes.values()):
+        raise InputError(f"{folder}: its folders hold no images; expected {folder.name}/<class>/<image>")
+    return {name: members for name, members in classes.items() if members}
 
 
 def _class_name(folder: Path) -> str:

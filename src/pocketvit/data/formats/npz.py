@@ -12,7 +12,6 @@ Other arrays are left aside, and that is said aloud.
 """
 
 import zipfile
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -118,17 +117,13 @@ def _class_names(names: np.ndarray | None, where: str) -> list[str] | None:
     """The names of the classes in the array `class_names`, (K,); none where there is none.
 
     Raises:
-        InputError: they are no text, not one a class, or one occurs twice.
+        InputError: they are no text, or not one a class.
     """
     if names is None:
         return None
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise InputError(f"{where}: class_names is {names.dtype} {names.shape}: save one text for each class, (K,)")
-    listed = [name.decode(errors="replace") if isinstance(name, bytes) else name for name in names.tolist()]
-    name, count = max(Counter(listed).items(), key=lambda item: item[1], default=("", 0))
-    if count > 1:
-        raise InputError(f"{where}: class_names holds {name!r} {count} times: give every class a name of its own")
-    return listed
+    return [name.decode(errors="replace") if isinstance(name, bytes) else name for name in names.tolist()]
 
 
 def _raw_split(

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pocketvit.config.checks import FEW
 from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Decoded
 from pocketvit.data.pixels import PLAIN, Conversions, decode, one_line
 from pocketvit.data.raw_splits import (
-    SPLIT_OF_WORD,
     RawSplit,
     Store,
     assemble,
@@ -29,6 +29,7 @@ from pocketvit.data.raw_splits import (
     is_image,
     name_row,
     note_left_aside,
+    split_of,
     visible_files,
 )
 from pocketvit.errors import InputError
@@ -62,13 +63,17 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
             be read, or pyarrow is not installed.
     """
     by_split = {"train": [path]} if path.is_file() else _files_by_split(path)
-    first = next(iter(by_split.values()))[0]
+    first = by_split.get("train", next(iter(by_split.values())))[0]
     schema = _open(first).schema_arrow
     features = _features(schema)
     image_column = _find_column(first, schema, features, _IMAGE_COLUMNS, "Image")
     label_column = _find_column(first, schema, features, _LABEL_COLUMNS, "ClassLabel")
-    raw = {split: _raw_split(members, image_column, label_column, config) for split, members in by_split.items()}
-    decoded = assemble(raw, features.get(label_column, {}).get("names"), str(path), config, store)
+    class_names = features.get(label_column, {}).get("names")
+    raw = {
+        split: _raw_split(members, image_column, label_column, class_names, config)
+        for split, members in by_split.items()
+    }
+    decoded = assemble(raw, class_names, str(path), config, store)
     aside = [file for file in visible_files(path) if is_image(file)] if path.is_dir() else []
     return note_left_aside(decoded, "not among the parquet files", aside)
 
@@ -87,9 +92,9 @@ def _files_by_split(folder: Path) -> dict[str, list[Path]]:
     """The folder's files by split, checked to be one whole set."""
     by_split, sets = defaultdict(list), set()
     for file in files(folder):
-        in_split_folder = _split_of(file.parent.name) is not None and file.parent != folder
+        in_split_folder = split_of(file.parent.name) is not None and file.parent != folder
         sets.add(file.parent.parent if in_split_folder else file.parent)
-        by_split[_split_of(file.stem) or (_split_of(file.parent.name) if in_split_folder else None)].append(file)
+        by_split[split_of(file.stem) or (split_of(file.parent.name) if in_split_folder else None)].append(file)
     if len(sets) > 1:
         names = ", ".join(str(member) for member in sorted(sets))
         raise InputError(f"{folder} holds several sets: name one of {names}")
@@ -98,12 +103,6 @@ def _files_by_split(folder: Path) -> dict[str, list[Path]]:
     for members in by_split.values():
         _check_shards(members)
     return {split or "train": members for split, members in by_split.items()}
-
-
-def _split_of(name: str) -> str | None:
-    """The split a name speaks of, if any: "train-00000-of-00005" is "train"."""
-    words = (word for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_OF_WORD)
-    return next((SPLIT_OF_WORD[word] for word in words), None)
 
 
 def _check_shards(members: Sequence[Path]) -> None:
@@ -148,8 +147,14 @@ def _find_column(file: Path, schema: "pa.Schema", features: dict, names: Sequenc
     return found[0]
 
 
-def _raw_split(members: Sequence[Path], image_column: str, label_column: str, config: DataConfig) -> RawSplit:
-    labels = [_labels(file, label_column) for file in members]
+def _raw_split(
+    members: Sequence[Path],
+    image_column: str,
+    label_column: str,
+    class_names: Sequence[str] | None,
+    config: DataConfig,
+) -> RawSplit:
+    labels = [_by_name(_labels(file, label_column), file, label_column, class_names) for file in members]
     rows = [(str(file), len(values)) for file, values in zip(members, labels, strict=True)]
     converted = Conversions()
     images = (image for file in members for image in _images(file, image_column, converted, config))
@@ -170,6 +175,27 @@ def _labels(file: Path, column: str) -> np.ndarray:
                 f"{file}, row {row}: label {value!r:.80} is no {'class name' if kind is str else 'integer'}"
             )
     return np.array(values, dtype=str if kind is str else np.int64)
+
+
+def _by_name(labels: np.ndarray, file: Path, column: str, class_names: Sequence[str] | None) -> np.ndarray:
+    """The labels of a file, which may list its classes in an order of its own, as numbers in the order of the set.
+
+    Raises:
+        InputError: it lists a class that the set does not.
+    """
+    own = _features(_open(file).schema_arrow).get(column, {}).get("names")
+    if own is None or class_names is None or labels.dtype.kind != "i":
+        return labels
+    if all(one == other for one, other in zip(own, class_names)):  # a list may go on where another ends
+        return labels
+    if not set(own) <= set(class_names):
+        lists = f"{', '.join(own[:FEW])}, the first file of the set {', '.join(class_names[:FEW])}"
+        raise InputError(f"{file} lists other classes than the set: it lists {lists}; give all files the same classes")
+    if labels.max(initial=-1) >= len(own):
+        row = int((labels >= len(own)).argmax())
+        raise InputError(f"{file}, row {row}: label {labels[row]} is outside the {len(own)} classes that it lists")
+    number = np.array([class_names.index(name) for name in own])
+    return np.where(labels < 0, labels, number[labels])
 
 
 def _images(file: Path, column: str, converted: Conversions, config: DataConfig) -> Iterator[np.ndarray]:

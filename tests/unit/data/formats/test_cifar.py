@@ -59,6 +59,12 @@ def test_cifar100(write, synthetic_set, tmp_path):
     assert_is(cifar.read(path), synthetic_set, write.NAMES)
 
 
+def test_a_class_name_that_stands_twice_is_refused(write, synthetic_set, tmp_path):
+    batches = write.cifar10_batches(synthetic_set.train, synthetic_set.test, ("ant", "ant", *write.NAMES[2:]))
+    with pytest.raises(InputError, match="class_names holds 'ant' 2 times: give every class a name of its own"):
+        cifar.read(write.tar(tmp_path / "cifar-10-python.tar.gz", batches))
+
+
 def test_both_sets_in_one_folder_must_be_named(archive, tmp_path):
     shutil.copy(archive, tmp_path)
     shutil.copy(archive, tmp_path / "cifar-100-python.tar.gz")

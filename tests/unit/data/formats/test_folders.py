@@ -79,13 +79,62 @@ def test_other_files_are_left_aside_aloud(split):
     assert decoded.notes == (f"2 files are left aside, such as {split / 'README.md'}: no image of a class",)
 
 
-def test_class_without_images_is_named(split):
+def test_folders_without_images_are_left_aside_in_one_line(split, write):
+    before = folders.files(split)
     (split / "train" / "cow").mkdir()
-    (split / "train" / "cow" / "notes.txt").write_text("hello")
-    with pytest.raises(InputError, match="train/cow holds no images"):
+    (split / "__MACOSX" / "train").mkdir(parents=True)
+    write.folder(split / "train" / "__MACOSX", {"ant": (IMAGES, LABELS)}, "xy")
+    decoded = folders.read(split)
+    assert folders.files(split) == before and decoded.class_names == ("ant", "bee")
+    assert decoded.notes[0] == "3 folders without an image of a class left aside: __MACOSX, train/__MACOSX, train/cow"
+    assert decoded.notes[1].startswith("6 files are left aside, such as ")
+
+
+def test_a_split_without_any_images_is_named(split):
+    for file in (split / "train").rglob("*.png"):
+        file.unlink()
+    for look in (folders.read, folders.files):  # also when the set is in the cache
+        with pytest.raises(InputError, match="train: its folders hold no images; expected train/<class>/<image>"):
+            look(split)
+
+
+@pytest.mark.parametrize("outer", ["", "archive"])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(
+    ("train", "test"), [("training_set", "test_set"), ("seg_train", "seg_test"), ("Training", "Val images")]
+)
+def test_folders_whose_names_hold_a_split_are_splits(write, tmp_path, train, test, nested, outer):
+    inside = tmp_path / outer
+    places = [f"{name}/{name if nested else ''}" for name in (train, test)]
+    write.folder(inside, {places[0]: (IMAGES, LABELS), places[1]: (IMAGES[:4], LABELS[:4])}, ("ant", "bee"))
+    write.folder(inside, {"single_prediction": (IMAGES[:1], [0])}, [""])
+    decoded = folders.read(tmp_path)
+    assert decoded.class_names == ("ant", "bee") and (len(decoded.train), len(decoded.test)) == (6, 4)
+    assert folders.would_read(tmp_path, inside / places[0] / "new")
+    assert not any("CAUTION" in note for note in decoded.notes)
+
+
+def test_classes_are_no_splits_for_a_word_in_their_names(write, tmp_path):
+    decoded = folders.read(write.folder(tmp_path, {"": (IMAGES, LABELS)}, ("train_set", "train_station")))
+    assert decoded.class_names == ("train_set", "train_station") and decoded.test is None
+    (note,) = decoded.notes
+    assert note.startswith("CAUTION: classes are named like splits: train_set, train_station; ")
+
+
+def test_two_folders_of_one_split_are_refused(split, write):
+    write.folder(split, {"validation": (IMAGES, LABELS), "val": (IMAGES, LABELS)}, ("ant", "bee"))
+    with pytest.raises(InputError, match="set/val and .*set/validation both speak of the val split"):
         folders.read(split)
-    with pytest.raises(InputError, match="train/cow holds no images"):
-        folders.files(split)  # also when the set is in the cache
+
+
+@pytest.mark.parametrize("below", ["", "images"])
+def test_an_unlabeled_test_split_leaves_the_place_to_val(split, write, below):
+    (split / "test").rename(split / "val")
+    (split / "test" / below).mkdir(parents=True)
+    (split / "test" / below / "0.png").write_bytes(write.encode(IMAGES[0]))
+    decoded = folders.read(split)
+    assert len(decoded.test) == 6 and "has no test split: its validation split serves as one" in decoded.notes[-2]
+    assert decoded.notes[0] == "1 folder without an image of a class left aside: test"
 
 
 def test_unknown_test_class_is_named(split):

@@ -223,3 +223,36 @@ def test_missing_extra_is_named(folder, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'pocketvit\[data\]'"):
         parquet.read(folder)
+
+
+def test_labels_go_by_name_where_files_list_their_classes_in_another_order(write, tmp_path):
+    write.parquet(tmp_path / "train.parquet", IMAGES, LABELS, NAMES)
+    other = NAMES[::-1]
+    write.parquet(tmp_path / "test.parquet", IMAGES, [other.index(NAMES[label]) for label in LABELS], other)
+    decoded = parquet.read(tmp_path)
+    assert decoded.class_names == NAMES and (decoded.test.labels == decoded.train.labels).all()
+    write.parquet(tmp_path / "test.parquet", IMAGES[:2], [0, 2], NAMES[1:])
+    with pytest.raises(InputError, match=r"test.parquet, row 1: label 2 is outside the 2 classes that it lists"):
+        parquet.read(tmp_path)
+    write.parquet(tmp_path / "test.parquet", IMAGES[:2], [0, 1], ("x", NAMES[0]))
+    with pytest.raises(
+        InputError, match=f"test.parquet lists other classes .*: it lists x, {NAMES[0]}, .* {NAMES[0]}, "
+    ):
+        parquet.read(tmp_path)
+
+
+def test_a_class_name_that_stands_twice_is_refused(write, tmp_path):
+    file = write.parquet(tmp_path / "x.parquet", IMAGES, LABELS, ("a", "b", "a"))
+    with pytest.raises(InputError, match=f"^{file}: class_names holds 'a' 2 times: give every class a name of its"):
+        parquet.read(file)
+
+
+@pytest.mark.parametrize("val", [True, False])
+def test_a_test_split_without_labels_is_left_aside(write, tmp_path, val):
+    write.parquet(tmp_path / "train.parquet", IMAGES, LABELS, NAMES)
+    write.parquet(tmp_path / "test.parquet", IMAGES[:2], [-1, -1], NAMES)
+    if val:
+        write.parquet(tmp_path / "validation.parquet", IMAGES[:3], LABELS[:3], NAMES)
+    decoded = parquet.read(tmp_path)
+    assert (len(decoded.test) == 3 if val else decoded.test is None) and len(decoded.train) == len(IMAGES)
+    assert decoded.notes[0] == f"{tmp_path}: its test split has no labels and is left aside"
