@@ -11,14 +11,12 @@ and a file counts by its content: moved elsewhere it is the same code, changed i
 
 import contextlib
 import hashlib
-import importlib.util
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
-from importlib.abc import SourceLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -138,30 +136,14 @@ class Code:
         return lines[-1] if lines else None
 
 
-class _Loader(SourceLoader):
-    """Gives the content that was read, so that the file is not read again and no bytecode is left beside it."""
-
-    def __init__(self, code: Code) -> None:
-        self.code = code
-
-    def get_filename(self, fullname: str) -> str:
-        return str(self.code.path)
-
-    def get_data(self, path: str) -> bytes:
-        return self.code.source
-
-
 def _module(code: Code) -> ModuleType:
     """The file as a module, run once for a path and a content; its name is made of both, so it hides no other."""
     name = f"pocketvit_usercode_{hashlib.sha256(str(code.path).encode() + code.source).hexdigest()[:16]}"
     if name not in sys.modules:
-        loader = _Loader(code)
-        spec = importlib.util.spec_from_file_location(name, code.path, loader=loader)
-        assert spec is not None  # which it is only without a loader
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # before it runs: dataclasses and pickle look a class's module up
+        sys.modules[name] = module = ModuleType(name)  # before it runs: dataclasses and pickle look a class's module up
+        module.__file__ = str(code.path)
         try:
-            loader.exec_module(module)
+            exec(compile(code.source, module.__file__, "exec", dont_inherit=True), vars(module))
         except BaseException:
             del sys.modules[name]
             raise

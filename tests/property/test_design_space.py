@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pocketvit.config import RunConfig, field_types, flatten, override
 from pocketvit.data import Split, Splits
 from pocketvit.errors import InputError
+from pocketvit.inference.trained_model import load_model
 from pocketvit.recipes import recipe
-from pocketvit.training import load_model
 from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 from pocketvit.usercode import Code

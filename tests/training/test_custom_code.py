@@ -18,10 +18,12 @@ from worker_processes import together
 from pocketvit.cli import main, parse_train
 from pocketvit.config import flatten, load_config, override
 from pocketvit.errors import InputError
+from pocketvit.inference.evaluate import evaluate_run, predict_files
+from pocketvit.inference.trained_model import load_model
 from pocketvit.recipes import recipe
 from pocketvit.report.page import write_report
 from pocketvit.studies import load_study
-from pocketvit.training import Stopped, evaluate_run, load_model, predict_files, train
+from pocketvit.training import Stopped, train
 from pocketvit.training.progress import SilentReporter
 
 DOCS = Path(__file__).parents[2] / "docs"

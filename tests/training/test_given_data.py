@@ -12,7 +12,9 @@ import pocketvit
 from pocketvit.cli import main
 from pocketvit.config import load_config, override
 from pocketvit.errors import InputError
-from pocketvit.training import Stopped, evaluate_run, load_model, train
+from pocketvit.inference.evaluate import evaluate_run
+from pocketvit.inference.trained_model import load_model
+from pocketvit.training import Stopped, train
 
 
 @pytest.fixture

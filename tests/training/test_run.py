@@ -18,9 +18,12 @@ import pocketvit
 from pocketvit.config import load_config, override
 from pocketvit.config.hashing import REVISIONS
 from pocketvit.errors import InputError
+from pocketvit.inference.evaluate import evaluate_run, predict_files
+from pocketvit.inference.trained_model import load_model
 from pocketvit.runs.folder import RunFolder
 from pocketvit.runs.result import RunResult
-from pocketvit.training import SilentReporter, Stopped, evaluate_run, finish, load_model, loop, predict_files, train
+from pocketvit.training import Stopped, finish, loop, train
+from pocketvit.training.progress import SilentReporter
 
 CLOCK = {"train_s", "images_per_s"}
 

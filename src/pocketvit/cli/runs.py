@@ -34,7 +34,7 @@ class EvalArguments:
 def eval_command(arguments: list[str]) -> int:
     """`pocketvit eval RUN [--data SOURCE] [--json]`."""
     parsed = parse_command(EvalArguments, arguments, "pocketvit eval")
-    from pocketvit.training import evaluate_run
+    from pocketvit.inference.evaluate import evaluate_run
 
     scores = evaluate_run(
         parsed.run, source=parsed.data, resize=parsed.resize, device=parsed.device, allow_code=parsed.allow_code
@@ -77,7 +77,7 @@ def predict_command(arguments: list[str]) -> int:
     for file in parsed.files:
         if file.is_dir():
             raise InputError(f"{file} is a folder; for the images in it write {file}/*")
-    from pocketvit.training import predict_files
+    from pocketvit.inference.evaluate import predict_files
 
     predictions = predict_files(parsed.run, parsed.files, device=parsed.device, allow_code=parsed.allow_code)
     if parsed.json:

@@ -110,7 +110,9 @@ class TrainImages:
         self.place = choose_place(wanted, num_bytes, free)
         self.note = describe_place(self.place, wanted, num_bytes, free)
         if self.place == "gpu":
-            self.on_gpu = _uploaded(self.images, self.device)
+            self.on_gpu = torch.empty(self.images.shape, dtype=torch.uint8, device=self.device)
+            for piece in pieces(self.images):  # because the host has to pin what it sends
+                self.on_gpu[piece].copy_(to_device(self.images[piece], self.device))
         elif self.place == "host":
             self.images = _pinned(self.images)
 
@@ -147,14 +149,6 @@ class TrainImages:
         main.wait_stream(self.copying)
         images.record_stream(main)  # else its memory could be given to the next copy while this one is being read
         return images
-
-
-def _uploaded(images: np.ndarray | MappedRows, device: torch.device) -> Tensor:
-    """All images on the GPU, (N, H, W, C), copied in pieces because the host has to pin what it sends."""
-    on_gpu = torch.empty(images.shape, dtype=torch.uint8, device=device)
-    for piece in pieces(images):
-        on_gpu[piece].copy_(to_device(images[piece], device))
-    return on_gpu
 
 
 def _pinned(images: np.ndarray | MappedRows) -> np.ndarray:

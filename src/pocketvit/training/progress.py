@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
 
@@ -76,13 +76,8 @@ class _TwoLines(Progress):
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         for task in self.tasks:
-            yield Text(self.status(task), style="cyan", no_wrap=True, overflow="ellipsis")
-
-    @staticmethod
-    def status(task: Task) -> str:
-        """The last pass; before the first is done, how fast the steps go."""
-        first = f"first pass  {task.speed:.1f} steps/s" if task.speed else "first step"
-        return task.fields["status"] or first
+            first = f"first pass  {task.speed:.1f} steps/s" if task.speed else "first step"
+            yield Text(task.fields["status"] or first, style="cyan", no_wrap=True, overflow="ellipsis")
 
 
 class BarReporter(SilentReporter):

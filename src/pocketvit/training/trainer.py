@@ -159,12 +159,8 @@ class Trainer:
         """
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
             raise self._not_finite("the weights are", int(self.step.step) - 1)
-
-        def begin() -> None:
-            progress = Progress(self.pass_index, self.step_in_pass, self.train_s, self.kernels)
-            checkpoints.save(int(self.step.step), self.step.state(), progress)
-
-        self.processes.from_first(begin)
+        progress = Progress(self.pass_index, self.step_in_pass, self.train_s, self.kernels)
+        self.processes.from_first(lambda: checkpoints.save(int(self.step.step), self.step.state(), progress))
 
     def run(self) -> None:
         """Train to the end of the schedule.
@@ -232,12 +228,10 @@ class Trainer:
         bad = ~torch.isfinite(losses)
         if bad.any():
             step = first + int(bad.nonzero()[0])
-            raise self._not_finite("the loss is", step) if step else self._never_finite()
-
-    def _never_finite(self) -> BaseException:
-        """What to raise where the loss was not finite before the weights were ever updated: no rate is to blame."""
-        cause = " and ".join(map(str, code_of(self.config.model).values())) or "the configuration"
-        return self.processes.error(f"the loss is not finite at step 0, before any update; look at {cause}")
+            if step:
+                raise self._not_finite("the loss is", step)
+            cause = " and ".join(map(str, code_of(self.config.model).values())) or "the configuration"
+            raise self.processes.error(f"the loss is not finite at step 0, before any update; look at {cause}")
 
     def _not_finite(self, what: str, step: int) -> BaseException:
         """What to raise where a run has diverged."""

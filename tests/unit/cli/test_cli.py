@@ -17,9 +17,9 @@ from pocketvit.cli.parsing import parse_command
 from pocketvit.cli.study import StudyArguments
 from pocketvit.config import load_config, override, save_config
 from pocketvit.errors import InputError
+from pocketvit.inference.evaluate import predict_files
 from pocketvit.recipes import recipe
 from pocketvit.studies.execution.local import gpu_slots
-from pocketvit.training import predict_files
 
 TINY = ["--schedule.passes", "2", "--schedule.warmup-passes", "1", "--train.device", "cpu"]
 
