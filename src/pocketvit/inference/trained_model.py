@@ -4,11 +4,14 @@ Shapes: N images, B batch, C channels, H W pixels, K classes.
 """
 
 import json
+import math
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,13 +22,18 @@ from torch import Tensor
 from pocketvit.augment.augment import normalise
 from pocketvit.config import ModelConfig, RunConfig, code_fields, code_of
 from pocketvit.config.checks import describe_size
+from pocketvit.config.data import LARGEST_SIDE
 from pocketvit.data.dataset import MappedRows
 from pocketvit.data.pixels import channels_last_remedy, one_line, uint8_remedy
 from pocketvit.errors import InputError
 from pocketvit.files import path_of, write_atomically
 from pocketvit.model import ViT
+from pocketvit.model.tokens import CHANNELS
+from pocketvit.runs.result import is_number, take_fields
 from pocketvit.usercode import Code, resolve, save_copies
 
+MOST_CONSTANTS = 2**24
+"""Numbers in tables of positions, which a model's file does not hold but its image size claims."""
 EVAL_BATCH = {"cuda": 2_000, "mps": 500, "cpu": 200}
 
 
@@ -130,6 +138,30 @@ class TrainedModel:
         write_atomically(path, save(weights, metadata={"pocketvit": json.dumps(about, sort_keys=True)}))
 
 
+def _numbers(least: float, *kinds: type, most: float = math.inf, count: int = CHANNELS) -> Callable[[Any], bool]:
+    """Whether something is a list of so many finite numbers within bounds."""
+    return lambda value: (
+        isinstance(value, list)
+        and len(value) == count
+        and all(is_number(number) and isinstance(number, kinds) and least <= number <= most for number in value)
+    )
+
+
+@dataclass(frozen=True)
+class _About:
+    """What a model's file says of it."""
+
+    model: Annotated[Mapping[str, Any], "the model's fields by name", lambda value: isinstance(value, dict)]
+    image_size: Annotated[list[int], "height and width in pixels", _numbers(1, int, most=LARGEST_SIDE, count=2)]
+    class_names: Annotated[
+        list[str],
+        "a name for each class",
+        lambda value: isinstance(value, list) and value and all(isinstance(name, str) for name in value),
+    ]
+    mean: Annotated[list[float], "three finite numbers", _numbers(-math.inf, int, float)]
+    std: Annotated[list[float], "three numbers above 0", _numbers(1e-30, int, float)]
+
+
 def _advice(shape: tuple[int, ...]) -> str:
     """How to make RGB images (N, H, W, 3) of an array of another shape."""
     match shape:
@@ -170,22 +202,34 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
     try:
         with safe_open(path, framework="pt") as file:
             held = {key: json.loads(value) for key, value in file.metadata().items()}
-            about = held.get("pocketvit", held)  # older files have a key for each part
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        chosen = {f"model.{name}": value for name, value in about["model"].items()}
-        fields = code_fields(RunConfig)
-        chosen = resolve(chosen, fields=fields, folder=path.parent, where=str(path), allow_code=allow_code, inside=True)
-        model = ViT(
-            ModelConfig(**{name.removeprefix("model."): value for name, value in chosen.items()}),
-            image_size=tuple(about["image_size"]),
-            num_classes=len(about["class_names"]),
-        )
-        model.load_state_dict(weights)
+            about = _About(**take_fields(str(path), _About, held.get("pocketvit", held)))  # older files: a key for each
+            chosen, fields = {f"model.{name}": value for name, value in about.model.items()}, code_fields(RunConfig)
+            chosen = resolve(
+                chosen, fields=fields, folder=path.parent, where=str(path), allow_code=allow_code, inside=True
+            )
+            config = ModelConfig(**{name.removeprefix("model."): value for name, value in chosen.items()})
+            make = partial(ViT, config, image_size=tuple(about.image_size), num_classes=len(about.class_names))
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+            if not _fits(make, config, shapes):
+                raise InputError(f"{path}: its weights are not those of the model that it describes; copy it again")
+            model = make()
+            model.load_state_dict({name: file.get_tensor(name) for name in shapes})
     except InputError:
         raise
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
         raise InputError(f"{path} is not a model that PocketViT saved: {one_line(error)}") from error
-    names, mean, std = (tuple(about[key]) for key in ("class_names", "mean", "std"))
-    if len(set(names)) < len(names):
+    if len(set(about.class_names)) < len(about.class_names):
         raise InputError(f"{path}: two of its classes have the same name, so their probabilities cannot be told apart")
-    return TrainedModel(model.to(device).eval(), names, mean, std)
+    return TrainedModel(model.to(device).eval(), tuple(about.class_names), tuple(about.mean), tuple(about.std))
+
+
+def _fits(make: Callable[[], ViT], config: ModelConfig, shapes: Mapping[str, list[int]]) -> bool:
+    """Whether weights of these shapes are the model's, found out before it takes memory; the user's code runs but once."""
+    if config.depth > len(shapes):  # each block has several
+        return False
+    if code_of(config):
+        return True
+    with torch.device("meta"):
+        model = make()
+    constants = sum(constant.numel() for constant in model.buffers())
+    return constants <= MOST_CONSTANTS and shapes == {name: list(w.shape) for name, w in model.state_dict().items()}

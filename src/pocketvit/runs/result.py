@@ -10,7 +10,8 @@ from pocketvit.errors import InputError
 from pocketvit.files import read_json, write_json
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number, as JSON holds it."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
@@ -25,9 +26,9 @@ Named = Annotated[
     Mapping[str, str], "text by name", lambda value: isinstance(value, dict) and _all(str, value.values())
 ]
 Whole = Annotated[int, "a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)]
-Number = Annotated[float, "a finite number", _is_number]
-Positive = Annotated[float, "a number above 0", lambda value: _is_number(value) and value > 0]
-Fraction = Annotated[float, "a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1]
+Number = Annotated[float, "a finite number", is_number]
+Positive = Annotated[float, "a number above 0", lambda value: is_number(value) and value > 0]
+Fraction = Annotated[float, "a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1]
 Split = Annotated[Literal["test", "val"], "test or val", lambda value: value in ("test", "val")]
 
 
@@ -120,13 +121,13 @@ class RunResult:
             InputError: it cannot be read, lacks a field, or a field holds what it cannot.
         """
         content = read_json(file)
-        known, where = _take(str(file), cls, content), f"{file}: a point of the curve"
-        known["curve"] = tuple(Evaluation(**_take(where, Evaluation, point)) for point in known["curve"])
+        known, where = take_fields(str(file), cls, content), f"{file}: a point of the curve"
+        known["curve"] = tuple(Evaluation(**take_fields(where, Evaluation, point)) for point in known["curve"])
         known["cautions"] = tuple(known.get("cautions", ()))
         return cls(**known, file=file, extra=content)
 
 
-def _take(where: str, kind: type, content: dict[str, Any]) -> dict[str, Any]:
+def take_fields(where: str, kind: type, content: dict[str, Any]) -> dict[str, Any]:
     """Take the fields of a dataclass out of `content`; refuse what they are not annotated to be."""
     named = [item for item in fields(kind) if item.name not in ("file", "extra")]
     absent = [item.name for item in named if item.default is MISSING and item.name not in content]
