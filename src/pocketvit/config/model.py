@@ -7,9 +7,6 @@ from pocketvit.config.checks import Bounds, Count, Fraction, Natural, Positive, 
 from pocketvit.errors import InputError
 from pocketvit.usercode import Code
 
-RANKS = ("q_rank", "k_rank", "v_rank", "kv_rank_shared")
-"""Fields that give the rank of a projection, at most the width; with fewer key heads also at most the width of those."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -106,19 +103,17 @@ class ModelConfig:
 
     def _check_ranks(self) -> None:
         """Refuse ranks that do not go together, or are more than full."""
-        for name in RANKS:
-            if (getattr(self, name) or 0) > self.width:
-                raise InputError(
-                    f"model.{name}={getattr(self, name)} is more than model.width={self.width}, which is full rank "
-                    "already; choose less, or none"
-                )
         kv_width = (self.num_kv_heads or self.num_heads) * self.head_dim
-        for name in ("k_rank", "v_rank"):
-            if (getattr(self, name) or 0) > kv_width:
-                raise InputError(
-                    f"model.{name}={getattr(self, name)} is more than {kv_width}, which is full rank already with "
-                    f"model.num_kv_heads={self.num_kv_heads} of {self.head_dim} channels; choose less, or none"
-                )
+        for name in ("q_rank", "k_rank", "v_rank", "kv_rank_shared"):
+            rank = getattr(self, name) or 0
+            if rank > self.width:
+                full = f"model.width={self.width}, which is full rank already"
+            elif name in ("k_rank", "v_rank") and rank > kv_width:
+                full = f"{kv_width}, which is full rank already with model.num_kv_heads={self.num_kv_heads} of "
+                full += f"{self.head_dim} channels"
+            else:
+                continue
+            raise InputError(f"model.{name}={rank} is more than {full}; choose less, or none")
         if self.kv_rank_shared is not None and (self.k_rank is not None or self.v_rank is not None):
             raise InputError(
                 f"model.kv_rank_shared={self.kv_rank_shared} cannot stand beside model.k_rank or model.v_rank"

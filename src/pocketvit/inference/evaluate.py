@@ -61,24 +61,19 @@ def evaluate(trained: TrainedModel, data: Data) -> Scores:
 
 def _check_fits(trained: TrainedModel, dataset: Dataset) -> None:
     """Refuse a data set whose classes or image size are not the model's."""
-    if dataset.class_names != trained.class_names:
-        raise InputError(_class_difference(dataset.name, dataset.class_names, trained.class_names))
+    name, classes, own = dataset.name, dataset.class_names, trained.class_names
+    if classes != own:
+        k, names = next((k, pair) for k, pair in enumerate(zip_longest(classes, own)) if pair[0] != pair[1])
+        has, knows = ("missing" if label is None else repr(label) for label in names)
+        raise InputError(
+            f"{name} has {len(classes)} classes, the model was trained on {len(own)}; the first that differs is class "
+            f"{k} (from 0): {has} in {name}, {knows} in the model"
+        )
     if dataset.image_size != trained.model.image_size:
         height, width = trained.model.image_size
         got, wanted = describe_size(dataset.image_size), describe_size((height, width))
         advice = f"; --data.resize {height} makes them so" if height == width else ""
-        raise InputError(f"{dataset.name} has images of {got}, the model takes {wanted}{advice}")
-
-
-def _class_difference(name: str, classes: Sequence[str], trained: Sequence[str]) -> str:
-    """How a set's classes differ from those of a model: in number, and where first."""
-    pairs = enumerate(zip_longest(classes, trained))
-    k, names = next((k, pair) for k, pair in pairs if pair[0] != pair[1])
-    has, knows = ("missing" if label is None else repr(label) for label in names)
-    return (
-        f"{name} has {len(classes)} classes, the model was trained on {len(trained)}; the first that differs is class "
-        f"{k} (from 0): {has} in {name}, {knows} in the model"
-    )
+        raise InputError(f"{name} has images of {got}, the model takes {wanted}{advice}")
 
 
 def evaluate_run(

@@ -48,8 +48,8 @@ class _Trial:
         self.optimizer = make_optimizer(code, [group | {"weight_decay": config.weight_decay}], config)
         self.lr = self.optimizer.param_groups[0]["lr"]
 
-    def step(self, lr: float) -> dict[tuple[int, str], Tensor]:
-        """Take a step, always with the same random numbers; returns all that is in the optimizer's `state`."""
+    def step(self, lr: float) -> dict[tuple[int, str], int]:
+        """Take a step, always with the same random numbers; returns where each tensor of the optimizer's `state` lies."""
         self.lr.fill_(lr)
         for parameter in self.parameters:
             parameter.grad = torch.linspace(-1, 2, parameter.numel()).reshape(parameter.shape)
@@ -64,7 +64,7 @@ class _Trial:
         for (_, name), value in found.items():
             if not isinstance(value, Tensor):
                 raise InputError(f"{self.code} keeps {name!r} as a {type(value).__name__}; keep it in a tensor")
-        return found
+        return {key: value.data_ptr() for key, value in found.items()}
 
     def moved(self) -> bool:
         """Whether any weight is not where it was at the start."""
@@ -80,10 +80,10 @@ def check_optimizer(code: Code, config: OptimConfig) -> None:
             of its `state` that start at zero.
     """
     trial = _Trial(code, config)
-    places = _places(trial.step(lr=0.0))
+    places = trial.step(lr=0.0)
     if trial.moved():
         raise InputError(f"{code} moves weights at learning rate 0; multiply its steps by group['lr'], a tensor")
-    if _places(trial.step(PROBE_LR)) != places or _places(trial.step(PROBE_LR)) != places:
+    if trial.step(PROBE_LR) != places or trial.step(PROBE_LR) != places:
         raise InputError(f"{code} makes new state tensors in later steps; change those of the first step in place")
     if not all(parameter.isfinite().all() for parameter in trial.parameters):
         raise InputError(f"{code} makes weights that are not finite")
@@ -91,11 +91,6 @@ def check_optimizer(code: Code, config: OptimConfig) -> None:
         raise InputError(f"{code} does not move the weights; change them in place, by group['lr']")
     _check_resumes(trial, config)
     _check_starts(code, config)
-
-
-def _places(state: dict[tuple[int, str], Tensor]) -> dict[tuple[int, str], int]:
-    """Where in memory each tensor lies."""
-    return {key: value.data_ptr() for key, value in state.items()}
 
 
 def _check_starts(code: Code, config: OptimConfig) -> None:
