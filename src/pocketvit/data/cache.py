@@ -8,6 +8,9 @@ An entry is written into a folder of its own, image by image as they are decoded
 memory, and renamed into place when it is whole: two processes that decode the same set at once don't disturb each
 other, and one that is killed leaves nothing that looks like an entry. What it leaves is removed by the next process
 that opens a set.
+
+Beside its images an entry keeps their fingerprints. Every run computes these anyway, so they are compared when an
+entry is opened, and one that was damaged on the disk is built anew.
 """
 
 import contextlib
@@ -28,7 +31,7 @@ from pocketvit.data.fetch.paths import write_error
 from pocketvit.data.raw_splits import Store
 from pocketvit.errors import InputError
 
-VERSION = 4
+VERSION = 5
 """Raised when decoding, its notes or the layout of an entry changes, so that older entries are not used."""
 WRITING = ".writing-"
 """How the name of a folder begins in which an entry is being written."""
@@ -61,8 +64,10 @@ def entry_key(root: Path, files: Sequence[Path], options: Sequence[str | int | N
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def load_or_build(folder: Path, key: str, build: Callable[[Store], Decoded]) -> Decoded:
-    """Map the entry `key` into memory, building and storing it first if there is none, or only a torn one.
+def load_or_build(
+    folder: Path, key: str, build: Callable[[Store], Decoded], say: Callable[[str], None] = lambda line: None
+) -> Decoded:
+    """Map the entry `key` into memory, building and storing it first if there is none, or only a damaged one.
 
     The images are mapped copy-on-write: writing to them in memory never reaches the file.
 
@@ -71,6 +76,7 @@ def load_or_build(folder: Path, key: str, build: Callable[[Store], Decoded]) -> 
         key: the entry's name.
         build: decodes the set, giving its images to a `Store` that writes each as it comes; those of a set that is in
             memory already are written afterwards.
+        say: is told that a damaged entry is built anew.
     Raises:
         InputError: the entry cannot be written, for want of space or of permission.
     """
@@ -79,6 +85,8 @@ def load_or_build(folder: Path, key: str, build: Callable[[Store], Decoded]) -> 
     stored = _load(entry)
     if stored is not None:
         return stored
+    if entry.exists():
+        say(f"{entry}: the decoded images kept there are damaged; decoding them again")
     with _errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
         # On a network drive a file that is still mapped can hinder the cleaning up.
@@ -102,15 +110,17 @@ def load_or_build(folder: Path, key: str, build: Callable[[Store], Decoded]) -> 
 
 
 def _load(entry: Path) -> Decoded | None:
-    """The stored set, or None if it isn't there or not whole."""
+    """The stored set, or None if it isn't there, not whole, or not what was stored."""
     try:
         meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
         splits = {
             split: Split(np.load(entry / f"{split}_images.npy", mmap_mode="c"), np.load(entry / f"{split}_labels.npy"))
             for split in meta["splits"]
         }
+        if any(split.fingerprint != meta["splits"][name] for name, split in splits.items()):
+            return None
         return Decoded(splits["train"], splits.get("test"), tuple(meta["class_names"]), tuple(meta["notes"]))
-    except (OSError, ValueError, EOFError, KeyError, TypeError):
+    except Exception:  # what a damaged header makes of NumPy's reader is anything from SyntaxError to MemoryError
         return None
 
 
@@ -121,7 +131,9 @@ def _complete(decoded: Decoded, whole: Path) -> None:
         if not (whole / f"{split}_images.npy").exists():
             _write(whole / f"{split}_images.npy", content.images, len(content))
         _write(whole / f"{split}_labels.npy", content.labels, len(content))
-    meta = {"splits": list(splits), "class_names": decoded.class_names, "notes": decoded.notes}
+    stored = {split: np.load(whole / f"{split}_images.npy", mmap_mode="r") for split in splits}
+    fingerprints = {split: Split(stored[split], splits[split].labels).fingerprint for split in splits}
+    meta = {"splits": fingerprints, "class_names": decoded.class_names, "notes": decoded.notes}
     (whole / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 

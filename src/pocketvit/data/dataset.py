@@ -89,7 +89,10 @@ class Split:
             images = MappedRows(self.images, indices)
         else:
             images = self.images[indices]
-        return type(self)(images, self.labels[indices])
+        taken = type(self)(images, self.labels[indices])
+        if "digests" in vars(self):  # computed already
+            vars(taken)["digests"] = self.digests[indices]
+        return taken
 
     @cached_property
     def fingerprint(self) -> str:

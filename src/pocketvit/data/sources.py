@@ -6,7 +6,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +172,9 @@ def _decode(path: Path, kind: Format, config: DataConfig, home: Path, decoded: D
     """The set at `path`, from the cache if it is there; `decoded` spares decoding it if it isn't."""
     others = {name: getattr(config, name) for name in READING[1:] if getattr(config, name) != getattr(PLAIN, name)}
     key = entry_key(path, kind.files(path), (kind.name, config.resize, *map(str, others.items())))
-    return load_or_build(home / "decoded", key, lambda store: decoded or kind.read(path, config, store))
+    said: list[str] = []
+    found = load_or_build(home / "decoded", key, lambda store: decoded or kind.read(path, config, store), said.append)
+    return replace(found, notes=(*said, *found.notes))
 
 
 def finish(name: str, decoded: Decoded, test_frac: float, split_seed: int) -> Dataset:

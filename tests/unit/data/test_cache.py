@@ -67,6 +67,19 @@ def test_torn_entry_is_rebuilt(tmp_path, name, damage):
     assert same(load_or_build(tmp_path, "key", never), some_set(seed=1))
 
 
+@pytest.mark.parametrize("name", ["train_images.npy", "train_labels.npy", "test_images.npy"])
+@pytest.mark.parametrize("place", [4, 30, 200], ids=["version", "header", "content"])
+def test_damaged_bytes_are_noticed_and_said(tmp_path, name, place):
+    load_or_build(tmp_path, "key", some_set)
+    with open(tmp_path / "key" / name, "r+b") as file:
+        file.seek(place)
+        file.write(b"\x05\xff{(" * 4)
+    said = []
+    assert same(load_or_build(tmp_path, "key", some_set, said.append), some_set())
+    assert said == [f"{tmp_path / 'key'}: the decoded images kept there are damaged; decoding them again"]
+    assert same(load_or_build(tmp_path, "key", never), some_set())
+
+
 @pytest.mark.parametrize("torn", [False, True])
 def test_several_at_once(tmp_path, torn):
     """All decode; those that finish later find an entry in place and use it, whether or not a torn one was there."""

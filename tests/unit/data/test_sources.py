@@ -82,6 +82,16 @@ def test_carving_does_not_decode_again(flat, home):
     assert len(list((home / "decoded").iterdir())) == 1
 
 
+def test_a_damaged_cache_is_said_once_and_changes_no_fingerprint(flat, home):
+    first = load_dataset(str(flat))
+    with open(next((home / "decoded").glob("*/train_images.npy")), "r+b") as file:
+        file.seek(5000)
+        file.write(bytes(100))
+    again, later = load_dataset(str(flat)), load_dataset(str(flat))
+    assert "are damaged; decoding them again" in again.notes[0] and again.notes[1:] == later.notes == first.notes
+    assert again.fingerprint == later.fingerprint == first.fingerprint
+
+
 def test_changed_source_is_read_again(write, synthetic_set, tmp_path):
     images, labels = synthetic_set.train
     path = tmp_path / "set.npz"
