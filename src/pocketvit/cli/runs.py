@@ -1,6 +1,8 @@
 """`pocketvit eval`, `predict` and `report`: what can be done with a finished run."""
 
+import csv
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +27,8 @@ class EvalArguments:
     """Resize every image to this many pixels square; by default as the run did. --data.resize means the same."""
     json: bool = False
     """Print JSON instead of a table."""
+    csv: bool = False
+    """Print a line for each image instead, as CSV: file, label, prediction and its probability."""
     device: Device = "auto"
     """auto takes CUDA, else Apple's MPS, else the CPU."""
     allow_code: bool = False
@@ -32,13 +36,18 @@ class EvalArguments:
 
 
 def eval_command(arguments: list[str]) -> int:
-    """`pocketvit eval RUN [--data SOURCE] [--json]`."""
+    """`pocketvit eval RUN [--data SOURCE] [--json | --csv]`."""
     parsed = parse_command(EvalArguments, arguments, "pocketvit eval")
-    from pocketvit.inference.evaluate import evaluate_run
+    from pocketvit.inference.evaluate import evaluate_images, evaluate_run
 
-    scores = evaluate_run(
-        parsed.run, source=parsed.data, resize=parsed.resize, device=parsed.device, allow_code=parsed.allow_code
-    )
+    options = {"resize": parsed.resize, "device": parsed.device, "allow_code": parsed.allow_code}
+    if parsed.csv:
+        rows = list(evaluate_images(parsed.run, source=parsed.data, **options))
+        table = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        return 0
+    scores = evaluate_run(parsed.run, source=parsed.data, **options)
     if parsed.json:
         _print_json(scores)
         return 0

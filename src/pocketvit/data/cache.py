@@ -113,15 +113,18 @@ def _load(entry: Path) -> Decoded | None:
     """The stored set, or None if it isn't there, not whole, or not what was stored."""
     try:
         meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
-        splits = {
-            split: Split(np.load(entry / f"{split}_images.npy", mmap_mode="c"), np.load(entry / f"{split}_labels.npy"))
-            for split in meta["splits"]
-        }
+        splits = {split: _load_split(entry, split) for split in meta["splits"]}
         if any(split.fingerprint != meta["splits"][name] for name, split in splits.items()):
             return None
         return Decoded(splits["train"], splits.get("test"), tuple(meta["class_names"]), tuple(meta["notes"]))
     except Exception:  # what a damaged header makes of NumPy's reader is anything from SyntaxError to MemoryError
         return None
+
+
+def _load_split(entry: Path, split: str) -> Split:
+    images, names = np.load(entry / f"{split}_images.npy", mmap_mode="c"), entry / f"{split}_names.npy"
+    named = np.load(names, mmap_mode="c")[0] if names.exists() else None
+    return Split(images, np.load(entry / f"{split}_labels.npy"), named)
 
 
 def _complete(decoded: Decoded, whole: Path) -> None:
@@ -131,6 +134,8 @@ def _complete(decoded: Decoded, whole: Path) -> None:
         if not (whole / f"{split}_images.npy").exists():
             _write(whole / f"{split}_images.npy", content.images, len(content))
         _write(whole / f"{split}_labels.npy", content.labels, len(content))
+        if content.names is not None:
+            _write(whole / f"{split}_names.npy", [content.names], 1)  # as one row: a row alone forgets its width
     stored = {split: np.load(whole / f"{split}_images.npy", mmap_mode="r") for split in splits}
     fingerprints = {split: Split(stored[split], splits[split].labels).fingerprint for split in splits}
     meta = {"splits": fingerprints, "class_names": decoded.class_names, "notes": decoded.notes}

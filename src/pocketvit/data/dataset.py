@@ -66,6 +66,8 @@ class Split:
     """Pixels, uint8, (N, H, W, 3), C-contiguous; a `np.memmap`, or rows of one, where the set comes from the cache."""
     labels: np.ndarray
     """Class numbers, int64, (N,)."""
+    names: np.ndarray | None = None
+    """Each image's file or row in its source, as UTF-8, (N,); none of images that come from nowhere."""
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[3] != 3:
@@ -89,10 +91,17 @@ class Split:
             images = MappedRows(self.images, indices)
         else:
             images = self.images[indices]
-        taken = type(self)(images, self.labels[indices])
+        taken = type(self)(images, self.labels[indices], None if self.names is None else self.names[indices])
         if "digests" in vars(self):  # computed already
             vars(taken)["digests"] = self.digests[indices]
         return taken
+
+    @property
+    def files(self) -> list[str]:
+        """What to call each image: its file or row, or else its position."""
+        if self.names is None:
+            return [f"image {i}" for i in range(len(self))]
+        return [name.decode(errors="replace") for name in self.names.tolist()]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -171,7 +171,9 @@ def assemble(
     splits = {}
     for split, raw in used.items():
         fitted = (fitter.fit(image, raw.where, i) for i, image in enumerate(raw.images))
-        splits[split] = Split(store(split, fitted, len(raw.labels)), labels[split])
+        where = (raw.where(i).removeprefix(f"{name}{os.sep}") for i in range(len(raw.labels)))
+        names = np.array([each.encode(errors="backslashreplace") for each in where])
+        splits[split] = Split(store(split, fitted, len(raw.labels)), labels[split], names)
         converted.join(raw.converted)
     notes += [*converted.notes(config.value_range), *fitter.notes()]
     return Decoded(splits["train"], splits.get(test_split), tuple(class_names), tuple(notes))

@@ -1,7 +1,7 @@
 """Measuring a trained model: accuracy on a data set, a saved run, files to classify."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -76,6 +76,26 @@ def _check_fits(trained: TrainedModel, dataset: Dataset) -> None:
         raise InputError(f"{name} has images of {got}, the model takes {wanted}{advice}")
 
 
+def evaluate_images(run: str | Path, **options: Any) -> Iterator[dict[str, str | float]]:
+    """What a finished run makes of each image that `evaluate_run` measures: its file, label, prediction and probability.
+
+    Args:
+        options: as for `evaluate_run`.
+    Raises:
+        InputError: as `evaluate_run`.
+    """
+    trained, dataset, _ = _open_run(run, **options)
+    probabilities, names = trained.logits(dataset.test.images).softmax(dim=1).numpy(), trained.class_names
+    for file, label, row in zip(dataset.test.files, dataset.test.labels, probabilities, strict=True):
+        best = int(row.argmax())
+        yield {
+            "file": file,
+            "label": names[label],
+            "prediction": names[best],
+            "probability": round(float(row[best]), 4),
+        }
+
+
 def evaluate_run(
     run: str | Path,
     *,
@@ -96,6 +116,18 @@ def evaluate_run(
         InputError: no finished run there, its own data have changed, the data cannot be used, or it has code and
             `allow_code` does not agree.
     """
+    trained, dataset, notes = _open_run(run, source, resize, device, allow_code)
+    return {**evaluate(trained, dataset), "notes": notes}
+
+
+def _open_run(
+    run: str | Path,
+    source: str | None = None,
+    resize: int | None = None,
+    device: str = "auto",
+    allow_code: bool = False,
+) -> tuple[TrainedModel, Dataset, tuple[str, ...]]:
+    """A finished run's model, the data to measure it on, and lines to say aloud of these; as `evaluate_run` takes them."""
     run = path_of(run)
     if run.is_file():
         raise InputError(f"{run} is a model alone, which names no data; give its run folder, {run.parent}")
@@ -131,7 +163,8 @@ def evaluate_run(
         cautions.append(f"{run} was trained on these very images: on new ones its accuracy may be far lower")
     elif own is not None:
         cautions += note_shared("images", dataset.test.digests, own.digests, f"those that {run} was trained on")
-    return {**evaluate(trained, dataset), "notes": (*(f"CAUTION: {line}" for line in cautions), *dataset.notes)}
+    _check_fits(trained, dataset)
+    return trained, dataset, (*(f"CAUTION: {line}" for line in cautions), *dataset.notes)
 
 
 def _training_images(config: DataConfig, fingerprint: str) -> Split | None:

@@ -27,6 +27,7 @@ class Predictions:
     labels: np.ndarray  # the true classes, int64, (T,)
     indices: np.ndarray  # where each image is in the test set, int64, (T,)
     class_names: tuple[str, ...]  # the names of the K classes
+    files: tuple[str, ...] | None  # the file or row of each image, T of them; older runs lack them
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,9 @@ def _read_arrays(path: Path, *names: str, needed: bool = True) -> list[Any]:
 
 def _read_predictions(path: Path) -> Predictions:
     logits, labels, indices, class_names = _read_arrays(path, "logits", "labels", "indices", "class_names")
+    (files,) = _read_arrays(path, "files", needed=False)
+    if files is not None and len(files) != len(labels):
+        raise InputError(f"{path}: {len(files)} files for {len(labels)} labels")
     expected = (len(labels), len(class_names))
     if logits.shape != expected or len(indices) != len(labels) or 0 in expected:
         raise InputError(
@@ -109,7 +113,8 @@ def _read_predictions(path: Path) -> Predictions:
         )
     if labels.min() < 0 or labels.max() >= len(class_names):
         raise InputError(f"{path}: labels from {labels.min()} to {labels.max()}, but {len(class_names)} class names")
-    return Predictions(logits, labels, indices, tuple(str(name) for name in class_names))
+    names = None if files is None else tuple(map(str, files))
+    return Predictions(logits, labels, indices, tuple(str(name) for name in class_names), names)
 
 
 def _read_samples(path: Path, num_predictions: int) -> Samples | None:

@@ -43,9 +43,13 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
     metrics = read_metrics(folder.metrics)
     save_figures(folder.figures, trainer.model, trainer.filters)
     trained.save(folder.model)
-    labels, names = splits.test.labels, np.array(splits.class_names)
     write_arrays(
-        folder.predictions, logits=logits.numpy(), labels=labels, indices=np.arange(len(labels)), class_names=names
+        folder.predictions,
+        logits=logits.numpy(),
+        labels=splits.test.labels,
+        indices=np.arange(len(splits.test)),
+        class_names=np.array(splits.class_names),
+        files=np.array(splits.test.files),
     )
     save_samples(folder.samples, logits, splits, seen_images(trainer.loader, trained))
     result = RunResult(

@@ -1,5 +1,7 @@
 """The command line: what it understands, and one clear line with exit code 2 for what it does not."""
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -479,6 +481,23 @@ def test_json_for_machines_keeps_every_letter(capsys, place):
     assert "4 of its 20 images are held out" in scores["notes"][-1] and '"käfer"' in out
     code, out, _ = run(["predict", "pets/käfer/0.png", "--run", "runs/digits-000", "--json"], capsys)
     assert code == 0 and '"käfer"' in out and '"pets/käfer/0.png"' in out
+
+
+def test_every_answer_says_which_file_it_is_of(pets_run, capsys):
+    folder, _ = pets_run
+    code, out, _ = run(["eval", folder, "--device", "cpu", "--csv"], capsys)
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0 and len(rows) == len({row["file"] for row in rows}) > 0
+    assert all(row["file"] == f"{row['label']}/{Path(row['file']).name}" for row in rows)
+    assert all((Path("pets") / row["file"]).is_file() for row in rows)
+    with np.load(folder / "predictions.npz") as kept:
+        assert kept["files"].tolist() == [row["file"] for row in rows]
+        best = kept["class_names"][kept["logits"].argmax(axis=1)]
+    assert best.tolist() == [row["prediction"] for row in rows]
+    page = (folder / "report.html").read_text()
+    assert all((row["file"] in page) for row in rows if row["label"] != row["prediction"])
+    (answer,) = predict_files(folder, [Path("pets") / rows[0]["file"]], device="cpu")
+    assert abs(answer["probabilities"][rows[0]["prediction"]] - float(rows[0]["probability"])) < 1e-4
 
 
 def test_what_evals_refusals_advise_works(pets_run, capsys):

@@ -92,6 +92,14 @@ def test_a_damaged_cache_is_said_once_and_changes_no_fingerprint(flat, home):
     assert again.fingerprint == later.fingerprint == first.fingerprint
 
 
+def test_names_of_images_outlast_the_cache(flat, home):
+    first, again = load_dataset(str(flat)), load_dataset(str(flat))
+    assert first.test.files == again.test.files and set(first.train.files + first.test.files) == {
+        str(file.relative_to(flat)) for file in flat.rglob("*.png")
+    }
+    assert load_dataset("digits").test.files[0] == "digits, image 0"
+
+
 def test_changed_source_is_read_again(write, synthetic_set, tmp_path):
     images, labels = synthetic_set.train
     path = tmp_path / "set.npz"

@@ -27,6 +27,8 @@ def test_split_folder(split):
     assert decoded.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert np.array_equal(decoded.train.images, IMAGES[[0, 2, 4, 1, 3, 5]])
     assert np.array_equal(decoded.test.images, IMAGES[::-1][[0, 2, 4, 1, 3, 5]])
+    assert decoded.test.files[::3] == ["test/ant/00000.png", "test/bee/00001.png"]
+    assert decoded.test.take(np.array([3, 0])).files == decoded.test.files[::3][::-1]
 
 
 @pytest.mark.parametrize("name", ["val", "Validation", "valid"])
