@@ -78,9 +78,7 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
         peak_memory_gib=peak_gib,
         kernels=trainer.kernels,
         total_s=time.perf_counter() - started,
-        extra={"data_source": MEMORY}
-        if config.data.source == MEMORY
-        else {},  # no command alone makes such a run again
+        extra={"data_source": MEMORY} if config.data.source == MEMORY else {},  # which `command` does not tell
         **{name: env[name] for name in ("device", "versions", "commit", "command")},
     )
     from pocketvit.report.page import write_report  # loads a drawing library

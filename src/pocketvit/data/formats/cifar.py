@@ -238,8 +238,9 @@ def _contents(place: Path) -> Iterator[tuple[str, bytes]]:
                 with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
                     for member in archive:
                         name = PurePosixPath(member.name).name
-                        if member.isfile() and not member.issparse() and name in known:
-                            yield name, archive.extractfile(member).read()
+                        listed = name in known and member.isfile() and not member.issparse()
+                        if listed and (file := archive.extractfile(member)):
+                            yield name, file.read()
         # A broken archive shows as ReadError, EOFError, zlib.error or OSError, depending on where it is broken.
         except Exception as error:
             size = place.stat().st_size
@@ -255,7 +256,7 @@ def _unpickle(content: bytes, where: str) -> object:
     try:
         # Each entry of the memo is filled by an instruction; for a high number alone, pickle makes a list as long.
         for number, (instruction, argument, _) in enumerate(pickletools.genops(stream)):
-            if "PUT" in instruction.name and argument > number:
+            if "PUT" in instruction.name and int(argument or 0) > number:
                 raise InputError(f"its pickle numbers an object {argument:,} that is at most its {number:,}th: refused")
         stream.seek(0)
         # The official pickles come from Python 2, whose strings are bytes.

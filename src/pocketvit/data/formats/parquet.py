@@ -168,8 +168,8 @@ def _labels(file: Path, column: str) -> np.ndarray:
     for row, value in enumerate(values):
         if (
             type(value) is not kind
-            or (kind is int and abs(value) >= 2**63)
-            or (kind is str and len(value) > MOST_LETTERS)
+            or (isinstance(value, int) and abs(value) >= 2**63)
+            or (isinstance(value, str) and len(value) > MOST_LETTERS)
         ):
             raise InputError(
                 f"{file}, row {row}: label {value!r:.80} is no {'class name' if kind is str else 'integer'}"
