@@ -1,10 +1,10 @@
-"""Memory that a training step of the paper's rows keeps between forward and backward: results/activations/paper.json.
+"""Count the memory that the paper's rows keep between forward and backward: results/activations/paper.json.
 
     python -m benchmarks.activations [--out results/activations/paper.json]
 
-What autograd saves is counted, for the plain model in float32: exact, the same on every machine, and free of what else
-takes memory in a run. Each piece of memory counts once, however many tensors look into it; weights do not count. The
-fused kernels merge the factors of a low-rank projection, so what they keep does not depend on the ranks.
+The tensors that autograd saves are counted for the reference model in float32, which is exact and the same on every
+machine. Each storage counts once, however many tensors share it; weights do not count. The fused kernels merge the
+factors of a low-rank projection, so their memory does not depend on the ranks.
 """
 
 import argparse
@@ -22,9 +22,9 @@ ROWS = ("baseline", "mla-q", "mla-k", "mla-qk", "mla-kv", "mla-qkv")
 
 
 def saved_bytes(model: ViT, num_images: int) -> int:
-    """Bytes that autograd keeps of a forward pass over so many images, with stochastic depth."""
+    """Bytes that autograd saves in a forward pass with stochastic depth."""
     config, own = model.config, {p.untyped_storage().data_ptr() for p in model.parameters()}
-    pieces: dict[int, torch.UntypedStorage] = {}  # held, so that no address is given out twice
+    pieces: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no address is reused
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         piece = tensor.untyped_storage()
@@ -40,7 +40,7 @@ def saved_bytes(model: ViT, num_images: int) -> int:
 
 
 def mib_per_image(model: ViT) -> float:
-    """What one image more adds, MiB."""
+    """The memory that one more image adds, in MiB."""
     return (saved_bytes(model, 2) - saved_bytes(model, 1)) / 2**20
 
 
@@ -54,7 +54,7 @@ def main() -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(env | {"precision": "fp32", "saved_mib_per_image": found}, indent=2) + "\n")
     print(
-        "\n".join(f"{name:10} {mib:.2f} MiB an image, × {mib / found['baseline']:.3f}" for name, mib in found.items())
+        "\n".join(f"{name:10} {mib:.2f} MiB per image, × {mib / found['baseline']:.3f}" for name, mib in found.items())
     )
 
 

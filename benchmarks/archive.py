@@ -1,10 +1,10 @@
-"""Archive the results of a study's runs for good, as results/STUDY/ROW-sSEED.json.
+"""Archive the results of a study's runs as results/STUDY/ROW-sSEED.json.
 
     python -m benchmarks.archive STUDY FOLDER [--results results]
 
-STUDY is a .yaml file or a built-in study, FOLDER where it ran, which may be an unpacked archive from another machine. A
-cell that has a result anywhere under results/ already is left alone; a run on several GPUs is none. What is archived is
-printed, a line a cell.
+STUDY is a .yaml file or a built-in study, FOLDER its folder, perhaps an unpacked archive from another machine. Cells that
+already have a result anywhere under results/ are skipped; runs on several GPUs do not count. Each archived cell is
+printed in one line.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pocketvit.studies.definition.grid import IMAGES_OF
 
 
 def archive(name: str, folder: Path, results: Path) -> list[str]:
-    """Copy what is new; a line for each cell that is."""
+    """Copy new results; returns one line per copied cell."""
     study = find_study(name)
     found, known = (find_results([place], one_gpu=True) for place in (folder, results))
     fingerprints = {result.data_fingerprint for result in found.values()}

@@ -1,10 +1,10 @@
-"""Microseconds of attention's forward and backward pass, ours beside PyTorch's, and of other ways to cut the tiles.
+"""Time attention's forward and backward pass, ours against PyTorch's, and other tile sizes.
 
     python -m benchmarks.attention [--candidates] [--all-shapes]
 
-Every figure is for one layer: a CUDA graph runs eight layers on eight sets of inputs, too many to stay in the
-cache, and its median time is divided by eight. The floor is the bytes that have to move over 3.0 TB/s. PyTorch's
-backward includes what it needs to make one gradient of a packed projection. A star marks the tiles in use.
+All times are microseconds per layer: a CUDA graph runs eight layers on eight sets of inputs, which do not fit into the
+cache together, and its median time is divided by eight. The lower bound is the bytes that must be moved at 3.0 TB/s.
+PyTorch's backward pass includes packing the gradients of a packed projection. A star marks the tiles in use.
 """
 
 import argparse
@@ -30,7 +30,7 @@ OTHER_SHAPES = [(1024, 12, 65, 16), (1024, 3, 65, 64), (256, 6, 65, 32), (256, 1
 
 
 def layer_us(layer: Callable[[Tensor, Tensor], object], inputs: list[tuple[Tensor, Tensor]]) -> float:
-    """Median microseconds of one layer, out of a graph of one layer for each pair of inputs."""
+    """Median microseconds per layer, from a graph with one layer for each pair of inputs."""
 
     def layers() -> None:
         for pair in inputs:
@@ -40,7 +40,7 @@ def layer_us(layer: Callable[[Tensor, Tensor], object], inputs: list[tuple[Tenso
 
 
 def pytorch(qkv: Tensor) -> Tensor:
-    """What a plain model does, on a packed projection (B, N, 3, A, E)."""
+    """The reference implementation, on a packed projection (B, N, 3, A, E)."""
     return F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4)).transpose(1, 2).flatten(2)  # (B, N, A·E)
 
 
@@ -49,7 +49,7 @@ def forward_and_backward(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Ten
 
 
 def random_inputs(B: int, A: int, N: int, E: int) -> list[tuple[Tensor, Tensor]]:
-    """For each layer a packed projection (B, N, 3, A, E) and the gradient of its heads (B, N, A·E)."""
+    """For each layer, a packed projection (B, N, 3, A, E) and the gradient of its heads (B, N, A·E)."""
     kind = {"device": "cuda", "dtype": torch.bfloat16}
     return [
         (torch.randn(B, N, 3, A, E, **kind, requires_grad=True), torch.randn(B, N, A * E, **kind))
@@ -58,7 +58,7 @@ def random_inputs(B: int, A: int, N: int, E: int) -> list[tuple[Tensor, Tensor]]
 
 
 def compare(shape: tuple[int, int, int, int]) -> None:
-    """A row of the table: ours, PyTorch's and the floor."""
+    """Print a row of the table: ours, PyTorch's and the lower bound."""
     B, A, N, E = shape
     inputs = random_inputs(*shape)
     row = []
@@ -71,7 +71,7 @@ def compare(shape: tuple[int, int, int, int]) -> None:
 
 
 def candidates(direction: str, num_tokens: int, head_dim: int) -> list[ops.Tiles]:
-    """The tiles in use first, then others worth a try."""
+    """The tiles to time, those in use first."""
     columns = max(16, head_dim)
     tries = [(16, 1, 2), (16, 1, 3), (16, 2, 1), (64, 4, 1)]
     if direction == "forward":
@@ -102,7 +102,7 @@ def kernel_alone(direction: str, tiles: ops.Tiles, lse: Tensor) -> Callable[[Ten
 
 
 def try_candidates(shape: tuple[int, int, int, int]) -> None:
-    """The two kernels alone, with each way to cut the tiles."""
+    """Time the two kernels alone, with each tile size."""
     B, A, N, E = shape
     inputs = random_inputs(*shape)
     lse = torch.full((B, A, N), 8.0, device="cuda")  # speed does not depend on it
@@ -118,11 +118,11 @@ def try_candidates(shape: tuple[int, int, int, int]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--candidates", action="store_true", help="time other tiles too, for the hot shapes")
+    parser.add_argument("--candidates", action="store_true", help="also time other tiles, for the hot shapes")
     parser.add_argument("--all-shapes", action="store_true", help="compare on more than the two hot shapes")
     options = parser.parse_args()
-    print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, bfloat16, microseconds a layer")
-    titles = ("forward", "backward", "PyTorch fwd", "PyTorch bwd", "floor fwd", "floor bwd")
+    print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, bfloat16, microseconds per layer")
+    titles = ("forward", "backward", "PyTorch fwd", "PyTorch bwd", "bound fwd", "bound bwd")
     print(f"{'B, A, N, E':>20}" + "".join(f"{title:>12}" for title in titles))
     for shape in HOT_SHAPES + (OTHER_SHAPES if options.all_shapes else []):
         compare(shape)

@@ -1,10 +1,10 @@
-"""Milliseconds to augment a pass of 50,000 images of 32x32, by the fused kernel and by its plain twin.
+"""Time the augmentation of a pass of 50,000 images of 32x32, by the fused kernel and by its reference implementation.
 
     python -m benchmarks.augmentation [--candidates] [--size 32] [--images 50000]
 
-host: until Python goes on; device: kernels and copies alone, as the profiler sums them up; whole: from one
-synchronisation to the next. The floor is the bytes of reading and writing all images once for each operation in a
-row, over 3.0 TB/s. A star marks the block in use.
+All times are milliseconds. host: until Python continues; device: sum over kernels and copies by the profiler; whole:
+from one synchronization to the next. The lower bound is reading and writing all images once per operation at 3.0 TB/s. A
+star marks the block in use.
 """
 
 import argparse
@@ -28,7 +28,7 @@ CANDIDATES = [(256, 4), (512, 4), (512, 8), (1024, 4), (1024, 8), (1024, 16), (2
 
 
 def timed(work: Callable[[], Tensor]) -> dict[str, float]:
-    """Median milliseconds of host and whole, and the device's mean."""
+    """Median milliseconds of host and whole, and the mean of device."""
     for _ in range(3):
         work()
     host, whole = [], []
@@ -55,7 +55,7 @@ def random_images(count: int, size: int) -> Tensor:
 
 
 def compare(policy: str, images: Tensor) -> ImageTable:
-    """Two rows of the table, the kernel's and the twin's; returns what was drawn."""
+    """Print two rows of the table, the kernel's and the reference's; returns the drawn operations."""
     config = AugmentConfig(policy=policy)
     size = tuple(images.shape[1:3])
     table = draw_images(config, seed=0, pass_index=0, size=len(images), image_size=size)
@@ -75,7 +75,7 @@ def main() -> None:
     options = parser.parse_args()
     images = random_images(options.images, options.size)
     print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, milliseconds for {len(images):,} images")
-    print(f"{'policy':>15}{'kernels':>11}" + "".join(f"{name:>9}" for name in ("host", "device", "whole", "floor")))
+    print(f"{'policy':>15}{'kernels':>11}" + "".join(f"{name:>9}" for name in ("host", "device", "whole", "bound")))
     tables = {policy: compare(policy, images) for policy in POLICIES}
     if not options.candidates:
         return

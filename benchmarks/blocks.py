@@ -1,9 +1,9 @@
-"""Microseconds of a stack of blocks, forward and backward, with other tiles for one kernel at a time.
+"""Time a stack of blocks, forward and backward, with other tiles for one kernel at a time.
 
     python -m benchmarks.blocks [--kernels mlp_backward,weight_gradients] [--batch 256]
 
-Every figure is for the paper's nine blocks: a CUDA graph runs them, and its median time stands beside that of the
-tiles in use, measured in the same run. The gradients are compared with those of the tiles in use.
+All times are microseconds for the paper's nine blocks: the median time of a CUDA graph, next to that of the tiles in
+use, measured in the same run. The gradients are compared with those of the tiles in use.
 """
 
 import argparse
@@ -34,12 +34,12 @@ TILES = {
     "weight_gradients": [(64, 64, 4, 2), (64, 128, 4, 2), (64, 32, 4, 4), (128, 64, 8, 2), (128, 64, 8, 3),
                          (128, 32, 8, 4), (128, 128, 8, 2)],
 }  # fmt: skip
-"""What to try: rows, columns, warps and stages; of the weights' gradients, the gradient's rows and tokens at a time."""
+"""Tiles to try: rows, columns, warps and stages; for the weight gradients, the gradient's rows and tokens at a time."""
 
 
 @contextmanager
 def tiles_of(kernel: str, tiles: tuple[int, int, int, int]) -> Iterator[None]:
-    """Inside, one kernel is launched with other tiles."""
+    """Launch one kernel with other tiles inside this context."""
     usual, usual_weights = ops.launches, dict(ops.WEIGHT_TILE)
     if kernel == "weight_gradients":
         ops.WEIGHT_TILE.update(zip(usual_weights, tiles, strict=True))
@@ -74,7 +74,7 @@ def stack_us(run: partial) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kernels", default=",".join(TILES), help="kernels, by comma")
+    parser.add_argument("--kernels", default=",".join(TILES), help="kernels, separated by commas")
     parser.add_argument("--batch", type=int, default=256, help="images")
     options = parser.parse_args()
     model = recipe("paper").model

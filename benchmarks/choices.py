@@ -1,4 +1,4 @@
-"""The training speed of several configurations as one table, each with the fused kernels and without."""
+"""Table of docs/fast.md: the training speed of several configurations, with and without the fused kernels."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,17 +11,17 @@ SIDE_BY_SIDE = ((256, "compiled"), (256, "fused"), (1024, "fused"))
 COMPARED_AT = 256
 NOTE = (
     "Thousand images/s: median of {repeats} repeats ± half the distance from the slowest to the fastest. Step: loss, "
-    "mixing, backward and update, on images that lie on the device. Recipe: passes as in a run, drawing and "
-    "augmentation included. Compiled: `torch.compile` and a CUDA graph, none of our kernels. A choice's variants were "
-    "measured in one call, one after the other."
+    "mixing, backward and update, on images on the device. Recipe: passes as in a run, including drawing and "
+    "augmentation. Compiled: `torch.compile` and a CUDA graph, none of our kernels. The variants of a choice were "
+    "measured one after the other in one call."
 )
 
 
 def choices_table(results: Mapping[str, Mapping[str, Any] | None]) -> str:
-    """Where it was measured, a row per choice, and how to read it, as Markdown.
+    """The machine, one row per choice, and notes, as Markdown.
 
     Args:
-        results: by name, as `benchmarks/speed.py` writes them; none where nothing was measured.
+        results: by name, as `benchmarks/speed.py` writes them; none if not measured.
     """
     measured = {name: result for name, result in results.items() if result}
     if not measured:
@@ -63,12 +63,12 @@ def _speed(row: Mapping[str, Any] | None) -> str:
 
 
 def _not_fused(result: Mapping[str, Any]) -> str | None:
-    """Why a configuration's fused variant is not what its name says."""
+    """Why a configuration's fused variant does not use the fused kernels."""
     return next((row["not_fused"] for row in result["rows"] if row["variant"] == "fused" and row["not_fused"]), None)
 
 
 def _where(results: list[Mapping[str, Any]]) -> str:
-    """The machine and how busy it was."""
+    """The machine and its load."""
     heads = {f"{result['device']}, PyTorch {result['versions']['torch']}, {result['precision']}" for result in results}
     loads = [load for result in results for load in result["load_averages"]]
     busy = f" Load average {min(loads):.1f} – {max(loads):.1f}." if loads else ""

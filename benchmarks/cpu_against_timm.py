@@ -1,13 +1,12 @@
-"""Training images/s on the CPU: our step beside timm's model of the same shape in a plain loop, in one process.
+"""Measure training images/s on the CPU: our step against timm's model of the same shape in a plain loop.
 
     python -m benchmarks.cpu_against_timm [RECIPE ...] [--batch-size 64] [--rounds 9] [--out FILE.json]
 
-Theirs is what one would write first: `timm`'s VisionTransformer with stochastic depth, label smoothing, backward,
-`torch.optim.AdamW` with its defaults, on normalised images that are ready in memory. Ours is the whole `TrainStep`:
-normalising, erasing and mixing from bytes, too, on as many threads as a run takes. Both are in fp32. The two take
-turns, so that whatever else the machine does hits both; the ratio is the median over the rounds of each round's ratio.
-A round in which somebody else's process took a core shows in the spread and in the load average; on a busy machine the
-ratio alone means anything.
+Theirs is the obvious loop: `timm`'s VisionTransformer with stochastic depth, label smoothing, backward,
+`torch.optim.AdamW` with its defaults, on normalized images in memory. Ours is the whole `TrainStep`, which also
+normalizes, erases and mixes from bytes, with as many threads as a run uses. Both are in fp32 and run alternately in one
+process, so that other work on the machine affects both; the ratio is the median over the rounds of each round's ratio.
+Other work shows in the spread and in the load average; on a busy machine, only the ratio is meaningful.
 """
 
 import argparse
@@ -32,7 +31,7 @@ from pocketvit.runs.provenance import environment
 from pocketvit.training.trainer import Trainer
 
 ROUND_IMAGES = {"paper": 128, "digits": 2048}
-"""Images that each side trains on in a round: about a second."""
+"""Images per side and round: about a second."""
 CPU = torch.device("cpu")
 
 
@@ -81,7 +80,7 @@ def their_round(trainer: Trainer) -> Callable[[], None]:
 
 
 def compare(name: str, batch_size: int, rounds: int) -> dict[str, Any]:
-    """Take turns; images/s of both and their ratio."""
+    """Measure both sides alternately: images/s and their ratio."""
     num_images = ROUND_IMAGES.get(name, 128) // batch_size * batch_size or batch_size
     trainer = synthetic_trainer(
         override(recipe(name), {"batch_size": batch_size, "train.device": "cpu"}), CPU, num_images
@@ -127,7 +126,7 @@ def main() -> None:
         rows.append(row := compare(name, arguments.batch_size, arguments.rounds))
         ours, theirs = (statistics.median(row["images_per_s"][side]) for side in ("ours", "timm"))
         ratio = f"{row['ratio']:.2f} ({row['ratio_min']:.2f} – {row['ratio_max']:.2f})"
-        print(f"{name}, batch {row['batch_size']}: ours {ours:,.0f} images/s, timm {theirs:,.0f}, ratio {ratio}, "
+        print(f"{name}, batch size {row['batch_size']}: ours {ours:,.0f} images/s, timm {theirs:,.0f}, ratio {ratio}, "
               f"load average {row['load_average']:.1f}", flush=True)  # fmt: skip
     if arguments.out:
         arguments.out.write_text(json.dumps(env | {"timm": timm.__version__, "rows": rows}, indent=2) + "\n")

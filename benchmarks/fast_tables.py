@@ -1,5 +1,4 @@
-"""What docs/fast.md shows of results/ beside the benches: a step's kernels beside their floors, accuracy with either kind
-of kernels, and speed on a CPU."""
+"""Tables of docs/fast.md: the kernels of a step and their lower bounds, accuracy by kind of kernels, speed on a CPU."""
 
 from math import sqrt
 from pathlib import Path
@@ -23,11 +22,11 @@ BF16_BYTES = 2
 
 
 def step_kernels(profile_file: Path, bench_file: Path) -> str:
-    """The kernels of a step of the paper's model, each beside the least time of its products and of its traffic.
+    """The kernels of a step of the paper's model, each with the least time of its products and of its memory traffic.
 
     Args:
         profile_file: as `pocketvit profile paper` writes it.
-        bench_file: as `pocketvit bench paper` writes it; has the rates that this machine reaches.
+        bench_file: as `pocketvit bench paper` writes it; has the rates of the machine.
     """
     profile, rates = read_json(profile_file), read_json(bench_file)["rates"]
     took = {kernel["name"].removesuffix("_kernel"): 1e3 * kernel["ms"] for kernel in profile["kernels"]}
@@ -41,10 +40,10 @@ def step_kernels(profile_file: Path, bench_file: Path) -> str:
     rest = 1e3 * (profile["busy_ms"] - profile["phases_ms"]["data"]) - known
     rows += [_kernel_row("all of these", known, None, None, floor), _kernel_row("everything else", rest)]
     note = (
-        f"{profile['device']}, PyTorch {profile['versions']['torch']}; batch {profile['batch_size']}, µs a step, sums "
-        "over kernels without the gaps between them. Products: multiplications and additions at the rate of a large "
-        "matrix product, those that backward repeats included. Traffic: every token's numbers that a kernel reads and "
-        "writes, once, at the bandwidth of a large copy. In the last block only the CLS tokens pass the tail."
+        f"{profile['device']}, PyTorch {profile['versions']['torch']}; batch size {profile['batch_size']}, µs per step, "
+        "sums over kernels without the gaps between them. Products: multiplications and additions at the rate of a large "
+        "matrix product, including those that the backward pass repeats. Traffic: each value of a token that a kernel "
+        "reads or writes, once, at the bandwidth of a large copy. In the last block, only the CLS tokens pass the tail."
     )
     return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
 
@@ -85,10 +84,10 @@ def _kernel_row(
 
 
 def _kernel_work(batch_size: int) -> dict[str, tuple[float, float]]:
-    """By kernel, the operations and the bytes of a step of the paper's model.
+    """Operations and bytes of a step of the paper's model, by kernel.
 
-    Per token with D channels, packed projections of F, a hidden layer of H, N tokens to attend to; bytes are those of
-    numbers in bf16. What a kernel reads or writes of one number a token is left out, and so are the weights.
+    D channels per token, packed projections of F, a hidden layer of H, N tokens to attend to; bytes are those of bf16
+    numbers. Single numbers per token and the weights are left out.
     """
     model = recipe("paper").model
     D, H, F, N = model.width, model.hidden_width, 3 * model.width, (32 // model.patch_size) ** 2 + model.num_cls_tokens
@@ -109,10 +108,10 @@ def _kernel_work(batch_size: int) -> dict[str, tuple[float, float]]:
 
 
 def kernels_accuracy(results: Path) -> str:
-    """The paper's run with fused kernels and with plain PyTorch's, and how far apart they end.
+    """The paper's run with the fused kernels and with the reference implementation, and the difference in accuracy.
 
     Args:
-        results: the folder of all results; a run counts wherever in it it lies.
+        results: the folder of all results; runs are found anywhere in it.
     """
     study = load_study(KERNELS_FILE)
     found = measured_findings(study, results)
@@ -122,7 +121,7 @@ def kernels_accuracy(results: Path) -> str:
 
 
 def _beside_chance(fused: Finding, reference: Finding) -> str:
-    """The difference of the means beside what the choice of the test images alone would scatter by."""
+    """The difference of the means, compared with the sampling error of the test images."""
     if any(finding.count("done") < len(finding.cells) for finding in (fused, reference)):
         return "Whether the means lie within one binomial standard deviation is not measured yet."
     ours, theirs = fused.accuracy.mean, reference.accuracy.mean
@@ -130,12 +129,12 @@ def _beside_chance(fused: Finding, reference: Finding) -> str:
     sigma, apart = sqrt(accuracy * (1 - accuracy) / TEST_IMAGES), abs(ours - theirs)
     return (
         f"One binomial standard deviation at {100 * accuracy:.2f} % on {count(TEST_IMAGES)} images is {points(sigma)} "
-        f"points; the means lie {points(apart)} apart, {'within' if apart <= sigma else 'beyond'} it."
+        f"points; the means differ by {points(apart)}, which is {'within' if apart <= sigma else 'beyond'} it."
     )
 
 
 def cpu_speed(file: Path) -> str:
-    """Our step on a CPU beside timm's model, as `benchmarks/cpu_against_timm.py` measured it."""
+    """Our step on a CPU against timm's model, as measured by `benchmarks/cpu_against_timm.py`."""
     measured = read_json(file)
     rows, rounds = [], len(measured["rows"][0]["images_per_s"]["ours"])
     for row in measured["rows"]:
@@ -147,7 +146,7 @@ def cpu_speed(file: Path) -> str:
         )  # fmt: skip
     versions = f"PyTorch {measured['versions']['torch']}, timm {measured['timm']}"
     note = (
-        f"{measured['device']}, {versions}, fp32. Images/s of training: medians over {rounds} rounds in turns. "
-        "Ratio: the median over the rounds of ours to timm's, the least and the greatest in brackets."
+        f"{measured['device']}, {versions}, fp32. Images/s of training: medians over {rounds} alternating rounds. "
+        "Ratio of ours to timm's: the median over the rounds, with the least and the greatest in brackets."
     )
     return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"

@@ -1,4 +1,4 @@
-"""The tables of docs/configuration.md: every field of a run, made from the classes in `pocketvit.config`."""
+"""Tables of docs/configuration.md: every field of a run, from the classes in `pocketvit.config`."""
 
 import ast
 import inspect
@@ -16,11 +16,11 @@ from pocketvit.usercode import Code
 
 KINDS = {int: "whole number", float: "number", str: "text", Path: "path", bool: "`True` or `False`"}
 SECTIONS = ["run"] + [item.name for item in fields(RunConfig) if is_dataclass(item.default_factory)]
-"""Of a run; "run" are the fields that stand above the others."""
+"""Of a run; "run" is for the fields outside all sections."""
 
 
 def fields_table(section: str) -> str:
-    """The fields of a section, or with "run" those that stand above all sections."""
+    """The fields of a section, or with "run" those outside all sections."""
     prefix = "" if section == "run" else f"{section}."
     config = RunConfig() if section == "run" else getattr(RunConfig(), section)
     defaults, described = flatten(RunConfig()), docstrings(type(config))
@@ -38,7 +38,7 @@ def fields_table(section: str) -> str:
 
 
 def docstrings(config: type) -> dict[str, str]:
-    """What stands below each field of a class."""
+    """The docstring of each field of a class."""
     body = ast.parse(textwrap.dedent(inspect.getsource(config))).body[0].body
     pairs = zip(body, body[1:])
     return {
@@ -49,7 +49,7 @@ def docstrings(config: type) -> dict[str, str]:
 
 
 def values(hint: Any) -> str:
-    """What a field of this type takes, in words."""
+    """The values of a field of this type, in words."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return f"{values(inner[0])} {_range(inner[1])}"
@@ -72,7 +72,7 @@ def _plural(words: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A default as the command line takes it."""
+    """A default as on the command line."""
     if isinstance(value, tuple) and value:
         return " ".join(f"{item:.4g}" if isinstance(item, float) else str(item) for item in value)
     return "none" if value in (None, ()) else str(value)

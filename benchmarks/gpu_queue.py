@@ -1,4 +1,4 @@
-"""Run measuring commands on the GPUs of a host, side by side where they need one each, for as long as there is time.
+"""Run a queue of commands on the GPUs of a host, in parallel if they fit, for as long as there is time.
 
     python -m benchmarks.gpu_queue JOBS.yaml OUT [--minutes 25]
 
@@ -8,10 +8,10 @@ JOBS.yaml maps names to jobs, in order of importance:
     speed:   {command: "python -m benchmarks.speed --out $OUT", gpus: 1, seconds: 300, after: [tests]}
     rows:    {command: "python -m pocketvit study benchmarks/kernels.yaml --time-limit ${LEFT}s", gpus: 2, seconds: 150}
 
-A job sees its GPUs alone (CUDA_VISIBLE_DEVICES), a folder of its own ($OUT), and the seconds that are left ($LEFT);
-what it prints is in OUT/NAME/log. None is started that would not end in time. A job that waits for GPUs lets none behind it
-overtake, unless it waits for another job (`after`). The file is read again and again, so that jobs can be added while
-others run; a job that has been started is never started again.
+A job sees only its GPUs (CUDA_VISIBLE_DEVICES), its own folder ($OUT), and the seconds left ($LEFT); its output is in
+OUT/NAME/log. No job is started that would not end in time. A job that waits for GPUs is not overtaken by later ones,
+unless it waits for another job (`after`). The file is read repeatedly, so jobs can be added while others run; a job is
+never started twice.
 """
 
 import argparse
@@ -43,8 +43,8 @@ class Queue:
     Args:
         jobs: the file.
         out: where each job gets a folder.
-        gpus: as CUDA_VISIBLE_DEVICES names them.
-        seconds: that there are.
+        gpus: named as in CUDA_VISIBLE_DEVICES.
+        seconds: time limit.
     """
 
     def __init__(self, jobs: Path, out: Path, gpus: list[str], seconds: float) -> None:
@@ -55,12 +55,12 @@ class Queue:
         """Exit codes."""
 
     def run(self) -> None:
-        """Run until nothing runs and nothing that is left can be started."""
+        """Run until no job runs and none can be started."""
         while self.step():
             time.sleep(TICK_S)
 
     def step(self) -> bool:
-        """Collect what has ended and start what can be; whether anything runs."""
+        """Collect the jobs that ended and start those that can be; returns whether any runs."""
         for name, job in list(self.running.items()):
             if job.process.poll() is not None:
                 self.free |= job.gpus
@@ -74,7 +74,7 @@ class Queue:
         return bool(self.running)
 
     def waiting(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """The jobs that could be started, as far as other jobs and the time go."""
+        """The jobs that other jobs and the time allow to be started."""
         left = self.until - time.monotonic()
         jobs = yaml.safe_load(self.jobs.read_text(encoding="utf-8")) or {}
         return [
@@ -115,7 +115,7 @@ def main() -> None:
     options = parser.parse_args()
     queue = Queue(options.jobs, options.out, visible_gpus(), 60 * options.minutes)
     queue.run()
-    print(f"{len(queue.ended)} jobs done, {len(queue.waiting())} that could still be started are left")
+    print(f"{len(queue.ended)} jobs done, {len(queue.waiting())} more could be started")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What docs/minute.md shows of results/: the recipe beside the paper's, and the rows that it was chosen from."""
+"""Tables of docs/minute.md: the recipe against the paper's, and the rows that it was chosen from."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +16,11 @@ HERE = Path(__file__).parent
 SEARCH_FILE = HERE / "minute_search.yaml"
 SHOWN = ("accuracy (%)", "against", "difference", "training time", "images/s")
 LENGTH = ("schedule.passes", "train.eval_every_passes")
-"""What follows from a row's speed, with a column of its own."""
+"""Fields that follow from a row's speed; passes have their own column."""
 
 
 def minute_compared(results: Path) -> str:
-    """The recipe beside the paper's on the seeds that both were run on, in a sentence."""
+    """The recipe against the paper's, on their common seeds, in a sentence."""
     studies = {"minute": load_study(HERE / "minute.yaml"), "paper": load_study(HERE / "paper_baseline.yaml")}
     found = {name: measured_findings(study, results)[0] for name, study in studies.items()}
     accuracy = {name: accuracies(finding.cells, studies[name].measure)[name] for name, finding in found.items()}
@@ -30,13 +30,13 @@ def minute_compared(results: Path) -> str:
         f"{points(compared.difference, signed=True)} points ({interval(compared.interval)}, {p_value(compared.p)})"
     )
     return (
-        f"The paper's baseline reaches {paper} % in {duration(found['paper'].train_s)}. Seed by seed, over "
-        f"{compared.num_seeds} seeds, `minute` differs from it by {difference}; the interval holds 95 %, by t."
+        f"The paper's baseline reaches {paper} % in {duration(found['paper'].train_s)}. On the same {compared.num_seeds} "
+        f"seeds, `minute` differs from it by {difference}; the 95 % interval comes from Student's t."
     )
 
 
 def minute_search(results: Path) -> str:
-    """A table of the study's rows in its order, and how to read it."""
+    """A table of the study's rows, with notes."""
     study = load_study(SEARCH_FILE)
     found = measured_findings(study, results)
     overrides = {row.name: row.overrides for row in study.rows}
@@ -48,14 +48,14 @@ def minute_search(results: Path) -> str:
         about = {"row": f"`{row.name}`", "sets": _settings(sets), "passes": str(row.config.schedule.passes)}
         rows.append(about | {column: told[column] for column in SHOWN})
     note = (
-        "Accuracy on the validation images, 5,000 training images that were held out, after the last step; one seed "
-        "each. Sets: beside what the row under “against” does. To run: `pocketvit study "
+        "Accuracy on the validation images, 5,000 held-out training images, after the last step; one seed each. Sets: "
+        "changes from the row under “against”. To run: `pocketvit study "
         f"benchmarks/{SEARCH_FILE.name}`."
     )
     return noted(rows, [finding.results for finding in found], [note])
 
 
 def _settings(overrides: Mapping[str, Any]) -> str:
-    """Fields but those on a row's length; Markdown."""
+    """Fields and values in Markdown, without those on a row's length."""
     settings = [f"`{field}` {overrides[field]}" for field in sorted(overrides) if field not in LENGTH]
     return ", ".join(settings) or ABSENT

@@ -1,9 +1,9 @@
-"""Write docs/paper.md anew from results/, and draw its figures.
+"""Regenerate docs/paper.md from results/, and draw its figures.
 
     python -m benchmarks.paper [--data DIR]
 
-Figure 6 is drawn once its study has results, Figure 5 where the real CIFAR-10 is given. Figure 4 is the picture that
-`pocketvit profile paper` makes, kept as docs/images/paper-fig4.png.
+Figure 6 is drawn if its study has results, Figure 5 if the real CIFAR-10 is given. Figure 4 is the picture from
+`pocketvit profile paper`, stored as docs/images/paper-fig4.png.
 """
 
 import argparse
@@ -27,11 +27,11 @@ from reproduction import Evidence, paper_page, read_evidence
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 ENLARGED = 12
-"""Pixels a side that Figure 5 gives each of a filter's."""
+"""Enlargement of the filters in Figure 5."""
 
 
 def draw_figure5(data: str, path: Path) -> None:
-    """The whitening filters that a run starts from; nothing is trained."""
+    """Draw the initial whitening filters of a run; nothing is trained."""
     whitening = {"data.source": data, "model.patch_init": "whitening", "model.depth": 1, "train.device": "cpu"}
     config = override(recipe("paper"), whitening)
     filters = Trainer(config, open_splits(config.data), torch.device("cpu"), SilentReporter()).filters  # (F, C, p, p)
@@ -42,7 +42,7 @@ def draw_figure5(data: str, path: Path) -> None:
 
 
 def draw_figure6(evidence: Evidence, path: Path) -> None:
-    """Accuracy over training time by each optimizer; nothing is drawn before it was measured."""
+    """Draw accuracy over training time for each optimizer that has results."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     counts = evidence.hardware("paper-fig6").counts
     for (study, row), runs in evidence.runs.items():

@@ -1,7 +1,7 @@
-"""Times the two designs of the blocks' kernels side by side, in one call on one card: python -m benchmarks.persistent FOLDER
+"""Time the two designs of the blocks' kernels against each other, in one call: python -m benchmarks.persistent FOLDER
 
-blocks.json: a stack of blocks alone, forward and backward in a CUDA graph, in microseconds, and each kernel of one replay.
-steps.json: whole training steps and whole recipes of made images, as `pocketvit bench` measures them.
+blocks.json: a stack of blocks, forward and backward in a CUDA graph, in microseconds, and each kernel of one replay.
+steps.json: whole training steps and whole recipes on synthetic images, as `pocketvit bench` measures them.
 """
 
 import json
@@ -36,7 +36,7 @@ MODELS = {
 
 
 def captured(work) -> torch.cuda.CUDAGraph:
-    """The work as a graph, run before."""
+    """The work as a CUDA graph, after running it twice."""
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         work()
@@ -49,7 +49,7 @@ def captured(work) -> torch.cuda.CUDAGraph:
 
 
 def microseconds(graph: torch.cuda.CUDAGraph, repeats: int = 15, replays: int = 10) -> float:
-    """Of a replay: the median over repeats of the mean over replays behind each other."""
+    """Microseconds per replay: the median over repeats of the mean over consecutive replays."""
     for _ in range(5):
         graph.replay()
     times = []
@@ -76,7 +76,7 @@ def by_kernel(graph: torch.cuda.CUDAGraph) -> dict[str, float]:
 
 
 def measured(kind: str, tokens: int, taken: int, batch: int, *, tanh: bool = False) -> dict:
-    """Forward and backward of a stack of blocks, in a graph each."""
+    """Time a stack of blocks, forward and both directions, each in a graph."""
     case = Case(batch, tokens, 192, 12, 2, taken, num_layers=LAYERS, tanh=tanh)
     inputs = random_inputs(case, "cuda", torch.bfloat16)
     leaves = [leaf.requires_grad_() for leaf in inputs.leaves]
@@ -96,7 +96,7 @@ def measured(kind: str, tokens: int, taken: int, batch: int, *, tanh: bool = Fal
 
 
 def blocks() -> list[dict]:
-    """Of all cases, printed as they come."""
+    """Measure all cases, printing one line per case."""
     rows = []
     for tokens, taken, batch in CASES:
         for tanh in (False, True) if batch == 256 else (False,):

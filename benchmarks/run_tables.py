@@ -1,7 +1,7 @@
-"""The tables of runs that stand in the README and the docs, made from result files, and their places there.
+"""Tables of runs for the README and the docs, made from result files.
 
-A row sums up the runs of one configuration that differ in their seed only. The number of runs always stands beside
-the mean; the spread is the standard deviation over seeds (n − 1 in the denominator), and a single run shows none.
+A row sums up the runs of one configuration, which differ only in their seed: the number of runs, the mean, and the
+standard deviation over seeds (n − 1), which a single run does not have.
 """
 
 import re
@@ -15,12 +15,13 @@ from pocketvit.report.tables import ABSENT, markdown_table, mean_and_spread
 from pocketvit.report.text import count, duration
 from pocketvit.runs.hardware import device, hardware
 from pocketvit.runs.result import RunResult
+from pocketvit.studies.output.outputs import BEST_EVALUATION, COST_NOTE
 
 COLUMNS = (
     "row",
     "runs",
     "test accuracy (%)",
-    "best look (%)",
+    "best evaluation (%)",
     "images/s",
     "training time",
     "memory (GiB)",
@@ -29,9 +30,8 @@ COLUMNS = (
     "command",
 )
 NOTE = (
-    "Test accuracy after the last step: mean ± standard deviation over the seeds in brackets (n − 1; none for a "
-    "single run). Best look: the highest of the accuracies on the test set seen during training, which flatters. "
-    "Training time holds augmentation, but no compiling and no evaluation; memory is the most held on the GPU at once."
+    "Test accuracy after the last step: mean ± standard deviation over the seeds in brackets (n − 1; none for a single "
+    f"run). Best evaluation: {BEST_EVALUATION}. {COST_NOTE}"
 )
 
 _RESULT_FILE = re.compile(r"(?P<row>.+)-s(?P<seed>\d+)\.json")
@@ -41,16 +41,16 @@ _SEED_OPTION = re.compile(r" +--seed(?:=| +)\S+")
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
-    """What somebody else reported, to stand beside our rows. What was not reported stays None."""
+    """Figures reported by others, for comparison; None if not reported."""
 
     name: str
-    """What to call the row, with where the figures are from; Markdown."""
+    """The name of the row, with the source of the figures; Markdown."""
     runs: int = 1
-    """How many runs the accuracy is from."""
+    """Number of runs behind the accuracy."""
     test_accuracy: float | None = None
     """After the last step, a fraction."""
     best_test_accuracy: float | None = None
-    """The best of several looks at the test set, a fraction."""
+    """The best of several evaluations on the test set, a fraction."""
     images_per_s: float | None = None
     train_s: float | None = None
     num_params: int | None = None
@@ -58,11 +58,12 @@ class PublishedRow:
 
     def cells(self) -> dict[str, str]:
         """The row as text, by column."""
+        best = self.best_test_accuracy
         return {
             "row": self.name,
             "runs": str(self.runs),
             "test accuracy (%)": ABSENT if self.test_accuracy is None else f"{100 * self.test_accuracy:.2f}",
-            "best look (%)": ABSENT if self.best_test_accuracy is None else f"{100 * self.best_test_accuracy:.2f}",
+            "best evaluation (%)": ABSENT if best is None else f"{100 * best:.2f}",
             "images/s": ABSENT if self.images_per_s is None else count(self.images_per_s),
             "training time": ABSENT if self.train_s is None else duration(self.train_s),
             "memory (GiB)": ABSENT,
@@ -76,29 +77,28 @@ def summary_row(name: str, results: Sequence[RunResult], command: str | None = N
     """Sum up the runs of one configuration as the text of a table row.
 
     Args:
-        name: what to call the row.
-        results: of the runs, one for each seed. Times and memory are those on the hardware of
-            most of them.
-        command: how to run it again; by default what the first run was started with.
+        name: of the row.
+        results: of the runs, one per seed. Times and memory are those on the most frequent hardware.
+        command: to repeat it; by default the command of the first run.
     Raises:
-        InputError: no runs, a seed twice, or runs of different configurations or data.
+        InputError: no runs, a repeated seed, or runs of different configurations or data.
     """
     if not results:
         raise InputError(f"row {name}: no results; a row needs at least one run")
     results = sorted(results, key=lambda result: result.seed)
     seeds = [result.seed for result in results]
     if len(set(seeds)) < len(seeds):
-        raise InputError(f"row {name}: seeds {seeds} hold one twice; each run of a row needs its own seed")
+        raise InputError(f"row {name}: one of the seeds {seeds} is repeated; each run of a row needs its own seed")
     for key in ("config_hash", "data_fingerprint"):
         if len({getattr(result, key) for result in results}) > 1:
-            raise InputError(f"row {name}: its runs differ in {key}; runs of a row differ in their seed alone")
+            raise InputError(f"row {name}: its runs differ in {key}; runs of a row may only differ in their seed")
     found = hardware(results)
     timed = list(filter(found.counts, results))
     return {
         "row": name,
         "runs": f"{len(seeds)} ({', '.join(map(str, seeds))})",
         "test accuracy (%)": mean_and_spread([100 * result.test_accuracy for result in results]),
-        "best look (%)": _spread_of(results, "best_test_accuracy", 100),
+        "best evaluation (%)": _spread_of(results, "best_test_accuracy", 100),
         "images/s": count(mean(result.images_per_s for result in timed)),
         "training time": duration(mean(result.train_s for result in timed)),
         "memory (GiB)": _spread_of(timed, "peak_memory_gib", 1).partition(" ±")[0],
@@ -116,7 +116,7 @@ def _spread_of(results: Sequence[RunResult], key: str, factor: float) -> str:
 
 
 def _command(results: Sequence[RunResult]) -> str:
-    """The first run's command without its folder, which is nobody else's; SEED where the runs differ."""
+    """The first run's command without its folder, and with SEED for the seed if there are several runs."""
     command = _PER_RUN_OPTION.sub("", results[0].command)
     return command if len(results) == 1 else _SEED_OPTION.sub("", command) + " --seed SEED"
 
@@ -129,7 +129,7 @@ def results_table(
     Args:
         folders: such as `results/<study>`.
         published: rows to show above ours.
-        commands: how to run a row again, by its name; the rows then stand in this order.
+        commands: to repeat each row, by its name; they determine the order of the rows.
     Returns:
         Markdown: a table with the rows in the order of `commands` or of their names, and one paragraph.
     Raises:
@@ -142,7 +142,7 @@ def results_table(
             raise InputError(f"{path} is not named like a result; expected <row>-s<seed>.json")
         result = RunResult.read(path)
         if result.seed != int(name["seed"]):
-            raise InputError(f"{path} holds the result of seed {result.seed}; its name must say so")
+            raise InputError(f"{path} contains the result of seed {result.seed}, which differs from its name")
         groups.setdefault(name["row"], []).append(result)
     if not groups:
         raise InputError(f"{' '.join(map(str, folders))}: no results there; expected files <row>-s<seed>.json")
@@ -156,7 +156,7 @@ def replace_section(document: str, marker: str, text: str) -> str:
     """A document with `text` between `<!-- results:marker -->` and `<!-- /results:marker -->`.
 
     Raises:
-        InputError: the document does not hold the two comments exactly once, in this order.
+        InputError: the document does not contain the two comments exactly once, in this order.
     """
     start, end = f"<!-- results:{marker} -->", f"<!-- /results:{marker} -->"
     if document.count(start) != 1 or document.count(end) != 1 or document.index(end) < document.index(start):
@@ -172,7 +172,7 @@ def update_readme(readme: Path, marker: str, text: str) -> bool:
     Returns:
         whether the file changed.
     Raises:
-        InputError: the file does not hold the two comments.
+        InputError: the file does not contain the two comments.
     """
     old = readme.read_text(encoding="utf-8")
     try:

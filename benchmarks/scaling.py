@@ -1,11 +1,11 @@
-"""Training on several GPUs beside one, each a run under torchrun: its speed over the batch size, and its accuracy.
+"""Train on one and on several GPUs with torchrun, for speed by batch size and for accuracy.
 
     python -m benchmarks.scaling --gpus 1,2 --data cifar10
     python -m benchmarks.scaling --accuracy --gpus 2 --seeds 0,1,2 --data cifar10
 
-Speed is that of the whole recipe over a few passes: results/scaling/speed/GPUS-BATCH.json. Accuracy is that of whole
-runs: results/scaling/paper-GPUSgpus-sSEED.json; those on one GPU are results/paper-baseline. What has a file is not run
-again.
+Speed is that of the whole recipe over a few passes: results/scaling/speed/GPUS-BATCH.json. Accuracy is that of complete
+runs: results/scaling/paper-GPUSgpus-sSEED.json; those on one GPU are in results/paper-baseline. Runs that have a file are
+not repeated.
 """
 
 import argparse
@@ -30,11 +30,11 @@ SHORT = {
     "train.eval_every_passes": PASSES,
     "train.checkpoint_every_passes": 0,
 }
-"""What makes a run one of speed alone."""
+"""Overrides for a run that only measures speed."""
 
 
 def speed_config(batch_size: int) -> RunConfig:
-    """The run that a batch size's speed is measured by."""
+    """The run that measures the speed of a batch size."""
     return override(recipe("paper"), SHORT | {"batch_size": batch_size})
 
 
@@ -46,7 +46,7 @@ def accuracy_config(seed: int) -> RunConfig:
 def runs(
     accuracy: bool, gpus: list[int], batch_sizes: list[int], seeds: list[int]
 ) -> Iterator[tuple[str, int, RunConfig]]:
-    """What is to be run: the name of its file, the number of GPUs, the configuration."""
+    """The runs to make: name of the file, number of GPUs, configuration."""
     for num_gpus in gpus:
         if not accuracy:
             yield from ((f"{num_gpus}-{size}", num_gpus, speed_config(size)) for size in batch_sizes)
@@ -55,7 +55,7 @@ def runs(
 
 
 def run(num_gpus: int, config: RunConfig, folder: Path) -> RunResult:
-    """Train in `folder`: the result, with the batch size and the seconds of each pass in its `extra`."""
+    """Train in `folder`; returns the result with the batch size and the seconds of each pass in `extra`."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_gpus}", "-m"]
     subprocess.run([*command, *command_line(config), "--out", str(folder)], check=True, stdout=subprocess.DEVNULL)
     ends = [0.0, *(line["train_s"] for line in read_metrics(folder / "metrics.jsonl"))]
@@ -65,23 +65,23 @@ def run(num_gpus: int, config: RunConfig, folder: Path) -> RunResult:
 
 
 def told(name: str, result: RunResult) -> str:
-    """A run in a line."""
+    """A run in one line."""
     return f"{name}: {result.images_per_s:,.0f} images/s, {100 * result.test_accuracy:.2f} %"
 
 
 def numbers(text: str) -> list[int]:
-    """Whole numbers, by comma."""
+    """Whole numbers separated by commas."""
     return [int(part) for part in text.split(",")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--accuracy", action="store_true", help="whole runs, not speed")
-    parser.add_argument("--gpus", type=numbers, default=[1, 2], help="numbers of GPUs, by comma")
-    parser.add_argument("--batch-sizes", type=numbers, default=list(BATCH_SIZES), help="of speed, by comma")
-    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="of accuracy, by comma")
+    parser.add_argument("--accuracy", action="store_true", help="make complete runs instead of measuring speed")
+    parser.add_argument("--gpus", type=numbers, default=[1, 2], help="numbers of GPUs, separated by commas")
+    parser.add_argument("--batch-sizes", type=numbers, default=list(BATCH_SIZES), help="for speed, separated by commas")
+    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="for accuracy, separated by commas")
     parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--out", type=Path, help="results/scaling/speed, or results/scaling for accuracy")
+    parser.add_argument("--out", type=Path, help="by default results/scaling/speed, or results/scaling for accuracy")
     arguments = parser.parse_args()
     out = arguments.out or Path("results/scaling" if arguments.accuracy else "results/scaling/speed")
     out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What docs/scaling.md shows of results/: speed and accuracy on several GPUs, and the paper's rows both ways."""
+"""Tables of docs/scaling.md: speed and accuracy on several GPUs, and the paper's multi-GPU rows."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ PAPERS_ROW = {
     "ba-bs1024": "ba-bs1024",
     "ba-bs1024-lion": "ba-bs1024-lion",
 }
-"""The row of the study paper-table2 that answers the same run of the paper."""
+"""The row of the study paper-table2 for the same run of the paper."""
 SEEDS = (0, 1, 2)
 COMPARED = ("against", "difference", "95 % CI", "verdict")
 
@@ -40,26 +40,26 @@ _SPEED_FILE = re.compile(r"(?P<gpus>\d+)-(?P<batch>\d+)")
 _RUN_FILE = re.compile(r"paper-(?P<gpus>\d+)gpus-s(?P<seed>\d+)")
 
 SPEED_NOTE = (
-    f"Runs of {PASSES} passes of the whole recipe under torchrun, on one host, augmentation included, compiling and "
-    "evaluation left out: median over the passes after the first, slowest to fastest in brackets. The batch size is "
-    "that of the whole run, so each of two GPUs takes half of it. Step: the time that a batch takes. Speed-up: over "
-    "one GPU of the same kind at the same batch size. Efficiency: speed-up over the number of GPUs; 100 % would be "
-    "perfect. Measured by `python -m benchmarks.scaling --gpus {gpus}`."
+    f"Runs of {PASSES} passes of the whole recipe with torchrun on one host, including augmentation, without compiling "
+    "and evaluation: median over the passes after the first, slowest to fastest in brackets. The batch size is that of "
+    "the whole run, so each of two GPUs takes half of it. Step: time per batch. Speed-up: relative to one GPU of the "
+    "same kind at the same batch size. Efficiency: speed-up divided by the number of GPUs. Measured by `python -m "
+    "benchmarks.scaling --gpus {gpus}`."
 )
 ROWS_NOTE = (
-    "Paper: one run, the best of 20 looks at the test set; its figure stands beside both ways. `bs`: batch size, each "
-    "image once a pass; `ba`: with Batch Augmentation, each image three times in a batch. Ours: mean ± standard "
+    "Paper: one run, the best of 20 evaluations on the test set, repeated in both kinds of rows. `bs`: batch size, each "
+    "image once per pass; `ba`: with Batch Augmentation, each image three times in a batch. Ours: mean ± standard "
     "deviation over n seeds, each on one GPU."
 )
 
 
 def scaling_speed(folder: Path) -> str:
-    """Images/s over batch size and number of GPUs: a sentence, a table, and how to read it.
+    """Images/s by batch size and number of GPUs: a sentence, a table, and notes.
 
     Args:
-        folder: of `GPUS-BATCH.json` as `benchmarks/scaling.py` writes them; need not be there.
+        folder: of `GPUS-BATCH.json` as `benchmarks/scaling.py` writes them; may be absent.
     Raises:
-        InputError: a file that does not hold what its name says.
+        InputError: a file whose content contradicts its name.
     """
     measured = _measured_speeds(folder)
     if not measured:
@@ -74,12 +74,12 @@ def scaling_speed(folder: Path) -> str:
 
 
 def scaling_accuracy(results: Path) -> str:
-    """The paper's run on several GPUs against one, seed by seed.
+    """The paper's run on several GPUs against one, on the same seeds.
 
     Args:
         results: the folder of all results.
     Raises:
-        InputError: a file that does not hold what its name says.
+        InputError: a file whose content contradicts its name.
     """
     files = {(1, seed): results / "paper-baseline" / f"paper-s{seed}.json" for seed in SEEDS}
     files |= {(2, seed): results / "scaling" / f"paper-2gpus-s{seed}.json" for seed in SEEDS}
@@ -98,7 +98,7 @@ def scaling_accuracy(results: Path) -> str:
 
 
 def scaling_rows(results: Path) -> str:
-    """The paper's rows on several GPUs beside ours, both ways; a run counts wherever under `results` it lies."""
+    """The paper's multi-GPU rows and ours, of both kinds; runs are found anywhere under `results`."""
     study = load_study(ROWS_FILE)
     found = measured_findings(study, results)
     rows = []
@@ -131,7 +131,7 @@ def _measured_speeds(folder: Path) -> dict[tuple[int, int], RunResult]:
             raise InputError(f"{path} lacks {', '.join(sorted(lacking))}: was it written by benchmarks/scaling.py?")
         key = int(name["batch"]), int(name["gpus"])
         if key != (result.extra["batch_size"], result.num_gpus):
-            raise InputError(f"{path} holds batch size {result.extra['batch_size']} on {result.num_gpus} GPUs")
+            raise InputError(f"{path} contains batch size {result.extra['batch_size']} on {result.num_gpus} GPUs")
         measured[key] = result
     return measured
 
@@ -145,7 +145,7 @@ def _speeds(result: RunResult) -> tuple[float, float, float]:
 
 
 def _speed_row(measured: Mapping[tuple[int, int], RunResult], batch: int, num_gpus: int) -> dict[str, str]:
-    """One batch size on so many GPUs, by column."""
+    """One batch size on one number of GPUs, by column."""
     row = {"batch size": count(batch), "GPUs": str(num_gpus), "images/s": ABSENT_YET}
     row |= dict.fromkeys(("step (ms)", "speed-up", "efficiency"), ABSENT)
     if (batch, num_gpus) not in measured:
@@ -160,7 +160,7 @@ def _speed_row(measured: Mapping[tuple[int, int], RunResult], batch: int, num_gp
 
 
 def _speed_up(measured: Mapping[tuple[int, int], RunResult], batch: int, num_gpus: int) -> float | None:
-    """How many times as fast as one GPU of the same kind; None where that was not measured."""
+    """The speed-up over one GPU of the same kind; None if that was not measured."""
     ours, one = measured.get((batch, num_gpus)), measured.get((batch, 1))
     if ours is None or one is None or ours.device != one.device:
         return None
@@ -168,14 +168,14 @@ def _speed_up(measured: Mapping[tuple[int, int], RunResult], batch: int, num_gpu
 
 
 def _in_words(measured: Mapping[tuple[int, int], RunResult]) -> str:
-    """The speed-ups as a sentence for each number of GPUs."""
+    """The speed-ups, one sentence per number of GPUs."""
     sentences = []
     for num_gpus in sorted({num_gpus for _, num_gpus in measured if num_gpus > 1}):
         batches = sorted(batch for batch, gpus in measured if gpus == num_gpus)
         ups = [(batch, up) for batch in batches if (up := _speed_up(measured, batch, num_gpus)) is not None]
-        said = [f"{up:.2f} at batch size {count(batch)}" for batch, up in ups]
-        if said:
-            sentences.append(f"{num_gpus} GPUs train as many times as fast as one: {', '.join(said)}.")
+        texts = [f"{up:.2f} at batch size {count(batch)}" for batch, up in ups]
+        if texts:
+            sentences.append(f"Speed-up of {num_gpus} GPUs over one: {', '.join(texts)}.")
     return " ".join(sentences)
 
 
@@ -194,7 +194,7 @@ def _run_cell(path: Path, num_gpus: int, seed: int) -> CellResult:
 
 
 def _gpus_study(runs: Sequence[tuple[int, int]]) -> Study:
-    """A row for each number of GPUs, compared with one; `runs` are pairs of that number and a seed."""
+    """One row per number of GPUs, compared with one GPU; `runs` are pairs of number and seed."""
     gpus = sorted({num_gpus for num_gpus, _ in runs})
     seeds = {num_gpus: tuple(seed for number, seed in runs if number == num_gpus) for num_gpus in gpus}
     rows = tuple(
@@ -208,14 +208,14 @@ def _gpus_study(runs: Sequence[tuple[int, int]]) -> Study:
 
 
 def measured_findings(study: Study, results: Path) -> list[Finding]:
-    """What runs on one GPU say of a study's rows, wherever under `results` they lie, also before a revision."""
+    """The findings of a study from runs on one GPU anywhere under `results`, including those before a revision."""
     jobs = study_jobs(study, results, lambda data: CIFAR10_FINGERPRINT)
     known = with_earlier(jobs, find_results([results], one_gpu=True))
     return findings(study, [outcome(job, known.get(job.key)) for job in jobs])
 
 
 def run_cells(finding: Finding) -> dict[str, str]:
-    """What each table of runs says of a row, by column."""
+    """A row in the tables of runs, by column."""
     told = table_row(finding)
     return {
         "best of 20 (%)": _spread(finding, "best_test_accuracy"),
@@ -226,11 +226,11 @@ def run_cells(finding: Finding) -> dict[str, str]:
 
 
 def noted(rows: Sequence[Mapping[str, str]], behind: Sequence[Sequence[RunResult]], texts: Sequence[str]) -> str:
-    """A table with where it was measured above it, and how to read it below.
+    """A table with the hardware above it, and notes below.
 
     Args:
         rows: by column.
-        behind: the results behind each row; where they are from several kinds of GPU, each row gets its own.
+        behind: the results of each row; if they are from several kinds of GPU, each row names its own.
         texts: the paragraphs below.
     """
     results = [result for of_row in behind for result in of_row]
@@ -247,7 +247,7 @@ def _spread(finding: Finding, key: str) -> str:
 
 
 def _where(results: Sequence[RunResult]) -> str:
-    """The hardware, PyTorch and the size of the model; nothing where nothing was run."""
+    """The hardware, PyTorch and the size of the model; empty without results."""
     if not results:
         return ""
     torch = " or ".join(sorted({result.versions["torch"] for result in results}))

@@ -1,10 +1,10 @@
-"""Training speed of the model's choices, kernels off and on beside each other: results/speed/CHOICE.json.
+"""Measure the training speed of the model's choices, with and without our kernels: results/speed/CHOICE.json.
 
     python -m benchmarks.speed [--only heads3,mla-q] [--out results/speed]
 
-Off is `torch.compile` with a CUDA graph, at one batch size, because compiling takes longest. A file holds what
-`pocketvit bench` writes, and under `choice` what was changed in the paper's model. A choice that has a file is not
-measured again.
+Without them, `torch.compile` with a CUDA graph is used, at one batch size, because compiling takes longest. A file
+contains the output of `pocketvit bench`, and under `choice` the changes to the paper's model. A choice that has a file is
+not measured again.
 """
 
 import argparse
@@ -35,7 +35,7 @@ REPEATS = 3
 
 
 def measure(config: RunConfig, batch_sizes: tuple[int, ...] = BATCH_SIZES, repeats: int = REPEATS) -> dict:
-    """A bench of training alone, `pocketvit.bench.throughput.bench`, with both kinds of kernels."""
+    """A benchmark of training only (`pocketvit.bench.throughput.bench`), with and without our kernels."""
     result = None
     for batch_size in batch_sizes:
         variants = ("compiled", "fused") if batch_size == COMPILED_AT else ("fused",)
@@ -50,7 +50,7 @@ def measure(config: RunConfig, batch_sizes: tuple[int, ...] = BATCH_SIZES, repea
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(CHOICES), help="choices, by comma")
+    parser.add_argument("--only", default=",".join(CHOICES), help="choices, separated by commas")
     parser.add_argument("--out", type=Path, default=Path("results/speed"))
     arguments = parser.parse_args()
     if not torch.cuda.is_available():

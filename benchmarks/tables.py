@@ -1,4 +1,4 @@
-"""Write every table of the README and the docs anew from results/ and the configuration: `python -m benchmarks.tables`."""
+"""Regenerate all tables of the README and the docs from results/ and the configuration: `python -m benchmarks.tables`."""
 
 import re
 import shlex
@@ -31,7 +31,7 @@ STUDIES = {
     "minute": "minute.yaml",
     "digits": "digits.yaml",
 }
-"""Folder under results/, and the file in benchmarks/ that its rows were run from."""
+"""Folder under results/, and the study file in benchmarks/ for its rows."""
 PUBLISHED = {
     "paper-baseline": (
         PublishedRow(
@@ -54,11 +54,11 @@ PLACES = {
     "docs/fast.md": ("paper-table1", "step-kernels", "both-designs", "speed-choices", "speed-cpu", "kernels"),
     "docs/scaling.md": ("scaling-speed", "scaling-accuracy", "scaling-rows"),
 }
-"""Which tables stand in which document."""
+"""The tables of each document."""
 
 
 def study_table(*studies: str) -> str:
-    """The table of one or more studies, with the commands that run its rows again."""
+    """The table of one or more studies, with the commands that repeat its rows."""
     commands = {}
     for study in studies:
         for cell in load_study(ROOT / "benchmarks" / STUDIES[study]).cells():
@@ -69,18 +69,18 @@ def study_table(*studies: str) -> str:
 
 
 def bench_table() -> str:
-    """What `pocketvit bench paper` measured."""
+    """The result of `pocketvit bench paper`."""
     return speed_table(read_json(RESULTS / "paper-table1" / "bench.json"))
 
 
 def speed_of_choices() -> str:
-    """What `benchmarks/speed.py` measured."""
+    """The result of `benchmarks/speed.py`."""
     files = {name: RESULTS / "speed" / f"{name}.json" for name in CHOICES}
     return choices_table({name: read_json(file) if file.is_file() else None for name, file in files.items()})
 
 
 def formats() -> str:
-    """The formats that a data set may come in."""
+    """The supported data formats."""
     rows = [{"format": f"`{known.name}`", "what is read": known.description} for known in FORMATS]
     return re.sub(r"([<*])", r"\\\1", markdown_table(rows, list(rows[0])))
 
@@ -104,7 +104,7 @@ OTHERS: dict[str, Callable[[], str]] = {
     "scaling-rows": lambda: scaling_rows(RESULTS),
     **{f"fields-{section}": partial(fields_table, section) for section in SECTIONS},
 }
-"""The tables that are not those of one study with a folder of its own."""
+"""The tables that are not of a single study with its own folder."""
 
 
 def table(name: str) -> str:
@@ -116,7 +116,7 @@ def main() -> None:
     for document, names in PLACES.items():
         for name in names:
             if update_readme(ROOT / document, name, table(name)):
-                print(f"{document}: {name} written anew")
+                print(f"{document}: {name} updated")
 
 
 if __name__ == "__main__":

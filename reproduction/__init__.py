@@ -1,7 +1,7 @@
-"""The paper's numbers and claims beside our results, as docs/paper.md shows them.
+"""The paper's numbers and claims compared with our results, for docs/paper.md.
 
-`numbers.py` holds what the paper published, `claims.py` what it says. `evidence.py` gathers the results of ours that
-bear on it, `judges.py` decides the claims by them according to `rules.py`, and `page.py` writes it all down.
+`numbers.py` has the paper's figures and `claims.py` its claims. `evidence.py` gathers our results, `judges.py` decides
+the claims according to `rules.py`, and `page.py` writes the page.
 """
 
 from reproduction.evidence import Evidence, read_evidence

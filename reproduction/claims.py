@@ -1,8 +1,7 @@
-"""What the paper claims, and whether our runs bear it out.
+"""The paper's claims, each with the rule and the figures that decide it.
 
-Every claim is decided by figures of ours according to one of the rules in `rules.py`. What our runs leave open, or were
-not measured for, cannot be told. Accuracies are those after the last step, because the best of several looks is chosen
-on the test set.
+Claims that our runs leave open, or that were not measured, cannot be told. Accuracies are those after the last step,
+because the best of several evaluations is chosen on the test set.
 """
 
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ MLA = ("mla-q", "mla-k", "mla-qk", "mla-kv", "mla-qkv")
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One statement of the paper that can be wrong."""
+    """One testable statement of the paper."""
 
     words: str
     where: str
     decided_by: str
-    """The figure of ours that decides it."""
+    """Our figure that decides it."""
     rule: Rule
     judge: Judge
     """Decides it by that rule."""
@@ -47,7 +46,7 @@ CLAIMS = (
     Claim(
         words="The baseline reaches 93.65 %.",
         where="Table 2",
-        decided_by="best look of `baseline`",
+        decided_by="best evaluation of `baseline`",
         rule=rules.REACHES,
         judge=judges.reaches(TABLE2, "baseline"),
     ),
@@ -68,7 +67,7 @@ CLAIMS = (
         sized=True,
     ),
     Claim(
-        words="Whitening initialisation speeds the training up.",
+        words="Whitening initialization speeds up training.",
         where="section 2.2",
         decided_by="images to 90 %, `whitening` and `baseline`",
         rule=rules.SOONER,
@@ -80,7 +79,7 @@ CLAIMS = (
     _effect("Compressing q, k and v costs noticeably (91.8).", "section 2.3", TABLE2, "mla-qkv", "baseline", -0.0185),
     _harmless("Compressing queries does not degrade performance.", "Introduction", TABLE2, "mla-q", "baseline"),
     Claim(
-        words="Compressing queries costs least of all compressions.",
+        words="Of all compressions, that of the queries costs least.",
         where="Table 2, caption",
         decided_by="accuracy, each other compression − `mla-q`",
         rule=rules.BEST,
@@ -89,14 +88,14 @@ CLAIMS = (
     Claim(
         words="Low-rank compression reduces activation memory.",
         where="sections 1.4, 2.3",
-        decided_by="memory kept between forward and backward, each compression over `baseline`",
+        decided_by="memory kept between forward and backward, each compression relative to `baseline`",
         rule=rules.SMALLER,
         judge=judges.keeps_less(TABLE2, MLA, "baseline"),
     ),
     Claim(
         words="Batches of 1024 reduce the training time (3582 to 1371 s).",
         where="section 2.2",
-        decided_by="time of an image on several GPUs, batches of 1024 over batches of 256",
+        decided_by="time per image on several GPUs, batches of 1024 relative to batches of 256",
         rule=rules.QUICKER,
         judge=judges.larger_batches(TABLE2, "ba-bs1024", "ba"),
     ),
@@ -120,14 +119,14 @@ CLAIMS = (
     Claim(
         words="Lion requires fewer iterations to find a good solution.",
         where="Figure 6",
-        decided_by="images to 90 %, `lion` and `adamw`; beside them `lion-lr1e-4`, at a twentieth of their rate",
+        decided_by="images to 90 %, `lion` and `adamw`; for information `lion-lr1e-4`, at a twentieth of their rate",
         rule=rules.SOONER,
         judge=judges.sooner(FIG6, "lion", "adamw", also="lion-lr1e-4"),
     ),
     Claim(
         words="Lion consumes more time per step.",
         where="Figure 6",
-        decided_by="images/s, `lion` over `adamw`",
+        decided_by="images/s, `lion` relative to `adamw`",
         rule=rules.SLOWS,
         judge=judges.less(FIG6, "lion", "adamw", "images_per_s", rules.SLOWER, rules.SLOWER),
     ),
@@ -136,7 +135,7 @@ CLAIMS = (
     ),
     _effect("Two CLS tokens improve 90.41 to 93.95.", "Table 3", TABLE3, "width96-2cls", "width96", 0.0354, sized=True),
     _harmless(
-        "Narrower patch tokens do no harm if the CLS tokens together stay as wide.",
+        "Narrower patch tokens do no harm if the CLS tokens together keep the width.",
         "Introduction",
         TABLE3,
         "width96-2cls",
@@ -158,7 +157,7 @@ CLAIMS = (
         judge=judges.step_time,
     ),
     Claim(
-        words="From batches of 128 on, speed hardly grows (9,449 to 10,607 images/s).",
+        words="Beyond batches of 128, speed hardly grows (9,449 to 10,607 images/s).",
         where="Table 1",
         decided_by="images/s of the forward pass, batches of 128 and 1024",
         rule=rules.LEVELS_OFF,

@@ -1,4 +1,4 @@
-"""What our results say about the paper: every run of its studies, wherever under results/ it lies."""
+"""Our results on the paper: every run of its studies, found anywhere under results/."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -34,25 +34,25 @@ ADDED = {
     "paper-table2": dict.fromkeys(("mla-k", "mla-qk", "mla-kv", "mla-qkv"), "mla-q"),
     "paper-table3": {"width96-2cls": "width192"},
 }
-"""What the claims compare beside what the studies do: by study, each row's other reference."""
+"""Comparisons that the claims need in addition to those of the studies: by study, each row's other reference."""
 BENCH = "paper-table1/bench.json"
-"""Where under results/ the JSON of `pocketvit bench paper` lies."""
+"""Under results/, the output of `pocketvit bench paper`."""
 PROFILE = "paper-fig4/profile.json"
-"""Where that of `pocketvit profile paper` lies."""
+"""Under results/, the output of `pocketvit profile paper`."""
 ACTIVATIONS = "activations/paper.json"
-"""Where that of `benchmarks/activations.py` lies."""
+"""Under results/, the output of `benchmarks/activations.py`."""
 SCALING = "scaling/speed"
-"""The folder of those of `benchmarks/scaling.py`."""
+"""Under results/, the folder of the outputs of `benchmarks/scaling.py`."""
 
 TIMED = frozenset({"train_s", "total_s", "images_per_s", "peak_memory_gib"})
-"""Figures of a run that its hardware decides."""
+"""Figures of a run that depend on its hardware."""
 
 Runs = Mapping[int, RunResult]
 """The results of a row by seed."""
 
 
 class Ratio(NamedTuple):
-    """A figure of one row over that of another, with the 95 % interval of the ratio."""
+    """The ratio of two rows' figures, with its 95 % interval."""
 
     middle: float
     low: float
@@ -61,16 +61,16 @@ class Ratio(NamedTuple):
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that was measured."""
+    """All measurements."""
 
     runs: Mapping[tuple[str, str], Runs]
-    """By study and row; a row that was not measured is there, and empty."""
+    """By study and row; a row without runs is present and empty."""
     bench: Mapping[str, Any] | None = None
-    """Images/s over the batch size, as `pocketvit.bench.throughput.bench` returns it."""
+    """Images/s by batch size, as `pocketvit.bench.throughput.bench` returns it."""
     profile: Mapping[str, Any] | None = None
     """The parts of a training step, as `pocketvit.bench.profile.profile` returns it."""
     activations: Mapping[str, Any] | None = None
-    """What rows keep for the backward pass, as `benchmarks/activations.py` writes it."""
+    """The memory that rows keep for the backward pass, as `benchmarks/activations.py` writes it."""
     scaling: Mapping[tuple[int, int], RunResult] = field(default_factory=dict)
     """Short runs by number of GPUs and batch size, as `benchmarks/scaling.py` writes them."""
     earlier: frozenset[tuple[str, str]] = frozenset()
@@ -80,7 +80,7 @@ class Evidence:
     def comparisons(self) -> dict[tuple[str, str, str], Comparison]:
         """All comparisons of accuracy after the last step, by study, row and reference.
 
-        p is corrected over all of a study, those of the claims among them, and those that are not measured yet.
+        p is corrected over all comparisons of a study, including those of the claims and those not measured yet.
         """
         found = {}
         for study in STUDIES:
@@ -95,11 +95,11 @@ class Evidence:
         return found
 
     def hardware(self, study: str) -> Hardware:
-        """What a study's runs were trained on."""
+        """The hardware of a study's runs."""
         return hardware(result for (of, _), runs in self.runs.items() if of == study for result in runs.values())
 
     def figures(self, study: str, key: str) -> Accuracies:
-        """A figure of a study's runs, by row and seed: of every run, but times and memory of those on its usual hardware."""
+        """A figure of a study's runs, by row and seed; times and memory only of runs on its usual hardware."""
         counts = self.hardware(study).counts if key in TIMED else lambda _: True
         return {
             row: {
@@ -112,12 +112,12 @@ class Evidence:
         }
 
     def mean(self, study: str, row: str, key: str) -> float | None:
-        """The mean of a figure over a row's runs; None without a run that has it."""
+        """The mean of a figure over a row's runs; None if no run has it."""
         values = list(self.figures(study, key).get(row, {}).values())
         return fmean(values) if values else None
 
     def difference(self, study: str, row: str, reference: str) -> Comparison:
-        """One of `comparisons`, or its mirror image; KeyError if it is neither."""
+        """One of `comparisons`, in either direction; KeyError if there is none."""
         if (study, row, reference) in self.comparisons:
             return self.comparisons[study, row, reference]
         found = self.comparisons[study, reference, row]
@@ -127,9 +127,9 @@ class Evidence:
         return replace(found, row=row, reference=reference, difference=-found.difference, interval=interval)
 
     def ratio(self, study: str, row: str, reference: str, key: str) -> Ratio | None:
-        """A figure of a row over its reference's; None where nothing tells how it scatters.
+        """The ratio of a row's figure to its reference's; None if its spread is unknown.
 
-        By the logarithms, compared as accuracies are. What is the same in every run has an interval of no width.
+        Logarithms are compared like accuracies. A figure that is the same in every run has an interval of zero width.
         """
         logs = {name: {s: log(value) for s, value in of.items()} for name, of in self.figures(study, key).items()}
         found = compare(logs, {row: reference}, apart=noisy_rows(logs))[row]
@@ -137,11 +137,11 @@ class Evidence:
             return None
         return Ratio(exp(found.difference), *map(exp, found.interval or 2 * (found.difference,)))
 
-    def best_look_interval(self, study: str, row: str, *, of_mean: bool = False) -> tuple[float, float] | None:
-        """Where the best look of one more run would lie with a chance of 95 %; None where nothing tells.
+    def best_evaluation_interval(self, study: str, row: str, *, of_mean: bool = False) -> tuple[float, float] | None:
+        """The 95 % prediction interval of the best evaluation of one more run; None if the spread is unknown.
 
-        A prediction interval by t, with the variance over seeds pooled as `pooled_spread` does; with `of_mean` the
-        confidence interval of the mean over seeds.
+        It comes from t, with the variance over seeds pooled by `pooled_spread`; with `of_mean`, it is the confidence
+        interval of the mean over seeds.
         """
         best = self.figures(study, "best_test_accuracy")
         apart = noisy_rows(best)
@@ -155,11 +155,11 @@ class Evidence:
 
 
 def read_evidence(results: Path) -> Evidence:
-    """Find the runs of the paper's studies by what they computed, and the two measurements of speed.
+    """Find the runs of the paper's studies by their keys, and the measurements of speed and memory.
 
     Args:
         results: the folder, searched at any depth; a run that two studies share is found for both. Runs on several
-            GPUs are left out: the page compares times on one.
+            GPUs are left out, because the page compares times on one.
     """
     found = find_results([results], one_gpu=True)
     runs: dict[tuple[str, str], dict[int, RunResult]] = {}
@@ -187,7 +187,7 @@ def read_evidence(results: Path) -> Evidence:
 def images_to_reach(result: RunResult, accuracy: float) -> float | None:
     """Training images after which a run first reached an accuracy on the test set; None if it never did.
 
-    Between two looks the accuracy is taken to grow evenly.
+    The accuracy is interpolated linearly between evaluations.
     """
     before = (0.0, 0.0)
     for point in result.curve:

@@ -1,7 +1,7 @@
-"""Ways to decide a claim of the paper by our results.
+"""Judges, which decide a claim of the paper by our results.
 
-Each function here makes a judge: a function of the evidence that says reproduced, not reproduced or cannot be told, and
-why, in one sentence with the figures. `rules.py` says by which rules.
+A judge is a function from the evidence to a verdict (reproduced, not reproduced or cannot be told) and a reason, one
+sentence with the figures. The rules are in `rules.py`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +22,11 @@ FORMS: Mapping[str, Callable[[float], str]] = {
     "train_s": duration,
     "images_per_s": lambda speed: f"{count(speed)} images/s",
 }
-"""How a figure of a run is written."""
+"""How to format a figure of a run."""
 
 
 class Judgement(NamedTuple):
-    """What became of a claim."""
+    """The verdict on a claim, with the reason."""
 
     verdict: Literal["reproduced", "not reproduced", "cannot be told"]
     reason: str
@@ -44,40 +44,40 @@ def _judgement(holds: bool, fails: bool, reason: str) -> Judgement:
 def _of_enough(
     evidence: Evidence, study: str, rows: Sequence[str], judgement: Judgement, key: str = "test_accuracy"
 ) -> Judgement:
-    """A judgement, unless one of the rows that it rests on has the figure of too few runs."""
+    """The judgement, unless one of its rows has the figure of too few runs."""
     figures = evidence.figures(study, key)
     if min(len(figures[row]) for row in rows) >= LEAST_RUNS:
         return judgement
-    return Judgement("cannot be told", f"{judgement.reason}; of fewer than {LEAST_RUNS} runs")
+    return Judgement("cannot be told", f"{judgement.reason}; fewer than {LEAST_RUNS} runs")
 
 
 # ---------------------------------------------------------------- accuracy
 
 
 def reaches(study: str, row: str) -> Judge:
-    """The row's best look is on average no more than `MINIMAL` below the paper's."""
+    """The mean of the row's best evaluations is no more than `MINIMAL` below the paper's."""
 
     def judge(evidence: Evidence) -> Judgement:
         theirs, ours = numbers.published(study, row).accuracy, evidence.mean(study, row, "best_test_accuracy")
         if ours is None:
             return NOT_MEASURED
-        said = f"ours {100 * ours:.2f} %, as best of the looks"
-        mean, run = (evidence.best_look_interval(study, row, of_mean=of_mean) for of_mean in (True, False))
+        reason = f"ours: {100 * ours:.2f} %, best evaluation"
+        mean, run = (evidence.best_evaluation_interval(study, row, of_mean=of_mean) for of_mean in (True, False))
         if mean is None or run is None:
-            return Judgement("cannot be told", f"{said}: no spread over seeds is known")
-        said += (
-            f"; the mean over all seeds lies between {100 * mean[0]:.2f} and {100 * mean[1]:.2f} %, one more run would "
-            f"between {100 * run[0]:.2f} and {100 * run[1]:.2f} %"
+            return Judgement("cannot be told", f"{reason}: unknown spread over seeds")
+        reason += (
+            f"; confidence interval of the mean {100 * mean[0]:.2f} to {100 * mean[1]:.2f} %, prediction interval of "
+            f"one more run {100 * run[0]:.2f} to {100 * run[1]:.2f} %"
         )
-        return _of_enough(evidence, study, [row], _judgement(mean[0] >= theirs - MINIMAL, run[1] < theirs, said))
+        return _of_enough(evidence, study, [row], _judgement(mean[0] >= theirs - MINIMAL, run[1] < theirs, reason))
 
     return judge
 
 
 def effect(study: str, row: str, reference: str, claimed: float, *, sized: bool = False) -> Judge:
-    """The row differs from its reference in the claimed direction, and by half of the claimed size at least.
+    """The row differs from its reference in the claimed direction, by at least half of the claimed size.
 
-    With `sized` the claim is one of how much, and twice its size is too much.
+    With `sized`, the claim is about the size, and more than twice of it is too much.
     """
 
     def judge(evidence: Evidence) -> Judgement:
@@ -97,7 +97,7 @@ def effect(study: str, row: str, reference: str, claimed: float, *, sized: bool 
 
 
 def harmless(study: str, row: str, reference: str, *, at_all: bool = False) -> Judge:
-    """The row loses no more than `MINIMAL`, and nothing that can be seen; with `at_all`, a loss seen refutes it."""
+    """The row loses no more than `MINIMAL`, and not significantly; with `at_all`, any significant loss refutes it."""
 
     def judge(evidence: Evidence) -> Judgement:
         found = evidence.difference(study, row, reference)
@@ -133,7 +133,7 @@ def best_of(study: str, row: str, others: Sequence[str]) -> Judge:
 
 
 def sooner(study: str, row: str, reference: str, also: str | None = None) -> Judge:
-    """The row reaches the accuracy `GOOD` after fewer images than its reference; `also` is a row to mention."""
+    """The row reaches the accuracy `GOOD` after fewer images than its reference; `also` is another row to mention."""
 
     def judge(evidence: Evidence) -> Judgement:
         names = [row, reference, *([also] if also else [])]
@@ -156,7 +156,7 @@ def sooner(study: str, row: str, reference: str, also: str | None = None) -> Jud
 
 
 def less(study: str, row: str, reference: str, key: str, at_most: float, from_: float) -> Judge:
-    """A figure of the row is at most `at_most` times the reference's; it is not from `from_` on."""
+    """A figure of the row is at most `at_most` times the reference's; refuted from `from_` times on."""
 
     def judge(evidence: Evidence) -> Judgement:
         figures = {name: evidence.mean(study, name, key) for name in (row, reference)}
@@ -166,7 +166,7 @@ def less(study: str, row: str, reference: str, key: str, at_most: float, from_: 
         ours, theirs = (f"{name} {FORMS[key](value)}" for name, value in figures.items())
         reason = f"{ours}{_times(ratio)}; {theirs}"
         if ratio is None:
-            return Judgement("cannot be told", f"{reason}: no spread over seeds is known")
+            return Judgement("cannot be told", f"{reason}: unknown spread over seeds")
         judgement = _judgement(ratio.high <= at_most, ratio.low >= from_, reason)
         return _of_enough(evidence, study, [row, reference], judgement, key)
 
@@ -174,19 +174,19 @@ def less(study: str, row: str, reference: str, key: str, at_most: float, from_: 
 
 
 def keeps_less(study: str, rows: Sequence[str], reference: str) -> Judge:
-    """Between forward and backward each of the rows keeps less memory than the reference."""
+    """Each row keeps less memory than the reference between forward and backward."""
 
     def judge(evidence: Evidence) -> Judgement:
         kept = (evidence.activations or {}).get("saved_mib_per_image", {})
         if not {reference, *rows} <= kept.keys():
             return NOT_MEASURED
         ratios = {row: kept[row] / kept[reference] for row in rows}
-        reason = ", ".join(f"{row} {kept[row]:.2f} MiB an image (× {ratio:.3f})" for row, ratio in ratios.items())
-        reason += f", {reference} {kept[reference]:.2f}: what the plain model saves for its backward pass"
+        reason = ", ".join(f"{row} {kept[row]:.2f} MiB per image (× {ratio:.3f})" for row, ratio in ratios.items())
+        reason += f", {reference} {kept[reference]:.2f}: saved by the reference implementation for its backward pass"
         runs = {row: evidence.mean(study, row, "peak_memory_gib") for row in (*rows, reference)}
         if None not in runs.values():
             low, high = min(runs.values()), max(runs.values())
-            reason += f"; with the fused kernels, whole runs hold {low:.3f} to {high:.3f} GiB"
+            reason += f"; with the fused kernels, the peak of whole runs is {low:.3f} to {high:.3f} GiB"
         return _judgement(
             all(ratio <= rules.LESS_MEMORY for ratio in ratios.values()),
             all(ratio >= rules.LESS_MEMORY for ratio in ratios.values()),
@@ -197,9 +197,9 @@ def keeps_less(study: str, rows: Sequence[str], reference: str) -> Judge:
 
 
 def larger_batches(study: str, row: str, reference: str) -> Judge:
-    """On several GPUs a pass in batches of 1024 takes less time than one in batches of 256.
+    """On several GPUs, a pass in batches of 1024 takes less time than one in batches of 256.
 
-    Beside it stands the time of the two rows, which train so on one GPU.
+    The times of the two rows on one GPU are mentioned.
     """
 
     def judge(evidence: Evidence) -> Judgement:
@@ -209,19 +209,19 @@ def larger_batches(study: str, row: str, reference: str) -> Judge:
         large, small = (_image_us(evidence.scaling[max(counts), batch]) for batch in (1024, 256))
         ratio = Ratio(median(large) / median(small), min(large) / max(small), max(large) / min(small))
         reason = (
-            f"on {max(counts)} GPUs an image takes {median(large):.2f} µs in batches of 1024 and {median(small):.2f} µs "
-            f"in batches of 256{_times(ratio)}; the paper had four"
+            f"on {max(counts)} GPUs, an image takes {median(large):.2f} µs in batches of 1024 and {median(small):.2f} µs "
+            f"in batches of 256{_times(ratio)}; the paper had four GPUs"
         )
         alone = evidence.ratio(study, row, reference, "train_s")
         if alone is not None:
-            reason += f"; on one, {row} over {reference}{_times(alone)}"
+            reason += f"; on one, {row} relative to {reference}{_times(alone)}"
         return _judgement(ratio.high <= rules.SHORTER, ratio.low >= rules.AS_LONG, reason)
 
     return judge
 
 
 def _image_us(result: RunResult) -> list[float]:
-    """Microseconds of training for an image, by pass; the first, in which the GPUs wake up, left out."""
+    """Microseconds of training per image, by pass, without the first one, a warm-up."""
     passes = result.extra["pass_train_s"]
     images = result.images_seen / len(passes)
     return [1e6 * seconds / images for seconds in passes[1:]]
@@ -233,31 +233,31 @@ def mostly_backward(evidence: Evidence) -> Judgement:
         return NOT_MEASURED
     phases = evidence.profile["phases_ms"]
     share = phases["backward"] / sum(phases.values())
-    reason = f"{100 * share:.0f} % of the work of a step, {phases['backward']:.2f} ms"
+    reason = f"{100 * share:.0f} % of a step's work, {phases['backward']:.2f} ms"
     return _judgement(share >= rules.MOST, share <= rules.HALF, reason)
 
 
 def step_time(evidence: Evidence) -> Judgement:
-    """The profiled step is the step of the training, by the paper's own numbers."""
+    """The paper's profiled step takes as long as a step of its training."""
     whole_s, step_ms = numbers.published("paper-table2", "baseline").train_s, numbers.baseline_step_ms()
     ratio = numbers.WHOLE_STEP_MS / step_ms
     apart = max(ratio, 1 / ratio)
     fails = apart >= rules.OTHER
     reason = (
-        f"by its Table 2 a step takes {step_ms:.1f} ms ({count(whole_s)} s over {numbers.STEPS:,} steps): × {ratio:.2f}"
+        f"by its Table 2, a step takes {step_ms:.1f} ms ({count(whole_s)} s for {numbers.STEPS:,} steps): × {ratio:.2f}"
     )
     if fails:
-        reason += ", so the profiler's own cost is in the figure, or it is of another run"
+        reason += ", so the figure includes the profiler's overhead, or is from another run"
     seconds = evidence.mean("paper-table2", "baseline", "train_s")
     if seconds is not None:
         reason += f"; ours takes {1e3 * seconds / numbers.STEPS:.2f} ms in training"
         if evidence.profile is not None:
-            reason += f" and {evidence.profile['step_ms']:.2f} ms uncaptured, as it is profiled"
+            reason += f" and {evidence.profile['step_ms']:.2f} ms when profiled, without a CUDA graph"
     return _judgement(apart <= rules.SAME, fails, reason)
 
 
 def levels_off(evidence: Evidence) -> Judgement:
-    """Classifying in batches of 1024 is hardly faster than in batches of 128."""
+    """Classification in batches of 1024 is hardly faster than in batches of 128."""
     rows = [row for row in (evidence.bench or {}).get("rows", ()) if row["mode"] == "forward" and row["images_per_s"]]
     speeds = {(row["variant"], row["batch_size"]): row for row in rows}
     if not {("fused", 128), ("fused", 1024)} <= speeds.keys():
@@ -269,12 +269,12 @@ def levels_off(evidence: Evidence) -> Judgement:
         large["images_per_s_max"] / small["images_per_s_min"],
     )
     reason = (
-        f"on one {evidence.bench['device']}, {count(small['images_per_s'])} images/s in batches of 128, "
+        f"on one {evidence.bench['device']}, {count(small['images_per_s'])} images/s in batches of 128 and "
         f"{count(large['images_per_s'])} in batches of 1024{_times(gain)}"
     )
     if {("eager", 128), ("eager", 1024)} <= speeds.keys():
         eager = speeds["eager", 1024]["images_per_s"] / speeds["eager", 128]["images_per_s"]
-        reason += f", without our kernels and without compiling × {eager:.1f}; the paper's GPU is smaller"
+        reason += f"; × {eager:.1f} without our kernels and without compiling; the paper's GPU is smaller"
     return _judgement(gain.high <= rules.LEVEL_OFF, gain.low > rules.LEVEL_OFF, reason)
 
 
@@ -287,15 +287,15 @@ def _told(found: Comparison) -> str:
 
 
 def _told_briefly(found: Comparison) -> str:
-    certainty = "no spread known" if found.p_holm is None else p_value(found.p_holm)
+    certainty = "unknown spread" if found.p_holm is None else p_value(found.p_holm)
     return f"{points(found.difference, signed=True)} ({certainty})"
 
 
 def _untold(found: Comparison) -> Judgement:
     if found.difference is None:
         return NOT_MEASURED
-    said = f"{points(found.difference, signed=True)} points from n = {found.num_seeds}: no spread over seeds is known"
-    return Judgement("cannot be told", said)
+    reason = f"{points(found.difference, signed=True)} points from n = {found.num_seeds}: unknown spread over seeds"
+    return Judgement("cannot be told", reason)
 
 
 def _times(ratio: Ratio | None) -> str:
@@ -303,7 +303,7 @@ def _times(ratio: Ratio | None) -> str:
 
 
 def _images_needed(evidence: Evidence, study: str, row: str) -> dict[int, float | None]:
-    """Images until `GOOD`, by seed; None for a run that never got there."""
+    """Images until `GOOD`, by seed; None for a run that never reached it."""
     return {seed: images_to_reach(result, GOOD) for seed, result in evidence.runs[study, row].items()}
 
 

@@ -1,11 +1,12 @@
-"""The numbers that the paper published, each with where it stands, and our row that answers it.
+"""The paper's published numbers, with their places in the paper and our corresponding rows.
 
-Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10". Its accuracies are the best of 20 looks at the test
-set in one run, its times those of an RTX 3090, or of four for the columns under DDP. Figure 6 has no readable values.
+Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10". Its accuracies are the best of 20 evaluations on the
+test set in one run; its times are from one RTX 3090, or from four for the columns under DDP. Figure 6 has no readable
+values.
 
-What the text leaves open was read off its published code: a run is 300 passes, 58,500 steps of 256; without CutMix half
-of the batches go to MixUp, and the other way round; and whatever was started on several GPUs shows every image three
-times in a row. Which way the baseline was started is not recorded.
+Some details are only in its published code: a run is 300 passes, 58,500 steps of 256 images; without CutMix, half of the
+batches use MixUp, and vice versa; and runs on several GPUs show every image three times in a row. How the baseline was
+started is not recorded.
 """
 
 from dataclasses import dataclass
@@ -21,11 +22,11 @@ class PublishedRun:
     name: str
     where: str
     study: str
-    """The built-in study that makes it again."""
+    """The built-in study that repeats it."""
     row: str
     """Its row there."""
     accuracy: float
-    """The best of 20 looks at the test set, a fraction."""
+    """The best of 20 evaluations on the test set, a fraction."""
     train_s: float | None = None
 
 
@@ -68,19 +69,19 @@ SPEED = {
     512: (10368.24, 5.00),
     1024: (10607.06, 9.98),
 }
-"""Table 1: images/s and memory in GB by batch size; "forward time" in the text, RTX 3090."""
+"""Table 1: images/s and memory in GB by batch size; the text says "forward time"; RTX 3090."""
 
 STEP_MS = {"forward": 25.2, "backward": 79.3, "optimizer": 12.7}
-"""Figure 4: the parts of one training step that it names, milliseconds; RTX 3090, batch size 256."""
+"""Figure 4: the named parts of one training step, in milliseconds; RTX 3090, batch size 256."""
 WHOLE_STEP_MS = 120.7
 """Figure 4: the whole step."""
 
 
 def published(study: str, row: str) -> PublishedRun:
-    """The paper's run that one of our rows makes again; KeyError where there is none."""
+    """The paper's run that one of our rows repeats; KeyError if there is none."""
     return {(run.study, run.row): run for run in RUNS}[study, row]
 
 
 def baseline_step_ms() -> float:
-    """A training step by Table 2: the baseline's time over its steps, milliseconds."""
+    """Milliseconds per training step by Table 2: the baseline's time divided by its steps."""
     return 1e3 * published("paper-table2", "baseline").train_s / STEPS

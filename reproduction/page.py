@@ -1,4 +1,4 @@
-"""docs/paper.md: the paper's numbers beside ours, and what became of its claims, made from results/ alone."""
+"""docs/paper.md: the paper's claims and numbers compared with ours, made from results/ alone."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,45 +16,45 @@ from reproduction.numbers import PublishedRun
 from reproduction.rules import GOOD, LEAST_RUNS, NARROW
 
 HEAD = """\
-# The paper, row by row
+# Reproducing the paper
 
-Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10", ran everything once and reports the best of 20 looks
-at the test set. Here every row is run again over several seeds, and like is compared with like: the paper's figure
-stands beside our best of 20 looks; the accuracy after the last step, which nobody chose, stands apart.
+Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10", ran everything once and reports the best of 20
+evaluations on the test set. Here every row is repeated with several seeds, and compared like with like: the paper's
+figure with our best of 20 evaluations. The accuracy after the last step, for which nothing is chosen, is given separately.
 
 This page is made by `python -m benchmarks.paper` from results/. To measure: `pocketvit study paper-table2`,
 `pocketvit study paper-table3`, `pocketvit study paper-fig6`, `pocketvit bench paper`, `pocketvit profile paper`."""
 
 RULES = """\
-Between the two a claim *cannot be told*, nor can it by runs of a row that has fewer than {least}. Accuracies are those
-after the last step but in claim 1; differences are taken seed by seed. Intervals hold 95 %, each by itself: by t, with
-the variance over seeds pooled over the rows of the table, but for rows that scatter far more than the others. The
-interval of a ratio of images/s is that of the difference of the logarithms.
+Between the two, a claim *cannot be told*; likewise if one of its rows has fewer than {least} runs. Accuracies are those
+after the last step, except in claim 1; differences are on the same seeds. Each interval has a confidence level of 95 %:
+it comes from Student's t, with the variance over seeds pooled over the rows of the table, except for rows that scatter
+far more than the others. The interval of a ratio of images/s is that of the difference of the logarithms.
 
-p is corrected by Holm over all comparisons of accuracy in its table, measured or not: {families}.
+p is corrected (Holm) over all comparisons of accuracy in its table, measured or not: {families}.
 
-The thresholds were fixed before the studies were run. Added after the first results: that a ratio's whole interval has
-to lie on one side; that claim 1 excludes a shortfall, and by how much; the margins of the claims on a step; that p
-is corrected for the claims' own comparisons, too. Changed after eleven runs of Table 2 and before the others, because
-the rules before were too easily met: that a difference itself, not an end of its interval, has to be half of the
-claimed size, and in claims of a size at most twice of it; that a loss which is there keeps claim 9 from being
-reproduced; that three runs a row are asked for; that p counts comparisons still to be made; that memory for activations is
-counted, and not the most that a run held; that claim 12 is decided on several GPUs, as the paper's was."""
+The thresholds were fixed before the studies were run. Added after the first results: the whole interval of a ratio must
+be on one side; claim 1 must exclude a shortfall, and its size; the margins of the claims on a step; p is also corrected
+for the comparisons of the claims. Changed after eleven runs of Table 2 and before the others, because the earlier rules
+were too easy to satisfy: the difference itself, not an end of its interval, must be half of the claimed size, and in
+claims about a size at most twice of it; with a significant loss, claim 9 is not reproduced; three runs per row are
+required; p counts comparisons still to be made; the memory for activations counts, not the peak of a run; claim 12 is
+decided on several GPUs, as in the paper."""
 
 RUNS_NOTE = """\
-n: runs, each with a seed of its own. Ours: mean ± standard deviation over seeds (n − 1), in percent. Verdict: whether
-the paper's figure lies where one more run of ours would lie with a chance of 95 % (a prediction interval by t, with the
-variance over seeds pooled over the rows of the table, but for rows that scatter far more than the others, and the degrees
-of freedom of a few seeds that move all rows alike, the worst case, which makes it wide); where that interval is wider
-than ± {narrow} points, holding the figure says nothing. Time: training with augmentation; the paper's on an RTX 3090 (on
+n: runs, each with its own seed. Ours: mean ± standard deviation over seeds (n − 1), in percent. Verdict: whether the
+paper's figure is in the 95 % prediction interval of one more run of ours. The interval comes from Student's t, with the
+variance over seeds pooled over the rows of the table, except for rows that scatter far more than the others. Its degrees
+of freedom are those of the worst case, seeds that affect all rows alike, which makes it wide. If it is wider than
+± {narrow} points, a figure inside it cannot be told. Time: training with augmentation; the paper's on an RTX 3090 (on
 four under DDP), ours on one {device}.{others}"""
 
 AGREES = "agrees"
-"""How the verdict on such a row begins."""
+"""The beginning of the verdict on a row that agrees."""
 
 OTHERS_NOTE = (
-    " Runs on other hardware ({others}) count for accuracy alone, so a time may be of fewer runs than n; one marked † is of "
-    "a row that has no others."
+    " Runs on other hardware ({others}) count only for accuracy, so a time may be from fewer runs than n; † marks a time "
+    "from a row with other hardware only."
 )
 
 EARLIER_NOTE = (
@@ -63,28 +63,28 @@ EARLIER_NOTE = (
 )
 
 TABLE2_NOTE = """\
-The paper's code gives half of the batches to CutMix or MixUp, with equal chance; where one is taken out the other has
-all of them (`no-mixup`, `no-cutmix`). The rows ending in `-only` leave the other one's share as it was. `ba` is the
-baseline with Batch Augmentation, every image three times in a batch: what the paper's code does when it is started on
-several GPUs. Which of the two made 93.65 % is not recorded. All rows train at 2e-3, the learning rate that the paper
-gives, but for those that name another: the default of the paper's code is 1e-3, and Lion wants a smaller rate than
-AdamW. With batches of 1,024 the paper's code makes 14,600 steps, because its epochs are three passes and drop one partial
-batch each; ours drop one a pass and make 14,400."""
+The paper's code uses CutMix or MixUp, with equal probability, for half of the batches; without one of them, the other one
+gets all of these (`no-mixup`, `no-cutmix`). In the rows ending in `-only`, the other one keeps its share. `ba` is the
+baseline with Batch Augmentation, every image three times in a batch: what the paper's code does on several GPUs. Which of
+the two reached 93.65 % is not recorded. All rows use a learning rate of 2e-3, as in the paper, unless they name another:
+the default of the paper's code is 1e-3, and Lion needs a smaller rate than AdamW. With batches of 1,024, the paper's code
+makes 14,600 steps, because each of its epochs is three passes and drops one partial batch; ours drop one per pass and
+make 14,400."""
 
 
 def paper_page(results: Path, images: Path) -> str:
-    """The whole page, to lie beside the folder of its pictures.
+    """The whole page.
 
     Args:
         results: the folder of all results.
-        images: that of the pictures `paper-fig4.png`, `paper-fig5.png` and `paper-fig6.png`, as far as there are any.
+        images: the folder, next to the page, of `paper-fig4.png`, `paper-fig5.png` and `paper-fig6.png`, if any.
     """
     evidence = read_evidence(results)
     parts = [
         HEAD,
-        "## What became of the claims",
+        "## The claims",
         _claims(evidence),
-        "### By which rules",
+        "### The rules",
         _rules(),
         "## Table 1: speed",
         _speed(evidence),
@@ -105,9 +105,9 @@ def paper_page(results: Path, images: Path) -> str:
 
 
 def _whitening(images: Path) -> str:
-    picture = _picture(images, "paper-fig5.png", "48 filters of 4 × 4 pixels: brightness, edges, colours")
-    said = "The filters that a run of `whitening` starts from, by falling eigenvalue."
-    return f"## Figure 5: whitening filters\n\n{picture}\n\n{said}" if picture else ""
+    picture = _picture(images, "paper-fig5.png", "48 filters of 4 × 4 pixels: brightness, edges, colors")
+    text = "The initial filters of a run of `whitening`, in order of decreasing eigenvalue."
+    return f"## Figure 5: whitening filters\n\n{picture}\n\n{text}" if picture else ""
 
 
 def _picture(images: Path, name: str, words: str) -> str:
@@ -115,7 +115,7 @@ def _picture(images: Path, name: str, words: str) -> str:
 
 
 def decided_claims(results: Path) -> str:
-    """The decided claims in a few lines, without the reasons, for the README."""
+    """The decided claims in a few lines for the README, without the reasons."""
     judged = _judged(read_evidence(results))
 
     def claims(verdict: str) -> str:
@@ -142,8 +142,8 @@ def _totals(judged: Sequence[tuple[Claim, Judgement]]) -> str:
 def _claims(evidence: Evidence) -> str:
     judged = _judged(evidence)
     rows = [
-        {"#": str(number), "the paper says": claim.words, "where": claim.where, "decided by": claim.decided_by,
-         "verdict": f"*{judgement.verdict}*", "because": judgement.reason}
+        {"#": str(number), "claim": claim.words, "where": claim.where, "decided by": claim.decided_by,
+         "verdict": f"*{judgement.verdict}*", "reason": judgement.reason}
         for number, (claim, judgement) in enumerate(judged, start=1)
     ]  # fmt: skip
     rest = "\n\nClaims that compare rows marked ‡ below rest on runs to be made again." if evidence.earlier else ""
@@ -151,7 +151,7 @@ def _claims(evidence: Evidence) -> str:
 
 
 def _rules() -> str:
-    """The rules that decide the claims, each with the numbers of its claims, and what they have in common."""
+    """The rules that decide the claims, with the numbers of their claims, and what they have in common."""
     rows = []
     for rule in dict.fromkeys(claim.rule for claim in CLAIMS):
         of_rule = [str(number) for number, claim in enumerate(CLAIMS, start=1) if claim.rule is rule]
@@ -163,12 +163,12 @@ def _rules() -> str:
     for study, added in ADDED.items():
         name = study.removeprefix("paper-").replace("table", "Table ")
         others = ", ".join(f"`{row}` − `{reference}`" for row, reference in added.items())
-        families.append(f"in {name} the {len(find_study(study).compare)} of its study, and {others}")
+        families.append(f"in {name}, the {len(find_study(study).compare)} of its study, and {others}")
     return f"{markdown_table(rows, list(rows[0]))}\n\n{RULES.format(families='; '.join(families), least=LEAST_RUNS)}"
 
 
 def _runs(evidence: Evidence, study: str) -> str:
-    """The paper's rows of one table, and behind them those that we added."""
+    """The paper's rows of one table, followed by those that we added."""
     named = {run.row: run for run in numbers.RUNS if run.study == study}
     order = [*named, *(row for of, row in evidence.runs if of == study and row not in named)]
     rows = [_run_row(evidence, study, row, named.get(row)) for row in order]
@@ -180,13 +180,13 @@ def _runs(evidence: Evidence, study: str) -> str:
 
 
 def _together(evidence: Evidence, study: str, agreeing: Sequence[PublishedRun]) -> str:
-    """What rows that agree one by one say together."""
+    """A sentence on all agreeing rows together."""
     best = evidence.figures(study, "best_test_accuracy")
     away = [fmean(best[run.row].values()) - run.accuracy for run in agreeing]
     above = sum(difference > 0 for difference in away)
     return (
-        f"One by one {len(away)} rows agree with the paper; together they show more: ours lies above the paper's figure in "
-        f"{above} of them, by {points(fmean(away), signed=True)} points in the mean of all."
+        f"Individually, {len(away)} rows agree with the paper. Together they show a difference: ours is above the paper's "
+        f"figure in {above} of them, with a mean difference of {points(fmean(away), signed=True)} points."
     )
 
 
@@ -207,7 +207,7 @@ def _run_row(evidence: Evidence, study: str, row: str, run: PublishedRun | None)
 
 
 def _cost(evidence: Evidence, study: str, row: str, key: str, form: Callable[[float], str]) -> str:
-    """A row's mean of what depends on the hardware: on the study's usual one, or else, marked, on what there is."""
+    """The mean of a figure that depends on the hardware: on the study's usual one, else on any, marked."""
     values = [getattr(result, key) for result in evidence.runs[study, row].values()]
     usual = evidence.mean(study, row, key)
     if usual is None:
@@ -225,17 +225,17 @@ def _earlier_note(evidence: Evidence, study: str) -> list[str]:
 
 
 def _hardware_note(evidence: Evidence, study: str) -> str:
-    """What a study's other runs count for, if it has any."""
+    """A note on a study's runs on other hardware, if any."""
     on = evidence.hardware(study)
     return OTHERS_NOTE.format(others=on.said_of_others()) if on.others else ""
 
 
 def _verdict(evidence: Evidence, run: PublishedRun) -> str:
-    """Where the paper's figure lies beside one more run of ours, as far as that says something."""
+    """Whether the paper's figure agrees with one more run of ours."""
     num_runs = len(evidence.figures(run.study, "best_test_accuracy")[run.row])
     if not num_runs:
         return ABSENT_YET
-    interval = evidence.best_look_interval(run.study, run.row)
+    interval = evidence.best_evaluation_interval(run.study, run.row)
     if interval is None or num_runs < LEAST_RUNS:
         return f"cannot be told from {counted(num_runs, 'run')}"
     low, high = interval
@@ -263,10 +263,10 @@ def _speed(evidence: Evidence) -> str:
              "memory, paper": f"{memory:.2f} GB",
              "memory training, ours": f"{memory_gib:.2f} GiB" if memory_gib is not None else ABSENT_YET}
         )  # fmt: skip
-    where = f"ours on one {evidence.bench['device']}, bf16 and fused kernels" if evidence.bench else "ours is to come"
+    where = f"Ours: one {evidence.bench['device']}, bf16, fused kernels." if evidence.bench else f"Ours: {ABSENT_YET}."
     note = (
-        'The paper speaks of the "forward time" and gives one memory a batch size, without saying of what; it measured '
-        f"on an RTX 3090, {where}."
+        'The paper mentions the "forward time" and gives one memory figure per batch size, without saying what they '
+        f"include; its GPU is an RTX 3090. {where}"
     )
     return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
 
@@ -283,7 +283,7 @@ def _step(evidence: Evidence) -> str:
         for part in dict.fromkeys([*theirs, *ours])
     ]  # fmt: skip
     note = (
-        f"Batch size 256. The paper's whole step is {numbers.WHOLE_STEP_MS} ms here; by its Table 2 it is "
+        f"Batch size 256. The paper's whole step takes {numbers.WHOLE_STEP_MS} ms here, and by its Table 2 "
         f"{numbers.baseline_step_ms():.1f} ms. Ours: sums over kernels, without the gaps between them."
     )
     return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
@@ -303,15 +303,14 @@ def _optimizers(evidence: Evidence) -> str:
              "training time": _cost(evidence, study, row, "train_s", duration)}
         )  # fmt: skip
     note = (
-        "The figure has no readable values, so there is nothing of the paper's to set beside these. All rows: Batch "
-        "Augmentation, batches of 1024, the learning rate of the paper unless the name says otherwise. Muon is in the "
-        "paper's code, but not in the paper."
+        "The paper's figure has no readable values to compare with. All rows: Batch Augmentation, batches of 1024, the "
+        "paper's learning rate unless the name says otherwise. Muon is in the paper's code, but not in the paper."
     ) + _hardware_note(evidence, "paper-fig6")
     return "\n\n".join([markdown_table(rows, list(rows[0])), note, *_earlier_note(evidence, "paper-fig6")])
 
 
 def _reached(needed: Sequence[float | None]) -> str:
-    """The mean over the runs that got there, and how many did."""
+    """The mean over the runs that reached the accuracy, and their number."""
     there = [images / 1e6 for images in needed if images is not None]
     if not there:
         return "never" if needed else ABSENT

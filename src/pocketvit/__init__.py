@@ -1,10 +1,10 @@
-"""PocketViT: train small vision transformers from scratch on small images, fast, and say whether an idea helped.
+"""PocketViT: train small vision transformers from scratch on small images, fast, and find out whether an idea helped.
 
 >>> import pocketvit
 >>> result = pocketvit.train(pocketvit.recipe("digits"))
 >>> model = pocketvit.create_model("paper", num_cls_tokens=2)
 
-torch is imported when a function that needs it is first asked for.
+torch is imported only when a function that needs it is first used.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""`python -m pocketvit`, the form that torchrun starts."""
+"""`python -m pocketvit`, for torchrun."""
 
 import os
 import sys
@@ -6,5 +6,5 @@ import sys
 from pocketvit.cli import main
 
 if int(os.environ.get("RANK", 0)) > 0:
-    sys.stdout = open(os.devnull, "w")  # of the processes that torchrun starts, the first speaks for all
+    sys.stdout = open(os.devnull, "w")  # of torchrun's processes, only the first one prints
 main()

@@ -155,7 +155,7 @@ def test_model_configs_are_made_or_refused_by_name(values):
     ("values", "words"),
     [
         ({"model.num_kv_heads": 5}, "model.num_heads=12 is not divisible by model.num_kv_heads=5"),
-        ({"model.kv_rank_shared": 8, "model.k_rank": 8}, "model.kv_rank_shared=8 cannot stand beside"),
+        ({"model.kv_rank_shared": 8, "model.k_rank": 8}, "model.kv_rank_shared=8 cannot be combined with"),
         ({"model.patch_stride": 5}, "model.patch_stride=5 is more than model.patch_size=4"),
         ({"model.patch_stride": 3, "model.patch_size": 8}, "model.patch_stride=3 does not tile"),
         ({"model.positions": "rope", "model.width": 36, "model.num_heads": 6}, "heads of 6 channels"),

@@ -149,8 +149,8 @@ def test_either_kind_of_kernels_is_compared_on_the_papers_run(fast):
 @pytest.mark.parametrize(
     ("by", "where"),
     [
-        (0.002, "0.24 points; the means lie 0.20 apart, within it"),
-        (0.003, "0.23 points; the means lie 0.30 apart, beyond it"),
+        (0.002, "0.24 points; the means differ by 0.20, which is within it"),
+        (0.003, "0.23 points; the means differ by 0.30, which is beyond it"),
     ],
 )
 def test_the_means_of_both_kernels_stand_beside_a_binomial_deviation(fast, tmp_path, by, where):
@@ -178,7 +178,7 @@ def test_speed_on_a_cpu_is_told_with_its_ratio_and_its_range(fast, tmp_path):
     (tmp_path / "cpu.json").write_text(json.dumps(content))
     table = fast.cpu_speed(tmp_path / "cpu.json")
     assert "| paper | 64 | 85 | 75 | 1.14 (1.02 – 1.44) |" in table
-    assert "CPU (2 threads), PyTorch 2.14.1, timm 1.0.31" in table and "3 rounds" in table
+    assert "CPU (2 threads), PyTorch 2.14.1, timm 1.0.31" in table and "3 alternating rounds" in table
 
 
 def test_kernels_of_a_step_stand_beside_their_floors(fast, tmp_path):

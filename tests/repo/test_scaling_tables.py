@@ -74,8 +74,8 @@ def test_speed_over_batch_size_and_gpus(script, tmp_path):
         ["1,024", "4", "not measured yet", "—", "—", "—"],
     ]
     assert [row[:3] for row in rows(table)[6:]] == [["4,096", str(n), "not measured yet"] for n in (1, 2, 4)]
-    assert "2 GPUs train as many times as fast as one: 1.20 at batch size 256, 1.80 at batch size 1,024." in table
-    assert "4 GPUs train as many times as fast as one: 1.60 at batch size 256." in table
+    assert "Speed-up of 2 GPUs over one: 1.20 at batch size 256, 1.80 at batch size 1,024." in table
+    assert "Speed-up of 4 GPUs over one: 1.60 at batch size 256." in table
     assert "--gpus 1,2,4`" in table
 
 
@@ -91,7 +91,7 @@ def test_speed_is_compared_with_the_same_kind_of_gpu_only(script, tmp_path):
 
 def test_speed_files_are_what_they_say(script, tmp_path):
     write_speed(tmp_path, 2, 256, 1e5, batch_size=512)
-    with pytest.raises(InputError, match="holds batch size 512 on 2 GPUs"):
+    with pytest.raises(InputError, match="contains batch size 512 on 2 GPUs"):
         script.scaling_speed(tmp_path)
     write(tmp_path / "2-256.json", result_content(num_gpus=2))
     with pytest.raises(InputError, match=r"lacks batch_size.*was it written by benchmarks/scaling.py"):

@@ -1,6 +1,6 @@
-"""Timing: repeats after a warm-up, the median with its spread, device time where there is a device clock.
+"""Timing: repeats after a warm-up, their median and spread, by the device's clock if it has one.
 
-On a GPU small work is timed as a CUDA graph, in which no launch waits for the host.
+On a GPU, small work is timed as a CUDA graph, in which no launch waits for the host.
 """
 
 import statistics
@@ -16,22 +16,19 @@ from pocketvit.training import graphs
 
 @dataclass(frozen=True)
 class Timing:
-    """How long the same work took, several times."""
+    """The times of repeats of the same work."""
 
     seconds: tuple[float, ...]
     """Of each repeat."""
 
     @property
     def median_s(self) -> float:
-        """The middle one."""
+        """The median time."""
         return statistics.median(self.seconds)
 
 
 def time_repeats(work: Callable[[], object], device: torch.device, repeats: int) -> Timing:
-    """Do the work once to warm up, then `repeats` times on the clock.
-
-    On CUDA the clock is the device's own (events before and after the work), elsewhere the host's.
-    """
+    """Do the work once to warm up, then time it `repeats` times, by CUDA events on a GPU and the host's clock elsewhere."""
     work()
     synchronize(device)
     once = _device_seconds if device.type == "cuda" else _host_seconds
@@ -56,7 +53,7 @@ def _host_seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def captured(work: Callable[[], object]) -> Callable[[], object]:
-    """The same work as one CUDA graph; done once before, which compiles."""
+    """The work as one CUDA graph, after doing it once, which compiles."""
     with graphs.beside():
         work()
     return graphs.captured(work).replay

@@ -1,8 +1,8 @@
-"""The three things whose speed is measured.
+"""The three modes of a benchmark.
 
 - forward: classify one batch in evaluation mode, again and again;
-- step: training steps as they are, on images that lie on the device: loss, mixing, backward, update;
-- recipe: whole passes as in a run, the drawing and the augmentation of the images included.
+- step: training steps on images on the device: loss, mixing, backward, update;
+- recipe: whole passes as in a run, including drawing and augmenting the images.
 """
 
 import time
@@ -20,16 +20,16 @@ from pocketvit.model import ViT
 from pocketvit.training.trainer import Trainer
 
 PASS_IMAGES = {"cuda": 50_000, "mps": 2_048, "cpu": 128}
-"""Training images of a pass, as many as CIFAR-10 has where that takes a second; at least two batches."""
+"""Training images per pass; on a GPU, as many as CIFAR-10 has. At least two batches."""
 EAGER_STEPS = 32
 """Most steps of an eager pass on a GPU, where a pass of small batches would take a minute."""
 REPEAT_S = 0.2
-"""How long a repeat lasts, about, where batches are run one by one."""
+"""Approximate duration of a repeat of single batches."""
 MOST_CALLS = 1_000
 
 
 def plain_model(config: RunConfig) -> ViT:
-    """The model alone, on the CPU, in the training mode; it needs nothing that only a GPU has.
+    """The model alone, on the CPU, in training mode.
 
     Raises:
         InputError: the data cannot be opened.
@@ -42,7 +42,7 @@ def plain_model(config: RunConfig) -> ViT:
 
 @torch.no_grad()
 def time_forward(config: RunConfig, device: torch.device, repeats: int) -> dict[str, Timing]:
-    """Classify a batch that lies on the device; the time of one."""
+    """Time the classification of one batch on the device."""
     model = plain_model(config).eval().to(device)
     images = torch.randn(config.batch_size, 3, *model.image_size, device=device)
     bf16 = uses_bf16(config.train.precision, device)
@@ -64,11 +64,11 @@ def time_forward(config: RunConfig, device: torch.device, repeats: int) -> dict[
 
 
 def time_training(config: RunConfig, device: torch.device, repeats: int) -> dict[str, Timing]:
-    """Passes as a run makes them, then the steps of the last one alone; the times of one step."""
+    """Time whole passes as in a run, then only the steps of the last one; the times are per step."""
     steps = max(2, PASS_IMAGES[device.type] // config.batch_size)
     if config.train.compile is False and device.type == "cuda":
         steps = min(steps, EAGER_STEPS)
-    # One pass warms up, and a further one is loaded while the last is trained on.
+    # One pass warms up, and one more is loaded while the last one is trained on.
     schedule = {"schedule.passes": repeats + 2, "schedule.warmup_passes": 0}
     trainer = synthetic_trainer(override(config, schedule), device, steps * config.batch_size)
 
@@ -83,7 +83,7 @@ def time_training(config: RunConfig, device: torch.device, repeats: int) -> dict
 
 
 def _time_passes(trainer: Trainer, repeats: int) -> Timing:
-    """Train as `Trainer.run` does, but for logs and checkpoints; the time of a step, on average over each pass."""
+    """Train like `Trainer.run`, without logs and checkpoints; the mean time of a step in each pass."""
     seconds = []
     with ThreadPoolExecutor(max_workers=2) as threads:
         chunks = trainer.chunks.remaining(threads, trainer.pass_index, trainer.step_in_pass)
@@ -103,10 +103,10 @@ def _time_passes(trainer: Trainer, repeats: int) -> Timing:
 
 
 def _per_batch(run: Callable[[int], None], most: int, device: torch.device, repeats: int) -> Timing:
-    """The time of one batch.
+    """Time one batch.
 
     Args:
-        run: runs so many batches in a row.
+        run: runs a number of batches in a row.
         most: how many it can run.
         device: where.
         repeats: of about `REPEAT_S` each.

@@ -1,4 +1,4 @@
-"""A profile as a picture: the phases of a step as one bar, and its heaviest kernels beneath."""
+"""A picture of a profile: the phases of a step as one bar, and its longest kernels."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -22,18 +22,18 @@ DPI = 160
 PHASE_BOX, KERNEL_BOX = (0.02, 0.72, 0.96, 0.13), (0.40, 0.10, 0.59, 0.56)
 """Left, bottom, width and height of the two drawings as fractions of the picture."""
 NAME_CHARACTERS = 44
-"""The middle of a kernel's longer name is left out: the compiler's can have two hundred."""
+"""The middle of longer kernel names is left out: the compiler's can have two hundred characters."""
 LABELLED_FROM = 0.08
-"""A smaller share of the bar has no room for its number."""
+"""Smaller shares of the bar have no room for a number."""
 ROOM_FOR_LABELS = 1.5
-"""Length of a kernel's axis over its longest bar."""
+"""Length of the kernels' axis relative to the longest bar."""
 
 
 def draw(profile: Mapping[str, Any], path: Path) -> None:
     """Write a profile, as `pocketvit.bench.profile` returns it, as a PNG file."""
     figure = Figure(figsize=SIZE_INCHES, facecolor="white")
     FigureCanvasAgg(figure)
-    title = f"{profile['recipe']}, batch {profile['batch_size']}: work of one step, {profile['busy_ms']:.2f} ms"
+    title = f"{profile['recipe']}, batch size {profile['batch_size']}: one step, {profile['busy_ms']:.2f} ms of work"
     figure.text(0.02, 0.945, title, fontsize=12, color=INK, parse_math=False)
     _phase_bar(figure.add_axes(PHASE_BOX), profile["phases_ms"])
     _kernel_bars(figure.add_axes(KERNEL_BOX), profile["kernels"])
@@ -70,7 +70,7 @@ def _kernel_bars(axes: Axes, kernels: Sequence[Mapping[str, Any]]) -> None:
 
 
 def short_name(name: str) -> str:
-    """A kernel's name, without its middle where it is long."""
+    """A kernel's name, without its middle if it is long."""
     if len(name) <= NAME_CHARACTERS:
         return name
     head = NAME_CHARACTERS * 2 // 3

@@ -1,9 +1,8 @@
-"""Where the time of one training step goes (the paper's Fig. 4): its phases, and its ten heaviest kernels.
+"""Profile one training step (the paper's Fig. 4): its phases, and its ten longest kernels.
 
-A captured step is one launch to the host, so inside it nothing can be told apart. Therefore the step is profiled as it
-is before the capture: compiled, or with the fused kernels, as the configuration says. Its kernels are those that
-the captured step repeats. The gaps between them are not, so a GPU's times are sums over kernels, and the time from step
-to step, gaps included, stands beside them.
+A captured step is one launch for the host and cannot be divided. So the step is profiled before the capture: compiled,
+or with the fused kernels, as configured. The captured step runs the same kernels, but without the same gaps between
+them. So the times on a GPU are sums over kernels, and the time from step to step, with gaps, is given beside them.
 
 Source: Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10", Figure 4
 """
@@ -31,9 +30,9 @@ from pocketvit.training.trainer import Trainer
 
 NUM_KERNELS = 10
 STEPS = {"cuda": 10, "mps": 3, "cpu": 2}
-"""Steps profiled; the times given are of one."""
+"""Number of profiled steps; times are per step."""
 PASS_IMAGES = {"cuda": 50_000, "mps": 1_024, "cpu": 0}
-"""Images that are augmented together, so that their part in one step is what it is in a run; at least `STEPS`."""
+"""Images that are augmented together, so that a step's share is as in a run; at least `STEPS` batches."""
 TRACE, SUMMARY, PICTURE = "trace.json.gz", "profile.json", "profile.png"
 
 
@@ -44,8 +43,8 @@ def profile(config: RunConfig, out: Path) -> dict[str, Any]:
         config: what to run.
         out: the folder for the three files.
     Returns:
-        the content of profile.json: `phases_ms` and `busy_ms`, their sum; `kernels`, the heaviest, with `frac` of that
-        sum; `step_ms`, from one step to the next without the profiler; all of one step.
+        the content of profile.json, per step: `phases_ms` and their sum `busy_ms`; `kernels`, the longest, with their
+        fraction `frac` of that sum; `step_ms`, from one step to the next without the profiler.
     Raises:
         InputError: the folder cannot be made.
     """
@@ -68,7 +67,7 @@ def profile(config: RunConfig, out: Path) -> dict[str, Any]:
 
 
 def _run_profiled(trainer: Trainer, steps: int, trace: Path) -> float:
-    """Load a chunk and run some steps of it under the profiler; returns the seconds of a step without it."""
+    """Profile loading a chunk and some of its steps; returns the seconds of a step without the profiler."""
     plan = trainer.chunks.plan(0)
 
     def load() -> None:
@@ -85,7 +84,7 @@ def _run_profiled(trainer: Trainer, steps: int, trace: Path) -> float:
     step_s = time_repeats(run, trainer.device, 3).median_s / steps  # compiles first
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if trainer.device.type == "cuda" else [])
     with torch.profiler.profile(activities=activities):
-        run()  # what the profiler itself sets up when it is first used stays out of the trace
+        run()  # keeps the profiler's own set-up out of the trace
         synchronize(trainer.device)
     with torch.profiler.profile(activities=activities) as profiler:
         load()
@@ -96,7 +95,7 @@ def _run_profiled(trainer: Trainer, steps: int, trace: Path) -> float:
 
 
 def _of_one_step(items: list[Item], steps: int, chunk_steps: int) -> list[Item]:
-    """The work of one step: a chunk's data serves all of its steps, the rest was done `steps` times."""
+    """The work of one step: a chunk's data is shared by all of its steps, the rest was done `steps` times."""
     found = []
     for item in items:
         served = chunk_steps if item.phase == "data" else steps
@@ -111,9 +110,9 @@ def _summary(config: RunConfig, trainer: Trainer, items: list[Item]) -> dict[str
     heaviest = [dataclasses.asdict(k) | {"frac": k.ms / busy_ms} for k in kernels(items)[:NUM_KERNELS]]
     on_gpu = device.type == "cuda"
     how = (
-        "Sums over kernels of a step that is not captured in a CUDA graph, without the gaps between them"
+        "Sums over the kernels of a step that is not captured in a CUDA graph, without the gaps between them"
         if on_gpu
-        else "Sums over operators, which the profiler slows, so they may exceed a step without it"
+        else "Sums over operators, which the profiler slows down, so they may exceed a step without it"
     )
     return {
         "recipe": config.recipe,

@@ -1,11 +1,10 @@
-"""The two times that no implementation can beat: arithmetic, and traffic with the device's memory.
+"""Roofline: lower bounds on a step's time, from its arithmetic and from its memory traffic.
 
-Both are counted, and set against what this machine reached in a large matrix product and in a large copy, so that a
-measurement can be set beside them. Operations are those of the matrix products in the plain model, forward and
-backward, without any recomputation. The count of bytes is modest. It holds only what has to pass through memory
-whatever is fused: the images, the weights with their gradients and optimizer state, and each block's input, written in
-the forward pass and read again in the backward pass. Everything inside a block is taken to stay on the chip, so real
-kernels move several times as much.
+Both are counted and divided by the rate that this machine reached in a large matrix product and in a large copy.
+Operations are those of the matrix products in the reference model, forward and backward, without recomputation. Bytes
+are only those that must pass through memory however much is fused: the images, the weights with their gradients and
+optimizer state, and each block's input, written in the forward pass and read again in the backward pass. Everything
+inside a block is assumed to stay on the chip, so real kernels move several times as much.
 
 Shapes: B batch, C channels, H W pixels, N tokens, D width, L blocks.
 """
@@ -32,30 +31,30 @@ REPEATS = 7
 
 @dataclass(frozen=True)
 class Rates:
-    """What this machine reaches when it does one thing only."""
+    """The peak rates of this machine."""
 
     matrix_flop_per_s: float
-    """In a large matrix product of the precision that is trained in."""
+    """In a large matrix product, in the precision of training."""
     copy_bytes_per_s: float
     """In a large copy, bytes read plus bytes written."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What has to be done for one batch."""
+    """The least work for one batch."""
 
     flop: float
     """Multiplications and additions in matrix products."""
     num_bytes: float
-    """Read from and written to the device's memory, at the least."""
+    """Bytes read from and written to the device's memory."""
 
     def limits_s(self, rates: Rates) -> tuple[float, float]:
-        """The least time for the arithmetic and for the traffic, seconds."""
+        """The least time for the arithmetic and for the memory traffic, in seconds."""
         return self.flop / rates.matrix_flop_per_s, self.num_bytes / rates.copy_bytes_per_s
 
 
 def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:
-    """Time a matrix product and a copy on random numbers; zeros can run faster than real data do."""
+    """Time a matrix product and a copy of random numbers, because zeros can be faster than real data."""
     generator = torch.Generator(device).manual_seed(0)
     size = MATRIX_SIZE[device.type]
     a, b = (torch.randn(size, size, device=device, generator=generator).to(dtype) for _ in range(2))
@@ -68,13 +67,9 @@ def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:
 
 
 def flop_per_image(model: ViT) -> tuple[int, int]:
-    """Operations in the matrix products of one image, forward alone and forward with backward.
-
-    Args:
-        model: on the CPU; keeps no gradients.
-    """
+    """Operations in the matrix products of one image: forward, and forward with backward. The model is on the CPU."""
     images = torch.zeros(1, 3, *model.image_size)
-    # Fused attention is one opaque operator to the counter, and its backward pass computes the scores again.
+    # The counter cannot see into fused attention, whose backward pass also recomputes the scores.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         logits = model(images)
         forward = counter.get_total_flops()
@@ -84,18 +79,18 @@ def flop_per_image(model: ViT) -> tuple[int, int]:
 
 
 def forward_work(model: ViT, batch_size: int) -> Work:
-    """Classifying a batch: float pixels and weights are read once; the logits are too few to count."""
+    """The work of classifying a batch: pixels and weights are read once; logits are negligible."""
     pixels = batch_size * 3 * model.image_size[0] * model.image_size[1]
     return Work(batch_size * flop_per_image(model)[0], FP32_BYTES * (pixels + model.num_params))
 
 
 def training_work(config: RunConfig, model: ViT, *, bf16: bool) -> Work:
-    """A training step of `config.batch_size` images, by the count that this file begins with.
+    """The work of a training step of `config.batch_size` images.
 
     Args:
         config: of the run.
         model: on the CPU.
-        bf16: whether the residual stream is kept in bf16.
+        bf16: whether the residual stream is in bf16.
     """
     optimizers = build_optimizers(config.optim, model)
     create_state(optimizers)

@@ -1,6 +1,6 @@
-"""Seconds from starting Python to the end of the first training step, in a process of its own.
+"""Measure the seconds from starting Python to the end of the first training step.
 
-The process runs `python -m pocketvit.bench.start CONFIG.yaml`.
+This file runs as a separate process: `python -m pocketvit.bench.start CONFIG.yaml`.
 """
 
 import os
@@ -15,16 +15,16 @@ from pocketvit.config import RunConfig, load_config, save_config
 
 REPEATS = 3
 NUM_IMAGES = {"cuda": 50_000, "mps": 4_096, "cpu": 1_024}
-"""Made images to start on; on a GPU all of them are loaded and augmented before the first step."""
+"""Synthetic images to start on; on a GPU, all of them are loaded and augmented before the first step."""
 
 
 def start_times(config: RunConfig) -> dict[str, float]:
-    """Seconds to the first step with an empty compile cache, and again with the cache that this leaves.
+    """Seconds to the first step with an empty compile cache (cold), and again with the cache that this leaves (warm).
 
     Returns:
-        `cold_s` and `warm_s`, medians over `REPEATS`, and with `_min` and `_max` behind them the ends.
+        `cold_s` and `warm_s`, medians over `REPEATS`, and the extremes with `_min` and `_max` appended.
     Raises:
-        RuntimeError: a process failed; the message holds the end of what it said.
+        RuntimeError: a process failed; the message has the end of its output.
     """
     found: dict[str, list[float]] = {"cold_s": [], "warm_s": []}
     for _ in range(REPEATS):
@@ -40,14 +40,14 @@ def start_times(config: RunConfig) -> dict[str, float]:
 
 
 def _seconds(file: Path, environment: dict[str, str]) -> float:
-    """Run this file as a process; seconds until it says that the step is done."""
+    """Run this file as a process; the seconds until it reports the end of the step."""
     command = [sys.executable, "-m", "pocketvit.bench.start", str(file)]
     began = time.perf_counter()
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True) as process,
     ):
-        done = any(line == "done\n" for line in process.stdout or ())  # the user's own code may print as well
+        done = any(line == "done\n" for line in process.stdout or ())  # user-defined code may print as well
         seconds = time.perf_counter() - began
         process.wait()
         if not done:
@@ -57,7 +57,7 @@ def _seconds(file: Path, environment: dict[str, str]) -> float:
 
 
 def main(file: Path) -> None:
-    """Take one step, and say so."""
+    """Take one step, then print a line."""
     config = load_config(file, allow_code=True)  # whoever started the bench agreed to it
     from pocketvit.bench.synthetic import first_chunk, synthetic_trainer
     from pocketvit.device import choose_device, synchronize

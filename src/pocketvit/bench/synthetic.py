@@ -1,7 +1,7 @@
-"""Made images, and a trainer on them that is about to take its first step.
+"""Synthetic images, and a trainer on them.
 
-Speed does not depend on what the images show, so it is measured on noise: no download, and the same bytes everywhere.
-They are as large as those of the configuration's data, and of as many classes.
+Speed does not depend on what the images show, so it is measured on noise with the image size and the number of classes
+of the configuration's data set: no download, and the same bytes everywhere.
 """
 
 from functools import cache
@@ -18,22 +18,20 @@ from pocketvit.training.trainer import Trainer
 
 
 class Shape(NamedTuple):
-    """What the images of a set have to do with speed."""
+    """The properties of a data set that affect speed; height and width in pixels."""
 
     height: int
-    """Pixels."""
     width: int
-    """Pixels."""
     num_classes: int
 
 
 KNOWN = {"digits": Shape(8, 8, 10), "cifar10": Shape(32, 32, 10), "cifar100": Shape(32, 32, 100)}
-"""Sets that need not be there to be measured on."""
+"""Data sets that do not have to be downloaded for a measurement."""
 
 
 @cache
 def shape_of(data: DataConfig) -> Shape:
-    """The size and the number of classes of a data set; one that is not known by name is opened.
+    """The shape of a data set; one that is not in `KNOWN` is opened.
 
     Raises:
         InputError: it cannot be opened.
@@ -46,7 +44,7 @@ def shape_of(data: DataConfig) -> Shape:
 
 
 def synthetic_splits(num_images: int, shape: Shape) -> Splits:
-    """Random pixels and labels; the training images are the test images as well."""
+    """Random pixels and labels; the training images are also the test images."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (num_images, shape.height, shape.width, 3), dtype=np.uint8)
     split = Split(images, rng.integers(0, shape.num_classes, num_images))

@@ -7,18 +7,18 @@ from pocketvit.report.tables import ABSENT, markdown_table
 from pocketvit.report.text import count
 
 MODES = {"forward": "forward", "step": "training step", "recipe": "whole recipe"}
-"""The modes of a bench, and the headings of their columns."""
+"""The modes of a benchmark, and the headings of their columns."""
 SPEED_NOTE = (
     "Images/s: median of {repeats} repeats, slowest to fastest in brackets. Forward: classification in evaluation "
-    "mode. Training step: loss, mixing, backward and update, on images that lie on the device. Whole recipe: passes as "
-    "in a run, drawing and augmentation included. Floors: the least time of a training step's matrix products at the "
-    "measured rate, and of its traffic with memory (images, weights with gradients and optimizer state, each block's "
-    "input once each way) at the measured bandwidth, as a share of the time taken. Memory: most that tensors held."
+    "mode. Training step: loss, mixing, backward and update, on images on the device. Whole recipe: passes as in a run, "
+    "including drawing and augmentation. Arithmetic and memory limit: the least time of a training step's matrix products "
+    "at the measured rate, and of its memory traffic (images, weights with gradients and optimizer state, each block's "
+    "input once each way) at the measured bandwidth, as a share of the time taken. Memory: peak allocated by tensors."
 )
 
 
 def speed_table(result: Mapping[str, Any]) -> str:
-    """A bench as Markdown: where it ran, a row per batch size and variant, and how to read it.
+    """A benchmark as Markdown: the machine, one row per batch size and variant, and notes.
 
     Args:
         result: as `pocketvit.bench.throughput.bench` returns it, or its JSON file.
@@ -32,7 +32,7 @@ def speed_table(result: Mapping[str, Any]) -> str:
 
 
 def speed_line(result: Mapping[str, Any]) -> str:
-    """The newest measurements of a bench that still runs."""
+    """The latest measurements of a running benchmark."""
     if result["start"]:
         return _start(result["start"])
     last = result["rows"][-1]
@@ -52,17 +52,17 @@ def _speed_cells(modes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         **({"threads": str(step["threads"])} if step.get("threads") else {}),
         **speeds,
         "step (ms)": ABSENT if step["error"] else f"{step['batch_ms']:.2f}",
-        "arithmetic floor": _share(step, "flop_floor_ms"),
-        "memory floor": _share(step, "byte_floor_ms"),
+        "arithmetic limit": _share(step, "flop_floor_ms"),
+        "memory limit": _share(step, "byte_floor_ms"),
         **forward,
         "training (GiB)": _memory(step),
     }
 
 
 def _variant(row: Mapping[str, Any]) -> str:
-    """The variant, and why it is not what its name says where the fused kernels could not be had."""
-    in_vain = row["variant"] == "fused" and row["not_fused"]
-    return f"fused (blocks not fused: {row['not_fused']})" if in_vain else row["variant"]
+    """The variant, and why blocks are not fused if the fused kernels are not supported."""
+    unsupported = row["variant"] == "fused" and row["not_fused"]
+    return f"fused (blocks not fused: {row['not_fused']})" if unsupported else row["variant"]
 
 
 def _speed(row: Mapping[str, Any]) -> str:
@@ -81,11 +81,11 @@ def _memory(row: Mapping[str, Any]) -> str:
 
 
 def _where(result: Mapping[str, Any]) -> str:
-    """The machine, its two rates, and how long a start takes."""
+    """The machine, its two rates, and the time of a start."""
     rates, loads = result["rates"], result["load_averages"]
     parts = [
         f"{result['device']}, PyTorch {result['versions']['torch']}, {result['precision']}; {_what(result)}, "
-        f"{count(result['num_params'])} parameters, {result['flop_per_image']['training'] / 1e9:.3f} GFLOP an image.",
+        f"{count(result['num_params'])} parameters, {result['flop_per_image']['training'] / 1e9:.3f} GFLOP per image.",
         f"Measured: {rates['matrix_flop_per_s'] / 1e12:.3g} TFLOP/s in a large matrix product, "
         f"{count(rates['copy_bytes_per_s'] / 1e9)} GB/s in a copy.",
     ]
@@ -97,21 +97,21 @@ def _where(result: Mapping[str, Any]) -> str:
 
 
 def _what(result: Mapping[str, Any]) -> str:
-    """The recipe, what was changed in it, and on which synthetic images."""
+    """The recipe, its changed fields, and the synthetic images."""
     changed = ", ".join(f"{name}={value}" for name, value in result.get("changed", {}).items())
     words = [f"{result['recipe']} with {changed}" if changed else result["recipe"]]
     if images := result.get("images"):
-        words.append("synthetic images of {height} × {width} in {num_classes} classes".format_map(images))
+        words.append("synthetic images of {height} × {width} pixels in {num_classes} classes".format_map(images))
     return ", ".join(words)
 
 
 def _start(start: Mapping[str, Any]) -> str:
-    """How long it takes until the first step is done."""
-    where = f"From starting Python to the end of the first step, batch {start['batch_size']}"
+    """The time until the first step is done."""
+    where = f"From starting Python to the end of the first step, batch size {start['batch_size']}"
     if "error" in start:
-        return f"{where}: not measured, because {start['error'].strip().splitlines()[-1]}."
+        return f"{where}: not measured: {start['error'].strip().splitlines()[-1]}."
     cold, warm = (f"{start[f'{name}_s']:.1f} s{_ends(start, name)}" for name in ("cold", "warm"))
-    return f"{where}: {cold} with an empty compile cache, {warm} again."
+    return f"{where}: {cold} with an empty compile cache, {warm} with a filled one."
 
 
 def _ends(start: Mapping[str, Any], name: str) -> str:
@@ -120,7 +120,7 @@ def _ends(start: Mapping[str, Any], name: str) -> str:
 
 
 def profile_table(summary: Mapping[str, Any]) -> str:
-    """A profile as Markdown: a step's phases, its heaviest kernels, and what the times are.
+    """A profile as Markdown: a step's phases, its longest kernels, and notes.
 
     Args:
         summary: as `pocketvit.bench.profile.profile` returns it, or its JSON file.
@@ -135,12 +135,12 @@ def profile_table(summary: Mapping[str, Any]) -> str:
             "phase": kernel["phase"],
             "ms": f"{kernel['ms']:.3f}",
             "share": f"{kernel['frac']:.1%}",
-            "runs a step": f"{kernel['runs']:.3g}",
+            "runs per step": f"{kernel['runs']:.3g}",
         }
         for kernel in summary["kernels"]
     ]
     where = (
-        f"{summary['device']}, PyTorch {summary['versions']['torch']}; {summary['recipe']}, batch "
+        f"{summary['device']}, PyTorch {summary['versions']['torch']}; {summary['recipe']}, batch size "
         f"{summary['batch_size']}: {busy_ms:.2f} ms of work in a step, {summary['step_ms']:.2f} ms from one step to "
         f"the next without the profiler. {summary['how']}"
     )

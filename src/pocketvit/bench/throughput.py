@@ -1,9 +1,9 @@
-"""The paper's Table 1 on this machine: images/s and memory over the batch size, ours eager, compiled and fused.
+"""The paper's Table 1 on this machine: images/s and memory by batch size, for the eager, compiled and fused variants.
 
-Every batch size is measured in the three modes of `pocketvit.bench.modes`, each variant beside the others in one run.
+Every batch size is measured in the three modes of `pocketvit.bench.modes`, all variants in one run.
 
 Source: Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10", Table 1
-Differs: the paper gives one throughput and one memory a batch size, and does not say of what.
+Differs: the paper gives one throughput and one memory per batch size, without saying what they include.
 """
 
 import dataclasses
@@ -40,15 +40,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fused": {"train.cuda_graph": True, "train.kernels": "fused"},
     "persistent": {"train.cuda_graph": True, "train.kernels": "persistent"},
 }
-"""What is measured, and how each sets the machine side of a run."""
+"""The variants, with the fields that each sets."""
 
 BATCH_SIZES = {"cuda": (32, 64, 128, 256, 512, 1024), "mps": (32, 64, 128, 256), "cpu": (16, 64)}
-"""The paper's, and few and small ones where training is slow."""
+"""The paper's, or fewer and smaller ones on slower devices."""
 DEFAULT_VARIANTS = {"cuda": ("eager", "compiled", "fused", "persistent"), "mps": ("eager",), "cpu": ("eager",)}
 DEFAULT_REPEATS = {"cuda": 5, "mps": 5, "cpu": 3}
 
 SET_BY_BENCH = {"batch_size", "seed", "out", "train.device", *(name for fields in VARIANTS.values() for name in fields)}
-"""Fields that make no other configuration of what is measured."""
+"""Fields that are not shown as changes to the recipe."""
 
 Mode = Literal["forward", "step", "recipe"]
 
@@ -62,7 +62,7 @@ class Row:
     mode: Mode
     batch_size: int
     images_per_s: float | None = None
-    """Median over the repeats; none where the measurement failed."""
+    """Median over the repeats; none if the measurement failed."""
     images_per_s_min: float | None = None
     """The slowest repeat."""
     images_per_s_max: float | None = None
@@ -70,17 +70,17 @@ class Row:
     batch_ms: float | None = None
     """Median time of one batch."""
     peak_memory_gib: float | None = None
-    """Most memory that its tensors held at once, model, optimizer and images included; none off the GPU."""
+    """Peak memory allocated by tensors, including model, optimizer and images; only on a GPU."""
     threads: int | None = None
     """Of the CPU; none on a GPU."""
     flop_floor_ms: float | None = None
-    """Least time of a batch's arithmetic at the measured rate; as everywhere, none for recipe."""
+    """Least time of a batch's arithmetic at the measured rate; none for recipe."""
     byte_floor_ms: float | None = None
-    """Least time of a batch's traffic with memory at the measured rate."""
+    """Least time of a batch's memory traffic at the measured rate; none for recipe."""
     error: str | None = None
     """Why there is no measurement."""
     not_fused: str | None = None
-    """Why the blocks were not computed by the fused kernels."""
+    """Why the fused kernels did not compute the blocks."""
 
 
 def bench(
@@ -93,20 +93,19 @@ def bench(
     starts: bool = True,
     update: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> dict[str, Any]:
-    """Measure a configuration.
+    """Measure the speed and memory of a configuration.
 
     Args:
         config: what to run; its batch size and the fields that the variants set are replaced.
-        batch_sizes: none takes `BATCH_SIZES` of the device; likewise `variants` and `repeats`.
+        batch_sizes: by default, like `variants` and `repeats`, those for the device.
         variants: keys of `VARIANTS`.
         repeats: timed repeats of each measurement.
         forward: measure classification as well as training.
-        starts: measure the seconds until the first step as well, at the configuration's own batch size.
-        update: is given the result as far as it is known, after each variant and batch size.
+        starts: also measure the seconds until the first step, at the configuration's own batch size.
+        update: is called with the result so far after each variant and batch size.
     Returns:
-        what was measured: where and by what, the fields that were `changed` in the recipe, `num_params`, the measured
-        `rates`, `rows` (fields of `Row`), the `start` and, over the last minute at the end of each variant and batch
-        size, the machine's `load_averages`.
+        the machine and software, the fields `changed` from the recipe, `num_params`, the measured `rates`, `rows` (fields
+        of `Row`), the `start`, and the machine's `load_averages` over one minute after each variant and batch size.
     Raises:
         InputError: an unknown variant, a number below 1, or data that cannot be opened.
     """
@@ -152,7 +151,7 @@ def _dtype(config: RunConfig, device: torch.device) -> torch.dtype:
 
 
 def _start(config: RunConfig) -> dict[str, Any]:
-    """What `start_times` finds; an `error` where the process failed, which must not cost the measurements before it."""
+    """The output of `start_times`, or an `error` if it failed, so that the other measurements are kept."""
     try:
         return start_times(config)
     except RuntimeError as error:
@@ -160,7 +159,7 @@ def _start(config: RunConfig) -> dict[str, Any]:
 
 
 def _head(config: RunConfig, device: torch.device) -> dict[str, Any]:
-    """What the numbers belong to."""
+    """The machine, the software and the model."""
     env, model = environment(device_name(device)), plain_model(config)
     forward, training = flop_per_image(model)
     return {
@@ -175,7 +174,7 @@ def _head(config: RunConfig, device: torch.device) -> dict[str, Any]:
 
 
 def _changed(config: RunConfig) -> dict[str, Any]:
-    """The fields that differ from the recipe's, but for those that a bench sets itself or that speed does not ask for."""
+    """The fields that differ from the recipe's, except `SET_BY_BENCH`."""
     if config.recipe not in RECIPES:
         return {}
     usual = flatten(recipe(config.recipe))
@@ -194,7 +193,7 @@ def _rates(config: RunConfig, device: torch.device) -> Rates:
 def _rows(
     config: RunConfig, variant: str, device: torch.device, repeats: int, rates: Rates, forward: bool
 ) -> Iterator[Row]:
-    """The measurements of one variant at one batch size; each failure is a row as well."""
+    """The measurements of one variant at one batch size; a failure is a row as well."""
     on_cpu, bf16 = plain_model(config), uses_bf16(config.train.precision, device)
     chosen = on_cpu.block_kernels(device, _dtype(config, device))
     not_fused = chosen.reason if chosen.name == "reference" else None
@@ -230,12 +229,12 @@ def _rows(
 
 
 def _out_of_memory(error: BaseException | None) -> bool:
-    """Whether this is what became of running out of memory; a broken capture, say, raises an error of its own."""
+    """Whether running out of memory caused an error; a broken capture, for example, raises another error."""
     return error is not None and (isinstance(error, torch.OutOfMemoryError) or _out_of_memory(error.__context__))
 
 
 def _measured(timing: Timing, batch_size: int, work: Work | None, rates: Rates) -> dict[str, float]:
-    """The fields of a row that follow from the timing of one batch."""
+    """The fields of a row from the timing of one batch."""
     fields = {
         "images_per_s": batch_size / timing.median_s,
         "images_per_s_min": batch_size / max(timing.seconds),
@@ -249,10 +248,10 @@ def _measured(timing: Timing, batch_size: int, work: Work | None, rates: Rates) 
 
 
 def _forget(device: torch.device) -> int:
-    """Free what the last measurement left, its compiled code too, of which torch keeps a few versions only.
+    """Free the last measurement's memory and compiled code, of which torch keeps only a few versions.
 
     Returns:
-        bytes on the GPU that something still holds.
+        bytes on the GPU that are still in use.
     """
     torch.compiler.reset()
     return watch_memory(device)

@@ -1,10 +1,9 @@
-"""What a profiler's trace says of a training step: the time of its phases, and its heaviest kernels.
+"""Evaluate a profiler's trace of a training step: the time of its phases, and its longest kernels.
 
-A trace is the list of events that `torch.profiler` exports for Chrome and Perfetto. A phase is a range that the host
-marked ("data", and those of `TrainStep`). An item of work belongs to the phase in which the host asked for it. On a
-GPU the work is the kernels and copies, each tied to the call that launched it by a number; so a kernel of the backward
-pass counts as that, although autograd launches it from a thread of its own and it runs after the call returned. On
-the CPU the work is the operators, without the time of those that they call.
+A trace is the list of events that `torch.profiler` exports for Chrome and Perfetto. A phase is a range marked on the host
+("data", and those of `TrainStep`). Work belongs to the phase in which the host launched it. On a GPU, work is kernels and
+copies, each linked to its launch by a number; so a kernel of the backward pass counts as such, although autograd launches
+it from another thread and it runs later. On the CPU, work is operators, without the time of the operators they call.
 """
 
 import gzip
@@ -19,7 +18,7 @@ from typing import Any
 PHASES = ("data", "forward", "backward", "optimizer")
 """In the order of a step."""
 OTHER = "other"
-"""The phase of what was asked for outside all ranges: counters, learning rates."""
+"""The phase of work outside all ranges: counters, learning rates."""
 
 Event = Mapping[str, Any]
 
@@ -32,7 +31,7 @@ class Item:
     phase: str
     ms: float
     runs: float = 1.0
-    """Less than one where it serves several steps and one of them is looked at."""
+    """Less than one if several steps share it."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +40,21 @@ class Kernel:
 
     name: str
     phase: str
-    """Where most of its time lies."""
+    """The phase with most of its time."""
     ms: float
     """Of all runs together."""
     runs: float
-    """How many they are."""
+    """Number of runs."""
 
 
 def read_events(path: Path) -> list[Event]:
-    """The events that have a beginning and an end, of a trace in a .json.gz file."""
+    """The events with a duration in a trace, a .json.gz file."""
     with gzip.open(path) as file:
         return [event for event in json.load(file)["traceEvents"] if event.get("ph") == "X"]
 
 
 def work_items(events: Sequence[Event]) -> list[Item]:
-    """Everything that the device did; the device is the GPU if it did anything, else the CPU."""
+    """All work of the device: the GPU if it did any, else the CPU."""
     phase_at = _phases(events)
     launches = {
         event["args"]["correlation"]: event["ts"]
@@ -71,7 +70,7 @@ def work_items(events: Sequence[Event]) -> list[Item]:
 
 
 def _phases(events: Iterable[Event]) -> Callable[[float], str]:
-    """A function from a time on the host to the phase that it lies in."""
+    """A function from a time on the host to its phase."""
     ranges = sorted(
         (event["ts"], event["ts"] + event["dur"], event["name"])
         for event in events
@@ -87,7 +86,7 @@ def _phases(events: Iterable[Event]) -> Callable[[float], str]:
 
 
 def _self_us(operators: Sequence[Event]) -> list[float]:
-    """Each operator's time without that of the operators which it called, microseconds."""
+    """Each operator's time without that of the operators it called, in microseconds."""
     self_us = [event["dur"] for event in operators]
     order = sorted(range(len(operators)), key=lambda i: (operators[i]["ts"], -operators[i]["dur"]))
     open_calls: dict[Any, list[int]] = defaultdict(list)
@@ -102,7 +101,7 @@ def _self_us(operators: Sequence[Event]) -> list[float]:
 
 
 def phase_ms(items: Iterable[Item]) -> dict[str, float]:
-    """The work of each phase, all of them in order, milliseconds."""
+    """The work of each phase, in order, in milliseconds."""
     total: dict[str, float] = dict.fromkeys((*PHASES, OTHER), 0.0)
     for item in items:
         total[item.phase] += item.ms
@@ -110,7 +109,7 @@ def phase_ms(items: Iterable[Item]) -> dict[str, float]:
 
 
 def kernels(items: Iterable[Item]) -> list[Kernel]:
-    """The work by kernel, the heaviest first."""
+    """The work by kernel, the longest first."""
     by_name: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         by_name[item.name].append(item)

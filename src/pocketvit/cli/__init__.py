@@ -1,6 +1,6 @@
-"""The command line: each sub-command parses, calls one function of the package and prints what it returns.
+"""The command line: each command parses its arguments, calls one function of the package and prints the result.
 
-Nothing here imports torch before a command needs it, so that `--help` answers at once.
+torch is imported only when a command needs it, so that `--help` is fast.
 """
 
 import signal
@@ -21,15 +21,15 @@ __all__ = ["COMMANDS", "dispatch", "main", "parse_train"]
 
 TABLE: tuple[tuple[str, str, str, Callable[[list[str]], int]], ...] = (
     ("train", "[RECIPE]", f"train a model; RECIPE is {NAMES} (default digits)", train_command),
-    ("eval", "RUN", "accuracy of a finished run on its test images, or on --data", eval_command),
-    ("predict", "FILES...", "class probabilities of image files, by --run RUN", predict_command),
+    ("eval", "RUN", "measure a finished run's accuracy on its test images, or on --data", eval_command),
+    ("predict", "FILES...", "predict class probabilities of image files with --run RUN", predict_command),
     ("report", "RUN", "make a run's report.html again", report_command),
-    ("study", "FILE|NAME", "train every row of a study on every seed, and compare the rows", study_command),
-    ("bench", "[RECIPE]", "images/s and memory over the batch size, on this machine", bench_command),
-    ("profile", "[RECIPE]", "where the time of a training step goes: phases, kernels, a trace", profile_command),
-    ("data list", "", "the data sets known by name", data_list_command),
-    ("data get", "NAME", "download one", data_get_command),
-    ("data check", "SOURCE", "what a data set holds, and whether it is the real CIFAR-10", data_check_command),
+    ("study", "FILE|NAME", "train every row of a study with several seeds, and compare the rows", study_command),
+    ("bench", "[RECIPE]", "measure images/s and memory by batch size on this machine", bench_command),
+    ("profile", "[RECIPE]", "break down a training step into phases and kernels", profile_command),
+    ("data list", "", "list the known data sets", data_list_command),
+    ("data get", "NAME", "download a data set", data_get_command),
+    ("data check", "SOURCE", "show what a data set contains, and whether it is the real CIFAR-10", data_check_command),
 )
 """Every command: its name, arguments, line in the help, and function."""
 
@@ -45,7 +45,7 @@ Train small vision transformers from scratch on small images.
 {_LINES}
 
 Any field of a run can be set by its dotted name: pocketvit train paper --optim.lr 2e-3 --model.num-cls-tokens 2
-`pocketvit COMMAND --help` explains a command.
+For help on a command: pocketvit COMMAND --help
 """
 
 
@@ -62,22 +62,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"pocketvit: cannot use {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):  # so PyTorch says it
+        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):  # in PyTorch's message
             raise
-        print("pocketvit: not enough memory; make the model, the batch or the images smaller", file=sys.stderr)
+        print("pocketvit: out of memory; use a smaller model, smaller batches or smaller images", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output left: nobody to tell
+        sys.stderr.close()  # the reader of our output is gone
         sys.exit(0)
 
 
 def dispatch(arguments: list[str]) -> int:
-    """Find the command and run it.
+    """Run a command.
 
     Raises:
-        InputError: no such command, or the command's own.
+        InputError: no such command, or raised by the command.
     """
     asks_for_help = {"-h", "--help", "help"}
     if not arguments or arguments[0] in asks_for_help or arguments[0] == "data" and asks_for_help & {*arguments[1:2]}:

@@ -1,4 +1,4 @@
-"""`pocketvit bench` and `pocketvit profile`: how fast a configuration runs here, and where its time goes."""
+"""`pocketvit bench` and `pocketvit profile`: the speed of a configuration on this machine, and where its time goes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,32 +13,32 @@ from pocketvit.files import write_json
 
 @dataclass(frozen=True)
 class BenchArguments:
-    """Measure images/s and memory of a recipe (default paper) over the batch size, on synthetic images.
+    """Measure images/s and memory of a recipe (default paper) by batch size, on synthetic images.
 
-    Takes a recipe and any field of a run besides these: pocketvit bench paper --model.num-heads 3
+    Also takes any field of a run: pocketvit bench paper --model.num-heads 3
     """
 
     batch_sizes: str | None = None
-    """By comma; by default --batch-size if it is given, else 32,64,128,256,512,1024 on a GPU, 16,64 on a CPU."""
+    """Separated by commas; by default --batch-size if given, else 32,64,128,256,512,1024 on a GPU, 16,64 on a CPU."""
     variants: str | None = None
-    """Of eager, compiled, fused and persistent, by comma; by default all that run on a GPU, eager on a CPU."""
+    """Any of eager, compiled, fused and persistent, separated by commas; by default all supported; on a CPU, eager."""
     repeats: int | None = None
     """Timed repeats of each measurement; by default 5, on a CPU 3."""
     starts: bool = True
-    """Measure the seconds to the first step as well, in two processes of their own."""
+    """Also measure the seconds to the first step, in separate processes."""
     out: Path | None = None
-    """A JSON file to write, anew after each variant and batch size."""
+    """A JSON file for the results, updated after each variant and batch size."""
 
 
 @dataclass(frozen=True)
 class ProfileArguments:
-    """Divide the time of one training step of a recipe (default paper) into its phases and kernels, on synthetic images.
+    """Break down a training step of a recipe (default paper) into phases and kernels, on synthetic images.
 
-    Takes a recipe and any field of a run besides this: pocketvit profile paper --batch-size 1024
+    Also takes any field of a run: pocketvit profile paper --batch-size 1024
     """
 
     out: Path = Path("profile")
-    """The folder for profile.json, profile.png, and trace.json.gz for https://ui.perfetto.dev."""
+    """The folder for profile.json, profile.png and trace.json.gz (for https://ui.perfetto.dev)."""
 
 
 def bench_command(arguments: list[str]) -> int:
@@ -81,18 +81,18 @@ def profile_command(arguments: list[str]) -> int:
 
 
 def _parse(target: type, arguments: list[str], prog: str) -> tuple[Any, RunConfig]:
-    """The command's own arguments, and the configuration that the others describe; the paper's if they name none."""
+    """The command's own arguments, and the configuration that the others describe; by default the paper's."""
     given, rest = parse(target, arguments, prog, return_unknown_args=True)
     names_base = rest and not rest[0].startswith("-") or any(flag_of(part) == "--config" for part in rest)
     return given, parse_train(rest if names_base else ["paper", *rest], others=flags_of(target))
 
 
 def _numbers(flag: str, text: str | None) -> tuple[int, ...] | None:
-    """Whole numbers by comma."""
+    """Whole numbers separated by commas."""
     try:
         return None if text is None else tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"{flag} {text}: write whole numbers by comma, such as 32,64") from None
+        raise InputError(f"{flag} {text}: must be whole numbers separated by commas, such as 32,64") from None
 
 
 def _check_writable(file: Path) -> None:

@@ -1,4 +1,4 @@
-"""`pocketvit data`: list, get and check image sets."""
+"""`pocketvit data`: list, download and check data sets."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from pocketvit.cli.parsing import parse, parse_command
 
 def data_list_command(arguments: list[str]) -> int:
     """`pocketvit data list`."""
-    parse(_nothing, arguments, "pocketvit data list", description="The data sets known by name.")
+    parse(_nothing, arguments, "pocketvit data list", description="List the known data sets.")
     from pocketvit.data.formats.registry import FORMATS
     from pocketvit.data.sources import known_sources
 
@@ -28,12 +28,12 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class GetArguments:
-    """Download a data set, or go on with a download that was cut off."""
+    """Download a data set, or resume a download that was cut off."""
 
     name: tyro.conf.Positional[str]
-    """A name that `pocketvit data list` knows, or hf:OWNER/NAME."""
+    """A name from `pocketvit data list`, or hf:OWNER/NAME."""
     data_dir: Path | None = None
-    """The folder for it; by default $POCKETVIT_DATA or ~/.cache/pocketvit."""
+    """The folder to download to; by default $POCKETVIT_DATA or ~/.cache/pocketvit."""
 
 
 def data_get_command(arguments: list[str]) -> int:
@@ -61,14 +61,14 @@ def data_get_command(arguments: list[str]) -> int:
 
 @dataclass(frozen=True)
 class CheckArguments:
-    """What a data set holds."""
+    """Show what a data set contains."""
 
     source: tyro.conf.Positional[str]
     """A known name, a path, or hf:OWNER/NAME."""
     format: str | None = None
-    """The format of a path; found by itself when none."""
+    """The format of a path; none detects it."""
     resize: int | None = None
-    """Resize every image to this many pixels square."""
+    """Resize every image to a square of this many pixels a side."""
 
 
 def data_check_command(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Arguments to dataclasses, with errors in one line."""
+"""Parse arguments into dataclasses, with errors in one line."""
 
 import dataclasses
 import re
@@ -16,7 +16,7 @@ from pocketvit.usercode import Code
 
 
 def parse(target: Callable | type, arguments: list[str], prog: str, **options: Any) -> Any:
-    """`tyro.cli`, with what it says of bad arguments as one line.
+    """`tyro.cli`, with its errors in one line.
 
     Raises:
         InputError: the arguments are refused.
@@ -30,12 +30,12 @@ def parse(target: Callable | type, arguments: list[str], prog: str, **options: A
 
 
 def parse_command(target: type, arguments: list[str], prog: str) -> Any:
-    """The arguments of a command as its dataclass, whose docstrings are the help.
+    """Parse a command's arguments into its dataclass, whose docstrings are the help.
 
     Raises:
         InputError: as `parse`, or an unknown flag, with the nearest known one.
     """
-    arguments = [re.sub(r"^--data\.", "--", argument) for argument in arguments]  # as the messages on data write them
+    arguments = [re.sub(r"^--data\.", "--", argument) for argument in arguments]  # as in messages about data
     check_flags(arguments, flags_of(target))
     short_help = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
     return parse(target, arguments, prog, config=short_help)
@@ -47,15 +47,15 @@ def flags_of(target: type) -> list[str]:
 
 
 def flag_of(argument: str) -> str:
-    """The flag in --FLAG or --FLAG=VALUE, as `flags_of` writes it: tyro takes _ for - as well."""
+    """The flag in --FLAG or --FLAG=VALUE, as in `flags_of`: tyro also accepts _ for -."""
     return argument.partition("=")[0].replace("_", "-")
 
 
 def check_flags(arguments: list[str], known: Collection[str]) -> None:
-    """Refuse an unknown flag with the nearest known one.
+    """Refuse an unknown flag.
 
     Raises:
-        InputError: there is one.
+        InputError: there is one; names the nearest known flag.
     """
     for argument in arguments:
         flag = flag_of(argument)
@@ -84,7 +84,7 @@ def _reason(event: _errors.ParseErrorEvent) -> str:
 
 
 def _in_words(forms: str) -> str:
-    """What a flag takes, such as "none or two numbers" for tyro's {none}|{FLOAT FLOAT}."""
+    """The values of a flag in words, such as "none or two numbers" for tyro's {none}|{FLOAT FLOAT}."""
     words = {
         "INT": "a whole number",
         "FLOAT": "a number",
@@ -98,14 +98,11 @@ def _in_words(forms: str) -> str:
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
-    """Teach tyro to take none in any case, where a field may be none, FILE.py:NAME, where it takes code, and ~ in paths.
-
-    The configuration itself reads and checks the code.
-    """
+    """Rules for tyro: none in any case for optional fields, FILE.py:NAME for code (read by the config), and ~ in paths."""
     registry = tyro.constructors.ConstructorRegistry()
 
     def teach(read: Callable[[str], Any], kind: type, metavar: str, *others: type) -> None:
-        """Let `read` make values of a kind, which may also be of the others."""
+        """Read values of a type by `read`; they may also be of the other types."""
 
         @registry.primitive_rule
         def rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
@@ -126,6 +123,6 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
 
 
 def _none(word: str) -> None:
-    """None, where that is what the word says."""
+    """None, if the word is none in any case."""
     if word.lower() != "none":
         raise ValueError(f"{word!r} is not none")

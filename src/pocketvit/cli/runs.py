@@ -1,4 +1,4 @@
-"""`pocketvit eval`, `predict` and `report`: what can be done with a finished run."""
+"""`pocketvit eval`, `predict` and `report`: commands on finished runs."""
 
 import csv
 import json
@@ -17,22 +17,22 @@ from pocketvit.errors import InputError
 
 @dataclass(frozen=True)
 class EvalArguments:
-    """Accuracy of a finished run."""
+    """Measure the accuracy of a finished run."""
 
     run: tyro.conf.Positional[Path]
     """Run folder."""
     data: str | None = None
-    """Another data set with the same classes, all its images if it has no test split; by default the run's own."""
+    """Another data set with the same classes; all its images if it has no test split. By default the run's own."""
     resize: int | None = None
-    """Resize every image to this many pixels square; by default as the run did. --data.resize means the same."""
+    """Resize every image to a square of this many pixels a side; by default as in the run. Also --data.resize."""
     json: bool = False
     """Print JSON instead of a table."""
     csv: bool = False
     """Print a line for each image instead, as CSV: file, label, prediction and its probability."""
     device: Device = "auto"
-    """auto takes CUDA, else Apple's MPS, else the CPU."""
+    """auto: CUDA if available, else Apple's MPS, else the CPU."""
     allow_code: bool = False
-    """Agree to run the code of its own that the run's model needs."""
+    """Agree to run the user-defined code that the run's model needs."""
 
 
 def eval_command(arguments: list[str]) -> int:
@@ -61,7 +61,7 @@ def eval_command(arguments: list[str]) -> int:
 
 @dataclass(frozen=True)
 class PredictArguments:
-    """Class probabilities of image files."""
+    """Predict class probabilities of image files."""
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(help_behavior_hint="(at least one)")]
     """Images, such as PNG, JPEG or WebP; they are resized to the model's size."""
@@ -70,11 +70,11 @@ class PredictArguments:
     json: bool = False
     """Print JSON instead of a table."""
     top: int = 3
-    """Classes to show for each image in the table."""
+    """Number of classes to show per image in the table."""
     device: Device = "auto"
-    """auto takes CUDA, else Apple's MPS, else the CPU."""
+    """auto: CUDA if available, else Apple's MPS, else the CPU."""
     allow_code: bool = False
-    """Agree to run the code of its own that the model needs."""
+    """Agree to run the user-defined code that the model needs."""
 
 
 def predict_command(arguments: list[str]) -> int:
@@ -100,7 +100,7 @@ def predict_command(arguments: list[str]) -> int:
 
 
 def _print_json(content: Any) -> None:
-    """Print JSON for machines, with letters beyond ASCII as they are."""
+    """Print JSON, without escaping non-ASCII letters."""
     print(json.dumps(content, indent=2, ensure_ascii=False))
 
 

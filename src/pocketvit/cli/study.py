@@ -1,4 +1,4 @@
-"""`pocketvit study`: run a study, or say beforehand what it takes."""
+"""`pocketvit study`: run a study, or print its plan."""
 
 import os
 import re
@@ -18,41 +18,41 @@ if TYPE_CHECKING:
     from pocketvit.studies.execution.runner import StudyRun
 
 FAILED, TIME_UP = 1, 3
-"""Exit codes: a run failed; runs are left for the next time."""
+"""Exit codes: a run failed; the time was up and runs are left."""
 
 
 @dataclass(frozen=True)
 class StudyArguments:
     """Make every run of a study that has no result yet, then write its tables and its page.
 
-    The same command, given again, goes on where it was. Exit code: 0 all runs are done, 1 some failed, 3 the time
-    was up before the last, 130 or 143 stopped by a signal and saved.
+    The same command resumes an interrupted study. Exit codes: 0 all runs are done, 1 some failed, 3 the time was up,
+    130 or 143 stopped by a signal and saved.
     """
 
     study: tyro.conf.Positional[str]
     """A .yaml file, or the name of a built-in study: digits, paper-table2, paper-table3 or paper-fig6."""
     seeds: int | None = None
-    """Seeds of every row, from 0; by default as the study says."""
+    """Number of seeds of every row, from 0; by default as in the study file."""
     gpus: str | None = None
-    """GPUs to use, such as 0,1,2,3; by default all. One trains at a time on each."""
+    """GPUs to use, such as 0,1,2,3; by default all. One run at a time trains on each."""
     engine: Literal["local", "ray"] = "local"
-    """Where the runs are made: in processes of this machine, or as tasks of a Ray cluster."""
+    """Where to run: in processes on this machine, or as tasks of a Ray cluster."""
     address: str | None = None
-    """Of the Ray cluster; by default auto, the one that Ray finds."""
+    """Address of the Ray cluster; by default auto, the one that Ray finds."""
     time_limit: str | None = None
-    """Such as 9m or 1h30m: start no run that would not end in time, then save and stop."""
+    """Stop after this time, such as 9m or 1h30m, and start no run that would not end before."""
     out: Path | None = None
     """The study's folder; by default runs/NAME."""
     results: Path | None = None
-    """A folder with results of earlier runs, which are not made again; by default results, where it is there."""
+    """A folder with results of earlier runs, which are not repeated; by default results, if it exists."""
     data: str | None = None
     """Another data set, as in `pocketvit train --data`."""
     only: str | None = None
-    """Rows to run, by comma; names may hold * and ?. The names of a grid's rows may hold commas themselves."""
+    """Rows to run, separated by commas; names may contain * and ?."""
     plan: bool = False
-    """Run nothing; say how many runs and hours it takes and which differences it can find."""
+    """Run nothing; print the number of runs, the time, and which differences the study can detect."""
     difference: float | None = None
-    """With --plan: points of accuracy; say how many seeds a difference of this size needs."""
+    """With --plan: a difference in points of accuracy; print how many seeds it needs."""
     allow_code: bool = False
     """Agree to run the code that the study names."""
 
@@ -76,7 +76,7 @@ def study_command(arguments: list[str]) -> int:
         from pocketvit.studies.definition.jobs import wanted_device
         from pocketvit.studies.execution.forecast import Devices, devices_here, forecast
 
-        # A Ray cluster is not asked: only one device is counted on there.
+        # A Ray cluster is not queried, but counted as one device.
         ray = parsed.engine == "ray"
         devices = Devices(1) if ray else devices_here(gpus, wanted_device(study.cells()))
         options = {"results": results, "devices": devices, "only": only, "difference": parsed.difference}
@@ -91,19 +91,19 @@ def study_command(arguments: list[str]) -> int:
 
 
 def _check_results(folder: Path, *, given: bool) -> None:
-    """Refuse a folder of results that is not there though it was given, or may not be read.
+    """Refuse a folder of results that does not exist or cannot be read, because its runs would be repeated.
 
     Raises:
-        InputError: its runs would be made again.
+        InputError: the folder was given but does not exist, or cannot be read.
     """
     if given and not folder.is_dir():
-        raise InputError(f"--results {folder}: no such folder; its runs would be made again")
+        raise InputError(f"--results {folder}: no such folder; its runs would be repeated")
     if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
-        raise InputError(f"--results {folder}: may not be read; its runs would be made again")
+        raise InputError(f"--results {folder}: cannot be read; its runs would be repeated")
 
 
 def _check_together(parsed: StudyArguments) -> None:
-    """Refuse flags that would do nothing beside the others.
+    """Refuse flags that would have no effect.
 
     Raises:
         InputError: there is one.
@@ -111,11 +111,11 @@ def _check_together(parsed: StudyArguments) -> None:
     if parsed.address is not None and parsed.engine != "ray":
         raise InputError(f"--address {parsed.address}: only for a Ray cluster; add --engine ray or leave it out")
     if parsed.gpus == "":
-        raise InputError("--gpus '': names no GPU; write such as 0,1, or leave it out")
+        raise InputError("--gpus '': names no GPU; write for example 0,1, or leave it out")
     if parsed.gpus is not None and parsed.engine == "ray":
         raise InputError(f"--gpus {parsed.gpus}: Ray chooses the GPUs itself; leave --gpus or --engine ray out")
     if parsed.difference is not None and not parsed.plan:
-        raise InputError(f"--difference {parsed.difference:g}: only for a plan; add --plan or leave it out")
+        raise InputError(f"--difference {parsed.difference:g}: only with --plan; add it or leave --difference out")
 
 
 def _end(study: "Study", run: "StudyRun", out: Path) -> int:
@@ -138,14 +138,14 @@ def _end(study: "Study", run: "StudyRun", out: Path) -> int:
         print(f"{cell.row} seed {cell.seed} failed: {cell.error}" + (f"; its log: {cell.log}" if cell.log else ""))
     print(f"{', '.join(file.name for file in files)} in {out}")
     if run.left:
-        print(f"{counted(run.left, 'run')} {'is' if run.left == 1 else 'are'} left; the same command goes on")
+        print(f"{counted(run.left, 'run')} {'is' if run.left == 1 else 'are'} left; the same command resumes the study")
     if run.signum is not None:
         return 128 + run.signum
     return FAILED if failed else TIME_UP if run.left else 0
 
 
 def seconds(text: str) -> float:
-    """A time span such as 90s, 9m or 1h30m.
+    """The seconds of a time span such as 90s, 9m or 1h30m.
 
     Raises:
         InputError: not of that form.

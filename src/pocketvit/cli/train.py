@@ -1,4 +1,4 @@
-"""`pocketvit train`: recipes, saved configurations and dotted fields to a `RunConfig`."""
+"""`pocketvit train`: from a recipe or a saved configuration and dotted fields to a run."""
 
 import time
 from collections.abc import Collection
@@ -16,12 +16,12 @@ from pocketvit.runs.result import RunResult
 from pocketvit.terminal import outliving_output
 
 SHORT_FORMS = {"--data": "--data.source"}
-"""Flags of `train` that stand for a longer one; --seed, --out and --batch-size are fields themselves."""
+"""Short flags of `train`; --seed, --out and --batch-size are fields."""
 
 HELP = """\
 Train a model. RECIPE is {recipes} (default digits); the defaults below are those of the recipe.
---data SOURCE is short for --data.source. --config FILE.yaml starts from a saved configuration instead of a recipe,
---resume DIR goes on with an unfinished run, --allow-code agrees to run the code that either of them names.
+--data SOURCE is short for --data.source. --config FILE.yaml starts from a saved configuration instead of a recipe.
+--resume DIR resumes an unfinished run. --allow-code agrees to run the code that either of them names.
 
 {about}
 """
@@ -48,9 +48,9 @@ def parse_train(arguments: list[str], others: Collection[str] = ()) -> RunConfig
 
     Args:
         arguments: as on the command line.
-        others: flags that the caller takes besides, for the hint where one is misspelt.
+        others: further flags of the caller, for the hint on a misspelled one.
     Raises:
-        InputError: an unknown recipe or field, a wrong value, or two bases at once.
+        InputError: an unknown recipe or field, a wrong value, or more than one base.
     """
     rest = [_long_form(argument) for argument in arguments]
     named = rest.pop(0) if rest and not rest[0].startswith("-") else None
@@ -58,14 +58,14 @@ def parse_train(arguments: list[str], others: Collection[str] = ()) -> RunConfig
     saved, rest = _take(rest, "--config")
     resumed, rest = _take(rest, "--resume")
     if sum(base is not None for base in (named, saved, resumed)) > 1:
-        raise InputError("give one of RECIPE, --config FILE.yaml and --resume DIR")
+        raise InputError("give only one of RECIPE, --config FILE.yaml and --resume DIR")
     if resumed is not None:
         if rest:
-            raise InputError(f"--resume goes on with the saved config and takes no other flags, such as {rest[0]}")
+            raise InputError(f"--resume uses the saved configuration and takes no other flags, such as {rest[0]}")
         folder = path_of(resumed)
         config = folder / "config.yaml"
         if not config.exists():
-            raise InputError(f"--resume {resumed}: no run there; to start one: pocketvit train --out {quote(resumed)}")
+            raise InputError(f"--resume {resumed}: no run there; start one by: pocketvit train --out {quote(resumed)}")
         return replace(load_config(config, allow_code=allow_code), out=folder)
     base = recipe(named or "digits")
     if saved is not None:
@@ -84,7 +84,7 @@ def parse_train(arguments: list[str], others: Collection[str] = ()) -> RunConfig
         which = ", ".join(strays)
         raise InputError(f"{which} belongs to no flag; a recipe comes first: pocketvit train RECIPE --FIELD VALUE")
     if config.recipe != base.recipe and config.recipe in RECIPES:
-        raise InputError(f"--recipe is only a label; to train {config.recipe} write: pocketvit train {config.recipe}")
+        raise InputError(f"--recipe is only a label; to train {config.recipe}, use: pocketvit train {config.recipe}")
     return config
 
 
@@ -111,6 +111,6 @@ def result_text(result: RunResult) -> str:
     if result.val_accuracy is not None:
         accuracy += f" (validation {result.val_accuracy:.2%})"
     elif len(result.curve) > 1:
-        accuracy += f" (best of {len(result.curve)} looks at the test set: {result.best_test_accuracy:.2%})"
+        accuracy += f" (best of {len(result.curve)} evaluations: {result.best_test_accuracy:.2%})"
     seconds, speed = result.train_s, result.images_per_s
     return f"{accuracy}\ntrained {seconds:.1f} s at {speed:,.0f} images/s on {result.device}"

@@ -1,18 +1,18 @@
-"""The whole description of a run: frozen dataclasses, validated, saved as YAML, hashed.
+"""The configuration of a run: frozen dataclasses, validated, saved as YAML, hashed.
 
-A `RunConfig` holds one section per part of the road (model, data, augment, optim, schedule, train). Every field has
-a dotted name (`optim.lr`) that is the same on the command line (`--optim.lr`), in `config.yaml`, in an ablation row
-(`{"optim.lr": 2e-3}`) and in error messages. Defaults are the paper's setting, so a row shows only what differs.
+A `RunConfig` has the sections model, data, augment, optim, schedule and train. Every field has a dotted name (`optim.lr`)
+that is the same on the command line (`--optim.lr`), in `config.yaml`, in the rows of a study (`{"optim.lr": 2e-3}`) and
+in error messages. The defaults are the paper's setting, so a row shows only what differs.
 
     fields and their checks:  model.py     the section model
                               data.py      the sections data and augment
                               training.py  the sections optim, schedule and train
                               run.py       `RunConfig`, which holds them all
-    what is done with them:   names.py     list fields by dotted name, and set them anew
+    operations on them:       names.py     list and override fields by dotted name
                               files.py     write and read `config.yaml`
                               hashing.py   `config_hash` and `SCHEMA_VERSION`
 
-All public names are imported from here; torch is not needed for any of them.
+All public names can be imported from here, without torch.
 """
 
 from pocketvit.config.data import AugmentConfig, DataConfig, Operation

@@ -1,4 +1,4 @@
-"""Checks of what a user gives, each raising an `InputError` that names the field, the value and what is allowed."""
+"""Checks of user input, each raising an `InputError` that names the field, the value and what is allowed."""
 
 import dataclasses
 import difflib
@@ -15,20 +15,20 @@ from pocketvit.files import path_of
 from pocketvit.usercode import REFERENCE, Code
 
 LARGEST = 1_000_000
-"""No field takes a number beyond this, seeds apart: it could only be a slip, and would end far from its cause."""
+"""The largest number that a field takes, except seeds: beyond, it is a mistake whose effects would be hard to trace."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,-]*")
-"""Names become file names, so they hold nothing that a shell or a file system would take amiss."""
+"""Names become file names, so they contain only characters that are safe in shells and file systems."""
 
 FEW = 12
-"""Most names that a message lists."""
+"""The most names that a message lists."""
 
 
 def unknown(kind: str, name: str, known: Collection[str]) -> str:
-    """The message for a name that is not among the known ones, with the nearest of them.
+    """The message for an unknown name, with the most similar known ones.
 
-    These are the nearest that holds the name's last part as a part of its own (num-heads for heads), and the nearest
-    as it is written.
+    These are the most similar one that contains the name's last part as a word (num-heads for heads), and the most
+    similar one overall.
     """
     part = re.escape(name.lstrip("-").rpartition(".")[2])
     holding = [each for each in known if part and re.search(rf"(?<![a-z0-9]){part}(?![a-z0-9])", each)]
@@ -49,7 +49,7 @@ def describe_size(size: Sequence[int]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """The interval that a number lies in. It stands beside a field's type, as in `Annotated[float, Bounds(0, 1)]`."""
+    """The interval of a number, as annotation of a field's type: `Annotated[float, Bounds(0, 1)]`."""
 
     low: float
     high: float = inf
@@ -62,7 +62,7 @@ class Bounds:
         return f"in {'(' if self.open_left else '['}{self.low}, {self.high}{')' if self.open_right else ']'}"
 
     def check(self, name: str, value: float) -> None:
-        """Raise an `InputError` unless the value lies in the interval; NaN lies in none."""
+        """Raise an `InputError` unless the value is in the interval; NaN is in none."""
         above = self.low < value if self.open_left else self.low <= value
         if not (above and (value < self.high if self.open_right else value <= self.high)):
             raise InputError(f"{name}={value}: must be {self}")
@@ -72,21 +72,21 @@ Positive = Annotated[float, Bounds(0, open_left=True)]
 NotNegative = Annotated[float, Bounds(0)]
 Probability = Annotated[float, Bounds(0, 1)]
 Fraction = Annotated[float, Bounds(0, 1, open_right=True)]
-"""A part that leaves something of the whole, or the decay rate of a running mean."""
+"""A fraction less than the whole, or the decay rate of a running mean."""
 Natural = Annotated[int, Bounds(0)]
 Count = Annotated[int, Bounds(1)]
 Seed = Annotated[int, Bounds(0, 2**63, open_right=True)]
 
 
 def plain(value: Any) -> Any:
-    """NumPy's numbers, truth values, texts and arrays as Python's own, also in lists and tuples; all else as it is."""
+    """NumPy scalars and arrays as Python values, also in lists and tuples; all else unchanged."""
     if isinstance(value, list | tuple):
         return type(value)(map(plain, value))
     return value.tolist() if type(value).__module__ == "numpy" and hasattr(value, "tolist") else value
 
 
 def check_types(section: str, config: Any) -> None:
-    """Bring every field to its annotated type, or raise an `InputError` that names it; also if it is out of bounds."""
+    """Convert every field to its annotated type; raise an `InputError` if that fails or it is out of bounds."""
     hints = typing.get_type_hints(type(config), include_extras=True)
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
@@ -96,7 +96,7 @@ def check_types(section: str, config: Any) -> None:
 
 
 def _fit(name: str, value: Any, hint: Any) -> Any:
-    """`value` as the type `hint`; lists become tuples, text numbers (YAML reads 1e-3 as text), paths and code."""
+    """`value` as the type `hint`: lists become tuples; text becomes numbers (YAML reads 1e-3 as text), paths and code."""
     options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     if value is None and type(None) in options:
         return None
@@ -131,7 +131,7 @@ def _fit(name: str, value: Any, hint: Any) -> Any:
 
 
 def _wanted(kind: Any) -> str:
-    """What a value of the type `kind` is called in a message."""
+    """The type `kind` in a message."""
     if typing.get_origin(kind) is not tuple:
         return f"of type {kind.__name__}"
     *items, last = typing.get_args(kind)
@@ -141,7 +141,7 @@ def _wanted(kind: Any) -> str:
 
 
 def _number(value: float | str) -> float | None:
-    """`value` as a float; None for text that is no number."""
+    """`value` as a float; None for text that is not a number."""
     try:
         return float(value)
     except ValueError:
@@ -151,7 +151,7 @@ def _number(value: float | str) -> float | None:
 
 
 def _within_bounds(name: str, value: float, bounds: Bounds | None) -> float:
-    """`value` unless it is out of its bounds, infinite, not a number, or beyond `LARGEST` where they do not go as far."""
+    """`value`, unless it is out of bounds, infinite, not a number, or beyond `LARGEST` when the bounds are not."""
     bounds = bounds or Bounds(-inf)
     if not (-LARGEST <= value <= LARGEST or (abs(value) < inf and bounds.high < inf)):
         raise InputError(f"{name}={value}: must be a number within ±{LARGEST}")
@@ -160,7 +160,7 @@ def _within_bounds(name: str, value: float, bounds: Bounds | None) -> float:
 
 
 def _name_or_code(name: str, value: Any, built_in: tuple[str, ...]) -> str | Code:
-    """`value` if it is the name of a built-in part or code; a reference to code is read, without running it."""
+    """`value` if it names a built-in part or is code; the code of a reference is read, but not run."""
     if value in built_in or isinstance(value, Code):
         return value
     if isinstance(value, str) and REFERENCE.fullmatch(value):
@@ -172,8 +172,9 @@ def _name_or_code(name: str, value: Any, built_in: tuple[str, ...]) -> str | Cod
 
 
 def check_name(kind: str, name: Any) -> None:
-    """Raise an `InputError` unless a file or folder can safely be called after the name."""
+    """Raise an `InputError` unless the name is safe as the name of a file or folder."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InputError(
-            f"{kind} {name!r}: names files, so use letters, digits and . _ = + , - only, with a letter or digit first"
+            f"{kind} {name!r}: is used in file names, so it must begin with a letter or digit and contain only letters, "
+            "digits and . _ = + , -"
         )

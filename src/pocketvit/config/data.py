@@ -1,4 +1,4 @@
-"""The sections `data` and `augment`: the images, and what is done to them before the model sees them."""
+"""The sections `data` and `augment`: the images and their augmentation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,45 +9,45 @@ from pocketvit.errors import InputError
 from pocketvit.usercode import Code
 
 LARGEST_SIDE = 4_096
-"""Most pixels that images are resized to; a single one of these takes 48 MiB."""
+"""Largest side in pixels that images can be resized to; one such image takes 48 MiB."""
 
 READING = ("resize", "fit", "value_range", "background")
 """The fields of `data` that decide which pixels and labels are read from the files of a source."""
 
 MEMORY = "memory"
-"""`data.source` of a run that was given its images from Python; a folder of this name is ./memory."""
+"""`data.source` of a run with images in memory, passed from Python; a folder of this name is ./memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where the images come from, how they are split and in what order a pass takes them."""
+    """Where the images come from, how they are split, and in what order a pass takes them."""
 
     source: str = "digits"
     """A known name (see `pocketvit data list`), a path, or hf:OWNER/NAME."""
     format: str | None = None
-    """The format of a path; found by itself when none."""
+    """The format of a path; none detects it."""
     resize: Annotated[int, Bounds(1, LARGEST_SIDE)] | None = None
-    """Resize every image to this many pixels square; none leaves them."""
+    """Resize every image to a square of this many pixels a side; none keeps the size."""
     fit: Literal["stretch", "crop", "pad"] = "stretch"
     """How resizing makes an image square: stretch it, crop its center, or pad it with the background."""
     value_range: Literal["auto"] | tuple[int, int] = "auto"
-    """Values of 16-bit gray images that become 0 and 255; auto takes 0 65535 and says what the images use of it."""
+    """Values of 16-bit gray images that become 0 and 255; auto is 0 65535, and reports the range that the images use."""
     background: Literal["black", "white"] = "black"
-    """What transparent images are composited over."""
+    """Background behind transparent images."""
     val_frac: Fraction = 0.0
-    """Fraction of the training images held out for choosing; with it the test images are used once, at the end."""
+    """Fraction of the training images held out for validation; the test images are then used once, at the end."""
     test_frac: Annotated[float, Bounds(0, 1, open_left=True, open_right=True)] = 0.2
-    """Fraction held out for testing where the source has no split of its own."""
+    """Fraction held out for testing if the source has no test split."""
     split_seed: Seed = 0
-    """Seed of these two splits; apart from the run's seed, so that runs over seeds share them."""
+    """Seed of these two splits; separate from the run's seed, so that runs with different seeds share the splits."""
     repeats: Literal["fresh", "batch"] = "fresh"
     """fresh: a pass is one shuffle of the images; batch: each image `num_repeats` times in a row, then each batch shuffled."""
     num_repeats: Count = 3
     """Copies of each image with repeats=batch; that many passes share one shuffle."""
     cache_dir: Path | None = None
-    """Folder of downloaded and decoded sets; by default $POCKETVIT_DATA or ~/.cache/pocketvit."""
+    """Folder for downloaded and decoded data sets; by default $POCKETVIT_DATA or ~/.cache/pocketvit."""
     keep: Literal["auto", "gpu", "host", "disk"] = "auto"
-    """Where a GPU's training images are: in its memory, pinned on the host, or on disk; auto takes what has room."""
+    """Where training images for a GPU are kept: in its memory, in pinned host memory, or on disk; auto: where they fit."""
 
     def __post_init__(self) -> None:
         check_types("data", self)
@@ -59,35 +59,35 @@ Operation = Literal[
     "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "color", "contrast", "brightness",
     "sharpness", "posterize", "solarize", "autocontrast", "equalize", "invert",
 ]  # fmt: skip
-"""What can be done to images. The position is the operation's code in tables and kernels: append only."""
+"""Operations on images. The position is the operation's code in tables and kernels: append only."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Augmentation, in the order of the fields. A part is off at probability, pixels or policy none."""
+    """Augmentation, in the order of the fields. A probability or padding of 0 or the policy none turns a part off."""
 
     flip_prob: Probability = 0.5
-    """Chance of a horizontal flip."""
+    """Probability of a horizontal flip."""
     crop_pad: Natural = 4
     """Random crop after padding with this many black pixels on each side; 0 turns it off."""
     policy: Literal["none", "cifar10", "svhn", "imagenet", "randaugment", "trivialaugment"] | Code = "cifar10"
     """AutoAugment's policy for one of three data sets, RandAugment, TrivialAugment; or FILE.py:NAME, a function."""
     skip_ops: tuple[Operation, ...] = ()
-    """Operations of the policy to leave out, such as rotate; the image stays as it is there."""
+    """Operations of the policy to skip, such as rotate; they leave the image unchanged."""
     randaugment_ops: Count = 2
-    """Operations in a row by RandAugment."""
+    """Number of RandAugment operations per image."""
     randaugment_level: Annotated[int, Bounds(0, 9)] = 4
     """Strength of RandAugment's operations, 0 … 9."""
     erase_prob: Probability = 0.25
-    """Chance of random erasing."""
+    """Probability of random erasing."""
     erase_area: tuple[float, float] = (0.02, 0.4)
     """Least and greatest erased area as a fraction of the image."""
     erase_aspect: tuple[float, float] = (0.3, 1 / 0.3)
     """Least and greatest ratio of the erased box's height to its width, drawn uniformly."""
     cutmix_prob: Probability = 0.25
-    """Chance that a batch is mixed by CutMix."""
+    """Probability that a batch is mixed by CutMix."""
     mixup_prob: Probability = 0.25
-    """Chance that a batch is mixed by MixUp."""
+    """Probability that a batch is mixed by MixUp."""
     cutmix_alpha: Positive = 1.0
     """Both parameters of CutMix's Beta distribution."""
     mixup_alpha: Positive = 1.0

@@ -1,4 +1,4 @@
-"""A config as plain mappings, and as the file `config.yaml` of a run folder."""
+"""Convert a config to plain mappings, and to and from `config.yaml`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from pocketvit.usercode import Code, resolve, save_copies
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """The config as plain nested mappings that YAML and JSON can hold, with the schema version.
+    """The config as nested mappings for YAML and JSON, with the schema version.
 
     Code becomes a reference to the copy that `save_config` makes of it.
     """
@@ -37,8 +37,8 @@ def from_dict(
     """The config that `to_dict` wrote; fields left out take their defaults.
 
     Args:
-        folder: that it was found in; code is taken from there and nowhere else.
-        where: names the config in messages.
+        folder: of the config; code is only read from there.
+        where: name of the config in messages.
         allow_code: agree to run the code that it names.
     Raises:
         InputError: not a config, an unknown field, a wrong value, a newer schema, or code without consent.
@@ -53,10 +53,10 @@ def from_dict(
 
 
 def _by_dotted_name(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of fields that stand below their sections; a section with nothing below it sets none.
+    """The values of nested fields by dotted name; an empty section sets none.
 
     Raises:
-        InputError: a section that is no section, or a field twice.
+        InputError: a section with a single value, or a field set twice.
     """
     sections = {name.partition(".")[0]: name for name in reversed(flatten(RunConfig())) if "." in name}
     values: dict[str, Any] = {}
@@ -71,13 +71,13 @@ def _by_dotted_name(mapping: Mapping[str, Any]) -> dict[str, Any]:
             example = sections[key].rpartition(".")[2]
             raise InputError(f"{key}={item!r} is a section; write its fields below it, such as {example}: …")
         if twice := sorted(found.keys() & values.keys()):
-            raise InputError(f"{twice[0]} stands twice; keep one")
+            raise InputError(f"{twice[0]} is set twice; remove one")
         values |= found
     return values
 
 
 def save_config(config: RunConfig, path: Path) -> None:
-    """Write `config.yaml`, and the files of the code that it names into code/ beside it.
+    """Write `config.yaml`, and copies of the code that it names into code/ in the same folder.
 
     Raises:
         InputError: two different files of code have the same name, or a file cannot be written.
@@ -92,7 +92,7 @@ def load_config(path: str | Path, *, allow_code: bool = False) -> RunConfig:
     """Read a saved `config.yaml`.
 
     Args:
-        allow_code: agree to run the code that it names, which must lie in the same folder.
+        allow_code: agree to run the code that it names, which must be in the same folder.
     Raises:
         InputError: no such file, not YAML, not a config, or code without consent.
     """
@@ -101,5 +101,5 @@ def load_config(path: str | Path, *, allow_code: bool = False) -> RunConfig:
     path = path_of(path)
     mapping = read_yaml(path, "config")
     if not isinstance(mapping, Mapping):
-        raise InputError(f"config {path} holds no fields; expected the mapping that a run folder's config.yaml has")
+        raise InputError(f"config {path} contains no fields; expected a mapping as in a run folder's config.yaml")
     return from_dict(mapping, folder=path.parent, where=str(path), allow_code=allow_code)

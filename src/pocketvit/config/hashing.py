@@ -1,4 +1,4 @@
-"""A name for what a run computes, and the version of the fields that it is made from."""
+"""The hash of a configuration, and the version of its fields."""
 
 import hashlib
 import json
@@ -14,14 +14,14 @@ REVISIONS = {("data.repeats", "batch"): 1}
 """How often what a choice computes has changed, by field and value: part of the hash of the runs that make it."""
 
 NOT_HASHED = ("recipe", "seed", "out", "data.source", "data.cache_dir", "data.keep", "train.device")
-"""Fields that say who, where and which draw, but not what is computed; the data counts by its fingerprint."""
+"""Fields that do not affect what is computed, or are counted otherwise: data by its fingerprint."""
 
 
 def config_hash(config: RunConfig, data_fingerprint: str) -> str:
-    """A name for what a run computes, apart from its seed: 12 hex digits.
+    """The identity of what a run computes, without its seed: 12 hex digits.
 
-    Fields at their default are left out, so that adding a field does not rename older runs. Code counts by its name
-    and its file's content.
+    Fields at their default are left out, so that a new field does not change the hashes of older runs. Code counts by its
+    name and its file's content.
     """
     return _hash(config, data_fingerprint, revised(config))
 

@@ -13,17 +13,17 @@ class ModelConfig:
     """The vision transformer. ModelConfig() is the paper's Tiny ViT, 2,697,610 parameters on 32 × 32 images."""
 
     patch_size: Count = 4
-    """Side of a square patch, pixels."""
+    """Side of a square patch, in pixels."""
     patch_stride: Count | None = None
-    """Pixels between neighbouring patches; less than patch_size makes them overlap, none sets them side by side."""
+    """Pixels between neighboring patches; below patch_size, patches overlap; none is patch_size."""
     stem: Literal["patches"] = "patches"
     """How patches become tokens: by one linear layer."""
     patch_init: Literal["random", "whitening"] = "random"
-    """How the patch filters start: a convolution's default, or whitening filters of the training images."""
+    """Initial patch filters: a convolution's default, or whitening filters of the training images."""
     whitening_patches: Literal["clean", "augmented"] = "augmented"
     """Whether the whitening filters come from clean or augmented images; the paper's code takes augmented ones."""
     whitening_pairs: bool = False
-    """Set each whitening filter beside its negative, as in convolutional networks with a ReLU behind."""
+    """Add the negative of each whitening filter, as in convolutional networks with a ReLU."""
     width: Count = 192
     """Channels of a token."""
     depth: Count = 9
@@ -31,7 +31,7 @@ class ModelConfig:
     num_heads: Count = 12
     """Attention heads; must divide the width."""
     num_kv_heads: Count | None = None
-    """Key and value heads, each shared by as many query heads: 1 is multi-query attention, none is one for each."""
+    """Key and value heads, shared by equal groups of query heads; 1 is multi-query attention, none is num_heads."""
     q_rank: Count | None = None
     """Rank of the query projection (the paper's MLA); none is full."""
     k_rank: Count | None = None
@@ -39,33 +39,33 @@ class ModelConfig:
     v_rank: Count | None = None
     """Rank of the value projection, at most the channels of all value heads; none is full."""
     kv_rank_shared: Count | None = None
-    """Rank of one latent that keys and values are both made from (DeepSeek-V2); none is no latent."""
+    """Rank of one latent shared by keys and values (DeepSeek-V2); none is no latent."""
     attention: Literal["standard"] | Code = "standard"
-    """The attention layer; or FILE.py:NAME, a class of your own."""
+    """The attention layer; or FILE.py:NAME, your own class."""
     block: Literal["standard"] | Code = "standard"
-    """The transformer block; or FILE.py:NAME, a class of your own."""
+    """The transformer block; or FILE.py:NAME, your own class."""
     qk_norm: bool = False
-    """Normalise queries and keys, head by head, before their product."""
+    """Normalize queries and keys in each head before their product."""
     mlp_ratio: Positive = 2.0
-    """Width of the MLP's hidden layer over the width."""
+    """Width of the MLP's hidden layer as a multiple of the width."""
     activation: Literal["gelu", "gelu_tanh"] = "gelu"
-    """GELU by the error function, or its approximation by tanh."""
+    """GELU with the error function, or its tanh approximation."""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
-    """Normalisation in front of every branch and of the head."""
+    """Normalization before every branch and before the head."""
     layer_scale: float | None = None
-    """Starting value of a learned factor per channel on every branch; none leaves it out."""
+    """Initial value of a learned factor per channel on every branch; none is no factor."""
     positions: Literal["learned", "sincos", "rope", "none"] = "learned"
-    """Positions: a learned table, fixed 2-D sines and cosines, 2-D rotation of queries and keys, or none."""
+    """Position embedding: a learned table, fixed 2-D sines and cosines, 2-D rotation of queries and keys, or none."""
     num_cls_tokens: Natural = 1
-    """CLS tokens, concatenated into the head; they exist only with pool=cls."""
+    """CLS tokens, concatenated before the head; only with pool=cls."""
     num_registers: Natural = 0
-    """Learned tokens that take part in attention and are read by nobody."""
+    """Learned tokens that take part in attention but are not read out."""
     pool: Literal["cls", "mean", "attention"] = "cls"
     """What the head reads: the CLS tokens, the mean of the patch tokens, or their learned weighted mean."""
     head: Literal["linear", "mlp"] = "linear"
     """The classifier: one linear layer, or two with a ReLU between (the paper's Eq. 4)."""
     drop_path: Fraction = 0.1
-    """Stochastic depth: chance to skip a branch for an image, rising linearly from 0 to this in the last block."""
+    """Stochastic depth: probability of skipping a branch for an image, rising linearly from 0 to this in the last block."""
 
     def __post_init__(self) -> None:
         check_types("model", self)
@@ -77,7 +77,7 @@ class ModelConfig:
         self._check_ranks()
 
     def _check_combinations(self) -> None:
-        """Refuse fields that do not go together."""
+        """Refuse combinations of fields that are not supported."""
         if self.width % self.num_heads:
             raise InputError(f"model.width={self.width} is not divisible by model.num_heads={self.num_heads}")
         if self.num_heads % (self.num_kv_heads or self.num_heads):
@@ -91,32 +91,32 @@ class ModelConfig:
         if self.patch_stride is not None and self.patch_stride > self.patch_size:
             raise InputError(
                 f"model.patch_stride={self.patch_stride} is more than model.patch_size={self.patch_size}: pixels "
-                "between the patches would never be seen"
+                "between patches would be ignored"
             )
         if self.positions == "sincos" and self.width % 4:
-            raise InputError(f"model.width={self.width} is not divisible by 4, as model.positions=sincos needs")
+            raise InputError(f"model.width={self.width} is not divisible by 4, as model.positions=sincos requires")
         if self.positions == "rope" and self.head_dim % 4:
             raise InputError(
-                f"model.num_heads={self.num_heads} makes heads of {self.head_dim} channels, not divisible by 4, as "
-                "model.positions=rope needs"
+                f"model.num_heads={self.num_heads} gives heads of {self.head_dim} channels, not divisible by 4, as "
+                "model.positions=rope requires"
             )
 
     def _check_ranks(self) -> None:
-        """Refuse ranks that do not go together, or are more than full."""
+        """Refuse ranks that are more than full, or not supported together."""
         kv_width = (self.num_kv_heads or self.num_heads) * self.head_dim
         for name in ("q_rank", "k_rank", "v_rank", "kv_rank_shared"):
             rank = getattr(self, name) or 0
             if rank > self.width:
-                full = f"model.width={self.width}, which is full rank already"
+                full = f"model.width={self.width}, which is already full rank"
             elif name in ("k_rank", "v_rank") and rank > kv_width:
-                full = f"{kv_width}, which is full rank already with model.num_kv_heads={self.num_kv_heads} of "
+                full = f"{kv_width}, which is already full rank with model.num_kv_heads={self.num_kv_heads} of "
                 full += f"{self.head_dim} channels"
             else:
                 continue
             raise InputError(f"model.{name}={rank} is more than {full}; choose less, or none")
         if self.kv_rank_shared is not None and (self.k_rank is not None or self.v_rank is not None):
             raise InputError(
-                f"model.kv_rank_shared={self.kv_rank_shared} cannot stand beside model.k_rank or model.v_rank"
+                f"model.kv_rank_shared={self.kv_rank_shared} cannot be combined with model.k_rank or model.v_rank"
             )
 
     @property
@@ -131,7 +131,7 @@ class ModelConfig:
 
 
 class ModelFields(TypedDict, total=False):
-    """The fields of `ModelConfig` as keyword arguments, so that an editor knows them; code goes by its FILE.py:NAME."""
+    """The fields of `ModelConfig` as keyword arguments, for editors; code is given as FILE.py:NAME."""
 
     patch_size: int
     patch_stride: int | None

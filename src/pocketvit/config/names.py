@@ -1,4 +1,4 @@
-"""Fields by their dotted names: listing them, and setting some anew."""
+"""List and override fields by their dotted names."""
 
 import dataclasses
 import typing
@@ -33,7 +33,7 @@ def field_types(config: type, prefix: str = "") -> dict[str, Any]:
 
 
 def code_fields(config: type) -> frozenset[str]:
-    """The dotted names of the fields that take the user's own code."""
+    """The dotted names of the fields that take user-defined code."""
 
     def takes_code(hint: Any) -> bool:
         return hint is Code or any(map(takes_code, typing.get_args(hint)))
@@ -42,7 +42,7 @@ def code_fields(config: type) -> frozenset[str]:
 
 
 def override(config: RunConfig, values: Mapping[str, object]) -> RunConfig:
-    """A copy of `config` with some fields, given by dotted name, set anew.
+    """A copy of `config` with new values for some fields, by dotted name.
 
     Raises:
         InputError: an unknown name (with the nearest one), or a value that its field refuses.
@@ -61,5 +61,5 @@ def override(config: RunConfig, values: Mapping[str, object]) -> RunConfig:
 
 
 def code_of(config: Any) -> dict[str, Code]:
-    """The user's own code in a config or in a section of one, by dotted name."""
+    """The user-defined code in a config or in one of its sections, by dotted name."""
     return {name: value for name, value in flatten(config).items() if isinstance(value, Code)}

@@ -1,4 +1,4 @@
-"""A run: its sections together, and the fields that stand above them."""
+"""The configuration of a run: its sections, and the fields above them."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +14,13 @@ class RunConfig:
     """One training run."""
 
     recipe: str = "custom"
-    """Name of the recipe that this started from: a label, not an input, by which the run folder is called."""
+    """Name of the recipe that this started from: only a label, used in the name of the run folder."""
     seed: Seed = 0
-    """Seed of everything random in the run."""
+    """Seed of all randomness in the run."""
     out: Path | None = None
     """Run folder; by default the next free runs/<recipe>-<nnn>."""
     batch_size: Count = 256
-    """Images per step, over all processes. What a pass has left beyond whole batches it leaves out, others each time."""
+    """Images per step, over all processes. Each pass drops its last partial batch, a different one each time."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -1,4 +1,4 @@
-"""YAML that people write by hand: what is wrong with it is said in one line."""
+"""Read YAML files written by hand, with errors in one line."""
 
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ MOST_CHARACTERS = 10_000
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what could only go wrong: a mapping that has a key twice, where plain YAML silently keeps the last, and
-    aliases, by which a few lines stand for billions."""
+    """Refuses repeated keys, of which plain YAML silently keeps the last value, and aliases, by which a few lines can stand
+    for billions."""
 
     depth = 0
 
@@ -26,9 +26,9 @@ class _Loader(yaml.SafeLoader):
         event, self.depth = self.peek_event(), self.depth + 1
         where = f"line {event.start_mark.line + 1}"
         if isinstance(event, yaml.AliasEvent):
-            raise InputError(f"{where}: *{event.anchor} repeats what stands elsewhere; write it out")
+            raise InputError(f"{where}: *{event.anchor} is an alias; write its content out")
         if self.depth > MOST_DEPTH:
-            raise InputError(f"{where}: more than {MOST_DEPTH} lists or mappings lie in one another")
+            raise InputError(f"{where}: more than {MOST_DEPTH} nested lists or mappings")
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > MOST_CHARACTERS:
             raise InputError(f"{where}: a value of more than {MOST_CHARACTERS:,} characters")
         node = super().compose_node(parent, index)
@@ -39,18 +39,18 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                continue  # no name at all; plain YAML refuses it
+                continue  # not a name; plain YAML refuses it
             if key.value in seen:
-                raise InputError(f"{key.value!r} stands twice, again in line {key.start_mark.line + 1}; keep one")
+                raise InputError(f"{key.value!r} is set twice, again in line {key.start_mark.line + 1}; remove one")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path, kind: str) -> Any:
-    """What a YAML file holds.
+    """The content of a YAML file.
 
     Raises:
-        InputError: no such file or no regular one, not YAML, too long or too deep, with aliases, or a key twice.
+        InputError: no such file or not a regular one, not YAML, too long or too deep, with aliases, or a repeated key.
     """
     try:
         return yaml.load(read_text(path, MOST_BYTES), Loader=_Loader)  # noqa: S506 (a SafeLoader)

@@ -110,7 +110,7 @@ def test_the_command_finds_every_phase(profiled):
 
 def test_work_beyond_a_steps_time_is_explained(profiled):
     summary = json.loads((profiled / "profile.json").read_text())
-    assert "which the profiler slows, so they may exceed a step without it; data is" in summary["how"]
+    assert "which the profiler slows down, so they may exceed a step without it; data is" in summary["how"]
     assert "ms from one step to the next without the profiler. Sums over operators" in profile_table(summary)
 
 

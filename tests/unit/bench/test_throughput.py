@@ -141,7 +141,10 @@ def test_the_table_holds_medians_ends_and_shares():
     assert "| 256 | fused | 129,000 (128,000 – 130,000) |" in table
     assert "| 2.00 | 25.0% | 5.0% | 0.50 | 0.50 |" in table
     assert "2,697,610 parameters, 1.125 GFLOP" in table and "800 TFLOP/s" in table and "3,000 GB/s" in table
-    assert "19.0 s with an empty compile cache, 9.0 s (8.0 – 9.5) again" in table and "Load average 0.5 – 2.0" in table
+    assert (
+        "19.0 s with an empty compile cache, 9.0 s (8.0 – 9.5) with a filled one" in table
+        and "Load average 0.5 – 2.0" in table
+    )
 
 
 def test_the_process_that_is_timed_takes_a_step(tiny, tmp_path, capsys, monkeypatch):
@@ -196,7 +199,7 @@ def test_a_start_that_fails_costs_no_measurement(tiny, monkeypatch):
     said = []
     result = bench(tiny, batch_sizes=(4,), repeats=1, update=lambda r: said.append(speed_line(r)))
     assert result["rows"][0]["images_per_s"] > 0 and result["start"].keys() == {"batch_size", "error"}
-    why = "not measured, because torch.OutOfMemoryError: too large."
+    why = "not measured: torch.OutOfMemoryError: too large."
     assert said[-1].endswith(why) and why in speed_table(result)
 
 
@@ -218,7 +221,7 @@ def test_what_was_changed_in_the_recipe_is_said(tiny):
     changed = {"data.resize": "12", "model.width": "16", "model.depth": "1", "model.num_heads": "2"}
     assert result["changed"] == changed
     assert "digits with model.width=16, model.depth=1" in speed_table(result)
-    assert "synthetic images of 12 × 12 in 10 classes" in speed_table(result)
+    assert "synthetic images of 12 × 12 pixels in 10 classes" in speed_table(result)
 
 
 def test_images_are_as_those_of_the_data(tmp_path):
@@ -278,7 +281,7 @@ def test_a_disk_that_is_full_costs_no_measurement_that_was_written(capsys, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["bench", "--batch-sizes", "32,x"], "--batch-sizes 32,x: write whole numbers by comma"),
+        (["bench", "--batch-sizes", "32,x"], "--batch-sizes 32,x: must be whole numbers separated by commas"),
         (["bench", "--model.widht", "4"], "unknown flag '--model.widht'; did you mean --model.width?"),
         (["bench", "papper"], "unknown recipe 'papper'"),
         (["bench", "--out", "/proc/nowhere/x.json"], "cannot write /proc/nowhere/x.json"),

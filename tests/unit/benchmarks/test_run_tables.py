@@ -100,7 +100,7 @@ def test_rows_of_several_studies_stand_in_one_table(tmp_path):
     ("results", "message"),
     [
         ([], "no results"),
-        ([of_seed(1), of_seed(1)], "seeds \\[1, 1\\] hold one twice"),
+        ([of_seed(1), of_seed(1)], "one of the seeds \\[1, 1\\] is repeated"),
         ([of_seed(1), of_seed(2, config_hash="other")], "differ in config_hash"),
         ([of_seed(1), of_seed(2, data_fingerprint="other")], "differ in data_fingerprint"),
     ],
@@ -115,7 +115,7 @@ def test_files_that_are_no_results_are_named(tmp_path):
         results_table(tmp_path / "nowhere")
     study = write_study(tmp_path / "study", paper=[of_seed(1)])
     replace(of_seed(1), file=study / "paper-s2.json").write()
-    with pytest.raises(InputError, match=r"paper-s2\.json holds the result of seed 1"):
+    with pytest.raises(InputError, match=r"paper-s2\.json contains the result of seed 1"):
         results_table(study)
     (study / "paper-s2.json").write_text("{")
     with pytest.raises(InputError, match=r"paper-s2\.json is not JSON"):

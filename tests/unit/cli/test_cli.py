@@ -118,7 +118,7 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
             ["train", "--seed", "1", "paper"],
             "paper belongs to no flag; a recipe comes first: pocketvit train RECIPE --",
         ),
-        (["train", "--recipe", "paper"], "--recipe is only a label; to train paper write: pocketvit train paper"),
+        (["train", "--recipe", "paper"], "--recipe is only a label; to train paper, use: pocketvit train paper"),
         (["eval"], "RUN is missing: Run folder. (see pocketvit eval --help)"),
         (["eval", "nowhere", "--dat", "x"], "unknown flag '--dat'; did you mean --data?"),
         (["eval", "nowhere", "--device", "gpu"], "--device"),
@@ -131,9 +131,9 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["train", "--config", "no.yaml"], "cannot read config no.yaml"),
         (
             ["train", "--resume", "nowhere"],
-            "--resume nowhere: no run there; to start one: pocketvit train --out nowhere",
+            "--resume nowhere: no run there; start one by: pocketvit train --out nowhere",
         ),
-        (["train", "paper", "--config", "c.yaml"], "give one of RECIPE, --config FILE.yaml and --resume DIR"),
+        (["train", "paper", "--config", "c.yaml"], "give only one of RECIPE, --config FILE.yaml and --resume DIR"),
         (["train", "--resume", "x", "--seed", "1"], "takes no other flags"),
         (["train", "--config"], "--config needs a value"),
         (["eval", "nowhere"], "no trained model at nowhere"),
@@ -152,7 +152,7 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["study", "digits", "--seeds", "0"], "seeds=0: must be at least 1"),
         (
             ["study", "digits", "--results", "resluts"],
-            "--results resluts: no such folder; its runs would be made again",
+            "--results resluts: no such folder; its runs would be repeated",
         ),
         (["study", "digits", "--sedes", "3"], "unknown flag '--sedes'; did you mean --seeds?"),
         (["data", "get"], "NAME is missing"),
@@ -175,7 +175,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, words, capsys, place, 
 def test_results_that_may_not_be_read_are_not_taken_for_none(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
     code, _, err = run(["study", "digits", "--results", tmp_path, "--out", tmp_path / "out"], capsys)
-    assert code == 2 and "may not be read" in err
+    assert code == 2 and "cannot be read; its runs would be repeated" in err
 
 
 def test_what_may_not_be_read_is_said(capsys, monkeypatch):
@@ -252,7 +252,7 @@ def test_too_little_memory_is_said(error, capsys, monkeypatch):
 
     monkeypatch.setitem(COMMANDS, "train", fail)
     code, _, err = run(["train"], capsys)
-    assert (code, err) == (2, "pocketvit: not enough memory; make the model, the batch or the images smaller\n")
+    assert (code, err) == (2, "pocketvit: out of memory; use a smaller model, smaller batches or smaller images\n")
     monkeypatch.setitem(COMMANDS, "train", lambda arguments: exec("raise RuntimeError('another')"))
     with pytest.raises(RuntimeError, match="another"):
         main(["train"])

@@ -64,13 +64,13 @@ def test_paper_recipe_is_the_papers():
         ({"model.num_heads": 7}, "model.width=192 is not divisible by model.num_heads=7"),
         ({"model.num_cls_tokens": 0}, "model.num_cls_tokens=0"),
         *(
-            ({f"model.{name}": 193}, f"model.{name}=193 is more than model.width=192, which is full rank already")
+            ({f"model.{name}": 193}, f"model.{name}=193 is more than model.width=192, which is already full rank")
             for name in ("q_rank", "k_rank", "v_rank", "kv_rank_shared")
         ),
         *(
             (
                 {f"model.{name}": 33, "model.num_kv_heads": 2},
-                f"model.{name}=33 is more than 32, which is full rank already with model.num_kv_heads=2 of 16 channels",
+                f"model.{name}=33 is more than 32, which is already full rank with model.num_kv_heads=2 of 16 channels",
             )
             for name in ("k_rank", "v_rank")
         ),
@@ -98,7 +98,7 @@ def test_paper_recipe_is_the_papers():
         ({"batch_size": 0}, "batch_size=0"),
         ({"seed": -1}, "seed=-1"),
         *(
-            ({"recipe": name}, f"recipe {name!r}: names files")
+            ({"recipe": name}, f"recipe {name!r}: is used in file names")
             for name in ("../../evil", "/evil", "a/b", "..", "", "-o")
         ),
     ],
@@ -207,15 +207,15 @@ def test_grouped_heads_leave_each_projection_its_full_rank():
 
 def test_a_config_file_that_is_none_is_refused(tmp_path):
     for text, words in (
-        ("[1, 2]", "holds no fields"),
+        ("[1, 2]", "contains no fields"),
         ("a: [", "is not YAML"),
         ("seed: " + "9" * 5000, "is not YAML"),
         ("optim: {lrr: 1}", "optim.lrr"),
         (
             "optim:\n  lr: 1e-3\n  name: lion\n  lr: 1e-4",
-            "config .*c.yaml: 'lr' stands twice, again in line 4; keep one",
+            "config .*c.yaml: 'lr' is set twice, again in line 4; remove one",
         ),
-        ("optim: {lr: 1e-3}\noptim.lr: 1e-4", "optim.lr stands twice; keep one"),
+        ("optim: {lr: 1e-3}\noptim.lr: 1e-4", "optim.lr is set twice; remove one"),
         ("optim: lion", "^optim='lion' is a section; write its fields below it, such as name: …$"),
         ("1: 2", "unknown field '1'"),
         ("{1: {2: 3}}", "unknown field '1.2'"),

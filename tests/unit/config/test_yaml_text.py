@@ -12,10 +12,10 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
 CASES = {
-    "alias bomb": (BOMB, "line 2: *a repeats what stands elsewhere; write it out"),
-    "itself": ("&a [*a]", "line 1: *a repeats what stands elsewhere"),
-    "deep list": ("[" * 100_000, "line 1: more than 20 lists or mappings lie in one another"),
-    "deep mapping": ("- " * 1_000 + "a", "more than 20 lists or mappings"),
+    "alias bomb": (BOMB, "line 2: *a is an alias; write its content out"),
+    "itself": ("&a [*a]", "line 1: *a is an alias"),
+    "deep list": ("[" * 100_000, "line 1: more than 20 nested lists or mappings"),
+    "deep mapping": ("- " * 1_000 + "a", "more than 20 nested lists or mappings"),
     "number in base 60": ("a: " + "1:" * 100_000 + "1", "line 1: a value of more than 10,000 characters"),
     "date": ("a: !!timestamp x", "is not YAML: AttributeError"),
     "truth": ("a: !!bool x", "is not YAML: KeyError"),

@@ -160,7 +160,7 @@ def test_few_runs_decide_no_claim(short):
     rows = {"baseline": BASE, "no_aa": shifted(-0.015), "sincos": BASE}
     rows[short] = rows[short][:2]
     judged = judges.effect(T2, "no-aa", "baseline", -0.0151)(evidence(**rows))
-    assert judged.verdict == "cannot be told" and judged.reason.endswith("; of fewer than 3 runs")
+    assert judged.verdict == "cannot be told" and judged.reason.endswith("; fewer than 3 runs")
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_times_are_those_on_the_usual_hardware_and_three_of_them_are_asked_for()
     assert claim(found).verdict == "reproduced" and "80,100 images/s" in claim(found).reason
     assert len(found.figures(T2, "test_accuracy")["ba-bs1024-lion"]) == 4
     few = evidence(**theirs, ba_bs1024_lion=[*slow[:2], replace(slow[2], device="NVIDIA H200")])
-    assert claim(few).verdict == "cannot be told" and claim(few).reason.endswith("of fewer than 3 runs")
+    assert claim(few).verdict == "cannot be told" and claim(few).reason.endswith("; fewer than 3 runs")
 
 
 def test_a_row_that_ran_elsewhere_alone_shows_its_time_with_a_mark(monkeypatch, tmp_path):
@@ -289,8 +289,8 @@ def test_a_row_that_ran_elsewhere_alone_shows_its_time_with_a_mark(monkeypatch, 
     assert re.search(r"`adamw` \| 4 \|.*\| 78,000 \| 3 min 10 s \|", text)
     assert re.search(r"`muon` \| 1 \|.*\| 150,000 † \| 100.0 s † \|", text)
     assert re.search(r"`mla-k`.*\| 100.0 s † \|", text)
-    assert "(2 on NVIDIA H200) count for accuracy alone, so a time may be of fewer runs than n; one marked †" in text
-    assert "(1 on NVIDIA H200) count for accuracy alone, so a time may be of fewer runs than n; one marked †" in text
+    assert "(2 on NVIDIA H200) count only for accuracy, so a time may be from fewer runs than n; † marks a time" in text
+    assert "(1 on NVIDIA H200) count only for accuracy, so a time may be from fewer runs than n; † marks a time" in text
 
 
 def test_figures_that_are_the_same_in_every_run_have_no_scatter():
@@ -308,7 +308,7 @@ def test_memory_for_activations_is_a_count(kept, verdict):
     found = replace(evidence(), activations={"saved_mib_per_image": saved})
     judged = judges.keeps_less(T2, ["mla-q", "mla-k"], "baseline")(found)
     assert judged.verdict == (verdict or "cannot be told") and (judged == judges.NOT_MEASURED) == (verdict is None)
-    assert verdict is None or f"mla-q {kept[0]:.2f} MiB an image (× {kept[0] / 5:.3f})" in judged.reason
+    assert verdict is None or f"mla-q {kept[0]:.2f} MiB per image (× {kept[0] / 5:.3f})" in judged.reason
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_batches_are_compared_on_several_gpus(large, verdict):
     speeds = {(2, 256): short_run(0.3), (2, 1024): short_run(large), (1, 256): short_run(9), (4, 256): short_run(1)}
     judge = judges.larger_batches(T2, "ba-bs1024", "ba")
     judged = judge(replace(evidence(), scaling=speeds))
-    assert judged.verdict == verdict and f"on 2 GPUs an image takes {100 * large:.2f} µs" in judged.reason
+    assert judged.verdict == verdict and f"on 2 GPUs, an image takes {100 * large:.2f} µs" in judged.reason
     assert judge(replace(evidence(), scaling={(1, 256): short_run(1), (1, 1024): short_run(1)})) == judges.NOT_MEASURED
 
 
@@ -404,13 +404,13 @@ def test_the_page_of_all_results_has_no_gap(monkeypatch):
 
 def test_the_page_states_every_rule_and_threshold(tmp_path):
     page = paper_page(tmp_path, NO_IMAGES)
-    table = page.partition("### By which rules")[2].partition("## Table 1")[0]
+    table = page.partition("### The rules")[2].partition("## Table 1")[0]
     first = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines() if line.startswith("| ")]
     listed = [int(number) for cell in first[2:] for number in cell.split(", ")]
     assert sorted(listed) == list(range(1, len(CLAIMS) + 1)), "each claim has one rule"
     for threshold in (rules.SHORTER, rules.AS_LONG, rules.SLOWER, rules.LESS_MEMORY, rules.SAME, rules.OTHER):
         assert re.search(rf" {threshold}[ ,]", table), threshold
-    assert f"fewer than {rules.LEAST_RUNS}." in table
+    assert f"fewer than {rules.LEAST_RUNS} runs." in table
     for share in (rules.GOOD, rules.MOST, rules.HALF):
         assert f"{100 * share:.0f} %" in table, share
     assert f"{rules.LEVEL_OFF}," in table and f"{100 * rules.MINIMAL:.2f} points" in table
@@ -434,8 +434,8 @@ def test_an_interval_that_holds_anything_is_no_agreement(monkeypatch):
 def test_rows_that_agree_one_by_one_but_all_lie_above_say_so(monkeypatch):
     """0.3 points above the paper's figure each, and then one of them 0.1 below."""
     for below, said in [
-        (0, "ours lies above the paper's figure in 3 of them, by +0.30 points"),
-        (1, "in 2 of them, by +0.17"),
+        (0, "ours is above the paper's figure in 3 of them, with a mean difference of +0.30 points"),
+        (1, "in 2 of them, with a mean difference of +0.17"),
     ]:
         figures = {run.row: run.accuracy for run in numbers.RUNS if run.row in ("baseline", "no-mixup", "sincos")}
         looks = {row.replace("-", "_"): value + 0.0025 for row, value in figures.items()}  # `run` adds 0.0005
@@ -443,6 +443,6 @@ def test_rows_that_agree_one_by_one_but_all_lie_above_say_so(monkeypatch):
         found = evidence(**{row: [value - 0.001, value, value + 0.001] for row, value in looks.items()})
         monkeypatch.setattr("reproduction.page.read_evidence", lambda results, found=found: found)
         page = paper_page(Path("results"), NO_IMAGES)
-        assert page.count("One by one") == 1 and "One by one 3 rows agree" in page and said in page
+        assert page.count("Individually, ") == 1 and "Individually, 3 rows agree" in page and said in page
     found.runs[T2, "sincos"].clear()
-    assert "One by one" not in paper_page(Path("results"), NO_IMAGES), "two rows are too few"
+    assert "Individually, " not in paper_page(Path("results"), NO_IMAGES), "two rows are too few"

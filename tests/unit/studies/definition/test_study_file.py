@@ -114,7 +114,7 @@ def test_a_grids_row_can_be_the_baseline():
         ("{recipe: digit, rows: {a: {}}}", "unknown recipe 'digit'; did you mean digits?"),
         ("{recipe: digits}", "rows is empty"),
         ("{recipe: digits, name: ../up, rows: {a: {}}}", "name '../up'"),
-        ("{recipe: digits, rows: {a/b: {}}}", "row 'a/b': names files"),
+        ("{recipe: digits, rows: {a/b: {}}}", "row 'a/b': is used in file names"),
         ("{recipe: digits, rows: {yes: {}}}", "YAML reads the name True as a bool; put it in quotes"),
         ("{recipe: digits, rows: {a: 3}}", "row 'a': 3 is not a mapping"),
         ("{recipe: digits, rows: {a: {model.dept: 3}}}", "row 'a': unknown field 'model.dept'; did you mean model.dep"),
@@ -159,7 +159,7 @@ def test_a_mistake_is_named_in_one_line(text, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("rows:\n  a: {}\n  a: {model.depth: 2}\n", "'a' stands twice, again in line 3"),
+        ("rows:\n  a: {}\n  a: {model.depth: 2}\n", "'a' is set twice, again in line 3"),
         ("rows: [", "is not YAML"),
         ("seeds: " + "9" * 5000, "is not YAML"),
         ("? [a]\n: 1\n", "is not YAML"),

@@ -394,7 +394,11 @@ def test_flags_that_would_do_nothing_are_refused(tmp_path, flags, words):
 
 @pytest.mark.parametrize(
     ("left", "words"),
-    [(0, ""), (1, "1 run is left; the same command goes on\n"), (3, "3 runs are left; the same command goes on\n")],
+    [
+        (0, ""),
+        (1, "1 run is left; the same command resumes the study\n"),
+        (3, "3 runs are left; the same command resumes the study\n"),
+    ],
 )
 def test_what_is_left_is_said_at_the_end(tmp_path, capsys, left, words):
     study = synthetic_study()
