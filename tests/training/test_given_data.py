@@ -10,10 +10,13 @@ from test_run import Interrupt, same_run
 
 import pocketvit
 from pocketvit.cli import main
+from pocketvit.cli.runs import eval_command
+from pocketvit.cli.train import result_text
 from pocketvit.config import load_config, override
 from pocketvit.errors import InputError
 from pocketvit.inference.evaluate import evaluate_run
 from pocketvit.inference.trained_model import load_model
+from pocketvit.runs.result import RunResult
 from pocketvit.training import Stopped, train
 
 
@@ -120,3 +123,24 @@ def test_a_run_leaves_the_global_generators_alone(small):
     with pytest.raises(InputError):
         train(override(small, {"out": small.out.parent / "other", "data.source": "nowhere"}))
     assert found == expected
+
+
+def test_a_constant_predictor_is_not_celebrated(small, tmp_path, capsys):
+    """Noise in three classes, one of which has most of the images."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, counts in (("train", (84, 6, 6)), ("test", (26, 2, 2))):
+        arrays[f"{split}_labels"] = np.repeat(np.arange(3), counts)
+        arrays[f"{split}_images"] = rng.integers(0, 256, (sum(counts), 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "uneven.npz", **arrays, class_names=np.array(["red", "green", "blue"]))
+    result = train(override(small, {"data.source": str(tmp_path / "uneven.npz")}))
+    assert (result.test_accuracy, result.balanced_accuracy, result.majority_share) == (26 / 30, 1 / 3, 26 / 30)
+    assert result.classes_at_zero == ("green", "blue") and RunResult.read(result.file) == result
+    balanced = "balanced accuracy 33.33% (mean over classes; the largest class has 86.67% of the test images)"
+    zero = "no test image of these classes is classified correctly (0 %): green, blue"
+    assert result_text(result).splitlines()[1:3] == [balanced, f"CAUTION: {zero}"]
+    capsys.readouterr()
+    eval_command([str(small.out), "--device", "cpu"])
+    assert f"\n{balanced}\nCAUTION: {zero}\n  red" in capsys.readouterr().out
+    page = (small.out / "report.html").read_text()
+    assert "Balanced accuracy" in page and f'<p class="warning">{zero}.</p>' in page

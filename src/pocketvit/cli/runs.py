@@ -13,6 +13,7 @@ from pocketvit.cli.parsing import parse_command
 from pocketvit.config import Device
 from pocketvit.config.checks import Bounds
 from pocketvit.errors import InputError
+from pocketvit.runs.balance import balance_lines
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def eval_command(arguments: list[str]) -> int:
         return 0
     for note in scores["notes"]:
         print(note)
-    print(f"test accuracy {scores['accuracy']:.2%} on {scores['images']:,} images")
+    print(f"test accuracy {scores['accuracy']:.2%} on {scores['images']:,} images", *balance_lines(scores), sep="\n")
     for name, value in scores["per_class"].items():
         print(f"  {name:<16}{value:7.2%}")
     return 0

@@ -12,6 +12,7 @@ from pocketvit.config import RunConfig, flatten, load_config
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
 from pocketvit.recipes import NAMES, RECIPES, about, recipe
+from pocketvit.runs.balance import balance_lines
 from pocketvit.runs.result import RunResult
 from pocketvit.terminal import outliving_output
 
@@ -106,11 +107,12 @@ def _take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
 
 
 def result_text(result: RunResult) -> str:
-    """A finished run in two lines."""
+    """A finished run in two lines, and what its accuracy alone hides."""
     accuracy = f"test accuracy {result.test_accuracy:.2%} after the last step"
     if result.val_accuracy is not None:
         accuracy += f" (validation {result.val_accuracy:.2%})"
     elif len(result.curve) > 1:
         accuracy += f" (best of {len(result.curve)} evaluations: {result.best_test_accuracy:.2%})"
     seconds, speed = result.train_s, result.images_per_s
-    return f"{accuracy}\ntrained {seconds:.1f} s at {speed:,.0f} images/s on {result.device}"
+    trained = f"trained {seconds:.1f} s at {speed:,.0f} images/s on {result.device}"
+    return "\n".join([accuracy, *balance_lines(vars(result)), trained])

@@ -1,17 +1,20 @@
 """What a set holds: counts, statistics, and whether it is the real CIFAR-10."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pocketvit.config.checks import describe_size
-from pocketvit.data.dataset import channel_stats, is_cifar10, note_shared
+from pocketvit.data.dataset import Dataset, channel_stats, is_cifar10, note_shared
 from pocketvit.data.fetch.paths import data_home
 from pocketvit.data.formats import folders
 from pocketvit.data.pixels import BrokenImage
 from pocketvit.data.sources import DIGITS, format_of, load_dataset, locate
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+LOOKALIKE = "CAUTION: same classes and counts as CIFAR-10, other pixels or labels"
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def check(source: str | Path, **options: Any) -> CheckReport:
         raise
     mean, std = channel_stats(dataset.train.images)
     counts = [np.bincount(split.labels, minlength=dataset.num_classes) for split in (dataset.train, dataset.test)]
+    looks_like = dataset.class_names == CIFAR10_CLASSES and bool((np.stack(counts).T == (5_000, 1_000)).all())
     return CheckReport(
         name=dataset.name,
         format=kind,
@@ -87,5 +91,19 @@ def check(source: str | Path, **options: Any) -> CheckReport:
         std=tuple(std.tolist()),
         fingerprint=dataset.fingerprint,
         is_cifar10=is_cifar10(dataset),
-        notes=dataset.notes + note_shared("test images", dataset.test.digests, dataset.train.digests),
+        notes=(
+            *dataset.notes,
+            *note_shared("test images", dataset.test.digests, dataset.train.digests),
+            *_note_relabeled(dataset),
+            *([LOOKALIKE] if looks_like and not is_cifar10(dataset) else []),
+        ),
     )
+
+
+def _note_relabeled(dataset: Dataset) -> list[str]:
+    """A line if some test images are training images but for their label."""
+    pixels = [replace(split, labels=np.zeros_like(split.labels)).digests for split in (dataset.test, dataset.train)]
+    number = np.count_nonzero(np.isin(*pixels) & ~np.isin(dataset.test.digests, dataset.train.digests))
+    verb = "is" if number == 1 else "are"
+    line = f"{number:,} of the {len(dataset.test):,} test images {verb} among the training images with another label"
+    return [line] if number else []

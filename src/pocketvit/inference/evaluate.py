@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from shlex import quote
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -21,11 +21,12 @@ from pocketvit.data.splits import split_dataset
 from pocketvit.device import choose_device
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
-from pocketvit.inference.trained_model import TrainedModel, load_model
+from pocketvit.inference.trained_model import TrainedModel, accuracy, load_model, per_class_accuracy
+from pocketvit.runs.balance import Balance, class_balance
 from pocketvit.runs.result import RunResult
 
 
-class Scores(TypedDict):
+class Scores(Balance):
     """How a model does on a data set's test images."""
 
     images: int
@@ -54,9 +55,9 @@ def evaluate(trained: TrainedModel, data: Data) -> Scores:
     dataset = load_from_memory(data, test_frac=1, class_names=trained.class_names)
     _check_fits(trained, dataset)
     logits, labels = trained.logits(dataset.test.images), dataset.test.labels
-    hits = logits.argmax(dim=1).numpy() == labels
-    per_class = {name: float(hits[labels == k].mean()) for k, name in enumerate(trained.class_names) if k in labels}
-    return {"images": len(labels), "accuracy": float(hits.mean()), "per_class": per_class}
+    per_class = per_class_accuracy(logits, labels, trained.class_names)
+    balance = class_balance(per_class, labels.tolist())
+    return {"images": len(labels), "accuracy": accuracy(logits, labels), "per_class": per_class, **balance}
 
 
 def _check_fits(trained: TrainedModel, dataset: Dataset) -> None:

@@ -6,7 +6,7 @@ Shapes: N images, B batch, C channels, H W pixels, K classes.
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -70,6 +70,12 @@ def predict_logits(model: ViT, images: np.ndarray | MappedRows, mean: Tensor, st
 def accuracy(logits: Tensor, labels: np.ndarray) -> float:
     """Fraction of rows of logits (N, K) whose largest entry is the label (N,)."""
     return float((logits.argmax(dim=1).numpy() == labels).mean())
+
+
+def per_class_accuracy(logits: Tensor, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, float]:
+    """`accuracy` of each class that has images, by its name."""
+    hits = logits.argmax(dim=1).numpy() == labels
+    return {name: float(hits[labels == k].mean()) for k, name in enumerate(class_names) if k in labels}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pocketvit.errors import InputError
 from pocketvit.files import read_json, write_json
+from pocketvit.runs.balance import Balance
 
 
 def is_number(value: Any) -> bool:
@@ -65,6 +66,10 @@ class RunResult:
     """Of the training images; older results lack it."""
     cautions: Texts = ()
     """What is wrong with the data; older results lack it."""
+    balanced_accuracy: Fraction | None = None
+    """This and the next two: see `pocketvit.runs.balance`; left out of the file where they say nothing."""
+    majority_share: Fraction | None = None
+    classes_at_zero: Texts = ()
     recipe: Text
     seed: Whole
     config_hash: Text
@@ -109,9 +114,8 @@ class RunResult:
         """
         content = asdict(self)
         del content["file"], content["extra"]
-        if self.kernels is None:
-            del content["kernels"]
-        write_json(self.file, {**content, **self.extra})
+        silent = {name for name in ("kernels", *Balance.__annotations__) if content[name] in (None, ())}
+        write_json(self.file, {name: value for name, value in content.items() if name not in silent} | self.extra)
 
     @classmethod
     def read(cls, file: Path) -> "RunResult":
@@ -123,7 +127,7 @@ class RunResult:
         content = read_json(file)
         known, where = take_fields(str(file), cls, content), f"{file}: a point of the curve"
         known["curve"] = tuple(Evaluation(**take_fields(where, Evaluation, point)) for point in known["curve"])
-        known["cautions"] = tuple(known.get("cautions", ()))
+        known |= {name: tuple(known.get(name, ())) for name in ("cautions", "classes_at_zero")}
         return cls(**known, file=file, extra=content)
 
 

@@ -14,9 +14,10 @@ from pocketvit.config.data import MEMORY
 from pocketvit.data import Splits
 from pocketvit.device import peak_memory_gib
 from pocketvit.files import write_arrays
-from pocketvit.inference.trained_model import TrainedModel, accuracy
+from pocketvit.inference.trained_model import TrainedModel, accuracy, per_class_accuracy
 from pocketvit.loading.loader import TrainLoader
 from pocketvit.model import ViT
+from pocketvit.runs.balance import class_balance
 from pocketvit.runs.metrics import read_metrics
 from pocketvit.runs.result import Evaluation, RunResult
 from pocketvit.training.trainer import Trainer
@@ -39,7 +40,7 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
     config, splits, folder = trainer.config, trainer.splits, trainer.folder
     peak_gib = peak_memory_gib(trainer.device, held)  # of training, before the test
     images_seen, trained = int(trainer.step.step) * config.batch_size, trainer.trained()
-    logits = trained.logits(splits.test.images)
+    logits, labels = trained.logits(splits.test.images), splits.test.labels
     metrics = read_metrics(folder.metrics)
     save_figures(folder.figures, trainer.model, trainer.filters)
     trained.save(folder.model)
@@ -54,7 +55,7 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
     save_samples(folder.samples, logits, splits, seen_images(trainer.loader, trained))
     result = RunResult(
         file=folder.result,
-        test_accuracy=accuracy(logits, splits.test.labels),
+        test_accuracy=accuracy(logits, labels),
         val_accuracy=metrics[-1].get("val_accuracy"),
         best_test_accuracy=max((m["test_accuracy"] for m in metrics if "test_accuracy" in m), default=None),
         images_per_s=images_seen / trainer.train_s,
@@ -66,6 +67,7 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
         ),
         train_fingerprint=splits.train_fingerprint,
         cautions=tuple(splits.cautions),
+        **class_balance(per_class_accuracy(logits, labels, splits.class_names), labels.tolist()),
         recipe=config.recipe,
         seed=config.seed,
         config_hash=config_hash(config, splits.fingerprint),

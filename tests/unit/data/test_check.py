@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pocketvit.data.check import check
+from pocketvit.data.check import CIFAR10_CLASSES, check
 from pocketvit.data.dataset import Dataset
 from pocketvit.data.sources import load_dataset
 from pocketvit.errors import InputError
@@ -53,6 +53,40 @@ def test_check_says_what_else_is_wrong_as_loading_does(flat, write):
         assert "\n" not in str(found.value)
         flat.joinpath("ant", "large.png").write_bytes(write.encode(np.zeros((40, 40, 3), np.uint8)))
         flat.joinpath("jay", "another.png").write_bytes(b"")
+
+
+def test_check_tells_test_images_that_are_trained_on_under_another_label(write, synthetic_set, tmp_path):
+    train, (images, labels) = synthetic_set.train, synthetic_set.test
+    images, labels = images.copy(), labels.copy()
+    images[:5] = train[0][:5]
+    labels[:2], labels[2:5] = train[1][:2], (train[1][2:5] + 1) % 10
+    labels[5:] = np.arange(15) % 10
+    write.folder(tmp_path / "set", {"train": train, "test": (images, labels)})
+    notes = check(str(tmp_path / "set")).notes
+    assert any(
+        note.startswith("2 of the 20 test images are among the training images, pixel for pixel") for note in notes
+    )
+    assert "3 of the 20 test images are among the training images with another label" in notes
+    write.folder(tmp_path / "apart", {"train": train, "test": synthetic_set.test})
+    assert not any("another label" in note for note in check(str(tmp_path / "apart")).notes)
+
+
+def test_a_set_that_looks_like_cifar10_is_told(tmp_path):
+    """By its classes and counts anybody would take it for the real one."""
+    arrays = {}
+    for split, count in (("train", 5_000), ("test", 1_000)):
+        arrays[f"{split}_labels"] = np.repeat(np.arange(10), count)
+        arrays[f"{split}_images"] = np.arange(10 * count * 12, dtype=np.uint32).view(np.uint8).reshape(-1, 4, 4, 3)
+    source = tmp_path / "cifar10.npz"
+    np.savez(source, **arrays, class_names=np.array(CIFAR10_CLASSES))
+    report = check(str(source))
+    assert "CAUTION: same classes and counts as CIFAR-10, other pixels or labels" in report.text().splitlines()
+    arrays["test_labels"][0] = 1
+    np.savez(source, **arrays, class_names=np.array(CIFAR10_CLASSES))
+    assert "CAUTION" not in check(str(source)).text()
+    arrays["test_labels"][0] = 0
+    np.savez(source, **arrays, class_names=np.array([name.upper() for name in CIFAR10_CLASSES]))
+    assert "CAUTION" not in check(str(source)).text()
 
 
 def test_check_of_digits():

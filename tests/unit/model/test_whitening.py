@@ -1,5 +1,6 @@
 """Whitening filters: what they do to the patches they were made from, and where they are put."""
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -20,6 +21,18 @@ def test_answers_have_the_stated_second_moment(real_images):
     answers = patches @ filters.flatten(1).T
     moment = answers.T @ answers / len(answers)
     torch.testing.assert_close(moment, torch.diag(values / (values + WHITENING_EPS)), rtol=1e-4, atol=1e-4)
+
+
+def test_filters_are_those_of_float64_to_the_last(real_images):
+    """Eigenvalues lie close together at the end: with the second moment in float32 the last filters would be noise."""
+    filters = whitening_filters(images(real_images), 4).double().flatten(1).numpy()
+    pixels = real_images.astype(np.float64) / 128 - 1
+    patches = np.lib.stride_tricks.sliding_window_view(pixels, (4, 4), axis=(1, 2)).reshape(-1, 48)
+    values, vectors = np.linalg.eigh(patches.T @ patches / len(patches))
+    expected = (vectors / np.sqrt(values + WHITENING_EPS)).T[::-1]
+    signs = np.sign((filters * expected).sum(1, keepdims=True))
+    errors = np.linalg.norm(signs * filters - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert errors.max() < 1e-6
 
 
 def test_all_48_filters_take_the_first_places_and_the_rest_stay(real_images):

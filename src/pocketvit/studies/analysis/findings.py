@@ -11,6 +11,7 @@ from typing import Literal
 
 from scipy import special
 
+from pocketvit.runs.balance import at_zero, largest
 from pocketvit.runs.hardware import hardware
 from pocketvit.runs.result import RunResult
 from pocketvit.studies.analysis.power import LEVEL
@@ -123,7 +124,7 @@ def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
 
 def caveats(study: Study, found: Sequence[Finding]) -> list[str]:
     """A sentence for each reason why an accuracy or a difference may not come from the row itself."""
-    return [*held_out_in_vain(study), *_on_other_data(study, found), *_on_training_images(found)]
+    return [*held_out_in_vain(study), *_on_other_data(study, found), *_on_training_images(found), *_on_classes(found)]
 
 
 def held_out_in_vain(study: Study) -> list[str]:
@@ -154,6 +155,18 @@ def _on_training_images(found: Sequence[Finding]) -> list[str]:
     """A sentence for each data set that has evaluation images among its training images."""
     lines = dict.fromkeys(line for finding in found for result in finding.results for line in result.cautions)
     return [f"{line}." for line in lines]
+
+
+def _on_classes(found: Sequence[Finding]) -> list[str]:
+    """Sentences on what the test accuracies of rows hide."""
+    balanced = {f.row: [r.balanced_accuracy for r in f.results if r.balanced_accuracy is not None] for f in found}
+    means = ", ".join(f"{row} {fmean(values):.2%}" for row, values in balanced.items() if values)
+    shares = [r.majority_share for f in found for r in f.results if r.majority_share is not None]
+    zero = {f.row: list(dict.fromkeys(name for r in f.results for name in r.classes_at_zero)) for f in found}
+    lines = [f"In some run of row {row}, {at_zero(names)}." for row, names in zero.items() if names]
+    if shares:
+        lines.append(f"Uneven classes, {largest(max(shares))}; balanced test accuracy (mean over classes): {means}.")
+    return lines
 
 
 def noisy_rows(found: Accuracies) -> list[str]:

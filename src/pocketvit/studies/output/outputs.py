@@ -37,8 +37,8 @@ COST_NOTE = (
     "Training time includes augmentation, but not compiling and evaluation; memory is the peak allocated on the GPU."
 )
 CELL_FIELDS = (
-    "test_accuracy", "val_accuracy", "best_test_accuracy", "train_s", "images_seen", "images_per_s", "peak_memory_gib",
-    "num_params", "device", "num_gpus", "config_hash", "data_fingerprint", "commit", "command",
+    "test_accuracy", "val_accuracy", "best_test_accuracy", "balanced_accuracy", "majority_share", "train_s", "images_seen",
+    "images_per_s", "peak_memory_gib", "num_params", "device", "num_gpus", "config_hash", "data_fingerprint", "commit", "command",
 )  # fmt: skip
 """The fields of each result that cells.csv holds."""
 

@@ -158,6 +158,23 @@ def test_images_that_are_measured_and_trained_on_are_told_once(unfinished, tmp_p
     assert "<among>" not in files["study.html"]
 
 
+def test_uneven_classes_and_those_never_recognized_are_told(unfinished, tmp_path):
+    study, cells = unfinished
+    uneven = {"balanced_accuracy": 0.25, "majority_share": 0.857}
+    told = [changed(cell, **uneven) for cell in cells]
+    told = [changed(cell, classes_at_zero=("cat", "dog")) if cell.row == "whitening" else cell for cell in told]
+    zero, balanced = caveats(study, findings(study, told))
+    assert zero == (
+        "In some run of row whitening, no test image of these classes is classified correctly (0 %): cat, dog."
+    )
+    assert balanced.startswith(
+        "Uneven classes, the largest class has 85.70% of the test images; balanced test accuracy"
+    )
+    assert "whitening 25.00%" in balanced
+    files = {file.name: file.read_text() for file in write_outputs(study, told, tmp_path)}
+    assert all("cat, dog" in files[name] and "25.00" in files[name] for name in ("table.md", "table.tex", "study.html"))
+
+
 def test_a_difference_between_data_sets_is_said_to_be_one(unfinished, tmp_path):
     """The row on easier data "helps"."""
     study, cells = unfinished
