@@ -214,7 +214,8 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
                 chosen, fields=fields, folder=path.parent, where=str(path), allow_code=allow_code, inside=True
             )
             config = ModelConfig(**{name.removeprefix("model."): value for name, value in chosen.items()})
-            make = partial(ViT, config, image_size=tuple(about.image_size), num_classes=len(about.class_names))
+            height, width = about.image_size
+            make = partial(ViT, config, image_size=(height, width), num_classes=len(about.class_names))
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
             if not _fits(make, config, shapes):
                 raise InputError(f"{path}: its weights are not those of the model that it describes; copy it again")
