@@ -7,7 +7,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from pocketvit.config import ModelConfig
 from pocketvit.model import ViT, create_model
-from pocketvit.model.mixers.standard import Attention, LowRank
+from pocketvit.model.mixers.standard import Attention
 from pocketvit.model.positions import RotaryPositions, sincos_table
 
 WIDTH, HEADS = 48, 4
@@ -47,7 +47,7 @@ def perturbed(module, seed=0):
 
 def matrix(layer):
     """A projection as one weight and bias, in NumPy."""
-    if isinstance(layer, LowRank):
+    if isinstance(layer, torch.nn.Sequential):
         down, up = layer
         return (up.weight @ down.weight).detach().numpy(), up.bias.detach().numpy()
     return layer.weight.detach().numpy(), layer.bias.detach().numpy()

@@ -25,16 +25,11 @@ from pocketvit.model.norm import make_norm
 from pocketvit.model.positions import RotaryPositions
 
 
-class LowRank(nn.Sequential):
-    """A linear layer through a latent of R channels: D -> R without a bias, R -> out with one."""
-
-    def __init__(self, width: int, out: int, rank: int) -> None:
-        super().__init__(nn.Linear(width, rank, bias=False), nn.Linear(rank, out))
-
-
 def projection(width: int, out: int, rank: int | None) -> nn.Module:
-    """A linear layer of full rank, or through a latent."""
-    return nn.Linear(width, out) if rank is None else LowRank(width, out, rank)
+    """A linear layer of full rank, or through a latent of R channels: D -> R without a bias, R -> out with one."""
+    if rank is None:
+        return nn.Linear(width, out)
+    return nn.Sequential(nn.Linear(width, rank, bias=False), nn.Linear(rank, out))
 
 
 class Attention(Mixer):
