@@ -42,7 +42,7 @@ PUBLISHED = {
             num_params=2_697_610,
             hardware="NVIDIA RTX 3090",
         ),
-    ),
+    )
 }
 PLACES = {
     "README.md": ("reached", "paper-claims"),

@@ -48,8 +48,7 @@ _THERE = f"the difference is significant ({_P}), has the claimed sign, and is at
 _NOT_THERE = "the interval excludes half of the claimed size, or the difference is significant with the other sign"
 EFFECT = Rule(_THERE, _NOT_THERE)
 SIZE = Rule(
-    f"{_THERE} and at most twice of it",
-    f"{_NOT_THERE}, or the whole interval is beyond twice the claimed size",
+    f"{_THERE} and at most twice of it", f"{_NOT_THERE}, or the whole interval is beyond twice the claimed size"
 )
 _NO_LOSS = (
     f"the interval excludes a loss of more than {points(MINIMAL)} points, which the paper calls minimal, and there is no "

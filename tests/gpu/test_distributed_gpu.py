@@ -10,10 +10,7 @@ from survival import assert_same_run, metrics, wait_for_lines
 
 from pocketvit.config import override
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")]
 
 NCCL = {"NCCL_NVLS_ENABLE": "0"}
 """Sums in the switch are left off: not every host with NVLink offers them to a container."""

@@ -73,10 +73,7 @@ def model_of(depth: int = 3) -> ViT:
 
 @natively
 def test_kernel_in_the_interpreter():
-    assert_green_in_the_interpreter(
-        "reference/test_flat_optimizers.py",
-        "property/test_flat_optimizers_property.py",
-    )
+    assert_green_in_the_interpreter("reference/test_flat_optimizers.py", "property/test_flat_optimizers_property.py")
 
 
 # ---------------------------------------------------------------- the update

@@ -267,8 +267,7 @@ def test_a_finished_run_another_config_and_a_strangers_folder_are_refused(small,
 
 
 @pytest.mark.parametrize(
-    ("written", "changed"),
-    [("  lr: 0.002", "  lr: 0.001"), ("  passes: 5", "  passes: 6"), ("seed: 0", "seed: 1")],
+    ("written", "changed"), [("  lr: 0.002", "  lr: 0.001"), ("  passes: 5", "  passes: 6"), ("seed: 0", "seed: 1")]
 )
 def test_a_run_whose_config_was_edited_does_not_go_on(small, written, changed):
     """It would end as a run of which some steps had another learning rate than its result says."""

@@ -9,13 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-COLOURS = {
-    "data": "#8a8f98",
-    "forward": "#0f768a",
-    "backward": "#d65c30",
-    "optimizer": "#7a5ea8",
-    "other": "#c9ccd1",
-}
+COLOURS = {"data": "#8a8f98", "forward": "#0f768a", "backward": "#d65c30", "optimizer": "#7a5ea8", "other": "#c9ccd1"}
 INK, MUTED = "#1d2126", "#5b626b"
 SIZE_INCHES = (7.6, 4.6)
 DPI = 160

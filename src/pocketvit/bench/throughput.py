@@ -21,14 +21,7 @@ from pocketvit.bench.start import start_times
 from pocketvit.bench.synthetic import shape_of
 from pocketvit.config import RunConfig, flatten, override
 from pocketvit.config.checks import Bounds, plain, unknown
-from pocketvit.device import (
-    choose_device,
-    device_name,
-    fitting_threads,
-    peak_memory_gib,
-    uses_bf16,
-    watch_memory,
-)
+from pocketvit.device import choose_device, device_name, fitting_threads, peak_memory_gib, uses_bf16, watch_memory
 from pocketvit.errors import InputError
 from pocketvit.recipes import RECIPES, recipe
 from pocketvit.runs.provenance import environment

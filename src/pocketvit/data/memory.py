@@ -47,12 +47,7 @@ Data: TypeAlias = Dataset | Mapping[str, Arrays] | tuple[Arrays, ...] | Examples
 
 
 def load_from_memory(
-    data: Data,
-    *,
-    test_frac: float = 0.2,
-    split_seed: int = 0,
-    class_names: Sequence[str] | None = None,
-    **reading: Any,
+    data: Data, *, test_frac: float = 0.2, split_seed: int = 0, class_names: Sequence[str] | None = None, **reading: Any
 ) -> Dataset:
     """Make a set of images in memory, which are copied; a set that is loaded already stays as it is.
 

@@ -44,12 +44,7 @@ class Launch(NamedTuple):
     def options(self, size: int) -> dict[str, int]:
         """The launch's arguments, given the size of the wider side."""
         columns = next(columns for columns in (64, 32, 16) if columns <= self.columns and size % columns == 0)
-        return {
-            "ROWS": self.rows,
-            "COLUMNS": columns,
-            "num_warps": self.num_warps,
-            "num_stages": self.num_stages,
-        }
+        return {"ROWS": self.rows, "COLUMNS": columns, "num_warps": self.num_warps, "num_stages": self.num_stages}
 
 
 class Launches(NamedTuple):

@@ -16,13 +16,7 @@ from pocketvit.config.data import MEMORY
 from pocketvit.files import write_atomically
 from pocketvit.report import text
 from pocketvit.report.curves import accuracy_curves, pass_curves
-from pocketvit.report.pictures import (
-    filter_sheet_uri,
-    heat_map_uri,
-    image_uri,
-    is_small,
-    similarity_sheet_uri,
-)
+from pocketvit.report.pictures import filter_sheet_uri, heat_map_uri, image_uri, is_small, similarity_sheet_uri
 from pocketvit.report.scores import class_scores, confusion_matrix, log_softmax, top_confusions, wilson_interval
 from pocketvit.report.templating import page_environment
 from pocketvit.runs.balance import at_zero, largest

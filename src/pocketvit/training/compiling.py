@@ -45,12 +45,7 @@ def kernels_compiled(model: ViT, batch_size: int, label_smoothing: float) -> Ite
 
 
 def shadow_blocks(
-    plan: BlockPlan,
-    batch_size: int,
-    num_tokens: int,
-    dtype: torch.dtype = torch.bfloat16,
-    *,
-    kernels: str = "fused",
+    plan: BlockPlan, batch_size: int, num_tokens: int, dtype: torch.dtype = torch.bfloat16, *, kernels: str = "fused"
 ) -> None:
     """Launch what a step launches for its blocks; one layer stands for all, because they share their kernels."""
     from pocketvit.kernels.blocks import FUNCTIONS  # needs Triton

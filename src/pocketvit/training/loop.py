@@ -35,11 +35,7 @@ from pocketvit.training.trainer import Trainer
 
 
 def train(
-    config: RunConfig,
-    reporter: Reporter | None = None,
-    *,
-    data: Data | None = None,
-    started: float | None = None,
+    config: RunConfig, reporter: Reporter | None = None, *, data: Data | None = None, started: float | None = None
 ) -> RunResult:
     """Train a model as `config` says and write its run folder.
 

@@ -44,12 +44,7 @@ class Trainer:
     folder: RunFolder
 
     def __init__(
-        self,
-        config: RunConfig,
-        splits: Splits,
-        device: torch.device,
-        reporter: Reporter,
-        processes: Processes = ALONE,
+        self, config: RunConfig, splits: Splits, device: torch.device, reporter: Reporter, processes: Processes = ALONE
     ) -> None:
         self.config, self.splits, self.device, self.reporter = config, splits, device, reporter
         self.processes = processes

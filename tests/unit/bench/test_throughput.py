@@ -238,11 +238,7 @@ def test_images_are_as_those_of_the_data(tmp_path):
 
 @pytest.mark.parametrize(
     ("flags", "sizes"),
-    [
-        (["--batch-size", "6"], {6}),
-        (["--batch_size=6"], {6}),
-        (["--batch-size=6", "--batch-sizes", "4,8"], {4, 8}),
-    ],
+    [(["--batch-size", "6"], {6}), (["--batch_size=6"], {6}), (["--batch-size=6", "--batch-sizes", "4,8"], {4, 8})],
 )
 def test_the_batch_size_of_a_run_is_measured_where_no_others_are_asked_for(flags, sizes, tmp_path, capsys):
     with pytest.raises(SystemExit):

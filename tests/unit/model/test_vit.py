@@ -14,8 +14,7 @@ from pocketvit.recipes import IMAGE_SIDE, RECIPES
 
 
 @pytest.mark.parametrize(
-    ("overrides", "count"),
-    [({}, 2_697_610), ({"width": 96}, 685_258), ({"width": 96, "num_cls_tokens": 2}, 686_410)],
+    ("overrides", "count"), [({}, 2_697_610), ({"width": 96}, 685_258), ({"width": 96, "num_cls_tokens": 2}, 686_410)]
 )
 def test_parameter_counts_are_the_papers(overrides, count):
     assert create_model("paper", **overrides).num_params == count

@@ -164,10 +164,7 @@ def _cifar(num_classes: int, folder: str, md5: str, is_real: Callable[[Decoded],
         name=f"cifar{num_classes}",
         description=f"60,000 colour photos of 32 × 32 pixels in {num_classes} classes",
         size="about 145 MB",
-        offers=(
-            Offer("parquet", shards, needs_pyarrow=True),
-            Offer("archive", (RemoteFile(archive, f"md5:{md5}"),)),
-        ),
+        offers=(Offer("parquet", shards, needs_pyarrow=True), Offer("archive", (RemoteFile(archive, f"md5:{md5}"),))),
         is_real=is_real,
     )
 

@@ -148,11 +148,7 @@ def _find_column(file: Path, schema: "pa.Schema", features: dict, names: Sequenc
 
 
 def _raw_split(
-    members: Sequence[Path],
-    image_column: str,
-    label_column: str,
-    class_names: Sequence[str] | None,
-    config: DataConfig,
+    members: Sequence[Path], image_column: str, label_column: str, class_names: Sequence[str] | None, config: DataConfig
 ) -> RawSplit:
     labels = [_by_name(_labels(file, label_column), file, label_column, class_names) for file in members]
     rows = [(str(file), len(values)) for file, values in zip(members, labels, strict=True)]

@@ -78,10 +78,7 @@ def test_images_of_every_form(tmp_path):
         ({"images": IMAGES[:, :0], "labels": LABELS}, "not .N, H, W. or"),
         ({"images": IMAGES, "labels": LABELS + 1}, r", labels\[2\]: label 3, but only 3 different labels occur"),
         ({"images": IMAGES, "labels": LABELS / 2}, "neither an integer nor a class name"),
-        (
-            {"images": IMAGES, "labels": LABELS, "class_names": np.array(["x"])},
-            r", labels\[1\]: label 1 is outside",
-        ),
+        ({"images": IMAGES, "labels": LABELS, "class_names": np.array(["x"])}, r", labels\[1\]: label 1 is outside"),
         *(
             ({"images": IMAGES, "labels": LABELS, "class_names": np.array(names)}, f": class_names {message}")
             for names, message in (
