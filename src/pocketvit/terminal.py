@@ -4,8 +4,37 @@ import contextlib
 import io
 import os
 import sys
+import unicodedata
 from collections.abc import Iterator
 from typing import Any, TextIO
+
+NAME = 60
+"""Most letters of a name in a table."""
+
+
+def printable(text: object, most: int = 1_000) -> str:
+    """Text in one line of at most so many letters, with all escaped that a terminal would obey rather than show.
+
+    Names of files and classes, and what servers answer, are others' words: they may move the cursor, or turn the
+    direction of writing around.
+    """
+    shown = str(text)
+    if not shown.isprintable():
+        shown = "".join(
+            letter.encode("unicode_escape").decode() if _is_obeyed(letter) else letter for letter in shown[: most + 1]
+        )
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+
+
+def _is_obeyed(letter: str) -> bool:
+    """Whether it is no letter to show: control, format (but what joins letters to one), half of a pair, new line."""
+    return unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") and letter not in "\u200c\u200d"
+
+
+def say(text: object, file: TextIO | None = None) -> None:
+    """Print some lines, each `printable`."""
+    for line in str(text).split("\n"):
+        print(printable(line), file=file)
 
 
 def tolerate_any_encoding() -> None:
@@ -13,6 +42,12 @@ def tolerate_any_encoding() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def forsake(stream: TextIO) -> None:
+    """Lead a stream nowhere; what it still holds back must go somewhere when Python ends."""
+    with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 @contextlib.contextmanager
@@ -52,7 +87,6 @@ class _Outlived:
         try:
             yield
         except OSError as error:
-            with open(os.devnull, "w") as nowhere:  # what is still held back must go somewhere when Python ends
-                os.dup2(nowhere.fileno(), self.stream.fileno())
+            forsake(self.stream)
             name = self.stream.name.strip("<>")
             print(f"pocketvit: {name} cannot be written ({error.strerror}); the work goes on", file=sys.stderr)

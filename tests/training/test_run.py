@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from pocketvit.config.hashing import REVISIONS
 from pocketvit.errors import InputError
 from pocketvit.inference.evaluate import evaluate_run, predict_files
 from pocketvit.inference.trained_model import load_model
+from pocketvit.report.page import write_report
 from pocketvit.runs.folder import RunFolder
 from pocketvit.runs.result import RunResult
 from pocketvit.training import Stopped, finish, loop, train
@@ -564,3 +566,30 @@ def test_batch_repeats_show_each_image_three_times(small):
 
 def test_bf16_and_compile_can_be_asked_for_on_the_cpu(small):
     assert train(override(small, {"train.precision": "bf16"})).test_accuracy > 0.5
+
+
+def test_the_result_is_written_whatever_the_report_does(small, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no fonts\nhere")
+
+    monkeypatch.setattr("pocketvit.report.page.write_report", fail)
+    heard = Heard()
+    assert RunResult.read(train(small, heard).file).seed == small.seed
+    assert f"there is no report (no fonts); make it by: pocketvit report {small.out}" in heard.lines
+
+
+def test_names_that_are_no_utf_8_stop_nothing(small, synthetic_set, tmp_path):
+    """A folder and classes called in Latin-1, as an old archive unpacks."""
+    name = os.fsdecode(b"caf\xe9")
+    (tmp_path / name).mkdir()
+    data, out = tmp_path / name / "set.npz", tmp_path / name / "run"
+    np.savez(data, **{**np.load(synthetic_set), "class_names": np.array(["red", name, "blue"])})
+    config = override(small, {"data.source": str(data), "out": out})
+    with pytest.raises(Stopped):
+        train(config, Interrupt(15))
+    heard = Heard()
+    train(replace(load_config(out / "config.yaml"), out=out), heard)
+    assert any("going on from step" in line for line in heard.lines)
+    assert load_model(out).class_names == ("red", name, "blue")
+    assert r"caf\udce9" in write_report(out).read_text()
+    assert evaluate_run(out)["per_class"].keys() == {"red", name, "blue"}

@@ -15,7 +15,7 @@ from pocketvit.cli.train import parse_train, train_command
 from pocketvit.config.checks import unknown
 from pocketvit.errors import InputError
 from pocketvit.recipes import NAMES
-from pocketvit.terminal import tolerate_any_encoding
+from pocketvit.terminal import forsake, say, tolerate_any_encoding
 
 __all__ = ["COMMANDS", "dispatch", "main", "parse_train"]
 
@@ -54,12 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tolerate_any_encoding()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        sys.exit(dispatch(arguments))
+        code = dispatch(arguments)
+        sys.stdout.flush()  # a full disk behind it is to be told
+        sys.exit(code)
     except InputError as error:
-        print(f"pocketvit: {error}", file=sys.stderr)
-        sys.exit(2)
-    except PermissionError as error:
-        print(f"pocketvit: cannot use {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        say(f"pocketvit: {error}", sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):  # in PyTorch's message
@@ -71,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output is gone
         sys.exit(0)
+    except OSError as error:
+        say(f"pocketvit: cannot use {error.filename or 'a file'}: {error.strerror or error}", sys.stderr)
+        forsake(sys.stdout)
+        sys.exit(2)
 
 
 def dispatch(arguments: list[str]) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 import tyro
 
 from pocketvit.cli.parsing import parse, parse_command
+from pocketvit.terminal import say
 
 
 def data_list_command(arguments: list[str]) -> int:
@@ -55,7 +56,7 @@ def data_get_command(arguments: list[str]) -> int:
     finally:
         if bar.live.is_started:
             bar.stop()
-    print(path)
+    say(path)
     return 0
 
 
@@ -76,5 +77,5 @@ def data_check_command(arguments: list[str]) -> int:
     parsed = parse_command(CheckArguments, arguments, "pocketvit data check")
     from pocketvit.data.check import check
 
-    print(check(parsed.source, format=parsed.format, resize=parsed.resize).text())
+    say(check(parsed.source, format=parsed.format, resize=parsed.resize).text())
     return 0

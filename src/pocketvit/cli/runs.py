@@ -14,6 +14,7 @@ from pocketvit.config import Device
 from pocketvit.config.checks import Bounds
 from pocketvit.errors import InputError
 from pocketvit.runs.balance import balance_lines
+from pocketvit.terminal import NAME, printable, say
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,11 @@ def eval_command(arguments: list[str]) -> int:
         _print_json(scores)
         return 0
     for note in scores["notes"]:
-        print(note)
-    print(f"test accuracy {scores['accuracy']:.2%} on {scores['images']:,} images", *balance_lines(scores), sep="\n")
+        say(note)
+    lines = [f"test accuracy {scores['accuracy']:.2%} on {scores['images']:,} images", *balance_lines(scores)]
+    say("\n".join(lines))
     for name, value in scores["per_class"].items():
-        print(f"  {name:<16}{value:7.2%}")
+        print(f"  {printable(name, NAME):<16}{value:7.2%}")
     return 0
 
 
@@ -93,16 +95,19 @@ def predict_command(arguments: list[str]) -> int:
     if parsed.json:
         _print_json(predictions)
         return 0
-    width = max(len(entry["file"]) for entry in predictions)
-    for entry in predictions:
+    names = [printable(entry["file"]) for entry in predictions]
+    for entry, name in zip(predictions, names, strict=True):
         best = sorted(entry["probabilities"].items(), key=lambda item: -item[1])[: parsed.top]
-        print(f"{entry['file']:<{width}}  " + "  ".join(f"{name} {p:.1%}" for name, p in best))
+        shares = "  ".join(f"{printable(label, NAME)} {p:.1%}" for label, p in best)
+        print(f"{name:<{max(map(len, names))}}  {shares}")
     return 0
 
 
 def _print_json(content: Any) -> None:
-    """Print JSON, without escaping non-ASCII letters."""
-    print(json.dumps(content, indent=2, ensure_ascii=False))
+    """Print JSON, without escaping non-ASCII letters unless a terminal would obey one."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    clean = all(printable(line, len(line)) == line for line in text.split("\n"))
+    print(text if clean else json.dumps(content, indent=2))
 
 
 @dataclass(frozen=True)
@@ -118,5 +123,5 @@ def report_command(arguments: list[str]) -> int:
     parsed = parse_command(ReportArguments, arguments, "pocketvit report")
     from pocketvit.report.page import write_report
 
-    print(write_report(parsed.run))
+    say(write_report(parsed.run))
     return 0

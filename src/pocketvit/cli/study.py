@@ -11,7 +11,7 @@ import tyro
 
 from pocketvit.cli.parsing import parse_command
 from pocketvit.errors import InputError
-from pocketvit.terminal import outliving_output
+from pocketvit.terminal import outliving_output, say
 
 if TYPE_CHECKING:
     from pocketvit.studies import Study
@@ -80,7 +80,7 @@ def study_command(arguments: list[str]) -> int:
         ray = parsed.engine == "ray"
         devices = Devices(1) if ray else devices_here(gpus, wanted_device(study.cells()))
         options = {"results": results, "devices": devices, "only": only, "difference": parsed.difference}
-        print("\n".join(forecast(study, out, **options)))
+        say("\n".join(forecast(study, out, **options)))
         return 0
     from pocketvit.studies.execution.runner import run_study
 
@@ -132,11 +132,11 @@ def _end(study: "Study", run: "StudyRun", out: Path) -> int:
     console = Console()
     console.print(verdict_table(study, found))
     for line in caveats(study, found):
-        print(line)
+        say(line)
     failed = [cell for cell in run.gathered if cell.state == "failed"]
     for cell in failed:
-        print(f"{cell.row} seed {cell.seed} failed: {cell.error}" + (f"; its log: {cell.log}" if cell.log else ""))
-    print(f"{', '.join(file.name for file in files)} in {out}")
+        say(f"{cell.row} seed {cell.seed} failed: {cell.error}" + (f"; its log: {cell.log}" if cell.log else ""))
+    say(f"{', '.join(file.name for file in files)} in {out}")
     if run.left:
         print(f"{counted(run.left, 'run')} {'is' if run.left == 1 else 'are'} left; the same command resumes the study")
     if run.signum is not None:

@@ -14,7 +14,7 @@ from pocketvit.files import path_of
 from pocketvit.recipes import NAMES, RECIPES, about, recipe
 from pocketvit.runs.balance import balance_lines
 from pocketvit.runs.result import RunResult
-from pocketvit.terminal import outliving_output
+from pocketvit.terminal import outliving_output, say
 
 SHORT_FORMS = {"--data": "--data.source"}
 """Short flags of `train`; --seed, --out and --batch-size are fields."""
@@ -38,7 +38,7 @@ def train_command(arguments: list[str]) -> int:
         try:
             result = train(config, started=started)
         except Stopped as stopped:
-            print(stopped)
+            say(stopped)
             return 128 + stopped.signum
         print(result_text(result))
         return 0

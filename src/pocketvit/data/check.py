@@ -12,6 +12,7 @@ from pocketvit.data.fetch.paths import data_home
 from pocketvit.data.formats import folders
 from pocketvit.data.pixels import BrokenImage
 from pocketvit.data.sources import DIGITS, format_of, load_dataset, locate
+from pocketvit.terminal import NAME, printable
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LOOKALIKE = "CAUTION: same classes and counts as CIFAR-10, other pixels or labels"
@@ -43,17 +44,18 @@ class CheckReport:
 
     def text(self) -> str:
         """The report as lines to print."""
-        name_width = max(len(name) for name in (*self.class_names, "class"))
-        counts = zip(self.class_names, self.train_counts, self.test_counts, strict=True)
+        names = [printable(name, NAME) for name in self.class_names]
+        name_width = max(map(len, [*names, "class"]))
+        counts = zip(names, self.train_counts, self.test_counts, strict=True)
         lines = [
-            f"{self.name} ({self.format}): {self.num_train:,} training and {self.num_test:,} test images "
+            f"{printable(self.name, NAME)} ({self.format}): {self.num_train:,} training and {self.num_test:,} test images "
             f"of {describe_size(self.image_size)} in {len(self.class_names)} classes",
             f"{'class':<{name_width}}  {'train':>9}  {'test':>9}",
             *(f"{name:<{name_width}}  {train:>9,}  {test:>9,}" for name, train, test in counts),
             "mean of the channels (training, 255 = 1)  " + "  ".join(f"{value:.8f}" for value in self.mean),
             "standard deviation                        " + "  ".join(f"{value:.8f}" for value in self.std),
             f"fingerprint {self.fingerprint}: {'the real CIFAR-10' if self.is_cifar10 else 'not CIFAR-10'}",
-            *self.notes,
+            *map(printable, self.notes),
         ]
         return "\n".join(lines)
 

@@ -26,7 +26,7 @@ from pocketvit.config.data import LARGEST_SIDE
 from pocketvit.data.dataset import MappedRows
 from pocketvit.data.pixels import channels_last_remedy, one_line, uint8_remedy
 from pocketvit.errors import InputError
-from pocketvit.files import path_of, write_atomically
+from pocketvit.files import path_of, utf8_name, write_atomically
 from pocketvit.model import ViT
 from pocketvit.model.tokens import CHANNELS
 from pocketvit.runs.result import is_number, take_fields
@@ -206,7 +206,7 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
     if not os.access(path, os.R_OK):  # of which safetensors says that there is no such file
         raise InputError(f"{path} may not be read; ask its owner, or copy it to where you may")
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_name(path) as name, safe_open(name, framework="pt") as file:
             held = {key: json.loads(value) for key, value in file.metadata().items()}
             about = _About(**take_fields(str(path), _About, held.get("pocketvit", held)))  # older files: a key for each
             chosen, fields = {f"model.{name}": value for name, value in about.model.items()}, code_fields(RunConfig)

@@ -50,7 +50,7 @@ def write_report(run_dir: Path, result: RunResult | None = None) -> Path:
     """
     run = read_run(Path(run_dir), result)
     page = run.path / "report.html"
-    write_atomically(page, render(run).encode())
+    write_atomically(page, render(run).encode(errors="backslashreplace"))  # half a pair is no letter of UTF-8
     return page
 
 

@@ -27,6 +27,9 @@ Named = Annotated[
     Mapping[str, str], "text by name", lambda value: isinstance(value, dict) and _all(str, value.values())
 ]
 Whole = Annotated[int, "a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)]
+Natural = Annotated[
+    int, "a whole number from 0", lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0
+]
 Number = Annotated[float, "a finite number", is_number]
 Positive = Annotated[float, "a number above 0", lambda value: is_number(value) and value > 0]
 Fraction = Annotated[float, "a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1]

@@ -13,6 +13,7 @@ import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, get_args
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -20,7 +21,8 @@ from torch import Tensor
 
 from pocketvit.config.training import Kernels
 from pocketvit.errors import InputError
-from pocketvit.files import write_atomically
+from pocketvit.files import regular_size, utf8_name, write_atomically
+from pocketvit.runs.result import Natural, Number, take_fields
 
 KEEP = 2
 
@@ -29,10 +31,12 @@ KEEP = 2
 class Progress:
     """Where a run stood."""
 
-    pass_index: int  # the pass that the next step belongs to, from 0
-    step_in_pass: int  # the next step within it
-    train_s: float  # seconds of training so far
-    kernels: Kernels = "fused"  # what ran the blocks; older versions had one kind and did not say
+    pass_index: Natural  # the pass that the next step belongs to, from 0
+    step_in_pass: Natural  # the next step within it
+    train_s: Number  # seconds of training so far
+    kernels: Annotated[Kernels, "a kind of kernels", lambda value: value in get_args(Kernels)] = (
+        "fused"  # what ran the blocks; older versions had one kind and did not say
+    )
 
 
 class CheckpointWriter:
@@ -121,13 +125,14 @@ class _Damaged(Exception):
 def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress]:
     """A checkpoint's tensors, on the CPU, and where the run stood."""
     try:
+        regular_size(path)
         if hashlib.sha256(path.read_bytes()).hexdigest()[:16] != path.name.split(".")[1]:
             raise _Damaged("its checksum differs")
-        with safe_open(path, framework="pt") as file:
+        with utf8_name(path) as name, safe_open(name, framework="pt") as file:
             held = json.loads(file.metadata()["progress"])  # of older versions it held more
-            progress = Progress(**{name: held[name] for name in Progress.__annotations__ if name in held})
+            progress = Progress(**take_fields("progress", Progress, held))
             return {name: file.get_tensor(name) for name in file.keys()}, progress  # noqa: SIM118
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _Damaged("it cannot be read") from error

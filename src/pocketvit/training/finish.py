@@ -12,6 +12,7 @@ from pocketvit.augment.batch import BatchMaker
 from pocketvit.config import config_hash
 from pocketvit.config.data import MEMORY
 from pocketvit.data import Splits
+from pocketvit.data.pixels import one_line
 from pocketvit.device import peak_memory_gib
 from pocketvit.files import write_arrays
 from pocketvit.inference.trained_model import TrainedModel, accuracy, per_class_accuracy
@@ -85,7 +86,10 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
     )
     from pocketvit.report.page import write_report  # loads a drawing library
 
-    write_report(folder.path, result)
+    try:
+        write_report(folder.path, result)
+    except Exception as error:  # the page can be made again, the run should not be
+        trainer.reporter.note(f"there is no report ({one_line(error)}); make it by: pocketvit report {folder.path}")
     result.write()
     return result
 

@@ -9,6 +9,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
 
+from pocketvit.terminal import printable
+
 
 class Reporter(Protocol):
     """Where a run says how it goes; what a subclass leaves out says nothing."""
@@ -60,7 +62,7 @@ class LineReporter(SilentReporter):
 
     def note(self, line: str) -> None:
         """Say one line."""
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
     def passed(self, line: dict[str, Any]) -> None:
         """Say how the pass went, where it was evaluated or nothing was said for a while."""
@@ -95,7 +97,7 @@ class BarReporter(SilentReporter):
 
     def note(self, line: str) -> None:
         """Say one line, above the bar."""
-        self.progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.progress.console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
     def start(self, total_steps: int, done_steps: int) -> None:
         """Show the bar."""

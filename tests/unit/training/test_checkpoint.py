@@ -1,9 +1,11 @@
 """Checkpoints are written beside the training that goes on."""
 
+import hashlib
 from dataclasses import replace
 from threading import Event
 
 import pytest
+import safetensors.torch
 import torch
 
 from pocketvit.errors import InputError
@@ -82,3 +84,19 @@ def test_what_cannot_be_read_now_is_not_taken_for_damaged(tmp_path, monkeypatch)
         broken.setattr(type(tmp_path), "read_bytes", refuse)
         load_checkpoint(tmp_path / "checkpoint")
     assert load_checkpoint(tmp_path / "checkpoint")[0] is not None
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[", "[]", "1", "{}", '{"pass_index": -1, "step_in_pass": 0, "train_s": 1.0}', "[" * 99_999]
+    + [f'{{"pass_index": 1, "step_in_pass": {value}, "train_s": 1.0}}' for value in ("0.5", '"0"', "null", "true")]
+    + [f'{{"pass_index": 1, "step_in_pass": 0, "train_s": {value}}}' for value in ("NaN", "Infinity", "[]")],
+    ids=lambda content: content[:50],
+)
+def test_a_checkpoint_that_says_no_progress_is_set_aside(tmp_path, content):
+    whole = checkpoint.write_checkpoint(tmp_path, 1, {"weight": torch.ones(1)}, HERE)
+    broken = safetensors.torch.save({"weight": torch.ones(1)}, metadata={"progress": content})
+    digest = hashlib.sha256(broken).hexdigest()[:16]
+    (tmp_path / f"step-000000002.{digest}.safetensors").write_bytes(broken)
+    (_, progress), said = load_checkpoint(tmp_path)
+    assert progress == HERE and list_checkpoints(tmp_path) == [whole] and "using the one before it" in said[0]

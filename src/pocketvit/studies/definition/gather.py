@@ -82,6 +82,6 @@ def note_failure(job: Job, error: str) -> None:
         InputError: it cannot be written.
     """
     try:
-        job.failure.write_text(error + "\n", encoding="utf-8")
+        job.failure.write_text(error + "\n", encoding="utf-8", errors="backslashreplace")
     except OSError as broken:
         raise InputError(f"cannot write {job.failure}: {broken.strerror}") from broken

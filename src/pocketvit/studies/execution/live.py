@@ -19,6 +19,7 @@ from pocketvit.studies.definition.gather import CellResult
 from pocketvit.studies.definition.grid import IMAGES_OF, Measure, Study
 from pocketvit.studies.definition.jobs import Job
 from pocketvit.studies.execution.eta import Eta, progress_of
+from pocketvit.terminal import printable
 
 
 class Board:
@@ -146,7 +147,7 @@ def ended_text(cell: CellResult, measure: Measure, where: str) -> Text:
     """One line on a cell that has ended."""
     name = f"{cell.row} seed {cell.seed}"
     if cell.result is None:
-        return Text(f"{name} failed: {cell.error}", "red")
+        return Text(printable(f"{name} failed: {cell.error}"), "red")
     accuracy = f"{100 * getattr(cell.result, measure):.2f} % of the {IMAGES_OF[measure]} images"
     return Text(f"{name}: {accuracy} after {duration(cell.result.train_s)} of training ({where})")
 

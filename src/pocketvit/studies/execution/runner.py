@@ -27,6 +27,7 @@ from pocketvit.studies.definition.jobs import Job, data_fingerprints, study_jobs
 from pocketvit.studies.execution.eta import progress_of
 from pocketvit.studies.execution.live import Board, View, ended_text, view
 from pocketvit.studies.execution.outdated import outdated
+from pocketvit.terminal import printable
 
 TICK_S = 0.2
 
@@ -217,7 +218,7 @@ def run_study(
         todo = [job for job in jobs if cells[job].state != "done" and job.cell.row in chosen]
         console, signum = console or Console(), None
         for line in outdated(jobs, list(cells.values())):
-            console.print(Text(line), soft_wrap=True)
+            console.print(Text(printable(line)), soft_wrap=True)
         if todo:
             board = Board(study, cells)
             engine = _engine(todo, gpus, address, lock)

@@ -60,11 +60,11 @@ def write_outputs(study: Study, found: Sequence[Finding], folder: Path) -> list[
     reading = notes(study, found)
     texts = {"table.md": _markdown(rows, columns, found, reading), "table.tex": study_latex(study, found)}
     for name, content in texts.items():
-        (folder / name).write_text(content, encoding="utf-8")
+        (folder / name).write_text(content, encoding="utf-8", errors="backslashreplace")
     _write_csv(folder / "table.csv", [_row_record(study.measure, finding) for finding in found])
     _write_csv(folder / "cells.csv", [_cell_record(cell) for finding in found for cell in finding.cells])
     page = study_page(study, found, rows, (outcome, cost), reading, folder)
-    write_atomically(folder / "study.html", render_study(page).encode())
+    write_atomically(folder / "study.html", render_study(page).encode(errors="backslashreplace"))
     return [folder / name for name in (*texts, "table.csv", "cells.csv", "study.html")]
 
 
@@ -215,7 +215,7 @@ def _cell_record(cell: CellResult) -> dict[str, Any]:
 
 
 def _write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, fieldnames=list(records[0]) if records else [])
         writer.writeheader()
         writer.writerows(records)
