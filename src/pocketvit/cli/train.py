@@ -11,18 +11,19 @@ from pocketvit.cli.parsing import check_flags, parse
 from pocketvit.config import RunConfig, flatten, load_config
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
-from pocketvit.recipes import NAMES, RECIPES, about, recipe
+from pocketvit.recipes import NAMES, RECIPES, about, photos, recipe
 from pocketvit.runs.balance import balance_lines
 from pocketvit.runs.result import RunResult
 from pocketvit.terminal import outliving_output, say
 
-SHORT_FORMS = {"--data": "--data.source"}
+SHORT_FORMS = {"--data": "--data.source", "--resize": "--data.resize"}
 """Short flags of `train`; --seed, --out and --batch-size are fields."""
 
 HELP = """\
-Train a model. RECIPE is {recipes} (default digits); the defaults below are those of the recipe.
---data SOURCE is short for --data.source. --config FILE.yaml starts from a saved configuration instead of a recipe.
---resume DIR resumes an unfinished run. --allow-code agrees to run the code that either of them names.
+Train a model. RECIPE is {recipes}; by default photos if --data names a file or folder of your own, else digits.
+The defaults below are those of the recipe. --data SOURCE is short for --data.source, --resize N for --data.resize.
+--config FILE.yaml starts from a saved configuration instead of a recipe. --resume DIR resumes an unfinished run.
+--allow-code agrees to run the code that either of them names.
 
 {about}
 """
@@ -32,6 +33,10 @@ def train_command(arguments: list[str]) -> int:
     """`pocketvit train [RECIPE] [--FIELD VALUE ...] [--config FILE.yaml | --resume DIR] [--allow-code]`."""
     started = time.perf_counter()
     config = parse_train(arguments)
+    if config.recipe == "photos":
+        side, fit = config.data.resize, config.data.fit
+        size = f"images resized to {side} × {side} ({fit})" if side else "images of their own size"
+        print(f"recipe photos: {size}, batches of {config.batch_size}, {config.schedule.passes} passes")
     from pocketvit.training import Stopped, train
 
     with outliving_output():
@@ -72,9 +77,29 @@ def parse_train(arguments: list[str], others: Collection[str] = ()) -> RunConfig
     if saved is not None:
         base = replace(load_config(path_of(saved), allow_code=allow_code), out=None)
     check_flags(rest, [*(f"--{name.replace('_', '-')}" for name in flatten(base)), *others])
+    config = _parse_fields(rest, base)
+    if saved is None and (named == "photos" or named is None and _is_own(config.data.source)):
+        from pocketvit.data.survey import survey
+
+        base = photos(*survey(config.data), side=config.data.resize)
+        config = _parse_fields(rest, base)
+    if config.recipe != base.recipe and config.recipe in RECIPES:
+        raise InputError(f"--recipe is only a label; to train {config.recipe}, use: pocketvit train {config.recipe}")
+    return config
+
+
+def _is_own(source: str) -> bool:
+    """Whether a source is a file or folder that is there, not a set known by its name."""
+    from pocketvit.data.sources import is_known
+
+    return not is_known(source) and path_of(source).exists()
+
+
+def _parse_fields(arguments: list[str], base: RunConfig) -> RunConfig:
+    """A configuration with some fields set by flags."""
     config, strays = parse(
         RunConfig,
-        rest,
+        arguments,
         "pocketvit train [RECIPE | --config FILE.yaml | --resume DIR] [--allow-code]",
         default=base,
         description=HELP.format(recipes=NAMES, about="\n\n".join(about(name) for name in RECIPES)),
@@ -84,8 +109,6 @@ def parse_train(arguments: list[str], others: Collection[str] = ()) -> RunConfig
     if strays:
         which = ", ".join(strays)
         raise InputError(f"{which} belongs to no flag; a recipe comes first: pocketvit train RECIPE --FIELD VALUE")
-    if config.recipe != base.recipe and config.recipe in RECIPES:
-        raise InputError(f"--recipe is only a label; to train {config.recipe}, use: pocketvit train {config.recipe}")
     return config
 
 

@@ -77,7 +77,7 @@ def load_dataset(
 
 def name_of(source: str | Path) -> str:
     """What to call the set of a source: as it is known, or a folder's name, or a file's without its endings."""
-    if _is_known(str(source)):
+    if is_known(str(source)):
         return str(source)
     path = path_of(source).resolve()
     stem = path.name if path.is_dir() else path.name.partition(".")[0]
@@ -86,7 +86,7 @@ def name_of(source: str | Path) -> str:
 
 def lasting_source(source: str) -> str:
     """A source that means the same from every working directory: a path becomes absolute, a known name stays."""
-    if _is_known(source):
+    if is_known(source):
         return source
     return os.path.abspath(path_of(source))
 
@@ -218,7 +218,7 @@ def locate(source: str | Path, home: Path) -> Path:
     return path
 
 
-def _is_known(source: str) -> bool:
+def is_known(source: str) -> bool:
     """Whether a source is a set's name rather than a path."""
     return source in (DIGITS, MEMORY) or _fetched_folder(source, Path()) is not None
 

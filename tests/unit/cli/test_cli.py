@@ -20,7 +20,7 @@ from pocketvit.cli.study import StudyArguments
 from pocketvit.config import load_config, override, save_config
 from pocketvit.errors import InputError
 from pocketvit.inference.evaluate import predict_files
-from pocketvit.recipes import recipe
+from pocketvit.recipes import photos, recipe
 from pocketvit.studies.execution.local import gpu_slots
 
 TINY = ["--schedule.passes", "2", "--schedule.warmup-passes", "1", "--train.device", "cpu"]
@@ -46,6 +46,30 @@ def test_the_recipe_may_be_left_out():
     assert parse_train(["--seed", "3"]).seed == 3
     assert parse_train(["--optim.lr", "2e-3", "--model.num-cls-tokens", "2"]).model.num_cls_tokens == 2
     assert parse_train(["paper", "--batch-size=128"]).batch_size == 128
+
+
+def test_images_of_ones_own_take_the_recipe_photos(place):
+    images(Path("pets"), [20, 30, 40] * 8)
+    config = parse_train(["--data", "pets", "--optim.lr", "3e-3"])
+    assert (config.recipe, config.data.resize, config.data.fit, config.optim.lr) == ("photos", 32, "crop", 3e-3)
+    assert config == override(
+        photos(round(24 * 0.8), [(20, 20), (30, 30), (40, 40)]), {"data.source": "pets", "optim.lr": 3e-3}
+    )
+    assert parse_train(["photos", "--data=pets"]) == parse_train(["--data=pets"])
+    assert parse_train(["digits", "--data", "pets"]).recipe == parse_train(["--data", "digits"]).recipe == "digits"
+    for side in (28, 40, 96, 100):  # the patches fit whatever side is asked for
+        model = parse_train(["--data", "pets", "--resize", str(side)]).model
+        assert (side - model.patch_size) % model.patch_stride == 0 and 16 <= (side // model.patch_stride - 1) ** 2 <= 81
+    images(Path("icons"), [28] * 12)
+    assert parse_train(["--data", "icons"]).data.resize is None
+    assert parse_train(["--data", "icons", "--data.test-frac", "0.5"]).batch_size == 4 * 2
+
+
+def test_photos_scale_with_the_set():
+    small, large = photos(100), photos(10_000)
+    assert small.batch_size < large.batch_size and small.schedule.passes > large.schedule.passes
+    assert 0 < large.schedule.warmup_passes < small.schedule.warmup_passes < small.schedule.passes / 10
+    assert photos(10, [(200, 300)]).data.resize == 64 and photos(10, [(64, 64)]).data.resize is None
 
 
 def test_short_forms():
@@ -313,7 +337,7 @@ def images(folder, sizes, classes=("ant", "bee"), first=0):
 def pets_run(capsys, place):
     """The folder of a short run on own images, `pets`, 8 x 8 in two classes; what was printed."""
     images(Path("pets"), [8] * 20)
-    code, out, err = run(["train", "--data", "pets", "--batch-size", "8", *TINY], capsys)
+    code, out, err = run(["train", "digits", "--data", "pets", "--batch-size", "8", *TINY], capsys)
     assert code == 0, err
     return Path("runs/digits-000"), out
 
@@ -365,7 +389,7 @@ def split_run(request, capsys, place):
     images(Path("set/train"), [8] * 12)
     images(Path("set/test"), [8] * 6, first=12)
     code, out, err = run(
-        ["train", "--data", "set", "--batch-size", "4", "--data.val-frac", request.param, *TINY], capsys
+        ["train", "digits", "--data", "set", "--batch-size", "4", "--data.val-frac", request.param, *TINY], capsys
     )
     assert code == 0, err
     assert "among" not in out
@@ -407,7 +431,7 @@ def test_test_images_that_are_trained_on_are_told(capsys, place):
     images(Path("set/train"), [8] * 12)
     images(Path("set/test"), [8] * 6, first=9)
     line = "3 of the 6 test images are among the training images, pixel for pixel and with the same label"
-    code, out, err = run(["train", "--data", "set", "--batch-size", "4", *TINY], capsys)
+    code, out, err = run(["train", "digits", "--data", "set", "--batch-size", "4", *TINY], capsys)
     assert code == 0 and f"{line}: on new ones the accuracy may be lower\n" in out
     assert line in Path("runs/digits-000/report.html").read_text()
     assert line in run(["data", "check", "set"], capsys)[1]
@@ -470,7 +494,7 @@ def test_a_run_without_its_result_is_not_measured(pets_run, capsys):
 
 def test_json_for_machines_keeps_every_letter(capsys, place):
     images(Path("pets"), [8] * 20, ("käfer", "wespe"))
-    assert run(["train", "--data", "pets", "--batch-size", "8", *TINY], capsys)[0] == 0
+    assert run(["train", "digits", "--data", "pets", "--batch-size", "8", *TINY], capsys)[0] == 0
     code, out, _ = run(["eval", "runs/digits-000", "--device", "cpu", "--json"], capsys)
     scores = json.loads(out)
     assert code == 0 and scores["images"] == 4 and set(scores["per_class"]) == {"käfer", "wespe"}

@@ -46,14 +46,14 @@ def matches(path: Path) -> bool:
 def is_whole(path: Path) -> bool:
     """Whether the path is a folder with two or more classes to train on, each with images."""
     try:
-        return path.is_dir() and len(_find(path).get("train", ())) > 1
+        return path.is_dir() and len(find(path).get("train", ())) > 1
     except InputError:
         return False
 
 
 def files(path: Path) -> list[Path]:
     """The files that are read, by split and class."""
-    return _flatten(_find(path))
+    return _flatten(find(path))
 
 
 def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> Decoded:
@@ -62,7 +62,7 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
     Raises:
         InputError: no images, a test class that train lacks, an image that cannot be read.
     """
-    found = _find(path)
+    found = find(path)
     raw = {split: _raw_split(classes, config) for split, classes in found.items()}
     decoded = assemble(raw, tuple(found.get("train", ())), str(path), config, store)
     decoded = note_left_aside(decoded, "no image of a class", sorted(set(visible_files(path)) - set(_flatten(found))))
@@ -114,7 +114,7 @@ def _subfolders(folder: Path) -> list[Path]:
     return [entry for entry in _folders(folder) if entry.name not in LEFT_BEHIND]
 
 
-def _find(path: Path) -> dict[str, dict[str, list[Path]]]:
+def find(path: Path) -> dict[str, dict[str, list[Path]]]:
     """The images by split and class; a test split without any class of train's is unlabeled and left aside for val.
 
     Raises:

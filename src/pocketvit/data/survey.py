@@ -1,0 +1,40 @@
+"""A look at images before a configuration is chosen for them."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from pocketvit.config import DataConfig
+from pocketvit.data.fetch.paths import data_home
+from pocketvit.data.formats import folders
+from pocketvit.data.pixels import FORMATS
+from pocketvit.data.sources import format_of, is_known, locate
+from pocketvit.data.splits import open_dataset
+
+MOST_LOOKED_AT = 200
+"""Images of a folder whose headers are read."""
+
+
+def survey(config: DataConfig) -> tuple[int, list[tuple[int, int]]]:
+    """How many images there are to train on, about, and the sizes (height, width) of some of them.
+
+    Raises:
+        InputError: the source cannot be found or read.
+    """
+    path = None if is_known(config.source) else locate(config.source, config.cache_dir or data_home())
+    if path is None or format_of(path, config.format).name != "folder":
+        dataset = open_dataset(config)
+        return len(dataset.train), [dataset.image_size]
+    splits = folders.find(path)
+    files = [file for members in splits.get("train", {}).values() for file in members]
+    sizes = [size for file in files[:: max(1, len(files) // MOST_LOOKED_AT)] if (size := _size(file)) is not None]
+    return round(len(files) * (1 if len(splits) > 1 else 1 - config.test_frac)), sizes
+
+
+def _size(file: Path) -> tuple[int, int] | None:
+    """Height and width by an image's header; None if it cannot be read, which is said where it is decoded."""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            return image.height, image.width
+    except Exception:  # Pillow meets broken bytes with many kinds
+        return None
