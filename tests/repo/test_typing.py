@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import pocketvit
+from pocketvit.config.data import READING, DataConfig, ReadingFields
 from pocketvit.config.model import ModelConfig, ModelFields
 from pocketvit.usercode import Code
 
@@ -30,13 +31,16 @@ def test_type_checkers_see_the_names_that_are_there():
     assert (PACKAGE / "py.typed").exists()
 
 
-def test_the_keywords_of_create_model_are_the_models_fields():
+def test_the_keywords_of_create_model_and_load_dataset_are_fields():
     fields = {
         name: hint | str if Code in typing.get_args(hint) else hint
         for name, hint in typing.get_type_hints(ModelConfig).items()
     }
     assert typing.get_type_hints(ModelFields) == fields
     assert not ModelFields.__required_keys__
+    hints = typing.get_type_hints(DataConfig)
+    assert typing.get_type_hints(ReadingFields) == {name: hints[name] for name in READING}
+    assert not ReadingFields.__required_keys__
 
 
 WRONG = {
@@ -44,6 +48,7 @@ WRONG = {
     'pocketvit.create_model("paper", norm="batchnorm")': "batchnorm",
     'pocketvit.trian(pocketvit.recipe("paper"))': "trian",
     "pocketvit.ModelConfig(widht=64)": "widht",
+    'pocketvit.load_dataset("digits", resise=8)': "resise",
     'pocketvit.train("paper")': "RunConfig",
     'pocketvit.train(pocketvit.recipe("paper"), data=5)': "Literal[5]",
     'pocketvit.train(pocketvit.recipe("paper")).test_acuracy': "test_acuracy",

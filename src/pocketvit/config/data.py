@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypedDict
 
 from pocketvit.config.checks import Bounds, Count, Fraction, Natural, Positive, Probability, Seed, check_types
 from pocketvit.errors import InputError
@@ -11,8 +11,17 @@ from pocketvit.usercode import Code
 LARGEST_SIDE = 4_096
 """Largest side in pixels that images can be resized to; one such image takes 48 MiB."""
 
-READING = ("resize", "fit", "value_range", "background")
-"""The fields of `data` that decide which pixels and labels are read from the files of a source."""
+
+class ReadingFields(TypedDict, total=False):
+    """The fields of `DataConfig` that decide which pixels and labels are read from the files of a source."""
+
+    resize: int | None
+    fit: Literal["stretch", "crop", "pad"]
+    value_range: Literal["auto"] | tuple[int, int]
+    background: Literal["black", "white"]
+
+
+READING = tuple(ReadingFields.__annotations__)
 
 MEMORY = "memory"
 """`data.source` of a run with images in memory, passed from Python; a folder of this name is ./memory."""

@@ -105,7 +105,7 @@ def check(source: str | Path, **options: Any) -> CheckReport:
 def _note_relabeled(dataset: Dataset) -> list[str]:
     """A line if some test images are training images but for their label."""
     pixels = [replace(split, labels=np.zeros_like(split.labels)).digests for split in (dataset.test, dataset.train)]
-    number = np.count_nonzero(np.isin(*pixels) & ~np.isin(dataset.test.digests, dataset.train.digests))
+    number = np.count_nonzero(np.isin(pixels[0], pixels[1]) & ~np.isin(dataset.test.digests, dataset.train.digests))
     verb = "is" if number == 1 else "are"
     line = f"{number:,} of the {len(dataset.test):,} test images {verb} among the training images with another label"
     return [line] if number else []

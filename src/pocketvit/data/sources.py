@@ -8,12 +8,12 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from pocketvit.config.checks import unknown
-from pocketvit.config.data import MEMORY, READING, DataConfig
+from pocketvit.config.data import MEMORY, READING, DataConfig, ReadingFields
 from pocketvit.data.cache import entry_key, load_or_build
 from pocketvit.data.dataset import Dataset, Decoded, hold_out, stratified_split
 from pocketvit.data.fetch import catalogue as remote
@@ -50,7 +50,7 @@ def load_dataset(
     test_frac: float = 0.2,
     split_seed: int = 0,
     cache_dir: Path | None = None,
-    **reading: Any,
+    **reading: Unpack[ReadingFields],
 ) -> Dataset:
     """Load a set.
 

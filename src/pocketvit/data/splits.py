@@ -3,13 +3,12 @@
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pocketvit.config import DataConfig
 from pocketvit.config.checks import FEW
-from pocketvit.config.data import READING
+from pocketvit.config.data import READING, ReadingFields
 from pocketvit.data.dataset import Dataset, Split, note_shared, stratified_split
 from pocketvit.data.formats.folders import would_read
 from pocketvit.data.formats.registry import detect
@@ -106,8 +105,8 @@ def _load(config: DataConfig, test_frac: float) -> Dataset:
     )
 
 
-def _reading(config: DataConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in READING}
+def _reading(config: DataConfig) -> ReadingFields:
+    return ReadingFields(**{name: getattr(config, name) for name in READING})
 
 
 def refuse_among_classes(config: DataConfig, folder: Path) -> None:
