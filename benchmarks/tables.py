@@ -12,6 +12,7 @@ from benchmarks.field_tables import SECTIONS, fields_table
 from benchmarks.minute_tables import minute_compared, minute_search
 from benchmarks.run_tables import PublishedRow, results_table, update_readme
 from benchmarks.scaling_tables import scaling_accuracy, scaling_rows, scaling_speed
+from benchmarks.simulation_tables import simulated_errors, simulated_power, simulated_seeds
 from benchmarks.speed import CHOICES
 from pocketvit.bench.table import speed_table
 from pocketvit.config import override
@@ -52,6 +53,7 @@ PLACES = {
     "docs/data.md": ("formats",),
     "docs/minute.md": ("minute", "minute-compared", "minute-search"),
     "docs/fast.md": ("paper-table1", "step-kernels", "both-designs", "speed-choices", "speed-cpu", "kernels"),
+    "docs/studies.md": ("simulated-errors", "simulated-power", "simulated-seeds"),
     "docs/scaling.md": ("scaling-speed", "scaling-accuracy", "scaling-rows"),
 }
 """The tables of each document."""
@@ -102,6 +104,9 @@ OTHERS: dict[str, Callable[[], str]] = {
     "scaling-speed": lambda: scaling_speed(RESULTS / "scaling" / "speed"),
     "scaling-accuracy": lambda: scaling_accuracy(RESULTS),
     "scaling-rows": lambda: scaling_rows(RESULTS),
+    "simulated-errors": lambda: simulated_errors(RESULTS / "simulations"),
+    "simulated-power": lambda: simulated_power(RESULTS / "simulations"),
+    "simulated-seeds": lambda: simulated_seeds(RESULTS / "simulations"),
     **{f"fields-{section}": partial(fields_table, section) for section in SECTIONS},
 }
 """The tables that are not of a single study with its own folder."""

@@ -16,15 +16,8 @@ from pocketvit.runs.hardware import Hardware, hardware
 from pocketvit.runs.result import RunResult, find_results
 from pocketvit.studies.analysis.findings import noisy_rows
 from pocketvit.studies.analysis.power import LEVEL
-from pocketvit.studies.analysis.stats import (
-    Accuracies,
-    Comparison,
-    compare,
-    correct,
-    pooled_spread,
-    rounding_variance,
-    summarise,
-)
+from pocketvit.studies.analysis.spread import Accuracies, pooled_spread
+from pocketvit.studies.analysis.stats import Comparison, compare, correct, rounding_variance, summarise
 from pocketvit.studies.definition.choose import find_study
 from pocketvit.studies.definition.gather import with_earlier
 from pocketvit.studies.definition.jobs import study_jobs

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy import linalg, stats
 
+from benchmarks import simulations
 from pocketvit.studies.analysis.findings import noisy_rows
-from pocketvit.studies.analysis.power import detectable_with, power_of, seeds_needed
-from pocketvit.studies.analysis.stats import bootstrap_interval, bootstrap_tail, compare, holm, pooled_spread, summarise
+from pocketvit.studies.analysis.power import detectable_with, power_of, seeds_needed, student
+from pocketvit.studies.analysis.spread import pooled_spread
+from pocketvit.studies.analysis.stats import bootstrap_interval, bootstrap_tail, compare, holm, summarise
 
 STUDIES = 4000
 """Simulated studies; 95 % of them are counted to within ± 0.7 points (two standard deviations)."""
@@ -44,18 +46,22 @@ def test_two_rows_are_the_paired_t_test(num_seeds):
     accuracies = table(np.random.default_rng(num_seeds).normal(0.93, 0.002, (2, num_seeds)))
     found = compare(accuracies, {"r1": "r0"})["r1"]
     expected = stats.ttest_rel(list(accuracies["r1"].values()), list(accuracies["r0"].values()))
-    assert found.paired and found.df == num_seeds - 1
+    assert found.paired and found.df == pytest.approx(num_seeds - 1)
     np.testing.assert_allclose(found.p, expected.pvalue, rtol=1e-9)
     np.testing.assert_allclose(found.interval, expected.confidence_interval(0.95), rtol=1e-9)
 
 
-def test_two_rows_without_a_common_seed_are_the_unpaired_t_test():
+def test_two_rows_without_a_common_seed_lie_between_students_and_welchs_t_test():
     accuracies = {"a": {0: 0.930, 1: 0.934, 2: 0.933}, "b": {10: 0.940, 11: 0.937}}
     found = compare(accuracies, {"b": "a"})["b"]
-    expected = stats.ttest_ind([0.940, 0.937], [0.930, 0.934, 0.933])
-    assert not found.paired and found.num_seeds == 2
-    np.testing.assert_allclose([found.df, found.p], [expected.df, expected.pvalue], rtol=1e-9)
-    np.testing.assert_allclose(found.interval, expected.confidence_interval(0.95), rtol=1e-9)
+    a, b = (np.array(list(values.values())) for values in accuracies.values())
+    assert not found.paired and found.num_seeds == 2 and found.difference == pytest.approx(b.mean() - a.mean())
+    pooled = (2 * a.var(ddof=1) + b.var(ddof=1)) / 3
+    of_a, of_b = (2 * a.var(ddof=1) + pooled) / 3, (b.var(ddof=1) + pooled) / 2
+    assert found.stderr == pytest.approx(np.sqrt(of_a / 3 + of_b / 2))
+    student, welch = (stats.ttest_ind(b, a, equal_var=equal) for equal in (True, False))
+    ends = sorted(abs(test.statistic) for test in (student, welch))
+    assert ends[0] < found.difference / found.stderr < ends[1]
 
 
 @pytest.mark.parametrize(("rows", "seeds"), [(2, 3), (4, 2), (12, 3)])
@@ -63,9 +69,14 @@ def test_noise_of_a_full_table_is_what_double_centring_leaves(rows, seeds):
     values = np.random.default_rng(rows).normal(0.93, 0.002, (rows, seeds))
     residual = values - values.mean(1, keepdims=True) - values.mean(0, keepdims=True) + values.mean()
     spread = pooled_spread(table(values))
-    assert (spread.noise_df, spread.total_df) == ((rows - 1) * (seeds - 1), pytest.approx(seeds - 1))
+    assert spread.noise_df == (rows - 1) * (seeds - 1)
     np.testing.assert_allclose(spread.noise, np.sum(residual**2) / spread.noise_df, rtol=1e-9)
     np.testing.assert_allclose(spread.total, np.mean(values.var(axis=1, ddof=1)), rtol=1e-9)
+    # Satterthwaite's approximation for a sum of mean squares, as textbooks have it for the balanced layout.
+    between = max(rows * values.mean(0).var(ddof=1), spread.noise)
+    parts = np.array([between / rows, (rows - 1) / rows * spread.noise])
+    df = parts.sum() ** 2 / np.sum(parts**2 / [seeds - 1, spread.noise_df])
+    assert spread.total_df == pytest.approx(df)
 
 
 def test_noise_of_a_ragged_table_is_the_part_outside_the_design():
@@ -76,20 +87,48 @@ def test_noise_of_a_ragged_table_is_the_part_outside_the_design():
 
     found = compare(RAGGED, {row: "baseline" for row in RAGGED if row != "baseline"})
     assert [(c.paired, c.num_seeds) for c in found.values()] == [(True, 3), (True, 3), (True, 1), (False, 2)]
-    for row, k in (("better", 3), ("same", 3), ("once", 1)):
-        shared = RAGGED[row].keys() & RAGGED["baseline"].keys()
-        difference = np.mean([RAGGED[row][s] - RAGGED["baseline"][s] for s in shared])
-        p = 2 * stats.t.sf(abs(difference) / np.sqrt(2 * noise / k), df)
-        np.testing.assert_allclose([found[row].difference, found[row].p], [difference, p], rtol=1e-9)
-    within = [np.array(list(values.values())) for values in RAGGED.values()]
-    total = sum(np.sum((v - v.mean()) ** 2) for v in within) / sum(len(v) - 1 for v in within)
-    np.testing.assert_allclose(found["apart"].stderr, np.sqrt(total * (1 / 2 + 1 / 5)), rtol=1e-9)
+    for row, comparison in found.items():
+        difference = np.mean(list(RAGGED[row].values())) - np.mean(list(RAGGED["baseline"].values()))
+        variance, df = error_by_matrices(RAGGED, row, "baseline")
+        p = 2 * stats.t.sf(abs(difference) / np.sqrt(variance), df)
+        np.testing.assert_allclose([comparison.difference, comparison.df, comparison.p], [difference, df, p], rtol=1e-9)
 
 
-def test_degrees_of_freedom_between_rows_with_the_same_seeds_count_the_seeds_once():
-    """If the seed were all the spread, R rows with the same n seeds would show n values, not R n."""
-    same = table(np.random.default_rng(0).normal(size=(6, 4)))
-    assert pooled_spread(same).total_df == pytest.approx(3)
+def error_by_matrices(accuracies, row, reference) -> tuple[float, float]:
+    """The estimated variance as y' Q y with an explicit Q (N, N), and tr(Q S)² / tr(Q S Q S) with the covariance S."""
+    runs = [(r, s) for r, values in accuracies.items() for s in values]
+    y = np.array([accuracies[r][s] for r, s in runs])
+    of_row = np.array([[r == name for name in accuracies] for r, _ in runs], dtype=float)
+    of_seed = np.array([[s == seed for seed in sorted({s for _, s in runs})] for _, s in runs], dtype=float)
+    own, pooled, parts = [], [], []
+    for design in (np.hstack([of_row, of_seed]), of_row):
+        free = linalg.null_space(design.T)
+        projection = free @ free.T
+        df = [np.sum(np.diag(projection)[of_row[:, i] == 1]) for i in range(len(accuracies))]
+        squares = [projection @ np.diag(of_row[:, i]) @ projection for i in range(len(accuracies))]
+        pooled.append(projection / np.trace(projection))
+        own.append([q / d if d > 1e-9 else pooled[-1] for q, d in zip(squares, df, strict=True)])
+        parts.append([(d * q + pooled[-1]) / (d + 1) for q, d in zip(own[-1], df, strict=True)])
+    common = len(accuracies[row].keys() & accuracies[reference].keys())
+    share = common / (len(accuracies[row]) * len(accuracies[reference]))
+    form = np.zeros((len(y), len(y)))
+    for name in (row, reference):
+        i = list(accuracies).index(name)
+        form += share * parts[0][i] + (1 / len(accuracies[name]) - share) * parts[1][i]
+    noise, total = (y @ q @ y for q in pooled)
+    covariance = np.diag(of_row @ [y @ q @ y for q in own[0]]) + max(0, total - noise) * of_seed @ of_seed.T
+    product = form @ covariance
+    return y @ form @ y, np.trace(product) ** 2 / np.trace(product @ product)
+
+
+def test_degrees_of_freedom_between_rows_with_the_same_seeds_count_the_seeds_as_far_as_they_matter():
+    """If the seed is all the spread, R rows with the same n seeds show n values, not R n."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(6, 4))
+    same = table(rng.normal(size=4) + 1e-6 * noise)
+    assert pooled_spread(same).total_df == pytest.approx(3, rel=1e-3)
+    noise -= noise.mean(0)
+    assert pooled_spread(table(noise)).total_df == pytest.approx(6 * 3), "and all of them if it does not matter"
     apart = {f"r{i}": {10 * i + s: v for s, v in enumerate(row.values())} for i, row in enumerate(same.values())}
     assert pooled_spread(apart).total_df == pytest.approx(6 * 3)
 
@@ -124,7 +163,8 @@ def test_the_interval_covers_the_truth_95_times_of_100(rows, seeds):
     for values in simulated(rows, seeds):
         low, high = compare(table(values), {"r1": "r0"})["r1"].interval
         covered += low <= 0.002 <= high
-    assert 0.94 < covered / STUDIES < 0.96
+    # Exact for two rows. With more, each row's own variance makes few seeds somewhat too careful.
+    assert 0.94 < covered / STUDIES < (0.96 if rows == 2 else 0.98)
 
 
 def test_the_interval_of_a_row_with_one_seed_covers_as_well():
@@ -154,7 +194,51 @@ def test_false_alarms_of_a_whole_study_stay_below_5_of_100():
     for _ in range(STUDIES):
         found = compare(table(rng.normal(0.93, 0.002, (6, 3))), {f"r{i}": "r0" for i in range(1, 6)})
         alarms += any(c.p_holm <= 0.05 for c in found.values())
-    assert 0.03 < alarms / STUDIES < 0.055  # Holm's bound is 5; the rest is the simulation's own scatter
+    assert 0.02 < alarms / STUDIES < 0.055  # Holm's bound is 5; the rest is the simulation's own scatter
+
+
+@pytest.mark.parametrize(("noisy", "factor"), [(0, 2), (0, 4), (1, 2), (1, 4)], ids=str)
+def test_a_row_or_a_baseline_that_scatters_more_raises_no_more_false_alarms(noisy, factor):
+    """Ten rows without an effect and a baseline; one variance for all rows gives up to 18 of 100."""
+    y = simulations.simulated(11, 3, 10_000, {noisy: factor})
+    alarms = {m: np.mean(simulations.p_values(y, m).min(1) <= 0.05 / 10) for m in simulations.METHODS}
+    assert alarms["moderated"] < 0.065 and alarms["pooled"] > 0.055, alarms  # one in 400 studies is the scatter
+
+
+@pytest.mark.parametrize(("rows", "seeds"), [(2, 3), (3, 3), (6, 2), (11, 3)])
+def test_the_simulations_use_the_statistics_of_a_study(rows, seeds):
+    y = 0.93 + 0.002 * simulations.simulated(rows, seeds, 60, {0: 3, rows - 1: 30}, key=3)
+    difference, stderr, df = simulations.errors_of(y, "moderated")
+    for study, *expected in zip(y, difference, stderr, df, strict=True):
+        accuracies = table(study)
+        found = compare(accuracies, {f"r{i}": "r0" for i in range(1, rows)}, apart=noisy_rows(accuracies)).values()
+        np.testing.assert_allclose([[c.difference, c.stderr, c.df] for c in found], np.transpose(expected), rtol=1e-6)
+
+
+def test_a_difference_is_that_of_the_means_over_all_seeds():
+    """The baseline's further seeds count: 1/3 + 1/5 of the noise variance, in place of 2/3 on the common seeds."""
+    values = np.random.default_rng(5).normal(0.93, 0.002, (12, 5))
+    values -= values.mean(0) - 0.93  # no effect of the seeds is seen
+    values[:, 3:] = 0.93 + np.tile([0.002, -0.002], (12, 1)) * np.resize([1, -1], 12)[:, None]
+    accuracies = {name: dict(list(row.items())[: 5 if name == "r0" else 3]) for name, row in table(values).items()}
+    found = compare(accuracies, {"r1": "r0"})["r1"]
+    assert found.difference == pytest.approx(values[1, :3].mean() - values[0].mean())
+    assert found.paired and found.num_seeds == 3
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5])
+def test_the_prediction_interval_of_one_more_run_holds_it_95_times_of_100(share):
+    """In the layout of the paper's Table 2, where seeds make a fifth of the variance. As if they made all of it, the
+    interval would hold 99.9 of 100."""
+    rng, held = np.random.default_rng(int(10 * share)), 0
+    for _ in range(STUDIES // 2):
+        of_seed = rng.normal(0, np.sqrt(share), 6)
+        runs = {f"r{i}": {s: of_seed[s] + rng.normal(0, np.sqrt(1 - share)) for s in range(n)}
+                for i, n in enumerate([5, 3, 3, 5] + 13 * [3])}  # fmt: skip
+        spread, values = pooled_spread(runs), list(runs["r1"].values())
+        half = stats.t.ppf(0.975, spread.total_df) * np.sqrt(spread.total * (1 + 1 / len(values)))
+        held += abs(np.mean(values) - of_seed[5] - rng.normal(0, np.sqrt(1 - share))) <= half
+    assert 0.935 < held / (STUDIES // 2) < 0.975
 
 
 # ---------------------------------------------------------------- rows that scatter more than others
@@ -182,7 +266,7 @@ def test_setting_noisy_rows_apart_leaves_the_interval_its_95_of_100(rows, seeds)
         low, high = compare(table(values), {"r1": "r0"}, apart=noisy)["r1"].interval
         covered += low <= 0.002 <= high
         apart += bool(noisy)
-    assert 0.94 < covered / STUDIES < 0.96
+    assert 0.94 < covered / STUDIES < (0.96 if rows == 2 else 0.98)
     assert apart / STUDIES < 0.025
 
 
@@ -237,14 +321,14 @@ def test_bootstrap_of_eight_seeds_covers_as_much_as_it_says():
 
 
 def test_bootstrap_covers_the_truth_though_one_row_is_far_noisier():
-    """There the pooled t interval is much too short, which is what the bootstrap stands beside it for."""
+    """So does t, by the rows' own variances; with one variance for all rows it would cover less than 85 of 100."""
     rng, by_t, resampled, studies = np.random.default_rng(8), 0, 0, 400
     for _ in range(studies):
         noise = rng.normal(0, 1, (6, 10)) * np.array([0.001, 0.006, 0.001, 0.001, 0.001, 0.001])[:, None]
         found = compare(table(0.93 + noise), {"r1": "r0"})["r1"]
         by_t += found.interval[0] <= 0 <= found.interval[1]
         resampled += found.bootstrap[0] <= 0 <= found.bootstrap[1]
-    assert by_t / studies < 0.85
+    assert 0.91 < by_t / studies < 0.98
     assert 0.91 < resampled / studies < 0.98
 
 
@@ -267,16 +351,21 @@ def test_power_is_what_simulated_studies_find(rows, seeds, comparisons):
 @pytest.mark.parametrize(("ratio", "rows", "comparisons"), list(itertools.product([0.5, 1, 3], [2, 8], [1, 7])))
 def test_seeds_needed_are_enough_and_one_less_is_not(ratio, rows, comparisons):
     def power(num_seeds: int) -> float:
-        """By SciPy's own noncentral t distribution."""
-        df = (rows - 1) * (num_seeds - 1)
-        return stats.nct.sf(stats.t.ppf(1 - 0.025 / comparisons, df), df, ratio * np.sqrt(num_seeds / 2))
+        """By SciPy's own noncentral t distribution for two rows, otherwise by simulation."""
+        if rows == 2:
+            df = num_seeds - 1
+            return stats.nct.sf(stats.t.ppf(1 - 0.025 / comparisons, df), df, ratio * np.sqrt(num_seeds / 2))
+        y = simulations.simulated(rows, num_seeds, 4000)
+        y[:, 1] += ratio
+        return np.mean(simulations.p_values(y, "moderated")[:, 0] <= 0.05 / comparisons)
 
     needed = seeds_needed(ratio * 0.002, 0.002, num_rows=rows, num_comparisons=comparisons)
-    assert power(needed) >= 0.8 - 1e-9
-    assert needed == 2 or power(needed - 1) < 0.8
+    slack = 1e-9 if rows == 2 else 0.02
+    assert power(needed) >= 0.8 - slack
+    assert needed == 2 or power(needed - 1) < 0.8 + slack
 
 
 def test_the_textbooks_sample_size():
     """Cohen's d = 0.5 of paired differences at 80 % power needs 34 pairs (and d = 1 needs 10)."""
     assert [seeds_needed(d * np.sqrt(2) * 0.002, 0.002) for d in (0.5, 1.0)] == [34, 10]
-    assert power_of(0.5, 1 / np.sqrt(34), 33) == pytest.approx(0.8078, abs=2e-4)
+    assert power_of(0.5, 1 / np.sqrt(34), student(33)) == pytest.approx(0.8078, abs=2e-4)

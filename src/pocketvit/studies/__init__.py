@@ -2,7 +2,8 @@
 
 from pocketvit.report.text import points
 from pocketvit.studies.analysis.power import detectable_with, seeds_needed
-from pocketvit.studies.analysis.stats import Accuracies, Comparison, Spread, Summary, compare, pooled_spread, summarise
+from pocketvit.studies.analysis.spread import Accuracies, Spread, pooled_spread
+from pocketvit.studies.analysis.stats import Comparison, Summary, compare, summarise
 from pocketvit.studies.analysis.verdict import effect, p_value, verdict
 from pocketvit.studies.definition.grid import Cell, Row, Study
 from pocketvit.studies.definition.study_file import load_study, parse_study

@@ -15,7 +15,8 @@ from pocketvit.runs.balance import at_zero, largest
 from pocketvit.runs.hardware import hardware
 from pocketvit.runs.result import RunResult
 from pocketvit.studies.analysis.power import LEVEL
-from pocketvit.studies.analysis.stats import Accuracies, Comparison, Summary, compare, rounding_variance, summarise
+from pocketvit.studies.analysis.spread import Accuracies
+from pocketvit.studies.analysis.stats import Comparison, Summary, compare, rounding_variance, summarise
 from pocketvit.studies.analysis.verdict import untold, verdict
 from pocketvit.studies.definition.gather import CellResult
 from pocketvit.studies.definition.grid import IMAGES_OF, Study

@@ -1,28 +1,13 @@
-"""Comparisons between the rows of a study, with the seed variance pooled over the rows.
+"""Comparisons between the rows of a study, with each row's variance over seeds moderated by that of all rows.
 
-With one to three seeds, a row's own spread is hardly known: from two seeds a t-test has one degree of freedom and needs
-a difference of 12.7 standard errors. But a study has many rows, and training noise differs little between variants of
-one recipe, so all rows estimate it together.
+The difference of two rows is that of their means over all their seeds; `spread.py` has the model, the variance of the
+difference and its degrees of freedom. What a seed does to every row alike cancels where both rows have the seed. With
+two rows that have the same seeds, this is exactly the paired t-test.
 
-The model: row r with seed s ends at y[r, s] = row[r] + seed[s] + noise, where the noise is independent and normal with
-one variance for all rows. seed[s] is the effect of a seed on every row alike (the same order of images, the same crops).
-
-- Paired, if a row shares seeds with its reference: the difference d is the mean over the k shared seeds, and seed[s]
-  cancels. The noise variance v is the residual mean square of the two-way layout (least squares with one parameter per
-  row and one per seed, over all rows). Its degrees of freedom are the runs minus the independent parameters:
-  (R − 1)(n − 1) for R rows with the same n seeds. d has the variance 2v / k. With two rows, this is exactly the paired
-  t-test.
-- Unpaired, if they share no seed, or if v cannot be estimated: the difference of the two means, whose variance is
-  w (1/n1 + 1/n2). Here w, the variance between runs of a row, seed[s] included, is pooled over the rows' deviations from
-  their means. Rows with the same seeds repeat seed[s] and are not independent, so the degrees of freedom are those if
-  seed[s] were the only noise: n − 1 for R rows with the same n seeds, and the full number if no seed is used twice. This
-  errs on the side of a wider interval.
-
-If no row has a second seed, the noise is unknown, and a comparison has no p-value and no interval. The t interval is
-exact if the rows have the same seeds, and slightly too wide otherwise. It misleads if one row is much noisier than the
-rest, for example because it diverges with some seeds: such rows can be set apart and then share their variance only
-with the row they are compared with. From eight seeds on there is also a bootstrap interval, which assumes neither equal
-variances nor a normal distribution.
+If no row has a second seed, the noise is unknown, and a comparison has no p-value and no interval. Rows that scatter
+many times as much as the rest, for example because they diverge with some seeds, would widen the intervals of all: they
+can be set apart and then share their variance only with the row they are compared with. From eight seeds on there is
+also a bootstrap interval, which does not assume a normal distribution.
 
 Accuracies are fractions, by row and seed. A failed run is absent.
 """
@@ -30,17 +15,14 @@ Accuracies are fractions, by row and seed. A failed run is absent.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import isfinite, sqrt
+from math import sqrt
 
 import numpy as np
 from scipy import special
 
-from pocketvit.errors import InputError
 from pocketvit.randomness import Stream, uniform
-from pocketvit.studies.analysis.power import LEVEL, detectable_difference
-
-Accuracies = Mapping[str, Mapping[int, float]]
-"""Row, seed, fraction of images classified correctly."""
+from pocketvit.studies.analysis.power import LEVEL, detectable_difference, moderated, student
+from pocketvit.studies.analysis.spread import Accuracies, Layout
 
 BOOTSTRAP_FROM = 8
 """The number of seeds from which resampling them is meaningful."""
@@ -62,29 +44,17 @@ class Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
-    """The variance of runs over seeds, pooled over the rows of a study; None without degrees of freedom."""
-
-    noise: float | None
-    """Variance of a run that pairing leaves: without the effect of a seed on all rows alike."""
-    noise_df: int
-    total: float | None
-    """Variance of a run of one row over seeds."""
-    total_df: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """A row against its reference; what cannot be told is None."""
 
     row: str
     reference: str
     paired: bool
-    """Over the same seeds; otherwise the difference of the means."""
+    """Some seeds of the two are the same, so that what these do to every row cancels."""
     num_seeds: int
-    """Shared seeds if paired, otherwise those of the row with fewer."""
+    """Of the row with fewer."""
     difference: float | None
-    """The row's accuracy minus the reference's, a fraction."""
+    """The row's mean accuracy minus the reference's, a fraction."""
     stderr: float | None = None
     df: float = 0.0
     """Degrees of freedom of `stderr`."""
@@ -112,36 +82,6 @@ def summarise(values: Mapping[int, float]) -> Summary:
     )
 
 
-def pooled_spread(accuracies: Accuracies, apart: Collection[str] = ()) -> Spread:
-    """Both seed variances of a study, from all its rows but those set `apart` (see `findings.noisy_rows`).
-
-    Raises:
-        InputError: an accuracy that is not a number.
-    """
-    _check_finite(accuracies)
-    runs = [(row, seed) for row, values in accuracies.items() for seed in values if row not in apart]
-    if not runs:
-        return Spread(noise=None, noise_df=0, total=None, total_df=0.0)
-    y = np.array([accuracies[row][seed] for row, seed in runs])  # (N,), one entry a run
-    of_row = _indicators([row for row, _ in runs])  # (N, R)
-    of_seed = _indicators([seed for _, seed in runs])  # (N, S)
-
-    both = np.hstack([of_row, of_seed])  # (N, R + S)
-    fit, _, rank, _ = np.linalg.lstsq(both, y, rcond=None)
-    noise_df = len(y) - int(rank)
-    noise = float(np.sum((y - both @ fit) ** 2)) / noise_df if noise_df else None
-
-    runs_in_row = of_row.sum(axis=0)  # (R,)
-    deviations = y - of_row @ (of_row.T @ y / runs_in_row)  # (N,)
-    count = of_row.T @ of_seed  # (R, S): 1 where there is a run
-    centring = np.diag(count.sum(axis=0)) - count.T @ (count / runs_in_row[:, None])  # (S, S)
-    within_df = len(y) - of_row.shape[1]
-    # Satterthwaite's approximation if all spread came from the seeds: the rows then repeat each other.
-    total_df = within_df**2 / float(np.sum(centring**2)) if within_df else 0.0
-    total = float(np.sum(deviations**2)) / within_df if within_df else None
-    return Spread(noise=noise, noise_df=noise_df, total=total, total_df=total_df)
-
-
 def compare(
     accuracies: Accuracies, pairs: Mapping[str, str], apart: Collection[str] = (), least: float = 0.0
 ) -> dict[str, Comparison]:
@@ -160,15 +100,16 @@ def compare(
     Raises:
         InputError: an accuracy that is not a number.
     """
-    pooled = pooled_spread(accuracies, apart)
-    single = []
+    pooled = Layout(accuracies, apart, least)
+    single, rows = [], {}
     for row, reference in pairs.items():
         two = {name: accuracies.get(name, {}) for name in (row, reference)}
-        spread = pooled_spread(two) if {row, reference} & set(apart) else pooled
-        single.append(_compare_two(row, reference, two[row], two[reference], spread, least))
+        layout = Layout(two, least=least) if {row, reference} & set(apart) else pooled
+        single.append(_compare_two(row, reference, two[row], two[reference], layout))
+        rows[row] = len(layout.rows)
     corrected = correct(single)
     num_found = sum(c.p_holm is not None and c.p_holm <= LEVEL for c in corrected)
-    return {c.row: _with_detectable(c, num_found) for c in corrected}
+    return {c.row: _with_detectable(c, num_found, rows[c.row]) for c in corrected}
 
 
 def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -238,29 +179,24 @@ def bootstrap_tail(num_seeds: int) -> float:
 
 
 def _compare_two(
-    row: str, reference: str, ours: Mapping[int, float], theirs: Mapping[int, float], spread: Spread, least: float
+    row: str, reference: str, ours: Mapping[int, float], theirs: Mapping[int, float], layout: Layout
 ) -> Comparison:
     """One comparison, without the correction for the others."""
-    shared = sorted(set(ours) & set(theirs))
-    # Without noise_df pairing has no error to go by, but several seeds of any row still give the wider one.
-    paired = bool(shared) and (spread.noise is not None or spread.total is None)
-    if paired:
-        samples = [np.array([ours[seed] - theirs[seed] for seed in shared])]
-        variance, df = spread.noise, float(spread.noise_df)
-        factor = 2 / len(shared)
-    elif ours and theirs:
-        samples = [np.array([values[seed] for seed in sorted(values)]) for values in (ours, theirs)]
-        variance, df = spread.total, spread.total_df
-        factor = 1 / len(ours) + 1 / len(theirs)
-    else:
-        return Comparison(row=row, reference=reference, paired=False, num_seeds=len(ours), difference=None)
-    difference = float(samples[0].mean()) - (0.0 if paired else float(samples[1].mean()))
+    known = Comparison(row=row, reference=reference, paired=False, num_seeds=len(ours), difference=None)
+    if not ours or not theirs:
+        return known
+    shared = set(ours) & set(theirs)
+    noise, total = layout.dfs
+    samples = [np.array([values[seed] for seed in sorted(values)]) for values in (ours, theirs)]
+    difference = float(samples[0].mean() - samples[1].mean())
     num_seeds = min(map(len, samples))
-    known = Comparison(row=row, reference=reference, paired=paired, num_seeds=num_seeds, difference=difference)
-    stderr = sqrt(max(variance, least) * factor) if variance is not None else 0.0
+    known = replace(known, paired=bool(shared and (noise or not total)), num_seeds=num_seeds, difference=difference)
+    variance, df = layout.error(row, reference, len(shared))
+    stderr = sqrt(variance)
     if stderr < NO_SPREAD:
         return known
     half = float(special.stdtrit(df, 1 - LEVEL / 2)) * stderr
+    samples = [samples[0] - samples[1]] if set(ours) == set(theirs) else samples
     return replace(
         known,
         stderr=stderr,
@@ -271,8 +207,8 @@ def _compare_two(
     )
 
 
-def _with_detectable(comparison: Comparison, num_found: int) -> Comparison:
-    """Add the least difference that would have been detected.
+def _with_detectable(comparison: Comparison, num_found: int, num_rows: int) -> Comparison:
+    """Add the least difference that would have been detected in a study of so many rows.
 
     Beside k significant comparisons of m, Holm's method finds one more exactly if its p is at most 0.05 / (m − k).
     """
@@ -280,17 +216,6 @@ def _with_detectable(comparison: Comparison, num_found: int) -> Comparison:
         return comparison
     others_found = num_found - (comparison.p_holm <= LEVEL)
     level = LEVEL / (comparison.num_comparisons - others_found)
-    return replace(comparison, detectable=detectable_difference(comparison.stderr, comparison.df, level=level))
-
-
-def _indicators(labels: Sequence[str | int]) -> np.ndarray:
-    """One-hot encoding of each run's label (N, L)."""
-    distinct, index = np.unique(np.array(labels), return_inverse=True)
-    return np.eye(len(distinct))[index]
-
-
-def _check_finite(accuracies: Accuracies) -> None:
-    for row, values in accuracies.items():
-        for seed, value in values.items():
-            if not isfinite(value):
-                raise InputError(f"accuracy of row {row!r} with seed {seed} is {value}; leave failed runs out")
+    alike = comparison.paired and comparison.num_seeds > 1
+    test = moderated(comparison.num_seeds, num_rows, level) if alike else student(comparison.df, level)
+    return replace(comparison, detectable=detectable_difference(comparison.stderr, test))

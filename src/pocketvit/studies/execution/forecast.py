@@ -17,7 +17,7 @@ from pocketvit.errors import InputError
 from pocketvit.report.text import count, counted, percent, points
 from pocketvit.runs.result import RunResult, find_results
 from pocketvit.studies.analysis.findings import accuracies, held_out_in_vain, noisy_rows
-from pocketvit.studies.analysis.stats import pooled_spread
+from pocketvit.studies.analysis.spread import pooled_spread
 from pocketvit.studies.definition.choose import chosen_rows
 from pocketvit.studies.definition.gather import CellResult, gather
 from pocketvit.studies.definition.grid import IMAGES_OF, Study

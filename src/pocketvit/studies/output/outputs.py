@@ -129,14 +129,14 @@ def notes(study: Study, found: Sequence[Finding]) -> list[str]:
         texts.append(f"Best evaluation: {BEST_EVALUATION}.")
     if any(finding.comparison for finding in found):
         texts.append(
-            "Difference: to the row under “against”, in points, on the seeds that both rows share, with its 95 % "
-            "confidence interval (Student's t, the seed variance pooled over all rows). p is corrected for all "
-            "comparisons of the study (Holm); the interval is not."
+            "Difference: to the mean of the row under “against”, in points, with its 95 % confidence interval (Student's "
+            "t, each row's variance over seeds moderated by that of all rows). p is corrected for all comparisons of the "
+            "study (Holm); the interval is not."
         )
     if _any_bootstrap(found):
         texts.append(
             f"Bootstrap interval (95 %, from {BOOTSTRAP_FROM} seeds on): by resampling the seeds of the two rows only; it "
-            "assumes neither equal spreads nor a normal distribution. p and the verdict come from t."
+            "does not assume a normal distribution. p and the verdict come from t."
         )
     if any(finding.kind == "equal" for finding in found):
         texts.append(

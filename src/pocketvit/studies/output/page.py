@@ -14,7 +14,7 @@ from pocketvit.report.text import NBSP, duration, points
 from pocketvit.runs.hardware import Hardware, device, hardware
 from pocketvit.runs.result import RunResult
 from pocketvit.studies.analysis.findings import Finding, accuracies, noisy_rows
-from pocketvit.studies.analysis.stats import pooled_spread
+from pocketvit.studies.analysis.spread import pooled_spread
 from pocketvit.studies.analysis.verdict import effect
 from pocketvit.studies.definition.gather import CellResult
 from pocketvit.studies.definition.grid import Measure, Row, Study

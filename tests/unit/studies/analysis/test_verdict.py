@@ -54,7 +54,7 @@ def test_one_seed_a_row_tells_nothing_and_says_so():
 def test_one_seed_is_enough_where_other_rows_show_the_spread():
     rows = {"a": {0: 0.930, 1: 0.931}, "other": {0: 0.920, 1: 0.9215}, "b": {0: 0.9}}
     found = compare(rows, {"b": "a"})["b"]
-    assert found.paired and found.num_seeds == 1 and found.df == 1
+    assert found.paired and found.num_seeds == 1 and 1 <= found.df < 2
     assert verdict(found).startswith("hurts") and verdict(found).endswith(", a single run)"), "and the reader is told"
 
 
