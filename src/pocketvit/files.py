@@ -145,10 +145,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file that holds one mapping; `InputError` names the file and the line that is wrong."""
     try:
         content = json.loads(read_text(path))
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path} is not JSON (line {error.lineno}: {error.msg}); was it cut off?") from error
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a number of thousands of digits
+        raise InputError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}; expected a JSON object with named fields")
     return content

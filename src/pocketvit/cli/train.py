@@ -45,7 +45,7 @@ def train_command(arguments: list[str]) -> int:
         except Stopped as stopped:
             say(stopped)
             return 128 + stopped.signum
-        print(result_text(result))
+        say(result_text(result))
         return 0
 
 

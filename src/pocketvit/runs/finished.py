@@ -18,6 +18,16 @@ from pocketvit.files import read_arrays, read_json, read_text
 from pocketvit.runs.metrics import read_metrics
 from pocketvit.runs.result import RunResult
 
+_ARRAYS = {
+    "logits": ("f", 2),
+    **dict.fromkeys(("labels", "indices", "error_indices"), ("iu", 1)),
+    **dict.fromkeys(("class_names", "files", "train_captions"), ("U", 1)),
+    **dict.fromkeys(("train_images", "error_images"), ("u", 4)),
+    "whitening_filters": ("f", 4),
+    "position_similarity": ("f", 2),
+}
+"""Each array's kinds, as NumPy calls them, and number of axes."""
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -97,6 +107,16 @@ def _read_arrays(path: Path, *names: str, needed: bool = True) -> list[Any]:
     absent = [name for name in names if name not in held]
     if absent and needed:
         raise InputError(f"{path} lacks the arrays {', '.join(absent)}")
+    for name, array in zip(names, arrays, strict=True):
+        kinds, axes = _ARRAYS[name]
+        if array is None:
+            continue
+        if array.dtype.kind not in kinds:
+            raise InputError(f"{path}: {name} is {array.dtype} {array.shape}; expected NumPy's kind {kinds}")
+        if array.ndim != axes:
+            raise InputError(f"{path}: {name} has shape {array.shape}; expected {axes} axes")
+        if kinds == "f" and not np.isfinite(array).all():
+            raise InputError(f"{path}: {name} holds numbers that are not finite")
     return arrays
 
 
@@ -123,7 +143,7 @@ def _read_samples(path: Path, num_predictions: int) -> Samples | None:
     names = ("train_images", "train_captions", "error_images", "error_indices")
     train_images, captions, error_images, rows = _read_arrays(path, *names)
     for name, images in (("train_images", train_images), ("error_images", error_images)):
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        if images.dtype != np.uint8 or images.shape[-1] != 3 or 0 in images.shape[1:]:
             raise InputError(f"{path}: {name} is {images.dtype} {images.shape}; expected uint8 (count, H, W, 3)")
     if len(captions) != len(train_images) or len(rows) != len(error_images):
         raise InputError(f"{path}: train_captions or error_indices do not have one entry for each image")
@@ -137,8 +157,8 @@ def _read_figures(path: Path) -> dict[str, np.ndarray]:
         return {}
     names = ("whitening_filters", "position_similarity")
     filters, similarity = _read_arrays(path, *names, needed=False)
-    if filters is not None and (filters.ndim != 4 or filters.shape[-1] != 3 or filters.size == 0):
+    if filters is not None and (filters.shape[-1] != 3 or filters.size == 0):
         raise InputError(f"{path}: whitening_filters has shape {filters.shape}; expected (filters, p, p, 3)")
-    if similarity is not None and (similarity.ndim != 2 or len(set(similarity.shape)) != 1 or similarity.size == 0):
+    if similarity is not None and (len(set(similarity.shape)) != 1 or similarity.size == 0):
         raise InputError(f"{path}: position_similarity has shape {similarity.shape}; expected (patches, patches)")
     return {name: array for name, array in zip(names, (filters, similarity), strict=True) if array is not None}

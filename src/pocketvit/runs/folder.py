@@ -18,7 +18,7 @@ from pocketvit.config import RunConfig, code_of, config_hash, load_config, overr
 from pocketvit.config.hashing import earlier_hashes, revised
 from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
-from pocketvit.files import write_atomically, write_json
+from pocketvit.files import read_json, write_atomically, write_json
 from pocketvit.lock import locked
 from pocketvit.runs.metrics import whole_line
 from pocketvit.runs.provenance import environment
@@ -27,6 +27,12 @@ from pocketvit.usercode import FOLDER as CODE_FOLDER
 
 RUNS = Path("runs")
 """Where run folders are made unless `out` says otherwise."""
+
+_ENV = dict.fromkeys(("command", "started", "folder", "data_fingerprint", "config_hash"), str) | {
+    "seed": int,
+    "code": dict,
+}
+"""What env.json holds that a run that goes on needs."""
 
 
 class RunFolder:
@@ -159,15 +165,15 @@ class RunFolder:
         return env
 
     def read_env(self) -> dict[str, Any]:
-        """The content of env.json; nothing where it is not there yet or cannot be read."""
-        with contextlib.suppress(OSError, ValueError):
-            return json.loads(self.env.read_text())
+        """The content of env.json, as far as it is what `write_env` writes; nothing where it cannot be read."""
+        with contextlib.suppress(InputError):
+            return {key: value for key, value in read_json(self.env).items() if isinstance(value, _ENV.get(key, ()))}
         return {}
 
     def code_origins(self, config: RunConfig) -> dict[str, str]:
         """Where the files of the user's own code were copied from when the run began, by file name."""
         known = self.read_env().get("code", {})
-        return {code.path.name: known.get(code.path.name, str(code.path)) for code in code_of(config).values()}
+        return {code.path.name: str(known.get(code.path.name, code.path)) for code in code_of(config).values()}
 
     def code_notes(self, config: RunConfig) -> list[str]:
         """A line on each piece of the user's own code: what runs, and whether it is still what the user has."""

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from pocketvit.errors import InputError
+from pocketvit.files import read_bytes
+from pocketvit.runs.result import is_number
 
 KEYS = ("pass", "images", "loss", "lr", "train_s")
 """What every line holds; an evaluation adds `val_accuracy` or `test_accuracy`."""
@@ -19,25 +21,39 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         InputError: there is no line, or one is damaged or lacks something.
     """
     metrics = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = read_bytes(path).splitlines()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    for number, line in enumerate(lines, start=1):
         try:
             held = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path} line {number} is not JSON ({error.msg}); was it cut off?") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{path} line {number} is not JSON ({getattr(error, 'msg', error)}); was it cut off?"
+            ) from error
         absent = [key for key in KEYS if not isinstance(held, dict) or key not in held]
         if absent:
             raise InputError(f"{path} line {number} lacks {', '.join(absent)}")
+        if wrong := _wrong(held):
+            raise InputError(f"{path} line {number}: {wrong} is {held[wrong]!r:.80}; expected a finite number")
         metrics.append(held)
     if not metrics:
         raise InputError(f"{path} is empty: the run stopped before its first pass ended")
     return metrics
 
 
+def _wrong(held: dict[str, Any]) -> str | None:
+    """The first key of a line that should hold a finite number and doesn't."""
+    keys = (key for key in held if key in (*KEYS, "images_per_s") or key.endswith("_accuracy"))
+    return next((key for key in keys if not is_number(held[key])), None)
+
+
 def whole_line(line: bytes) -> dict[str, Any] | None:
     """What a line holds; None where it is cut off or damaged."""
     try:
         held = json.loads(line)
-        return held if line.endswith(b"\n") and held.keys() >= set(KEYS) else None
+        return held if line.endswith(b"\n") and held.keys() >= set(KEYS) and not _wrong(held) else None
     except (ValueError, AttributeError, RecursionError):
         return None
 

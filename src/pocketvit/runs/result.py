@@ -16,6 +16,10 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
+
+
 def _all(kind: type, values: Iterable[Any]) -> bool:
     return all(isinstance(value, kind) for value in values)
 
@@ -26,10 +30,8 @@ Texts = Annotated[tuple[str, ...], "a list of texts", lambda value: isinstance(v
 Named = Annotated[
     Mapping[str, str], "text by name", lambda value: isinstance(value, dict) and _all(str, value.values())
 ]
-Whole = Annotated[int, "a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)]
-Natural = Annotated[
-    int, "a whole number from 0", lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0
-]
+Whole = Annotated[int, "a whole number", lambda value: _is_whole(value, -(2**63))]
+Natural = Annotated[int, "a whole number from 0", lambda value: _is_whole(value, 0)]
 Number = Annotated[float, "a finite number", is_number]
 Positive = Annotated[float, "a number above 0", lambda value: is_number(value) and value > 0]
 Fraction = Annotated[float, "a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1]

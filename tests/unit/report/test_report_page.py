@@ -299,6 +299,32 @@ DAMAGES = {
     "figures.npz: position_similarity has shape": lambda run: np.savez(
         run / "figures.npz", position_similarity=np.zeros((3, 4))
     ),
+    "config.yaml is not YAML: KeyError": lambda run: (run / "config.yaml").write_text("a: !!bool x"),
+    "env.json cannot be read: maximum recursion": lambda run: (run / "env.json").write_text("[" * 100_000),
+    "result.json cannot be read: Exceeds the limit": lambda run: (run / "result.json").write_text("1" * 5_000),
+    "metrics.jsonl line 1: loss is [1]; expected a finite number": lambda run: (run / "metrics.jsonl").write_text(
+        '{"pass": 1, "images": 1, "loss": [1], "lr": 1, "train_s": 1}\n'
+    ),
+    "predictions.npz: labels is float64": lambda run: replace_arrays(run / "predictions.npz", labels=np.zeros(360)),
+    "predictions.npz: labels has shape ()": lambda run: replace_arrays(run / "predictions.npz", labels=np.array(1)),
+    "predictions.npz: class_names is int64": lambda run: replace_arrays(
+        run / "predictions.npz", class_names=np.arange(10)
+    ),
+    "predictions.npz: logits holds numbers that are not finite": lambda run: replace_arrays(
+        run / "predictions.npz", logits=np.full((360, 10), np.nan)
+    ),
+    "samples.npz: train_captions is int64": lambda run: replace_arrays(
+        run / "samples.npz", train_captions=np.arange(40)
+    ),
+    "samples.npz: error_images is uint8 (16, 0, 8, 3)": lambda run: replace_arrays(
+        run / "samples.npz", error_images=np.zeros((16, 0, 8, 3), np.uint8)
+    ),
+    "samples.npz: error_indices is float64": lambda run: replace_arrays(
+        run / "samples.npz", error_indices=np.zeros(16)
+    ),
+    "figures.npz: position_similarity is <U1": lambda run: np.savez(
+        run / "figures.npz", position_similarity=np.array([["a"]])
+    ),
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """metrics.jsonl is read whole, or its last line while a run goes on."""
 
 import json
+import os
 
 import pytest
 
@@ -28,4 +29,31 @@ def test_the_last_whole_line_counts(tmp_path):
 def test_a_line_that_is_no_mapping_is_refused(tmp_path, text):
     (tmp_path / "metrics.jsonl").write_text(line(1) + text)
     with pytest.raises(InputError, match=r"metrics\.jsonl line 2 lacks pass, images"):
+        read_metrics(tmp_path / "metrics.jsonl")
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize("wrong", ['"x"', "null", "NaN", "Infinity", "true", "[1]", "{}", "1" + "0" * 400])
+@pytest.mark.parametrize("key", ["loss", "pass", "test_accuracy"])
+def test_a_line_whose_figures_are_none_is_refused(tmp_path, key, wrong):
+    fields = json.loads(line(2)) | {key: 0.5}
+    text = json.dumps(fields).replace(f'"{key}": 0.5', f'"{key}": {wrong}') + "\n"
+    (tmp_path / "metrics.jsonl").write_text(line(1) + text)
+    with pytest.raises(InputError, match=rf"metrics\.jsonl line 2: {key} is .*; expected a finite number"):
+        read_metrics(tmp_path / "metrics.jsonl")
+    assert last_line(tmp_path / "metrics.jsonl")["pass"] == 1
+
+
+@pytest.mark.parametrize("content", [DEEP.encode(), b"\xe9", b"1" * 5_000], ids=["deep", "Latin-1", "long"])
+def test_bytes_that_are_no_json_are_refused(tmp_path, content):
+    (tmp_path / "metrics.jsonl").write_bytes(line(1).encode() + content)
+    with pytest.raises(InputError, match="line 2 "):
+        read_metrics(tmp_path / "metrics.jsonl")
+
+
+def test_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(InputError, match=r"cannot read .*metrics\.jsonl: it is no regular file"):
         read_metrics(tmp_path / "metrics.jsonl")

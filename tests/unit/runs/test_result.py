@@ -1,6 +1,7 @@
 """result.json is read whole or refused with the file and the field, and written as it was read."""
 
 import json
+import os
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from synthetic_results import result_content, synthetic_result
 
 from pocketvit.errors import InputError
-from pocketvit.runs.result import Evaluation, RunResult, result_at
+from pocketvit.runs.result import Evaluation, RunResult, find_results, result_at
 
 RESULTS = Path(__file__).parents[3] / "results"
 POINT = {"images": 5, "train_s": 0.5, "accuracy": 0.25, "split": "test"}
@@ -96,3 +97,17 @@ def test_what_older_results_lack_is_none(tmp_path):
     with pytest.raises(InputError, match=r"result\.json lacks device, total_s: was it written by `pocketvit train`\?"):
         RunResult.read(tmp_path / "result.json")
     assert synthetic_result().val_accuracy is None
+
+
+def test_no_file_in_a_folder_of_results_ends_the_search(tmp_path):
+    """Each is passed over, whatever it is, and the whole one beside them is found."""
+    whole = read(tmp_path)
+    contents = ["", "[" * 100_000, "1" * 5_000, "[1]", "null", '{"curve": [1]}', "\0", '{"seed": {"a": [[]]}}']
+    for i, content in enumerate([*contents, *(json.dumps(result_content(**{key: 10**400})) for key in WRONG)]):
+        (tmp_path / f"{i}.json").write_text(content)
+    (tmp_path / "bytes.json").write_bytes(b"\xe9\xff")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "nowhere.json").symlink_to(tmp_path / "gone")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.json")
+    assert find_results([tmp_path]) == {whole.key: whole}

@@ -56,7 +56,7 @@ def outcome(job: Job, result: RunResult | None) -> CellResult:
         return CellResult(row=row, seed=seed, state="done", result=result, error=None, folder=folder)
     folder = job.folder if job.folder.is_dir() else None
     if job.failure.is_file():
-        error = job.failure.read_text(encoding="utf-8").strip()
+        error = job.failure.read_text(encoding="utf-8", errors="replace").strip()
         log = job.log if job.log.is_file() else None
         return CellResult(row=row, seed=seed, state="failed", result=None, error=error, folder=folder, log=log)
     return CellResult(row=row, seed=seed, state="missing", result=None, error=None, folder=folder)

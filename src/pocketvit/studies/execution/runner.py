@@ -100,7 +100,7 @@ def _claim(out: Path, name: str) -> None:
     """Record which study a folder belongs to; raise an `InputError` if it is another one's."""
     owner = out / "cells" / "study.txt"
     try:
-        held = owner.read_text(encoding="utf-8").strip() if owner.exists() else name
+        held = owner.read_text(encoding="utf-8", errors="replace").strip() if owner.exists() else name
         owner.write_text(held + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {owner}: {error.strerror}") from error
