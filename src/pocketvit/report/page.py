@@ -19,7 +19,7 @@ from pocketvit.report.curves import accuracy_curves, pass_curves
 from pocketvit.report.pictures import filter_sheet_uri, heat_map_uri, image_uri, is_small, similarity_sheet_uri
 from pocketvit.report.scores import class_scores, confusion_matrix, log_softmax, top_confusions, wilson_interval
 from pocketvit.report.templating import page_environment
-from pocketvit.runs.balance import at_zero, largest
+from pocketvit.runs.balance import balance_lines
 from pocketvit.runs.finished import FinishedRun, Predictions, Samples, read_run
 from pocketvit.runs.hardware import device
 from pocketvit.runs.result import RunResult
@@ -67,7 +67,7 @@ def render(run: FinishedRun) -> str:
         title=_title(run),
         class_names=predictions.class_names,
         headline=_headline(run, int(np.trace(matrix))),
-        cautions=[*run.result.cautions, *([at_zero(zero)] if (zero := run.result.classes_at_zero) else [])],
+        cautions=[*run.result.cautions, *balance_lines(vars(run.result))],
         facts=_facts(run, log_probabilities),
         curves=accuracy_curves(run.result.curve, decimals) + pass_curves(run.metrics),
         confusions=_confusions(matrix, predictions.class_names),
@@ -143,9 +143,6 @@ def _facts(run: FinishedRun, log_probabilities: np.ndarray) -> list[tuple[str, s
     if result.best_test_accuracy is not None and len(result.curve) > 1:
         remark = "test accuracy, biased upward"
         facts.append(("Best evaluation", text.percent(result.best_test_accuracy, decimals), remark))
-    if result.balanced_accuracy is not None and result.majority_share is not None:
-        balanced = text.percent(result.balanced_accuracy, decimals)
-        facts.append(("Balanced accuracy", balanced, f"mean over classes; {largest(result.majority_share)}"))
     if result.peak_memory_gib is not None:
         facts.append(("Peak GPU memory", f"{result.peak_memory_gib:.2f} GiB", ""))
     if result.kernels is not None:

@@ -1,7 +1,7 @@
 """What an accuracy hides where classes are of uneven sizes and always answering the largest looks good."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any, TypedDict
 
@@ -31,18 +31,12 @@ def class_balance(per_class: Mapping[str, float], labels: Iterable[int]) -> Bala
 
 
 def balance_lines(found: Mapping[str, Any]) -> list[str]:
-    """Lines to print below an accuracy, given what `Balance` holds."""
+    """What to print below an accuracy, given what `Balance` holds."""
     balanced, share, zero = (found[name] for name in Balance.__annotations__)
-    lines = [] if balanced is None else [f"balanced accuracy {balanced:.2%} (mean over classes; {largest(share)})"]
-    return lines + ([f"CAUTION: {at_zero(zero)}"] if zero else [])
-
-
-def largest(share: float) -> str:
-    """Say how many images are of the largest class."""
-    return f"the largest class has {share:.2%} of the test images"
-
-
-def at_zero(names: Sequence[str]) -> str:
-    """Say that no image of some classes is classified correctly."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"no test image of these classes is classified correctly (0 %): {', '.join(names[:5])}{more}"
+    if balanced is None:
+        return []
+    names = ", ".join(zero[:5]) + (f" and {len(zero) - 5} more" if len(zero) > 5 else "")
+    lines = [
+        f"balanced accuracy {balanced:.2%} (mean over classes; the largest class has {share:.2%} of the test images)"
+    ]
+    return lines + ([f"CAUTION: no test image of these classes is classified correctly (0 %): {names}"] if zero else [])

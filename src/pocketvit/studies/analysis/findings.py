@@ -11,7 +11,7 @@ from typing import Literal
 
 from scipy import special
 
-from pocketvit.runs.balance import at_zero, largest
+from pocketvit.runs.balance import balance_lines
 from pocketvit.runs.hardware import hardware
 from pocketvit.runs.result import RunResult
 from pocketvit.studies.analysis.power import LEVEL
@@ -125,7 +125,12 @@ def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
 
 def caveats(study: Study, found: Sequence[Finding]) -> list[str]:
     """A sentence for each reason why an accuracy or a difference may not come from the row itself."""
-    return [*held_out_in_vain(study), *_on_other_data(study, found), *_on_training_images(found), *_on_classes(found)]
+    return [
+        *held_out_in_vain(study),
+        *_on_other_data(study, found),
+        *_on_training_images(found),
+        *_on_uneven_classes(found),
+    ]
 
 
 def held_out_in_vain(study: Study) -> list[str]:
@@ -158,16 +163,10 @@ def _on_training_images(found: Sequence[Finding]) -> list[str]:
     return [f"{line}." for line in lines]
 
 
-def _on_classes(found: Sequence[Finding]) -> list[str]:
-    """Sentences on what the test accuracies of rows hide."""
-    balanced = {f.row: [r.balanced_accuracy for r in f.results if r.balanced_accuracy is not None] for f in found}
-    means = ", ".join(f"{row} {fmean(values):.2%}" for row, values in balanced.items() if values)
-    shares = [r.majority_share for f in found for r in f.results if r.majority_share is not None]
-    zero = {f.row: list(dict.fromkeys(name for r in f.results for name in r.classes_at_zero)) for f in found}
-    lines = [f"In some run of row {row}, {at_zero(names)}." for row, names in zero.items() if names]
-    if shares:
-        lines.append(f"Uneven classes, {largest(max(shares))}; balanced test accuracy (mean over classes): {means}.")
-    return lines
+def _on_uneven_classes(found: Sequence[Finding]) -> list[str]:
+    """A sentence for each row whose accuracy hides something, of its run that is least balanced."""
+    uneven = {f.row: [(r.balanced_accuracy, r.seed, vars(r)) for r in f.results if r.majority_share] for f in found}
+    return [f"Row {row}, at worst: {'; '.join(balance_lines(min(runs)[2]))}." for row, runs in uneven.items() if runs]
 
 
 def noisy_rows(found: Accuracies) -> list[str]:
