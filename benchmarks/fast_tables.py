@@ -107,6 +107,23 @@ def _kernel_work(batch_size: int) -> dict[str, tuple[float, float]]:
     return work
 
 
+def persistent_accuracy(results: Path) -> str:
+    """The paper's run with the persistent kernels and with the fused ones, on the same seeds.
+
+    Args:
+        results: the folder of all results.
+    """
+    study = load_study(KERNELS_FILE.with_name("persistent_accuracy.yaml"))
+    found = measured_findings(study, results)
+    rows = [{"kernels": f"`{finding.row}`"} | run_cells(finding) for finding in found]
+    left = sum(cell.state == "missing" for finding in found for cell in finding.cells)
+    runs = f" {left} of {len(study.cells())} runs are still to be made." if left else ""
+    return noted(rows, [finding.results for finding in found], [
+        "Fused: the runs of `results/paper-baseline`; persistent: `pocketvit study benchmarks/persistent_accuracy.yaml`. The "
+        f"notes of the table above hold here too.{runs}"
+    ])  # fmt: skip
+
+
 def kernels_accuracy(results: Path) -> str:
     """The paper's run with the fused kernels and with the reference implementation, and the difference in accuracy.
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.choices import choices_table
-from benchmarks.fast_tables import both_designs, cpu_speed, kernels_accuracy, step_kernels
+from benchmarks.fast_tables import both_designs, cpu_speed, kernels_accuracy, persistent_accuracy, step_kernels
 from benchmarks.field_tables import SECTIONS, fields_table
 from benchmarks.minute_tables import minute_compared, minute_search
 from benchmarks.run_tables import PublishedRow, results_table, update_readme
@@ -52,7 +52,15 @@ PLACES = {
     "docs/paper-baseline.md": ("learning-rate", "paper-baseline"),
     "docs/data.md": ("formats",),
     "docs/minute.md": ("minute", "minute-compared", "minute-search"),
-    "docs/fast.md": ("paper-table1", "step-kernels", "both-designs", "speed-choices", "speed-cpu", "kernels"),
+    "docs/fast.md": (
+        "paper-table1",
+        "step-kernels",
+        "both-designs",
+        "speed-choices",
+        "speed-cpu",
+        "kernels",
+        "persistent-accuracy",
+    ),
     "docs/studies.md": ("simulated-errors", "simulated-power", "simulated-seeds"),
     "docs/scaling.md": ("scaling-speed", "scaling-accuracy", "scaling-rows"),
 }
@@ -94,6 +102,7 @@ OTHERS: dict[str, Callable[[], str]] = {
     "minute-search": lambda: minute_search(RESULTS),
     "paper-claims": lambda: decided_claims(RESULTS),
     "paper-table1": bench_table,
+    "persistent-accuracy": lambda: persistent_accuracy(RESULTS),
     "both-designs": lambda: both_designs(RESULTS / "persistent" / "steps.json"),
     "step-kernels": lambda: step_kernels(
         RESULTS / "paper-fig4" / "profile.json", RESULTS / "paper-table1" / "bench.json"
