@@ -179,7 +179,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._head(416, {"Content-Range": f"bytes */{len(content)}"})
             return
         ranged = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if start else {}
-        self._head(206 if start else 200, {"Content-Length": str(len(content) - start)} | ranged)
+        length = {"Content-Length": str(len(content) - start)} | fault.get("headers", {})
+        self._head(206 if start else 200, {name: value for name, value in length.items() if value is not None} | ranged)
         self._body(content[start:], fault)
 
     def _head(self, status: int, headers: Mapping[str, str]) -> None:

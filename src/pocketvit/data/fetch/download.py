@@ -13,22 +13,27 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from pocketvit.data.fetch.paths import write_error
 from pocketvit.errors import InputError
+from pocketvit.files import read_json, regular_size
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there and the size of the whole, None where the server doesn't tell it."""
 
 _BLOCK_BYTES = 1 << 16
 _MAX_WAIT_S = 60.0
+MOST_BYTES = 2**30
+"""A file is no larger; the catalogue's have less than a fifth of that, and a server may send without end."""
 _BUSY = {408, 425, 429}
 """The HTTP errors below 500 that are worth another try."""
 
@@ -118,7 +123,7 @@ def _receive(url: str, part: Path, progress: Progress | None, timeout_s: float) 
         request.add_header("If-Range", version)
     try:
         with _network(timeout_s):
-            response = urllib.request.urlopen(request, timeout=timeout_s)
+            response = urllib.request.build_opener(_Redirects).open(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -138,6 +143,19 @@ def _receive(url: str, part: Path, progress: Progress | None, timeout_s: float) 
     return start
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a server to where it points, but not away from HTTPS, nor to another protocol than HTTP."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], *answer: Any
+    ) -> urllib.request.Request | None:
+        scheme = urlsplit(answer[-1]).scheme
+        if scheme not in ("https", urlsplit(req.full_url).scheme):
+            fp.close()
+            raise _GiveUp(f"it points to {answer[-1]}, which is not HTTPS")
+        return super().redirect_request(req, fp, *answer)
+
+
 @contextlib.contextmanager
 def _network(timeout_s: float) -> Iterator[None]:
     """Turn what may go wrong with a connection into `_TryAgain`, except an answer that is an HTTP error."""
@@ -149,7 +167,7 @@ def _network(timeout_s: float) -> Iterator[None]:
         raise _TryAgain(f"silent for {timeout_s:g} s") from error
     except urllib.error.URLError as error:
         raise _TryAgain(str(error.reason)) from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an address that is none
         raise _TryAgain(f"connection lost: {error!r}") from error
 
 
@@ -157,8 +175,8 @@ def _append(
     response: http.client.HTTPResponse, url: str, part: Path, start: int, progress: Progress | None, timeout_s: float
 ) -> None:
     """Write what the server sends to `part`, from byte `start` on."""
-    length = response.headers.get("Content-Length")
-    total = start + int(length) if length is not None else None
+    length = response.headers.get("Content-Length", "")
+    total = start + int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
     num_bytes = start
     with part.open("ab" if start else "wb") as file:
         # Not before the file is empty, or bytes of an older version would count as of this one.
@@ -168,6 +186,9 @@ def _append(
                 block = response.read1(_BLOCK_BYTES)  # not read(), which waits until the block is full
             if not block:
                 break
+            if num_bytes + len(block) > MOST_BYTES:
+                part.unlink()
+                raise _GiveUp(f"it sends more than {MOST_BYTES:,} bytes")
             file.write(block)
             num_bytes += len(block)
             if progress is not None:
@@ -189,14 +210,12 @@ def _version(response: http.client.HTTPResponse) -> str | None:
 
 def _resume_point(url: str, part: Path) -> tuple[int, str | None]:
     """How many bytes of the file are there already, and of which version."""
-    try:
-        origin = json.loads(_origin(part).read_text(encoding="utf-8"))
-        size = part.stat().st_size
-    except (FileNotFoundError, ValueError):
-        return 0, None
-    if origin["url"] != url or origin["version"] is None:
-        return 0, None
-    return size, origin["version"]
+    with contextlib.suppress(OSError, InputError):
+        origin, size = read_json(_origin(part)), regular_size(part)
+        version = origin.get("version")
+        if origin.get("url") == url and isinstance(version, str) and version.isascii() and version.isprintable():
+            return size, version
+    return 0, None
 
 
 def _check_resumed(response: http.client.HTTPResponse, start: int, version: str | None, part: Path) -> None:

@@ -2,11 +2,14 @@
 
 import hashlib
 import http.client
+import io
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pocketvit.data.fetch import download as download_module
 from pocketvit.data.fetch.download import download
 from pocketvit.errors import InputError
 
@@ -223,3 +226,57 @@ def test_failed_write_keeps_what_has_arrived(server, fetch):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert fetch()[0].read_bytes() == CONTENT
     assert ranges(server) == [None, "bytes=50000-"]
+
+
+@pytest.mark.parametrize("length", ["many", "-1", "", "1e5", "\xb2", "9" * 5_000])
+def test_a_length_that_is_none_is_left_aside(server, fetch, length):
+    server.faults["/file"] = [{"headers": {"Content-Length": length}}]
+    told = []
+    assert fetch(progress=lambda _, total: told.append(total))[0].read_bytes() == CONTENT
+    assert set(told) == {None}
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["[]", "1", "{}", "[" * 100_000, '{"url": [1], "version": "1"}', '{"url": "URL", "version": ["1"]}', "\xff"]
+    + [f'{{"url": "URL", "version": "{version}"}}' for version in ("a\\r\\nHost: b", "\\u20ac", "1" * 5)],
+    ids=lambda origin: origin[:40],
+)
+def test_a_broken_note_of_where_a_part_came_from_starts_over(server, fetch, tmp_path, origin):
+    begin(server, fetch, 50_000)
+    note = origin.replace("URL", server.url("/file")).encode("latin-1")
+    (tmp_path / "got" / "file.bin.part.from").write_bytes(note)
+    assert fetch()[0].read_bytes() == CONTENT
+
+
+def test_an_endless_body_is_cut_and_removed(server, fetch, tmp_path, monkeypatch):
+    monkeypatch.setattr("pocketvit.data.fetch.download.MOST_BYTES", 70_000)
+    server.faults["/file"] = [{"headers": {"Content-Length": None}}]
+    with pytest.raises(InputError, match="it sends more than 70,000 bytes"):
+        fetch()
+    assert not (tmp_path / "got" / "file.bin.part").exists() and len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("ftp://127.0.0.1/file", "it points to ftp://127.0.0.1/file, which is not HTTPS"),
+        ("file:///etc/passwd", "HTTP 302"),
+        ("http://[bad/file", "ValueError"),
+    ],
+)
+def test_no_redirect_leaves_http(server, fetch, where, says):
+    server.faults["/file"] = [{"status": 302, "headers": {"Location": where}}] * 2
+    with pytest.raises(InputError, match=says):
+        fetch(tries=2)
+
+
+def test_no_redirect_leaves_https():
+    request = urllib.request.Request("https://example.org/file")
+    for where, allowed in (("https://example.com/file", True), ("http://example.org/file", False)):
+        answer = (io.BytesIO(), 302, "Found", {}, where)
+        if allowed:
+            assert download_module._Redirects().redirect_request(request, *answer).full_url == where
+        else:
+            with pytest.raises(download_module._GiveUp, match="which is not HTTPS"):
+                download_module._Redirects().redirect_request(request, *answer)
