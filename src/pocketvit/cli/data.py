@@ -6,6 +6,7 @@ from pathlib import Path
 import tyro
 
 from pocketvit.cli.parsing import parse, parse_command
+from pocketvit.config import DataConfig
 from pocketvit.terminal import say
 
 
@@ -60,22 +61,21 @@ def data_get_command(arguments: list[str]) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class CheckArguments:
+@dataclass(frozen=True, kw_only=True)
+class CheckArguments(DataConfig):
     """Show what a data set contains."""
 
     source: tyro.conf.Positional[str]
     """A known name, a path, or hf:OWNER/NAME."""
-    format: str | None = None
-    """The format of a path; none detects it."""
-    resize: int | None = None
-    """Resize every image to a square of this many pixels a side."""
+    skip_unreadable: tyro.conf.FlagConversionOff[bool] = False
+    """Leave out images that cannot be read; else they are listed."""
 
 
 def data_check_command(arguments: list[str]) -> int:
     """`pocketvit data check SOURCE`."""
     parsed = parse_command(CheckArguments, arguments, "pocketvit data check")
     from pocketvit.data.check import check
+    from pocketvit.data.splits import reading_of
 
-    say(check(parsed.source, format=parsed.format, resize=parsed.resize).text())
+    say(check(parsed.source, format=parsed.format, cache_dir=parsed.cache_dir, **reading_of(parsed)).text())
     return 0

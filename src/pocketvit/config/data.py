@@ -19,6 +19,9 @@ class ReadingFields(TypedDict, total=False):
     fit: Literal["stretch", "crop", "pad"]
     value_range: Literal["auto"] | tuple[int, int]
     background: Literal["black", "white"]
+    skip_unreadable: bool
+    image_column: str | None
+    label_column: str | None
 
 
 READING = tuple(ReadingFields.__annotations__)
@@ -43,6 +46,12 @@ class DataConfig:
     """Values of 16-bit gray images that become 0 and 255; auto is 0 65535, and reports the range that the images use."""
     background: Literal["black", "white"] = "black"
     """Background behind transparent images."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read; else they are listed and nothing is trained."""
+    image_column: str | None = None
+    """Column of a parquet or CSV file that holds the images or their files; found by its name when none."""
+    label_column: str | None = None
+    """Column that holds the labels, such as coarse_label of CIFAR-100; found by its name when none."""
     val_frac: Fraction = 0.0
     """Fraction of the training images held out for validation; the test images are then used once, at the end."""
     test_frac: Annotated[float, Bounds(0, 1, open_left=True, open_right=True)] = 0.2

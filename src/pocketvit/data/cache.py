@@ -166,14 +166,18 @@ def _write(file: Path, rows: Iterable[np.ndarray], count: int) -> None:
 
     Args:
         rows: of one shape and dtype, at least one.
-        count: how many there are.
+        count: how many there are, at most.
     """
     with file.open("wb") as stream:
-        for i, row in enumerate(rows):
-            if i == 0:
+        written, header = 0, {}
+        for written, row in enumerate(rows, 1):
+            if written == 1:
                 header = {"descr": row.dtype.str, "fortran_order": False, "shape": (count, *row.shape)}
                 np.lib.format.write_array_header_1_0(stream, header)
             stream.write(row.tobytes())
+        if written < count:
+            stream.seek(0)  # a header of the same length: NumPy leaves room for the number to grow
+            np.lib.format.write_array_header_1_0(stream, header | {"shape": (written, *header["shape"][1:])})
         stream.flush()
         os.fsync(stream.fileno())  # else a power cut after the renaming may leave an entry full of zeros
 

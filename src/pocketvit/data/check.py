@@ -9,8 +9,6 @@ import numpy as np
 from pocketvit.config.checks import describe_size
 from pocketvit.data.dataset import Dataset, channel_stats, is_cifar10, note_shared
 from pocketvit.data.fetch.paths import data_home
-from pocketvit.data.formats import folders
-from pocketvit.data.pixels import BrokenImage
 from pocketvit.data.sources import DIGITS, format_of, load_dataset, locate
 from pocketvit.terminal import NAME, printable
 
@@ -67,16 +65,11 @@ def check(source: str | Path, **options: Any) -> CheckReport:
         source: as `load_dataset` takes it.
         options: likewise.
     Raises:
-        InputError: as `load_dataset`, but with a line for each of the broken images of a folder.
+        InputError: as `load_dataset`.
     """
     path = None if source == DIGITS else locate(source, options.get("cache_dir") or data_home())
     kind = "built in" if path is None else format_of(path, options.get("format")).name
-    try:
-        dataset = load_dataset(source, **options)
-    except BrokenImage:
-        if path is not None and kind == "folder":
-            folders.refuse_broken(path)
-        raise
+    dataset = load_dataset(source, **options)
     mean, std = channel_stats(dataset.train.images)
     counts = [np.bincount(split.labels, minlength=dataset.num_classes) for split in (dataset.train, dataset.test)]
     looks_like = dataset.class_names == CIFAR10_CLASSES and bool((np.stack(counts).T == (5_000, 1_000)).all())

@@ -6,10 +6,11 @@ images are not gathered here: they go one by one to a `Store`, memory or a file.
 """
 
 import dataclasses
+import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from pocketvit.config.checks import FEW
 from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Decoded, Split
 from pocketvit.data.labels import find_class_names, number_labels
-from pocketvit.data.pixels import PLAIN, Conversions, Fitter
+from pocketvit.data.pixels import PLAIN, BrokenImage, Conversions, Fitter
 from pocketvit.errors import InputError
 
 SPLIT_OF_WORD = {
@@ -47,7 +48,9 @@ _IMAGE_ENDINGS = {
 }
 
 Store = Callable[[str, Iterable[np.ndarray], int], np.ndarray]
-"""Takes a split's name, its images, uint8 (H, W, 3) of one size, and their number; gives them back as (N, H, W, 3)."""
+"""Takes a split's name, its images, uint8 (H, W, 3) of one size, and their number, at most; gives them as (N, H, W, 3)."""
+MOST_LISTED = 20
+"""Images that a message on broken ones lists."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class RawSplit:
     labels: np.ndarray
     """Integers or class names, (N,)."""
     images: Iterable[np.ndarray]
-    """N images, uint8, (H, W, 3) each; decoded when asked for, so one that isn't used costs nothing."""
+    """N images, uint8, (H, W, 3) each; decoded when asked for, so one that isn't used costs nothing. One that cannot be
+    read raises `BrokenImage` and leaves the next to be asked for, as `map` does and a generator does not."""
     where: Callable[[int], str]
     """What to call the i-th image in a message, such as "train.parquet, row 7"."""
     converted: Conversions = field(default_factory=Conversions)
@@ -108,12 +112,12 @@ def name_row(files: Sequence[tuple[str, int]], index: int) -> str:
 
 def in_memory(_split: str, images: Iterable[np.ndarray], count: int) -> np.ndarray:
     """Keep the images of a split in memory, uint8, (N, H, W, 3)."""
-    kept = np.empty(0)
+    kept, i = np.empty(0), -1
     for i, image in enumerate(images):
         if i == 0:
             kept = np.empty((count, *image.shape), dtype=np.uint8)
         kept[i] = image
-    return kept
+    return kept[: i + 1]
 
 
 def assemble(
@@ -169,14 +173,56 @@ def assemble(
     notes += _check_classes(labels, used, class_names, name)
     fitter, converted = Fitter(config), Conversions()
     splits = {}
+    broken: list[str] = []
     for split, raw in used.items():
-        fitted = (fitter.fit(image, raw.where, i) for i, image in enumerate(raw.images))
-        where = (raw.where(i).removeprefix(f"{name}{os.sep}") for i in range(len(raw.labels)))
+        kept: list[int] = []
+        fitted = _readable(raw, name, fitter, kept, broken)
+        images = store(split, fitted, len(raw.labels))
+        where = (raw.where(i).removeprefix(f"{name}{os.sep}") for i in kept)
         names = np.array([each.encode(errors="backslashreplace") for each in where])
-        splits[split] = Split(store(split, fitted, len(raw.labels)), labels[split], names)
+        labels[split] = labels[split][kept]
+        splits[split] = Split(images, labels[split], names)
         converted.join(raw.converted)
+    if broken and not config.skip_unreadable:
+        raise _unreadable(name, broken)
+    if broken:
+        notes.append(f"{len(broken):,} image{'s' * (len(broken) > 1)} left out as unreadable, such as {broken[0]}")
+        notes += _check_classes(labels, used, class_names, name)
     notes += [*converted.notes(config.value_range), *fitter.notes()]
     return Decoded(splits["train"], splits.get(test_split), tuple(class_names), tuple(notes))
+
+
+def _readable(raw: RawSplit, name: str, fitter: Fitter, kept: list[int], broken: list[str]) -> Iterator[np.ndarray]:
+    """The images of a split that can be read, in the size of the set.
+
+    Args:
+        kept: is told which these are.
+        broken: is told what is wrong with the others.
+    Raises:
+        BrokenImage: none can be read.
+    """
+    images = iter(raw.images)
+    for i in itertools.count():
+        try:
+            image = next(images)
+        except StopIteration:
+            break
+        except BrokenImage as error:
+            broken.append(str(error))
+            continue
+        kept.append(i)
+        yield fitter.fit(image, raw.where, i)
+    if not kept:
+        raise _unreadable(f"{name}, all of a split,", broken)
+
+
+def _unreadable(name: str, broken: Sequence[str]) -> BrokenImage:
+    """What to raise for images that cannot be read: for several a line each."""
+    if len(broken) == 1:
+        return BrokenImage(broken[0])
+    head = f"{len(broken):,} images of {name} cannot be read; --data.skip-unreadable True leaves them out:"
+    more = [f"and {len(broken) - MOST_LISTED:,} more"] if len(broken) > MOST_LISTED else []
+    return BrokenImage("\n".join([head, *broken[:MOST_LISTED], *more]))
 
 
 def is_unlabeled(raw: RawSplit) -> bool:

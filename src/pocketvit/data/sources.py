@@ -170,6 +170,11 @@ def _digits(config: DataConfig) -> Decoded:
 
 def _decode(path: Path, kind: Format, config: DataConfig, home: Path, decoded: Decoded | None = None) -> Decoded:
     """The set at `path`, from the cache if it is there; `decoded` spares decoding it if it isn't."""
+    for column in ("image_column", "label_column"):
+        if getattr(config, column) is not None and kind.name in ("folder", "npz"):
+            raise InputError(
+                f"data.{column}={getattr(config, column)}, but {path} has no columns: it is {kind.description}"
+            )
     others = {name: getattr(config, name) for name in READING[1:] if getattr(config, name) != getattr(PLAIN, name)}
     key = entry_key(path, kind.files(path), (kind.name, config.resize, *map(str, others.items())))
     said: list[str] = []

@@ -61,7 +61,7 @@ def split_given(data: Data, config: DataConfig) -> Splits:
     if config.format is not None:
         raise InputError(f"data.format={config.format}: only files have a format; leave it out where images are given")
     options = {"test_frac": config.test_frac, "split_seed": config.split_seed}
-    return split_dataset(load_from_memory(data, **options, **_reading(config)), config)
+    return split_dataset(load_from_memory(data, **options, **reading_of(config)), config)
 
 
 def open_dataset(config: DataConfig) -> Dataset:
@@ -101,11 +101,12 @@ def _load(config: DataConfig, test_frac: float) -> Dataset:
         test_frac=test_frac,
         split_seed=config.split_seed,
         cache_dir=config.cache_dir,
-        **_reading(config),
+        **reading_of(config),
     )
 
 
-def _reading(config: DataConfig) -> ReadingFields:
+def reading_of(config: DataConfig) -> ReadingFields:
+    """The fields that say how the files of a source are read."""
     return ReadingFields(**{name: getattr(config, name) for name in READING})
 
 

@@ -33,15 +33,45 @@ def test_check_lists_the_broken_images(flat, count):
     empty = f"{flat / 'ant' / '00000.png'}: the image is empty (0 bytes); replace or remove it"
     with pytest.raises(InputError) as first:
         load_dataset(str(flat))
-    assert str(first.value) == empty, "training stops at the first"
     with pytest.raises(InputError) as found:
         check(str(flat))
+    assert str(found.value) == str(first.value), "training lists them as well"
     head, *lines = str(found.value).splitlines()
-    assert head == f"{count + 1} images of {flat} cannot be read:"
+    assert head == f"{count + 1} images of {flat} cannot be read; --data.skip-unreadable True leaves them out:"
     assert lines[0] == empty
     for line, file in zip(lines[1:20], files):
         assert line.startswith(f"{file}: the image is truncated or corrupt (")
     assert lines[20:] == ([f"and {count - 19} more"] if count > 19 else []) and len(lines) == min(count + 1, 21)
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet"])
+def test_unreadable_images_are_left_out_on_request(flat, write, synthetic_set, kind):
+    whole = load_dataset(str(flat), test_frac=1).test
+    files = sorted(flat.rglob("*.png"))
+    broken = [0, 17, 59]
+    if kind == "parquet":
+        contents = [{"bytes": b"no image" if i in broken else file.read_bytes()} for i, file in enumerate(files)]
+        flat = write.parquet(flat.parent / "x.parquet", synthetic_set.train[0], whole.labels.tolist(), img=contents)
+    else:
+        for i in broken:
+            files[i].write_bytes(b"no image")
+    for _ in range(2):  # decoded, and from the cache
+        found = load_dataset(str(flat), test_frac=1, skip_unreadable=True)
+        rest = whole.take(np.delete(np.arange(60), broken))
+        assert np.array_equal(found.test.images, rest.images) and np.array_equal(found.test.labels, rest.labels)
+        assert len(found.test.files) == 57 and not {0, 17, 59} & {
+            files.index(flat / f) for f in found.test.files if kind == "folder"
+        }
+        assert any(note.startswith("3 images left out as unreadable, such as ") for note in found.notes)
+    assert check(str(flat), skip_unreadable=True).num_train < 57
+    for file in files[:6]:
+        file.write_bytes(b"")
+    if kind == "folder":
+        assert any("has no images of the class ant" in note for note in check(str(flat), skip_unreadable=True).notes)
+        for file in files:
+            file.write_bytes(b"")
+        with pytest.raises(InputError, match="^60 images of .*, all of a split, cannot be read; "):
+            check(str(flat), skip_unreadable=True)
 
 
 def test_check_says_what_else_is_wrong_as_loading_does(flat, write):

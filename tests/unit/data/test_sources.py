@@ -100,6 +100,11 @@ def test_names_of_images_outlast_the_cache(flat, home):
     assert load_dataset("digits").test.files[0] == "digits, image 0"
 
 
+def test_a_column_of_what_has_none_is_refused(flat, home):
+    with pytest.raises(InputError, match="^data.label_column=fine, but .*flowers has no columns: it is image folders"):
+        load_dataset(str(flat), label_column="fine")
+
+
 def test_changed_source_is_read_again(write, synthetic_set, tmp_path):
     images, labels = synthetic_set.train
     path = tmp_path / "set.npz"

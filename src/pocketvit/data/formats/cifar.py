@@ -16,7 +16,7 @@ import pickletools
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -182,6 +182,9 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
     if missing:
         raise InputError(f"{place} is not a whole CIFAR set: {missing[0]} is missing")
 
+    if config.label_column is not None:  # fine_label of the Hub's files is fine_labels here
+        column = config.label_column.removesuffix("s")
+        layout = replace(layout, labels_key=f"{column}s", names_key=f"{column}_names")
     meta = _field(batches[layout.meta], layout.names_key, f"{place}, {layout.meta}")
     if not isinstance(meta, list) or not all(isinstance(name, bytes | str) for name in meta):
         raise InputError(f"{place}, {layout.meta}: its {layout.names_key} are no list of names")

@@ -18,7 +18,7 @@ import numpy as np
 from pocketvit.config.checks import FEW
 from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Decoded
-from pocketvit.data.pixels import PLAIN, BrokenImage, Conversions, decode
+from pocketvit.data.pixels import PLAIN, Conversions, decode
 from pocketvit.data.raw_splits import (
     SPLIT_OF_WORD,
     RawSplit,
@@ -34,8 +34,6 @@ from pocketvit.errors import InputError
 
 LEFT_BEHIND = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 """Folders that archivers, cameras' drives and file servers leave among others."""
-MOST_LISTED = 20
-"""Broken images that `refuse_broken` lists."""
 
 
 def matches(path: Path) -> bool:
@@ -83,26 +81,6 @@ def _notes(path: Path, found: Mapping[str, Mapping[str, list[Path]]]) -> list[st
         return []
     some = [str(folder.relative_to(path)) for folder in aside[:FEW]] + ["…"] * (len(aside) > FEW)
     return [f"{len(aside):,} folder{'s' * (len(aside) > 1)} without an image of a class left aside: {', '.join(some)}"]
-
-
-def refuse_broken(path: Path) -> None:
-    """Read every image of a set, and list those that cannot be read.
-
-    Raises:
-        InputError: there are several; a line each.
-    """
-    broken = []
-    for file in files(path):
-        try:
-            decode(file, str(file))
-        except BrokenImage as error:
-            broken.append(str(error))
-    if len(broken) < 2:
-        return
-    lines = [f"{len(broken):,} images of {path} cannot be read:", *broken[:MOST_LISTED]]
-    if len(broken) > MOST_LISTED:
-        lines.append(f"and {len(broken) - MOST_LISTED:,} more")
-    raise InputError("\n".join(lines))
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -210,5 +188,8 @@ def _raw_split(classes: Mapping[str, list[Path]], config: DataConfig) -> RawSpli
     members = [file for files in classes.values() for file in files]
     labels = [name for name, files in classes.items() for _ in files]
     converted = Conversions()
-    images = (decode(file, str(file), converted, config) for file in members)
-    return RawSplit(np.array(labels), images, lambda i: str(members[i]), converted)
+
+    def image(file: Path) -> np.ndarray:
+        return decode(file, str(file), converted, config)
+
+    return RawSplit(np.array(labels), map(image, members), lambda i: str(members[i]), converted)

@@ -7,6 +7,7 @@ files together are one unsplit set. The class names come from the Hub's metadata
 Source: https://huggingface.co/docs/datasets/about_dataset_features
 """
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -20,7 +21,7 @@ import numpy as np
 from pocketvit.config.checks import FEW
 from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Decoded
-from pocketvit.data.pixels import PLAIN, Conversions, decode, one_line
+from pocketvit.data.pixels import PLAIN, BrokenImage, Conversions, decode, one_line
 from pocketvit.data.raw_splits import (
     RawSplit,
     Store,
@@ -66,14 +67,18 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
     first = by_split.get("train", next(iter(by_split.values())))[0]
     schema = _open(first).schema_arrow
     features = _features(schema)
-    image_column = _find_column(first, schema, features, _IMAGE_COLUMNS, "Image")
-    label_column = _find_column(first, schema, features, _LABEL_COLUMNS, "ClassLabel")
+    image_column = _find_column(first, schema, features, config.image_column, _IMAGE_COLUMNS, "Image")
+    label_column = _find_column(first, schema, features, config.label_column, _LABEL_COLUMNS, "ClassLabel")
     class_names = features.get(label_column, {}).get("names")
     raw = {
         split: _raw_split(members, image_column, label_column, class_names, config)
         for split, members in by_split.items()
     }
     decoded = assemble(raw, class_names, str(path), config, store)
+    others = [name for name, each in features.items() if each.get("_type") == "ClassLabel" and name != label_column]
+    if others and config.label_column is None:
+        line = f"labels are those of {label_column}; --data.label-column takes {' or '.join(others)} instead"
+        decoded = dataclasses.replace(decoded, notes=(*decoded.notes, line))
     aside = [file for file in visible_files(path) if is_image(file)] if path.is_dir() else []
     return note_left_aside(decoded, "not among the parquet files", aside)
 
@@ -138,8 +143,12 @@ def _features(schema: "pa.Schema") -> dict[str, dict]:
     return {name: feature for name, feature in features if isinstance(feature, dict)}
 
 
-def _find_column(file: Path, schema: "pa.Schema", features: dict, names: Sequence[str], kind: str) -> str:
-    """The column with one of these names, or else the only one of this kind in the Hub's metadata."""
+def _find_column(
+    file: Path, schema: "pa.Schema", features: dict, wanted: str | None, names: Sequence[str], kind: str
+) -> str:
+    """The column that is wanted, or else has one of these names, or else is of this kind in the Hub's metadata."""
+    if wanted is not None:
+        names, features = (wanted,), {}
     of_kind = [name for name, feature in features.items() if feature.get("_type") == kind]
     found = [name for name in names if name in schema.names] or of_kind
     if not found:
@@ -153,8 +162,12 @@ def _raw_split(
     labels = [_by_name(_labels(file, label_column), file, label_column, class_names) for file in members]
     rows = [(str(file), len(values)) for file, values in zip(members, labels, strict=True)]
     converted = Conversions()
-    images = (image for file in members for image in _images(file, image_column, converted, config))
-    return RawSplit(np.concatenate(labels), images, lambda i: name_row(rows, i), converted)
+    cells = (cell for file in members for cell in _cells(file, image_column))
+
+    def image(cell: tuple[object, str]) -> np.ndarray:
+        return _image(*cell, image_column, converted, config)
+
+    return RawSplit(np.concatenate(labels), map(image, cells), lambda i: name_row(rows, i), converted)
 
 
 def _labels(file: Path, column: str) -> np.ndarray:
@@ -194,17 +207,18 @@ def _by_name(labels: np.ndarray, file: Path, column: str, class_names: Sequence[
     return np.where(labels < 0, labels, number[labels])
 
 
-def _images(file: Path, column: str, converted: Conversions, config: DataConfig) -> Iterator[np.ndarray]:
-    """The images of one file, uint8, (H, W, 3) each."""
-    row = 0
-    for batch in _batches(file, column):
-        for value in batch.to_pylist():
-            where = f"{file}, row {row}"
-            content = value.get("bytes") if isinstance(value, dict) else value
-            if not isinstance(content, bytes):
-                raise InputError(f"{where}: column {column} holds no image bytes")
-            yield decode(content, where, converted, config)
-            row += 1
+def _cells(file: Path, column: str) -> Iterator[tuple[object, str]]:
+    """The values of a column of one file, and what to call each in a message."""
+    values = (value for batch in _batches(file, column) for value in batch.to_pylist())
+    return ((value, f"{file}, row {row}") for row, value in enumerate(values))
+
+
+def _image(value: object, where: str, column: str, converted: Conversions, config: DataConfig) -> np.ndarray:
+    """An image, uint8, (H, W, 3), of its bytes or the Hub's mapping with them."""
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(content, bytes):
+        raise BrokenImage(f"{where}: column {column} holds no image bytes")
+    return decode(content, where, converted, config)
 
 
 def _batches(file: Path, column: str) -> Iterator["pa.Array"]:

@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 
+from pocketvit.config import DataConfig
 from pocketvit.data.formats import cifar
 from pocketvit.errors import InputError
 
@@ -57,6 +58,11 @@ def test_cifar100(write, synthetic_set, tmp_path):
         contents[name] = write.python2_pickle(fields)
     path = write.tar(tmp_path / "cifar-100-python.tar.gz", contents, "cifar-100-python")
     assert_is(cifar.read(path), synthetic_set, write.NAMES)
+    for column in ("coarse_label", "coarse_labels"):
+        coarse = cifar.read(path, DataConfig(label_column=column))
+        assert coarse.class_names == ("x",) and not coarse.train.labels.any()
+    with pytest.raises(InputError, match="has no entry 'finest_label_names'"):
+        cifar.read(path, DataConfig(label_column="finest_label"))
 
 
 def test_a_class_name_that_stands_twice_is_refused(write, synthetic_set, tmp_path):

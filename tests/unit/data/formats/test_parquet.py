@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from pocketvit.config import DataConfig
 from pocketvit.data.formats import parquet
 from pocketvit.data.formats.registry import detect
 from pocketvit.errors import InputError
@@ -256,3 +257,21 @@ def test_a_test_split_without_labels_is_left_aside(write, tmp_path, val):
     decoded = parquet.read(tmp_path)
     assert (len(decoded.test) == 3 if val else decoded.test is None) and len(decoded.train) == len(IMAGES)
     assert decoded.notes[0] == f"{tmp_path}: its test split has no labels and is left aside"
+
+
+def test_columns_of_ones_own(write, tmp_path):
+    contents = [{"bytes": write.encode(image), "path": None} for image in IMAGES]
+    coarse = [label // 2 for label in LABELS]
+    features = {"label": LABEL | {"names": list(NAMES)}, "coarse": LABEL | {"names": ["insect", "pet"]}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.table({"img": contents, "scan": contents[::-1], "label": LABELS, "coarse": coarse}, metadata=metadata)
+    pa.parquet.write_table(table, tmp_path / "x.parquet")
+    usual = parquet.read(tmp_path / "x.parquet")
+    assert usual.class_names == NAMES and usual.notes == (
+        "labels are those of label; --data.label-column takes coarse instead",
+    )
+    other = parquet.read(tmp_path / "x.parquet", DataConfig(image_column="scan", label_column="coarse"))
+    assert other.class_names == ("insect", "pet") and other.train.labels.tolist() == coarse and other.notes == ()
+    assert np.array_equal(other.train.images, usual.train.images[::-1])
+    with pytest.raises(InputError, match="holds the columns img, scan, label, coarse: expected colour$"):
+        parquet.read(tmp_path / "x.parquet", DataConfig(label_column="colour"))
