@@ -14,6 +14,28 @@ from pocketvit.errors import InputError
 from pocketvit.files import path_of
 from pocketvit.usercode import Code
 
+MEANT = {
+    "learning-rate base-lr": "--optim.lr",
+    "epochs max-epochs num-epochs num-train-epochs": "--schedule.passes",
+    "warmup warmup-epochs warmup-ratio warmup-steps": "--schedule.warmup-passes",
+    "lr-scheduler sched scheduler": "--schedule.name",
+    "opt optimizer": "--optim.name",
+    "drop drop-rate dropout": "--model.drop-path",
+    "layers num-layers": "--model.depth",
+    "dim embed-dim hidden-size": "--model.width",
+    "image-size img-size input-size": "--data.resize",
+    "data-dir data-path dataset": "--data.source",
+    "amp bf16 fp16": "--train.precision",
+    "output output-dir save-dir": "--out",
+    "fine-tune finetune pretrained": "every model is trained from scratch",
+    "clip-grad clip-grad-norm gradient-clip-val grad-clip max-grad-norm": "gradients are not clipped; if training "
+    "diverges, lower --optim.lr or raise --schedule.warmup-passes",
+    "num-workers workers": "images are decoded once and augmented in chunks, without worker processes",
+    "early-stopping patience": "a run takes as many passes as its schedule; set --schedule.passes",
+    "accum-iter accumulate-grad-batches gradient-accumulation-steps": "gradients are not accumulated; set --batch-size",
+}
+"""What others' names of flags, by their last part, mean here: a flag, or what there is instead."""
+
 
 def parse(target: Callable | type, arguments: list[str], prog: str, **options: Any) -> Any:
     """`tyro.cli`, with its errors in one line.
@@ -55,12 +77,17 @@ def check_flags(arguments: list[str], known: Collection[str]) -> None:
     """Refuse an unknown flag.
 
     Raises:
-        InputError: there is one; names the nearest known flag.
+        InputError: there is one; names the known flag that it means or that is nearest.
     """
     for argument in arguments:
         flag = flag_of(argument)
         if flag.startswith("--") and flag not in (*known, "--help"):
-            raise InputError(unknown("flag", flag, known))
+            name = flag.lstrip("-").rpartition(".")[2]
+            meant = next((meant for names, meant in MEANT.items() if name in names.split()), "")
+            if not meant or {*re.findall(r"--[a-z.-]+", meant)} - {*known}:
+                raise InputError(unknown("flag", flag, known))
+            hint = f"did you mean {meant}?" if meant.startswith("--") else meant
+            raise InputError(f"unknown flag {flag!r}; {hint}")
 
 
 def _reason(event: _errors.ParseErrorEvent) -> str:

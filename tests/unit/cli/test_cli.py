@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,9 @@ import pytest
 from PIL import Image
 
 from pocketvit.cli import COMMANDS, main, parse_train
-from pocketvit.cli.parsing import parse_command
+from pocketvit.cli.parsing import MEANT, check_flags, parse_command
 from pocketvit.cli.study import StudyArguments
-from pocketvit.config import load_config, override, save_config
+from pocketvit.config import flatten, load_config, override, save_config
 from pocketvit.errors import InputError
 from pocketvit.inference.evaluate import predict_files
 from pocketvit.recipes import photos, recipe
@@ -119,6 +120,10 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["trian"], "unknown command 'trian'; did you mean train?"),
         (["train", "papper"], "unknown recipe 'papper'; did you mean paper?"),
         (["train", "--optim.lrr", "1"], "unknown flag '--optim.lrr'; did you mean --optim.lr?"),
+        (["train", "--optim.learning-rate", "1"], "unknown flag '--optim.learning-rate'; did you mean --optim.lr?"),
+        (["train", "--epochs=9"], "unknown flag '--epochs'; did you mean --schedule.passes?"),
+        (["train", "--pretrained"], "unknown flag '--pretrained'; every model is trained from scratch"),
+        (["bench", "--grad_clip", "1"], "unknown flag '--grad-clip'; gradients are not clipped; if training diverges"),
         (["train", "--optim.lr", "-1"], "optim.lr=-1.0: must be greater than 0"),
         (["train", "--data", "cifra10"], "did you mean"),
         (["train", "--data", "/no/such/folder"], "does not exist"),
@@ -191,6 +196,13 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, words, capsys, place, 
     assert err.startswith("pocketvit: ") and err.count("\n") == 1
     assert not out
     assert not (tmp_path / "runs").exists(), "nothing is left behind"
+
+
+def test_hints_name_flags_that_exist():
+    known = {f"--{name.replace('_', '-')}" for name in flatten(recipe("digits"))}
+    assert {*re.findall(r"--[a-z.-]+", " ".join(MEANT.values()))} <= known
+    with pytest.raises(InputError, match="known: --run$"):
+        check_flags(["--epochs"], ["--run"])
 
 
 def test_results_that_may_not_be_read_are_not_taken_for_none(capsys, tmp_path, monkeypatch):
