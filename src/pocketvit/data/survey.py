@@ -6,8 +6,9 @@ from PIL import Image
 
 from pocketvit.config import DataConfig
 from pocketvit.data.fetch.paths import data_home
-from pocketvit.data.formats import folders
+from pocketvit.data.formats import folders, table
 from pocketvit.data.pixels import FORMATS
+from pocketvit.data.raw_splits import is_image
 from pocketvit.data.sources import format_of, is_known, locate
 from pocketvit.data.splits import open_dataset
 
@@ -22,10 +23,11 @@ def survey(config: DataConfig) -> tuple[int, list[tuple[int, int]]]:
         InputError: the source cannot be found or read.
     """
     path = None if is_known(config.source) else locate(config.source, config.cache_dir or data_home())
-    if path is None or format_of(path, config.format).name != "folder":
+    kind = None if path is None else format_of(path, config.format).name
+    if path is None or kind not in ("folder", "csv"):
         dataset = open_dataset(config)
         return len(dataset.train), [dataset.image_size]
-    splits = folders.find(path)
+    splits = folders.find(path) if kind == "folder" else {"train": {"": [*filter(is_image, table.files(path))]}}
     files = [file for members in splits.get("train", {}).values() for file in members]
     sizes = [size for file in files[:: max(1, len(files) // MOST_LOOKED_AT)] if (size := _size(file)) is not None]
     return round(len(files) * (1 if len(splits) > 1 else 1 - config.test_frac)), sizes

@@ -11,7 +11,7 @@ from pathlib import Path
 from pocketvit.config.checks import unknown
 from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Decoded
-from pocketvit.data.formats import cifar, folders, npz, parquet
+from pocketvit.data.formats import cifar, folders, npz, parquet, table
 from pocketvit.data.raw_splits import Store
 from pocketvit.errors import InputError
 
@@ -36,6 +36,7 @@ FORMATS = tuple(
         ("cifar", "the CIFAR-10 or CIFAR-100 python archive, packed or unpacked", cifar),
         ("parquet", "parquet files as on the Hugging Face Hub", parquet),
         ("npz", "a NumPy .npz file", npz),
+        ("csv", "images beside labels.csv or metadata.csv", table),
         ("folder", "image folders: train/<class>/* and test/<class>/*, or <class>/*", folders),
     )
 )
@@ -54,8 +55,8 @@ def detect(path: Path) -> str:
         raise InputError(f"{path} is empty (0 bytes)")
     for known in FORMATS:
         if known.matches(path):
-            # Image folders with a stray parquet file stay image folders; their reader says what it leaves aside.
-            return "folder" if known.name == "parquet" and folders.is_whole(path) else known.name
+            # Image folders with a stray parquet file or table stay image folders; their reader says what it leaves aside.
+            return "folder" if known.name in ("parquet", "csv") and folders.is_whole(path) else known.name
     content = "is an empty folder" if path.is_dir() and not any(path.iterdir()) else "has no known format"
     raise InputError(f"{path} {content}: expected {'; '.join(known.description for known in FORMATS)}")
 
