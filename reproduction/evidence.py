@@ -26,6 +26,7 @@ STUDIES = ("paper-table2", "paper-table3", "paper-fig6")
 ADDED = {
     "paper-table2": dict.fromkeys(("mla-k", "mla-qk", "mla-kv", "mla-qkv"), "mla-q"),
     "paper-table3": {"width96-2cls": "width192"},
+    "paper-fig6": dict.fromkeys(("lion", "lion-lr1e-3", "lion-lr1e-4"), "adamw-lr1e-3"),
 }
 """Comparisons that the claims need in addition to those of the studies: by study, each row's other reference."""
 BENCH = "paper-table1/bench.json"

@@ -5,6 +5,7 @@ sentence with the figures. The rules are in `rules.py`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from math import copysign, inf
 from statistics import fmean, median
 from typing import Literal, NamedTuple
 
@@ -74,30 +75,66 @@ def reaches(study: str, row: str) -> Judge:
     return judge
 
 
-def effect(study: str, row: str, reference: str, claimed: float, *, sized: bool = False) -> Judge:
-    """The row differs from its reference in the claimed direction, by at least half of the claimed size.
-
-    With `sized`, the claim is about the size, and more than twice of it is too much.
-    """
+def effect(study: str, row: str, reference: str, claimed: float, *, least: float = 0.0, most: float = inf) -> Judge:
+    """The row's difference from its reference, in the claimed direction, is between `least` and `most`."""
 
     def judge(evidence: Evidence) -> Judgement:
         found = evidence.difference(study, row, reference)
         if found.interval is None:
             return _untold(found)
-        sign = 1 if claimed > 0 else -1
-        least, most = sorted(sign * end for end in found.interval)
-        size, half, twice = sign * found.difference, abs(claimed) / 2, 2 * abs(claimed)
-        is_there = found.p_holm <= LEVEL
-        holds = is_there and size >= half and not (sized and size > twice)
-        fails = most < half or (is_there and size < 0) or (sized and least > twice)
+        low, high = sorted(copysign(1.0, claimed) * end for end in found.interval)
+        significant = found.p_holm <= LEVEL
+        holds = significant and low >= least and high <= most
+        fails = (high < least and (significant or least > 0)) or low > most
         reason = f"{_told(found)}; the paper: {points(claimed, signed=True)}"
         return _of_enough(evidence, study, [row, reference], _judgement(holds, fails, reason))
 
     return judge
 
 
-def harmless(study: str, row: str, reference: str, *, at_all: bool = False) -> Judge:
-    """The row loses no more than `MINIMAL`, and not significantly; with `at_all`, any significant loss refutes it."""
+def best_effect(study: str, rows: Sequence[str], references: Sequence[str], claimed: float) -> Judge:
+    """The most accurate of the rows is better than the most accurate of its references.
+
+    Further references can only refute this, so it is refuted even if some are not measured yet.
+    """
+
+    def judge(evidence: Evidence) -> Judgement:
+        means = {name: evidence.mean(study, name, "test_accuracy") for name in (*rows, *references)}
+        absent = [name for name, mean in means.items() if mean is None]
+        if set(rows) & set(absent) or set(references) <= set(absent):
+            return NOT_MEASURED
+        measured = [name for name in references if name not in absent]
+        row, reference = (max(names, key=lambda name: means[name] or 0) for names in (rows, measured))
+        judgement = effect(study, row, reference, claimed)(evidence)
+        return _pending(judgement, absent, f"`{row}` − `{reference}`: {judgement.reason}")
+
+    return judge
+
+
+def _pending(judgement: Judgement, absent: Sequence[str], reason: str) -> Judgement:
+    """A judgement that rows still to be measured can refute but not establish."""
+    if absent:
+        reason += f"; to be measured: {', '.join(absent)}"
+    if absent and judgement.verdict == "reproduced":
+        return Judgement("cannot be told", reason)
+    return judgement._replace(reason=reason)
+
+
+def no_gain(accuracy: Judge, speed: Judge) -> Judge:
+    """The row is worse by `accuracy`, and not faster by `speed`; refuted if it is not worse but faster, or better."""
+
+    def judge(evidence: Evidence) -> Judgement:
+        (worse, why), (faster, how) = accuracy(evidence), speed(evidence)
+        fails = worse == "not reproduced" or (worse == "cannot be told" and faster == "reproduced")
+        if why == NOT_MEASURED.reason:
+            return NOT_MEASURED
+        return _judgement(worse == "reproduced" and faster != "reproduced", fails, f"{why}; {how}")
+
+    return judge
+
+
+def harmless(study: str, row: str, reference: str) -> Judge:
+    """The row loses no more than `MINIMAL`."""
 
     def judge(evidence: Evidence) -> Judgement:
         found = evidence.difference(study, row, reference)
@@ -105,9 +142,7 @@ def harmless(study: str, row: str, reference: str, *, at_all: bool = False) -> J
             return _untold(found)
         low, high = found.interval
         reason = f"{_told(found)}; a loss of {points(MINIMAL)} points counts as minimal"
-        loses = found.p_holm <= LEVEL and found.difference < 0
-        judgement = _judgement(low >= -MINIMAL and not loses, high < -MINIMAL or (at_all and loses), reason)
-        return _of_enough(evidence, study, [row, reference], judgement)
+        return _of_enough(evidence, study, [row, reference], _judgement(low >= -MINIMAL, high < -MINIMAL, reason))
 
     return judge
 
@@ -132,30 +167,40 @@ def best_of(study: str, row: str, others: Sequence[str]) -> Judge:
 # ---------------------------------------------------------------- cost
 
 
-def sooner(study: str, row: str, reference: str, also: str | None = None) -> Judge:
-    """The row reaches the accuracy `GOOD` after fewer images than its reference; `also` is another row to mention."""
+def sooner(study: str, rows: Sequence[str], references: Sequence[str]) -> Judge:
+    """The fastest of the rows reaches the accuracy `GOOD` after fewer images than the fastest of its references.
+
+    Rows not measured yet count as in `best_effect`.
+    """
 
     def judge(evidence: Evidence) -> Judgement:
-        names = [row, reference, *([also] if also else [])]
-        needed = {name: _images_needed(evidence, study, name) for name in names}
-        if not needed[row] or not needed[reference]:
+        needed = {name: _images_needed(evidence, study, name) for name in (*rows, *references)}
+        absent = [name for name, of_row in needed.items() if not of_row]
+        if set(rows) & set(absent) or set(references) <= set(absent):
             return NOT_MEASURED
-        reason = f"images to {100 * GOOD:.0f} %: " + ", ".join(f"{name} {_millions(needed[name])}" for name in names)
+        listed = ", ".join(f"{name} {_millions(of_row)}" for name, of_row in needed.items() if of_row)
+        reason = f"images to {100 * GOOD:.0f} %: {listed}"
+        row, reference = (min(names, key=lambda name: _slowness(needed[name])) for names in (rows, references))
         if None in needed[row].values() or None in needed[reference].values():
             never = set(needed[row].values()) == {None} and None not in needed[reference].values()
-            return _of_enough(evidence, study, [row, reference], _judgement(False, never, reason))
-        found = compare({name: needed[name] for name in (row, reference)}, {row: reference})[row]
-        if found.p is None:
-            return Judgement("cannot be told", reason)
-        there = found.p <= LEVEL
-        fewer = found.difference < 0
-        judgement = _judgement(there and fewer, there and not fewer, f"{reason}; {p_value(found.p)}")
-        return _of_enough(evidence, study, [row, reference], judgement)
+            judgement = _judgement(False, never, reason)
+        else:
+            found = compare({name: needed[name] for name in (row, reference)}, {row: reference})[row]
+            p = 1.0 if found.p is None else found.p
+            reason += f"; {row} − {reference}: {p_value(p)}"
+            judgement = _judgement(p <= LEVEL and found.difference < 0, p <= LEVEL and found.difference > 0, reason)
+        return _pending(_of_enough(evidence, study, [row, reference], judgement), absent, reason)
 
     return judge
 
 
-def less(study: str, row: str, reference: str, key: str, at_most: float, from_: float) -> Judge:
+def _slowness(needed: Mapping[int, float | None]) -> tuple[float, float]:
+    """Orders rows by the share of runs that get there, and then by the images they need on average."""
+    there = [images for images in needed.values() if images is not None]
+    return (-len(there) / len(needed), fmean(there)) if there else (1.0 if not needed else 0.0, 0.0)
+
+
+def less(study: str, row: str, reference: str, key: str, at_most: float, from_: float, remark: str = "") -> Judge:
     """A figure of the row is at most `at_most` times the reference's; refuted from `from_` times on."""
 
     def judge(evidence: Evidence) -> Judgement:
@@ -164,7 +209,7 @@ def less(study: str, row: str, reference: str, key: str, at_most: float, from_: 
             return NOT_MEASURED
         ratio = evidence.ratio(study, row, reference, key)
         ours, theirs = (f"{name} {FORMS[key](value)}" for name, value in figures.items())
-        reason = f"{ours}{_times(ratio)}; {theirs}"
+        reason = f"{ours}{_times(ratio)}; {theirs}{remark}"
         if ratio is None:
             return Judgement("cannot be told", f"{reason}: unknown spread over seeds")
         judgement = _judgement(ratio.high <= at_most, ratio.low >= from_, reason)
@@ -174,7 +219,7 @@ def less(study: str, row: str, reference: str, key: str, at_most: float, from_: 
 
 
 def keeps_less(study: str, rows: Sequence[str], reference: str) -> Judge:
-    """Each row keeps less memory than the reference between forward and backward."""
+    """Some row keeps less memory than the reference between forward and backward; one that does not refutes nothing."""
 
     def judge(evidence: Evidence) -> Judgement:
         kept = (evidence.activations or {}).get("saved_mib_per_image", {})
@@ -187,11 +232,7 @@ def keeps_less(study: str, rows: Sequence[str], reference: str) -> Judge:
         if None not in runs.values():
             low, high = min(runs.values()), max(runs.values())
             reason += f"; with the fused kernels, the peak of whole runs is {low:.3f} to {high:.3f} GiB"
-        return _judgement(
-            all(ratio <= rules.LESS_MEMORY for ratio in ratios.values()),
-            all(ratio >= rules.LESS_MEMORY for ratio in ratios.values()),
-            reason,
-        )
+        return _judgement(min(ratios.values()) <= rules.LESS_MEMORY, False, reason)
 
     return judge
 

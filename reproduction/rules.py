@@ -36,31 +36,37 @@ class Rule(NamedTuple):
 
 
 _P = f"p ≤ {LEVEL}"
-_ALONE = (
-    f"the difference is significant ({_P} by a t-test of these two rows, paired on their common seeds, not corrected)"
-)
+_ALONE = f"the difference is significant ({_P} by a t-test of these two rows, not corrected)"
 
 REACHES = Rule(
     f"the interval of our mean excludes a shortfall of more than {points(MINIMAL)} points",
     "the prediction interval of one more run is entirely below the paper's figure",
 )
-_THERE = f"the difference is significant ({_P}), has the claimed sign, and is at least half of the claimed size"
-_NOT_THERE = "the interval excludes half of the claimed size, or the difference is significant with the other sign"
-EFFECT = Rule(_THERE, _NOT_THERE)
+_THERE = f"the difference is significant ({_P}) and has the claimed sign"
+_OTHER = "the difference is significant with the other sign"
+EFFECT = Rule(_THERE, _OTHER)
+BETTER = Rule(f"{_THERE} between the best rows of both, with all rows measured", _OTHER)
+NOTICEABLE = Rule(
+    f"{_THERE}, and the whole interval is beyond {points(MINIMAL)} points, which the paper calls minimal",
+    "the whole interval is short of that",
+)
 SIZE = Rule(
-    f"{_THERE} and at most twice of it", f"{_NOT_THERE}, or the whole interval is beyond twice the claimed size"
+    f"{_THERE}, and the whole interval is between half of the claimed size and twice of it",
+    "the whole interval is short of half or beyond twice the claimed size",
 )
-_NO_LOSS = (
-    f"the interval excludes a loss of more than {points(MINIMAL)} points, which the paper calls minimal, and there is no "
-    f"significant loss ({_P})"
+NO_GAIN = Rule(
+    f"{_THERE}, and the row does not reach {100 * GOOD:.0f} % with fewer images ({_P}, t-test of the two rows)",
+    f"{_OTHER}, or there is no such difference and the row reaches it with fewer images ({_P})",
 )
-_LOSS = "the whole interval is beyond that loss"
-HARMLESS = Rule(_NO_LOSS, _LOSS)
-HARMLESS_AT_ALL = Rule(_NO_LOSS, f"{_LOSS}, or a smaller loss is significant ({_P}), where the paper saw none")
+HARMLESS = Rule(
+    f"the interval excludes a loss of more than {points(MINIMAL)} points, which the paper calls minimal",
+    "the whole interval is beyond that loss",
+)
 BEST = Rule(f"each of the others is worse ({_P})", f"any of the others is better ({_P})")
 SOONER = Rule(
-    f"all runs of both rows reach {100 * GOOD:.0f} %, {_ALONE}, and the row needs fewer images",
-    "the same, but the row needs more; or none of its runs reaches it, and all of the other's do",
+    f"all runs of the fastest row and of its fastest reference reach {100 * GOOD:.0f} %, {_ALONE}, and the row needs "
+    "fewer images, with all references measured",
+    "the same, but the row needs more; or none of the rows reaches it, and the reference does",
 )
 QUICKER = Rule(
     f"on several GPUs the ratio is at most {SHORTER}, from the slowest pass to the fastest",
@@ -68,8 +74,8 @@ QUICKER = Rule(
 )
 SLOWS = Rule(f"the ratio's whole interval is at most {SLOWER}", f"the ratio's whole interval is at least {SLOWER}")
 SMALLER = Rule(
-    f"for each row the memory is at most {LESS_MEMORY} of the baseline's",
-    f"for each row it is at least {LESS_MEMORY} of the baseline's",
+    f"for some row the memory is at most {LESS_MEMORY} of the baseline's",
+    "never: one implementation can show a potential, but not exclude it",
 )
 BACKWARD = Rule(
     f"its share of a step's time in kernels is at least {100 * MOST:.0f} %", f"it is at most {100 * HALF:.0f} %"

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from synthetic_results import synthetic_result
 
@@ -129,17 +130,13 @@ def test_images_to_reach_an_accuracy():
     ("by", "claimed", "verdict"),
     [
         (-0.015, -0.0151, "reproduced"),
-        (-0.015, -0.0088, "reproduced"),  # larger than claimed is there all the same
-        (-0.0072, -0.0151, "cannot be told"),  # there, and its interval reaches half of the claim, but it does not
+        (-0.005, -0.0151, "reproduced"),  # the direction is there, whatever the size
         (0.015, -0.0151, "not reproduced"),
-        (0.0, -0.0151, "not reproduced"),
-        (-0.003, -0.0151, "not reproduced"),  # there, but a fifth of what was claimed
-        (0.0, -0.0005, "cannot be told"),  # too small a claim for so few seeds
-        (0.003, 0.0354, "not reproduced"),
-        (0.035, 0.0354, "reproduced"),
+        (0.0, -0.0151, "cannot be told"),
+        (0.005, 0.0354, "reproduced"),
     ],
 )
-def test_an_effect_needs_sign_size_and_certainty(by, claimed, verdict):
+def test_a_direction_needs_sign_and_certainty(by, claimed, verdict):
     judged = judges.effect(T2, "no-aa", "baseline", claimed)(evidence(baseline=BASE, no_aa=shifted(by)))
     assert judged.verdict == verdict, judged.reason
     assert "the paper:" in judged.reason and "n = 3" in judged.reason
@@ -147,11 +144,31 @@ def test_an_effect_needs_sign_size_and_certainty(by, claimed, verdict):
 
 @pytest.mark.parametrize(
     ("by", "verdict"),
-    [(-0.005, "not reproduced"), (-0.02, "reproduced"), (-0.0302, "cannot be told"), (-0.04, "not reproduced")],
+    [
+        (-0.015, "reproduced"),
+        (-0.0072, "cannot be told"),  # significant, but the interval holds half of the claim
+        (-0.0078, "cannot be told"),  # even though the difference itself is beyond half of it
+        (-0.003, "not reproduced"),
+        (-0.0302, "cannot be told"),
+        (-0.04, "not reproduced"),
+        (0.0, "not reproduced"),
+    ],
 )
-def test_a_claim_of_a_size_can_be_exceeded(by, verdict):
-    judged = judges.effect(T2, "no-aa", "baseline", -0.0151, sized=True)(evidence(baseline=BASE, no_aa=shifted(by)))
+def test_a_size_needs_a_whole_interval_between_half_and_twice_of_it(by, verdict):
+    judge = judges.effect(T2, "no-aa", "baseline", -0.0151, least=0.0151 / 2, most=2 * 0.0151)
+    judged = judge(evidence(baseline=BASE, no_aa=shifted(by)))
     assert judged.verdict == verdict, judged.reason
+
+
+@pytest.mark.parametrize("by", [-0.003, -0.0054, -0.0095, -0.013])
+def test_more_seeds_settle_a_claim_for_good(by):
+    """Near half of the claimed size the estimate alone would say one thing in one study, another in the next."""
+    rng, verdicts = np.random.default_rng(1), []
+    for _ in range(20):
+        rows = {name: list(rng.normal(0.94 + shift, 0.0025, 60)) for name, shift in (("baseline", 0), ("no_aa", by))}
+        verdicts.append(judges.effect(T2, "no-aa", "baseline", -0.0151, least=0.0075)(evidence(**rows)).verdict)
+    right = "reproduced" if by < -0.0075 else "not reproduced"
+    assert verdicts.count(right) >= 19 and set(verdicts) <= {right, "cannot be told"}
 
 
 @pytest.mark.parametrize("short", ["baseline", "no_aa"])
@@ -177,11 +194,36 @@ def test_harmless_is_what_excludes_more_than_a_minimal_loss(by, noise, verdict):
     assert judged.verdict == verdict, judged.reason
 
 
-def test_a_small_loss_that_is_there_is_no_harmlessness_and_counts_where_the_paper_saw_none():
+def test_a_small_significant_loss_counts_as_none():
+    """The margin decides, so that more seeds cannot turn one verdict into another."""
     small_loss = evidence(baseline=BASE, mla_q=shifted(-0.0015, (0.00003, 0.0, -0.00003)))
     told = judges.harmless(T2, "mla-q", "baseline")(small_loss)
-    assert told.verdict == "cannot be told" and "−0.15 points" in told.reason, "small, but proved"
-    assert judges.harmless(T2, "mla-q", "baseline", at_all=True)(small_loss).verdict == "not reproduced"
+    assert told.verdict == "reproduced" and "−0.15 points" in told.reason
+
+
+def test_the_best_learning_rates_are_compared_and_one_to_come_can_only_refute():
+    judge = judges.best_effect(FIG6, ["lion", "lion-lr1e-4"], ["adamw", "adamw-lr1e-3"], 0.0029)
+    worse, better = {"lion": [0.5, 0.6, 0.4], "lion_lr1e_4": shifted(-0.01)}, {"lion": BASE, "lion_lr1e_4": BASE}
+    refuted = judge(evidence(FIG6, adamw=BASE, **worse))
+    assert refuted.verdict == "not reproduced" and "to be measured: adamw-lr1e-3" in refuted.reason
+    assert "`lion-lr1e-4` − `adamw`" in refuted.reason, "a row that does not train is not quoted"
+    low = shifted(-0.01)
+    assert judge(evidence(FIG6, adamw=low, **better)).verdict == "cannot be told", "AdamW's other rate may be better"
+    assert judge(evidence(FIG6, adamw=low, adamw_lr1e_3=shifted(-0.02), **better)).verdict == "reproduced"
+    assert judge(evidence(FIG6, adamw=low, adamw_lr1e_3=shifted(0.01), **better)).verdict == "not reproduced"
+    assert judge(evidence(FIG6, adamw=low, lion=BASE)) == judges.NOT_MEASURED
+
+
+def test_a_gain_in_speed_alone_refutes_that_there_is_none():
+    slow, fast = [0.91, 0.911, 0.912], [0.95, 0.9512, 0.953]
+    effect, speed = judges.effect(T2, "whitening", "baseline", -0.0037), judges.sooner(T2, ["whitening"], ["baseline"])
+    judge = judges.no_gain(effect, speed)
+    assert judge(evidence(baseline=fast, whitening=slow)).verdict == "reproduced"
+    assert judge(evidence(baseline=slow, whitening=fast)).verdict == "not reproduced"
+    same = [replace(run(value), curve=run(value + 0.03).curve) for value in BASE]
+    assert judge(evidence(baseline=BASE, whitening=same)).verdict == "not reproduced"
+    assert judge(evidence(baseline=BASE, whitening=shifted(0.0))).verdict == "cannot be told"
+    assert judge(evidence(baseline=BASE)) == judges.NOT_MEASURED
 
 
 def test_the_best_of_several_must_beat_each_of_them():
@@ -230,7 +272,7 @@ def test_holm_corrects_over_all_comparisons_of_a_table():
 
 
 def test_sooner_counts_images_and_knows_runs_that_never_get_there():
-    judge = judges.sooner(FIG6, "lion", "adamw", also="muon")
+    judge = judges.sooner(FIG6, ["lion"], ["adamw"])
     slow, fast = [0.91, 0.911, 0.912], [0.95, 0.9512, 0.953]
     assert judge(evidence(FIG6, adamw=slow, lion=fast)).verdict == "reproduced"
     assert judge(evidence(FIG6, adamw=fast, lion=slow)).verdict == "not reproduced"
@@ -239,9 +281,20 @@ def test_sooner_counts_images_and_knows_runs_that_never_get_there():
     assert judge(evidence(FIG6, adamw=slow, lion=[0.3, 0.2])).verdict == "cannot be told", "two runs"
     for a, b in (([0.91, 0.93, 0.95], [0.911, 0.928, 0.95]), ([0.911, 0.928, 0.95], [0.91, 0.93, 0.95])):
         assert judge(evidence(FIG6, adamw=a, lion=b)).verdict == "cannot be told", "too little beside the scatter"
-    some = judge(evidence(FIG6, adamw=slow, lion=[0.3, 0.95, 0.4], muon=fast))
-    assert some.verdict == "cannot be told" and "(1 of 3 runs)" in some.reason and "muon 9.46 M (n = 3)" in some.reason
+    some = judge(evidence(FIG6, adamw=slow, lion=[0.3, 0.95, 0.4]))
+    assert some.verdict == "cannot be told" and "(1 of 3 runs)" in some.reason
     assert judge(evidence(FIG6, adamw=slow)) == judges.NOT_MEASURED
+
+
+def test_the_row_that_gets_there_first_counts_and_one_to_come_can_only_refute():
+    judge = judges.sooner(FIG6, ["lion", "lion-lr1e-4"], ["adamw", "adamw-lr1e-3"])
+    slow, fast, never = [0.91, 0.911, 0.912], [0.95, 0.9512, 0.953], [0.3, 0.2, 0.4]
+    assert judge(evidence(FIG6, adamw=slow, lion=never, lion_lr1e_4=fast)).verdict == "cannot be told"
+    assert judge(evidence(FIG6, adamw=slow, lion=never, lion_lr1e_4=fast, adamw_lr1e_3=slow)).verdict == "reproduced"
+    assert (
+        judge(evidence(FIG6, adamw=slow, lion=never, lion_lr1e_4=slow, adamw_lr1e_3=fast)).verdict == "not reproduced"
+    )
+    assert judge(evidence(FIG6, adamw=fast, lion=never, lion_lr1e_4=slow)).verdict == "not reproduced"
 
 
 @pytest.mark.parametrize(
@@ -301,7 +354,7 @@ def test_figures_that_are_the_same_in_every_run_have_no_scatter():
 
 @pytest.mark.parametrize(
     ("kept", "verdict"),
-    [((4.0, 4.5), "reproduced"), ((5.1, 5.2), "not reproduced"), ((4.0, 5.2), "cannot be told"), ((4.0,), None)],
+    [((4.0, 4.5), "reproduced"), ((5.1, 5.2), "cannot be told"), ((4.0, 5.2), "reproduced"), ((4.0,), None)],
 )
 def test_memory_for_activations_is_a_count(kept, verdict):
     saved = {"baseline": 5.0} | dict(zip(("mla-q", "mla-k"), kept, strict=False))
@@ -396,15 +449,15 @@ def test_the_page_of_all_results_has_no_gap(monkeypatch):
     monkeypatch.setattr("reproduction.page.read_evidence", lambda results: whole)
     page = paper_page(Path("results"), NO_IMAGES)
     assert "not measured yet" not in page and "python -m benchmarks.paper" in page
-    assert "| Baseline | `baseline` | 93.65 | 94.11 ± 0.05 | 94.06 ± 0.05 | 5 |" in page
-    assert "differs: ours +0.46" in page
+    assert "| Baseline | `baseline` | 93.65 | 94.17 ± 0.08 | 94.12 ± 0.08 | 9 |" in page
+    assert "differs: ours +0.52" in page
     for published in numbers.RUNS:
         assert f"`{published.row}` | {100 * published.accuracy:.2f}" in page
 
 
 def test_the_page_states_every_rule_and_threshold(tmp_path):
     page = paper_page(tmp_path, NO_IMAGES)
-    table = page.partition("### The rules")[2].partition("## Table 1")[0]
+    table = page.partition("### The rules")[2].partition("### The verdicts before")[0]
     first = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines() if line.startswith("| ")]
     listed = [int(number) for cell in first[2:] for number in cell.split(", ")]
     assert sorted(listed) == list(range(1, len(CLAIMS) + 1)), "each claim has one rule"
@@ -446,3 +499,18 @@ def test_rows_that_agree_one_by_one_but_all_lie_above_say_so(monkeypatch):
         assert page.count("Individually, ") == 1 and "Individually, 3 rows agree" in page and said in page
     found.runs[T2, "sincos"].clear()
     assert "Individually, " not in paper_page(Path("results"), NO_IMAGES), "two rows are too few"
+
+
+def test_the_page_keeps_the_verdicts_from_before_the_rules_were_changed(tmp_path):
+    table = paper_page(tmp_path, NO_IMAGES).partition("### The verdicts before")[2].partition("## Table 1")[0]
+    before = dict(re.findall(r"(\d+): (reproduced|not reproduced|cannot be told)", table))
+    assert list(before) == [str(number) for number in range(1, 23)], "each of the 22 claims once"
+    assert before["7"] == before["15"] == "not reproduced" and "after all runs on this page had been seen" in table
+    simulated = paper_page(Path(__file__).parents[3] / "results", NO_IMAGES)
+    assert "| 0.5 | before | 20 / 2 | 46 / 2 | 50 / 2 | 49 / 3 |" in simulated, "the old rule was never settled"
+
+
+def test_differences_use_all_seeds_of_both_rows():
+    rows = {"baseline": [*BASE, 0.9500, 0.9520], "no_aa": BASE}
+    found = evidence(**rows).difference(T2, "no-aa", "baseline")
+    assert found.difference == pytest.approx(np.mean(BASE) - np.mean(rows["baseline"]))
