@@ -56,13 +56,13 @@ def test_what_it_needs_to_go_on_and_to_be_measured_is_said_in_one_line(small, gi
         main(["train", "--resume", str(small.out)])
     said = capsys.readouterr().err.strip().splitlines()
     assert said[-1].endswith(
-        "data.source=memory: these images were given from Python; give them again by pocketvit.train(config, data=...), "
-        "with the same `out` to go on, or by pocketvit.evaluate(trained, data); else name a source by --data"
+        "data.source=memory: these images came from Python; give them again with pocketvit.train(config, data=...), "
+        "with the same `out` to resume, or pocketvit.evaluate(trained, data); or name a source with --data"
     )
     with pytest.raises(InputError, match="holds a run on other data than data.source=memory is now"):
         train(small, data=given | {"test_images": given["test_images"] // 2})
     train(small, data=given)
-    with pytest.raises(InputError, match="^data.source=memory: these images were given from Python"):
+    with pytest.raises(InputError, match="^data.source=memory: these images came from Python"):
         evaluate_run(small.out, device="cpu")
     accuracy = evaluate_run(small.out, source=str(synthetic_set), device="cpu")["accuracy"]
     assert pocketvit.evaluate(load_model(small.out), given)["accuracy"] == accuracy
@@ -91,7 +91,7 @@ def test_it_is_measured_on_whatever_is_given(small, given):
 
 def test_a_format_of_files_and_nothing_to_train_on_are_refused(small, given, synthetic_set):
     with pytest.raises(
-        InputError, match="^data.format=npz: only files have a format; leave it out where images are giv"
+        InputError, match="^data.format=npz: only files have a format; leave it out for images in memory"
     ):
         train(override(small, {"data.format": "npz"}), data=given)
     images, labels = given["test_images"], given["test_labels"]

@@ -1,4 +1,4 @@
-"""Images: where they come from, what files hold, and how they are augmented."""
+"""Data sets: sources, file formats, caching, checks and splits."""
 
 from pocketvit.data.dataset import Dataset, Split, channel_stats
 from pocketvit.data.sources import load_dataset

@@ -1,16 +1,15 @@
-"""Decoded sets, kept on disk as plain arrays and mapped into memory.
+"""A cache of decoded data sets: plain arrays on disk, mapped into memory.
 
 Decoding 60,000 small images takes about ten seconds; mapping the result takes milliseconds and shares its pages
 between processes. An entry is a folder of `.npy` files and a `meta.json`. Its key is a hash of the format, the options,
 and the name, size and time of every source file, so a changed source makes a new entry.
 
-An entry is written into a folder of its own, image by image as they are decoded, so that a set may be larger than
-memory, and renamed into place when it is whole: two processes that decode the same set at once don't disturb each
-other, and one that is killed leaves nothing that looks like an entry. What it leaves is removed by the next process
-that opens a set.
+An entry is written into a temporary folder, image by image, so that a data set may be larger than memory, and renamed
+when it is complete: processes that decode the same data set at once do not disturb each other, and a killed one leaves
+nothing that looks like an entry. What it leaves is removed by the next process that opens a data set.
 
-Beside its images an entry keeps their fingerprints. Every run computes these anyway, so they are compared when an
-entry is opened, and one that was damaged on the disk is built anew.
+An entry also stores the fingerprints of its images. Every run computes these anyway, so they are compared when an
+entry is opened, and a damaged one is rebuilt.
 """
 
 import contextlib
@@ -31,32 +30,32 @@ from pocketvit.data.fetch.paths import write_error
 from pocketvit.data.raw_splits import Store
 from pocketvit.errors import InputError
 
-VERSION = 5
+VERSION = 6
 """Raised when decoding, its notes or the layout of an entry changes, so that older entries are not used."""
 WRITING = ".writing-"
-"""How the name of a folder begins in which an entry is being written."""
+"""Prefix of a folder in which an entry is being written."""
 LOCK = "lock"
-"""A file in such a folder that its process keeps locked. It holds the boot id, as other machines may not see the lock;
-nothing where there are no locks."""
+"""A file in such a folder, locked by its process. It contains the boot id, because other machines may not see the lock,
+and is empty without locks."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-"""Where Linux tells this start of this machine from all others."""
+"""Where Linux identifies this boot of this machine."""
 ABANDONED_S = 86_400
-"""Seconds without a write after which such a folder is taken for a killed process's where no lock can tell."""
+"""Seconds without a write after which such a folder is abandoned, if no lock can tell."""
 
 
 def entry_key(root: Path, files: Sequence[Path], options: Sequence[str | int | None]) -> str:
-    """Name what decoding these files with these options gives; 32 hex digits.
+    """The name of the entry for these files and options; 32 hex digits.
 
     Args:
         root: the folder (or the one file) that the user named.
         files: every file that is read, at or below `root`.
-        options: whatever else changes the result, as JSON holds it.
+        options: all else that affects the result, for JSON.
     """
     sources = []
     for file in files:
         try:
             status = file.stat()
-        except OSError as error:  # a link that leads nowhere
+        except OSError as error:  # a broken link
             raise InputError(f"{file} cannot be read: {error.strerror}") from error
         sources.append((os.path.relpath(file, root), status.st_size, status.st_mtime_ns))
     # The root counts too: files unpacked with fixed times may agree in name, size and time and yet differ.
@@ -67,18 +66,18 @@ def entry_key(root: Path, files: Sequence[Path], options: Sequence[str | int | N
 def load_or_build(
     folder: Path, key: str, build: Callable[[Store], Decoded], say: Callable[[str], None] = lambda line: None
 ) -> Decoded:
-    """Map the entry `key` into memory, building and storing it first if there is none, or only a damaged one.
+    """Map the entry `key` into memory, building and storing it first if it is absent or damaged.
 
     The images are mapped copy-on-write: writing to them in memory never reaches the file.
 
     Args:
-        folder: where entries are kept.
+        folder: of the entries.
         key: the entry's name.
-        build: decodes the set, giving its images to a `Store` that writes each as it comes; those of a set that is in
-            memory already are written afterwards.
-        say: is told that a damaged entry is built anew.
+        build: decodes the data set, passing its images to a `Store` that writes them one by one; if they are already in
+            memory, they are written afterwards.
+        say: is told that a damaged entry is rebuilt.
     Raises:
-        InputError: the entry cannot be written, for want of space or of permission.
+        InputError: the entry cannot be written, for lack of space or permission.
     """
     entry = folder / key
     _remove_abandoned(folder)
@@ -86,10 +85,10 @@ def load_or_build(
     if stored is not None:
         return stored
     if entry.exists():
-        say(f"{entry}: the decoded images kept there are damaged; decoding them again")
+        say(f"{entry}: the cached images are damaged; decoding them again")
     with _errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        # On a network drive a file that is still mapped can hinder the cleaning up.
+        # On a network drive, a file that is still mapped can prevent the clean-up.
         scratch = tempfile.TemporaryDirectory(prefix=WRITING, dir=folder, ignore_cleanup_errors=True)
         whole = Path(scratch.name) / "entry"
         whole.mkdir()
@@ -110,14 +109,14 @@ def load_or_build(
 
 
 def _load(entry: Path) -> Decoded | None:
-    """The stored set, or None if it isn't there, not whole, or not what was stored."""
+    """The stored data set, or None if it is absent, incomplete or damaged."""
     try:
         meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
         splits = {split: _load_split(entry, split) for split in meta["splits"]}
         if any(split.fingerprint != meta["splits"][name] for name, split in splits.items()):
             return None
         return Decoded(splits["train"], splits.get("test"), tuple(meta["class_names"]), tuple(meta["notes"]))
-    except Exception:  # what a damaged header makes of NumPy's reader is anything from SyntaxError to MemoryError
+    except Exception:  # with a damaged header, NumPy raises anything from SyntaxError to MemoryError
         return None
 
 
@@ -128,7 +127,7 @@ def _load_split(entry: Path, split: str) -> Split:
 
 
 def _complete(decoded: Decoded, whole: Path) -> None:
-    """Write what an entry still lacks beside the images that were written while they were decoded."""
+    """Write the rest of an entry, whose images may already be written."""
     splits = {"train": decoded.train} | ({"test": decoded.test} if decoded.test is not None else {})
     for split, content in splits.items():
         if not (whole / f"{split}_images.npy").exists():
@@ -143,11 +142,11 @@ def _complete(decoded: Decoded, whole: Path) -> None:
 
 
 def _move_in_place(whole: Path, entry: Path) -> None:
-    """Move an entry that is whole to where it is looked for."""
+    """Move a complete entry into place."""
     try:
         whole.rename(entry)
     except OSError:
-        # Either another process was first, and its entry serves as well, or a torn one is in the way.
+        # Either another process was first, and its entry is as good, or an incomplete one is in the way.
         if _load(entry) is not None:
             return
         with contextlib.suppress(FileNotFoundError):  # another process was first to move it
@@ -162,11 +161,11 @@ def _move_in_place(whole: Path, entry: Path) -> None:
 def _write(file: Path, rows: Iterable[np.ndarray], count: int) -> None:
     """Write the rows of an array as `.npy`, one by one.
 
-    Not through a mapped file, which ends the process where a disk is full, nor by `np.save`, which loses the reason.
+    On a full disk, a mapped file would kill the process, and `np.save` would lose the reason.
 
     Args:
         rows: of one shape and dtype, at least one.
-        count: how many there are, at most.
+        count: their number, at most.
     """
     with file.open("wb") as stream:
         written, header = 0, {}
@@ -179,21 +178,21 @@ def _write(file: Path, rows: Iterable[np.ndarray], count: int) -> None:
             stream.seek(0)  # a header of the same length: NumPy leaves room for the number to grow
             np.lib.format.write_array_header_1_0(stream, header | {"shape": (written, *header["shape"][1:])})
         stream.flush()
-        os.fsync(stream.fileno())  # else a power cut after the renaming may leave an entry full of zeros
+        os.fsync(stream.fileno())  # else a power cut after renaming may leave an entry full of zeros
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what killed processes left behind half-written, which may be as large as a set."""
+    """Remove unfinished entries of killed processes, which may be as large as a data set."""
     for scratch in folder.glob(f"{WRITING}*"):
-        with contextlib.suppress(OSError):  # its process is alive, and done just now, or it is another user's
+        with contextlib.suppress(OSError):  # its process has just finished, or it is another user's
             last_written = max(path.stat().st_mtime for path in (scratch, *scratch.rglob("*")))
             if time.time() - last_written > ABANDONED_S or _lost_its_process(scratch):
                 shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _locked(scratch: Path) -> IO[bytes]:
-    """Lock a folder until the file that is returned is closed, where there are locks."""
-    file = open(scratch / LOCK, "wb", buffering=0)  # else closing it might fail, where the disk is full
+    """Lock a folder until the returned file is closed, if there are locks."""
+    file = open(scratch / LOCK, "wb", buffering=0)  # else closing it might fail on a full disk
     with contextlib.suppress(ImportError, OSError):  # Windows and some file systems have none
         import fcntl
 
@@ -203,10 +202,10 @@ def _locked(scratch: Path) -> IO[bytes]:
 
 
 def _lost_its_process(scratch: Path) -> bool:
-    """Whether a process of this machine held the folder's lock, and holds it no more.
+    """Whether a process on this machine held the folder's lock and no longer does.
 
     Raises:
-        OSError: it holds it, or there are no locks, or the folder is another user's.
+        OSError: it still holds it, or there are no locks, or the folder is another user's.
     """
     with open(scratch / LOCK, "rb") as file:
         if file.read() != BOOT_ID.read_bytes():
@@ -219,7 +218,7 @@ def _lost_its_process(scratch: Path) -> bool:
 
 @contextlib.contextmanager
 def _errors_named(folder: Path) -> Iterator[None]:
-    """Say in one line why the folder could not be written."""
+    """Turn an `OSError` into an `InputError` that says why the folder cannot be written."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a set holds: counts, statistics, and whether it is the real CIFAR-10."""
+"""Check a data set: counts, statistics, and whether it is the real CIFAR-10."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +13,12 @@ from pocketvit.data.sources import DIGITS, format_of, load_dataset, locate
 from pocketvit.terminal import NAME, printable
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-LOOKALIKE = "CAUTION: same classes and counts as CIFAR-10, other pixels or labels"
+LOOKALIKE = "CAUTION: same classes and counts as CIFAR-10, but other pixels or labels"
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a set holds."""
+    """The content of a data set."""
 
     name: str
     format: str
@@ -59,11 +59,8 @@ class CheckReport:
 
 
 def check(source: str | Path, **options: Any) -> CheckReport:
-    """Load a set and count what it holds.
+    """Load a data set and count its content; the arguments are those of `load_dataset`.
 
-    Args:
-        source: as `load_dataset` takes it.
-        options: likewise.
     Raises:
         InputError: as `load_dataset`.
     """

@@ -1,13 +1,12 @@
-"""One form for every image set: uint8 RGB pixels, integer labels, class names, a train and a test split.
+"""The form of every data set in memory: uint8 RGB pixels, integer labels, class names, a train and a test split.
 
-Whatever a set was stored as, in memory it is an array of uint8 pixels (N, H, W, 3) and an array of int64 labels (N,).
-Everything after this file, from augmentation to the report, knows this one form. The pixels may be mapped from a file
-larger than memory, so whatever goes over a whole set does it in `pieces`.
+However a data set was stored, it becomes an array of uint8 pixels (N, H, W, 3) and an array of int64 labels (N,).
+Everything else, from augmentation to the report, uses only this form. The pixels may be mapped from a file larger than
+memory, so loops over a whole data set work in `pieces`.
 
-A set's *fingerprint* says which images and labels it holds, and nothing else: each image is hashed together with its
-size and label, the hashes are sorted and hashed again. So the official CIFAR-10 archive, the Hub's parquet files and
-a folder of PNGs of the same images share one fingerprint, in whatever order the images come, and `is_cifar10` can
-say whether a set is the real one.
+The *fingerprint* of a data set depends only on its images and labels: each image is hashed with its size and label, and
+the sorted hashes are hashed again. So the official CIFAR-10 archive, the Hub's parquet files and a folder of PNGs with
+the same images have the same fingerprint, in whatever order, and `is_cifar10` recognizes the real one.
 """
 
 import hashlib
@@ -27,17 +26,17 @@ CIFAR10_TRAIN_FINGERPRINT = "76ea728cb49ae2929f6b4265d23f882f"
 CIFAR10_TEST_FINGERPRINT = "855849acd53c2be072e324c6751bbb86"
 """The fingerprint of CIFAR-10's 10,000 test images."""
 PIECE_BYTES = 2**24
-"""Pixels taken up at once where a whole set is gone over."""
+"""Bytes of pixels per piece."""
 
 
 class MappedRows:
-    """Some images of a set that is mapped from disk, in an order of their own; read when indexed, never copied whole.
+    """Selected images of a mapped array, in any order, read only when indexed.
 
-    It stands in for an array (N, H, W, 3): it has a shape, and slices and index arrays give arrays.
+    It replaces an array (N, H, W, 3): it has a shape, and slices and index arrays give arrays.
 
     Args:
-        images: the mapped set, uint8, (M, H, W, 3).
-        rows: which of them, int64, (N,).
+        images: the mapped array, uint8, (M, H, W, 3).
+        rows: the selected images, int64, (N,).
     """
 
     dtype = np.dtype(np.uint8)
@@ -63,11 +62,11 @@ class Split:
     """Images with their labels."""
 
     images: np.ndarray | MappedRows
-    """Pixels, uint8, (N, H, W, 3), C-contiguous; a `np.memmap`, or rows of one, where the set comes from the cache."""
+    """Pixels, uint8, (N, H, W, 3), C-contiguous; from the cache, a `np.memmap` or rows of one."""
     labels: np.ndarray
     """Class numbers, int64, (N,)."""
     names: np.ndarray | None = None
-    """Each image's file or row in its source, as UTF-8, (N,); none of images that come from nowhere."""
+    """Each image's file or row in its source, as UTF-8, (N,); None for images without a source."""
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[3] != 3:
@@ -84,7 +83,7 @@ class Split:
         return self.images.shape[1], self.images.shape[2]
 
     def take(self, indices: np.ndarray) -> Self:
-        """The images and labels at `indices`, int64, in that order: copied, or left on disk if mapped from there."""
+        """The images and labels at `indices`, int64, in that order; mapped images stay on disk, others are copied."""
         if isinstance(self.images, MappedRows):
             images = MappedRows(self.images.images, self.images.rows[indices])
         elif isinstance(self.images, np.memmap):
@@ -98,19 +97,19 @@ class Split:
 
     @property
     def files(self) -> list[str]:
-        """What to call each image: its file or row, or else its position."""
+        """The name of each image: its file or row, or else its position."""
         if self.names is None:
             return [f"image {i}" for i in range(len(self))]
         return [name.decode(errors="replace") for name in self.names.tolist()]
 
     @cached_property
     def fingerprint(self) -> str:
-        """Which images and labels these are, independent of their order; 32 hex digits."""
+        """The identity of the images and labels, independent of their order; 32 hex digits."""
         return _digest(np.sort(self.digests).tobytes()).hex()
 
     @cached_property
     def digests(self) -> np.ndarray:
-        """Of each image with its size and label, 16 bytes, (N,). Takes about 5 µs an image of 32×32."""
+        """The hash of each image with its size and label, 16 bytes, (N,). Takes about 5 µs per image of 32×32."""
         height, width = self.images.shape[1:3]
         digests = [
             _digest(b"%d %d %d " % (height, width, label), image.data)
@@ -121,25 +120,25 @@ class Split:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What a file format holds, before a missing test split is carved from the training images."""
+    """The content of a file format, before a missing test split is held out of the training images."""
 
     train: Split
     test: Split | None
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    """Lines to say aloud: whatever was decided for the user while reading."""
+    """Notes to print: what was decided while reading."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """An image set ready to train on."""
+    """A data set ready for training."""
 
     name: str
     train: Split
     test: Split
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    """Lines to say aloud: whatever was decided for the user while reading."""
+    """Notes to print: what was decided while reading."""
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -152,26 +151,26 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What train and test hold, independent of file format and order; 32 hex digits."""
+        """The identity of train and test, independent of file format and order; 32 hex digits."""
         return _digest(f"{self.train.fingerprint} {self.test.fingerprint}".encode()).hex()
 
 
 def note_shared(
     measured: str, digests: np.ndarray, trained_digests: np.ndarray, trained: str = "the training images"
 ) -> tuple[str, ...]:
-    """A line to say aloud if some images to measure on are training images, none otherwise.
+    """A note if some evaluation images are training images, else nothing.
 
     Args:
-        measured: what to call the images to measure on.
+        measured: name of the evaluation images.
         digests: their `Split.digests`, (N,).
-        trained_digests: those of the images that are trained on, (M,).
-        trained: what to call these.
+        trained_digests: those of the training images, (M,).
+        trained: name of the training images.
     """
     shared = np.count_nonzero(np.isin(digests, trained_digests))
     if not shared:
         return ()
     among = f"{'is' if shared == 1 else 'are'} among {trained}, pixel for pixel and with the same label"
-    return (f"{shared:,} of the {len(digests):,} {measured} {among}: on new ones the accuracy may be lower",)
+    return (f"{shared:,} of the {len(digests):,} {measured} {among}: on new images the accuracy may be lower",)
 
 
 def _digest(*parts: bytes | memoryview) -> bytes:
@@ -183,7 +182,7 @@ def _digest(*parts: bytes | memoryview) -> bytes:
 
 
 CIFAR10_FINGERPRINT = "cd93b3364ccc49dc3507a6eff642bd1a"
-"""Of the real CIFAR-10, as it is published: `Dataset.fingerprint`."""
+"""`Dataset.fingerprint` of the real CIFAR-10."""
 
 
 def is_cifar10(dataset: Dataset | Decoded) -> bool:
@@ -202,22 +201,22 @@ def stratified_split(
 
     Args:
         labels: class numbers, int64, (N,).
-        frac: fraction to hold out, in (0, 1). A class of n images gives round(frac · n) of them, but at least one,
-            and keeps at least one.
-        seed: which images are drawn.
-        class_names: what to call the classes in a message; by their numbers if None.
+        frac: fraction to hold out, in (0, 1). Of a class of n images, round(frac · n) are held out, at least one and
+            at most n − 1.
+        seed: of the draw.
+        class_names: for messages; by default the class numbers.
     Returns:
         the indices kept and the indices held out, each sorted, int64.
     Raises:
         InputError: `frac` is outside (0, 1), or a class has a single image.
     """
     if not 0 < frac < 1:
-        raise InputError(f"the fraction to hold out is {frac}: it must lie between 0 and 1")
+        raise InputError(f"the fraction to hold out is {frac}: it must be between 0 and 1")
     sizes = np.bincount(labels)
     if (sizes == 1).any():
         label = int(np.flatnonzero(sizes == 1)[0])
         name = class_names[label] if class_names else label
-        raise InputError(f"class {name} has a single image: to hold some out, each class needs two or more")
+        raise InputError(f"class {name} has a single image: to hold out images, each class needs at least two")
     held_per_class = np.clip(np.rint(frac * sizes).astype(np.int64), 1, sizes - 1)
     return hold_out(labels, np.where(sizes > 0, held_per_class, 0), seed)
 
@@ -227,8 +226,8 @@ def hold_out(labels: np.ndarray, held_per_class: np.ndarray, seed: int) -> tuple
 
     Args:
         labels: class numbers, int64, (N,).
-        held_per_class: how many to hold out of each class, (K,).
-        seed: which images are drawn.
+        held_per_class: number of images to hold out of each class, (K,).
+        seed: of the draw.
     Returns:
         the indices kept and the indices held out, each sorted, int64.
     """
@@ -241,16 +240,16 @@ def hold_out(labels: np.ndarray, held_per_class: np.ndarray, seed: int) -> tuple
 
 
 def pieces(images: np.ndarray | MappedRows, num_bytes: int = PIECE_BYTES) -> Iterator[slice]:
-    """Slices that follow one another over all images (N, H, W, 3), of about `num_bytes` of pixels each."""
+    """Consecutive slices over all images (N, H, W, 3), of about `num_bytes` of pixels each."""
     length = max(1, num_bytes * len(images) // images.size)
     return (slice(start, start + length) for start in range(0, len(images), length))
 
 
 def channel_stats(images: np.ndarray | MappedRows) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel over all pixels, on the scale where 255 is 1.
+    """Mean and standard deviation of each channel over all pixels, scaled so that 255 is 1.
 
-    The sums are integers, so the result does not depend on the order of the images or on rounding. Takes about a
-    second a GiB.
+    The sums are integers, so the result does not depend on the order of the images or on rounding. Takes about a second
+    per GiB.
 
     Args:
         images: pixels, uint8, (N, H, W, 3).

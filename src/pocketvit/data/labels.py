@@ -1,7 +1,7 @@
-"""Labels as files hold them, numbers or names, to class numbers 0, 1, 2, ….
+"""Convert the labels in files, numbers or names, to class numbers 0, 1, 2, ….
 
-Names are numbered in alphabetical order unless the file says which order. Numbers without names must use every class
-from 0 up: a gap means that the file counts from 1, or that the column is no class at all.
+Names are numbered in alphabetical order unless the file gives an order. Numbers without names must use every class from
+0: a gap means that the file counts from 1, or that the column is not a class.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from pocketvit.errors import InputError
 
 
 def find_class_names(*splits: np.ndarray) -> tuple[str, ...]:
-    """The classes of a set that doesn't list them: the names that occur, or as many numbers as occur, from 0.
+    """The classes of a data set that does not list them: the names that occur, or as many numbers as occur, from 0.
 
     Args:
         splits: the labels of each split, integers or strings, (N,).
@@ -26,13 +26,13 @@ def find_class_names(*splits: np.ndarray) -> tuple[str, ...]:
 def number_labels(
     values: np.ndarray, class_names: Sequence[str], where: Callable[[int], str], *, listed: bool = True
 ) -> np.ndarray:
-    """Turn labels into class numbers.
+    """Convert labels to class numbers.
 
     Args:
         values: labels, integers or strings, (N,).
         class_names: the classes in their order.
-        where: what to call the i-th label in a message, such as "train.parquet, row 7".
-        listed: whether the set lists its classes; else they are those of `find_class_names`.
+        where: name of the i-th label in messages, such as "train.parquet, row 7".
+        listed: whether the data set lists its classes; else they are those of `find_class_names`.
     Returns:
         class numbers, int64, (N,).
     Raises:

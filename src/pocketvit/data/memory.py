@@ -1,4 +1,4 @@
-"""Images that are in memory already: arrays or PyTorch data sets, with the checks that files go through."""
+"""Data sets in memory: arrays or PyTorch data sets, with the same checks as files."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
@@ -15,7 +15,7 @@ from pocketvit.data.sources import finish
 from pocketvit.errors import InputError
 
 NAME = "data"
-"""What messages call such a set: the argument that it is given by."""
+"""The name of such a data set in messages, that of the argument."""
 
 FORMS = (
     "give (images, labels), (train_images, train_labels, test_images, test_labels), a mapping of arrays named as in an "
@@ -24,16 +24,16 @@ FORMS = (
 
 
 class Array(Protocol):
-    """A NumPy array as in an .npz file (`formats/npz.py`), or a tensor with the channels of images first."""
+    """A NumPy array as in an .npz file (`formats/npz.py`), or a tensor with channels first."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
 
 
 class Examples(Protocol):
-    """Pairs of an image and its label by index: a PyTorch data set in map style, or a list. Each is asked for once.
+    """Pairs of image and label by index: a map-style PyTorch data set, or a list. Each is read once.
 
-    The image is Pillow's or an `Array` of one, so not made into floats by a transform.
+    The image is a Pillow image or an `Array`, not converted to floats by a transform.
     """
 
     def __len__(self) -> int: ...
@@ -43,18 +43,18 @@ class Examples(Protocol):
 
 Arrays: TypeAlias = Array | Sequence[int | str]
 Data: TypeAlias = Dataset | Mapping[str, Arrays] | tuple[Arrays, ...] | Examples | tuple[Examples, Examples]
-"""What `train` and `evaluate` take; `FORMS` tells."""
+"""What `train` and `evaluate` take, see `FORMS`."""
 
 
 def load_from_memory(
     data: Data, *, test_frac: float = 0.2, split_seed: int = 0, class_names: Sequence[str] | None = None, **reading: Any
 ) -> Dataset:
-    """Make a set of images in memory, which are copied; a set that is loaded already stays as it is.
+    """Make a data set of images in memory, which are copied; a loaded `Dataset` is returned as it is.
 
     Args:
         data: the images and labels.
         test_frac: as for `load_dataset`; so are `split_seed` and `reading`.
-        class_names: the classes in their order, where the data do not name them; by default those that occur.
+        class_names: the classes in their order, if the data do not name them; by default those that occur.
         reading: fields of `DataConfig`.
     Raises:
         InputError: as `load_dataset`, or `data` has another form.
@@ -62,7 +62,7 @@ def load_from_memory(
     config = DataConfig(**reading)
     if isinstance(data, Dataset):
         if config.resize is not None and data.image_size != (config.resize, config.resize):
-            raise InputError(f"data.resize={config.resize}, but {data.name} is loaded already; give it to load_dataset")
+            raise InputError(f"data.resize={config.resize}, but {data.name} is already loaded; give it to load_dataset")
         return data
     if isinstance(data, Mapping):
         arrays = dict(data)
@@ -87,7 +87,7 @@ def load_from_memory(
 
 
 def _raw_split(examples: Any, split: str, config: DataConfig) -> RawSplit:
-    """The images and labels of a data set, each asked for once."""
+    """The images and labels of a data set, each read once."""
     if isinstance(examples, str | Mapping) or not (hasattr(examples, "__len__") and hasattr(examples, "__getitem__")):
         raise InputError(f"{examples!r} is not a data set; load it: pocketvit.load_dataset(SOURCE); or {FORMS}")
     converted, images, labels = Conversions(), [], []
@@ -111,14 +111,12 @@ def _pixels(image: Any, where: str, converted: Conversions, config: DataConfig) 
             raise InputError(f"{where}: {error}") from error
     pixels = _array(image, 3)
     if pixels.dtype.kind == "f":
-        raise InputError(
-            f"{where}: the image is {pixels.dtype}: leave out ToTensor and other transforms, or give uint8"
-        )
+        raise InputError(f"{where}: the image is {pixels.dtype}: remove ToTensor and other transforms, or give uint8")
     return next(npz.rgb_images(pixels[None], where, "image", converted, config))
 
 
 def _array(value: Any, num_axes: int) -> np.ndarray:
-    """An array, or a tensor as one; a tensor of as many axes holds images, whose channels are put last."""
+    """An array or tensor as array; in a tensor with `num_axes` axes, images get their channels last."""
     if not hasattr(value, "detach"):
         return np.asarray(value)
     array = value.detach().cpu().numpy()

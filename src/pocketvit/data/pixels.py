@@ -1,15 +1,15 @@
-"""Any image to uint8 RGB pixels of one size, by stated rules.
+"""Convert any image to uint8 RGB pixels of one size, by these rules.
 
-- Grey repeats its value in the three channels; black-and-white is 0 and 255.
-- 16-bit grey is divided by 257 and rounded, so that 65535 becomes 255, unless `data.value_range` names other values
-  for 0 and 255. (Of 16-bit colour, or grey with alpha, Pillow keeps the high byte.)
-- Alpha, also a palette's transparent entries, is composited over `data.background`, black by default.
-- Palette, CMYK, YCbCr, LAB and HSV go through Pillow's `convert("RGB")`.
-- A photo's EXIF orientation is applied. Of animations and multi-page files the first picture is taken.
-- Floating-point pixels are refused, because their scale is not known.
-- All images of a set must have one size. If `--data.resize N` asks for it, those that differ from N×N are resized to
-  it by Pillow's bicubic filter (which averages over larger areas when it shrinks). `data.fit` says how: stretched
-  without keeping their aspect, or keeping it, cropped at the center or padded with the background.
+- Gray is repeated in the three channels; black-and-white is 0 and 255.
+- 16-bit gray is divided by 257 and rounded, so that 65535 becomes 255, unless `data.value_range` gives other values for
+  0 and 255. (Of 16-bit color, or gray with alpha, Pillow keeps the high byte.)
+- Alpha, including the transparent entries of a palette, is composited over `data.background`, by default black.
+- Palette, CMYK, YCbCr, LAB and HSV are converted by Pillow's `convert("RGB")`.
+- EXIF orientation is applied. Of animations and multi-page files, the first picture is used.
+- Floating-point pixels are refused, because their scale is unknown.
+- All images must have one size. With `--data.resize N`, those that are not N×N are resized by Pillow's bicubic filter
+  (which averages over larger areas when it shrinks). `data.fit` says how: stretched, or with their aspect kept, cropped
+  at the center or padded with the background.
 """
 
 import io
@@ -27,29 +27,29 @@ from pocketvit.errors import InputError
 from pocketvit.files import read_bytes
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "TGA")
-"""The formats that are decoded, whatever a file is called. Of Pillow's others some start a program: EPS Ghostscript."""
+"""The formats that are decoded, whatever a file's name. Some of Pillow's others start a program, as EPS does Ghostscript."""
 MOST_PIXELS = 51_000_000
-"""An image may hold no more, as many as a large camera's: a file of a few kB can claim any number, and so many take up to
+"""The most pixels of an image, those of a large camera: a file of a few kB can claim any number, and this many take up to
 1.6 GiB while they are decoded."""
 _TOO_LARGE = f"it has more than {MOST_PIXELS:,} pixels: make it smaller"
 
-GREY = "in grey, repeated in the three channels"
-GREY16 = "in 16-bit grey, divided by 257 and repeated in the three channels"
+GREY = "in gray, repeated in the three channels"
+GREY16 = "in 16-bit gray, divided by 257 and repeated in the three channels"
 ALPHA = "with alpha, composited over {}"
 PLAIN = DataConfig()
-"""How images are read unless a field says otherwise."""
+"""How images are read by default."""
 BACKGROUNDS = {"black": 0, "white": 255}
-"""The value of all three channels."""
+"""Value of all three channels."""
 FITS: dict[str, Callable[..., Image.Image]] = {
     "stretch": lambda image, size, filter, color: image.resize(size, filter),
     "crop": lambda image, size, filter, color: ImageOps.fit(image, size, filter),
     "pad": ImageOps.pad,
 }
-"""What `data.fit` does, by its value."""
+"""The values of `data.fit`, with what they do."""
 
 
 class Conversions(Counter[str]):
-    """What was done to images that are not 8-bit color, with the number of images, and what the 16-bit ones hold."""
+    """Conversions of images that are not 8-bit color, with the number of images, and the range of 16-bit ones."""
 
     greatest = 0
     """Greatest 16-bit value."""
@@ -62,7 +62,7 @@ class Conversions(Counter[str]):
         self.greatest, self.levels = max(self.greatest, other.greatest), self.levels | other.levels
 
     def notes(self, value_range: str | tuple[int, int]) -> tuple[str, ...]:
-        """Lines to say aloud; also that 16-bit images leave most of `data.value_range` unused where it is auto."""
+        """Notes to print, including one if 16-bit images leave most of an automatic `data.value_range` unused."""
         if value_range != "auto" or not self.levels or self.greatest > 65535 // 2:
             return count_notes(self)
         flag = f"--data.value-range 0 {2 ** max(self.greatest.bit_length(), 1) - 1}"
@@ -80,18 +80,18 @@ class BrokenImage(InputError):
 def decode(
     source: bytes | Path, where: str, converted: Conversions | None = None, config: DataConfig = PLAIN
 ) -> np.ndarray:
-    """Read one image file, the only place where one is.
+    """Read one image file; all image files are read here.
 
     Args:
         source: the file's content, or its path.
-        where: what to call it in a message, such as "train.parquet, row 7".
-        converted: counts what is done to images that are not 8-bit colour.
+        where: its name in messages, such as "train.parquet, row 7".
+        converted: counts conversions of images that are not 8-bit color.
         config: how to read it.
     Returns:
         pixels, uint8, (H, W, 3).
     Raises:
-        BrokenImage: empty, truncated, corrupt, no regular file, of no known format, too large, or of floating-point
-            pixels.
+        BrokenImage: empty, truncated, corrupt, not a regular file, of an unknown format, too large, or with
+            floating-point pixels.
     """
     try:
         content = read_bytes(source) if isinstance(source, Path) else source
@@ -107,13 +107,13 @@ def decode(
         with image:
             return to_rgb(image, converted, config)
     except UnidentifiedImageError as error:
-        why = f"no image format that is read, which are {', '.join(FORMATS)}"
+        why = f"not in a supported image format ({', '.join(FORMATS)})"
         raise BrokenImage(f"{where}: {why}; replace or remove it") from error
     except InputError as error:
         raise BrokenImage(f"{where}: {error}") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:  # Pillow's own, laxer bound
         raise BrokenImage(f"{where}: {_TOO_LARGE}") from error
-    # Pillow's decoders meet broken bytes with OSError, SyntaxError, ValueError, struct.error and more.
+    # On broken bytes, Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as error:
         why = f"the image is truncated or corrupt ({one_line(error)})"
         raise BrokenImage(f"{where}: {why}; replace or remove it") from error
@@ -123,17 +123,17 @@ def to_rgb(image: Image.Image, converted: Conversions | None = None, config: Dat
     """A Pillow image as uint8 RGB pixels, (H, W, 3), by the rules above.
 
     Raises:
-        InputError: more than `MOST_PIXELS`, floating-point pixels, integers outside 0 … 65535, or a file that was
-            opened but not read is of none of the `FORMATS`.
+        InputError: more than `MOST_PIXELS`, floating-point pixels, integers outside 0 … 65535, or an opened file that is
+            of none of the `FORMATS`.
     """
-    if image.format not in (None, "MPO", *FORMATS):  # MPO is what some cameras make of JPEG
-        raise InputError(f"{image.format} is no image format that is read: {', '.join(FORMATS)}")
+    if image.format not in (None, "MPO", *FORMATS):  # MPO is some cameras' form of JPEG
+        raise InputError(f"{image.format} is not a supported image format: {', '.join(FORMATS)}")
     if image.width * image.height > MOST_PIXELS:
         raise InputError(_TOO_LARGE)
     converted = Conversions() if converted is None else converted
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
-        raise InputError("floating-point pixels have no known scale: save them with 8 or 16 bits")
+        raise InputError("the scale of floating-point pixels is unknown: save them with 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):
         return grey16_to_rgb(np.asarray(image), converted, config)
     if image.has_transparency_data:
@@ -147,25 +147,25 @@ def alpha_to_rgb(rgba: np.ndarray, converted: Conversions, config: DataConfig) -
     """An image with alpha, uint8 (H, W, 4), composited over the background, uint8 (H, W, 3)."""
     converted[ALPHA.format(config.background)] += 1
     color, alpha = rgba[..., :3].astype(np.uint16), rgba[..., 3:]
-    color *= alpha  # in place and in 16 bits, which hold 255² + 127: a large image has little room
+    color *= alpha  # in place and in 16 bits, enough for 255² + 127, to save memory
     color += np.uint16(BACKGROUNDS[config.background]) * (255 - alpha)
     color += 127
     color //= 255  # rounded: 255 is odd, so no value falls halfway
     rgb = color.astype(np.uint8)
     if (rgb == rgb[:1, :1]).all() and not (rgba == rgba[:1, :1]).all():
         other = next(name for name in BACKGROUNDS if name != config.background)
-        converted[f"left in a single color by that; try --data.background {other}"] += 1
+        converted[f"became a single color; try --data.background {other}"] += 1
     return rgb
 
 
 def grey16_to_rgb(grey: np.ndarray, converted: Conversions | None = None, config: DataConfig = PLAIN) -> np.ndarray:
-    """16-bit grey, integers (..., H, W), as uint8 RGB, (..., H, W, 3).
+    """16-bit gray, integers (..., H, W), as uint8 RGB, (..., H, W, 3).
 
     Raises:
         InputError: a value outside 0 … 65535.
     """
     if grey.size and not 0 <= grey.min() <= grey.max() <= 65535:
-        raise InputError(f"grey values {grey.min()} … {grey.max()} do not fit into 16 bits")
+        raise InputError(f"gray values {grey.min()} … {grey.max()} do not fit into 16 bits")
     low, high = (0, 65535) if config.value_range == "auto" else config.value_range
     scaled = np.clip(grey, low, high).astype(np.int32)  # in place from here on
     scaled -= low
@@ -203,7 +203,7 @@ def channels_last_remedy(name: str) -> str:
 
 
 def resize(image: np.ndarray, size: tuple[int, int], config: DataConfig = PLAIN) -> np.ndarray:
-    """An image, uint8 (H, W, 3), in another size (height, width), made to fit as `config` says; itself where it fits."""
+    """An image, uint8 (H, W, 3), resized to (height, width) as `config` says."""
     if image.shape[:2] == size:
         return image
     fill = (BACKGROUNDS[config.background],) * 3
@@ -211,7 +211,7 @@ def resize(image: np.ndarray, size: tuple[int, int], config: DataConfig = PLAIN)
 
 
 class Fitter:
-    """Holds every image of a set to one size: that of the first image, or `data.resize` squared where given."""
+    """Ensures that all images have one size: that of the first image, or `data.resize` squared if given."""
 
     def __init__(self, config: DataConfig = PLAIN) -> None:
         self.config = config
@@ -219,10 +219,10 @@ class Fitter:
         self._first: tuple[str, tuple[int, ...]] | None = None
 
     def fit(self, image: np.ndarray, where: Callable[[int], str], index: int) -> np.ndarray:
-        """The image, (H, W, 3), in the size of the set; `where(index)` is what to call it.
+        """The image, (H, W, 3), in the common size; `where(index)` is its name.
 
         Raises:
-            InputError: it has another size than the set's first image, and `data.resize` is none.
+            InputError: it has another size than the first image, and `data.resize` is none.
         """
         side = self.config.resize
         if side is not None and image.shape[:2] != (side, side):
@@ -239,18 +239,18 @@ class Fitter:
         return image
 
     def notes(self) -> tuple[str, ...]:
-        """What was resized, to say aloud."""
+        """Notes to print on resized images."""
         side, fit = self.config.resize, self.config.fit
         how = "bicubic" if fit == "stretch" else f"bicubic, {fit}"
         return count_notes({f"resized to {side} × {side} ({how})": self.num_resized})
 
 
 def count_notes(counts: Mapping[str, int]) -> tuple[str, ...]:
-    """Lines that say how many images something was done to."""
+    """Notes with numbers of images."""
     return tuple(f"{count:,} image{'s' * (count > 1)} {what}" for what, count in counts.items() if count)
 
 
 def one_line(error: Exception) -> str:
-    """The first line of what an exception says, or its type's name if it says nothing."""
+    """The first line of an exception's message, or the name of its type if it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

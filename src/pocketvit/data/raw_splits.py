@@ -1,8 +1,8 @@
-"""From the raw splits that a file format holds (train, test, validation) to one decoded set.
+"""From the raw splits of a file format (train, test, validation) to one decoded data set.
 
-Every reader of a format hands over its raw splits as it finds them: labels as numbers or names, images one by one. What
-follows is the same for all: choose what to train and test on, number the classes, bring the images to one size. The
-images are not gathered here: they go one by one to a `Store`, memory or a file.
+Every reader of a format passes on its raw splits: labels as numbers or names, images one by one. The rest is common to
+all formats: choose the splits to train and test on, number the classes, resize the images. The images are passed one by
+one to a `Store`, in memory or in a file.
 """
 
 import dataclasses
@@ -33,11 +33,11 @@ SPLIT_OF_WORD = {
     "validation": "val",
     "dev": "val",
 }
-"""The split that a word in a file or folder name speaks of."""
+"""The split that a word in a file or folder name stands for."""
 
 
 def split_of(name: str) -> str | None:
-    """The split that a name speaks of, if any: "train-00000-of-00005" and "training_set" are "train"."""
+    """The split that a name stands for, if any: "train-00000-of-00005" and "training_set" are "train"."""
     words = (word for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_OF_WORD)
     return next((SPLIT_OF_WORD[word] for word in words), None)
 
@@ -48,34 +48,34 @@ _IMAGE_ENDINGS = {
 }
 
 Store = Callable[[str, Iterable[np.ndarray], int], np.ndarray]
-"""Takes a split's name, its images, uint8 (H, W, 3) of one size, and their number, at most; gives them as (N, H, W, 3)."""
+"""Takes a split's name, its images, uint8 (H, W, 3) of one size, and their greatest number; returns them as (N, H, W, 3)."""
 MOST_LISTED = 20
-"""Images that a message on broken ones lists."""
+"""The most images that a message on broken ones lists."""
 
 
 @dataclass(frozen=True)
 class RawSplit:
-    """One split as a file format holds it."""
+    """One split of a file format."""
 
     labels: np.ndarray
     """Integers or class names, (N,)."""
     images: Iterable[np.ndarray]
-    """N images, uint8, (H, W, 3) each; decoded when asked for, so one that isn't used costs nothing. One that cannot be
-    read raises `BrokenImage` and leaves the next to be asked for, as `map` does and a generator does not."""
+    """N images, uint8, (H, W, 3) each, decoded on demand. One that cannot be read raises `BrokenImage`, after which the next
+    can be asked for, as with `map` but not with a generator."""
     where: Callable[[int], str]
-    """What to call the i-th image in a message, such as "train.parquet, row 7"."""
+    """The name of the i-th image in messages, such as "train.parquet, row 7"."""
     converted: Conversions = field(default_factory=Conversions)
-    """What was done to images that are not 8-bit colour, counted while they are decoded."""
+    """Conversions of images that are not 8-bit color, counted while they are decoded."""
     where_label: Callable[[int], str] | None = None
-    """What to call the i-th label; as the image if None."""
+    """The name of the i-th label; by default that of its image."""
 
     def name_label(self, index: int) -> str:
-        """What to call a label in a message."""
+        """The name of a label in messages."""
         return (self.where_label or self.where)(index)
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """Every file at any depth below `folder`, sorted, except those hidden by a dot before a name on their way."""
+    """All files below `folder`, sorted, except hidden ones and those in hidden folders."""
     found = []
     for place, folders, names in os.walk(folder):  # several times faster than Path.rglob
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -89,15 +89,15 @@ def is_image(file: Path) -> bool:
 
 
 def note_left_aside(decoded: Decoded, why: str, members: Sequence[Path | str], kind: str = "file") -> Decoded:
-    """Say aloud that some files, or members of another kind, are left aside."""
+    """Add a note that some files, or members of another kind, are ignored."""
     if not members:
         return decoded
-    note = f"{len(members):,} {kind}{'s are' if len(members) > 1 else ' is'} left aside, such as {members[0]}: {why}"
+    note = f"{len(members):,} {kind}{'s are' if len(members) > 1 else ' is'} ignored, such as {members[0]}: {why}"
     return dataclasses.replace(decoded, notes=(*decoded.notes, note))
 
 
 def name_row(files: Sequence[tuple[str, int]], index: int) -> str:
-    """What to call a row of several files read one after another: "train.parquet, row 7", counted from 0.
+    """The name of a row of several files read one after another: "train.parquet, row 7", counted from 0.
 
     Args:
         files: each file's name and number of rows.
@@ -127,15 +127,15 @@ def assemble(
     config: DataConfig = PLAIN,
     store: Store = in_memory,
 ) -> Decoded:
-    """Decode the splits that are used into one set.
+    """Decode the splits that are used into one data set.
 
-    Tests on "test", if it has labels, else on "val". Where both are there, "val" is left aside, because a validation
-    split is carved from the training images on request (`--data.val-frac`).
+    The test split is "test" if it has labels, else "val". If both are present, "val" is ignored, because validation
+    images are held out of the training images on request (`--data.val-frac`).
 
     Args:
-        raw_splits: what belongs to "train", "test" and "val", as far as present.
-        class_names: the classes in their order, where the format says.
-        name: what to call the whole in a message.
+        raw_splits: "train", "test" and "val", as far as present.
+        class_names: the classes in their order, if the format lists them.
+        name: of the data set in messages.
         config: how to read the images.
         store: where the images go.
     Raises:
@@ -147,24 +147,24 @@ def assemble(
     notes = []
     raw_splits = dict(raw_splits)
     if "test" in raw_splits and is_unlabeled(raw_splits["test"]):
-        notes.append(f"{name}: its test split has no labels and is left aside")
+        notes.append(f"{name}: its test split has no labels and is ignored")
         del raw_splits["test"]
     if "test" in raw_splits and "val" in raw_splits:
-        notes.append(f"{name}: its validation split is left aside")
+        notes.append(f"{name}: its validation split is ignored")
     elif "val" in raw_splits:
-        notes.append(f"{name} has no test split: its validation split serves as one")
+        notes.append(f"{name} has no test split: its validation split is used instead")
     test_split = next((split for split in ("test", "val") if split in raw_splits), None)
     used = {split: raw_splits[split] for split in ("train", test_split) if split is not None}
     for split, raw in used.items():
         if len(raw.labels) == 0:
-            raise InputError(f"the {split} split of {name} holds no images")
+            raise InputError(f"the {split} split of {name} has no images")
 
     listed = class_names is not None
     if class_names is None:
         class_names = find_class_names(*(raw.labels for raw in used.values()))
     for each, count in Counter(class_names).most_common(1):
         if count > 1:
-            raise InputError(f"{name}: class_names holds {each!r} {count} times: give every class a name of its own")
+            raise InputError(f"{name}: class_names has {each!r} {count} times: give every class a different name")
     if not class_names:
         raise InputError(f"{name} has an empty list of class names: name every class, or leave the list out")
     labels = {
@@ -226,22 +226,22 @@ def _unreadable(name: str, broken: Sequence[str]) -> BrokenImage:
 
 
 def is_unlabeled(raw: RawSplit) -> bool:
-    """Whether every label is a negative number, as the Hub marks a split whose labels are withheld."""
+    """Whether all labels are negative numbers, the Hub's mark of a split whose labels are withheld."""
     return len(raw.labels) > 0 and raw.labels.dtype.kind == "i" and bool((raw.labels < 0).all())
 
 
 def _check_classes(
     labels: Mapping[str, np.ndarray], used: Mapping[str, RawSplit], class_names: Sequence[str], name: str
 ) -> list[str]:
-    """Refuse test images of a class that cannot be learned, and name the classes that lack images.
+    """Refuse test images of a class without training images, and note the classes that lack images.
 
     Args:
-        labels: of "train" and, if there, of the split to test on: class numbers, int64, (N,).
-        used: the raw splits that they are from.
+        labels: of "train" and of the test split, if any: class numbers, int64, (N,).
+        used: their raw splits.
         class_names: the classes in their order.
-        name: what to call the whole in a message.
+        name: of the data set in messages.
     Returns:
-        lines to say aloud.
+        notes to print.
     Raises:
         InputError: a class has test images, but no training images.
     """
@@ -261,7 +261,7 @@ def _check_classes(
 
 
 def _list_names(class_names: Sequence[str], chosen: np.ndarray) -> str:
-    """The chosen classes, bool (K,), such as "the classes bee, cat"; the first of many."""
+    """The chosen classes, bool (K,), such as "the classes bee, cat"; at most the first few."""
     names = [name for name, is_chosen in zip(class_names, chosen, strict=True) if is_chosen]
     some = names[:FEW] + ["…"] * (len(names) > FEW)
     return f"the class{'es' * (len(names) > 1)} {', '.join(some)}"

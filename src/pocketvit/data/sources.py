@@ -1,6 +1,6 @@
-"""Where a set comes from: a known name, the Hugging Face Hub, or a path.
+"""Sources of data sets: a known name, the Hugging Face Hub, or a path.
 
-`load_dataset` gives any of them the one form of `dataset.py`. Nothing is downloaded unasked: `get` does that.
+`load_dataset` loads any of them. It downloads nothing; `get` does.
 """
 
 import contextlib
@@ -28,17 +28,17 @@ from pocketvit.files import path_of
 from pocketvit.lock import locked
 
 DIGITS = "digits"
-"""The set that is always there: it comes with scikit-learn."""
+"""The built-in data set: it comes with scikit-learn."""
 
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """A set that is known by name."""
+    """A data set known by name."""
 
     name: str
     description: str
     size: str
-    """What is downloaded, or that it is built in."""
+    """Size of the download, or that it is built in."""
     present: bool
     """Whether it can be loaded now."""
 
@@ -52,19 +52,19 @@ def load_dataset(
     cache_dir: Path | None = None,
     **reading: Unpack[ReadingFields],
 ) -> Dataset:
-    """Load a set.
+    """Load a data set.
 
     Args:
-        source: a known name (see `known_sources`), "hf:OWNER/NAME" once fetched, or a path.
-        format: what a path holds, the name of one of `FORMATS`; found out if None.
-        test_frac: fraction of each class to hold out for testing where the source has no test split; 1 leaves nothing
-            to train on.
-        split_seed: which images those are.
-        cache_dir: folder for downloaded and decoded sets; see `data_home` for where it is if None.
-        reading: the fields of `DataConfig` that say how images are read, such as `resize`.
+        source: a known name (see `known_sources`), "hf:OWNER/NAME" once downloaded, or a path.
+        format: of a path, the name of one of `FORMATS`; None detects it.
+        test_frac: fraction of each class to hold out for testing if the source has no test split; with 1, there are no
+            training images.
+        split_seed: seed of that choice.
+        cache_dir: folder for downloaded and decoded data sets; by default `data_home()`.
+        reading: fields of `DataConfig` on how images are read, such as `resize`.
     Raises:
-        InputError: the source is unknown, missing, not fetched yet, truncated, corrupt, or of a kind that cannot be
-            trained on; the message says which file and row.
+        InputError: the source is unknown, missing, not downloaded yet, truncated, corrupt, or cannot be trained on; the
+            message names the file and row.
     """
     config = DataConfig(**reading)
     if source == DIGITS:
@@ -76,7 +76,7 @@ def load_dataset(
 
 
 def name_of(source: str | Path) -> str:
-    """What to call the set of a source: as it is known, or a folder's name, or a file's without its endings."""
+    """The name of a source's data set: its known name, or the name of a folder or of a file without its endings."""
     if is_known(str(source)):
         return str(source)
     path = path_of(source).resolve()
@@ -85,15 +85,15 @@ def name_of(source: str | Path) -> str:
 
 
 def lasting_source(source: str) -> str:
-    """A source that means the same from every working directory: a path becomes absolute, a known name stays."""
+    """A source that means the same in every working directory: a path becomes absolute, a known name stays."""
     if is_known(source):
         return source
     return os.path.abspath(path_of(source))
 
 
 def known_sources() -> list[SourceInfo]:
-    """The sets known by name."""
-    digits = SourceInfo(DIGITS, "1,797 grey digits of 8 × 8 pixels in 10 classes", "built in", True)
+    """The data sets known by name."""
+    digits = SourceInfo(DIGITS, "1,797 gray digits of 8 × 8 pixels in 10 classes", "built in", True)
     fetchable = (
         SourceInfo(known.name, known.description, known.size, (data_home() / "fetched" / known.name).is_dir())
         for known in remote.REMOTE_SETS.values()
@@ -102,20 +102,20 @@ def known_sources() -> list[SourceInfo]:
 
 
 def get(name: str, *, data_dir: Path | None = None, progress: Progress | None = None) -> Path:
-    """Fetch a set, unless it is there already.
+    """Download a data set, unless it is already there.
 
     Args:
         name: a known name or "hf:OWNER/NAME".
-        data_dir: folder for downloaded and decoded sets; see `data_home` for where it is if None.
-        progress: told after every block of each file; for the Hub, its own library shows progress instead.
+        data_dir: folder for downloaded and decoded data sets; by default `data_home()`.
+        progress: called after every block of each file; for the Hub, its own library shows progress instead.
     Returns:
-        the folder of the set's files.
+        the folder of the files.
     Raises:
-        InputError: the name is unknown, the set cannot be fetched or written, or another process is fetching it.
+        InputError: the name is unknown, the data set cannot be downloaded or written, or another process downloads it.
     """
     home = data_dir or data_home()
     if name == DIGITS:
-        raise InputError("digits comes with scikit-learn: there is nothing to fetch")
+        raise InputError("digits comes with scikit-learn: there is nothing to download")
     folder = _fetched_folder(name, home)
     if folder is None:
         raise _unknown(name)
@@ -128,35 +128,35 @@ def get(name: str, *, data_dir: Path | None = None, progress: Progress | None = 
             hub.fetch(name, folder)
             return folder
         decoded = remote.fetch(remote.REMOTE_SETS[name], folder, progress)
-        _decode(folder, format_of(folder, None), PLAIN, home, decoded)  # it was decoded to be checked: keep that
+        _decode(folder, format_of(folder, None), PLAIN, home, decoded)  # cache what was decoded for the check
         return folder
 
 
 @contextlib.contextmanager
 def _alone(name: str, scratch: Path) -> Iterator[None]:
-    """Keep the folder that a set is fetched into to this process: two would write into one file.
+    """Lock the folder that a data set is downloaded to, because two processes would write into one file.
 
     Raises:
-        InputError: another process fetches the set, or the folder cannot be made.
+        InputError: another process downloads the data set, or the folder cannot be created.
     """
     try:
         scratch.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(scratch, error) from error
-    with locked(scratch, f"another process is fetching {name} into {scratch}; wait for it", say=lambda _: None):
+    with locked(scratch, f"another process is downloading {name} to {scratch}; wait for it", say=lambda _: None):
         yield
 
 
 def _digits(config: DataConfig) -> Decoded:
-    """scikit-learn's digits: 1,437 to train and 360 to test on, 36 of each class, the same whatever the seed.
+    """scikit-learn's digits: 1,437 training and 360 test images, 36 of each class, the same for every seed.
 
-    Their grey values 0 … 16 are scaled to 0 … 255.
+    Their gray values 0 … 16 are scaled to 0 … 255.
 
     Source: Alpaydin & Kaynak 1998, https://doi.org/10.24432/C50P49
     """
     from sklearn.datasets import load_digits
 
-    digits: Any = load_digits()  # scikit-learn's type leaves open what comes back
+    digits: Any = load_digits()  # scikit-learn's type does not say what it returns
     grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # (N, 8, 8)
     images = np.repeat(grey[..., None], 3, axis=-1)  # (N, 8, 8) -> (N, 8, 8, 3)
     labels = digits.target.astype(np.int64)
@@ -169,7 +169,7 @@ def _digits(config: DataConfig) -> Decoded:
 
 
 def _decode(path: Path, kind: Format, config: DataConfig, home: Path, decoded: Decoded | None = None) -> Decoded:
-    """The set at `path`, from the cache if it is there; `decoded` spares decoding it if it isn't."""
+    """The data set at `path`, from the cache if possible; `decoded` is used if it is not cached."""
     for column in ("image_column", "label_column"):
         if getattr(config, column) is not None and kind.name in ("folder", "npz"):
             raise InputError(
@@ -177,28 +177,26 @@ def _decode(path: Path, kind: Format, config: DataConfig, home: Path, decoded: D
             )
     others = {name: getattr(config, name) for name in READING[1:] if getattr(config, name) != getattr(PLAIN, name)}
     key = entry_key(path, kind.files(path), (kind.name, config.resize, *map(str, others.items())))
-    said: list[str] = []
-    found = load_or_build(home / "decoded", key, lambda store: decoded or kind.read(path, config, store), said.append)
-    return replace(found, notes=(*said, *found.notes))
+    notes: list[str] = []
+    found = load_or_build(home / "decoded", key, lambda store: decoded or kind.read(path, config, store), notes.append)
+    return replace(found, notes=(*notes, *found.notes))
 
 
 def finish(name: str, decoded: Decoded, test_frac: float, split_seed: int) -> Dataset:
-    """A set ready to train on: a test split is carved where its source has none."""
+    """A data set ready for training: a test split is held out if its source has none."""
     if len(decoded.class_names) < 2:
-        raise InputError(
-            f"{name} has a single class, {next(iter(decoded.class_names))!r}: there is nothing to tell apart"
-        )
+        raise InputError(f"{name} has a single class, {next(iter(decoded.class_names))!r}: there is nothing to learn")
     if decoded.test is not None:
         return Dataset(name, decoded.train, decoded.test, decoded.class_names, decoded.notes)
     if test_frac == 1:
-        nothing, note = decoded.train.take(np.arange(0)), f"{name} has no test split: all its images serve as one"
+        nothing, note = decoded.train.take(np.arange(0)), f"{name} has no test split: all its images are test images"
         return Dataset(name, nothing, decoded.train, decoded.class_names, (*decoded.notes, note))
     try:
         kept, held = stratified_split(decoded.train.labels, test_frac, split_seed, decoded.class_names)
     except InputError as error:
-        raise InputError(f"{name} has no test split, and none can be carved from its images: {error}") from error
+        raise InputError(f"{name} has no test split, and none can be held out of its images: {error}") from error
     note = (
-        f"{name} has no test split: {len(held):,} of its {len(decoded.train):,} images are held out as one "
+        f"{name} has no test split: {len(held):,} of its {len(decoded.train):,} images are held out for testing "
         f"({test_frac:g} of each class, seed {split_seed})"
     )
     train, test = decoded.train.take(kept), decoded.train.take(held)
@@ -209,13 +207,13 @@ def locate(source: str | Path, home: Path) -> Path:
     """The file or folder to read."""
     if source == MEMORY:
         raise InputError(
-            f"data.source={MEMORY}: these images were given from Python; give them again by pocketvit.train(config, "
-            "data=...), with the same `out` to go on, or by pocketvit.evaluate(trained, data); else name a source by --data"
+            f"data.source={MEMORY}: these images came from Python; give them again with pocketvit.train(config, data=...), "
+            "with the same `out` to resume, or pocketvit.evaluate(trained, data); or name a source with --data"
         )
     folder = _fetched_folder(str(source), home)
     if folder is not None:
         if not folder.is_dir():
-            raise InputError(f"{source} is not here yet: pocketvit data get {source}")
+            raise InputError(f"{source} is not downloaded yet: pocketvit data get {source}")
         return folder
     path = path_of(source)
     if not path.exists():
@@ -224,19 +222,19 @@ def locate(source: str | Path, home: Path) -> Path:
 
 
 def is_known(source: str) -> bool:
-    """Whether a source is a set's name rather than a path."""
+    """Whether a source is the name of a data set, not a path."""
     return source in (DIGITS, MEMORY) or _fetched_folder(source, Path()) is not None
 
 
 def _fetched_folder(name: str, home: Path) -> Path | None:
-    """The folder that `get` puts a set into; None if it is none that can be fetched."""
+    """The folder that `get` downloads a data set to; None if it cannot be downloaded."""
     if name in remote.REMOTE_SETS:
         return home / "fetched" / name
     return home / "fetched" / hub.folder_name(name) if name.startswith(hub.PREFIX) else None
 
 
 def _unknown(source: str) -> InputError:
-    """The exception to raise for what is neither a known name nor a path that exists."""
+    """The exception for a source that is neither a known name nor an existing path."""
     if Path(source).name != source:
         return InputError(f"{source} does not exist")
     known = unknown("data set", source, [DIGITS, *remote.REMOTE_SETS])
@@ -244,7 +242,7 @@ def _unknown(source: str) -> InputError:
 
 
 def format_of(path: Path, name: str | None) -> Format:
-    """The format called `name`, or else the one that `path` holds."""
+    """The format `name`, or by default the one that `path` has."""
     detected = detect(path)
     if name is None:
         return find_format(detected)

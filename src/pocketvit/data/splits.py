@@ -23,20 +23,20 @@ class Splits:
 
     train: Split
     val: Split | None
-    """Held out of the training images for choosing; none unless asked for."""
+    """Held out of the training images, if asked for."""
     test: Split
     class_names: tuple[str, ...]
     fingerprint: str
     """Of the whole data set, whatever was held out."""
     notes: tuple[str, ...]
-    """Lines to say aloud."""
+    """Notes to print."""
     train_fingerprint: str | None = None
-    """Of the training images before any were held out for validation; none of synthetic images."""
+    """Of the training images before any were held out for validation; None for synthetic images."""
     cautions: tuple[str, ...] = ()
-    """Those of the notes that say which images to measure on are trained on."""
+    """The notes about evaluation images among the training images."""
 
     def counts(self) -> str:
-        """What there is of each class, in a line to say aloud."""
+        """The number of images of each class, in one line."""
         parts = [np.bincount(part.labels, minlength=len(self.class_names)) for part in (self.train, self.test)]
         each = [f"{name} {train:,} + {test:,}" for name, train, test in zip(self.class_names, *parts, strict=True)]
         some = ", ".join(each[:FEW] + ["…"] * (len(each) > FEW))
@@ -53,19 +53,19 @@ def open_splits(config: DataConfig) -> Splits:
 
 
 def split_given(data: Data, config: DataConfig) -> Splits:
-    """Split images in memory as those of a source.
+    """Split images in memory like those of a source.
 
     Raises:
-        InputError: they cannot be used, or the configuration names a file format.
+        InputError: they cannot be used, or the configuration sets a file format.
     """
     if config.format is not None:
-        raise InputError(f"data.format={config.format}: only files have a format; leave it out where images are given")
+        raise InputError(f"data.format={config.format}: only files have a format; leave it out for images in memory")
     options = {"test_frac": config.test_frac, "split_seed": config.split_seed}
     return split_dataset(load_from_memory(data, **options, **reading_of(config)), config)
 
 
 def open_dataset(config: DataConfig) -> Dataset:
-    """Load the data set that a run's configuration names.
+    """Load the data set of a run's configuration.
 
     Raises:
         InputError: the source cannot be found or read.
@@ -74,20 +74,20 @@ def open_dataset(config: DataConfig) -> Dataset:
 
 
 def open_to_measure(config: DataConfig, trained_on: str) -> Dataset:
-    """Load a set to measure a trained model on.
+    """Load a data set to evaluate a trained model on.
 
-    All images of a set without a test split are measured, unless it is the one that the model was trained on: of that
-    one, those that were held out.
+    Without a test split, all images are used, except if the model was trained on this data set: then only those that
+    were held out.
 
     Args:
-        config: of the set, split as for the model's training.
-        trained_on: the fingerprint of the data that the model was trained on.
+        config: of the data set, with the splits of the model's training.
+        trained_on: the fingerprint of the model's training data.
     Raises:
         InputError: the source cannot be found or read.
     """
     whole = _load(config, 1)
     if not len(whole.train):
-        with contextlib.suppress(InputError):  # none can be held out, so nothing was trained on this
+        with contextlib.suppress(InputError):  # none can be held out, so no model was trained on this
             held_out = open_dataset(config)
             if held_out.fingerprint == trained_on:
                 return held_out
@@ -111,23 +111,23 @@ def reading_of(config: DataConfig) -> ReadingFields:
 
 
 def refuse_among_classes(config: DataConfig, folder: Path) -> None:
-    """Refuse to make a folder among the class folders of a set, which could not be read with it.
+    """Refuse to create a folder among the class folders of a data set, which would become unreadable.
 
     Args:
-        config: of the set, which can be read now.
-        folder: to be made.
+        config: of the data set.
+        folder: to be created.
     Raises:
-        InputError: it lies there.
+        InputError: it is among them.
     """
     path = Path(lasting_source(config.source))  # absolute, but for a known name
     if path.is_absolute() and (config.format or detect(path)) == "folder" and would_read(path, folder):
         raise InputError(
-            f"{folder} would lie among the class folders of {config.source} and be taken for one; choose another --out"
+            f"{folder} would be among the class folders of {config.source} and be read as one; choose another --out"
         )
 
 
 def split_dataset(dataset: Dataset, config: DataConfig) -> Splits:
-    """Hold out `val_frac` of the training images, as many of each class, by `split_seed`."""
+    """Hold out `val_frac` of the training images of each class, by `split_seed`."""
     train, val, notes, cautions, digests = dataset.train, None, dataset.notes, (), dataset.train.digests
     if config.val_frac:
         kept, held = stratified_split(train.labels, config.val_frac, config.split_seed, dataset.class_names)

@@ -127,7 +127,7 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["train", "--optim.lr", "-1"], "optim.lr=-1.0: must be greater than 0"),
         (["train", "--data", "cifra10"], "did you mean"),
         (["train", "--data", "/no/such/folder"], "does not exist"),
-        (["train", "--data", "cifar10"], "cifar10 is not here yet: pocketvit data get cifar10"),
+        (["train", "--data", "cifar10"], "cifar10 is not downloaded yet: pocketvit data get cifar10"),
         (["train", "--data", ".", "--data.format", "parkuet"], "parquet"),
         (["train", "--optim.lr", "fast"], "--optim.lr"),
         (["train", "--train.device", "tpu"], "--train.device"),
@@ -357,9 +357,9 @@ def pets_run(capsys, place):
 def test_eval_says_what_was_decided_on_the_data(pets_run, capsys):
     folder, printed = pets_run
     code, out, _ = run(["eval", folder, "--device", "cpu"], capsys)
-    note = "pets has no test split: 4 of its 20 images are held out as one (0.2 of each class, seed 0)"
+    note = "pets has no test split: 4 of its 20 images are held out for testing (0.2 of each class, seed 0)"
     assert code == 0 and note in out and note in printed
-    assert "20 images in grey, repeated in the three channels" in out
+    assert "20 images in gray, repeated in the three channels" in out
 
 
 def evaluated(folder, data, capsys):
@@ -376,7 +376,7 @@ def test_all_images_of_other_data_without_a_test_split_are_measured(pets_run, ca
     np.savez("more.npz", images=np.zeros((9, 8, 8), np.uint8), labels=np.array(["ant", "bee", "bee"] * 3))
     for data, count in (("more", 24), ("one-a-class", 2), ("more.npz", 9)):
         out = evaluated(folder, data, capsys)
-        note = f"{data.removesuffix('.npz')} has no test split: all its images serve as one"
+        note = f"{data.removesuffix('.npz')} has no test split: all its images are test images"
         assert note in out and f" on {count} images" in out and "held out" not in out
 
 
@@ -444,7 +444,7 @@ def test_test_images_that_are_trained_on_are_told(capsys, place):
     images(Path("set/test"), [8] * 6, first=9)
     line = "3 of the 6 test images are among the training images, pixel for pixel and with the same label"
     code, out, err = run(["train", "digits", "--data", "set", "--batch-size", "4", *TINY], capsys)
-    assert code == 0 and f"{line}: on new ones the accuracy may be lower\n" in out
+    assert code == 0 and f"{line}: on new images the accuracy may be lower\n" in out
     assert line in Path("runs/digits-000/report.html").read_text()
     assert line in run(["data", "check", "set"], capsys)[1]
     assert run(["eval", "runs/digits-000", "--device", "cpu"], capsys)[1].startswith(
@@ -468,7 +468,7 @@ def test_changed_data_are_measured_only_on_demand(pets_run, capsys, change):
     for data in ("pets", pets):
         out = evaluated(folder, data, capsys)
         caution = f"CAUTION: {data} has changed since {folder} was trained on it: these may be training images"
-        assert out.splitlines()[0] == caution and "all its images serve as one" in out
+        assert out.splitlines()[0] == caution and "all its images are test images" in out
     images(Path("other"), [8] * 4)
     assert "changed" not in evaluated(folder, "other", capsys)
 

@@ -76,7 +76,7 @@ def test_damaged_bytes_are_noticed_and_said(tmp_path, name, place):
         file.write(b"\x05\xff{(" * 4)
     said = []
     assert same(load_or_build(tmp_path, "key", some_set, said.append), some_set())
-    assert said == [f"{tmp_path / 'key'}: the decoded images kept there are damaged; decoding them again"]
+    assert said == [f"{tmp_path / 'key'}: the cached images are damaged; decoding them again"]
     assert same(load_or_build(tmp_path, "key", never), some_set())
 
 

@@ -110,7 +110,7 @@ def test_a_set_that_looks_like_cifar10_is_told(tmp_path):
     source = tmp_path / "cifar10.npz"
     np.savez(source, **arrays, class_names=np.array(CIFAR10_CLASSES))
     report = check(str(source))
-    assert "CAUTION: same classes and counts as CIFAR-10, other pixels or labels" in report.text().splitlines()
+    assert "CAUTION: same classes and counts as CIFAR-10, but other pixels or labels" in report.text().splitlines()
     arrays["test_labels"][0] = 1
     np.savez(source, **arrays, class_names=np.array(CIFAR10_CLASSES))
     assert "CAUTION" not in check(str(source)).text()

@@ -73,7 +73,7 @@ def test_images_of_both_kinds_are_counted():
     trained = some_split().digests
     copied = some_split().take(np.array([3, 3, 4]))
     assert note_shared("images", copied.digests, trained, "those") == (
-        "3 of the 3 images are among those, pixel for pixel and with the same label: on new ones the accuracy may be lower",
+        "3 of the 3 images are among those, pixel for pixel and with the same label: on new images the accuracy may be lower",
     )
     one = np.append(some_split(1_500, seed=1).digests, copied.digests[:1])
     assert note_shared("test images", one, trained, "all")[0].startswith("1 of the 1,501 test images is among all, ")

@@ -45,9 +45,9 @@ def png(width: int, height: int) -> bytes:
 def test_no_file_starts_ghostscript(tmp_path, ghostscript):
     file = tmp_path / "0.png"
     file.write_bytes(EPS)
-    with pytest.raises(InputError, match="^0.png: no image format that is read"):
+    with pytest.raises(InputError, match="^0.png: not in a supported image format"):
         decode(file, "0.png")
-    with Image.open(io.BytesIO(EPS)) as image, pytest.raises(InputError, match="^EPS is no image format that is read"):
+    with Image.open(io.BytesIO(EPS)) as image, pytest.raises(InputError, match="^EPS is not a supported image format"):
         to_rgb(image)
     assert not ghostscript.exists()
 
@@ -55,7 +55,7 @@ def test_no_file_starts_ghostscript(tmp_path, ghostscript):
 def test_no_row_of_a_parquet_file_starts_ghostscript(tmp_path, ghostscript, write):
     content = [{"bytes": EPS, "path": None}] * 2
     write.parquet(tmp_path / "x.parquet", [np.zeros((4, 4, 3), np.uint8)] * 2, [0, 1], img=content)
-    with pytest.raises(InputError, match="row 0: no image format that is read"):
+    with pytest.raises(InputError, match="row 0: not in a supported image format"):
         parquet.read(tmp_path / "x.parquet", PLAIN)
     assert not ghostscript.exists()
 

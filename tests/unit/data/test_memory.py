@@ -84,7 +84,7 @@ def test_a_set_that_is_split(form, tmp_path):
 
 def test_a_set_that_is_loaded_stays_as_it_is(from_file):
     assert load_from_memory(from_file) is from_file
-    with pytest.raises(InputError, match=r"^data.resize=8, but set is loaded already; give it to load_dataset$"):
+    with pytest.raises(InputError, match=r"^data.resize=8, but set is already loaded; give it to load_dataset$"):
         load_from_memory(from_file, resize=8)
 
 
@@ -110,7 +110,7 @@ def test_pictures_of_mixed_size_are_resized_and_grey_ones_repeated():
     with pytest.raises(InputError, match=r"^data, train\[0\] has 4 × 4 pixels but data, train\[2\] has 5 × 5 pixels"):
         load_from_memory(pictures, test_frac=0.5)
     found = load_from_memory(pictures, test_frac=0.5, resize=6)
-    assert found.image_size == (6, 6) and "4 images in grey, repeated in the three channels" in found.notes
+    assert found.image_size == (6, 6) and "4 images in gray, repeated in the three channels" in found.notes
 
 
 class Stream(IterableDataset):
@@ -127,23 +127,26 @@ WRONG = {
     "a stream": (Stream(), r"is not a data set; load it: .*, or two of them, the second to test on$"),
     "images alone": (IMAGES, r"^data, train\[0\] is of type ndarray, not \(image, label\); give \(images, labels\)"),
     "three arrays": ((IMAGES, LABELS, IMAGES), r"^data is a tuple of 3; give \(images, labels\), "),
-    "no arrays": ({}, r"^data holds the arrays \(none\): expected train_images and train_labels"),
+    "no arrays": ({}, r"^data contains the arrays \(none\): expected train_images and train_labels"),
     "ragged": ({"images": [[1], [2, 3]], "labels": [0, 1]}, r"^data is not arrays: .*; give \(images, labels\)"),
     "unlike lengths": ((IMAGES, LABELS[:5]), r"^data: images is \(12, 4, 5, 3\) but labels is \(5,\)$"),
     "floats": ((IMAGES / 255, LABELS), r"^data: images is float64: expected uint8, .*: use \(images \* 255\)\.round"),
     "channels first": ((np.moveaxis(IMAGES, 3, 1), LABELS), r"put the channels last: images\.transpose\(0, 2, 3, 1\)$"),
     "made into floats": (
         TensorDataset(FLOATS, torch.from_numpy(LABELS)),
-        r"^data, train\[0\]: the image is float32: leav",
+        r"^data, train\[0\]: the image is float32: remove ToTensor",
     ),
-    "Pillow's floats": ([(Image.new("F", (2, 2)), 0)], r"^data, train\[0\]: floating-point pixels have no known scale"),
+    "Pillow's floats": (
+        [(Image.new("F", (2, 2)), 0)],
+        r"^data, train\[0\]: the scale of floating-point pixels is unknown",
+    ),
     "one-hot labels": (
         Pictures(PILLOW, np.eye(12)),
         r"^data, train\[0\]: the label has shape \(12,\); give an integer",
     ),
     "labels from 1": ((IMAGES, LABELS + 1), r"^data, labels\[2\]: label 3, but only 3 different labels occur"),
-    "no images": ([], r"^the train split of data holds no images$"),
-    "one class": ((IMAGES, np.zeros(12, int)), r"^data has a single class, '0': there is nothing to tell apart$"),
+    "no images": ([], r"^the train split of data has no images$"),
+    "one class": ((IMAGES, np.zeros(12, int)), r"^data has a single class, '0': there is nothing to learn$"),
 }
 
 
@@ -156,5 +159,5 @@ def test_what_is_no_set_is_refused_in_one_line(form):
 
 
 def test_such_a_set_cannot_be_opened_by_its_source(tmp_path):
-    with pytest.raises(InputError, match=r"^data.source=memory: these images were given from Python; give them again"):
+    with pytest.raises(InputError, match=r"^data.source=memory: these images came from Python; give them again"):
         load_dataset("memory", cache_dir=tmp_path)

@@ -51,14 +51,16 @@ def test_flat_folder_gets_a_seeded_test_split(flat, synthetic_set):
     assert first.name == "flowers" and len(first.train) == 40
     assert np.bincount(first.test.labels).tolist() == [2] * 10
     (note,) = first.notes
-    assert note == "flowers has no test split: 20 of its 60 images are held out as one (0.34 of each class, seed 0)"
+    assert (
+        note == "flowers has no test split: 20 of its 60 images are held out for testing (0.34 of each class, seed 0)"
+    )
     assert first.fingerprint == again.fingerprint != other.fingerprint
 
 
 def test_all_images_may_serve_as_test_split(flat, write, synthetic_set):
     whole = load_dataset(str(flat), test_frac=1)
     assert (len(whole.train), len(whole.test), whole.image_size) == (0, 60, (32, 32))
-    assert whole.notes == ("flowers has no test split: all its images serve as one",)
+    assert whole.notes == ("flowers has no test split: all its images are test images",)
     write.folder(flat.parent / "set", {"train": synthetic_set.train, "test": synthetic_set.test})
     split = load_dataset(str(flat.parent / "set"), test_frac=1)
     assert (len(split.train), len(split.test)) == (60, 20)
@@ -139,7 +141,7 @@ def test_decoding_holds_few_images_at_a_time(write, tmp_path, form):
 def test_too_few_images_to_carve_a_test_split(write, synthetic_set, tmp_path):
     path = write.folder(tmp_path / "few", {"": (synthetic_set.train[0][:11], synthetic_set.train[1][:11])})
     with pytest.raises(
-        InputError, match="few has no test split, and none can be carved .*class bee has a single image"
+        InputError, match="few has no test split, and none can be held out .*class bee has a single image"
     ):
         load_dataset(str(path))
 
@@ -157,9 +159,9 @@ def test_single_class_is_refused(write, synthetic_set, tmp_path):
         ("digit", "unknown data set 'digit'; did you mean digits"),
         ("zebra", r"unknown data set 'zebra'; known: digits, cifar10, cifar100 \(or give a path"),
         ("./no/where", "no/where does not exist"),
-        ("cifar100", "cifar100 is not here yet: pocketvit data get cifar100"),
-        ("hf:owner/name", "hf:owner/name is not here yet: pocketvit data get hf:owner/name"),
-        ("hf:owner", "'hf:owner' is no set on the Hub: expected hf:OWNER/NAME"),
+        ("cifar100", "cifar100 is not downloaded yet: pocketvit data get cifar100"),
+        ("hf:owner/name", "hf:owner/name is not downloaded yet: pocketvit data get hf:owner/name"),
+        ("hf:owner", "'hf:owner' is not a data set on the Hub: expected hf:OWNER/NAME"),
     ],
 )
 def test_unknown_sources_say_what_would_work(source, message, monkeypatch, tmp_path):
@@ -191,7 +193,7 @@ def test_known_sources(home):
     assert {info.name: info for info in known_sources()}["cifar10"].present
 
 
-@pytest.mark.parametrize(("name", "message"), [("digits", "nothing to fetch"), ("cifar", "did you mean cifar10")])
+@pytest.mark.parametrize(("name", "message"), [("digits", "nothing to download"), ("cifar", "did you mean cifar10")])
 def test_get_of_what_cannot_be_fetched(name, message):
     with pytest.raises(InputError, match=message):
         get(name)

@@ -1,1 +1,1 @@
-"""Data sets from elsewhere: the catalogue of known sets, the Hugging Face Hub, downloads, and where they are kept."""
+"""Downloads of data sets: the catalogue of known ones, the Hugging Face Hub, and where files are stored."""

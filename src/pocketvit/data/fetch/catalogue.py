@@ -1,7 +1,7 @@
-"""The sets that can be fetched: which addresses, and how to tell that what came is the real thing.
+"""The data sets that can be downloaded: their addresses, and how to check the result.
 
-A set is fetched into a hidden folder and gets its own name only once its images were decoded and checked, so a
-folder with a set's name is always whole.
+A data set is downloaded to a hidden folder, which gets its final name only after its images were decoded and checked. So
+a folder with the name of a data set is always complete.
 """
 
 import shutil
@@ -27,7 +27,7 @@ class RemoteFile:
 
     url: str
     checksum: str | None = None
-    """Such as "md5:098f6b…", where its maker published one."""
+    """Such as "md5:098f6b…", if its author published one."""
 
     @property
     def name(self) -> str:
@@ -36,7 +36,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Offer:
-    """One of the ways to get a set."""
+    """One of the ways to get a data set."""
 
     name: str
     files: tuple[RemoteFile, ...]
@@ -45,29 +45,29 @@ class Offer:
 
 @dataclass(frozen=True)
 class RemoteSet:
-    """A set that can be fetched by its name."""
+    """A data set that can be downloaded by its name."""
 
     name: str
     description: str
     size: str
-    """How much is downloaded."""
+    """Of the download."""
     offers: tuple[Offer, ...]
     """In the order to try."""
     is_real: Callable[[Decoded], bool]
-    """Whether these are the set's true images, labels and splits."""
+    """Whether these are the true images, labels and splits."""
 
 
 def fetch(remote: RemoteSet, folder: Path, progress: Progress | None) -> Decoded:
-    """Download a set by the first offer that works, check it, and put it in place.
+    """Download a data set by the first offer that works, check it, and move it into place.
 
-    What an interrupted download left is used by the next call.
+    An interrupted download is resumed by the next call.
 
     Args:
-        remote: the set.
-        folder: where to put its files.
-        progress: told after every block, file by file.
+        remote: the data set.
+        folder: for its files.
+        progress: called after every block, file by file.
     Returns:
-        the set, decoded.
+        the data set, decoded.
     Raises:
         InputError: no offer worked; the message says why for each.
     """
@@ -82,16 +82,16 @@ def fetch(remote: RemoteSet, folder: Path, progress: Progress | None) -> Decoded
             put_in_place(scratch / offer.name, folder)
             shutil.rmtree(scratch, ignore_errors=True)
             return decoded
-    raise InputError(f"{remote.name} cannot be fetched. {'. '.join(failures)}")
+    raise InputError(f"{remote.name} cannot be downloaded. {'. '.join(failures)}")
 
 
 def scratch_of(folder: Path) -> Path:
-    """The hidden folder that a set is fetched into before its own folder, beside it, is made."""
+    """The hidden folder, next to the final one, that a data set is downloaded to."""
     return folder.with_name(f".{folder.name}")
 
 
 def put_in_place(fetched: Path, folder: Path) -> None:
-    """Give a folder that is whole the name under which it is looked for."""
+    """Give a complete folder its final name."""
     try:
         fetched.rename(folder)
     except OSError as error:
@@ -109,9 +109,9 @@ def _accept(remote: RemoteSet, offer: Offer, place: Path, progress: Progress | N
         decoded = formats.find_format(formats.detect(place)).read(place, PLAIN, in_memory)
         if remote.is_real(decoded):
             return decoded
-        raise InputError(f"the images that came are not those of {remote.name}")
+        raise InputError(f"the downloaded images are not those of {remote.name}")
     except InputError:
-        shutil.rmtree(place)  # what was downloaded is broken: the next call must not build on it
+        shutil.rmtree(place)  # the next call must not use a broken download
         raise
 
 
@@ -124,7 +124,7 @@ CIFAR100_CLASSES = """
     snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout
     tulip turtle wardrobe whale willow_tree wolf woman worm
 """
-"""CIFAR-100's classes in their order."""
+"""CIFAR-100's classes, in order."""
 CIFAR100_TRAIN_STATS = (
     (0.5070751592371323, 0.48654887331495095, 0.4409178433670343),
     (0.2673342858792401, 0.2564384629170883, 0.27615047132568404),
@@ -138,10 +138,10 @@ CIFAR100_TEST_STATS = (
 
 
 def _is_cifar100(decoded: Decoded) -> bool:
-    """Whether these are CIFAR-100's counts and class names, and the channel statistics that its users publish.
+    """Whether the counts, class names and channel statistics are those of CIFAR-100, as its users publish them.
 
-    The means have enough digits to fix the sums of all pixels exactly. Which label belongs to which image they do not
-    tell; of that, only the archive's checksum is a proof.
+    The means have enough digits to determine the sums of all pixels exactly, but not which label belongs to which image;
+    that only the archive's checksum proves.
     """
     if decoded.test is None or decoded.class_names != tuple(CIFAR100_CLASSES.split()):
         return False
@@ -156,13 +156,13 @@ def _is_cifar100(decoded: Decoded) -> bool:
 
 
 def _cifar(num_classes: int, folder: str, md5: str, is_real: Callable[[Decoded], bool]) -> RemoteSet:
-    """CIFAR-10 or CIFAR-100, from the Hub (where `folder` holds its files) or else from its author's page."""
+    """CIFAR-10 or CIFAR-100, from `folder` on the Hub or else from its author's page."""
     hub = f"https://huggingface.co/datasets/uoft-cs/cifar{num_classes}/resolve/main/{folder}"
     archive = f"https://www.cs.toronto.edu/~kriz/cifar-{num_classes}-python.tar.gz"
     shards = tuple(RemoteFile(f"{hub}/{split}-00000-of-00001.parquet") for split in ("train", "test"))
     return RemoteSet(
         name=f"cifar{num_classes}",
-        description=f"60,000 colour photos of 32 × 32 pixels in {num_classes} classes",
+        description=f"60,000 color photos of 32 × 32 pixels in {num_classes} classes",
         size="about 145 MB",
         offers=(Offer("parquet", shards, needs_pyarrow=True), Offer("archive", (RemoteFile(archive, f"md5:{md5}"),))),
         is_real=is_real,
@@ -173,4 +173,4 @@ _CIFAR10 = _cifar(10, "plain_text", "c58f30108f718f92721af3b95e74349a", is_cifar
 _CIFAR100 = _cifar(100, "cifar100", "eb9058c3a382ffc7106e4002c42a8d85", _is_cifar100)
 
 REMOTE_SETS = {known.name: known for known in (_CIFAR10, _CIFAR100)}
-"""Each set that can be fetched, by its name."""
+"""The data sets that can be downloaded, by name."""

@@ -1,10 +1,10 @@
-"""Fetch a file over a network that stalls, cuts and corrupts.
+"""Download a file over a network that stalls, cuts and corrupts.
 
-The bytes arrive in `<target>.part`, which becomes `<target>` only when it is whole and its checksum is right; so
-whatever has the target's name is good. A cut download goes on where it stopped, within one call or in a later one,
-provided the server still offers the same version of the file: its ETag or date is kept in `<target>.part.from`.
+The bytes go to `<target>.part`, which becomes `<target>` only when it is complete and its checksum is right. A download
+that was cut off is resumed, in the same call or a later one, if the server still has the same version of the file: its
+ETag or date is stored in `<target>.part.from`.
 
-Only the standard library is used. One process at a time may fetch a target.
+Only the standard library is used. Only one process at a time may download a target.
 """
 
 import contextlib
@@ -28,18 +28,18 @@ from pocketvit.errors import InputError
 from pocketvit.files import read_json, regular_size
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are there and the size of the whole, None where the server doesn't tell it."""
+"""Called with the number of bytes received and the total, None if the server does not tell it."""
 
 _BLOCK_BYTES = 1 << 16
 _MAX_WAIT_S = 60.0
 MOST_BYTES = 2**30
 """A file is no larger; the catalogue's have less than a fifth of that, and a server may send without end."""
 _BUSY = {408, 425, 429}
-"""The HTTP errors below 500 that are worth another try."""
+"""The HTTP errors below 500 that are worth a retry."""
 
 
 class _TryAgain(Exception):
-    """This try failed; the next may not."""
+    """This try failed; the next one may succeed."""
 
     def __init__(self, reason: str, wait_s: float = 0.0) -> None:
         super().__init__(reason)
@@ -47,7 +47,7 @@ class _TryAgain(Exception):
 
 
 class _GiveUp(Exception):
-    """The server won't give the file."""
+    """The server does not give the file."""
 
 
 def download(
@@ -60,18 +60,18 @@ def download(
     timeout_s: float = 30.0,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Fetch a file, whole and uncorrupted.
+    """Download a file and check it.
 
     Args:
-        url: where the file is.
-        target: where to put it.
-        checksum: what its content must hash to, such as "sha256:9f86d0…" or "md5:098f6b…".
-        progress: told after every block.
+        url: of the file.
+        target: where to store it.
+        checksum: of its content, such as "sha256:9f86d0…" or "md5:098f6b…".
+        progress: called after every block.
         tries: how often in a row the server may fail without sending anything new.
         timeout_s: how long a server may be silent.
         sleep: waits between tries, 1, 2, 4, … seconds, or as long as the server asks for (at most a minute).
     Raises:
-        InputError: the server did not give the file, or it could not be written; what has arrived is kept for a later
+        InputError: the server did not give the file, or it could not be written; received bytes are kept for a later
             call.
     """
     part = target.with_name(f"{target.name}.part")
@@ -89,7 +89,7 @@ def download(
 def _persist(
     receive: Callable[[], int], part: Path, checksum: str | None, tries: int, sleep: Callable[[float], None]
 ) -> None:
-    """Call `receive` until `part` is whole and right, as long as something new arrives."""
+    """Call `receive` until `part` is complete and correct, as long as something new arrives."""
     num_failed, most_bytes = 0, 0
     while True:
         try:
@@ -98,8 +98,8 @@ def _persist(
                 return
             part.unlink()
             if resumed_at == 0:
-                raise _GiveUp(f"the file is corrupt: {checksum} was expected")
-            raise _TryAgain("the file is corrupt")  # perhaps only what an earlier call had left
+                raise _GiveUp(f"the file is corrupt: expected {checksum}")
+            raise _TryAgain("the file is corrupt")  # perhaps only what an earlier call left
         except _TryAgain as error:
             num_bytes = part.stat().st_size if part.exists() else 0
             if num_bytes > most_bytes:
@@ -111,10 +111,10 @@ def _persist(
 
 
 def _receive(url: str, part: Path, progress: Progress | None, timeout_s: float) -> int:
-    """Ask once for what is missing of the file, and append it to `part`.
+    """Request the missing bytes of the file once, and append them to `part`.
 
     Returns:
-        the byte at which the file was resumed, 0 if it came whole.
+        the byte at which the file was resumed, 0 if it was not.
     """
     start, version = _resume_point(url, part)
     request = urllib.request.Request(url, headers={"User-Agent": "pocketvit"})
@@ -128,7 +128,7 @@ def _receive(url: str, part: Path, progress: Progress | None, timeout_s: float) 
         error.close()
         if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             if error.headers.get("Content-Range") == f"bytes */{start}":
-                return start  # all of it had arrived before
+                return start  # it was already complete
             part.unlink(missing_ok=True)
         elif error.code < 500 and error.code not in _BUSY:
             raise _GiveUp(f"HTTP {error.code} {error.reason}") from error
@@ -138,7 +138,7 @@ def _receive(url: str, part: Path, progress: Progress | None, timeout_s: float) 
         if response.status == HTTPStatus.PARTIAL_CONTENT:
             _check_resumed(response, start, version, part)
         else:
-            start = 0  # the server doesn't resume, or has another version by now
+            start = 0  # the server does not resume, or has another version now
         _append(response, url, part, start, progress, timeout_s)
     return start
 
@@ -158,7 +158,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 @contextlib.contextmanager
 def _network(timeout_s: float) -> Iterator[None]:
-    """Turn what may go wrong with a connection into `_TryAgain`, except an answer that is an HTTP error."""
+    """Turn all errors of a connection into `_TryAgain`, except HTTP errors."""
     try:
         yield
     except urllib.error.HTTPError:
@@ -174,12 +174,12 @@ def _network(timeout_s: float) -> Iterator[None]:
 def _append(
     response: http.client.HTTPResponse, url: str, part: Path, start: int, progress: Progress | None, timeout_s: float
 ) -> None:
-    """Write what the server sends to `part`, from byte `start` on."""
+    """Write the server's bytes to `part`, from byte `start` on."""
     length = response.headers.get("Content-Length", "")
     total = start + int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
     num_bytes = start
     with part.open("ab" if start else "wb") as file:
-        # Not before the file is empty, or bytes of an older version would count as of this one.
+        # Only now that the file is empty, or bytes of an older version would count as this one's.
         _origin(part).write_text(json.dumps({"url": url, "version": _version(response)}), encoding="utf-8")
         while True:
             with _network(timeout_s):
@@ -198,18 +198,18 @@ def _append(
 
 
 def _origin(part: Path) -> Path:
-    """The file that keeps where `part` came from."""
+    """The file that stores the origin of `part`."""
     return part.with_name(f"{part.name}.from")
 
 
 def _version(response: http.client.HTTPResponse) -> str | None:
-    """What tells this version of the file from another: its ETag if that is a strong one, else its date."""
+    """The version of the file: its ETag if that is a strong one, else its date."""
     etag = response.headers.get("ETag", "W/")
     return response.headers.get("Last-Modified") if etag.startswith("W/") else etag
 
 
 def _resume_point(url: str, part: Path) -> tuple[int, str | None]:
-    """How many bytes of the file are there already, and of which version."""
+    """The number of bytes already received, and their version."""
     with contextlib.suppress(OSError, InputError):
         origin, size = read_json(_origin(part)), regular_size(part)
         version = origin.get("version")
@@ -219,11 +219,11 @@ def _resume_point(url: str, part: Path) -> tuple[int, str | None]:
 
 
 def _check_resumed(response: http.client.HTTPResponse, start: int, version: str | None, part: Path) -> None:
-    """Refuse a continuation of something else than what `part` holds."""
+    """Refuse a continuation that does not match `part`."""
     sent = response.headers.get("Content-Range", "")
     if not sent.startswith(f"bytes {start}-") or _version(response) != version:
         part.unlink(missing_ok=True)
-        raise _TryAgain(f"asked for the bytes from {start:,} on, the server sent {sent or 'others'}")
+        raise _TryAgain(f"asked for the bytes from {start:,}, but the server sent {sent or 'others'}")
 
 
 def _matches(file: Path, checksum: str) -> bool:

@@ -1,6 +1,6 @@
-"""Sets from the Hugging Face Hub: hf:OWNER/NAME, or hf:OWNER/NAME/CONFIG where a repository holds several.
+"""Data sets on the Hugging Face Hub: hf:OWNER/NAME, or hf:OWNER/NAME/CONFIG if a repository has several.
 
-The Hub keeps most sets as parquet files, and converts many of the others on a branch of their own.
+The Hub stores most data sets as parquet files, and converts many others on a separate branch.
 
 Source: https://huggingface.co/docs/dataset-viewer/parquet
 """
@@ -21,7 +21,7 @@ _CONVERTED = "refs/convert/parquet"
 
 
 def folder_name(source: str) -> str:
-    """The name of the folder that `source` ("hf:OWNER/NAME…") is fetched into.
+    """The name of the folder for `source` ("hf:OWNER/NAME…").
 
     Raises:
         InputError: `source` has another form.
@@ -30,15 +30,15 @@ def folder_name(source: str) -> str:
 
 
 def fetch(source: str, folder: Path) -> None:
-    """Fetch a repository's parquet files, with the Hub's own library and its progress bars.
+    """Download a repository's parquet files with the Hub's own library and its progress bars.
 
-    What an interrupted download left is used by the next call.
+    An interrupted download is resumed by the next call.
 
     Args:
         source: "hf:OWNER/NAME" or "hf:OWNER/NAME/CONFIG".
-        folder: where to put the files.
+        folder: for the files.
     Raises:
-        InputError: the repository cannot be reached or holds no parquet files, or huggingface_hub is not installed.
+        InputError: the repository cannot be reached or has no parquet files, or huggingface_hub is not installed.
     """
     owner, name, *config = _parse(source)
     if importlib.util.find_spec("huggingface_hub") is None:
@@ -55,18 +55,18 @@ def fetch(source: str, folder: Path) -> None:
                 allow_patterns="/".join((*config, "*.parquet")),
                 local_dir=scratch,
             )
-        # The library lets through errors of its own, of its network libraries and of the system.
+        # The library raises its own errors, those of its network libraries and those of the system.
         except Exception as error:
-            raise InputError(f"{source} cannot be fetched: {one_line(error)}") from error
+            raise InputError(f"{source} cannot be downloaded: {one_line(error)}") from error
         if parquet.files(scratch):
             put_in_place(scratch, folder)
             return
     shutil.rmtree(scratch, ignore_errors=True)
-    raise InputError(f"{source} holds no parquet files")
+    raise InputError(f"{source} has no parquet files")
 
 
 def _parse(source: str) -> list[str]:
-    """Owner, name and, if there, config of "hf:OWNER/NAME/CONFIG"."""
+    """Owner, name and, if any, config of "hf:OWNER/NAME/CONFIG"."""
     if not re.fullmatch(r"hf:\w[\w.-]*(/\w[\w.-]*){1,2}", source):
-        raise InputError(f"{source!r} is no set on the Hub: expected hf:OWNER/NAME or hf:OWNER/NAME/CONFIG")
+        raise InputError(f"{source!r} is not a data set on the Hub: expected hf:OWNER/NAME or hf:OWNER/NAME/CONFIG")
     return source.removeprefix(PREFIX).split("/")

@@ -1,4 +1,4 @@
-"""Where downloaded and decoded sets are kept, and what to say when they cannot be written."""
+"""The folder of downloaded and decoded data sets, and the error if it cannot be written."""
 
 import errno
 import os
@@ -9,10 +9,7 @@ from pocketvit.files import path_of
 
 
 def data_home() -> Path:
-    """The folder for downloaded and decoded sets.
-
-    It is `$POCKETVIT_DATA`, else `$XDG_CACHE_HOME/pocketvit`, else `~/.cache/pocketvit`.
-    """
+    """The folder for data sets: `$POCKETVIT_DATA`, else `$XDG_CACHE_HOME/pocketvit`, else `~/.cache/pocketvit`."""
     if home := os.environ.get("POCKETVIT_DATA"):
         return path_of(home)
     cache = os.environ.get("XDG_CACHE_HOME")
@@ -20,8 +17,8 @@ def data_home() -> Path:
 
 
 def write_error(path: Path, error: OSError) -> InputError:
-    """The exception to raise when `path` could not be written."""
+    """The exception for a `path` that cannot be written."""
     what = f"{path} cannot be written: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return InputError(f"{what}; free some space, or set POCKETVIT_DATA to a folder on another disk")
-    return InputError(f"{what}; set POCKETVIT_DATA to a folder that can be")
+    return InputError(f"{what}; set POCKETVIT_DATA to a writable folder")

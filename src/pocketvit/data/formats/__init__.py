@@ -1,1 +1,1 @@
-"""The file formats a data set may come in: one reader a file, and `registry.py`, which tells them apart."""
+"""The file formats of data sets: one reader per module, and `registry.py`, which detects them."""

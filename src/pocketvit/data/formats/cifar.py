@@ -1,9 +1,8 @@
-"""CIFAR-10 and CIFAR-100 as their author published them: pickled batches, in a .tar.gz or unpacked.
+"""Read CIFAR-10 and CIFAR-100 as their author published them: pickled batches, in a .tar.gz or unpacked.
 
-A pickle is a program: loading one may run anything its maker liked. So the batches are read by an unpickler that
-knows few names, those that rebuild a NumPy array, and refuses every other. Each stands for a function of our own,
-because NumPy's own make arrays of objects out of any bytes, which is as good as running a program. Only arrays of
-integers and booleans are made.
+Loading a pickle can run any code. So the batches are read by an unpickler that only knows the few names that rebuild a
+NumPy array. Each stands for a function of our own, because NumPy's functions would make arrays of objects out of any
+bytes, which is as good as running code. Only arrays of integers and booleans are made.
 
 Source: https://www.cs.toronto.edu/~kriz/cifar.html
 """
@@ -32,10 +31,10 @@ from pocketvit.files import MOST_BYTES, read_bytes
 
 @dataclass(frozen=True)
 class _Layout:
-    """How one of the two sets is laid out."""
+    """The layout of one of the two data sets."""
 
     unpacked: str
-    """The folder that the archive unpacks to."""
+    """The folder in the archive."""
     archive: str
     train: tuple[str, ...]
     test: tuple[str, ...]
@@ -45,7 +44,7 @@ class _Layout:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every file that is needed."""
+        """All files that are needed."""
         return (*self.train, *self.test, self.meta)
 
 
@@ -70,11 +69,11 @@ _CIFAR100 = _Layout(
 _LAYOUTS = (_CIFAR10, _CIFAR100)
 
 _NUMBERS = re.compile(r"[biu][1248]")
-"""The types of arrays that are made, as NumPy writes them into a pickle: booleans and integers by their bytes."""
+"""The allowed types of arrays, as NumPy writes them into a pickle: booleans and integers with their bytes."""
 
 
 class _Type:
-    """Stands in for a `numpy.dtype`, which could be told to hold objects: only booleans and integers."""
+    """Replaces `numpy.dtype`, which could hold objects: only booleans and integers."""
 
     def __init__(self, name: object) -> None:
         name = name.decode("latin1") if isinstance(name, bytes) else name
@@ -85,7 +84,7 @@ class _Type:
         self.dtype = np.dtype(name)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Take the byte order, the one thing in the state of such a type that matters."""
+        """Take the byte order, the only relevant part of the state."""
         _, order, *composition, _, _, _ = state
         if composition != [None, None, None]:
             raise InputError(
@@ -96,7 +95,7 @@ class _Type:
 
 
 class _Array:
-    """Stands in for a `numpy.ndarray`, which would take whatever shape it is told: one that fits its bytes."""
+    """Replaces `numpy.ndarray`, which would accept any shape: one that fits its bytes."""
 
     def __init__(self) -> None:
         self.array = np.empty(0, np.uint8)
@@ -110,22 +109,22 @@ class _Array:
 
 
 def _reconstruct(*_: object) -> _Array:
-    """Stands in for NumPy's function of that name: an empty array, whatever is asked for; its state comes next."""
+    """Replaces NumPy's function of that name: always an empty array, whose state comes next."""
     return _Array()
 
 
 def _ndarray(*_: object) -> None:
-    """Stands in for `numpy.ndarray`, which a pickle names as the class to make but never calls."""
+    """Replaces `numpy.ndarray`, which a pickle names as the class to make but never calls."""
     raise InputError("its pickle calls numpy.ndarray: refused")
 
 
 def _dtype(name: object, *_: object) -> _Type:
-    """Stands in for `numpy.dtype`."""
+    """Replaces `numpy.dtype`."""
     return _Type(name)
 
 
 def _latin1(text: object, encoding: object) -> bytes:
-    """Stands in for `_codecs.encode`, which could be asked for any codec: only bytes, written as Latin-1 text."""
+    """Replaces `_codecs.encode`, which could use any codec: only bytes, written as Latin-1 text."""
     if not isinstance(text, str) or encoding != "latin1":
         raise InputError("its pickle asks for _codecs.encode on more than Latin-1 text: refused")
     return text.encode("latin1")
@@ -141,13 +140,13 @@ _STAND_INS = {
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Unpickles plain values, bytes and NumPy arrays, and refuses every other name a pickle asks for."""
+    """Unpickles plain values, bytes and NumPy arrays, and refuses all other names in a pickle."""
 
     def find_class(self, module: str, name: str) -> object:
-        """What stands in for a name in the pickle.
+        """The replacement for a name in the pickle.
 
         Raises:
-            InputError: the name is none that rebuilds a NumPy array.
+            InputError: the name is not needed to rebuild a NumPy array.
         """
         if (module, name) not in _STAND_INS:
             raise InputError(f"its pickle asks for {module}.{name}, but only NumPy arrays are allowed: refused")
@@ -155,7 +154,7 @@ class ArrayUnpickler(pickle.Unpickler):
 
 
 def matches(path: Path) -> bool:
-    """Whether the path is a tar archive, a folder of CIFAR batches, or a folder that holds one of these."""
+    """Whether the path is a tar archive, a folder of CIFAR batches, or a folder with one of these."""
     return path.name.endswith((".tar.gz", ".tgz", ".tar")) if path.is_file() else bool(_places(path))
 
 
@@ -171,23 +170,23 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
     """Read both splits.
 
     Raises:
-        InputError: a file is missing, truncated, corrupt, or holds anything but arrays and plain values.
+        InputError: a file is missing, truncated, corrupt, or contains anything but arrays and plain values.
     """
     place = _place(path)
     batches = {name: _unpickle(content, f"{place}, {name}") for name, content in _contents(place)}
     layout = next((layout for layout in _LAYOUTS if not batches.keys().isdisjoint(layout.names)), None)
     if layout is None:
-        raise InputError(f"{place} holds no CIFAR batches")
+        raise InputError(f"{place} contains no CIFAR batches")
     missing = [name for name in layout.names if name not in batches]
     if missing:
-        raise InputError(f"{place} is not a whole CIFAR set: {missing[0]} is missing")
+        raise InputError(f"{place} is not a complete CIFAR data set: {missing[0]} is missing")
 
     if config.label_column is not None:  # fine_label of the Hub's files is fine_labels here
         column = config.label_column.removesuffix("s")
         layout = replace(layout, labels_key=f"{column}s", names_key=f"{column}_names")
     meta = _field(batches[layout.meta], layout.names_key, f"{place}, {layout.meta}")
     if not isinstance(meta, list) or not all(isinstance(name, bytes | str) for name in meta):
-        raise InputError(f"{place}, {layout.meta}: its {layout.names_key} are no list of names")
+        raise InputError(f"{place}, {layout.meta}: its {layout.names_key} are not a list of names")
     class_names = [name.decode(errors="replace") if isinstance(name, bytes) else name for name in meta]
     raw = {
         split: _raw_split({f"{place}, {name}": batches[name] for name in names}, layout.labels_key)
@@ -197,7 +196,7 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
 
 
 def _places(path: Path) -> list[Path]:
-    """Where below (or at) the folder `path` each of the two sets is found."""
+    """The places at or below the folder `path` of each of the two data sets."""
     places = []
     for layout in _LAYOUTS:
         for folder in (path, path / layout.unpacked):
@@ -216,7 +215,7 @@ def _place(path: Path) -> Path:
         return path
     places = _places(path)
     if len(places) > 1:
-        raise InputError(f"{path} holds both {places[0].name} and {places[1].name}: name the one to use")
+        raise InputError(f"{path} contains both {places[0].name} and {places[1].name}: name the one to use")
     return places[0]
 
 
@@ -232,7 +231,7 @@ def _contents(place: Path) -> Iterator[tuple[str, bytes]]:
     known = {name for layout in _LAYOUTS for name in layout.names}
     with place.open("rb") as raw:
         try:
-            packed = raw.read(2) == b"\x1f\x8b"  # with which every gzip file begins
+            packed = raw.read(2) == b"\x1f\x8b"  # the first bytes of every gzip file
             raw.seek(0)
             content = (gzip.GzipFile(fileobj=raw) if packed else raw).read(
                 MOST_BYTES + 1
@@ -244,20 +243,20 @@ def _contents(place: Path) -> Iterator[tuple[str, bytes]]:
                         listed = name in known and member.isfile() and not member.issparse()
                         if listed and (file := archive.extractfile(member)):
                             yield name, file.read()
-        # A broken archive shows as ReadError, EOFError, zlib.error or OSError, depending on where it is broken.
+        # A broken archive raises ReadError, EOFError, zlib.error or OSError, depending on where it is broken.
         except Exception as error:
             size = place.stat().st_size
             raise InputError(
                 f"{place} is truncated or corrupt at byte {raw.tell():,} of {size:,}: {one_line(error)}"
             ) from error
     if len(content) > MOST_BYTES:
-        raise InputError(f"{place} unpacks to more than {MOST_BYTES:,} bytes: it is no CIFAR set")
+        raise InputError(f"{place} unpacks to more than {MOST_BYTES:,} bytes: it is not a CIFAR data set")
 
 
 def _unpickle(content: bytes, where: str) -> object:
     stream = io.BytesIO(content)
     try:
-        # Each entry of the memo is filled by an instruction; for a high number alone, pickle makes a list as long.
+        # Each entry of the memo is filled by an instruction; for a single high number, pickle allocates a long list.
         for number, (instruction, argument, _) in enumerate(pickletools.genops(stream)):
             if "PUT" in instruction.name and int(argument or 0) > number:
                 raise InputError(f"its pickle numbers an object {argument:,} that is at most its {number:,}th: refused")
@@ -283,17 +282,17 @@ def _field(batch: object, key: str, where: str) -> object:
 
 
 def _raw_split(batches: Mapping[str, object], labels_key: str) -> RawSplit:
-    """The images and labels of several unpickled batches, given with what to call each in a message."""
+    """The images and labels of several unpickled batches, by their names in messages."""
     images, labels, rows = [], [], []
     for where, batch in batches.items():
         pixels = _field(batch, "data", where)
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (3072,):
-            raise InputError(f"{where}: its data is not uint8 pixels of 32 × 32 colour images")
+            raise InputError(f"{where}: its data is not uint8 pixels of 32 × 32 color images")
         listed = _field(batch, labels_key, where)
         if not isinstance(listed, np.ndarray) and not (
             isinstance(listed, list) and {type(label) for label in listed} <= {int}
         ):
-            raise InputError(f"{where}: its {labels_key} are no list of integers")
+            raise InputError(f"{where}: its {labels_key} are not a list of integers")
         batch_labels = np.asarray(listed)
         if batch_labels.shape != pixels.shape[:1]:
             raise InputError(f"{where}: {len(pixels)} images but labels of shape {batch_labels.shape}")

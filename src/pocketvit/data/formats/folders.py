@@ -1,11 +1,11 @@
-"""Image folders: one folder a class, `train/<class>/*` beside `test/<class>/*` (or `val/`), or `<class>/*` alone.
+"""Read image folders, one per class: `train/<class>/*` and `test/<class>/*` (or `val/`), or only `<class>/*`.
 
-A split's folder may have a longer name that holds the word, as `training_set` beside `test_set`, and may lie in another
-of its kind (`training_set/training_set/<class>/*`), or all of them in one more folder, as archives unpack.
+The name of a split's folder may contain the word, such as `training_set` and `test_set`. It may be nested in itself
+(`training_set/training_set/<class>/*`), and all of them may be in one more folder, as archives unpack.
 
-Classes are numbered in the alphabetical order of their folders; an accented letter is the same letter in one character
-or in two, as different systems write it. Images may lie deeper inside a class's folder. Files and folders whose name
-starts with a dot are ignored; other files that are no image of a class are left aside, and that is said aloud.
+Classes are numbered in the alphabetical order of their folders; an accented letter is the same in one character or in
+two. Images may be deeper inside a class folder. Files and folders whose name starts with a dot are skipped; for other
+files that are not images of a class, a note says so.
 """
 
 import dataclasses
@@ -33,16 +33,16 @@ from pocketvit.data.raw_splits import (
 from pocketvit.errors import InputError
 
 LEFT_BEHIND = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
-"""Folders that archivers, cameras' drives and file servers leave among others."""
+"""Folders that archive programs, cameras and file servers create."""
 
 
 def matches(path: Path) -> bool:
-    """Whether the path is a folder that holds folders."""
+    """Whether the path is a folder with subfolders."""
     return path.is_dir() and bool(_subfolders(path))
 
 
 def is_whole(path: Path) -> bool:
-    """Whether the path is a folder with two or more classes to train on, each with images."""
+    """Whether the path is a folder with at least two training classes, each with images."""
     try:
         return path.is_dir() and len(find(path).get("train", ())) > 1
     except InputError:
@@ -58,12 +58,13 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
     """Read all splits.
 
     Raises:
-        InputError: no images, a test class that train lacks, an image that cannot be read.
+        InputError: no images, a test class without training images, an image that cannot be read.
     """
     found = find(path)
     raw = {split: _raw_split(classes, config) for split, classes in found.items()}
     decoded = assemble(raw, tuple(found.get("train", ())), str(path), config, store)
-    decoded = note_left_aside(decoded, "no image of a class", sorted(set(visible_files(path)) - set(_flatten(found))))
+    others = sorted(set(visible_files(path)) - set(_flatten(found)))
+    decoded = note_left_aside(decoded, "not an image of a class", others)
     notes = (*_notes(path, found), *decoded.notes)
     if named := [name for name in decoded.class_names if split_of(name)]:
         what = "a class is named like a split" if len(named) == 1 else "classes are named like splits"
@@ -72,7 +73,7 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
 
 
 def _notes(path: Path, found: Mapping[str, Mapping[str, list[Path]]]) -> list[str]:
-    """Lines to say aloud: folders that hold no image of a class, and an unlabeled split."""
+    """Notes to print on folders without an image of a class."""
     used = {parent for file in _flatten(found) for parent in file.parents}
     roots = {path, *_split_folders(path).values()}
     aside = sorted(folder for root in roots for folder in _folders(root) if folder not in used)
@@ -80,7 +81,8 @@ def _notes(path: Path, found: Mapping[str, Mapping[str, list[Path]]]) -> list[st
     if not aside:
         return []
     some = [str(folder.relative_to(path)) for folder in aside[:FEW]] + ["…"] * (len(aside) > FEW)
-    return [f"{len(aside):,} folder{'s' * (len(aside) > 1)} without an image of a class left aside: {', '.join(some)}"]
+    are = "s are" if len(aside) > 1 else " is"
+    return [f"{len(aside):,} folder{are} ignored, without an image of a class: {', '.join(some)}"]
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -88,12 +90,12 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, except hidden ones and those that systems leave behind."""
+    """The folders in a folder, except hidden ones and `LEFT_BEHIND`."""
     return [entry for entry in _folders(folder) if entry.name not in LEFT_BEHIND]
 
 
 def find(path: Path) -> dict[str, dict[str, list[Path]]]:
-    """The images by split and class; a test split without any class of train's is unlabeled and left aside for val.
+    """The images by split and class; a test split without any of train's classes is unlabeled, and val is used instead.
 
     Raises:
         InputError: a folder for a split without class folders, or without images in them.
@@ -107,7 +109,7 @@ def find(path: Path) -> dict[str, dict[str, list[Path]]]:
 
 
 def would_read(path: Path, inner: Path) -> bool:
-    """Whether a folder that is to be made would be taken for a class of these image folders, or a part of one."""
+    """Whether a new folder would be read as a class of these image folders, or as part of one."""
     inner = inner.resolve()
     roots = [root.resolve() for root in _split_folders(path).values()]
     below = [inner.relative_to(root).parts for root in roots if inner.is_relative_to(root)]
@@ -115,32 +117,32 @@ def would_read(path: Path, inner: Path) -> bool:
 
 
 def _split_folders(path: Path) -> dict[str, Path]:
-    """The folders that hold the class folders of each split; a flat `<class>/*` is all "train".
+    """The folders with the class folders of each split; without splits, all is "train".
 
     Raises:
-        InputError: there is a split beside other folders, but none to train on, or two folders speak of one split.
+        InputError: there is a split among other folders, but no training split, or two folders stand for one split.
     """
     subfolders = _subfolders(path)
     if len(subfolders) == 1 and "train" in (inner := _named_splits(subfolders[0])) and len(inner) > 1:
         path, subfolders = subfolders[0], _subfolders(subfolders[0])
     folders = _named_splits(path)
-    # A class may be called "train" too, as among cars and planes; then its folder holds images, not folders.
+    # A class may be called "train", as among cars and planes; then its folder contains images, not folders.
     if len(folders) < len(subfolders) and not ("train" in folders and _subfolders(folders["train"])):
         parted = [folder for folder in folders.values() if _subfolders(folder)]
         if parted:
             raise InputError(
-                f"{parted[0]} holds class folders, as a split does, but there is no {path / 'train'} that does: name the "
-                f"folder of the training images train, or {parted[0].name} differently if it is a class"
+                f"{parted[0]} contains class folders, like a split, but {path / 'train'} does not: name the folder of the "
+                f"training images train, or rename {parted[0].name} if it is a class"
             )
         return {"train": path}
     return {split: _innermost(folder, split) for split, folder in folders.items()}
 
 
 def _named_splits(path: Path) -> dict[str, Path]:
-    """The subfolders that are splits by their names: one word, or, where they hold folders, a word among others.
+    """The subfolders whose names stand for splits: a single word or, if they contain folders, a word among others.
 
-    The latter count only if there is one to train on, and another if there are more folders: a class may be called
-    train_station.
+    The latter count only if one of them is a training split, and another one if there are more folders: a class may be
+    called train_station.
     """
     subfolders = _subfolders(path)
     named: dict[str, Path] = {}
@@ -149,7 +151,7 @@ def _named_splits(path: Path) -> dict[str, Path]:
         if split is None or not exact and (split in named or not _subfolders(folder)):
             continue
         if split in named and _subfolders(folder) and _subfolders(named[split]):
-            raise InputError(f"{named[split]} and {folder} both speak of the {split} split: rename or remove one")
+            raise InputError(f"{named[split]} and {folder} both stand for the {split} split: rename or remove one")
         named[split] = folder
     if "train" in named and (len(named) > 1 or len(subfolders) == 1):
         return named
@@ -157,7 +159,7 @@ def _named_splits(path: Path) -> dict[str, Path]:
 
 
 def _innermost(folder: Path, split: str) -> Path:
-    """Where the class folders of a split are: in its folder, or in the only one in it, if that is named like it."""
+    """The folder with the class folders of a split: its own, or the only one in it if that is named like it."""
     inner = _subfolders(folder)
     return inner[0] if len(inner) == 1 and split_of(inner[0].name) == split and _subfolders(inner[0]) else folder
 
@@ -173,14 +175,14 @@ def _find_classes(folder: Path) -> dict[str, list[Path]]:
         members = classes.setdefault(_class_name(subfolder), [])
         members += (file for file in visible_files(subfolder) if is_image(file))
     if not classes:
-        raise InputError(f"{folder} holds no class folders: expected {folder.name}/<class>/<image>")
+        raise InputError(f"{folder} contains no class folders: expected {folder.name}/<class>/<image>")
     if not any(classes.values()):
-        raise InputError(f"{folder}: its folders hold no images; expected {folder.name}/<class>/<image>")
+        raise InputError(f"{folder}: its folders contain no images; expected {folder.name}/<class>/<image>")
     return {name: members for name, members in classes.items() if members}
 
 
 def _class_name(folder: Path) -> str:
-    """The class of a folder, its accented letters in one character each."""
+    """The class of a folder, with each accented letter as one character."""
     return unicodedata.normalize("NFC", folder.name)
 
 

@@ -1,14 +1,14 @@
-"""NumPy `.npz` files.
+"""Read NumPy `.npz` files.
 
 The arrays are found by name, in the first of these forms that fits:
 
-- `train_images`, `train_labels` and, if there, `test_images`, `test_labels` or `val_images`, `val_labels`;
-- `x_train`, `y_train` and, if there, `x_test`, `y_test` (Keras);
-- `images`, `labels`: not split yet.
+- `train_images`, `train_labels` and optionally `test_images`, `test_labels` or `val_images`, `val_labels`;
+- `x_train`, `y_train` and optionally `x_test`, `y_test` (Keras);
+- `images`, `labels`, without splits.
 
-`class_names` may hold the names of the classes, text, (K,). Images are (N, H, W) or (N, H, W, C) with C = 1, 3 or 4, as
-uint8, uint16 (grey only, scaled to 8 bits) or bool (0 and 255); labels are integers or class names, (N,) or (N, 1).
-Other arrays are left aside, and that is said aloud.
+`class_names` may have the names of the classes, text, (K,). Images are (N, H, W) or (N, H, W, C) with C = 1, 3 or 4, as
+uint8, uint16 (only gray, scaled to 8 bits) or bool (0 and 255); labels are integers or class names, (N,) or (N, 1).
+For other arrays, a note says that they are ignored.
 """
 
 import zipfile
@@ -55,8 +55,8 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
     """Read all splits.
 
     Raises:
-        InputError: truncated, corrupt, without the arrays named above, with images or labels alone, with class names
-            that are none, or with pickled objects.
+        InputError: truncated, corrupt, without the arrays named above, with only images or only labels, with invalid
+            class names, or with pickled objects.
     """
     return decode(_load(path), str(path), config, store)
 
@@ -64,60 +64,60 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
 def decode(
     arrays: Mapping[str, np.ndarray], name: str, config: DataConfig = PLAIN, store: Store = in_memory
 ) -> Decoded:
-    """The set that some arrays hold.
+    """The data set in some arrays.
 
     Args:
         arrays: by name.
-        name: what to call them in a message.
+        name: of the data set in messages.
         config: how to read the images.
         store: where the images go.
     Raises:
-        InputError: without the arrays named above, with images or labels alone, or with class names that are none.
+        InputError: without the arrays named above, with only images or only labels, or with invalid class names.
     """
     form = _form_of(arrays)
     if not form:
         raise InputError(
-            f"{name} holds the arrays {', '.join(arrays) or '(none)'}: "
+            f"{name} contains the arrays {', '.join(arrays) or '(none)'}: "
             "expected train_images and train_labels, x_train and y_train, or images and labels"
         )
     for pair in form.values():
         there = [each for each in pair if each in arrays]
         if len(there) == 1:
             (missing,) = set(pair) - set(there)
-            raise InputError(f"{name} holds {there[0]} but no {missing}: add {missing}, or remove {there[0]}")
+            raise InputError(f"{name} contains {there[0]} but no {missing}: add {missing}, or remove {there[0]}")
     raw = {split: _raw_split(arrays, name, *pair, config) for split, pair in form.items() if pair[0] in arrays}
     decoded = assemble(raw, _class_names(arrays.get("class_names"), name), name, config, store)
     aside = [each for each in arrays if each not in {"class_names"}.union(*form.values())]
-    return note_left_aside(decoded, f"no part of a set with {' and '.join(form['train'])}", aside, "array")
+    return note_left_aside(decoded, f"not part of a data set with {' and '.join(form['train'])}", aside, "array")
 
 
 def _form_of(names: Collection[str]) -> Mapping[str, tuple[str, str]]:
-    """The first form that fits the names of some arrays; empty where none does."""
+    """The first form that fits the names of some arrays; empty if none does."""
     return next((form for form in _FORMS if set(names) >= set(form["train"])), {})
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
-    """The arrays that make the set by name, and None for every other."""
+    """The arrays of the data set by name, and None for every other."""
     try:
         with open(path, "rb") as file:
-            if file.read(2) != b"PK":  # with which every zip archive begins
-                raise InputError(f"{path} is no .npz file; write one by numpy.savez, from arrays without objects")
+            if file.read(2) != b"PK":  # the first bytes of every zip archive
+                raise InputError(f"{path} is not an .npz file; write one with numpy.savez, from arrays without objects")
         return read_arrays(path, lambda names: {"class_names"}.union(*_form_of(names).values()))
     except InputError:
         raise
-    # A broken file shows as BadZipFile, ValueError, EOFError, zlib.error or OSError, depending on where it is broken.
+    # A broken file raises BadZipFile, ValueError, EOFError, zlib.error or OSError, depending on where it is broken.
     except Exception as error:
         if path.is_file() and not zipfile.is_zipfile(path):  # it lacks the table that ends every zip archive
-            why = f"is truncated: it breaks off at byte {path.stat().st_size:,}; copy or write it again"
+            why = f"is truncated: it ends at byte {path.stat().st_size:,}; copy or write it again"
             raise InputError(f"{path} {why}") from error
-        raise InputError(f"{path} is corrupt or holds pickled objects: {one_line(error)}") from error
+        raise InputError(f"{path} is corrupt or contains pickled objects: {one_line(error)}") from error
 
 
 def _class_names(names: np.ndarray | None, where: str) -> list[str] | None:
-    """The names of the classes in the array `class_names`, (K,); none where there is none.
+    """The names of the classes in the array `class_names`, (K,); None if there is none.
 
     Raises:
-        InputError: they are no text, or not one a class.
+        InputError: they are not text, or not one per class.
     """
     if names is None:
         return None
@@ -146,7 +146,7 @@ def rgb_images(
     """The images of an array `name` in `where` as uint8 RGB, (H, W, 3) each.
 
     Raises:
-        InputError: it holds no images of the shapes and types named above.
+        InputError: it does not contain images of the shapes and types named above.
     """
     if images.ndim == 4 and images.shape[3] == 1:
         images = images[..., 0]
@@ -156,7 +156,7 @@ def rgb_images(
         how = f"; {channels_last_remedy(name)}" if channels_first else ""
         raise InputError(f"{where}: {what}{how}")
     if images.dtype not in (np.uint8, np.bool_) and not (images.dtype == np.uint16 and images.ndim == 3):
-        expected = "expected uint8, bool, or uint16 grey"
+        expected = "expected uint8, bool, or uint16 gray"
         raise InputError(f"{where}: {name} is {images.dtype}: {expected}; {uint8_remedy(images, name)}")
     return (_to_rgb(image, converted, config) for image in images)
 

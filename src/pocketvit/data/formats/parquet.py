@@ -1,8 +1,8 @@
-"""Parquet files in the layout of the Hugging Face Hub: one row an image, encoded as PNG, WebP, JPEG, ….
+"""Read parquet files in the layout of the Hugging Face Hub: one row per image, encoded as PNG, WebP, JPEG, ….
 
-A single file is one unsplit set. In a folder, a file belongs to the split its name speaks of
-(`train-00000-of-00005.parquet`), or else the folder it is in (`train/0000.parquet`); if no name speaks of a split, all
-files together are one unsplit set. The class names come from the Hub's metadata in the schema, where it is there.
+A single file has no splits. In a folder, a file belongs to the split that its name stands for
+(`train-00000-of-00005.parquet`), or else that of its folder (`train/0000.parquet`); if no name stands for a split, the
+files together have no splits. The class names come from the Hub's metadata in the schema, if any.
 
 Source: https://huggingface.co/docs/datasets/about_dataset_features
 """
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 
 _IMAGE_COLUMNS = ("img", "image")
 MOST_LETTERS = 1_000
-"""Of a class name; the array of all labels has room for the longest in each."""
+"""Of a class name, because the array of all labels reserves the longest for each."""
 _LABEL_COLUMNS = ("label", "fine_label", "labels")
 
 
 def matches(path: Path) -> bool:
-    """Whether the path is a parquet file or a folder with some."""
+    """Whether the path is a parquet file or a folder with parquet files."""
     return path.suffix == ".parquet" if path.is_file() else bool(files(path))
 
 
@@ -60,8 +60,8 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
     """Read all splits.
 
     Raises:
-        InputError: a file that is missing, truncated or corrupt, no column of images or labels, an image that cannot
-            be read, or pyarrow is not installed.
+        InputError: a file is missing, truncated or corrupt, there is no column of images or labels, an image cannot be
+            read, or pyarrow is not installed.
     """
     by_split = {"train": [path]} if path.is_file() else _files_by_split(path)
     first = by_split.get("train", next(iter(by_split.values())))[0]
@@ -84,17 +84,13 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
 
 
 def require_pyarrow() -> None:
-    """Say how to install pyarrow where it is missing.
-
-    Raises:
-        InputError: pyarrow is not installed.
-    """
+    """Raise an `InputError` that says how to install pyarrow if it is missing."""
     if importlib.util.find_spec("pyarrow") is None:
         raise InputError("reading parquet needs pyarrow: pip install 'pocketvit[data]'")
 
 
 def _files_by_split(folder: Path) -> dict[str, list[Path]]:
-    """The folder's files by split, checked to be one whole set."""
+    """The folder's files by split, checked to be one complete data set."""
     by_split, sets = defaultdict(list), set()
     for file in files(folder):
         in_split_folder = split_of(file.parent.name) is not None and file.parent != folder
@@ -102,16 +98,16 @@ def _files_by_split(folder: Path) -> dict[str, list[Path]]:
         by_split[split_of(file.stem) or (split_of(file.parent.name) if in_split_folder else None)].append(file)
     if len(sets) > 1:
         names = ", ".join(str(member) for member in sorted(sets))
-        raise InputError(f"{folder} holds several sets: name one of {names}")
+        raise InputError(f"{folder} contains several data sets: name one of {names}")
     if None in by_split and len(by_split) > 1:
-        raise InputError(f"{by_split[None][0]}: its name says neither train nor test, while others' names do")
+        raise InputError(f"{by_split[None][0]}: its name says neither train nor test, but other names do")
     for members in by_split.values():
         _check_shards(members)
     return {split or "train": members for split, members in by_split.items()}
 
 
 def _check_shards(members: Sequence[Path]) -> None:
-    """Refuse a split of which a shard is missing."""
+    """Refuse a split with a missing shard."""
     for file in members:
         numbered = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})", file.stem)
         if numbered is None:
@@ -129,13 +125,13 @@ def _open(file: Path) -> "pq.ParquetFile":
     try:
         regular_size(file)
         return pq.ParquetFile(file)
-    except Exception as error:  # broken bytes can show as any of Arrow's errors, or as MemoryError
+    except Exception as error:  # broken bytes can raise any of Arrow's errors, or MemoryError
         size = file.stat().st_size
-        raise InputError(f"{file} ({size:,} bytes) is truncated or no parquet file: {one_line(error)}") from error
+        raise InputError(f"{file} ({size:,} bytes) is truncated or not a parquet file: {one_line(error)}") from error
 
 
 def _features(schema: "pa.Schema") -> dict[str, dict]:
-    """What the Hub's metadata says of the columns, by name; of lists it says nothing that is needed here."""
+    """The Hub's metadata on the columns, by name, without lists."""
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"].items()
     except (TypeError, KeyError, ValueError, AttributeError):  # no metadata, none of the Hub's, or another form of it
@@ -152,7 +148,7 @@ def _find_column(
     of_kind = [name for name, feature in features.items() if feature.get("_type") == kind]
     found = [name for name in names if name in schema.names] or of_kind
     if not found:
-        raise InputError(f"{file} holds the columns {', '.join(schema.names)}: expected {' or '.join(names)}")
+        raise InputError(f"{file} contains the columns {', '.join(schema.names)}: expected {' or '.join(names)}")
     return found[0]
 
 
@@ -181,16 +177,16 @@ def _labels(file: Path, column: str) -> np.ndarray:
             or (isinstance(value, str) and len(value) > MOST_LETTERS)
         ):
             raise InputError(
-                f"{file}, row {row}: label {value!r:.80} is no {'class name' if kind is str else 'integer'}"
+                f"{file}, row {row}: label {value!r:.80} is not {'a class name' if kind is str else 'an integer'}"
             )
     return np.array(values, dtype=str if kind is str else np.int64)
 
 
 def _by_name(labels: np.ndarray, file: Path, column: str, class_names: Sequence[str] | None) -> np.ndarray:
-    """The labels of a file, which may list its classes in an order of its own, as numbers in the order of the set.
+    """The labels of a file, which may list its classes in another order, as numbers in the order of the data set.
 
     Raises:
-        InputError: it lists a class that the set does not.
+        InputError: it lists a class that the data set does not.
     """
     own = _features(_open(file).schema_arrow).get(column, {}).get("names")
     if own is None or class_names is None or labels.dtype.kind != "i":
@@ -198,8 +194,8 @@ def _by_name(labels: np.ndarray, file: Path, column: str, class_names: Sequence[
     if all(one == other for one, other in zip(own, class_names)):  # a list may go on where another ends
         return labels
     if not set(own) <= set(class_names):
-        lists = f"{', '.join(own[:FEW])}, the first file of the set {', '.join(class_names[:FEW])}"
-        raise InputError(f"{file} lists other classes than the set: it lists {lists}; give all files the same classes")
+        lists = f"{', '.join(own[:FEW])}, but the first file {', '.join(class_names[:FEW])}"
+        raise InputError(f"{file} lists other classes: it lists {lists}; give all files the same classes")
     if labels.max(initial=-1) >= len(own):
         row = int((labels >= len(own)).argmax())
         raise InputError(f"{file}, row {row}: label {labels[row]} is outside the {len(own)} classes that it lists")
@@ -208,16 +204,16 @@ def _by_name(labels: np.ndarray, file: Path, column: str, class_names: Sequence[
 
 
 def _cells(file: Path, column: str) -> Iterator[tuple[object, str]]:
-    """The values of a column of one file, and what to call each in a message."""
+    """The values of a column of one file, each with its name in messages."""
     values = (value for batch in _batches(file, column) for value in batch.to_pylist())
     return ((value, f"{file}, row {row}") for row, value in enumerate(values))
 
 
 def _image(value: object, where: str, column: str, converted: Conversions, config: DataConfig) -> np.ndarray:
-    """An image, uint8, (H, W, 3), of its bytes or the Hub's mapping with them."""
+    """An image, uint8, (H, W, 3), from its bytes or the Hub's mapping with them."""
     content = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(content, bytes):
-        raise BrokenImage(f"{where}: column {column} holds no image bytes")
+        raise BrokenImage(f"{where}: column {column} contains no image bytes")
     return decode(content, where, converted, config)
 
 
@@ -225,7 +221,7 @@ def _batches(file: Path, column: str) -> Iterator["pa.Array"]:
     """One column of a file, a thousand rows at a time."""
     parquet = _open(file)
     if column not in parquet.schema_arrow.names:
-        raise InputError(f"{file} has no column {column}, which other files of the set have")
+        raise InputError(f"{file} has no column {column}, which other files of the data set have")
     row = 0
     try:
         for batch in parquet.iter_batches(batch_size=1000, columns=[column]):

@@ -1,7 +1,7 @@
-"""The file formats a set may come in, and how to tell which one a path holds.
+"""The supported file formats, and the detection of a path's format.
 
-Each format is a module with three functions: `matches(path)` looks at names only, `files(path)` lists what would be
-read (the cache's key is made from it), and `read(path, config, store)` decodes it.
+Each format is a module with three functions: `matches(path)` looks only at names, `files(path)` lists the files to read
+(for the cache's key), and `read(path, config, store)` decodes them.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class Format:
     name: str
     description: str
     matches: Callable[[Path], bool]
-    """Whether the path looks like this format, by its name and the names below it."""
+    """Whether the path looks like this format, by the names of files and folders."""
     files: Callable[[Path], list[Path]]
     """The files that are read."""
     read: Callable[[Path, DataConfig, Store], Decoded]
@@ -40,14 +40,14 @@ FORMATS = tuple(
         ("folder", "image folders: train/<class>/* and test/<class>/*, or <class>/*", folders),
     )
 )
-"""In the order in which they are tried."""
+"""In the order to try."""
 
 
 def detect(path: Path) -> str:
-    """The name of the format that `path` holds.
+    """The name of the format of `path`.
 
     Raises:
-        InputError: the path is missing or empty, or of no known format.
+        InputError: the path is missing, empty, or of an unknown format.
     """
     if not path.exists():
         raise InputError(f"{path} does not exist")
@@ -55,14 +55,14 @@ def detect(path: Path) -> str:
         raise InputError(f"{path} is empty (0 bytes)")
     for known in FORMATS:
         if known.matches(path):
-            # Image folders with a stray parquet file or table stay image folders; their reader says what it leaves aside.
+            # Image folders with a stray parquet file or table are image folders; their reader notes what it ignores.
             return "folder" if known.name in ("parquet", "csv") and folders.is_whole(path) else known.name
-    content = "is an empty folder" if path.is_dir() and not any(path.iterdir()) else "has no known format"
+    content = "is an empty folder" if path.is_dir() and not any(path.iterdir()) else "has an unknown format"
     raise InputError(f"{path} {content}: expected {'; '.join(known.description for known in FORMATS)}")
 
 
 def find_format(name: str) -> Format:
-    """The format called `name`.
+    """The format with this name.
 
     Raises:
         InputError: there is none; the message names the nearest.

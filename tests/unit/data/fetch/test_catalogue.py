@@ -93,7 +93,7 @@ def test_corrupt_parquet_falls_back_to_the_archive(toy, server, get):
 
 def test_other_images_are_refused(toy, server, get, monkeypatch, tmp_path):
     monkeypatch.setitem(remote.REMOTE_SETS, "toy", dataclasses.replace(toy, is_real=lambda decoded: False))
-    with pytest.raises(InputError, match="toy cannot be fetched. parquet: the images that came are not those of"):
+    with pytest.raises(InputError, match="toy cannot be downloaded. parquet: the downloaded images are not those of"):
         get()
     assert not (tmp_path / "home" / "fetched" / "toy").exists()
     monkeypatch.setitem(remote.REMOTE_SETS, "toy", toy)
@@ -131,7 +131,7 @@ def test_a_fetch_that_takes_long_is_not_waited_for_to_its_end(toy, server, get, 
 
     def fetch_again(done: int, total: int) -> None:
         with pytest.raises(
-            InputError, match=f"another process is fetching toy into {tmp_path}/home/fetched/.toy; wait"
+            InputError, match=f"another process is downloading toy to {tmp_path}/home/fetched/.toy; wait"
         ):
             get()
 

@@ -61,7 +61,7 @@ def test_one_config_of_several(repository, write, synthetic_set, tmp_path):
     assert len(dataset.train) == 60
 
     sources.get("hf:owner/name", data_dir=tmp_path / "home")
-    with pytest.raises(InputError, match="holds several sets: name one of .*large, .*small"):
+    with pytest.raises(InputError, match="contains several data sets: name one of .*large, .*small"):
         sources.load_dataset("hf:owner/name", cache_dir=tmp_path / "home")
 
 
@@ -74,7 +74,7 @@ def test_the_hubs_conversion_when_there_is_no_parquet(repository, write, synthet
 
 
 def test_nothing_to_read(repository, tmp_path):
-    with pytest.raises(InputError, match="hf:owner/name holds no parquet files"):
+    with pytest.raises(InputError, match="hf:owner/name has no parquet files"):
         sources.get("hf:owner/name", data_dir=tmp_path / "home")
     assert list((tmp_path / "home" / "fetched").iterdir()) == []
 
@@ -86,7 +86,7 @@ def test_unreachable_hub_is_one_line(repository, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(InputError) as caught:
         sources.get("hf:owner/name", data_dir=tmp_path / "home")
-    assert str(caught.value) == "hf:owner/name cannot be fetched: 404 Client Error."
+    assert str(caught.value) == "hf:owner/name cannot be downloaded: 404 Client Error."
 
 
 def test_missing_extra_is_named(repository, tmp_path, monkeypatch):

@@ -67,14 +67,14 @@ def test_cifar100(write, synthetic_set, tmp_path):
 
 def test_a_class_name_that_stands_twice_is_refused(write, synthetic_set, tmp_path):
     batches = write.cifar10_batches(synthetic_set.train, synthetic_set.test, ("ant", "ant", *write.NAMES[2:]))
-    with pytest.raises(InputError, match="class_names holds 'ant' 2 times: give every class a name of its own"):
+    with pytest.raises(InputError, match="class_names has 'ant' 2 times: give every class a different name"):
         cifar.read(write.tar(tmp_path / "cifar-10-python.tar.gz", batches))
 
 
 def test_both_sets_in_one_folder_must_be_named(archive, tmp_path):
     shutil.copy(archive, tmp_path)
     shutil.copy(archive, tmp_path / "cifar-100-python.tar.gz")
-    with pytest.raises(InputError, match="holds both cifar-10-python.tar.gz and cifar-100-python.tar.gz"):
+    with pytest.raises(InputError, match="contains both cifar-10-python.tar.gz and cifar-100-python.tar.gz"):
         cifar.read(tmp_path)
 
 
@@ -189,7 +189,7 @@ def test_arrays_of_any_order_are_read(kind, order):
 def test_class_names_must_be_names(archive, tmp_path, names):
     folder = unpack(archive, tmp_path)
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": names}, 2))
-    with pytest.raises(InputError, match=r"batches.meta: its label_names are no list of names"):
+    with pytest.raises(InputError, match=r"batches.meta: its label_names are not a list of names"):
         cifar.read(folder)
 
 
@@ -203,13 +203,13 @@ def test_attribute_of_an_allowed_name_is_refused(archive, tmp_path):
 def test_missing_batch(archive, tmp_path):
     folder = unpack(archive, tmp_path)
     (folder / "data_batch_4").unlink()
-    with pytest.raises(InputError, match="is not a whole CIFAR set: data_batch_4 is missing"):
+    with pytest.raises(InputError, match="is not a complete CIFAR data set: data_batch_4 is missing"):
         cifar.read(folder)
 
 
 def test_archive_of_something_else(write, tmp_path):
     path = write.tar(tmp_path / "other.tar.gz", {"readme": b"hello"})
-    with pytest.raises(InputError, match="other.tar.gz holds no CIFAR batches"):
+    with pytest.raises(InputError, match="other.tar.gz contains no CIFAR batches"):
         cifar.read(path)
 
 
@@ -248,8 +248,8 @@ def test_truncated_batch_says_the_byte(archive, tmp_path):
         ({"data": np.zeros((1, 3072), np.int16), "labels": [0]}, "not uint8 pixels"),
         ({"data": np.zeros((1, 3000), np.uint8), "labels": [0]}, "not uint8 pixels"),
         ({"data": [1, 2], "labels": [0]}, "not uint8 pixels"),
-        ({"data": np.zeros((1, 3072), np.uint8), "labels": [[0]]}, "its labels are no list of integers"),
-        ({"data": np.zeros((1, 3072), np.uint8), "labels": 0}, "its labels are no list of integers"),
+        ({"data": np.zeros((1, 3072), np.uint8), "labels": [[0]]}, "its labels are not a list of integers"),
+        ({"data": np.zeros((1, 3072), np.uint8), "labels": 0}, "its labels are not a list of integers"),
         ({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}, "2 images but labels of shape"),
         ({"data": np.zeros((2, 3072), np.uint8), "labels": [0, 10]}, "row 1: label 10 is outside the 10 classes"),
         ([1, 2], "has no entry 'data'"),

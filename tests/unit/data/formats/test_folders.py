@@ -35,7 +35,7 @@ def test_split_folder(split):
 def test_validation_serves_as_test(split, name):
     (split / "test").rename(split / name)
     decoded = folders.read(split)
-    assert len(decoded.test) == 6 and "validation split serves as one" in decoded.notes[0]
+    assert len(decoded.test) == 6 and "validation split is used instead" in decoded.notes[0]
 
 
 def test_flat_folder_is_not_split(write, tmp_path):
@@ -78,7 +78,7 @@ def test_other_files_are_left_aside_aloud(split):
     (split / "README.md").write_text("hello")
     decoded = folders.read(split)
     assert len(decoded.train) == 6
-    assert decoded.notes == (f"2 files are left aside, such as {split / 'README.md'}: no image of a class",)
+    assert decoded.notes == (f"2 files are ignored, such as {split / 'README.md'}: not an image of a class",)
 
 
 def test_folders_without_images_are_left_aside_in_one_line(split, write):
@@ -88,15 +88,15 @@ def test_folders_without_images_are_left_aside_in_one_line(split, write):
     write.folder(split / "train" / "__MACOSX", {"ant": (IMAGES, LABELS)}, "xy")
     decoded = folders.read(split)
     assert folders.files(split) == before and decoded.class_names == ("ant", "bee")
-    assert decoded.notes[0] == "3 folders without an image of a class left aside: __MACOSX, train/__MACOSX, train/cow"
-    assert decoded.notes[1].startswith("6 files are left aside, such as ")
+    assert decoded.notes[0] == "3 folders are ignored, without an image of a class: __MACOSX, train/__MACOSX, train/cow"
+    assert decoded.notes[1].startswith("6 files are ignored, such as ")
 
 
 def test_a_split_without_any_images_is_named(split):
     for file in (split / "train").rglob("*.png"):
         file.unlink()
     for look in (folders.read, folders.files):  # also when the set is in the cache
-        with pytest.raises(InputError, match="train: its folders hold no images; expected train/<class>/<image>"):
+        with pytest.raises(InputError, match="train: its folders contain no images; expected train/<class>/<image>"):
             look(split)
 
 
@@ -125,7 +125,7 @@ def test_classes_are_no_splits_for_a_word_in_their_names(write, tmp_path):
 
 def test_two_folders_of_one_split_are_refused(split, write):
     write.folder(split, {"validation": (IMAGES, LABELS), "val": (IMAGES, LABELS)}, ("ant", "bee"))
-    with pytest.raises(InputError, match="set/val and .*set/validation both speak of the val split"):
+    with pytest.raises(InputError, match="set/val and .*set/validation both stand for the val split"):
         folders.read(split)
 
 
@@ -135,8 +135,8 @@ def test_an_unlabeled_test_split_leaves_the_place_to_val(split, write, below):
     (split / "test" / below).mkdir(parents=True)
     (split / "test" / below / "0.png").write_bytes(write.encode(IMAGES[0]))
     decoded = folders.read(split)
-    assert len(decoded.test) == 6 and "has no test split: its validation split serves as one" in decoded.notes[-2]
-    assert decoded.notes[0] == "1 folder without an image of a class left aside: test"
+    assert len(decoded.test) == 6 and "has no test split: its validation split is used instead" in decoded.notes[-2]
+    assert decoded.notes[0] == "1 folder is ignored, without an image of a class: test"
 
 
 def test_unknown_test_class_is_named(split):
@@ -152,7 +152,7 @@ def test_split_without_class_folders(split, write):
         for file in (split / "test" / name).iterdir():
             file.rename(split / "test" / f"{name}-{file.name}")
         (split / "test" / name).rmdir()
-    with pytest.raises(InputError, match="test holds no class folders: expected test/<class>/<image>"):
+    with pytest.raises(InputError, match="test contains no class folders: expected test/<class>/<image>"):
         folders.read(split)
 
 
@@ -166,7 +166,7 @@ def test_test_alone(split):
 def test_splits_are_no_classes_where_train_is_misspelt(split, name):
     (split / "train").rename(split / "trian")
     (split / "test").rename(split / name)
-    words = f"set/{name} holds class folders, as a split does, but there is no .*/set/train that does: name the folder of the"
+    words = f"set/{name} contains class folders, like a split, but .*/set/train does not: name the folder of the"
     for look in (lambda: folders.read(split), lambda: folders.files(split)):
         with pytest.raises(InputError, match=words):
             look()
@@ -179,7 +179,7 @@ def test_a_stray_parquet_file_does_not_take_the_place_of_the_images(split):
         assert detect(split) == "folder"
         decoded = folders.read(split)
         assert len(decoded.train) == 6
-        assert decoded.notes == (f"1 file is left aside, such as {file}: no image of a class",)
+        assert decoded.notes == (f"1 file is ignored, such as {file}: not an image of a class",)
         file.unlink()
 
 
@@ -190,8 +190,8 @@ def test_what_is_done_to_images_that_are_not_8_bit_colour_is_said(split):
         Image.fromarray(image).save(split / "train" / "ant" / f"other{number}.png")
     assert folders.read(split).notes == (
         "1 image with alpha, composited over black",
-        "2 images in grey, repeated in the three channels",
-        "1 image in 16-bit grey, divided by 257 and repeated in the three channels",
+        "2 images in gray, repeated in the three channels",
+        "1 image in 16-bit gray, divided by 257 and repeated in the three channels",
     )
 
 

@@ -45,7 +45,7 @@ def test_array_that_is_left_aside_is_not_unpacked(tmp_path):
     path = write_npz(tmp_path / "x.npz", **TWO, thumbnails=80 * 2**20)
     assert path.stat().st_size < 1_000_000
     print_notes = "print(npz.read(pathlib.Path(sys.argv[1])).notes)"
-    assert "1 array is left aside, such as thumbnails" in refusal(print_notes, path, imports=IMPORTS, mib=60)
+    assert "1 array is ignored, such as thumbnails" in refusal(print_notes, path, imports=IMPORTS, mib=60)
 
 
 def test_array_of_the_set_that_unpacks_too_far_is_refused(tmp_path):
@@ -57,7 +57,7 @@ def test_array_of_the_set_that_unpacks_too_far_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("members", "says"),
     [
-        (TWO | {"labels": b"no array"}, "is corrupt or holds pickled objects: the magic string is not correct"),
+        (TWO | {"labels": b"no array"}, "is corrupt or contains pickled objects: the magic string is not correct"),
         (TWO | {"labels": b""}, "is corrupt"),
         (
             TWO | {"images": array_bytes(np.zeros((2, 4, 4), np.uint8)).replace(b"(2, 4, 4)", b"(9**9,4,)")},
@@ -110,7 +110,7 @@ def test_archive_that_unpacks_to_gigabytes_is_refused(tmp_path, name, kind):
     path.write_bytes(gzip.compress(member.tobuf(tarfile.GNU_FORMAT)) + 40 * zeros)
     assert path.stat().st_size < 1_000_000
     said = refusal(READ.replace("READER", "cifar"), path, imports=IMPORTS, mib=600)
-    assert said == f"{path} unpacks to more than 268,435,456 bytes: it is no CIFAR set"
+    assert said == f"{path} unpacks to more than 268,435,456 bytes: it is not a CIFAR data set"
 
 
 def test_sparse_member_is_not_unpacked(tmp_path):
@@ -123,7 +123,7 @@ def test_sparse_member_is_not_unpacked(tmp_path):
         header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:512]))
         archive.fileobj.write(bytes(header))
     said = refusal(READ.replace("READER", "cifar"), path, imports=IMPORTS)
-    assert said == f"{path} holds no CIFAR batches"
+    assert said == f"{path} contains no CIFAR batches"
 
 
 @pytest.mark.parametrize(

@@ -61,14 +61,14 @@ def test_images_of_every_form(tmp_path):
     for form, (images, rgb) in expected.items():
         decoded = npz.read(save(tmp_path, images=images, labels=LABELS))
         assert np.array_equal(decoded.train.images, np.broadcast_to(rgb, (6, 4, 5, 3))), form
-        what = "in 16-bit grey" if "16" in form else "with alpha" if form == "alpha" else "in grey"
+        what = "in 16-bit gray" if "16" in form else "with alpha" if form == "alpha" else "in gray"
         assert len(decoded.notes) == 1 and decoded.notes[0].startswith(f"6 images {what}, "), form
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"a": LABELS}, "holds the arrays a: expected train_images"),
+        ({"a": LABELS}, "contains the arrays a: expected train_images"),
         ({"images": IMAGES, "labels": LABELS[:5]}, r"images is \(6, 4, 5, 3\) but labels is \(5,\)"),
         ({"images": IMAGES.astype("U3"), "labels": LABELS}, "images is <U3: expected uint8.*; make images uint8$"),
         (
@@ -85,15 +85,15 @@ def test_images_of_every_form(tmp_path):
                 ("x", r"is <U1 \(\): save one text for each class"),
                 ([["x", "y", "z"]], r"is <U1 \(1, 3\): save one text"),
                 ([7, 8, 9], r"is int64 \(3,\): save one text"),
-                (["x", "y", "x"], "holds 'x' 2 times: give every class a name of its own"),
-                ([b"x", b"x", b"y"], "holds 'x' 2 times"),
+                (["x", "y", "x"], "has 'x' 2 times: give every class a different name"),
+                ([b"x", b"x", b"y"], "has 'x' 2 times"),
             )
         ),
         (
             {"images": IMAGES, "labels": LABELS, "class_names": np.array([], "U1")},
             " has an empty list of class names: name every class, or leave the list out$",
         ),
-        ({"images": IMAGES, "labels": LABELS.astype(object)}, "holds pickled objects: .*allow_pickle"),
+        ({"images": IMAGES, "labels": LABELS.astype(object)}, "contains pickled objects: .*allow_pickle"),
     ],
 )
 def test_wrong_content_is_named(tmp_path, arrays, message):
@@ -116,7 +116,7 @@ def test_wrong_content_is_named(tmp_path, arrays, message):
 def test_the_refusal_of_another_type_says_what_would_work(tmp_path, images, remedy):
     with pytest.raises(InputError) as refused:
         npz.read(save(tmp_path, images=images, labels=LABELS))
-    assert f"images is {images.dtype}: expected uint8, bool, or uint16 grey; {remedy}" in str(refused.value)
+    assert f"images is {images.dtype}: expected uint8, bool, or uint16 gray; {remedy}" in str(refused.value)
     assert "\n" not in str(refused.value)
     if "use " in remedy:
         mended = eval(remedy.partition("use ")[2], {"images": images})
@@ -139,7 +139,7 @@ def test_half_a_split_is_refused(tmp_path, there, missing):
     path = save(tmp_path, train_images=IMAGES, train_labels=LABELS, **{there: content})
     with pytest.raises(InputError) as refused:
         npz.read(path)
-    assert str(refused.value) == f"{path} holds {there} but no {missing}: add {missing}, or remove {there}"
+    assert str(refused.value) == f"{path} contains {there} but no {missing}: add {missing}, or remove {there}"
 
 
 def test_arrays_that_are_not_used_are_named(tmp_path):
@@ -147,12 +147,14 @@ def test_arrays_that_are_not_used_are_named(tmp_path):
     path = save(tmp_path, images=IMAGES, labels=LABELS, **names)
     assert npz.read(path).notes == ()
     path = save(tmp_path, images=IMAGES, labels=LABELS, ids=LABELS, **names)
-    assert npz.read(path).notes == ("1 array is left aside, such as ids: no part of a set with images and labels",)
+    assert npz.read(path).notes == ("1 array is ignored, such as ids: not part of a data set with images and labels",)
     test = {"test_images": IMAGES, "test_labels": LABELS}
     path = save(tmp_path, images=IMAGES, labels=LABELS, **test)
     decoded = npz.read(path)
     assert decoded.test is None
-    assert decoded.notes == ("2 arrays are left aside, such as test_images: no part of a set with images and labels",)
+    assert decoded.notes == (
+        "2 arrays are ignored, such as test_images: not part of a data set with images and labels",
+    )
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.95])
@@ -160,7 +162,7 @@ def test_truncated_file_is_named(tmp_path, kept):
     path = save(tmp_path, images=IMAGES, labels=LABELS)
     size = int(kept * path.stat().st_size)
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(InputError, match=f"^{path} is truncated: it breaks off at byte {size:,}; copy"):
+    with pytest.raises(InputError, match=f"^{path} is truncated: it ends at byte {size:,}; copy"):
         npz.read(path)
 
 
@@ -170,7 +172,7 @@ def test_another_file_with_its_suffix_is_no_npz(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(InputError) as refused:
         npz.read(path)
-    assert str(refused.value) == f"{path} is no .npz file; write one by numpy.savez, from arrays without objects"
+    assert str(refused.value) == f"{path} is not an .npz file; write one with numpy.savez, from arrays without objects"
 
 
 def test_corrupt_file_is_named(tmp_path):
@@ -178,12 +180,12 @@ def test_corrupt_file_is_named(tmp_path):
     content = bytearray(path.read_bytes())
     content[300] ^= 255
     path.write_bytes(content)
-    with pytest.raises(InputError, match=f"^{path} is corrupt or holds pickled objects"):
+    with pytest.raises(InputError, match=f"^{path} is corrupt or contains pickled objects"):
         npz.read(path)
 
 
 def test_empty_split_is_named(tmp_path):
     empty = {"test_images": IMAGES[:0], "test_labels": LABELS[:0]}
     path = save(tmp_path, train_images=IMAGES, train_labels=LABELS, **empty)
-    with pytest.raises(InputError, match=f"^the test split of {path} holds no images"):
+    with pytest.raises(InputError, match=f"^the test split of {path} has no images"):
         npz.read(path)

@@ -48,7 +48,7 @@ def test_images_beside_the_files_are_left_aside_aloud(folder, write):
     picture.write_bytes(write.encode(IMAGES[0]))
     assert detect(folder) == "parquet"
     note = parquet.read(folder).notes[-1]
-    assert note == f"1 file is left aside, such as {picture}: not among the parquet files"
+    assert note == f"1 file is ignored, such as {picture}: not among the parquet files"
 
 
 def test_single_file_is_not_split(folder):
@@ -61,13 +61,13 @@ def test_split_by_folder_name(write, tmp_path):
     write.parquet(tmp_path / "validation" / "0000.parquet", IMAGES[4:], LABELS[4:])
     decoded = parquet.read(tmp_path)
     assert len(decoded.train) == 4 and len(decoded.test) == 2
-    assert "no test split: its validation split serves as one" in decoded.notes[0]
+    assert "no test split: its validation split is used instead" in decoded.notes[0]
 
 
 def test_validation_beside_test_is_left_aside(folder, write):
     write.parquet(folder / "plain_text" / "validation.parquet", IMAGES[:1], LABELS[:1])
     decoded = parquet.read(folder)
-    assert np.array_equal(decoded.test.images, IMAGES[4:]) and "validation split is left aside" in decoded.notes[0]
+    assert np.array_equal(decoded.test.images, IMAGES[4:]) and "validation split is ignored" in decoded.notes[0]
 
 
 @pytest.mark.parametrize("column", ["label", "fine_label", "labels"])
@@ -134,7 +134,7 @@ def test_truncated_image_is_named_with_file_and_row(folder, write):
 def test_image_without_bytes_is_named(folder, write):
     contents = [{"bytes": write.encode(IMAGES[0]), "path": "a"}, {"bytes": None, "path": "b"}]
     file = write.parquet(folder / "plain_text" / "test-00000-of-00001.parquet", IMAGES[:2], [0, 1], img=contents)
-    with pytest.raises(InputError, match=f"^{file}, row 1: column img holds no image bytes"):
+    with pytest.raises(InputError, match=f"^{file}, row 1: column img contains no image bytes"):
         parquet.read(folder)
 
 
@@ -143,7 +143,7 @@ def test_image_without_bytes_is_named(folder, write):
     [
         ([0, 3], "row 1: label 3 is outside the 3 classes"),
         ([0, -1], "row 1: label -1 is outside"),
-        ([0, None], "row 1: label None is no integer"),
+        ([0, None], "row 1: label None is not an integer"),
     ],
 )
 def test_wrong_label_is_named_with_file_and_row(folder, write, labels, message):
@@ -154,7 +154,7 @@ def test_wrong_label_is_named_with_file_and_row(folder, write, labels, message):
 
 def test_label_of_another_kind(write, tmp_path):
     file = write.parquet(tmp_path / "x.parquet", IMAGES[:2], [0.5, 1.5], None)
-    with pytest.raises(InputError, match="row 0: label 0.5 is no integer"):
+    with pytest.raises(InputError, match="row 0: label 0.5 is not an integer"):
         parquet.read(file)
 
 
@@ -163,7 +163,7 @@ def test_truncated_file_is_named(folder, kept):
     file = folder / "plain_text" / "train-00001-of-00002.parquet"
     content = file.read_bytes()
     file.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
-    with pytest.raises(InputError, match=rf"^{file} \([\d,]+ bytes\) is truncated or no parquet file"):
+    with pytest.raises(InputError, match=rf"^{file} \([\d,]+ bytes\) is truncated or not a parquet file"):
         parquet.read(folder)
 
 
@@ -184,7 +184,7 @@ def test_missing_shard_is_named(folder):
 
 def test_several_sets_must_be_named(folder, write):
     write.parquet(folder / "other" / "train.parquet", IMAGES, LABELS)
-    with pytest.raises(InputError, match="holds several sets: name one of .*other, .*plain_text"):
+    with pytest.raises(InputError, match="contains several data sets: name one of .*other, .*plain_text"):
         parquet.read(folder)
 
 
@@ -203,13 +203,13 @@ def test_only_test_files(folder):
 
 def test_empty_table(write, tmp_path):
     file = write.parquet(tmp_path / "x.parquet", IMAGES[:0], [])
-    with pytest.raises(InputError, match="holds no images"):
+    with pytest.raises(InputError, match="has no images"):
         parquet.read(file)
 
 
 def test_unknown_columns_are_listed(tmp_path):
     pa.parquet.write_table(pa.table({"a": [1], "b": [2]}), tmp_path / "x.parquet")
-    with pytest.raises(InputError, match="holds the columns a, b: expected img or image"):
+    with pytest.raises(InputError, match="contains the columns a, b: expected img or image"):
         parquet.read(tmp_path / "x.parquet")
 
 
@@ -236,15 +236,13 @@ def test_labels_go_by_name_where_files_list_their_classes_in_another_order(write
     with pytest.raises(InputError, match=r"test.parquet, row 1: label 2 is outside the 2 classes that it lists"):
         parquet.read(tmp_path)
     write.parquet(tmp_path / "test.parquet", IMAGES[:2], [0, 1], ("x", NAMES[0]))
-    with pytest.raises(
-        InputError, match=f"test.parquet lists other classes .*: it lists x, {NAMES[0]}, .* {NAMES[0]}, "
-    ):
+    with pytest.raises(InputError, match=f"test.parquet lists other classes: it lists x, {NAMES[0]}, .* {NAMES[0]}, "):
         parquet.read(tmp_path)
 
 
 def test_a_class_name_that_stands_twice_is_refused(write, tmp_path):
     file = write.parquet(tmp_path / "x.parquet", IMAGES, LABELS, ("a", "b", "a"))
-    with pytest.raises(InputError, match=f"^{file}: class_names holds 'a' 2 times: give every class a name of its"):
+    with pytest.raises(InputError, match=f"^{file}: class_names has 'a' 2 times: give every class a different"):
         parquet.read(file)
 
 
@@ -256,7 +254,7 @@ def test_a_test_split_without_labels_is_left_aside(write, tmp_path, val):
         write.parquet(tmp_path / "validation.parquet", IMAGES[:3], LABELS[:3], NAMES)
     decoded = parquet.read(tmp_path)
     assert (len(decoded.test) == 3 if val else decoded.test is None) and len(decoded.train) == len(IMAGES)
-    assert decoded.notes[0] == f"{tmp_path}: its test split has no labels and is left aside"
+    assert decoded.notes[0] == f"{tmp_path}: its test split has no labels and is ignored"
 
 
 def test_columns_of_ones_own(write, tmp_path):
@@ -273,5 +271,5 @@ def test_columns_of_ones_own(write, tmp_path):
     other = parquet.read(tmp_path / "x.parquet", DataConfig(image_column="scan", label_column="coarse"))
     assert other.class_names == ("insect", "pet") and other.train.labels.tolist() == coarse and other.notes == ()
     assert np.array_equal(other.train.images, usual.train.images[::-1])
-    with pytest.raises(InputError, match="holds the columns img, scan, label, coarse: expected colour$"):
+    with pytest.raises(InputError, match="contains the columns img, scan, label, coarse: expected colour$"):
         parquet.read(tmp_path / "x.parquet", DataConfig(label_column="colour"))

@@ -93,7 +93,7 @@ def test_of_many_classes_without_images_the_first_are_named(tmp_path):
 @pytest.mark.parametrize("make", ["nothing", "empty file", "empty folder", "text", "loose images"])
 def test_unusable_paths_are_named(tmp_path, write, make):
     path = tmp_path / "data"
-    message = "has no known format: expected .*parquet"
+    message = "has an unknown format: expected .*parquet"
     if make == "nothing":
         message = "does not exist"
     elif make == "empty file":

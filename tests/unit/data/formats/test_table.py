@@ -60,7 +60,7 @@ def test_a_table_in_each_splits_folder(write, tmp_path):
     (tmp_path / "test" / "metadata.csv").write_text("file_name,label\np0.png,0\nmore/p0.png,1")
     decoded = table.read(tmp_path)
     assert decoded.test.labels.tolist() == [0, 1] and decoded.test.files == ["test/p0.png", "test/more/p0.png"]
-    assert decoded.notes[-1].startswith("1 file is left aside, such as") and "test/p1.png" in decoded.notes[-1]
+    assert decoded.notes[-1].startswith("1 file is ignored, such as") and "test/p1.png" in decoded.notes[-1]
 
 
 def test_image_folders_with_a_stray_table_stay_image_folders(write, tmp_path):

@@ -156,7 +156,7 @@ def test_cifar10_is_planned_for_before_it_is_there(tmp_path, monkeypatch):
     table2 = find_study("paper-table2")
     said = said_of(table2, tmp_path)
     assert "on 1 × NVIDIA H100." in said and "94.0 % of 10,000 test images" in said
-    assert "The data set is not on this machine, but its size is known (cifar10 is not here yet" in said
+    assert "The data set is not on this machine, but its size is known (cifar10 is not downloaded yet" in said
     here = said_of(table2, tmp_path, results=RESULTS)
     assert "of the runs are already done" in here, "runs are found by the fingerprint of the real CIFAR-10"
     rows = tuple(replace(row, config=override(row.config, {"data.source": "cifar100"})) for row in table2.rows)
