@@ -65,7 +65,7 @@ def data_get_command(arguments: list[str]) -> int:
 class CheckArguments(DataConfig):
     """Show what a data set contains."""
 
-    source: tyro.conf.Positional[str]
+    source: tyro.conf.Positional[str] = tyro.MISSING
     """A known name, a path, or hf:OWNER/NAME."""
     skip_unreadable: tyro.conf.FlagConversionOff[bool] = False
     """Leave out images that cannot be read; else they are listed."""

@@ -47,6 +47,8 @@ class StudyArguments:
     """A folder with results of earlier runs, which are not repeated; by default results, if it exists."""
     data: str | None = None
     """Another data set, as in `pocketvit train --data`."""
+    resize: int | None = None
+    """Resize every image to a square of this many pixels a side."""
     only: str | None = None
     """Rows to run, separated by commas; names may contain * and ?."""
     plan: bool = False
@@ -69,7 +71,7 @@ def study_command(arguments: list[str]) -> int:
 
     study = find_study(parsed.study, allow_code=parsed.allow_code)
     study = study if parsed.seeds is None else with_seeds(study, parsed.seeds)
-    study = study if parsed.data is None else with_data(study, parsed.data)
+    study = with_data(study, parsed.data, parsed.resize)
     out = parsed.out or Path("runs") / study.name
     only = [] if parsed.only is None else [parsed.only]
     if parsed.plan:

@@ -51,26 +51,25 @@ FITS: dict[str, Callable[..., Image.Image]] = {
 class Conversions(Counter[str]):
     """Conversions of images that are not 8-bit color, with the number of images, and the range of 16-bit ones."""
 
-    greatest = 0
-    """Greatest 16-bit value."""
+    least, greatest = 65535, 0
+    """Of the 16-bit values."""
     levels: frozenset[int] = frozenset()
     """The 8-bit values that 16-bit images became."""
 
     def join(self, other: "Conversions") -> None:
         """Add those of other images."""
         self.update(other)
-        self.greatest, self.levels = max(self.greatest, other.greatest), self.levels | other.levels
+        self.least, self.greatest = min(self.least, other.least), max(self.greatest, other.greatest)
+        self.levels |= other.levels
 
     def notes(self, value_range: str | tuple[int, int]) -> tuple[str, ...]:
         """Notes to print, including one if 16-bit images leave most of an automatic `data.value_range` unused."""
-        if value_range != "auto" or not self.levels or self.greatest > 65535 // 2:
+        low, high = self.least, self.greatest
+        if value_range != "auto" or not low < high <= low + 65535 // 2:
             return count_notes(self)
-        flag = f"--data.value-range 0 {2 ** max(self.greatest.bit_length(), 1) - 1}"
-        return (
-            *count_notes(self),
-            f"CAUTION: the greatest value of the 16-bit images is {self.greatest:,} of 65,535, so only "
-            f"{len(self.levels)} of 256 levels are used; {flag} uses them all",
-        )
+        what = f"the greatest value of the 16-bit images is {high:,} of 65,535 and the least {low:,}"
+        levels = f"{len(self.levels)} of 256 levels are used; --data.value-range {low} {high} uses them all"
+        return *count_notes(self), f"CAUTION: {what}, so only {levels}"
 
 
 class BrokenImage(InputError):
@@ -178,6 +177,7 @@ def grey16_to_rgb(grey: np.ndarray, converted: Conversions | None = None, config
         converted[
             GREY16 if auto else f"in 16-bit grey, {low} to {high} spread over 0 to 255 in the three channels"
         ] += 1
+        converted.least = min(converted.least, int(grey.min(initial=65535)))
         converted.greatest = max(converted.greatest, int(grey.max(initial=0)))
         converted.levels |= frozenset(np.unique(rounded).tolist())
     return np.repeat(rounded[..., None], 3, axis=-1)

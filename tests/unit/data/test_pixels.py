@@ -154,12 +154,23 @@ def test_16_bit_files_that_hold_fewer_bits_are_named_and_scaled_on_request(bits)
     few = grey16_to_rgb(grey, found)
     flag = f"--data.value-range 0 {2**bits - 1}"
     (note,) = found.notes("auto")[1:]
-    assert f"is {2**bits - 1:,} of 65,535, so only {len(np.unique(few))} of 256 levels are used; {flag}" in note
+    levels = f"so only {len(np.unique(few))} of 256 levels are used; {flag} uses them all"
+    assert note.endswith(f"is {2**bits - 1:,} of 65,535 and the least 0, {levels}")
     scaled, said = DataConfig(value_range=(0, 2**bits - 1)), Conversions()
     expected = np.floor(grey / (2**bits - 1) * 255 + 0.5)
     assert np.array_equal(grey16_to_rgb(grey, said, scaled)[..., 1], expected)
     assert said.notes(scaled.value_range) == (
         f"1 image in 16-bit grey, 0 to {2**bits - 1} spread over 0 to 255 in the three channels",
+    )
+
+
+def test_values_far_from_0_are_spread_over_all_levels():
+    found, other = Conversions(), Conversions()
+    grey16_to_rgb(np.arange(15_000, 15_500, dtype=np.uint16)[None], found)
+    grey16_to_rgb(np.arange(15_400, 16_001, dtype=np.uint16)[None], other)
+    found.join(other)
+    assert found.notes("auto")[-1].endswith(
+        "so only 5 of 256 levels are used; --data.value-range 15000 16000 uses them all"
     )
 
 

@@ -55,8 +55,8 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
     """
     rows: dict[str, list[tuple[Path, str, str]]] = {}
     for split, table in _tables(path).items():
-        for own, *row in _rows(table, config):
-            rows.setdefault(own or split, []).append((row[0], row[1], row[2]))
+        for own, file, label, where in _rows(table, config):
+            rows.setdefault(own or split, []).append((file, label, where))
     labels = {label for members in rows.values() for _, label, _ in members}
     numbers = all(label.isascii() and label.isdigit() for label in labels)
     class_names = sorted(labels, key=(lambda label: (int(label), label)) if numbers else None)

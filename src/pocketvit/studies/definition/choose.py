@@ -9,7 +9,7 @@ from pocketvit.config import override
 from pocketvit.config.checks import Bounds, unknown
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
-from pocketvit.studies.definition.grid import Study
+from pocketvit.studies.definition.grid import Row, Study
 from pocketvit.studies.definition.study_file import load_study
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -43,12 +43,14 @@ def with_seeds(study: Study, num_seeds: int) -> Study:
     return replace(study, rows=tuple(replace(row, seeds=tuple(range(num_seeds))) for row in study.rows))
 
 
-def with_data(study: Study, source: str) -> Study:
-    """The study on another data set, except for rows that set their own."""
-    rows = (
-        row if "data.source" in row.overrides else replace(row, config=override(row.config, {"data.source": source}))
-        for row in study.rows
-    )
+def with_data(study: Study, source: str | None, resize: int | None = None) -> Study:
+    """The study on another data set or image size, except for rows that set their own."""
+    wanted = {"data.source": source, "data.resize": resize}
+
+    def values(row: Row) -> dict[str, object]:
+        return {name: value for name, value in wanted.items() if value is not None and name not in row.overrides}
+
+    rows = (replace(row, config=override(row.config, values(row))) for row in study.rows)
     return replace(study, rows=tuple(rows))
 
 

@@ -374,6 +374,8 @@ def test_other_seeds_and_other_data():
     assert [row.seeds for row in with_seeds(study(), 3).rows] == [(0, 1, 2)] * 2
     own = study(rows={"a": {}, "b": {"data.source": "cifar10"}}, baseline="a")
     assert [row.config.data.source for row in with_data(own, "somewhere").rows] == ["somewhere", "cifar10"]
+    assert [row.config.data.resize for row in with_data(own, None, 16).rows] == [16, 16]
+    assert with_data(own, None) == own
     with pytest.raises(InputError, match="seeds=0"):
         with_seeds(study(), 0)
 
