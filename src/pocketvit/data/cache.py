@@ -115,7 +115,12 @@ def _load(entry: Path) -> Decoded | None:
         splits = {split: _load_split(entry, split) for split in meta["splits"]}
         if any(split.fingerprint != meta["splits"][name] for name, split in splits.items()):
             return None
-        return Decoded(splits["train"], splits.get("test"), tuple(meta["class_names"]), tuple(meta["notes"]))
+        class_names, notes = tuple(meta["class_names"]), tuple(meta["notes"])
+        if not all(isinstance(text, str) for text in (*class_names, *notes)):
+            return None
+        if any(split.labels.max() >= len(class_names) for split in splits.values()):
+            return None
+        return Decoded(splits["train"], splits.get("test"), class_names, notes)
     except Exception:  # with a damaged header, NumPy raises anything from SyntaxError to MemoryError
         return None
 

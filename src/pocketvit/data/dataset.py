@@ -73,6 +73,8 @@ class Split:
             raise ValueError(f"images must be uint8 (N, H, W, 3), not {self.images.dtype} {self.images.shape}")
         if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
             raise ValueError(f"labels must be int64 ({len(self.images)},), not {self.labels.dtype} {self.labels.shape}")
+        if self.names is not None and (self.names.dtype.kind != "S" or self.names.shape != self.labels.shape):
+            raise ValueError(f"names must be bytes ({len(self.images)},), not {self.names.dtype} {self.names.shape}")
 
     def __len__(self) -> int:
         return len(self.images)

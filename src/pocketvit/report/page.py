@@ -84,7 +84,8 @@ def render(run: FinishedRun) -> str:
 
 def _source(run: FinishedRun) -> str:
     """The source of the data in the configuration; empty if there is none."""
-    return str((run.config.get("data") or {}).get("source") or "")
+    data = run.config.get("data")
+    return str(data.get("source") or "") if isinstance(data, dict) else ""
 
 
 def _title(run: FinishedRun) -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -219,3 +220,26 @@ def test_link_that_leads_nowhere_is_named(tmp_path):
     (tmp_path / "x.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(InputError, match="x.png cannot be read: No such file"):
         entry_key(tmp_path, [tmp_path / "x.png"], ())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("meta.json", {"class_names": []}),
+        ("meta.json", {"class_names": ["a"]}),
+        ("meta.json", {"class_names": [1, None]}),
+        ("meta.json", {"notes": [["a"]]}),
+        ("train_names.npy", np.array([["a"]])),
+        ("train_names.npy", np.arange(20)[None]),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_entry_of_other_types_is_rebuilt(tmp_path, name, content):
+    first = load_or_build(tmp_path, "key", some_set)
+    if name == "meta.json":
+        meta = json.loads((tmp_path / "key" / name).read_text())
+        (tmp_path / "key" / name).write_text(json.dumps(meta | content))
+    else:
+        np.save(tmp_path / "key" / name, content)
+    again = load_or_build(tmp_path, "key", some_set)
+    assert same(again, first) and again.train.names is None

@@ -328,6 +328,12 @@ DAMAGES = {
 }  # fmt: skip
 
 
+def test_a_configuration_of_another_form_is_shown_as_it_is(make_run):
+    run = make_run()
+    (run / "config.yaml").write_text("data: [1]\n")
+    assert "data: [1]" in write_report(run).read_text()
+
+
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory) -> dict[str, Path]:
     """One run folder for all damages; made by the first test that needs it."""

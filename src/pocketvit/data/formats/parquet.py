@@ -134,9 +134,21 @@ def _features(schema: "pa.Schema") -> dict[str, dict]:
     """The Hub's metadata on the columns, by name, without lists."""
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"].items()
-    except (TypeError, KeyError, ValueError, AttributeError):  # no metadata, none of the Hub's, or another form of it
+    except (
+        TypeError,
+        KeyError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+    ):  # no metadata, none of the Hub's, or another form of it
         return {}
-    return {name: feature for name, feature in features if isinstance(feature, dict)}
+    return {
+        name: feature
+        for name, feature in features
+        if isinstance(feature, dict)
+        and isinstance(names := feature.get("names", []), list)
+        and all(isinstance(each, str) for each in names)
+    }
 
 
 def _find_column(

@@ -273,3 +273,11 @@ def test_columns_of_ones_own(write, tmp_path):
     assert np.array_equal(other.train.images, usual.train.images[::-1])
     with pytest.raises(InputError, match="contains the columns img, scan, label, coarse: expected colour$"):
         parquet.read(tmp_path / "x.parquet", DataConfig(label_column="colour"))
+
+
+@pytest.mark.parametrize("names", [{"a": 1}, "ab", [1, 2], 5, None, [["a"], "b"]], ids=str)
+def test_class_names_of_another_type_are_none(tmp_path, write, names):
+    metadata = {"huggingface": json.dumps({"info": {"features": {"label": LABEL | {"names": names}}}})}
+    contents = [{"bytes": write.encode(image), "path": None} for image in IMAGES]
+    pa.parquet.write_table(pa.table({"img": contents, "label": LABELS}, metadata=metadata), tmp_path / "x.parquet")
+    assert parquet.read(tmp_path / "x.parquet").class_names == tuple(map(str, range(len(set(LABELS)))))
