@@ -119,6 +119,7 @@ def opened_folder(trainer: Trainer) -> Iterator[dict[str, Any]]:
 
         trainer.folder = processes.from_first(begin)
         trainer.reporter.note(f"run folder: {trainer.folder.path}")
+        trainer.reporter.note(f"recipe: {config.recipe}")
         trainer.reporter.note(trainer.splits.counts())
         for line in processes.from_first(lambda: trainer.folder.code_notes(config)):
             trainer.reporter.note(line)
@@ -134,6 +135,9 @@ def prepare(config: RunConfig, processes: Processes, reporter: Reporter, data: D
     device = choose_device(config.train.device)
     if device.type == "mps" and processes.size > 1:
         raise processes.error("train.device=mps runs in one process only; under torchrun use train.device=cpu")
+    known = data is None and config.data.source in ("cifar10", "cifar100")
+    if known and (slow := slow_note(config, device, 50_000, (32, 32), processes.size)):  # before it is downloaded
+        reporter.note(slow)
     splits = processes.in_turn(lambda: open_splits(config.data) if data is None else split_given(data, config.data))
     if splits.fingerprint != processes.from_first(lambda: splits.fingerprint):
         here = f"{config.data.source} on {platform.node()}"
@@ -144,12 +148,48 @@ def prepare(config: RunConfig, processes: Processes, reporter: Reporter, data: D
         raise InputError(f"{here} differs from that of the first process; give every host the same files")
     for note in splits.notes:
         reporter.note(note)
+    size = (len(splits.train), splits.train.images.shape[1:3])
+    if not known and (slow := slow_note(config, device, *size, processes.size)):
+        reporter.note(slow)
     try:
         return Trainer(config, splits, device, reporter, processes)
     except torch.cuda.OutOfMemoryError as error:
         raise InputError(
             "out of GPU memory before the first step; is another process using this GPU? Else choose a smaller model"
         ) from error
+
+
+CPU_FLOP_PER_S = 80e9
+"""Of one thread in training: 86 GFLOP/s in paper's model and 55 in digits', on the Xeon of results/speed/cpu.json."""
+
+
+def slow_note(
+    config: RunConfig, device: torch.device, num_images: int, size: tuple[int, int], num_processes: int = 1
+) -> str | None:
+    """Warn of a run that takes more than an hour on CPUs, with its estimated time and what to run instead.
+
+    Args:
+        num_images: training images.
+        size: of an image, (height, width), pixels.
+    """
+    model, threads = config.model, torch.get_num_threads() * num_processes
+    stride = model.patch_stride or model.patch_size
+    height, width = size if config.data.resize is None else (config.data.resize,) * 2
+    tokens = (height // stride) * (width // stride) + model.num_cls_tokens + model.num_registers
+    # Two FLOP per weight and token forward, four backward; attention's products are small beside the projections.
+    flop = 6 * tokens * model.depth * (4 + 2 * model.mlp_ratio) * model.width**2
+    images_per_s = CPU_FLOP_PER_S * threads / flop
+    pass_s = num_images / images_per_s
+    hours = pass_s * config.schedule.passes / 3600
+    if device.type != "cpu" or hours < 1:
+        return None
+    lasts = f"{hours / 24:,.1f} days" if hours > 24 else f"{hours:,.0f} hours"
+    return (
+        f"CAUTION: this run takes roughly {lasts} on this CPU ({threads} thread{'s' if threads > 1 else ''}, estimated at "
+        f"{images_per_s:,.0f} images/s from the model's FLOP and one Xeon's speed). What takes less: a GPU; pocketvit train "
+        f"digits, under a minute; or few passes, roughly {max(1, pass_s / 60):,.0f} min each, such as "
+        "--schedule.passes 2 --schedule.warmup-passes 0"
+    )
 
 
 def run(trainer: Trainer) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pocketvit.cli import COMMANDS, main, parse_train
@@ -23,6 +24,7 @@ from pocketvit.errors import InputError
 from pocketvit.inference.evaluate import predict_files
 from pocketvit.recipes import photos, recipe
 from pocketvit.studies.execution.local import gpu_slots
+from pocketvit.training.loop import slow_note
 
 TINY = ["--schedule.passes", "2", "--schedule.warmup-passes", "1", "--train.device", "cpu"]
 
@@ -304,10 +306,27 @@ def test_an_absent_gpu_is_said(capsys, tmp_path, monkeypatch):
     )
 
 
+def test_a_cpu_is_said_to_take_days_before_the_data_are_asked_for(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path))
+    code, out, err = run(["train", "paper", "--train.device", "cpu"], capsys)
+    assert code == 2 and "pocketvit data get cifar10" in err
+    assert re.search(r"takes roughly \S+ (days|hours) on this CPU \(\d+ threads?, estimated at", out)
+    assert "pocketvit train digits" in out
+    with monkeypatch.context() as narrow:
+        narrow.setattr("torch.get_num_threads", lambda: 2)
+        slow = slow_note(recipe("paper"), torch.device("cpu"), 50_000, (32, 32))
+        assert "roughly 1.1 days" in slow and "estimated at 155 images/s" in slow, (
+            "measured: 166 (results/speed/cpu.json)"
+        )
+        assert slow_note(recipe("digits"), torch.device("cpu"), 1_500, (8, 8)) is None
+        assert slow_note(recipe("paper"), torch.device("cuda"), 50_000, (32, 32)) is None
+
+
 def test_train_eval_predict_report(capsys, tmp_path, monkeypatch):
     """The road a user takes, on the embedded digits."""
     monkeypatch.chdir(tmp_path)
     code, out, err = run(["train", *TINY], capsys)
+    assert "\nrecipe: digits\n" in out, "it was not named"
     assert code == 0, err
     assert "run folder: runs/digits-000" in out and "test accuracy" in out
     assert "best of" not in out, "there was one look at the test set"
