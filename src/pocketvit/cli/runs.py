@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +15,7 @@ from pocketvit.cli.parsing import parse_command
 from pocketvit.config import Device
 from pocketvit.config.checks import Bounds
 from pocketvit.errors import InputError
+from pocketvit.files import MOST_BYTES
 from pocketvit.runs.balance import balance_lines
 from pocketvit.terminal import NAME, printable, say
 
@@ -62,16 +65,29 @@ def eval_command(arguments: list[str]) -> int:
     return 0
 
 
+SOME_FAILED = 3
+"""Exit code: some files could not be read, the others are done."""
+
+
 @dataclass(frozen=True)
 class PredictArguments:
-    """Predict class probabilities of image files."""
+    """Predict class probabilities of image files.
+
+    A file that cannot be read is named, and the others are done. Exit codes: 0 all are done, 3 some could not be read,
+    2 none could.
+    """
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(help_behavior_hint="(at least one)")]
-    """Images, such as PNG, JPEG or WebP; they are resized to the model's size."""
+    """Images, such as PNG, JPEG or WebP, or folders of them; - reads one image, or names of files, a line each, from
+    standard input. Images are resized to the model's size."""
     run: Path
     """Run folder, or a model.safetensors."""
     json: bool = False
     """Print JSON instead of a table."""
+    jsonl: bool = False
+    """Print a line of JSON for each image instead."""
+    csv: bool = False
+    """Print a line for each image instead, as CSV: file, prediction and its probability."""
     top: int = 3
     """Number of classes to show per image in the table."""
     device: Device = "auto"
@@ -81,33 +97,70 @@ class PredictArguments:
 
 
 def predict_command(arguments: list[str]) -> int:
-    """`pocketvit predict FILES... --run RUN [--json]`."""
+    """`pocketvit predict FILES... --run RUN [--json | --jsonl | --csv]`."""
     parsed = parse_command(PredictArguments, arguments, "pocketvit predict")
-    if not parsed.files:
-        raise InputError("give at least one image file")
+    if parsed.json + parsed.jsonl + parsed.csv > 1:
+        raise InputError("give only one of --json, --jsonl and --csv")
     Bounds(1).check("--top", parsed.top)
-    for file in parsed.files:
-        if file.is_dir():
-            raise InputError(f"{file} is a folder; for the images in it write {file}/*")
-    from pocketvit.inference.evaluate import predict_files
+    files = [each for file in parsed.files for each in (_from_stdin() if str(file) == "-" else [file])]
+    if not files:
+        raise InputError("give at least one image file")
+    from pocketvit.inference.evaluate import predict_each
 
-    predictions = predict_files(parsed.run, parsed.files, device=parsed.device, allow_code=parsed.allow_code)
+    codes = set()
+
+    def answers() -> Iterator[dict[str, Any]]:
+        for answer in predict_each(parsed.run, files, device=parsed.device, allow_code=parsed.allow_code):
+            codes.add(2 if "error" in answer else 0)
+            if "error" in answer:
+                say(f"pocketvit: {answer['error']}", sys.stderr)
+            else:
+                yield answer
+
+    _show(answers(), parsed)
+    return SOME_FAILED if len(codes) > 1 else codes.pop()
+
+
+def _from_stdin() -> list[bytes | Path]:
+    """An image on standard input, or the files that are named there; every image has a zero byte, no name does.
+
+    Raises:
+        InputError: more than an image may hold.
+    """
+    content = sys.stdin.buffer.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise InputError(f"-: standard input holds more than {MOST_BYTES:,} bytes")
+    return [content] if b"\0" in content else [Path(os.fsdecode(line)) for line in content.splitlines() if line]
+
+
+def _show(answers: Iterator[dict[str, Any]], parsed: PredictArguments) -> None:
+    """Print predictions in the form asked for; lines of JSON and CSV as they come."""
     if parsed.json:
-        _print_json(predictions)
-        return 0
-    names = [printable(entry["file"]) for entry in predictions]
-    for entry, name in zip(predictions, names, strict=True):
-        best = sorted(entry["probabilities"].items(), key=lambda item: -item[1])[: parsed.top]
-        shares = "  ".join(f"{printable(label, NAME)} {p:.1%}" for label, p in best)
-        print(f"{name:<{max(map(len, names))}}  {shares}")
-    return 0
+        return _print_json(list(answers))
+    if parsed.jsonl:
+        for answer in answers:
+            _print_json(answer, indent=None)
+        return None
+    if parsed.csv:
+        table = csv.writer(sys.stdout, lineterminator="\n")
+        table.writerow(("file", "prediction", "probability"))
+        for answer in answers:
+            best, share = max(answer["probabilities"].items(), key=lambda item: item[1])
+            table.writerow((answer["file"], best, round(share, 4)))
+        return None
+    shown = [(printable(answer["file"]), answer["probabilities"]) for answer in answers]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, probabilities in shown:
+        best = sorted(probabilities.items(), key=lambda item: -item[1])[: parsed.top]
+        print(f"{name:<{width}}  " + "  ".join(f"{printable(label, NAME)} {share:.1%}" for label, share in best))
+    return None
 
 
-def _print_json(content: Any) -> None:
+def _print_json(content: Any, indent: int | None = 2) -> None:
     """Print JSON, without escaping non-ASCII letters unless a terminal would obey one."""
-    text = json.dumps(content, indent=2, ensure_ascii=False)
+    text = json.dumps(content, indent=indent, ensure_ascii=False)
     clean = all(printable(line, len(line)) == line for line in text.split("\n"))
-    print(text if clean else json.dumps(content, indent=2))
+    print(text if clean else json.dumps(content, indent=indent))
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """Measuring a trained model: accuracy on a data set, a saved run, files to classify."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import zip_longest
+from itertools import islice, zip_longest
+from os.path import isdir
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -16,6 +17,7 @@ from pocketvit.data import Dataset, Split, open_dataset, open_splits, open_to_me
 from pocketvit.data.dataset import note_shared
 from pocketvit.data.memory import Data, load_from_memory
 from pocketvit.data.pixels import decode, resize
+from pocketvit.data.raw_splits import is_image, visible_files
 from pocketvit.data.sources import lasting_source
 from pocketvit.data.splits import split_dataset
 from pocketvit.device import choose_device
@@ -182,20 +184,65 @@ def predict_files(
 ) -> list[dict[str, Any]]:
     """Classify image files, read as the run read its own and resized to the model's size.
 
+    Args:
+        files: images, or folders, of which every image is classified.
     Returns:
-        for each file its name and `probabilities`, a class name -> probability mapping.
+        for each image its file name and `probabilities`, a class name -> probability mapping.
     Raises:
         InputError: no trained model there, a file is missing or no image, or the model has code and `allow_code` does
             not agree.
     """
+    answers = []
+    for answer in predict_each(run, files, device=device, allow_code=allow_code):
+        if "error" in answer:
+            raise answer["error"]
+        answers.append(answer)
+    return answers
+
+
+AT_A_TIME = 256
+
+
+def predict_each(
+    run: str | Path, files: Iterable[str | Path | bytes], *, device: str = "auto", allow_code: bool = False
+) -> Iterator[dict[str, Any]]:
+    """`predict_files` one by one, where what cannot be read has an `error`, an InputError, in place of probabilities.
+
+    Args:
+        files: as there; bytes are an image's content, called -.
+    Raises:
+        InputError: no trained model there, or it has code and `allow_code` does not agree.
+    """
     trained = load_model(run, choose_device(device), allow_code=allow_code)
-    if not files:
-        return []
     config = path_of(run) / "config.yaml"  # not beside a model that is a file alone
     how = load_config(config, allow_code=True).data if config.exists() else DataConfig()
-    size = trained.model.image_size
-    images = np.stack([resize(decode(path_of(file), str(file), config=how), size, how) for file in files])
-    return [
-        {"file": str(file), "probabilities": dict(zip(trained.class_names, map(float, row), strict=True))}
-        for file, row in zip(files, trained.probabilities(images), strict=True)
-    ]
+    sources = _sources(files)
+    while some := list(islice(sources, AT_A_TIME)):
+        images, errors = [], {}
+        for place, (name, source) in enumerate(some):
+            try:
+                if isinstance(source, InputError):
+                    raise source
+                images.append(resize(decode(source, name, config=how), trained.model.image_size, how))
+            except InputError as error:
+                errors[place] = error
+        rows = iter(trained.probabilities(np.stack(images)) if images else ())
+        for place, (name, _) in enumerate(some):
+            if place in errors:
+                yield {"file": name, "error": errors[place]}
+            else:
+                shares = zip(trained.class_names, map(float, next(rows)), strict=True)
+                yield {"file": name, "probabilities": dict(shares)}
+
+
+def _sources(files: Iterable[str | Path | bytes]) -> Iterator[tuple[str, Path | bytes | InputError]]:
+    """Each image's name, and where its content is, with every image of a folder."""
+    for file in files:
+        if isinstance(file, bytes):
+            yield "-", file
+        elif not isdir(path := path_of(file)):
+            yield str(file), path
+        elif images := [each for each in visible_files(path) if is_image(each)]:
+            yield from ((str(each), each) for each in images)
+        else:
+            yield str(file), InputError(f"{file}: a folder without images")

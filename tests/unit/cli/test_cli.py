@@ -171,7 +171,8 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["predict", "--run", "nowhere"], "give at least one image file"),
         (["predict", "a.png", "--run", "nowhere"], "no trained model at nowhere"),
         (["predict", "a.png", "--run", "nowhere", "--top", "-1"], "--top=-1: must be at least 1"),
-        (["predict", ".", "--run", "nowhere"], ". is a folder; for the images in it write ./*"),
+        (["predict", ".", "--run", "nowhere"], "no trained model at nowhere"),
+        (["predict", "a.png", "--run", "nowhere", "--csv", "--json"], "give only one of --json, --jsonl and --csv"),
         (["report", "nowhere"], "nowhere"),
         (["study", "digit"], "unknown study 'digit'; did you mean digits?"),
         (["study", "no.yaml"], "cannot read study no.yaml"),
@@ -588,6 +589,52 @@ def test_a_broken_image_is_named(capsys, tmp_path, monkeypatch):
     Path("bad.png").write_bytes(b"not an image")
     code, _, err = run(["predict", "bad.png", "--run", "runs/digits-000"], capsys)
     assert code == 2 and "bad.png" in err and err.count("\n") == 1
+
+
+@pytest.fixture
+def many(pets_run, monkeypatch, tmp_path):
+    """A run, and a folder of two images, two that cannot be read and two that are not taken for images."""
+    run = pets_run[0].absolute()
+    folder = tmp_path / "many"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "empty").mkdir()
+    for name in ("a.png", "inner/b.jpg"):
+        Image.new("RGB", (9, 7), (200, 0, 0)).save(folder / name)
+    (folder / "c.png").write_bytes(b"not an image")
+    (folder / "d.png").write_bytes(b"")
+    (folder / "notes.txt").write_text("?")
+    (folder / ".hidden.png").write_bytes(b"")
+    monkeypatch.chdir(folder)
+    return run
+
+
+def test_many_files_are_predicted_and_the_bad_ones_named(many, capsys):
+    code, out, err = run(["predict", ".", "empty", "none.png", "--run", many, "--csv"], capsys)
+    assert code == 3
+    assert [row["file"] for row in csv.DictReader(io.StringIO(out))] == ["a.png", "inner/b.jpg"]
+    assert [line.split(":")[1].strip() for line in err.splitlines()] == ["c.png", "d.png", "empty", "none.png"]
+    code, out, err = run(["predict", "inner", "a.png", "--run", many, "--jsonl"], capsys)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert (code, err) == (0, "") and [line["file"] for line in lines] == ["inner/b.jpg", "a.png"]
+    assert lines == predict_files(many, ["inner", "a.png"], device="cpu")
+    assert run(["predict", "empty", "c.png", "--run", many, "--json"], capsys)[:2] == (2, "[]\n")
+
+
+def test_more_files_than_fit_in_one_batch(many, capsys, monkeypatch):
+    monkeypatch.setattr("pocketvit.inference.evaluate.AT_A_TIME", 2)
+    names = ["a.png", "c.png", "d.png", "c.png", "inner/b.jpg", "a.png", "d.png"]
+    code, out, err = run(["predict", *names, "--run", many], capsys)
+    assert (code, err.count("\n")) == (3, 4)
+    assert [line.split()[0] for line in out.splitlines()] == ["a.png", "inner/b.jpg", "a.png"]
+
+
+@pytest.mark.parametrize("content", [b"a.png\n\ninner\n", Path("a.png")], ids=["names", "an image"])
+def test_predict_reads_standard_input(many, capsys, monkeypatch, content):
+    image = isinstance(content, Path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.read_bytes() if image else content)))
+    code, out, err = run(["predict", "-", "--run", many, "--csv"], capsys)
+    assert (code, err) == (0, "")
+    assert [row["file"] for row in csv.DictReader(io.StringIO(out))] == (["-"] if image else ["a.png", "inner/b.jpg"])
 
 
 def test_data_list_and_check(capsys, monkeypatch, tmp_path):
