@@ -69,7 +69,7 @@ def photos(num_images: int = 240, sizes: Sequence[tuple[int, int]] = ((32, 32),)
     passes = min(400, max(10, round(200 * sqrt(240 / max(num_images, 1)))))
     return RunConfig(
         recipe="photos",
-        batch_size=min(256, max(8, 2 ** round(log2(2 * sqrt(max(num_images, 1)))))),
+        batch_size=min(256, max(8, 2 ** round(log2(2 * sqrt(max(num_images, 1))))), 3 * num_images // 4 or 1),
         model=ModelConfig(
             patch_size=min(2 * stride, drawn), patch_stride=stride, patch_init="whitening", pool="mean", positions="rope",
             width=64, depth=4, num_heads=4, drop_path=0.0,

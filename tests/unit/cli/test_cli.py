@@ -65,7 +65,7 @@ def test_images_of_ones_own_take_the_recipe_photos(place):
         assert (side - model.patch_size) % model.patch_stride == 0 and 16 <= (side // model.patch_stride - 1) ** 2 <= 81
     images(Path("icons"), [28] * 12)
     assert parse_train(["--data", "icons"]).data.resize is None
-    assert parse_train(["--data", "icons", "--data.test-frac", "0.5"]).batch_size == 4 * 2
+    assert parse_train(["--data", "icons", "--data.test-frac", "0.5"]).batch_size == 4
 
 
 def test_photos_scale_with_the_set():
@@ -534,6 +534,16 @@ def test_json_for_machines_keeps_every_letter(capsys, place):
     assert "4 of its 20 images are held out" in scores["notes"][-1] and '"käfer"' in out
     code, out, _ = run(["predict", "pets/käfer/0.png", "--run", "runs/digits-000", "--json"], capsys)
     assert code == 0 and '"käfer"' in out and '"pets/käfer/0.png"' in out
+
+
+def test_photos_says_what_it_chose(capsys, place):
+    images(Path("pets"), [20, 30] * 8)
+    code, out, err = run(["train", "--data", "pets", *TINY], capsys)
+    assert code == 0, err
+    assert out.startswith("recipe photos: images resized to 32 × 32 (crop), batches of 8, 2 passes\n")
+    assert "\nrun folder: runs/photos-000\n" in out and "16 images resized to 32 × 32 (bicubic, crop)" in out
+    saved = load_config(Path("runs/photos-000/config.yaml"))
+    assert (saved.recipe, saved.data.resize, saved.data.fit) == ("photos", 32, "crop")
 
 
 def test_every_answer_says_which_file_it_is_of(pets_run, capsys):

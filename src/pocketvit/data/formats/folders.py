@@ -73,16 +73,19 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
 
 
 def _notes(path: Path, found: Mapping[str, Mapping[str, list[Path]]]) -> list[str]:
-    """Notes to print on folders without an image of a class."""
+    """Notes to print on folders without an image of a class, such as an unlabeled split."""
     used = {parent for file in _flatten(found) for parent in file.parents}
-    roots = {path, *_split_folders(path).values()}
+    splits = _split_folders(path)
+    roots, unlabeled = {path, *splits.values()}, [folder for split, folder in splits.items() if split not in found]
+    notes = [f"{folder} holds no class of the training images: ignored as unlabeled" for folder in unlabeled]
     aside = sorted(folder for root in roots for folder in _folders(root) if folder not in used)
-    aside = [folder for folder in aside if not any(parent in aside for parent in folder.parents)]
+    nested = {*aside, *unlabeled}
+    aside = [folder for folder in aside if folder not in unlabeled and nested.isdisjoint(folder.parents)]
     if not aside:
-        return []
+        return notes
     some = [str(folder.relative_to(path)) for folder in aside[:FEW]] + ["…"] * (len(aside) > FEW)
     are = "s are" if len(aside) > 1 else " is"
-    return [f"{len(aside):,} folder{are} ignored, without an image of a class: {', '.join(some)}"]
+    return [*notes, f"{len(aside):,} folder{are} ignored, without an image of a class: {', '.join(some)}"]
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -136,7 +136,7 @@ def test_an_unlabeled_test_split_leaves_the_place_to_val(split, write, below):
     (split / "test" / below / "0.png").write_bytes(write.encode(IMAGES[0]))
     decoded = folders.read(split)
     assert len(decoded.test) == 6 and "has no test split: its validation split is used instead" in decoded.notes[-2]
-    assert decoded.notes[0] == "1 folder is ignored, without an image of a class: test"
+    assert decoded.notes[0] == f"{split / 'test'} holds no class of the training images: ignored as unlabeled"
 
 
 def test_unknown_test_class_is_named(split):
