@@ -83,8 +83,14 @@ def dispatch(arguments: list[str]) -> int:
         InputError: no such command, or raised by the command.
     """
     asks_for_help = {"-h", "--help", "help"}
-    if not arguments or arguments[0] in asks_for_help or arguments[0] == "data" and asks_for_help & {*arguments[1:2]}:
+    if arguments[:1] == ["help"] and arguments[1:]:
+        arguments = [*arguments[1:], "--help"]
+    if not arguments or arguments[0] in asks_for_help:
         print(USAGE, end="")
+        return 0
+    if arguments[0] == "data" and asks_for_help & {*arguments[1:2]}:
+        lines = "\n".join(line for line in _LINES.split("\n") if line.startswith("  data"))
+        print(f"usage: pocketvit data COMMAND [ARGUMENTS]\n\n{lines}\n\nFor help on one: pocketvit data COMMAND --help")
         return 0
     if arguments[0] == "--version":
         from pocketvit import __version__

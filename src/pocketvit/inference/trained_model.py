@@ -29,6 +29,7 @@ from pocketvit.errors import InputError
 from pocketvit.files import path_of, utf8_name, write_atomically
 from pocketvit.model import ViT
 from pocketvit.model.tokens import CHANNELS
+from pocketvit.runs.finished import refuse_many
 from pocketvit.runs.result import is_number, take_fields
 from pocketvit.usercode import Code, resolve, save_copies
 
@@ -200,6 +201,7 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
             raise InputError(
                 f"the run in {run} is not finished; go on with: pocketvit train --resume {quote(str(run))}"
             )
+        refuse_many(run)
         raise InputError(f"no trained model at {path}; give a finished run folder or a model.safetensors")
     if not path.is_file():
         raise InputError(f"{path} is no regular file; give a finished run folder or a model.safetensors")

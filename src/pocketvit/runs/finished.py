@@ -66,6 +66,16 @@ class FinishedRun:
     """`whitening_filters` (F, p, p, 3) and `position_similarity` (P, P), where the run wrote them."""
 
 
+def refuse_many(folder: Path) -> None:
+    """Refuse a folder of runs where one run is wanted.
+
+    Raises:
+        InputError: it is one; names its latest finished run.
+    """
+    if runs := sorted(folder.glob("*/model.safetensors"), key=lambda file: file.stat().st_mtime):
+        raise InputError(f"{folder} is a folder of runs; give one, such as the latest, {runs[-1].parent}")
+
+
 def read_run(run_dir: Path, result: RunResult | None = None) -> FinishedRun:
     """Read and check a run folder.
 
@@ -78,6 +88,7 @@ def read_run(run_dir: Path, result: RunResult | None = None) -> FinishedRun:
     required = ["config.yaml", "env.json", "metrics.jsonl", "predictions.npz"] + ["result.json"] * (result is None)
     missing = [name for name in required if not (run_dir / name).is_file()]
     if missing:
+        refuse_many(run_dir)
         raise InputError(f"{run_dir} has no {', '.join(missing)}: a report needs the folder of a finished run")
     config = read_yaml(run_dir / "config.yaml", "config")
     if not isinstance(config, dict):

@@ -337,6 +337,12 @@ def test_train_eval_predict_report(capsys, tmp_path, monkeypatch):
 
     code, out, _ = run(["eval", "runs/digits-000", "--device", "cpu"], capsys)
     assert code == 0 and f"test accuracy {result['test_accuracy']:.2%} on 360 images" in out
+    for command in (["eval", "runs"], ["predict", "x.png", "--run", "runs"], ["report", "runs"]):
+        code, _, err = run(command, capsys)
+        assert (code, err) == (
+            2,
+            "pocketvit: runs is a folder of runs; give one, such as the latest, runs/digits-000\n",
+        ), command
 
     Image.fromarray(np.full((20, 30), 200, np.uint8)).save("grey.png")
     code, out, _ = run(["predict", "grey.png", "--run", "runs/digits-000", "--json"], capsys)
@@ -691,7 +697,14 @@ def test_help_version_and_module_form(capsys):
     code, out, _ = run(["--help"], capsys)
     assert code == 0 and "pocketvit COMMAND" in out and "digits, paper or minute" in out
     for flag in ("-h", "--help", "help"):
-        assert run(["data", flag], capsys)[:2] == (0, out), "data alone is several commands"
+        assert run([flag], capsys)[:2] == (0, out)
+        code, about_data, _ = run(["data", flag], capsys)
+        assert code == 0 and about_data.startswith("usage: pocketvit data COMMAND"), "data alone is several commands"
+        assert all(f"\n  {name} " in about_data for name in COMMANDS if name.startswith("data "))
+        assert "train" not in about_data and "pocketvit data COMMAND --help" in about_data
+    for command in ("train", "data", "data get"):
+        assert run(["help", *command.split()], capsys) == run([*command.split(), "--help"], capsys)
+    assert run(["help", "trian"], capsys)[2] == "pocketvit: unknown command 'trian'; did you mean train?\n"
     code, out, _ = run(["--version"], capsys)
     assert code == 0 and out.startswith("pocketvit ")
     for command in COMMANDS:
