@@ -11,10 +11,9 @@ import gzip
 import io
 import itertools
 import pickle
-import pickletools
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -78,8 +77,9 @@ class _Type:
     def __init__(self, name: object) -> None:
         name = name.decode("latin1") if isinstance(name, bytes) else name
         if not isinstance(name, str) or not _NUMBERS.fullmatch(name):
+            kind = repr(name) if isinstance(name, str) else type(name).__name__  # the repr of lists may never end
             raise InputError(
-                f"its pickle holds an array of {name!r}, but only integers and booleans are allowed: refused"
+                f"its pickle holds an array of {kind}, but only integers and booleans are allowed: refused"
             )
         self.dtype = np.dtype(name)
 
@@ -139,8 +139,36 @@ _STAND_INS = {
 }
 
 
-class ArrayUnpickler(pickle.Unpickler):
-    """Unpickles plain values, bytes and NumPy arrays, and refuses all other names in a pickle."""
+def _tuple(count: int | None) -> Callable[[Any], None]:
+    """Puts so many values from the stack, or those after the mark, back as one list."""
+
+    def load(unpickler: Any) -> None:  # whose stack has no type
+        if count is None:
+            values = unpickler.pop_mark()
+        else:
+            first = len(unpickler.stack) - count
+            values = unpickler.stack[first:]
+            del unpickler.stack[first:]
+        unpickler.append(values)
+
+    return load
+
+
+class ArrayUnpickler(pickle._Unpickler):
+    """Unpickles plain values, bytes and NumPy arrays, and refuses all other names in a pickle.
+
+    It is pickle's form in Python, as the one in C allocates by a number of four bytes. Tuples become lists, which cannot
+    be hashed: of a tuple within a tuple, a million deep or each twice, hashing ends in a crash or never.
+    """
+
+    dispatch = pickle._Unpickler.dispatch | {
+        pickle.TUPLE[0]: _tuple(None),
+        **{
+            code[0]: _tuple(n)
+            for n, code in enumerate((pickle.EMPTY_TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3))
+        },
+    }
+    del dispatch[pickle.BYTEARRAY8[0]]  # allocates by a number as well, and holds no array
 
     def find_class(self, module: str, name: str) -> object:
         """The replacement for a name in the pickle.
@@ -256,11 +284,6 @@ def _contents(place: Path) -> Iterator[tuple[str, bytes]]:
 def _unpickle(content: bytes, where: str) -> object:
     stream = io.BytesIO(content)
     try:
-        # Each entry of the memo is filled by an instruction; for a single high number, pickle allocates a long list.
-        for number, (instruction, argument, _) in enumerate(pickletools.genops(stream)):
-            if "PUT" in instruction.name and int(argument or 0) > number:
-                raise InputError(f"its pickle numbers an object {argument:,} that is at most its {number:,}th: refused")
-        stream.seek(0)
         # The official pickles come from Python 2, whose strings are bytes.
         return ArrayUnpickler(stream, encoding="bytes").load()
     except InputError as error:
