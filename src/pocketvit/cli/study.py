@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from pocketvit.cli.parsing import parse_command
+from pocketvit.config import code_of
 from pocketvit.errors import InputError
 from pocketvit.terminal import outliving_output, say
 
@@ -52,7 +53,8 @@ class StudyArguments:
     only: str | None = None
     """Rows to run, separated by commas; names may contain * and ?."""
     plan: bool = False
-    """Run nothing; print the number of runs, the time, and which differences the study can detect."""
+    """Train nothing; load the code that the study names, to check it, and print the number of runs, the time, and which
+    differences the study can detect."""
     difference: float | None = None
     """With --plan: a difference in points of accuracy; print how many seeds it needs."""
     allow_code: bool = False
@@ -75,6 +77,8 @@ def study_command(arguments: list[str]) -> int:
     out = parsed.out or Path("runs") / study.name
     only = [] if parsed.only is None else [parsed.only]
     if parsed.plan:
+        for code in {code for row in study.rows for code in code_of(row.config).values()}:
+            code.load()
         from pocketvit.studies.definition.jobs import wanted_device
         from pocketvit.studies.execution.forecast import Devices, devices_here, forecast
 

@@ -57,6 +57,7 @@ def test_without_a_run_the_figures_are_assumed_and_said_to_be(tmp_path):
     assert "8 runs of 2 rows, 480 passes, about 2 min 6 s on 1 × Intel(R) Xeon(R) Processor (1 thread)." in said
     assert "images/s, assumed to be that of the recipe on an Intel(R) Xeon(R) Processor (1 thread); " in said
     assert f"; there is no run on {FAST} yet." in said
+    assert f"This machine is 2 × {FAST}; the time is that of Intel(R) Xeon(R) Processor (1 thread) alone." in said
     # The binomial spread: the root of 0.97 · 0.03 / 360.
     assert f"{SPREAD}: 0.90 points, assumed to be pure chance (binomial, 97.0 % of 360 test images); there is" in said
 
@@ -104,6 +105,20 @@ def test_a_row_that_diverges_does_not_count_in_the_scatter(tmp_path):
         accuracy = (0.1, 0.9, 0.5, 0.2)[job.cell.seed] if job.cell.row == "wild" else accuracy
         write_result(job, tmp_path / "results" / f"{job.key}.json", test_accuracy=accuracy)
     assert f"{SPREAD}: 0.2" in said_of(three, tmp_path)
+
+
+def test_a_plan_checks_the_code_that_the_study_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = "{baseline: {}, mine: {model.attention: 'mine.py:Mine'}}"
+    Path("own.yaml").write_text(f"{{recipe: digits, seeds: 2, baseline: baseline, rows: {rows}}}")
+    plan = ["own.yaml", "--plan", "--allow-code"]
+    with pytest.raises(InputError, match="cannot read .*mine.py"):
+        study_command(plan)
+    Path("mine.py").write_text("class Mien: pass\n")
+    with pytest.raises(InputError, match="has no class or function Mine; it has Mien"):
+        study_command(plan)
+    Path("mine.py").write_text("class Mine: pass\n")
+    assert study_command(plan) == 0
 
 
 def test_measured_speed_and_scatter_are_used(tmp_path):
