@@ -1,4 +1,4 @@
-"""How often a study's statistics are right, by simulation; writes results/simulations/*.json in about three minutes.
+"""How often a study's statistics are right, by simulation; writes results/simulations/*.json in three to seven minutes.
 
     python -m benchmarks.simulations [PART ...]
 
@@ -218,7 +218,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART")
     for name in parser.parse_args().parts or PARTS:
-        text = json.dumps({"command": "python -m benchmarks.simulations"} | PARTS[name](), indent=1) + "\n"
+        found = json.dumps({"command": "python -m benchmarks.simulations"} | PARTS[name]())
+        text = json.dumps(json.loads(found, parse_float=lambda figure: round(float(figure), 6)), indent=1) + "\n"
         OUT.mkdir(parents=True, exist_ok=True)
         write_atomically(OUT / f"{name}.json", text.encode())
 

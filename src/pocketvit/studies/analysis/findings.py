@@ -172,10 +172,8 @@ def _on_uneven_classes(found: Sequence[Finding]) -> list[str]:
 def noisy_rows(found: Accuracies) -> list[str]:
     """Rows that scatter far more than the others, for example because they diverge with some seeds.
 
-    The row that scatters most is noisy if an F-test of its variance over seeds against the pooled variance of all others
-    is significant, corrected for the number of rows. Several diverging rows would hide each other, so the test is also
-    made with the k-th row against the calmer ones alone, as long as these are at least half of the rows. If seeds affect
-    all rows alike, the test has less power, but no more false alarms.
+    By an F-test of the largest variance over seeds against the others pooled, corrected for the number of rows. Several
+    diverging rows would hide each other, so the k-th is also tested against the calmer ones, at least half of the rows.
 
     Source: Rosner 1983, "Percentage points for a generalized ESD many-outlier procedure",
         https://doi.org/10.1080/00401706.1983.10487848

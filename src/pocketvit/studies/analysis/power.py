@@ -1,11 +1,10 @@
 """Power analysis: how many seeds a difference needs, and which difference a number of seeds can detect.
 
 Power is the probability that the test of `stats.compare` detects a true difference. A test is given by the least
-estimates that are significant, in true standard errors, in DRAWS studies whose rows scatter alike. Differences and
-standard deviations are fractions.
+estimates that are significant, in true standard errors, in DRAWS studies whose rows scatter alike: standard errors of
+`stats.compare` follow no textbook distribution. Differences and standard deviations are fractions.
 
 Source: Cohen 1988, "Statistical power analysis for the behavioral sciences", chapter 2
-Differs: standard errors are drawn, because those of `stats.compare` follow no distribution of the textbooks.
 """
 
 from bisect import bisect_left
@@ -28,8 +27,8 @@ MOST_SEEDS = 1_000_000
 """Upper end of the search for enough seeds: more than any difference above std / 100 needs."""
 DRAWS = 2000
 """They make a power accurate to half a point."""
-MOST_ROWS = 20
-"""Of a drawn study; more rows hardly change the power."""
+MOST_ROWS, MANY_SEEDS = 20, 25
+"""Rows of a drawn study, as more of them hardly change the power; seeds from which two rows' own variances suffice."""
 
 
 @lru_cache(maxsize=64)
@@ -42,16 +41,11 @@ def student(df: float, level: float = LEVEL) -> np.ndarray:
 @lru_cache(maxsize=64)
 def moderated(num_seeds: int, num_rows: int, level: float = LEVEL) -> np.ndarray:
     """The test between two rows of a study whose rows have the same seeds, (DRAWS, up to 3); with two, the t-test."""
-    if num_rows == 2:
-        return student(num_seeds - 1, level)
-    dims, rows, most = num_seeds - 1, min(num_rows, MOST_ROWS), MOST_ROWS + 4
-    draws = uniform(0, Stream.SAMPLE, 0, DRAWS, rows * most).reshape(DRAWS, rows, most)
+    if num_rows == 2 or num_seeds >= MANY_SEEDS:
+        return student((num_seeds - 1) * min(2, num_rows - 1), level)
+    dims, rows = num_seeds - 1, min(num_rows, MOST_ROWS)
+    draws = uniform(0, Stream.SAMPLE, 0, DRAWS, rows * MANY_SEEDS).reshape(DRAWS, rows, MANY_SEEDS)
     noise = special.ndtri(draws[..., :dims].astype(np.float64) + 2.0**-25)  # (DRAWS, rows, dims)
-    if dims > most:  # Bartlett's triangular factor has the same inner products; chi-squared by Wilson and Hilferty
-        diagonal, df = np.arange(rows), dims - np.arange(rows)
-        chi = np.sqrt(df * (1 - 2 / (9 * df) + noise[:, diagonal, diagonal] * np.sqrt(2 / (9 * df))) ** 3)
-        noise = np.tril(noise, -1)
-        noise[:, diagonal, diagonal] = chi
     noise -= noise.mean(1, keepdims=True)
     own = np.sum(noise**2, axis=2) / (dims * (1 - 1 / rows))
     variance, df = (found[:, :3] for found in balanced_errors(own, num_seeds))

@@ -1,18 +1,15 @@
 """How the runs of a study scatter over seeds: each row's own variance, and the variance pooled over the rows.
 
 The model: row r with seed s ends at y[r, s] = row[r] + seed[s] + noise[r, s], independent and normal, where seed[s] is
-the effect of a seed on every row alike (the same order of images, the same crops). Of two kinds of mean squares:
+the effect of a seed on every row alike (the same order of images, the same crops). Two kinds of mean squares: noise,
+around the least-squares fit of one parameter per row and one per seed; and total, around the row's mean.
 
-- noise, around the least-squares fit of one parameter per row and one per seed: seed[s] is removed;
-- total, around the row's mean: seed[s] is included.
+The difference of two rows' means over all their seeds has the variance Σ (q noise + (1/n − q) total) over the two rows,
+with q = k / (n1 n2) for n1 and n2 runs with k common seeds: noise alone with the same seeds, total with no common one.
 
-The difference of two rows' means over all their seeds has the variance Σ (q noise + (1/n − q) total) over the two rows.
-Here q = k / (n1 n2) for rows of n1 and n2 runs with k common seeds: with the same seeds only noise is left (the paired
-comparison), with no common seed only total.
-
-With three seeds, a row's own variance is hardly known, but the pooled one is wrong for a row, or a baseline, that
-scatters more than the others. So a row's variance is (t own + pooled) / (t + 1), where t are its own degrees of
-freedom: the pooled variance counts as one more. The weight is chosen by simulation (benchmarks/simulations.py).
+A row's own variance is hardly known from three seeds, but that pooled over the rows is wrong for a row, or a baseline,
+that scatters more. So it is (t own + pooled) / (t + 1), where t are its own degrees of freedom: the pooled variance
+counts as one more. The weight is chosen by simulation (benchmarks/simulations.py).
 
 Source: Smyth 2004, "Linear models and empirical Bayes methods for assessing differential expression in microarray
     experiments", section 4 (the moderated variance), https://doi.org/10.2202/1544-6115.1027
@@ -31,8 +28,7 @@ from pocketvit.errors import InputError
 Accuracies = Mapping[str, Mapping[int, float]]
 """Row, seed, fraction of images classified correctly."""
 
-NO_DF = 1e-9
-"""Degrees of freedom below this are rounding."""
+NO_DF = 1e-9  # degrees of freedom below this are rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,26 +45,24 @@ class Spread:
 
 
 class Layout:
-    """The runs of a study's rows, but for those set `apart`, and their mean squares by kind (noise, total) and row.
-
-    Raises:
-        InputError: an accuracy that is not a number.
-    """
+    """The runs of a study's rows, but for those set `apart`, and their mean squares by kind (noise, total) and row."""
 
     def __init__(self, accuracies: Accuracies, apart: Collection[str] = (), least: float = 0.0) -> None:
-        _check_finite(accuracies)
         runs = tuple((row, seed) for row, values in accuracies.items() for seed in values if row not in apart)
         y = np.array([accuracies[row][seed] for row, seed in runs])  # (N,)
+        for (row, seed), value in zip(runs, y, strict=True):
+            if not isfinite(value):
+                raise InputError(f"accuracy of row {row!r} with seed {seed} is {value}; leave failed runs out")
         self.rows = {row: index for index, row in enumerate(dict.fromkeys(row for row, _ in runs))}
         self.least = least
         self.of_row, self.of_seed, self.residuals = _design(runs)
         self.df = np.array([np.diag(m) @ self.of_row for m in self.residuals])  # (2, R)
-        self.dfs = np.where(self.df.sum(1) > NO_DF, self.df.sum(1), 0.0)  # (2,)
+        self.df[self.df < NO_DF] = 0.0
+        self.dfs = self.df.sum(1)  # (2,)
         self.shares = 1 / np.where(self.dfs, self.dfs, np.inf)  # (2,)
         squares = np.array([(m @ y) ** 2 @ self.of_row for m in self.residuals])  # (2, R)
         self.pooled = squares.sum(1) * self.shares  # (2,); 0 where unknown
-        known = self.df > NO_DF
-        self.own = np.where(known, squares / np.where(known, self.df, 1.0), self.pooled[:, None])  # (2, R)
+        self.own = np.where(self.df, squares / np.where(self.df, self.df, 1.0), self.pooled[:, None])  # (2, R)
 
     def error(self, row: str, reference: str, num_shared: int) -> tuple[float, float]:
         """Variance of the difference of two rows' means, and its degrees of freedom; (0, 0) if the noise is unknown."""
@@ -100,11 +94,7 @@ class Layout:
 
 
 def pooled_spread(accuracies: Accuracies, apart: Collection[str] = ()) -> Spread:
-    """Both seed variances of a study, from all its rows but those set `apart` (see `findings.noisy_rows`).
-
-    Raises:
-        InputError: an accuracy that is not a number.
-    """
+    """Both seed variances of a study, from all its rows but those set `apart` (see `findings.noisy_rows`)."""
     layout = Layout(accuracies, apart)
     noise, total = (float(v) if df else None for v, df in zip(layout.pooled, layout.dfs, strict=True))
     share = 1.0 if noise is None or not total else max(0.0, 1 - noise / total)
@@ -117,11 +107,7 @@ def pooled_spread(accuracies: Accuracies, apart: Collection[str] = ()) -> Spread
 def balanced_errors(own: np.ndarray, num_seeds: int) -> tuple[np.ndarray, np.ndarray]:
     """`Layout.error` for many studies at once whose rows have the same seeds: of each row against the first.
 
-    Args:
-        own: noise variance of each row, `Layout.own`, (..., R).
-        num_seeds: of every row.
-    Returns:
-        variances of the differences and degrees of freedom, (..., R − 1) each.
+    `own` is the noise variance of each row, (..., R); variances and degrees of freedom are (..., R − 1) each.
     """
     num_rows = own.shape[-1]
     centring = np.eye(num_rows) - 1 / num_rows
@@ -136,25 +122,11 @@ def balanced_errors(own: np.ndarray, num_seeds: int) -> tuple[np.ndarray, np.nda
 @lru_cache(maxsize=8)
 def _design(runs: tuple[tuple[str, int], ...]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Which row (N, R) and which seed (N, S) each run has, and the projections on noise and on total, (N, N) each."""
-    of_row, of_seed = (_indicators([run[part] for run in runs]) for part in (0, 1))
-    return of_row, of_seed, [_projector(np.hstack([of_row, of_seed])), _projector(of_row)]
-
-
-def _projector(design: np.ndarray) -> np.ndarray:
-    """The projection on what a design (N, P) cannot explain, (N, N)."""
-    left, singular, _ = np.linalg.svd(design, full_matrices=False)
-    used = left[:, singular > 1e-9 * singular.max(initial=1.0)]
-    return np.eye(len(design)) - used @ used.T
-
-
-def _indicators(labels: list) -> np.ndarray:
-    """One-hot encoding of each run's label (N, L), in order of appearance."""
-    index = {label: position for position, label in enumerate(dict.fromkeys(labels))}
-    return np.eye(len(index))[[index[label] for label in labels]] if labels else np.zeros((0, 0))
-
-
-def _check_finite(accuracies: Accuracies) -> None:
-    for row, values in accuracies.items():
-        for seed, value in values.items():
-            if not isfinite(value):
-                raise InputError(f"accuracy of row {row!r} with seed {seed} is {value}; leave failed runs out")
+    labels = [[run[part] for run in runs] for part in (0, 1)]
+    of_row, of_seed = ((np.array(x)[:, None] == np.array(list(dict.fromkeys(x)))).astype(float) for x in labels)
+    residuals = []
+    for design in (np.hstack([of_row, of_seed]), of_row):
+        left, singular, _ = np.linalg.svd(design, full_matrices=False)
+        used = left[:, singular > 1e-9 * singular.max(initial=1.0)]
+        residuals.append(np.eye(len(runs)) - used @ used.T)
+    return of_row, of_seed, residuals

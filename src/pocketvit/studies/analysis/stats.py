@@ -4,12 +4,9 @@ The difference of two rows is that of their means over all their seeds; `spread.
 difference and its degrees of freedom. What a seed does to every row alike cancels where both rows have the seed. With
 two rows that have the same seeds, this is exactly the paired t-test.
 
-If no row has a second seed, the noise is unknown, and a comparison has no p-value and no interval. Rows that scatter
-many times as much as the rest, for example because they diverge with some seeds, would widen the intervals of all: they
-can be set apart and then share their variance only with the row they are compared with. From eight seeds on there is
-also a bootstrap interval, which does not assume a normal distribution.
-
-Accuracies are fractions, by row and seed. A failed run is absent.
+If no row has a second seed, a comparison has no p-value and no interval. Rows that scatter many times as much as the
+rest, for example because they diverge with some seeds, can be set apart: they share their variance only with the row
+they are compared with. From eight seeds on there is also a bootstrap interval, which does not assume normality.
 """
 
 from collections.abc import Collection, Mapping, Sequence
