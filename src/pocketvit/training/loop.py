@@ -148,7 +148,7 @@ def prepare(config: RunConfig, processes: Processes, reporter: Reporter, data: D
         raise InputError(f"{here} differs from that of the first process; give every host the same files")
     for note in splits.notes:
         reporter.note(note)
-    size = (len(splits.train), splits.train.images.shape[1:3])
+    size = len(splits.train), splits.train.image_size
     if not known and (slow := slow_note(config, device, *size, processes.size)):
         reporter.note(slow)
     try:

@@ -216,7 +216,8 @@ def run_study(
     with study_lock(out, study.name) as lock:
         cells = dict(zip(jobs, gather(jobs, results), strict=True))
         todo = [job for job in jobs if cells[job].state != "done" and job.cell.row in chosen]
-        console, signum = console or Console(), None
+        console = console or Console()
+        signum = None
         for line in outdated(jobs, list(cells.values())):
             console.print(Text(printable(line)), soft_wrap=True)
         if todo:
@@ -237,7 +238,7 @@ def _engine(todo: Sequence[Job], gpus: Sequence[str] | None, address: str | None
 
         return LocalEngine(find_slots(gpus, device), pass_fds=[] if lock is None else [lock])
     try:
-        from pocketvit.studies.execution.ray import RayEngine
+        from pocketvit.studies.execution.ray_engine import RayEngine
     except ModuleNotFoundError as error:
         raise InputError("--engine ray needs Ray: pip install 'pocketvit[ray]'") from error
     return RayEngine(address, device)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.long
 
 
 def test_a_task_is_cancelled_also_where_ctrl_c_was_ignored_when_ray_was_started(tmp_path: Path, monkeypatch):
-    from pocketvit.studies.execution import ray as engine
+    from pocketvit.studies.execution import ray_engine as engine
 
     study = parse_study({"recipe": "digits", "rows": {"a": {}, "b": {"model.depth": 2}}}, "test")
     job = study_jobs(study, tmp_path, lambda data: "0" * 32)[0]

@@ -86,7 +86,7 @@ def test_a_lost_node_changes_nothing_in_the_table(cluster, tmp_path):
 
 
 def test_folders_that_are_not_shared_come_back(cluster, tmp_path, monkeypatch):
-    from pocketvit.studies.execution.ray import RayEngine
+    from pocketvit.studies.execution.ray_engine import RayEngine
 
     head, _ = cluster
     monkeypatch.setattr(runner, "_engine", lambda *_: RayEngine(head.address, "cpu", shared=False))
@@ -98,7 +98,7 @@ def test_folders_that_are_not_shared_come_back(cluster, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("source", ["digits", "cifar10", "own"])
 def test_paths_mean_the_same_in_another_directory(tmp_path, monkeypatch, source):
-    from pocketvit.studies.execution.ray import _with_absolute_paths
+    from pocketvit.studies.execution.ray_engine import _with_absolute_paths
 
     monkeypatch.chdir(tmp_path)
     Path(source).mkdir()
