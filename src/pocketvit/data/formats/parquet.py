@@ -230,13 +230,13 @@ def _image(value: object, where: str, column: str, converted: Conversions, confi
 
 
 def _batches(file: Path, column: str) -> Iterator["pa.Array"]:
-    """One column of a file, a thousand rows at a time."""
+    """One column of a file, a few rows at a time: each of a thousand could repeat one value of a megabyte, which the file has once."""
     parquet = _open(file)
     if column not in parquet.schema_arrow.names:
         raise InputError(f"{file} has no column {column}, which other files of the data set have")
     row = 0
     try:
-        for batch in parquet.iter_batches(batch_size=1000, columns=[column]):
+        for batch in parquet.iter_batches(batch_size=32, columns=[column]):
             yield batch.column(0)
             row += len(batch)
     except Exception as error:  # as in _open

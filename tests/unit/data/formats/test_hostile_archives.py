@@ -157,3 +157,17 @@ def test_nested_tuples_neither_crash_nor_hang(tmp_path, content):
 def test_every_protocol_numbers_its_objects_in_order(protocol):
     names = [f"name {i}" for i in range(300)]
     assert cifar._unpickle(pickle.dumps({"a": names, "b": names}, protocol), "x") == {"a": names, "b": names}
+
+
+def test_value_that_all_rows_repeat_is_not_held_for_all(tmp_path, write):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    image = write.encode(np.zeros((4, 4, 3), np.uint8)) + bytes(2**20)
+    contents, labels = pa.array([image] * 700).dictionary_encode(), [i % 2 for i in range(700)]
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"img": contents.cast(pa.binary()), "label": labels}), path)
+    assert path.stat().st_size < 2_000_000
+    count = "print(len(parquet.read(pathlib.Path(sys.argv[1])).train))"
+    imports = "import pyarrow.parquet; from pocketvit.data.formats import parquet"
+    assert refusal(count, path, imports=imports, mib=500) == "700"
