@@ -230,7 +230,7 @@ def _image(value: object, where: str, column: str, converted: Conversions, confi
 
 
 def _batches(file: Path, column: str) -> Iterator["pa.Array"]:
-    """One column of a file, a few rows at a time: each of a thousand could repeat one value of a megabyte, which the file has once."""
+    """One column of a file, a few rows at a time: a thousand could repeat one large value, which the file has once."""
     parquet = _open(file)
     if column not in parquet.schema_arrow.names:
         raise InputError(f"{file} has no column {column}, which other files of the data set have")
