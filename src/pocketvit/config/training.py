@@ -45,6 +45,8 @@ class ScheduleConfig:
     """Passes over the training images; the paper's 100 epochs are 300 passes."""
     warmup_passes: Natural = 30
     """Passes of linear warm-up."""
+    warmup_frac: Fraction | None = None
+    """Fraction of the run for the warm-up, in place of warmup_passes; none is warmup_passes."""
     warmup_lr: NotNegative = 1e-6
     """Learning rate at the first step."""
     final_lr: NotNegative = 1e-6
@@ -54,15 +56,23 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         check_types("schedule", self)
-        if self.warmup_passes >= self.passes:
+        if self.warmup_frac is None and self.warmup_passes >= self.passes:
             raise InputError(
-                f"schedule.warmup_passes={self.warmup_passes} must be less than schedule.passes={self.passes}"
+                f"schedule.warmup_passes={self.warmup_passes} must be less than schedule.passes={self.passes}; set "
+                "--schedule.warmup-frac 0.1, a warm-up of a tenth of any run"
             )
-        if self.name == "wsd" and self.warmup_passes + self.decay_frac * self.passes > self.passes:
+        if self.name == "wsd" and self.warmup_steps(1000) + self.decay_frac * self.passes * 1000 > self.passes * 1000:
+            warmup = "warmup_passes" if self.warmup_frac is None else "warmup_frac"
             raise InputError(
-                f"schedule.decay_frac={self.decay_frac} and schedule.warmup_passes={self.warmup_passes} do not fit in "
+                f"schedule.decay_frac={self.decay_frac} and schedule.{warmup}={getattr(self, warmup)} do not fit in "
                 f"schedule.passes={self.passes}"
             )
+
+    def warmup_steps(self, steps_per_pass: int) -> int:
+        """Steps of linear warm-up."""
+        if self.warmup_frac is None:
+            return self.warmup_passes * steps_per_pass
+        return int(self.warmup_frac * self.passes * steps_per_pass)
 
 
 Device = Literal["auto", "cuda", "mps", "cpu"]

@@ -80,7 +80,8 @@ def attention_qkv(qkv: Tensor, *, scale: float | None = None, kernels: Kernels =
 
 def attention_reference(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
     """The plain twin of `attention`, on any device and in any floating dtype."""
-    return F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+    gqa = bool(q.shape[1] != k.shape[1])  # torch.jit.trace makes tensors of shapes
+    return F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=gqa)
 
 
 def supported(q: Tensor, k: Tensor, v: Tensor) -> str | None:

@@ -39,7 +39,7 @@ def lr_table(schedule: ScheduleConfig, *, peak: float, steps_per_pass: int) -> n
     Raises:
         InputError: the user's own shape fails, or is none.
     """
-    steps, warmup_steps = schedule.passes * steps_per_pass, schedule.warmup_passes * steps_per_pass
+    steps, warmup_steps = schedule.passes * steps_per_pass, schedule.warmup_steps(steps_per_pass)
     fall_steps = max(1, round(schedule.decay_frac * steps)) if schedule.name == "wsd" else steps - warmup_steps
 
     t = np.arange(steps, dtype=np.float64)

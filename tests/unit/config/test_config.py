@@ -88,6 +88,15 @@ def test_paper_recipe_is_the_papers():
         ({"schedule.passes": 0}, "schedule.passes=0: must be at least 1"),
         ({"schedule.warmup_passes": -1}, "schedule.warmup_passes=-1: must be at least 0"),
         ({"schedule.warmup_passes": 300}, "must be less than schedule.passes=300"),
+        (
+            {"schedule.passes": 9},
+            "warmup_passes=30 must be less than schedule.passes=9; set --schedule.warmup-frac 0.1",
+        ),
+        ({"schedule.warmup_frac": 1.0}, "schedule.warmup_frac=1.0"),
+        (
+            {"schedule.name": "wsd", "schedule.warmup_frac": 0.85},
+            "decay_frac=0.2 and schedule.warmup_frac=0.85 do not fit in schedule.passes=300",
+        ),
         ({"schedule.warmup_lr": -1e-6}, "schedule.warmup_lr=-1e-06: must be at least 0"),
         ({"schedule.final_lr": -1e-6}, "schedule.final_lr=-1e-06: must be at least 0"),
         ({"schedule.decay_frac": 0.0}, "schedule.decay_frac=0.0: must be in (0, 1]"),

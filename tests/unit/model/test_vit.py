@@ -76,6 +76,14 @@ def test_images_of_another_shape_are_refused_with_both(stride):
         assert str(refused.value).startswith(f"images have shape {shape}, not (B, 3, 8, 8); bring them to it")
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("num_kv_heads", [None, 1])
+def test_a_model_can_be_traced(num_kv_heads):
+    model = create_model("digits", num_kv_heads=num_kv_heads).eval()
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.jit.trace(model, images)(images).equal(model(images))
+
+
 def test_skipping_every_branch_leaves_the_tokens():
     model = create_model("paper", width=24, depth=2, num_heads=2)
     images = torch.randn(2, 3, 32, 32)

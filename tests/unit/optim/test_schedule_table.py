@@ -16,6 +16,14 @@ def table(shape: str, passes: int = 100, warmup_passes: int = 10, steps_per_pass
 
 
 @SHAPES
+@pytest.mark.parametrize("passes", [10, 100])
+def test_a_fraction_stands_for_passes_of_warm_up(shape, passes):
+    wanted = table(shape, passes, passes // 10, steps_per_pass=10)
+    assert (table(shape, passes, 200, steps_per_pass=10, warmup_frac=0.1) == wanted).all()
+    assert table(shape, 1, 200, steps_per_pass=10, warmup_frac=0.1).argmax() == 1
+
+
+@SHAPES
 def test_corners(shape):
     rates = table(shape)
     assert rates.dtype == np.float64 and rates.shape == (100,)
