@@ -5,8 +5,10 @@ import io
 import os
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
+
+from rich.cells import cell_len
 
 NAME = 60
 """Most letters of a name in a table."""
@@ -24,6 +26,12 @@ def printable(text: object, most: int = 1_000) -> str:
             letter.encode("unicode_escape").decode() if _is_obeyed(letter) else letter for letter in shown[: most + 1]
         )
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+
+
+def aligned(names: Sequence[str], least: int = 0) -> list[str]:
+    """Names, with blanks up to one width in a terminal, where letters of Chinese, Japanese and Korean take two columns."""
+    width = max([least, *map(cell_len, names)])
+    return [name + " " * (width - cell_len(name)) for name in names]
 
 
 def _is_obeyed(letter: str) -> bool:

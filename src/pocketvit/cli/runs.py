@@ -17,7 +17,7 @@ from pocketvit.config.checks import Bounds
 from pocketvit.errors import InputError
 from pocketvit.files import MOST_BYTES
 from pocketvit.runs.balance import balance_lines
-from pocketvit.terminal import NAME, printable, say
+from pocketvit.terminal import NAME, aligned, printable, say
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,9 @@ def eval_command(arguments: list[str]) -> int:
         say(note)
     lines = [f"test accuracy {scores['accuracy']:.2%} on {scores['images']:,} images", *balance_lines(scores)]
     say("\n".join(lines))
-    for name, value in scores["per_class"].items():
-        print(f"  {printable(name, NAME):<16}{value:7.2%}")
+    names = aligned([printable(name, NAME) for name in scores["per_class"]], 16)
+    for name, value in zip(names, scores["per_class"].values(), strict=True):
+        print(f"  {name}{value:7.2%}")
     return 0
 
 
@@ -148,11 +149,10 @@ def _show(answers: Iterator[dict[str, Any]], parsed: PredictArguments) -> None:
             best, share = max(answer["probabilities"].items(), key=lambda item: item[1])
             table.writerow((answer["file"], best, round(share, 4)))
         return None
-    shown = [(printable(answer["file"]), answer["probabilities"]) for answer in answers]
-    width = max((len(name) for name, _ in shown), default=0)
-    for name, probabilities in shown:
-        best = sorted(probabilities.items(), key=lambda item: -item[1])[: parsed.top]
-        print(f"{name:<{width}}  " + "  ".join(f"{printable(label, NAME)} {share:.1%}" for label, share in best))
+    shown = list(answers)
+    for name, answer in zip(aligned([printable(answer["file"]) for answer in shown]), shown, strict=True):
+        best = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[: parsed.top]
+        print(f"{name}  " + "  ".join(f"{printable(label, NAME)} {share:.1%}" for label, share in best))
     return None
 
 

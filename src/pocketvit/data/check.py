@@ -10,7 +10,7 @@ from pocketvit.config.checks import describe_size
 from pocketvit.data.dataset import Dataset, channel_stats, is_cifar10, note_shared
 from pocketvit.data.fetch.paths import data_home
 from pocketvit.data.sources import DIGITS, format_of, load_dataset, locate
-from pocketvit.terminal import NAME, printable
+from pocketvit.terminal import NAME, aligned, printable
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LOOKALIKE = "CAUTION: same classes and counts as CIFAR-10, but other pixels or labels"
@@ -42,14 +42,13 @@ class CheckReport:
 
     def text(self) -> str:
         """The report as lines to print."""
-        names = [printable(name, NAME) for name in self.class_names]
-        name_width = max(map(len, [*names, "class"]))
+        head, *names = aligned(["class", *(printable(name, NAME) for name in self.class_names)])
         counts = zip(names, self.train_counts, self.test_counts, strict=True)
         lines = [
             f"{printable(self.name, NAME)} ({self.format}): {self.num_train:,} training and {self.num_test:,} test images "
             f"of {describe_size(self.image_size)} in {len(self.class_names)} classes",
-            f"{'class':<{name_width}}  {'train':>9}  {'test':>9}",
-            *(f"{name:<{name_width}}  {train:>9,}  {test:>9,}" for name, train, test in counts),
+            f"{head}  {'train':>9}  {'test':>9}",
+            *(f"{name}  {train:>9,}  {test:>9,}" for name, train, test in counts),
             "mean of the channels (training, 255 = 1)  " + "  ".join(f"{value:.8f}" for value in self.mean),
             "standard deviation                        " + "  ".join(f"{value:.8f}" for value in self.std),
             f"fingerprint {self.fingerprint}: {'the real CIFAR-10' if self.is_cifar10 else 'not CIFAR-10'}",

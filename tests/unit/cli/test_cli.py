@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.cells import cell_len
 
 from pocketvit.cli import COMMANDS, main, parse_train
 from pocketvit.cli.parsing import MEANT, check_flags, parse_command
@@ -550,6 +551,21 @@ def test_photos_says_what_it_chose(capsys, place):
     assert "\nrun folder: runs/photos-000\n" in out and "16 images resized to 32 × 32 (bicubic, crop)" in out
     saved = load_config(Path("runs/photos-000/config.yaml"))
     assert (saved.recipe, saved.data.resize, saved.data.fit) == ("photos", 32, "crop")
+
+
+def test_names_in_chinese_and_korean_align(capsys, place):
+    """A terminal shows their letters two columns wide."""
+    names = ["猫", "고양이", "cat"]
+    images(Path("animals"), [8] * 24, names)
+    run(["train", "digits", "--data", "animals", "--batch-size", "8", *TINY], capsys)
+    _, out, err = run(["eval", "runs/digits-000", "--device", "cpu"], capsys)
+    shown = [line for line in out.splitlines() if line.strip().startswith(tuple(names))]
+    assert len(shown) == 3 and len({*map(cell_len, shown)}) == 1, (out, err)
+    _, out, _ = run(["data", "check", "animals"], capsys)
+    assert len({cell_len(line) for line in out.splitlines() if line.startswith((*names, "class "))}) == 1, out
+    files = [next(Path("animals", name).iterdir()) for name in names]
+    _, out, _ = run(["predict", *files, "--run", "runs/digits-000", "--top", "1"], capsys)
+    assert len({cell_len(re.match(r"\S+ +", line)[0]) for line in out.splitlines()}) == 1, out
 
 
 def test_every_answer_says_which_file_it_is_of(pets_run, capsys):
