@@ -336,11 +336,11 @@ def test_no_run_is_made_among_the_classes_of_its_data(small, tmp_path, monkeypat
         (flat, tmp_path / "link" / "a" / "run"),
         (parted, source / "parted" / "train" / "run"),
     ):
-        with pytest.raises(InputError, match=rf"^{out} would lie among the class folders of .*; choose another --out$"):
+        with pytest.raises(InputError, match=rf"^{out} would be among the class folders of .*; choose another --out$"):
             train(override(config, {"out": out}))
         assert not out.exists()
     monkeypatch.chdir(source / "flat")
-    with pytest.raises(InputError, match="^runs would lie among the class folders of "):
+    with pytest.raises(InputError, match="^runs would be among the class folders of "):
         train(override(flat, {"out": None, "data.source": "."}))
     assert not Path("runs").exists()
     train(override(parted, {"out": source / "parted" / "run"}))
