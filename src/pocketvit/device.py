@@ -1,4 +1,4 @@
-"""Which machine a run is on: the device, its name, its memory, what fits, and whether its results repeat."""
+"""The device of a run: its choice, name, memory, batch sizes that fit, and deterministic results."""
 
 import gc
 import os
@@ -14,7 +14,7 @@ from pocketvit.errors import InputError
 from pocketvit.memory import free_gpu_memory
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
-"""Environment variable that cuBLAS reads when it starts; sums repeat only with one of two of its values."""
+"""Environment variable that cuBLAS reads when it starts; results are reproducible only with one of two values."""
 REPEATING = (":4096:8", ":16:8")
 
 
@@ -22,7 +22,7 @@ def choose_device(wanted: str) -> torch.device:
     """The device for `train.device`: auto takes CUDA, else Apple's MPS, else the CPU.
 
     Raises:
-        InputError: no such device, or one that this machine lacks.
+        InputError: no such device, or not on this machine.
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted not in ("auto", *present):
@@ -35,7 +35,7 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """A NumPy array as a tensor on the device; on CUDA without waiting for the copy."""
+    """A NumPy array as a tensor on the device; on CUDA, without waiting for the copy."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
@@ -58,17 +58,17 @@ def device_name(device: torch.device) -> str:
 
 
 NUMBERS_PER_THREAD = 40_000
-"""Numbers in an activation from which another thread pays. At 20 thousand two threads are a tenth faster than one on a
-quiet machine, and several times slower where others keep a core busy, because each waits for the other; at 70 thousand
-they are half as fast again (two cores of a Xeon)."""
+"""Numbers in an activation per thread. At 20 thousand, two threads are a tenth faster than one on a
+idle machine, and several times slower if a core is busy, because each waits for the other; at 70 thousand
+they are 1.5 times as fast (two cores of a Xeon)."""
 
 
 @contextmanager
 def fitting_threads(device: torch.device, numbers: int) -> Iterator[None]:
-    """On a CPU, work on no more threads than a model is large enough for; OMP_NUM_THREADS, where it is set, decides.
+    """On a CPU, use no more threads than suit the size of a model; OMP_NUM_THREADS overrides this.
 
     Args:
-        numbers: in one of its activations, B · N · D.
+        numbers: elements of one of its activations, B · N · D.
     """
     usual = torch.get_num_threads()
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
@@ -80,12 +80,12 @@ def fitting_threads(device: torch.device, numbers: int) -> Iterator[None]:
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether `train.precision` means bf16 autocast here."""
+    """Whether `train.precision` means bf16 autocast on this device."""
     return {"auto": device.type == "cuda", "bf16": True, "fp32": False}[precision]
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that was asked of it."""
+    """Wait until the device has finished all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -93,12 +93,12 @@ def synchronize(device: torch.device) -> None:
 
 
 def watch_memory(device: torch.device) -> int:
-    """Free a GPU's memory that nothing holds any more, and let `peak_memory_gib` count from now on.
+    """Free unused GPU memory, and reset `peak_memory_gib`.
 
     Returns:
-        bytes on the GPU that something else holds: after compiled code that is a model with its images.
+        bytes on the GPU that are still in use: after compiled code, a model with its images.
     """
-    if device.type != "cuda" or not torch.cuda.is_initialized():  # before CUDA starts nothing can be held, or asked
+    if device.type != "cuda" or not torch.cuda.is_initialized():  # before CUDA starts, nothing is in use
         return 0
     gc.collect()
     torch.cuda.empty_cache()
@@ -107,15 +107,15 @@ def watch_memory(device: torch.device) -> int:
 
 
 def peak_memory_gib(device: torch.device, held: int = 0) -> float | None:
-    """Most device memory held by tensors at once since `watch_memory`, GiB; None where the device does not say.
+    """Peak device memory of tensors since `watch_memory`, in GiB; None if the device does not report it.
 
     Args:
-        held: bytes to leave out, as `watch_memory` found them.
+        held: bytes to leave out, from `watch_memory`.
     """
     return (torch.cuda.max_memory_allocated(device) - held) / 2**30 if device.type == "cuda" else None
 
 
-SMALL_BATCHES = (32, 4)  # batch sizes to measure memory at, the first of them that fits twice
+SMALL_BATCHES = (32, 4)  # batch sizes to measure memory at: the first one of which twice the size fits
 
 
 def largest_batch(run: Callable[[int], None], device: torch.device) -> int:
@@ -139,7 +139,7 @@ def largest_batch(run: Callable[[int], None], device: torch.device) -> int:
 
 
 def _peak_memory(run: Callable[[int], None], batch_size: int, device: torch.device) -> int:
-    """Most memory that tensors held while a step ran, bytes."""
+    """Peak memory of tensors during a step, in bytes."""
     watch_memory(device)
     run(batch_size)
     return torch.cuda.max_memory_allocated(device)
@@ -147,12 +147,12 @@ def _peak_memory(run: Callable[[int], None], batch_size: int, device: torch.devi
 
 @contextmanager
 def repeating(wanted: bool, device: str) -> Iterator[None]:
-    """Let PyTorch take operations that give the same bits every time, and no others; put its modes back afterwards.
+    """Let PyTorch use only operations that give the same bits every time; restore its modes afterwards.
 
-    The setting that cuBLAS reads when it starts stays, so that a later run of this process finds it.
+    The setting that cuBLAS reads when it starts is kept for later runs in this process.
 
     Args:
-        wanted: `train.deterministic`; if not, nothing is changed.
+        wanted: `train.deterministic`; if False, nothing changes.
     Raises:
         InputError: CUDA has started in this process without the setting that cuBLAS needs.
     """
@@ -163,7 +163,7 @@ def repeating(wanted: bool, device: str) -> Iterator[None]:
     if device != "cpu" and os.environ.get(WORKSPACE) not in REPEATING:
         if torch.cuda.is_initialized():
             raise InputError(
-                f"train.deterministic needs {WORKSPACE}={REPEATING[0]} before CUDA starts, which it has in this "
+                f"train.deterministic needs {WORKSPACE}={REPEATING[0]} before CUDA starts, and CUDA has started in this "
                 "process; set it in the environment"
             )
         os.environ[WORKSPACE] = REPEATING[0]

@@ -1,10 +1,10 @@
-"""The one exception a user is meant to see."""
+"""The exception for users."""
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used.
+    """Invalid input.
 
-    The message is one line that names the thing, what is wrong with it and what would work; of several broken
-    images `pocketvit data check` gives a line each.
+    The message is one line that names the input, what is wrong with it and what would work; for several broken
+    images, `pocketvit data check` gives one line each.
     The command line prints it and exits with code 2; library callers can catch it as a `ValueError`.
     """

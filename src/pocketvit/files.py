@@ -1,4 +1,4 @@
-"""Writing files that are there whole or not at all, reading such as others made, and paths as people write them."""
+"""Write files atomically, read files safely, and expand paths."""
 
 import contextlib
 import errno
@@ -14,48 +14,48 @@ from typing import Any
 from pocketvit.errors import InputError
 
 MOST_BYTES = 2**28
-"""A file that is read at once holds no more; an image, a configuration or a result is far smaller."""
+"""Greatest size of a file that is read at once; images, configurations and results are far smaller."""
 
 
 FREELY_UNPACKED = 2**26
-"""Bytes that a compressed array may unpack to anyway, however small it is."""
+"""Bytes that any compressed array may unpack to, however small it is."""
 MOST_UNPACKED = 100
-"""How many times its size a larger one may unpack to; of images it is rarely ten."""
+"""Greatest ratio that a larger one may unpack by; for images, it is rarely ten."""
 
 
 def path_of(text: str | os.PathLike) -> Path:
-    """A path as it is written; ~ is the home folder, which a shell leaves alone in --out=~/runs, and YAML always."""
+    """A path with ~ as the home folder, which shells do not expand in --out=~/runs, and YAML never does."""
     return Path(os.path.expanduser(text))
 
 
 def regular_size(path: Path) -> int:
-    """The size of a file in bytes, before it is opened: reading a pipe may never begin, reading /dev/zero never ends.
+    """The size of a regular file in bytes, checked before opening: a pipe may block, and /dev/zero never ends.
 
     Raises:
-        OSError: it is no regular file (or a folder, which fails when it is opened), or there is none.
+        OSError: it does not exist, or is not a regular file (or a folder, which fails when it is opened).
     """
     status = path.stat()
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     return status.st_size
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """What a regular file holds, at most so many bytes.
+    """The content of a regular file of at most `most` bytes.
 
     Raises:
-        OSError: it is no regular file, it holds more, or it cannot be read.
+        OSError: it is not a regular file, is larger, or cannot be read.
     """
     if regular_size(path) > most:
-        raise OSError(errno.EFBIG, f"it holds more than {most:,} bytes", str(path))
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
     return path.read_bytes()
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
-    """The text of a regular file, as `read_bytes`.
+    """The text of a regular file, read by `read_bytes`.
 
     Raises:
-        OSError: likewise.
+        OSError: as `read_bytes`.
         UnicodeDecodeError: it is not UTF-8.
     """
     return read_bytes(path, most).decode("utf-8")
@@ -63,7 +63,7 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
 
 @contextlib.contextmanager
 def utf8_name(path: Path) -> Iterator[str]:
-    """A name of a file for a library that takes names in UTF-8 alone."""
+    """A name of a file for a library that only takes names in UTF-8."""
     with contextlib.ExitStack() as kept:
         try:
             name = str(path)
@@ -74,16 +74,16 @@ def utf8_name(path: Path) -> Iterator[str]:
 
 
 def write_atomically(target: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even through a power cut.
+    """Write a file atomically: it exists completely or not at all, even after a power cut.
 
-    While it is being written it is called `<name>.partial`; that is what a killed process leaves.
+    While it is being written, it is called `<name>.partial`, which a killed process leaves behind.
 
     Raises:
         InputError: no space left, or the folder cannot be written.
     """
     partial = target.with_name(target.name + ".partial")
     try:
-        target.parent.mkdir(exist_ok=True)  # not its parents: a run folder that was removed must not come back empty
+        target.parent.mkdir(exist_ok=True)  # not its parents: a removed run folder must not come back empty
         with open(partial, "wb") as file:
             file.write(content)
             file.flush()
@@ -99,17 +99,17 @@ def write_atomically(target: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         why = error.strerror or error
-        raise InputError(f"cannot write {target}: {why}; what was saved before is still whole") from error
+        raise InputError(f"cannot write {target}: {why}; earlier files are intact") from error
 
 
 def write_json(target: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file as `write_atomically` does."""
+    """Write a JSON file atomically."""
     write_atomically(target, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def write_arrays(target: Path, **arrays: Any) -> None:
-    """Write named arrays as an .npz file, as `write_atomically` does."""
-    import numpy as np  # the configuration, which writes files as well, does without
+    """Write named arrays as an .npz file, atomically."""
+    import numpy as np  # not needed by the configuration, which also writes files
 
     content = io.BytesIO()
     np.savez(content, **arrays)
@@ -117,12 +117,12 @@ def write_arrays(target: Path, **arrays: Any) -> None:
 
 
 def read_arrays(path: Path, choose: Callable[[Collection[str]], Collection[str]]) -> dict[str, Any]:
-    """Arrays of an .npz file, by name; None stands for one that was not chosen.
+    """The arrays of an .npz file, by name; None for those not chosen.
 
     Args:
-        choose: takes the names of all arrays, gives those to read.
+        choose: takes the names of all arrays, returns those to read.
     Raises:
-        Exception: whatever zipfile and NumPy say of a broken file, and ValueError where one is no array, or could take far
+        Exception: any error of zipfile and NumPy on a broken file, and ValueError if one is not an array, or could take far
             more memory than its file has bytes.
     """
     import numpy as np
@@ -133,22 +133,22 @@ def read_arrays(path: Path, choose: Callable[[Collection[str]], Collection[str]]
         for name in members.keys() & choose(members):
             info = members[name]
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError(f"{name} is compressed as NumPy never does")
+                raise ValueError(f"{name} is compressed in a way that NumPy never uses")
             if info.file_size > max(FREELY_UNPACKED, MOST_UNPACKED * info.compress_size):
                 raise ValueError(f"{name} would unpack from {info.compress_size:,} bytes to {info.file_size:,}")
-            with archive.open(info) as member:  # without pickles, which could run anything their maker liked
+            with archive.open(info) as member:  # without pickles, which could run any code
                 arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
         return arrays
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds one mapping; `InputError` names the file and the line that is wrong."""
+    """Read a JSON file with one mapping; an `InputError` names the file and the line of an error."""
     try:
         content = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise InputError(f"{path} is not JSON (line {error.lineno}: {error.msg}); was it cut off?") from error
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a number of thousands of digits
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a number of thousands of digits
         raise InputError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}; expected a JSON object with named fields")
+        raise InputError(f"{path} contains a {type(content).__name__}; expected a JSON object with named fields")
     return content

@@ -17,23 +17,23 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-WAIT_S = 15.0  # how long the processes of something that was killed, or is being started again, may take to let go
+WAIT_S = 15.0  # how long killed or restarted processes may take to release the lock
 TICK_S = 0.2
 
 
 @contextmanager
 def locked(folder: Path, busy: str, say: Callable[[str], None] = print) -> Iterator[int | None]:
-    """Lock a folder for as long as this is entered, or its descriptor is open in a process that inherited it.
+    """Lock a folder inside this context, and as long as the descriptor is open in a process that inherited it.
 
-    The lock goes with the processes, however they end. Windows and file systems like NFS have no such locks: there
-    nothing is kept.
+    The lock ends with the processes, however they end. Windows and file systems like NFS have no such locks; there,
+    nothing is locked.
 
     Args:
-        folder: is there.
-        busy: what to say where somebody else keeps it.
-        say: is told once that it waits for somebody else.
+        folder: exists.
+        busy: the message if another process holds it.
+        say: is told once that this waits for another process.
     Returns:
-        the descriptor that holds the lock; None where there are none.
+        the descriptor that holds the lock; None without locks.
     Raises:
         InputError: `busy`.
     """

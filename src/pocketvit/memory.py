@@ -1,7 +1,7 @@
-"""How much memory one process may still take, on its GPU and on its host.
+"""Free memory for one process, on its GPU and on its host.
 
-A batch system or a container often allows less than the machine has. Linux says so in the control groups that a
-process is in (`/proc/self/cgroup`), each within its parent, and every one of them counts.
+A batch system or a container often allows less than the machine has. On Linux, the limits are in the control groups of
+a process (`/proc/self/cgroup`), which are nested, and all of them count.
 """
 
 import os
@@ -24,21 +24,21 @@ class FreeMemory:
 
 
 def free_memory(device: torch.device) -> FreeMemory:
-    """What a process on this CUDA device may still take. The processes of a run share their host evenly."""
+    """Free memory for a process on this CUDA device. The processes of a run share their host evenly."""
     return FreeMemory(free_gpu_memory(device), free_host_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def free_gpu_memory(device: torch.device) -> int:
-    """Memory of a CUDA device that no tensor holds, bytes; less where the process may use a fraction only."""
+    """Free memory of a CUDA device in bytes; less if the process may only use a fraction."""
     free, total = torch.cuda.mem_get_info(device)
     allowed = torch.cuda.get_per_process_memory_fraction(device) * total
     return int(min(free + torch.cuda.memory_reserved(device), allowed)) - torch.cuda.memory_allocated(device)
 
 
 def free_host_memory() -> int:
-    """Host memory that can be had without swapping, bytes; files that are merely kept in memory count as free.
+    """Host memory available without swapping, in bytes; cached files count as free.
 
-    0 where the system doesn't say, as outside Linux.
+    0 if the system does not report it, as outside Linux.
     """
     try:
         meminfo = dict(line.split(":", 1) for line in (PROC / "meminfo").read_text().splitlines())
@@ -50,10 +50,10 @@ def free_host_memory() -> int:
 
 
 def _left_by_groups(groups: list[str]) -> Iterator[int]:
-    """What each control group with a limit has left, bytes.
+    """The bytes left in each control group with a limit.
 
     Args:
-        groups: lines "number:controllers:path"; version 2 has a single one, without controllers.
+        groups: lines "number:controllers:path"; version 2 has only one, without controllers.
     """
     for line in groups:
         _, controllers, path = line.split(":", 2)

@@ -1,13 +1,13 @@
-"""Every random number of a run, addressed instead of drawn in sequence.
+"""Random numbers with addresses, instead of drawn in sequence.
 
-What happens to image i in pass p depends on (seed, p, i) and on nothing else: not on the device, the number of
+What happens to image i in pass p depends only on (seed, p, i): not on the device, the number of
 processes, the batch size or what ran before. The same holds for a step's draws and (seed, p, step). So a run can be
-resumed anywhere, split over processes or replayed, and stays the same run.
+resumed anywhere, split over processes or repeated, and is the same run.
 
-This works because Philox is a counter: a block of numbers is found by its address (key and counter) without
-drawing those before it. Here the key is (seed, stream), the counter's third word the pass, and row r of a table is
-the numbers r·columns … (r+1)·columns of that block. The numbers are made by NumPy on the CPU and copied to the
-device, so they are equal everywhere.
+This works because Philox is counter-based: a block of numbers is computed from its address (key and counter) without
+drawing those before it. The key is (seed, stream), the counter's third word is the pass, and row r of a table is
+the numbers r·columns … (r+1)·columns of that block. NumPy makes the numbers on the CPU, and they are copied to the
+device, so they are the same everywhere.
 
 Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", https://doi.org/10.1145/2063384.2063405
 """
@@ -21,7 +21,7 @@ import numpy as np
 
 
 class Stream(IntEnum):
-    """Independent sources of numbers within a run. Values are part of every result: never renumber them."""
+    """Independent streams of numbers within a run. Their values are part of every result: never renumber them."""
 
     ORDER = 0  # the order of the images in a pass
     IMAGE = 1  # flip and crop: a row per image
@@ -29,9 +29,9 @@ class Stream(IntEnum):
     MIX = 3  # CutMix and MixUp: a row per step
     DROP_PATH = 4  # stochastic depth: a row per step
     INIT = 5  # the model's initial weights
-    SPLIT = 6  # carving a validation or test split
-    SAMPLE = 7  # small samples of a set: whitening patches, pictures for the report
-    POLICY = 8  # AutoAugment and its like: a row per image
+    SPLIT = 6  # holding out a validation or test split
+    SAMPLE = 7  # small samples of a data set: whitening patches, pictures for the report
+    POLICY = 8  # AutoAugment and similar policies: a row per image
     REPEATS = 9  # the order within each batch where images are repeated: a row per step
     ERASE_TRIES = 1000  # the boxes that random erasing tries: ERASE_TRIES + t for try t = 0 … 99, a row per image
 
@@ -39,7 +39,7 @@ class Stream(IntEnum):
 def raw(seed: int, stream: int, pass_index: int, size: int) -> np.ndarray:
     """The first `size` 32-bit words at the address (seed, stream, pass_index), uint32, (size,).
 
-    Only Philox itself is asked: NumPy keeps its output fixed over versions, which it does not promise for
+    Only Philox itself is used: NumPy keeps its output fixed over versions, which it does not promise for
     the distributions of `numpy.random.Generator`.
     """
     key = np.array([seed, stream], dtype=np.uint64)
@@ -55,19 +55,19 @@ def uniform(seed: int, stream: int, pass_index: int, rows: int, columns: int) ->
 
 
 def permutation(seed: int, stream: int, pass_index: int, size: int) -> np.ndarray:
-    """An order of `size` things, int64, (size,)."""
+    """A random permutation of `size` elements, int64, (size,)."""
     return np.argsort(raw(seed, stream, pass_index, size), kind="stable")
 
 
 def torch_seed(seed: int, stream: int) -> int:
-    """A seed for a `torch.Generator` of its own, where PyTorch has to draw (the initial weights)."""
+    """A seed for a separate `torch.Generator`, if PyTorch draws (the initial weights)."""
     words = raw(seed, stream, 0, 2)
     return int(words[0]) << 31 | int(words[1]) >> 1
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Let PyTorch's own generator on the CPU start from a seed, for code that knows no other; put it back afterwards."""
+    """Seed PyTorch's global CPU generator, for code that uses it; restore it afterwards."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -77,7 +77,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def leaving_generators_alone() -> Iterator[None]:
-    """Put the global generators of PyTorch (CUDA's too, where it is in use), NumPy and Python back as they were."""
+    """Restore the global generators of PyTorch (also CUDA's, if in use), NumPy and Python afterwards."""
     import torch
 
     python, numpy = random.getstate(), np.random.get_state()

@@ -1,4 +1,4 @@
-"""Writing to terminals, pipes and files that do not know every letter, or cannot be written any more."""
+"""Write to terminals, pipes and files that lack characters, or can no longer be written."""
 
 import contextlib
 import io
@@ -15,9 +15,9 @@ NAME = 60
 
 
 def printable(text: object, most: int = 1_000) -> str:
-    """Text in one line of at most so many letters, with all escaped that a terminal would obey rather than show.
+    """Text in one line of limited length, with control characters escaped.
 
-    Names of files and classes, and what servers answer, are others' words: they may move the cursor, or turn the
+    Names of files and classes, and answers of servers, are not trusted: they may move the cursor, or reverse the
     direction of writing around.
     """
     shown = str(text)
@@ -35,7 +35,7 @@ def aligned(names: Sequence[str], least: int = 0) -> list[str]:
 
 
 def _is_obeyed(letter: str) -> bool:
-    """Whether it is no letter to show: control, format (but what joins letters to one), half of a pair, new line."""
+    """Whether a character is not shown: control, format (except joiners), half of a surrogate pair, new line."""
     return unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") and letter not in "\u200c\u200d"
 
 
@@ -46,21 +46,21 @@ def say(text: object, file: TextIO | None = None) -> None:
 
 
 def tolerate_any_encoding() -> None:
-    """Let stdout and stderr write ? for what their encoding lacks, such as × in ASCII, rather than raise."""
+    """Let stdout and stderr write ? for characters that their encoding lacks, such as × in ASCII."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def forsake(stream: TextIO) -> None:
-    """Lead a stream nowhere; what it still holds back must go somewhere when Python ends."""
+    """Redirect a stream to nowhere; its buffer must go somewhere when Python ends."""
     with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
 @contextlib.contextmanager
 def outliving_output() -> Iterator[None]:
-    """Inside, a full disk or a closed pipe behind stdout or stderr ends nothing; it is said once, on stderr."""
+    """Inside, a full disk or a closed pipe behind stdout or stderr stops nothing; it is reported once, on stderr."""
     out, err = (stream and _Outlived(stream) for stream in (sys.stdout, sys.stderr))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -71,7 +71,7 @@ def outliving_output() -> Iterator[None]:
 
 
 class _Outlived:
-    """A stream that leads nowhere from when it could not be written."""
+    """A stream that discards everything after a failed write."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -80,13 +80,13 @@ class _Outlived:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        """Write, if that is possible."""
+        """Write if possible."""
         with self._outlived():
             self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Write what is held back, if that is possible."""
+        """Flush if possible."""
         with self._outlived():
             self.stream.flush()
 
@@ -97,4 +97,4 @@ class _Outlived:
         except OSError as error:
             forsake(self.stream)
             name = self.stream.name.strip("<>")
-            print(f"pocketvit: {name} cannot be written ({error.strerror}); the work goes on", file=sys.stderr)
+            print(f"pocketvit: {name} cannot be written ({error.strerror}); continuing without it", file=sys.stderr)

@@ -1,12 +1,12 @@
-"""A user's own code in a run: `FILE.py:NAME` where the name of a built-in part could stand.
+"""User-defined code in a run: `FILE.py:NAME` instead of the name of a built-in part.
 
-    read    `Code.read` takes the file's content into the configuration; nothing of it runs
-    allow   what comes out of a file (a config, a run folder, a study) may name code only with consent: `resolve`
-    copy    `save_copies` puts the file into code/ beside whatever refers to it
-    run     `Code.call` makes a module of the content, finds NAME in it and calls it
+    read    `Code.read` reads the file's content into the configuration; nothing runs
+    allow   a file (a config, a run folder, a study) may name code only with consent: `resolve`
+    copy    `save_copies` copies the file to code/ next to the file that refers to it
+    run     `Code.call` makes a module of the content, and calls NAME in it
 
-The content is read once and kept. So what is hashed, copied and run is the same even if the file changes meanwhile,
-and a file counts by its content: moved elsewhere it is the same code, changed it is another.
+The content is read once and kept. So what is hashed, copied and run is the same even if the file changes meanwhile.
+Code is identified by its content: a moved file is the same code, a changed one is not.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ from typing import Any
 from pocketvit.errors import InputError
 from pocketvit.files import path_of, read_bytes, write_atomically
 
-FOLDER = "code"  # where copies lie, beside the file that refers to them
+FOLDER = "code"  # the folder of copies, next to the file that refers to them
 
 REFERENCE = re.compile(r"(?P<file>[^\x00-\x1f\x7f]+\.py):(?P<name>[A-Za-z_]\w*)(?:@(?P<digest>[0-9a-f]{16}))?")
-"""FILE.py:NAME, and in what a run leaves behind also the digest that the file must have."""
+"""FILE.py:NAME and, in run folders, the digest that the file must have."""
 
 
 class Code:
@@ -41,7 +41,7 @@ class Code:
         """Read the file of a reference, without running it; a relative path is relative to `folder`.
 
         Raises:
-            InputError: not a reference, no such file, or one that has another digest than the reference says.
+            InputError: not a reference, no such file, or a file with another digest than the reference.
         """
         parts = REFERENCE.fullmatch(reference)
         if parts is None:
@@ -53,8 +53,8 @@ class Code:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
         if parts["digest"] not in (None, code.digest):
             raise InputError(
-                f"{path} has changed: its SHA-256 begins with {code.digest}, {parts['digest']} was expected; put the "
-                "file back as it was"
+                f"{path} has changed: its SHA-256 begins with {code.digest}, expected {parts['digest']}; restore the "
+                "original file"
             )
         return code
 
@@ -65,16 +65,16 @@ class Code:
 
     @property
     def identity(self) -> str:
-        """What counts in a hash of the configuration: the name and the content, not the place."""
+        """What is hashed in a configuration: the name and the content, not the path."""
         return f"{self.name}@{self.digest}"
 
     @property
     def copied(self) -> str:
-        """The reference to the copy, for a file that lies beside the folder of copies."""
+        """The reference to the copy, for a file next to the folder of copies."""
         return f"{FOLDER}/{self.path.name}:{self.identity}"
 
     def found_in(self, path: Path) -> bool:
-        """Whether a file holds the same content."""
+        """Whether a file has the same content."""
         with contextlib.suppress(OSError):
             return read_bytes(path) == self.source
         return False
@@ -92,7 +92,7 @@ class Code:
         return hash((self.name, self.source))
 
     def load(self) -> Callable:
-        """The class or function; the file runs the first time that it is asked for anything.
+        """The class or function; the file runs on first use.
 
         Raises:
             InputError: the file fails, or has nothing callable of that name.
@@ -105,7 +105,7 @@ class Code:
         return found
 
     def call(self, **arguments: Any) -> Any:
-        """Call the class or function, giving the arguments by position.
+        """Call the class or function with positional arguments.
 
         Raises:
             InputError: it cannot be loaded, or fails with these arguments.
@@ -114,13 +114,13 @@ class Code:
         return self.guard(lambda: found(*arguments.values()), f"fails when called with ({', '.join(arguments)})")
 
     def guard(self, action: Callable[[], Any], fails: str) -> Any:
-        """What `action`, which runs the user's code, returns.
+        """Return the result of `action`, which runs user-defined code.
 
         Args:
-            action: does something with the code.
-            fails: says what was tried, after the name of the code.
+            action: uses the code.
+            fails: what was tried, for the message after the name of the code.
         Raises:
-            InputError: it raised something; says what, and in which line of the user's file.
+            InputError: it raised an exception; the message says which, and the line of the user's file.
         """
         try:
             return action()
@@ -131,16 +131,18 @@ class Code:
             raise InputError(f"{self} {fails}: {reason}{where}") from error
 
     def line_of(self, error: BaseException) -> int | None:
-        """The line of the file where an error came from; None where it did not pass through the file."""
+        """The line of the file that an error came from; None if it did not pass through the file."""
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(self.path)]
         return lines[-1] if lines else None
 
 
 def _module(code: Code) -> ModuleType:
-    """The file as a module, run once for a path and a content; its name is made of both, so it hides no other."""
+    """The file as a module, run once per path and content; its name is unique."""
     name = f"pocketvit_usercode_{hashlib.sha256(str(code.path).encode() + code.source).hexdigest()[:16]}"
     if name not in sys.modules:
-        sys.modules[name] = module = ModuleType(name)  # before it runs: dataclasses and pickle look a class's module up
+        sys.modules[name] = module = ModuleType(
+            name
+        )  # before it runs, because dataclasses and pickle look up a class's module
         module.__file__ = str(code.path)
         try:
             exec(compile(code.source, module.__file__, "exec", dont_inherit=True), vars(module))
@@ -154,26 +156,26 @@ def _module(code: Code) -> ModuleType:
 
 
 def resolve(content: Any, *, fields: Collection[str], folder: Path, where: str, allow_code: bool, inside: bool) -> Any:
-    """Read the code that the content of a file names; nothing of it runs.
+    """Read the code that the content of a file names; nothing runs.
 
     Args:
         content: mappings, at any depth, with dotted names of fields and their values or lists of values.
         fields: the dotted names of those that take code (`pocketvit.config.code_fields`).
-        folder: that relative paths start from.
-        where: names the file in messages.
-        allow_code: whether the caller agrees to run what the file names.
-        inside: whether code outside of `folder` is refused, agreed or not.
+        folder: of relative paths.
+        where: name of the file in messages.
+        allow_code: whether the caller agrees to run the code.
+        inside: whether code outside of `folder` is always refused.
     Returns:
-        a copy with `Code` in the place of references.
+        a copy with `Code` instead of references.
     Raises:
-        InputError: it names code without consent; says what would run. Or the code cannot be read.
+        InputError: it names code without consent (the message says what would run), or the code cannot be read.
     """
     named: list[str] = []
 
     def look(field: str, parts: re.Match[str]) -> None:
         path = Path(os.path.abspath(folder / path_of(parts["file"])))
         if inside and not path.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"{where}: {field}={parts[0]} lies outside of {folder}; only copies inside of it are run")
+            raise InputError(f"{where}: {field}={parts[0]} is outside of {folder}; only copies in it are run")
         named.append(f"{field} is {parts['name']} in {path}")
 
     def read(field: str, parts: re.Match[str]) -> Code:
@@ -185,14 +187,14 @@ def resolve(content: Any, *, fields: Collection[str], folder: Path, where: str, 
     _replace(content, fields, look)
     if named and not allow_code:
         raise InputError(
-            f"{where} would run code of its own: {', '.join(named)}; read it, then allow it with --allow-code "
+            f"{where} would run user-defined code: {', '.join(named)}; read it, then allow it with --allow-code "
             "(in Python allow_code=True)"
         )
     return _replace(content, fields, read)
 
 
 def _replace(content: Any, fields: Collection[str], act: Callable[[str, re.Match[str]], Any], field: str = "") -> Any:
-    """A copy of `content` with act(field, its parts) in the place of every reference to code."""
+    """A copy of `content` with act(field, its parts) instead of every reference to code."""
     if isinstance(content, Mapping):
         return {key: _replace(value, fields, act, key) for key, value in content.items()}
     if isinstance(content, list):
@@ -202,7 +204,7 @@ def _replace(content: Any, fields: Collection[str], act: Callable[[str, re.Match
 
 
 def save_copies(codes: Iterable[Code], folder: Path) -> None:
-    """Put the files of some code into the folder of copies in `folder`.
+    """Copy the files of some code to the folder of copies in `folder`.
 
     Raises:
         InputError: different files have the same name, or one cannot be written.
@@ -212,4 +214,4 @@ def save_copies(codes: Iterable[Code], folder: Path) -> None:
         if not target.exists():
             write_atomically(target, code.source)
         elif not code.found_in(target):
-            raise InputError(f"{target} already is another file than {code.path}; rename one of them")
+            raise InputError(f"{target} is already another file than {code.path}; rename one of them")

@@ -78,7 +78,7 @@ def test_the_example_trains_and_is_used_only_with_consent(mine, tmp_path, capsys
     assert "blocks.0.attn.temperature" in load_file(folder / "model.safetensors")
     assert load_config(folder / "config.yaml", allow_code=True) == mine
 
-    refusal = rf"would run code of its own: .*MyAttention in {folder}/code/{EXAMPLE.name}.*--allow-code"
+    refusal = rf"would run user-defined code: .*MyAttention in {folder}/code/{EXAMPLE.name}.*--allow-code"
     image = tmp_path / "grey.png"
     Image.fromarray(np.full((16, 16, 3), 99, np.uint8)).save(image)
     for use in (
@@ -148,14 +148,14 @@ def test_a_resumed_run_uses_the_copy_whatever_became_of_the_original(mine, tmp_p
         file.unlink()
     elif original == "changed":
         file.write_text(file.read_text() + "# another idea\n")
-        with pytest.raises(InputError, match=f"run with other code; go on with its copy by --resume {mine.out}"):
+        with pytest.raises(InputError, match=f"run with other code; resume with its copy by --resume {mine.out}"):
             train(override(mine, {"model.attention": f"{file}:MyAttention"}))
     config = parse_train(["--resume", str(mine.out), "--allow-code"])
     assert config.model.attention.path == mine.out / "code" / "my_attention.py"
     reporter = Listener()
     train(config, reporter)
     said = [line for line in reporter.lines if line.startswith("model.attention is MyAttention in")]
-    words = {"kept": "my_attention.py", "changed": "has changed since", "gone": "is gone"}
+    words = {"kept": "my_attention.py", "changed": "has changed since", "gone": "no longer exists"}
     assert len(said) == 1 and said[0].endswith(words[original])
     straight = override(mine, {"out": tmp_path / "straight", "model.attention": config.model.attention})
     train(straight)
@@ -203,7 +203,7 @@ def test_the_command_line_takes_code_as_consent(tmp_path, capsys, monkeypatch):
     assert "model.attention is MyAttention in" in out
     saved = Path("runs/digits-000/config.yaml")
     code, _, err = run(["train", "--config", saved, "--seed", "1"], capsys)
-    assert code == 2 and f"{saved} would run code of its own" in err
+    assert code == 2 and f"{saved} would run user-defined code" in err
     code, _, err = run(["train", "--config", saved, "--seed", "1", "--allow-code"], capsys)
     assert code == 0, err
     hashes = [json.loads(Path(f"runs/digits-00{n}/result.json").read_text())["config_hash"] for n in (0, 1)]
@@ -230,7 +230,7 @@ def idea(small, tmp_path, monkeypatch):
 
 def test_a_study_has_it_as_a_row(idea, tmp_path, capsys):
     code, _, err = run(["study", "study.yaml"], capsys)
-    assert code == 2 and "study study.yaml would run code of its own" in err and not (tmp_path / "runs").exists()
+    assert code == 2 and "study study.yaml would run user-defined code" in err and not (tmp_path / "runs").exists()
     code, out, err = run(["study", "study.yaml", "--allow-code"], capsys)
     assert code == 0, out + err
     (folder,) = Path("runs/study").glob("*-s0")
@@ -242,7 +242,7 @@ def test_a_study_has_it_as_a_row(idea, tmp_path, capsys):
     idea.write_text(idea.read_text() + "# the same idea\n")
     _, out, _ = run(["study", "study.yaml", "--allow-code"], capsys)
     assert out.startswith(
-        "my_attention.py has changed since 1 finished run in runs/study; it is kept and no longer cou"
+        "my_attention.py has changed since 1 finished run in runs/study; the run is kept but no longer cou"
     )
 
 

@@ -104,7 +104,7 @@ def test_one_line_says_that_another_process_is_gone(longer, launch):
     launcher.kill_worker(1)
     launcher.finish(1)
     said = launcher.log.read_text()
-    assert said.count("another process of the run is gone; process 0 ends") == 1
+    assert said.count("another process of the run is gone; process 0 exits") == 1
     assert "RuntimeError" not in said.split("torch/distributed/elastic")[0]
 
 

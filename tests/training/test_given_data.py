@@ -59,7 +59,7 @@ def test_what_it_needs_to_go_on_and_to_be_measured_is_said_in_one_line(small, gi
         "data.source=memory: these images came from Python; give them again with pocketvit.train(config, data=...), "
         "with the same `out` to resume, or pocketvit.evaluate(trained, data); or name a source with --data"
     )
-    with pytest.raises(InputError, match="holds a run on other data than data.source=memory is now"):
+    with pytest.raises(InputError, match="contains a run on other data than data.source=memory has now"):
         train(small, data=given | {"test_images": given["test_images"] // 2})
     train(small, data=given)
     with pytest.raises(InputError, match="^data.source=memory: these images came from Python"):
@@ -79,9 +79,9 @@ def test_it_is_measured_on_whatever_is_given(small, given):
     assert pocketvit.evaluate(trained, (torch.from_numpy(images).permute(0, 3, 1, 2), labels.tolist())) == whole
     red = pocketvit.evaluate(trained, (images[labels == 0], np.array(["red"] * 10)))
     assert red["per_class"] == {"red": whole["per_class"]["red"]}
-    with pytest.raises(InputError, match=r"^data has images of 8 × 8 pixels, the model takes 16 × 16 pixels"):
+    with pytest.raises(InputError, match=r"^data has images of 8 × 8 pixels, but the model takes 16 × 16 pixels"):
         pocketvit.evaluate(trained, (images[:, :8, :8], labels))
-    with pytest.raises(InputError, match=r"^data has 2 classes, the model was trained on 3"):
+    with pytest.raises(InputError, match=r"^data has 2 classes, but the model was trained on 3"):
         pocketvit.evaluate(
             trained,
             given

@@ -148,7 +148,7 @@ def test_a_saved_model_stands_alone(small):
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
     with pytest.raises(InputError, match="trained on 16 × 16 pixels"):
         model.logits(np.zeros((1, 8, 8, 3), np.uint8))
-    with pytest.raises(InputError, match=f"model.safetensors is a model alone, .* its run folder, {small.out}$"):
+    with pytest.raises(InputError, match=f"model.safetensors is only a model, .* its run folder, {small.out}$"):
         evaluate_run(small.out / "model.safetensors", device="cpu")
 
 
@@ -220,7 +220,7 @@ def test_a_damaged_checkpoint_is_passed_over(small, tmp_path):
     newest.write_bytes(content)
     train(damaged, Ear())
     assert any("is damaged" in line for line in Ear.lines)
-    assert any("going on from step 24" in line for line in Ear.lines), older
+    assert any("resuming from step 24" in line for line in Ear.lines), older
     assert same_run(small.out, damaged.out)
 
 
@@ -235,11 +235,11 @@ def test_without_a_usable_checkpoint_it_starts_over(small, tmp_path):
     with pytest.raises(Stopped):
         train(torn, ear)
     assert len([line for line in ear.lines if "is damaged" in line]) == 2
-    assert "so the run starts over" in ear.lines[-1]
+    assert "so the run starts again" in ear.lines[-1]
     said = len(ear.lines)
     with pytest.raises(Stopped):
         train(torn, ear)
-    assert any("going on from step" in line for line in ear.lines[said:]), "what was saved after that is used"
+    assert any("resuming from step" in line for line in ear.lines[said:]), "what was saved after that is used"
     train(torn)
     assert same_run(small.out, torn.out)
 
@@ -254,17 +254,17 @@ def test_a_finished_run_another_config_and_a_strangers_folder_are_refused(small,
     with pytest.raises(InputError, match=f"the run in {small.out} is not finished; .* --resume {small.out}$"):
         evaluate_run(small.out, device="cpu")
     train(small)
-    with pytest.raises(InputError, match="holds a finished run, with nothing left to do; for a new one choose another"):
+    with pytest.raises(InputError, match="contains a finished run; for a new one, choose another"):
         train(small)
     for content in ('{"torn', "{}", "[]", "7"):
         (small.out / "result.json").write_text(content)
-        with pytest.raises(InputError, match=r"result.json is damaged; remove it, and the run goes on$"):
+        with pytest.raises(InputError, match=r"result.json is damaged; remove it to resume the run$"):
             train(small)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="is not empty"):
         train(override(small, {"out": tmp_path / "full"}))
-    with pytest.raises(InputError, match=r"cannot make the run folder .*\.txt: File exists; choose another --out"):
+    with pytest.raises(InputError, match=r"cannot create the run folder .*\.txt: File exists; choose another --out"):
         train(override(small, {"out": tmp_path / "full" / "thesis.txt"}))
 
 
@@ -292,7 +292,8 @@ def test_an_unfinished_run_by_an_earlier_method_does_not_go_on(small, monkeypatc
         before.delitem(REVISIONS, ("data.repeats", "batch"))
         with pytest.raises(Stopped):
             train(batch, Interrupt(8))
-    said = f"^{small.out} holds a run from before data.repeats=batch was changed, which cannot go on; choose another --out$"
+    said = f"^{small.out} contains a run from before data.repeats=batch was changed, which cannot be resumed; "
+    said += "choose another --out$"
     with pytest.raises(InputError, match=said):
         train(batch)
     env = json.loads((small.out / "env.json").read_text())
@@ -311,7 +312,7 @@ def test_other_data_in_the_same_place_are_refused(small, synthetic_set, tmp_path
         train(config, Interrupt(8))
     arrays = dict(np.load(synthetic_set))
     np.savez(source, **arrays | {"train_images": arrays["train_images"][::-1]})
-    with pytest.raises(InputError, match="holds a run on other data than .*mine.npz is now; choose another --out"):
+    with pytest.raises(InputError, match="contains a run on other data than .*mine.npz has now; choose another --out"):
         train(config)
     source.write_bytes(synthetic_set.read_bytes())
     train(config)
@@ -349,9 +350,9 @@ def test_no_run_is_made_among_the_classes_of_its_data(small, tmp_path, monkeypat
 
 
 def test_names_where_python_takes_what_they_name_are_refused(small):
-    with pytest.raises(InputError, match=r"^'digits' is not a configuration; make one, such as pocketvit.recipe\('dig"):
+    with pytest.raises(InputError, match=r"^'digits' is not a configuration; make one with pocketvit.recipe\('dig"):
         train("digits")
-    with pytest.raises(InputError, match=r"^'runs/a' is not a trained model; load it: pocketvit.load_model\("):
+    with pytest.raises(InputError, match=r"^'runs/a' is not a trained model; load one with pocketvit.load_model\("):
         pocketvit.evaluate("runs/a", pocketvit.load_dataset("digits"))
     train(small)
     with pytest.raises(InputError, match=r"^'digits' is not a data set; load it: pocketvit.load_dataset\("):
@@ -379,7 +380,7 @@ def test_two_processes_never_share_a_run_folder(small, monkeypatch):
     other = os.open(small.out, os.O_RDONLY)
     fcntl.flock(other, fcntl.LOCK_EX)
     ear = Notes()
-    with pytest.raises(InputError, match=f"another process is at work in {small.out}; choose another --out"):
+    with pytest.raises(InputError, match=f"another process uses {small.out}; choose another --out"):
         train(small, ear)
     assert ear.lines == [f"waiting up to 0.1 s for another process to leave {small.out}"]
     os.close(other)
@@ -392,13 +393,13 @@ def test_two_runs_that_start_at_once_have_a_folder_each(small, tmp_path, monkeyp
     assert [str(RunFolder.of(without).path) for _ in range(3)] == [f"runs/paper-00{n}" for n in range(3)]
     (tmp_path / "runs").rename("other")
     (tmp_path / "runs").symlink_to("nowhere")
-    with pytest.raises(InputError, match="cannot make the run folder runs: File exists; choose another --out"):
+    with pytest.raises(InputError, match="cannot create the run folder runs: File exists; choose another --out"):
         RunFolder.of(without)
 
 
 def test_a_folder_whose_run_is_finished_is_refused_before_the_data_are_read(small):
     train(small)
-    with pytest.raises(InputError, match="holds a finished run"):
+    with pytest.raises(InputError, match="contains a finished run"):
         train(override(small, {"data.source": "no-such-file"}))
 
 
@@ -408,7 +409,7 @@ def test_a_worker_lost_after_the_result_was_written_costs_nothing(small, monkeyp
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert train(small) == result
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    with pytest.raises(InputError, match="holds a finished run"):
+    with pytest.raises(InputError, match="contains a finished run"):
         train(small)
 
 
@@ -575,7 +576,7 @@ def test_the_result_is_written_whatever_the_report_does(small, monkeypatch):
     monkeypatch.setattr("pocketvit.report.page.write_report", fail)
     heard = Heard()
     assert RunResult.read(train(small, heard).file).seed == small.seed
-    assert f"there is no report (no fonts); make it by: pocketvit report {small.out}" in heard.lines
+    assert f"there is no report (no fonts); make it with: pocketvit report {small.out}" in heard.lines
 
 
 def test_names_that_are_no_utf_8_stop_nothing(small, synthetic_set, tmp_path):
@@ -589,7 +590,7 @@ def test_names_that_are_no_utf_8_stop_nothing(small, synthetic_set, tmp_path):
         train(config, Interrupt(15))
     heard = Heard()
     train(replace(load_config(out / "config.yaml"), out=out), heard)
-    assert any("going on from step" in line for line in heard.lines)
+    assert any("resuming from step" in line for line in heard.lines)
     assert load_model(out).class_names == ("red", name, "blue")
     assert r"caf\udce9" in write_report(out).read_text()
     assert evaluate_run(out)["per_class"].keys() == {"red", name, "blue"}

@@ -110,7 +110,7 @@ def test_a_damaged_line_of_metrics_is_left_out_and_said_before_training_goes_on(
     with pytest.raises(ZeroDivisionError):
         train(small, ear)
     assert ear.notes[-1] == (
-        f"{small.out}/metrics.jsonl: {lost} of 3 lines lost or damaged, first that of pass 1; the run goes on without"
+        f"{small.out}/metrics.jsonl: {lost} of 3 lines lost or damaged, first that of pass 1; continuing without them"
     )
     train(small)
     assert metrics(small.out) == straight[lost:], "none is doubled"

@@ -73,7 +73,7 @@ def test_a_new_field_that_takes_code_needs_consent_from_the_start(field, tmp_pat
     assert code_fields(MadeUpRun) == FIELDS | {"model.mixer", "model.mixers", "sampler"}
     value = "[idea.py:Mine]" if field == "model.mixers" else "idea.py:Mine"
     (tmp_path / "config.yaml").write_text(f"{field}: {value}")
-    with pytest.raises(InputError, match=f"would run code of its own: {field} is Mine in "):
+    with pytest.raises(InputError, match=f"would run user-defined code: {field} is Mine in "):
         load_config(tmp_path / "config.yaml")
     config = load_config(tmp_path / "config.yaml", allow_code=True)
     assert Code.read(f"{path}:Mine") in (flatten(config)[field], *flatten(config)["model.mixers"])
@@ -196,7 +196,7 @@ def test_a_config_runs_nothing_outside_of_its_folder(tmp_path, place):
     place = place.format(absolute=tmp_path / "outside.py")
     (folder / "config.yaml").write_text(f"optim: {{name: '{place}:Mine'}}\n")
     for allow_code in (False, True):
-        with pytest.raises(InputError, match="lies outside of .*run; only copies inside of it are run"):
+        with pytest.raises(InputError, match="is outside of .*run; only copies in it are run"):
             load_config(folder / "config.yaml", allow_code=allow_code)
 
 
@@ -212,7 +212,7 @@ def test_different_files_of_one_name_are_refused(idea, tmp_path):
     other.mkdir()
     (other / "idea.py").write_text("def f(): pass\n")
     config = override(RunConfig(), {"optim.name": f"{idea}:Mine", "schedule.name": f"{other}/idea.py:f"})
-    with pytest.raises(InputError, match="already is another file than .*rename one of them"):
+    with pytest.raises(InputError, match="is already another file than .*rename one of them"):
         save_config(config, tmp_path / "c.yaml")
 
 
@@ -236,7 +236,9 @@ def test_a_study_names_code_relative_to_itself_and_needs_consent(tmp_path, monke
         "  both: {grid: {model.block: [standard, ../ideas/idea.py:Mine]}, optim.lr: 1e-4}\n"
     )
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=f"mine.yaml would run code .*: optim.name is Mine in {path}.*--allow-code"):
+    with pytest.raises(
+        InputError, match=f"mine.yaml would run user-defined code: optim.name is Mine in {path}.*--allow-code"
+    ):
         load_study(study)
     rows = {row.name: row for row in load_study(study, allow_code=True).rows}
     assert list(rows) == ["plain", "mine", "both-block=standard", "both-block=Mine"]

@@ -175,7 +175,7 @@ def grey16_to_rgb(grey: np.ndarray, converted: Conversions | None = None, config
     if converted is not None:
         auto = (low, high) == (0, 65535)
         converted[
-            GREY16 if auto else f"in 16-bit grey, {low} to {high} spread over 0 to 255 in the three channels"
+            GREY16 if auto else f"in 16-bit gray, {low} to {high} spread over 0 to 255 in the three channels"
         ] += 1
         converted.least = min(converted.least, int(grey.min(initial=65535)))
         converted.greatest = max(converted.greatest, int(grey.max(initial=0)))

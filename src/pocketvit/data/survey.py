@@ -1,4 +1,4 @@
-"""A look at images before a configuration is chosen for them."""
+"""Number and sizes of images, before a configuration is chosen for them."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ MOST_LOOKED_AT = 200
 
 
 def survey(config: DataConfig) -> tuple[int, list[tuple[int, int]]]:
-    """How many images there are to train on, about, and the sizes (height, width) of some of them.
+    """The approximate number of training images, and the sizes (height, width) of some of them.
 
     Raises:
         InputError: the source cannot be found or read.
@@ -34,9 +34,9 @@ def survey(config: DataConfig) -> tuple[int, list[tuple[int, int]]]:
 
 
 def _size(file: Path) -> tuple[int, int] | None:
-    """Height and width by an image's header; None if it cannot be read, which is said where it is decoded."""
+    """Height and width from an image's header; None if it cannot be read, which decoding reports."""
     try:
         with Image.open(file, formats=FORMATS) as image:
             return image.height, image.width
-    except Exception:  # Pillow meets broken bytes with many kinds
+    except Exception:  # on broken bytes, Pillow raises many kinds
         return None

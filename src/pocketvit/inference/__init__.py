@@ -1,1 +1,1 @@
-"""Using a trained model: load it, classify with it, measure it."""
+"""Use a trained model: load it, classify with it, evaluate it."""

@@ -1,4 +1,4 @@
-"""Measuring a trained model: accuracy on a data set, a saved run, files to classify."""
+"""Evaluate a trained model on a data set, evaluate a saved run, and classify files."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,31 +29,31 @@ from pocketvit.runs.result import RunResult
 
 
 class Scores(Balance):
-    """How a model does on a data set's test images."""
+    """The scores of a model on the test images of a data set."""
 
     images: int
-    """How many there are."""
+    """Number of images."""
     accuracy: float
     per_class: dict[str, float]
 
 
 class RunScores(Scores):
-    """How a finished run's model does."""
+    """The scores of a finished run's model."""
 
     notes: tuple[str, ...]
-    """Lines to say aloud on the data; one that begins with CAUTION says that the images are, or may be, training images."""
+    """Notes to print on the data; one that begins with CAUTION says that images are, or may be, training images."""
 
 
 def evaluate(trained: TrainedModel, data: Data) -> Scores:
-    """Accuracy on a data set's test images, in all and per class.
+    """Accuracy on a data set's test images, overall and by class.
 
     Args:
-        data: what `load_dataset` gives, or images in memory as `train` takes them; without a test split all are measured.
+        data: from `load_dataset`, or images in memory as for `train`; without a test split, all are used.
     Raises:
         InputError: the classes or the image size are not the model's, or these are a run folder and a source, not loaded.
     """
     if not isinstance(trained, TrainedModel):
-        raise InputError(f"{trained!r} is not a trained model; load it: pocketvit.load_model(RUN_FOLDER)")
+        raise InputError(f"{trained!r} is not a trained model; load one with pocketvit.load_model(RUN_FOLDER)")
     dataset = load_from_memory(data, test_frac=1, class_names=trained.class_names)
     _check_fits(trained, dataset)
     logits, labels = trained.logits(dataset.test.images), dataset.test.labels
@@ -69,18 +69,18 @@ def _check_fits(trained: TrainedModel, dataset: Dataset) -> None:
         k, names = next((k, pair) for k, pair in enumerate(zip_longest(classes, own)) if pair[0] != pair[1])
         has, knows = ("missing" if label is None else repr(label) for label in names)
         raise InputError(
-            f"{name} has {len(classes)} classes, the model was trained on {len(own)}; the first that differs is class "
+            f"{name} has {len(classes)} classes, but the model was trained on {len(own)}; the first difference is class "
             f"{k} (from 0): {has} in {name}, {knows} in the model"
         )
     if dataset.image_size != trained.model.image_size:
         height, width = trained.model.image_size
         got, wanted = describe_size(dataset.image_size), describe_size((height, width))
-        advice = f"; --data.resize {height} makes them so" if height == width else ""
-        raise InputError(f"{name} has images of {got}, the model takes {wanted}{advice}")
+        advice = f"; --data.resize {height} resizes them" if height == width else ""
+        raise InputError(f"{name} has images of {got}, but the model takes {wanted}{advice}")
 
 
 def evaluate_images(run: str | Path, **options: Any) -> Iterator[dict[str, str | float]]:
-    """What a finished run makes of each image that `evaluate_run` measures: its file, label, prediction and probability.
+    """A finished run's prediction for each image that `evaluate_run` uses: file, label, prediction and probability.
 
     Args:
         options: as for `evaluate_run`.
@@ -109,12 +109,12 @@ def evaluate_run(
 ) -> RunScores:
     """`evaluate` a finished run on its own test images, or on those of another source.
 
-    All images of another source without a test split are measured; see `open_to_measure`.
+    Without a test split, all images of another source are used; see `open_to_measure`.
 
     Args:
-        source: of other data; the run's own if None.
-        resize: bring all images to this many pixels a side; as the run did if None.
-        allow_code: agree to run the code of the user's own that the model needs.
+        source: of another data set; by default the run's own.
+        resize: all images to squares of this many pixels a side; by default as in the run.
+        allow_code: agree to run the user-defined code that the model needs.
     Raises:
         InputError: no finished run there, its own data have changed, the data cannot be used, or it has code and
             `allow_code` does not agree.
@@ -130,31 +130,33 @@ def _open_run(
     device: str = "auto",
     allow_code: bool = False,
 ) -> tuple[TrainedModel, Dataset, tuple[str, ...]]:
-    """A finished run's model, the data to measure it on, and lines to say aloud of these; as `evaluate_run` takes them."""
+    """A finished run's model, the data to evaluate it on, and notes on these; arguments as for `evaluate_run`."""
     run = path_of(run)
     if run.is_file():
-        raise InputError(f"{run} is a model alone, which names no data; give its run folder, {run.parent}")
+        raise InputError(f"{run} is only a model, without its data; give its run folder, {run.parent}")
     trained = load_model(run, choose_device(device), allow_code=allow_code)
     if not (file := run / "result.json").exists():
         raise InputError(
-            f"{run} has no result.json, which says what it was trained on; copy the whole folder of the run, or finish "
+            f"{run} has no result.json, which says what it was trained on; copy the whole run folder, or finish "
             f"it: pocketvit train --resume {quote(str(run))}"
         )
     result = RunResult.read(file)
     trained_on = result.data_fingerprint
-    config = load_config(run / "config.yaml", allow_code=True).data  # nothing but the data is taken from it
+    config = load_config(run / "config.yaml", allow_code=True).data  # only its data section is used
     config = config if resize is None else replace(config, resize=resize)
     cautions = []
     if source is None:
         place = Path(config.source)  # absolute, but for a known name
         if place.is_absolute() and not place.exists():
-            raise InputError(f"{place}, which {run} was trained on, is not there; say where it is now by --data SOURCE")
+            raise InputError(
+                f"{place}, which {run} was trained on, no longer exists; say where it is now with --data SOURCE"
+            )
         dataset = open_dataset(config)
         if dataset.fingerprint != trained_on:
-            _check_fits(trained, dataset)  # says more where the classes or the size have changed
+            _check_fits(trained, dataset)  # gives a better message if the classes or the size have changed
             raise InputError(
                 f"{config.source} has changed since {run} was trained on it, and its test images may be training images "
-                f"now; give --data with a separate test set, or --data {config.source} to measure on it anyway"
+                f"now; give --data with a separate test set, or --data {config.source} to use it anyway"
             )
         own = split_dataset(dataset, config).train
     else:
@@ -163,7 +165,7 @@ def _open_run(
         if lasting_source(source) == config.source and dataset.fingerprint != trained_on:
             cautions.append(f"{source} has changed since {run} was trained on it: these may be training images")
     if dataset.test.fingerprint == result.train_fingerprint:
-        cautions.append(f"{run} was trained on these very images: on new ones its accuracy may be far lower")
+        cautions.append(f"{run} was trained on these very images: on new images its accuracy may be far lower")
     elif own is not None:
         cautions += note_shared("images", dataset.test.digests, own.digests, f"those that {run} was trained on")
     _check_fits(trained, dataset)
@@ -171,7 +173,7 @@ def _open_run(
 
 
 def _training_images(config: DataConfig, fingerprint: str) -> Split | None:
-    """What a run was trained on; none where its data, of this fingerprint, are not to be had any more."""
+    """The training data of a run; None if the data with this fingerprint are no longer available."""
     with contextlib.suppress(InputError):
         splits = open_splits(config)
         if splits.fingerprint == fingerprint:
@@ -182,7 +184,7 @@ def _training_images(config: DataConfig, fingerprint: str) -> Split | None:
 def predict_files(
     run: str | Path, files: Sequence[str | Path], *, device: str = "auto", allow_code: bool = False
 ) -> list[dict[str, Any]]:
-    """Classify image files, read as the run read its own and resized to the model's size.
+    """Classify image files, read as in the run and resized to the model's size.
 
     Args:
         files: images, or folders, of which every image is classified.
@@ -214,7 +216,7 @@ def predict_each(
         InputError: no trained model there, or it has code and `allow_code` does not agree.
     """
     trained = load_model(run, choose_device(device), allow_code=allow_code)
-    config = path_of(run) / "config.yaml"  # not beside a model that is a file alone
+    config = path_of(run) / "config.yaml"  # absent if the model is a single file
     how = load_config(config, allow_code=True).data if config.exists() else DataConfig()
     sources = _sources(files)
     while some := list(islice(sources, AT_A_TIME)):

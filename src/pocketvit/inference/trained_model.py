@@ -1,4 +1,4 @@
-"""A trained model and its file: from images to logits with nothing else at hand.
+"""A trained model and its file, which contains all that is needed to classify images.
 
 Shapes: N images, B batch, C channels, H W pixels, K classes.
 """
@@ -34,13 +34,13 @@ from pocketvit.runs.result import is_number, take_fields
 from pocketvit.usercode import Code, resolve, save_copies
 
 MOST_CONSTANTS = 2**24
-"""Numbers in tables of positions, which a model's file does not hold but its image size claims."""
+"""Greatest size of position tables, which follow from the image size and are not in the model's file."""
 EVAL_BATCH = {"cuda": 2_000, "mps": 500, "cpu": 200}
 
 
 @torch.inference_mode()
 def predict_logits(model: ViT, images: np.ndarray | MappedRows, mean: Tensor, std: Tensor) -> Tensor:
-    """Classify images in fp32, in batches: smaller ones where the GPU has no room for the usual.
+    """Classify images in fp32, in batches; smaller ones if the GPU runs out of memory.
 
     Args:
         model: on its device; left in the mode it was in.
@@ -55,12 +55,12 @@ def predict_logits(model: ViT, images: np.ndarray | MappedRows, mean: Tensor, st
     model.eval()
     logits, start, size = [], 0, EVAL_BATCH[device.type]
     while start < len(images):
-        batch = images[start : start + size]  # of Pillow's arrays, which may not be written, PyTorch warns
+        batch = images[start : start + size]  # PyTorch warns about Pillow's read-only arrays
         batch = torch.from_numpy(np.require(batch, requirements=["C_CONTIGUOUS", "WRITEABLE"]))
         try:
             logits.append(model(normalise(batch.to(device), mean, std)).float().cpu())
             start += len(batch)
-        except torch.cuda.OutOfMemoryError:  # training has the GPU's memory; fewer images at a time give the same
+        except torch.cuda.OutOfMemoryError:  # training uses the GPU's memory; smaller batches give the same result
             if size == 1:
                 raise
             size //= 2
@@ -86,14 +86,14 @@ class TrainedModel:
     model: ViT
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
-    """Of the training pixels in [0, 1], a number per channel."""
+    """Of the training pixels in [0, 1], one number per channel."""
     std: tuple[float, ...]
 
     def logits(self, images: np.ndarray | MappedRows) -> Tensor:
-        """Classify uint8 images (N, H, W, C), C = 3: logits (N, K) on the CPU; none for no images.
+        """Classify uint8 images (N, H, W, C), C = 3: logits (N, K) on the CPU; (0, K) without images.
 
         Raises:
-            InputError: anything else, or images of another size than the model's.
+            InputError: other inputs, or images of another size than the model's.
         """
         self._check(images)
         if not len(images):
@@ -103,7 +103,7 @@ class TrainedModel:
         return predict_logits(self.model, images, mean, std)
 
     def _check(self, images: Any) -> None:
-        """Refuse whatever is not images as the model was trained on, and say what would make them so."""
+        """Refuse inputs other than images like those of the training, and say how to convert them."""
         if not isinstance(images, np.ndarray | MappedRows):
             raise InputError(f"images are of type {type(images).__name__}; give an array, such as np.asarray(images)")
         if isinstance(images, np.ndarray) and images.dtype != np.uint8:
@@ -114,7 +114,7 @@ class TrainedModel:
             raise InputError(f"images have shape {images.shape}, not {wanted}; {_advice(images.shape)}")
         if images.shape[1:3] != (height, width):
             got, wanted = describe_size(images.shape[1:3]), describe_size((height, width))
-            raise InputError(f"images have {got}, the model was trained on {wanted}: resize them")
+            raise InputError(f"images have {got}, but the model was trained on {wanted}: resize them")
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Class probabilities of uint8 images (N, H, W, C): float32 (N, K), rows sum to 1.
@@ -125,7 +125,7 @@ class TrainedModel:
         return self.logits(images).softmax(dim=1).numpy()
 
     def save(self, path: Path) -> None:
-        """Write weights and everything else in one safetensors file; the user's own code, if any, into code/ beside it.
+        """Write weights and all else to one safetensors file; user-defined code, if any, to code/ next to it.
 
         Raises:
             InputError: it cannot be written.
@@ -139,14 +139,16 @@ class TrainedModel:
             "std": self.std,
         }
         state = self.model.state_dict().items()
-        weights = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state}  # tied ones apart
+        weights = {
+            name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state
+        }  # copies, also of tied tensors
         save_copies(code_of(self.model.config).values(), path.parent)
-        # One key: safetensors writes several in random order, and equal runs are to have equal files.
+        # One key: safetensors writes several in random order, and equal runs should have equal files.
         write_atomically(path, save(weights, metadata={"pocketvit": json.dumps(about, sort_keys=True)}))
 
 
 def _numbers(least: float, *kinds: type, most: float = math.inf, count: int = CHANNELS) -> Callable[[Any], bool]:
-    """Whether something is a list of so many finite numbers within bounds."""
+    """Whether a value is a list of the given number of finite numbers within bounds."""
     return lambda value: (
         isinstance(value, list)
         and len(value) == count
@@ -156,7 +158,7 @@ def _numbers(least: float, *kinds: type, most: float = math.inf, count: int = CH
 
 @dataclass(frozen=True)
 class _About:
-    """What a model's file says of it."""
+    """The metadata of a model's file."""
 
     model: Annotated[Mapping[str, Any], "the model's fields by name", lambda value: isinstance(value, dict)]
     image_size: Annotated[list[int], "height and width in pixels", _numbers(1, int, most=LARGEST_SIDE, count=2)]
@@ -170,26 +172,26 @@ class _About:
 
 
 def _advice(shape: tuple[int, ...]) -> str:
-    """How to make RGB images (N, H, W, 3) of an array of another shape."""
+    """How to convert an array of another shape to RGB images (N, H, W, 3)."""
     match shape:
         case (_, _, 3):
             return "give a single image as images[None]"
         case (_, _, _):
-            return "give grey images as np.stack([images] * 3, axis=-1)"
+            return "give gray images as np.stack([images] * 3, axis=-1)"
         case (_, _, _, 1):
-            return "give grey images as np.repeat(images, 3, axis=3)"
+            return "give gray images as np.repeat(images, 3, axis=3)"
         case (_, _, _, 4):
-            return "images[..., :3] leaves transparency out"
+            return "images[..., :3] drops transparency"
         case (_, 3, _, _):
             return channels_last_remedy("images")
-    return "give RGB images, one after another"
+    return "give a batch of RGB images"
 
 
 def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_code: bool = False) -> TrainedModel:
-    """Load a trained model from its run folder, or from its model.safetensors alone.
+    """Load a trained model from its run folder or its model.safetensors.
 
     Args:
-        run: the folder or the file. A model with code of the user's own needs the folder code/ beside the file.
+        run: the folder or the file. A model with user-defined code needs the folder code/ next to the file.
         allow_code: agree to run that code.
     Raises:
         InputError: there is none, it is not one of ours, or it has code without consent.
@@ -199,18 +201,20 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
     if not path.exists():
         if (run / "config.yaml").exists():
             raise InputError(
-                f"the run in {run} is not finished; go on with: pocketvit train --resume {quote(str(run))}"
+                f"the run in {run} is not finished; resume with: pocketvit train --resume {quote(str(run))}"
             )
         refuse_many(run)
         raise InputError(f"no trained model at {path}; give a finished run folder or a model.safetensors")
     if not path.is_file():
-        raise InputError(f"{path} is no regular file; give a finished run folder or a model.safetensors")
-    if not os.access(path, os.R_OK):  # of which safetensors says that there is no such file
-        raise InputError(f"{path} may not be read; ask its owner, or copy it to where you may")
+        raise InputError(f"{path} is not a regular file; give a finished run folder or a model.safetensors")
+    if not os.access(path, os.R_OK):  # safetensors would say that there is no such file
+        raise InputError(f"{path} cannot be read; ask its owner for permission")
     try:
         with utf8_name(path) as name, safe_open(name, framework="pt") as file:
             held = {key: json.loads(value) for key, value in file.metadata().items()}
-            about = _About(**take_fields(str(path), _About, held.get("pocketvit", held)))  # older files: a key for each
+            about = _About(
+                **take_fields(str(path), _About, held.get("pocketvit", held))
+            )  # older files have one key per field
             chosen, fields = {f"model.{name}": value for name, value in about.model.items()}, code_fields(RunConfig)
             chosen = resolve(
                 chosen, fields=fields, folder=path.parent, where=str(path), allow_code=allow_code, inside=True
@@ -220,7 +224,7 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
             make = partial(ViT, config, image_size=(height, width), num_classes=len(about.class_names))
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
             if not _fits(make, config, shapes):
-                raise InputError(f"{path}: its weights are not those of the model that it describes; copy it again")
+                raise InputError(f"{path}: its weights do not fit the model that it describes; copy it again")
             model = make()
             model.load_state_dict({name: file.get_tensor(name) for name in shapes})
     except InputError:
@@ -228,12 +232,12 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
         raise InputError(f"{path} is not a model that PocketViT saved: {one_line(error)}") from error
     if len(set(about.class_names)) < len(about.class_names):
-        raise InputError(f"{path}: two of its classes have the same name, so their probabilities cannot be told apart")
+        raise InputError(f"{path}: two of its classes have the same name, so their probabilities are ambiguous")
     return TrainedModel(model.to(device).eval(), tuple(about.class_names), tuple(about.mean), tuple(about.std))
 
 
 def _fits(make: Callable[[], ViT], config: ModelConfig, shapes: Mapping[str, list[int]]) -> bool:
-    """Whether weights of these shapes are the model's, found out before it takes memory; the user's code runs but once."""
+    """Whether weights of these shapes fit the model, checked before it takes memory; user-defined code runs once."""
     if config.depth > len(shapes):  # each block has several
         return False
     if code_of(config):

@@ -1,4 +1,4 @@
-"""What an accuracy hides where classes are of uneven sizes and always answering the largest looks good."""
+"""Accuracy on uneven classes, where always predicting the largest class looks good."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -6,22 +6,22 @@ from statistics import fmean
 from typing import Any, TypedDict
 
 UNEVEN = 1.5
-"""Size of the largest class over that of the smallest, by test images, from which classes are called uneven."""
+"""Ratio of test images in the largest and the smallest class from which classes are uneven."""
 
 
 class Balance(TypedDict):
-    """What to say beside an accuracy on uneven classes; None or nothing on others."""
+    """What to report with an accuracy on uneven classes; None or empty for others."""
 
     balanced_accuracy: float | None
     """Mean of the classes' accuracies."""
     majority_share: float | None
-    """Of the largest class among the images: the accuracy of always answering it."""
+    """Of the largest class: the accuracy of always predicting it."""
     classes_at_zero: tuple[str, ...]
-    """Classes of which no image is classified correctly."""
+    """Classes without a correctly classified image."""
 
 
 def class_balance(per_class: Mapping[str, float], labels: Iterable[int]) -> Balance:
-    """What to say beside an accuracy on images with these labels, given that of each class that occurs."""
+    """The `Balance` of images with these labels, given the accuracy of each class that occurs."""
     sizes = Counter(labels).values()
     if max(sizes) < UNEVEN * min(sizes):
         return {"balanced_accuracy": None, "majority_share": None, "classes_at_zero": ()}
@@ -31,7 +31,7 @@ def class_balance(per_class: Mapping[str, float], labels: Iterable[int]) -> Bala
 
 
 def balance_lines(found: Mapping[str, Any]) -> list[str]:
-    """What to print below an accuracy, given what `Balance` holds."""
+    """The lines to print below an accuracy, given the fields of `Balance`."""
     balanced, share, zero = (found[name] for name in Balance.__annotations__)
     if balanced is None:
         return []

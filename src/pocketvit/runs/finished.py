@@ -1,6 +1,6 @@
-"""Read what a run left behind, and say in one line what is missing or damaged.
+"""Read a finished run, with one-line errors for missing or damaged files.
 
-A run folder holds config.yaml, env.json, metrics.jsonl, predictions.npz and, written last, result.json. Two files
+A run folder contains config.yaml, env.json, metrics.jsonl, predictions.npz and, written last, result.json. Two files
 are optional: samples.npz (pictures) and figures.npz (whitening filters, position similarity).
 
 T test images, K classes, S sample pictures, E error pictures, F filters of p×p pixels, P patches, H W pixels.
@@ -26,16 +26,16 @@ _ARRAYS = {
     "whitening_filters": ("f", 4),
     "position_similarity": ("f", 2),
 }
-"""Each array's kinds, as NumPy calls them, and number of axes."""
+"""Each array's kinds, by NumPy's names, and number of axes."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The trained model's answers on the whole test set."""
+    """The trained model's outputs on the whole test set."""
 
     logits: np.ndarray  # float32, (T, K)
     labels: np.ndarray  # the true classes, int64, (T,)
-    indices: np.ndarray  # where each image is in the test set, int64, (T,)
+    indices: np.ndarray  # position of each image in the test set, int64, (T,)
     class_names: tuple[str, ...]  # the names of the K classes
     files: tuple[str, ...] | None  # the file or row of each image, T of them; older runs lack them
 
@@ -45,17 +45,17 @@ class Samples:
     """Pictures for the report, uint8 RGB."""
 
     train_images: np.ndarray  # augmented training images as the model saw them, (S, H, W, 3)
-    train_captions: tuple[str, ...]  # what to write under each of them
-    error_images: np.ndarray  # test images that were classified wrongly, highest loss first, (E, H, W, 3)
-    error_rows: np.ndarray  # which row of the predictions each error image is, (E,)
+    train_captions: tuple[str, ...]  # their captions
+    error_images: np.ndarray  # misclassified test images, highest loss first, (E, H, W, 3)
+    error_rows: np.ndarray  # row of the predictions of each error image, (E,)
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """Everything a report is made from."""
+    """The inputs of a report."""
 
     path: Path
-    config_text: str  # config.yaml as it stands in the folder
+    config_text: str  # the content of config.yaml
     config: dict
     env: dict
     metrics: list[dict]  # one mapping per pass
@@ -63,7 +63,7 @@ class FinishedRun:
     predictions: Predictions
     samples: Samples | None
     figures: dict[str, np.ndarray]
-    """`whitening_filters` (F, p, p, 3) and `position_similarity` (P, P), where the run wrote them."""
+    """`whitening_filters` (F, p, p, 3) and `position_similarity` (P, P), if the run wrote them."""
 
 
 def refuse_many(folder: Path) -> None:
@@ -80,7 +80,7 @@ def read_run(run_dir: Path, result: RunResult | None = None) -> FinishedRun:
     """Read and check a run folder.
 
     Args:
-        result: what result.json will hold, for a run that has not written it yet.
+        result: the content of result.json if it is not written yet.
     Raises:
         InputError: the folder or one of its files is missing, damaged or incomplete.
     """
@@ -92,7 +92,7 @@ def read_run(run_dir: Path, result: RunResult | None = None) -> FinishedRun:
         raise InputError(f"{run_dir} has no {', '.join(missing)}: a report needs the folder of a finished run")
     config = read_yaml(run_dir / "config.yaml", "config")
     if not isinstance(config, dict):
-        raise InputError(f"{run_dir}/config.yaml holds no named fields; expected the configuration of a run")
+        raise InputError(f"{run_dir}/config.yaml contains no named fields; expected the configuration of a run")
     result = result or RunResult.read(run_dir / "result.json")
     predictions = _read_predictions(run_dir / "predictions.npz")
     return FinishedRun(
@@ -109,10 +109,10 @@ def read_run(run_dir: Path, result: RunResult | None = None) -> FinishedRun:
 
 
 def _read_arrays(path: Path, *names: str, needed: bool = True) -> list[Any]:
-    """The named arrays of an .npz file; where they are not needed, None in the place of one that is not there."""
+    """The named arrays of an .npz file; None for absent ones that are not needed."""
     try:
         held = read_arrays(path, lambda _: names)
-    except Exception as error:  # it is cut, damaged, or holds Python objects
+    except Exception as error:  # it is cut off, damaged, or contains Python objects
         raise InputError(f"{path} cannot be read ({error}); it is damaged or not an .npz file of arrays") from error
     arrays = [held.get(name) for name in names]
     absent = [name for name in names if name not in held]
@@ -127,7 +127,7 @@ def _read_arrays(path: Path, *names: str, needed: bool = True) -> list[Any]:
         if array.ndim != axes:
             raise InputError(f"{path}: {name} has shape {array.shape}; expected {axes} axes")
         if kinds == "f" and not np.isfinite(array).all():
-            raise InputError(f"{path}: {name} holds numbers that are not finite")
+            raise InputError(f"{path}: {name} contains numbers that are not finite")
     return arrays
 
 

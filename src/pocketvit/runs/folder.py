@@ -1,7 +1,7 @@
 """The run folder.
 
-A run folder holds config.yaml, code/ (the user's own, where there is some), env.json, metrics.jsonl (a line a pass),
-checkpoint/, model.safetensors, predictions.npz, samples.npz, figures.npz (where there is something to show),
+A run folder contains config.yaml, code/ (user-defined code, if any), env.json, metrics.jsonl (a line a pass),
+checkpoint/, model.safetensors, predictions.npz, samples.npz, figures.npz (if there is something to show),
 report.html and, written last, result.json: a run without it did not finish.
 """
 
@@ -26,13 +26,13 @@ from pocketvit.runs.result import result_at
 from pocketvit.usercode import FOLDER as CODE_FOLDER
 
 RUNS = Path("runs")
-"""Where run folders are made unless `out` says otherwise."""
+"""Where run folders are created by default."""
 
 _ENV = dict.fromkeys(("command", "started", "folder", "data_fingerprint", "config_hash"), str) | {
     "seed": int,
     "code": dict,
 }
-"""What env.json holds that a run that goes on needs."""
+"""The keys of env.json that a resumed run needs."""
 
 
 class RunFolder:
@@ -57,17 +57,17 @@ class RunFolder:
 
     @classmethod
     def of(cls, config: RunConfig) -> "RunFolder":
-        """The folder that a run is to have: `out`, or the next free runs/<recipe>-<nnn>, which is made at once.
+        """The folder for a run: `out`, or the next free runs/<recipe>-<nnn>, which is created at once.
 
         Raises:
-            InputError: it cannot be made.
+            InputError: it cannot be created.
         """
         return cls(config.out or make_next_free(RUNS, config.recipe))
 
     def begin(self, config: RunConfig, data_fingerprint: str) -> None:
-        """Claim the folder, which is there, for a run, by the one rule for starting again.
+        """Claim the existing folder for a run, by the rule for resuming runs.
 
-        An unfinished run with the same config hash and seed there, on the same data, is continued; a finished one,
+        An unfinished run with the same config hash and seed, on the same data, is resumed; a finished one,
         another config or other data are refused.
 
         Raises:
@@ -82,72 +82,69 @@ class RunFolder:
         except OSError as error:
             raise _unusable(self.path, error) from error
         if strangers:
-            raise InputError(f"{self.path} is not empty and holds no run; choose another --out")
+            raise InputError(f"{self.path} is not empty and contains no run; choose another --out")
         save_config(with_lasting_data(config), self.config)
 
     def _check_same_run(self, config: RunConfig, data_fingerprint: str) -> None:
-        """Refuse to go on with the folder's run if it is another one."""
-        held = load_config(self.config, allow_code=True)  # to compare it; what will run is `config`'s code
+        """Refuse to resume the folder's run if it is another one."""
+        held = load_config(self.config, allow_code=True)  # only to compare it; the code of `config` will run
         env = self.read_env()
         if env.get("data_fingerprint", data_fingerprint) != data_fingerprint:
             raise InputError(
-                f"{self.path} holds a run on other data than data.source={config.data.source} is now; choose another --out"
+                f"{self.path} contains a run on other data than data.source={config.data.source} has now; choose another --out"
             )
         saved = (config_hash(held, data_fingerprint), held.seed)
         earlier = earlier_hashes(held, data_fingerprint)
-        oldest = [saved[0], *earlier][-1] if env else saved[0]  # what a run was begun as that does not say so
+        oldest = [saved[0], *earlier][-1] if env else saved[0]  # the schema of a run that does not record it
         began = (env.get("config_hash", oldest), env.get("seed", saved[1]))
         if began[0] in earlier:
             raise InputError(
-                f"{self.path} holds a run from before {' and '.join(revised(held))} was changed, which cannot go on; "
+                f"{self.path} contains a run from before {' and '.join(revised(held))} was changed, which cannot be resumed; "
                 "choose another --out"
             )
         if began != saved:
             raise InputError(
-                f"{self.config} was changed after its run began; change it back to go on, or start another run: "
+                f"{self.config} was changed after its run began; change it back to resume, or start another run: "
                 f"pocketvit train --config {quote(str(self.config))}"
             )
         if (config_hash(config, data_fingerprint), config.seed) == saved:
             return
         if code_of(held) != code_of(config):
             raise InputError(
-                f"{self.path} holds a run with other code; go on with its copy by --resume {quote(str(self.path))} "
+                f"{self.path} contains a run with other code; resume with its copy by --resume {quote(str(self.path))} "
                 "--allow-code, or choose another --out"
             )
-        raise InputError(f"{self.path} holds a run with another config or seed; choose another --out")
+        raise InputError(f"{self.path} contains a run with another config or seed; choose another --out")
 
     def check_unfinished(self) -> None:
         """Refuse a folder whose run is finished.
 
         Raises:
-            InputError: it is, or what says so is damaged.
+            InputError: it is, or its result is damaged.
         """
         if self.result.exists():
             if result_at(self.result) is None:
-                raise InputError(f"{self.result} is damaged; remove it, and the run goes on")
-            raise InputError(
-                f"{self.path} holds a finished run, with nothing left to do; for a new one choose another --out or "
-                "remove it"
-            )
+                raise InputError(f"{self.result} is damaged; remove it to resume the run")
+            raise InputError(f"{self.path} contains a finished run; for a new one, choose another --out or remove it")
 
     @contextlib.contextmanager
     def locked(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Make the folder if need be, and lock it.
+        """Create the folder if necessary, and lock it.
 
         Args:
-            say: is told if that takes waiting for another process.
+            say: is told if this must wait for another process.
         Raises:
-            InputError: another process is at work there, or the folder cannot be made.
+            InputError: another process uses it, or it cannot be created.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unusable(self.path, error) from error
-        with locked(self.path, f"another process is at work in {self.path}; choose another --out", say):
+        with locked(self.path, f"another process uses {self.path}; choose another --out", say):
             yield
 
     def write_env(self, config: RunConfig, device_name: str, data_fingerprint: str) -> dict[str, Any]:
-        """Write env.json; a run that goes on keeps the command, the time and its folder's name at its first start.
+        """Write env.json; a resumed run keeps the command, the time and the folder's name of its first start.
 
         Returns:
             its content.
@@ -165,30 +162,30 @@ class RunFolder:
         return env
 
     def read_env(self) -> dict[str, Any]:
-        """The content of env.json, as far as it is what `write_env` writes; nothing where it cannot be read."""
+        """The valid content of env.json; empty if it cannot be read."""
         with contextlib.suppress(InputError):
             return {key: value for key, value in read_json(self.env).items() if isinstance(value, _ENV.get(key, ()))}
         return {}
 
     def code_origins(self, config: RunConfig) -> dict[str, str]:
-        """Where the files of the user's own code were copied from when the run began, by file name."""
+        """The original paths of the user-defined code when the run began, by file name."""
         known = self.read_env().get("code", {})
         return {code.path.name: str(known.get(code.path.name, code.path)) for code in code_of(config).values()}
 
     def code_notes(self, config: RunConfig) -> list[str]:
-        """A line on each piece of the user's own code: what runs, and whether it is still what the user has."""
+        """A line on each piece of user-defined code, and whether its original has changed."""
         lines, origins = [], self.code_origins(config)
         for field, code in code_of(config).items():
             origin, line = Path(origins[code.path.name]), f"{field} is {code.name} in {code.path}"
-            if not os.path.isfile(origin):  # or it cannot be looked at, of which Path.is_file may raise an error
-                line += f"; {origin}, which it was copied from, is gone"
+            if not os.path.isfile(origin):  # or it cannot be accessed, where Path.is_file may raise
+                line += f"; its original {origin} no longer exists"
             elif not code.found_in(origin):
-                line += f"; {origin}, which it was copied from, has changed since"
+                line += f"; its original {origin} has changed since"
             lines.append(line)
         return lines
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl and sync it, so that a checkpoint never counts a pass whose line is not there."""
+        """Append a line to metrics.jsonl and sync it, so that a checkpoint never counts a pass without its line."""
         try:
             with open(self.metrics, "a") as file:
                 file.write(json.dumps(line) + "\n")
@@ -198,12 +195,12 @@ class RunFolder:
             raise InputError(f"cannot write {self.metrics}: {error.strerror}") from error
 
     def cut_metrics(self, passes: int) -> list[int]:
-        """Drop the lines that a killed run wrote after its last checkpoint, and those that are damaged.
+        """Remove the lines that a killed run wrote after its last checkpoint, and damaged ones.
 
         Args:
-            passes: that were done at the checkpoint.
+            passes: done at the checkpoint.
         Returns:
-            those among them that have no line left.
+            the passes whose lines are missing.
         """
         content = self.metrics.read_bytes() if self.metrics.exists() else b""
         lines = {held["pass"]: line for line in content.splitlines(keepends=True) if (held := whole_line(line))}
@@ -214,7 +211,7 @@ class RunFolder:
 
 
 def with_lasting_data(config: RunConfig) -> RunConfig:
-    """The configuration with paths of its data that mean the same in another directory."""
+    """The configuration with data paths that mean the same in another directory."""
     cache = config.data.cache_dir
     lasting = {
         "data.source": lasting_source(config.data.source),
@@ -224,10 +221,10 @@ def with_lasting_data(config: RunConfig) -> RunConfig:
 
 
 def make_next_free(parent: Path, name: str) -> Path:
-    """Make parent/name-000, or the first after it that is not taken, also by a process that starts at the same moment.
+    """Create parent/name-000, or the first free name after it, even if processes start at the same moment.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: it cannot be created.
     """
     path = parent
     try:
@@ -243,4 +240,4 @@ def make_next_free(parent: Path, name: str) -> Path:
 
 
 def _unusable(path: Path, error: OSError) -> InputError:
-    return InputError(f"cannot make the run folder {path}: {error.strerror}; choose another --out")
+    return InputError(f"cannot create the run folder {path}: {error.strerror}; choose another --out")

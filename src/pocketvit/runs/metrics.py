@@ -1,4 +1,4 @@
-"""Reading `metrics.jsonl`, to which a run adds a line after each pass."""
+"""Read `metrics.jsonl`, to which a run appends a line after each pass."""
 
 import json
 from pathlib import Path
@@ -9,13 +9,13 @@ from pocketvit.files import read_bytes
 from pocketvit.runs.result import is_number
 
 KEYS = ("pass", "images", "loss", "lr", "train_s")
-"""What every line holds; an evaluation adds `val_accuracy` or `test_accuracy`."""
+"""The keys of every line; an evaluation adds `val_accuracy` or `test_accuracy`."""
 
-TAIL_BYTES = 4096  # more than a line; of a run that goes on only the end is read, again and again
+TAIL_BYTES = 4096  # more than a line; of a running run, only the end is read
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Every line, one mapping a pass.
+    """All lines, one mapping per pass.
 
     Raises:
         InputError: there is no line, or one is damaged or lacks something.
@@ -44,13 +44,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _wrong(held: dict[str, Any]) -> str | None:
-    """The first key of a line that should hold a finite number and doesn't."""
+    """The first key of a line that should have a finite number but does not."""
     keys = (key for key in held if key in (*KEYS, "images_per_s") or key.endswith("_accuracy"))
     return next((key for key in keys if not is_number(held[key])), None)
 
 
 def whole_line(line: bytes) -> dict[str, Any] | None:
-    """What a line holds; None where it is cut off or damaged."""
+    """The content of a line; None if it is cut off or damaged."""
     try:
         held = json.loads(line)
         return held if line.endswith(b"\n") and held.keys() >= set(KEYS) and not _wrong(held) else None
@@ -59,7 +59,7 @@ def whole_line(line: bytes) -> dict[str, Any] | None:
 
 
 def last_line(path: Path) -> dict[str, Any] | None:
-    """What the last line of a run that goes on holds; None before the first, and where there is no run."""
+    """The content of the last complete line; None before the first one, and without a run."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))

@@ -16,7 +16,7 @@ from pocketvit import __version__
 
 
 def environment(device_name: str) -> dict[str, Any]:
-    """What a run ran on: commit, versions, hardware, command."""
+    """The provenance of a run: commit, versions, hardware, command."""
     commit, dirty = git_state()
     return {
         "commit": commit,
@@ -38,7 +38,7 @@ def command() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result."""
+    """Versions of Python and of the packages that affect results."""
     found = {"python": platform.python_version(), "pocketvit": __version__}
     for package in ("torch", "triton", "numpy", "pillow"):
         try:
@@ -49,7 +49,7 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> tuple[str | None, bool | None]:
-    """The commit of the source, and whether it was changed since; of a copy without git, POCKETVIT_COMMIT and None."""
+    """The commit of the source, and whether it was modified; without git, POCKETVIT_COMMIT and None."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]

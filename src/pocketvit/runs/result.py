@@ -1,4 +1,4 @@
-"""What a finished run is known by: `result.json`, and the results that lie in folders."""
+"""The result of a finished run, `result.json`, and finding results in folders."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from pocketvit.runs.balance import Balance
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number, as JSON holds it."""
+    """Whether a value from JSON is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
@@ -40,7 +40,7 @@ Split = Annotated[Literal["test", "val"], "test or val", lambda value: value in 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The accuracy at one moment of training."""
+    """One evaluation during training."""
 
     images: Whole  # training images seen
     train_s: Number
@@ -60,19 +60,19 @@ class RunResult:
     test_accuracy: Fraction
     """After the last step."""
     val_accuracy: Fraction | None
-    """After the last step; None where no images were held out."""
+    """After the last step; None if no images were held out."""
     best_test_accuracy: Fraction | None
-    """The highest during training, which flatters; None where the test images were not looked at."""
+    """The best test accuracy over the evaluations; biased upward. None without evaluations on the test images."""
     images_per_s: Positive
-    """Training, augmentation included, compiling and evaluation left out."""
+    """Training with augmentation, without compiling and evaluation."""
     curve: Evaluations
     """Every evaluation during training."""
     train_fingerprint: Text | None = None
-    """Of the training images; older results lack it."""
+    """Of the training images; absent in older results."""
     cautions: Texts = ()
-    """What is wrong with the data; older results lack it."""
+    """Problems of the data; absent in older results."""
     balanced_accuracy: Fraction | None = None
-    """This and the next two: see `pocketvit.runs.balance`; left out of the file where they say nothing."""
+    """This and the next two: see `pocketvit.runs.balance`; written only for uneven classes."""
     majority_share: Fraction | None = None
     classes_at_zero: Texts = ()
     recipe: Text
@@ -81,38 +81,38 @@ class RunResult:
     data_fingerprint: Text
     num_params: Whole
     num_processes: Whole | None = None
-    """Older results lack it."""
+    """Absent in older results."""
     num_gpus: Whole
     """0 on a CPU."""
     train_s: Positive
     images_seen: Whole
     peak_memory_gib: Number | None
-    """None where the device does not tell."""
+    """None if the device does not report it."""
     device: Text
     kernels: Text | None = None
-    """What ran the blocks: persistent, fused or reference; older results lack it."""
+    """Kernels of the blocks: persistent, fused or reference; absent in older results."""
     versions: Named
     commit: Text | None
     command: Text
     total_s: Positive
     """From the start of the program to the result."""
     file: Path = field(compare=False)
-    """Where the result is written, or was read from; not in it."""
+    """The path of the file; not part of it."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """What else the file holds."""
+    """Other content of the file."""
 
     @property
     def key(self) -> str:
-        """Of a study's cell: what was computed, with which seed."""
+        """The key of a study's cell: config hash and seed."""
         return f"{self.config_hash}-s{self.seed}"
 
     @property
     def run_folder(self) -> Path:
-        """The folder that the file lies in: the run's, for its own result.json."""
+        """The folder of the file: the run folder, for a result.json."""
         return self.file.parent
 
     def write(self) -> None:
-        """Write the file, which is there whole or not at all.
+        """Write the file atomically.
 
         Raises:
             InputError: it cannot be written.
@@ -127,7 +127,7 @@ class RunResult:
         """Read and check a file.
 
         Raises:
-            InputError: it cannot be read, lacks a field, or a field holds what it cannot.
+            InputError: it cannot be read, lacks a field, or a field has an invalid value.
         """
         content = read_json(file)
         known, where = take_fields(str(file), cls, content), f"{file}: a point of the curve"
@@ -137,7 +137,7 @@ class RunResult:
 
 
 def take_fields(where: str, kind: type, content: dict[str, Any]) -> dict[str, Any]:
-    """Take the fields of a dataclass out of `content`; refuse what they are not annotated to be."""
+    """Take the fields of a dataclass out of `content`; refuse values of other types."""
     named = [item for item in fields(kind) if item.name not in ("file", "extra")]
     absent = [item.name for item in named if item.default is MISSING and item.name not in content]
     if absent:
@@ -153,7 +153,7 @@ def take_fields(where: str, kind: type, content: dict[str, Any]) -> dict[str, An
 
 
 def result_at(file: Path) -> RunResult | None:
-    """A run's result; None where the file is absent, torn, or holds something else."""
+    """A run's result; None if the file is absent, incomplete, or something else."""
     try:
         return RunResult.read(file)
     except InputError:
@@ -161,12 +161,12 @@ def result_at(file: Path) -> RunResult | None:
 
 
 def find_results(folders: Iterable[Path], *, one_gpu: bool = False) -> dict[str, RunResult]:
-    """Every result in some folders, at any depth, by its key.
+    """All results in some folders, at any depth, by key.
 
-    Where several have the same key, the first folder counts, there the run on the fewest GPUs, then the first by path.
+    Of several with the same key, the first folder counts, in it the run on the fewest GPUs, then the first by path.
 
     Args:
-        one_gpu: leave out runs on several GPUs, whose speed and time are those of no single one.
+        one_gpu: leave out runs on several GPUs, whose times cannot be compared with those of one.
     """
     found: dict[str, RunResult] = {}
     for folder in folders:

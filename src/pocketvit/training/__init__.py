@@ -1,4 +1,4 @@
-"""Training."""
+"""Training: from a configuration to a finished run."""
 
 from pocketvit.training.loop import train
 from pocketvit.training.stop import Stopped

@@ -1,10 +1,10 @@
-"""Checkpoints that outlive whatever happens while they are written.
+"""Crash-safe checkpoints.
 
-A checkpoint is one safetensors file in the run's `checkpoint/` folder: all tensors of the step's state, and in its
-metadata where the run stood. Its name holds the step and the first digits of the file's SHA-256. It is written under
-a temporary name, synced and renamed, so a file with a right name is whole, unless the disk changed it later; then
-the digest says so, the file is set aside as `….damaged`, and the checkpoint before it is used. The last two are kept.
-Hashing and writing take a tenth of a second or more, so a thread does that while training goes on.
+A checkpoint is one safetensors file in the run's `checkpoint/` folder: all tensors of the step's state, and the run's
+progress in its metadata. Its name contains the step and the first digits of the file's SHA-256. It is written under a
+temporary name, synced and renamed, so a file with its final name is complete. If the disk damages it later, the digest
+shows it: the file is renamed to `….damaged`, and the checkpoint before it is used. The last two are kept. Hashing and
+writing take a tenth of a second or more and are done by a thread during training.
 """
 
 import contextlib
@@ -29,13 +29,13 @@ KEEP = 2
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stood."""
+    """The progress of a run."""
 
     pass_index: Natural  # the pass that the next step belongs to, from 0
     step_in_pass: Natural  # the next step within it
     train_s: Number  # seconds of training so far
     kernels: Annotated[Kernels, "a kind of kernels", lambda value: value in get_args(Kernels)] = (
-        "fused"  # what ran the blocks; older versions had one kind and did not say
+        "fused"  # kernels of the blocks; older versions had one kind and did not record it
     )
 
 
@@ -54,7 +54,7 @@ class CheckpointWriter:
         self.thread.shutdown()
 
     def save(self, step: int, state: dict[str, Tensor], progress: Progress) -> None:
-        """Begin to write the state after `step` steps; what is given may change as soon as this returns.
+        """Begin to write the state after `step` steps; the arguments may change as soon as this returns.
 
         Raises:
             InputError: the checkpoint before it could not be written.
@@ -64,10 +64,10 @@ class CheckpointWriter:
         self.written = self.thread.submit(write_checkpoint, self.folder, step, copy, progress)
 
     def wait(self) -> None:
-        """Wait until what was saved last is on the disk.
+        """Wait until the last checkpoint is on disk.
 
         Raises:
-            InputError: no space left, or the folder cannot be written; the checkpoints before stay whole.
+            InputError: no space left, or the folder cannot be written; earlier checkpoints are kept.
         """
         if self.written is not None:
             written, self.written = self.written, None
@@ -78,7 +78,7 @@ def write_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], progre
     """Write the state after `step` steps, then drop all but the last two checkpoints.
 
     Raises:
-        InputError: no space left, or the folder cannot be written; the checkpoints before stay whole.
+        InputError: no space left, or the folder cannot be written; earlier checkpoints are kept.
     """
     content = save(tensors, metadata={"progress": json.dumps(asdict(progress))})
     digest = hashlib.sha256(content).hexdigest()[:16]
@@ -97,13 +97,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(folder: Path) -> tuple[tuple[dict[str, Tensor], Progress] | None, list[str]]:
-    """The newest whole checkpoint. Damaged ones are set aside, so that they never count as one of those to keep.
+    """The newest intact checkpoint. Damaged ones are renamed, so that they do not count as one of those to keep.
 
     Returns:
-        its tensors on the CPU and where the run stood, or None where there is no whole one; and a line on each
-        damaged one.
+        its tensors on the CPU and the run's progress, or None if no checkpoint is intact; and a line on each damaged one.
     Raises:
-        InputError: one cannot be read now, which says nothing about what it holds.
+        InputError: one cannot be read now, although it may be intact.
     """
     said: list[str] = []
     paths = list_checkpoints(folder)
@@ -111,9 +110,11 @@ def load_checkpoint(folder: Path) -> tuple[tuple[dict[str, Tensor], Progress] | 
         try:
             return _read_checkpoint(path), said
         except _Damaged as damage:
-            with contextlib.suppress(OSError):  # a disk that refuses this refuses the next checkpoint as well
+            with contextlib.suppress(OSError):  # if this fails, the next checkpoint fails as well
                 path.rename(path.with_name(path.name + ".damaged"))
-            left = "using the one before it" if path != paths[-1] else "there is none before it, so the run starts over"
+            left = (
+                "using the one before it" if path != paths[-1] else "there is no earlier one, so the run starts again"
+            )
             said.append(f"checkpoint {path.name} is damaged ({damage}); {left}")
     return None, said
 
@@ -123,7 +124,7 @@ class _Damaged(Exception):
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress]:
-    """A checkpoint's tensors, on the CPU, and where the run stood."""
+    """A checkpoint's tensors, on the CPU, and the run's progress."""
     try:
         regular_size(path)
         if hashlib.sha256(path.read_bytes()).hexdigest()[:16] != path.name.split(".")[1]:

@@ -1,9 +1,8 @@
-"""Compiling a run's kernels in other threads while the rest of it is set up.
+"""Compile a run's kernels in other threads while the rest of it is set up.
 
-Which kernels these are follows from the model and the size of a batch. So tensors without memory are taken through
-the fused parts of a step, forward and backward, where every launch only compiles (`pocketvit.kernels.launch`). They
-are made as a step will have them: most of PyTorch's own operations on such tensors are written in Python and load its
-compiler.
+The model and the batch size determine the kernels. So tensors without memory are passed through the fused parts of a
+step, forward and backward, where every launch only compiles (`pocketvit.kernels.launch`). They are made as a step will
+have them, because most of PyTorch's own operations on such tensors are written in Python and load its compiler.
 """
 
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from pocketvit.model.tokens import CHANNELS
 
 @contextmanager
 def kernels_compiled(model: ViT, batch_size: int, label_smoothing: float) -> Iterator[None]:
-    """Inside, a step's kernels are being compiled; when it ends, they are ready.
+    """Compile a step's kernels inside this context; they are ready when it ends.
 
     Args:
         model: on its GPU; its blocks run as fused kernels.
@@ -47,7 +46,7 @@ def kernels_compiled(model: ViT, batch_size: int, label_smoothing: float) -> Ite
 def shadow_blocks(
     plan: BlockPlan, batch_size: int, num_tokens: int, dtype: torch.dtype = torch.bfloat16, *, kernels: str = "fused"
 ) -> None:
-    """Launch what a step launches for its blocks; one layer stands for all, because they share their kernels."""
+    """Launch a step's kernels for its blocks; one layer is enough, because all share their kernels."""
     from pocketvit.kernels.blocks import FUNCTIONS  # needs Triton
 
     def leaf(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -64,7 +63,7 @@ def shadow_blocks(
 
 
 def shadow_batch(model: ViT, batch_size: int, label_smoothing: float, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Launch what a step launches for its batch."""
+    """Launch a step's kernels for its batch."""
     batches = BatchMaker(empty(CHANNELS), empty(CHANNELS), model.num_classes, label_smoothing)
     images = empty(batch_size, *model.image_size, CHANNELS, dtype=torch.uint8)
     labels, erase, position = (empty(*shape, dtype=torch.int64) for shape in ((batch_size,), (batch_size, 4), (1,)))

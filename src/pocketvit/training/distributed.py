@@ -1,18 +1,18 @@
-"""One run on many processes: the only place that touches process groups.
+"""One run on many processes; only this module uses process groups.
 
-`torchrun` starts the same command several times and tells each process its rank in the environment. Everything
-random in a run is addressed rather than drawn in sequence, so each process knows alone what every image of a batch
-gets, and does its share of it. Their gradients are added up, and each then makes the same update. So N processes
-compute the run that one would, but for the order in which numbers are added.
+`torchrun` starts the same command several times and gives each process its rank in the environment. All random numbers
+of a run have addresses, so each process knows what happens to every image of a batch, and does its share of it. The
+gradients are summed, and each process makes the same update. So N processes compute the same run as one, except for the
+order in which numbers are added.
 
-A share is made of mirror pairs: image j of a batch of B is mixed with image B − 1 − j, and both are always on the same
-process. In the order of the batch, a share's mirror order pairs the same two images, so mixing needs no neighbour.
+A share consists of mirror pairs: image j of a batch of B is mixed with image B − 1 − j, and both are always on the same
+process. In the order of the batch, a share's mirror order pairs the same two images, so mixing needs no communication.
 
-The first process writes the run folder, evaluates and speaks; the others stay silent.
+The first process writes the run folder, evaluates and prints; the others are silent.
 
-When a process dies, the others cannot go on. An exchange over NCCL would wait for the dead one on the GPU without an
-end, one over gloo fails. So each process watches its neighbour (`Watch`), and ends at once with one line when it is
-gone; torchrun then starts all of them again, and they go on from the last checkpoint.
+When a process dies, the others cannot continue: a communication over NCCL would wait forever on the GPU, one over gloo
+fails. So each process watches its neighbor (`Watch`), and exits at once with one line when it is gone; torchrun then
+restarts all of them, and they resume from the last checkpoint.
 """
 
 import os
@@ -36,14 +36,14 @@ T = TypeVar("T")
 
 MEET_S = 600.0  # how long to wait for the other processes at the start
 BEAT_S = 1.0  # seconds between two signs of life
-SILENT_S = 60.0  # a neighbour that says nothing for so long is taken for dead: its host lost power or its network
-LEAVE_S = 10.0  # processes that end in good order leave within this many seconds of each other
+SILENT_S = 60.0  # a neighbor that is silent for so long is dead: its host lost power or its network
+LEAVE_S = 10.0  # processes that end normally leave within this many seconds of each other
 WATCH_TAG = 1  # tells signs of life from other messages
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a run, as one of them sees them. One alone never waits or communicates."""
+    """The processes of a run, as seen by one of them. A single process never waits or communicates."""
 
     rank: int = 0  # which of them this is
     size: int = 1  # how many there are
@@ -51,7 +51,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes and speaks."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     def share(self, batch_size: int) -> np.ndarray:
@@ -73,12 +73,12 @@ class Processes:
     def sum_gradients(self, parameters: Iterable[nn.Parameter], scalars: Sequence[Tensor]) -> list[Tensor]:
         """Replace the gradients by their sums over all processes, in one exchange with some scalars.
 
-        The new gradients are parts of one flat buffer. Nothing waits for the host, so it can be captured in a CUDA
+        The new gradients are views of one flat buffer. Nothing waits for the host, so this can be captured in a CUDA
         graph.
 
         Args:
-            parameters: in the same order everywhere; those without a gradient are left out.
-            scalars: this process's parts of the loss and of what else is logged, 0-dim.
+            parameters: in the same order on all processes; those without a gradient are skipped.
+            scalars: this process's parts of the loss and of other logged values, 0-dim.
         Returns:
             their sums, 0-dim, without a graph.
         """
@@ -94,7 +94,7 @@ class Processes:
         return [total.squeeze(0) for total in sums[len(with_grad) :]]
 
     def agree(self, signum: int | None) -> int | None:
-        """The signal that any process has got, for all; none if there is none."""
+        """The signal that any process has received, if any, for all."""
         if self.size == 1:
             return signum
         highest = torch.tensor(signum or 0)
@@ -102,11 +102,11 @@ class Processes:
         return int(highest) or None
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """Call `make` on the first process, while the others wait for what it returns.
+        """Call `make` on the first process, while the others wait for its result.
 
         Raises:
             InputError: on the first process, as `make` raised it.
-            SystemExit: on the others, where `make` raised: the first one says why.
+            SystemExit: on the others, if `make` raised; the first one says why.
         """
         if self.size == 1:
             return make()
@@ -127,11 +127,11 @@ class Processes:
         return made_first
 
     def error(self, message: str) -> BaseException:
-        """What to raise where every process finds the same thing wrong, so that one line says it."""
+        """The exception for an error that every process finds, so that it is printed once."""
         return InputError(message) if self.first else SystemExit(2)
 
     def in_turn(self, make: Callable[[], T]) -> T:
-        """Call `make` on every process, on the first before the others: they find in caches what it left there.
+        """Call `make` on every process, first on the first one, so that the others can use its caches.
 
         Raises:
             InputError: as `make` raised it.
@@ -141,7 +141,7 @@ class Processes:
         return made[0] if made else make()
 
     def copy_from_first(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrite tensors with the first process's."""
+        """Overwrite tensors with those of the first process."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
@@ -152,14 +152,14 @@ ALONE = Processes()  # a run in one process
 
 @contextmanager
 def join(device: str) -> Iterator[Processes]:
-    """Meet the other processes of the run that torchrun started; a process that it did not start is alone.
+    """Connect to the other processes that torchrun started; without torchrun, a process is alone.
 
-    Each process takes the GPU of its place on the host. Tensors on GPUs travel by NCCL, the rest by gloo. CUDA graphs
-    that hold exchanges have to be gone when this is left.
+    Each process uses the GPU of its place on the host. Tensors on GPUs are sent by NCCL, others by gloo. CUDA graphs
+    with communication must be deleted before this context ends.
 
     Raises:
-        InputError: a GPU is wanted, and the host has fewer than processes.
-        TimeoutError: the other processes did not come.
+        InputError: GPUs are wanted, and the host has fewer than processes.
+        TimeoutError: the other processes did not connect.
     """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
         yield ALONE
@@ -176,7 +176,7 @@ def join(device: str) -> Iterator[Processes]:
     try:
         yield processes
     except RuntimeError:
-        watch.give_time()  # an exchange fails when another process dies; then that is what has to be said
+        watch.give_time()  # communication fails when another process dies; then the watch should report that
         raise
     finally:
         if watch.leave():
@@ -184,15 +184,15 @@ def join(device: str) -> Iterator[Processes]:
 
 
 def _meet(store: dist.Store, rank: int, size: int) -> dist.Store:
-    """A part of the store that only those use who are alive now.
+    """A part of the store that only the current processes use.
 
-    torchrun keeps one store over all its restarts. What dead processes left there, addresses and NCCL's id, looks
-    like the answer of living ones, and whoever takes it waits for the dead. The counts of restarts do not help: they
-    differ between hosts. So the first process makes up a name for this start, and another one believes a name once
-    the first has answered under it a question that was made up just now.
+    torchrun keeps one store over all its restarts. Entries of dead processes, addresses and NCCL's id, look like those
+    of living ones, and a process that uses them waits forever. The counts of restarts do not help, because they
+    differ between hosts. So the first process creates a name for this start, and others accept a name only after
+    the first process has answered a fresh question under it.
 
     Raises:
-        TimeoutError: no answer came.
+        TimeoutError: there was no answer.
     """
     if rank == 0:
         name = uuid.uuid4().hex
@@ -208,16 +208,16 @@ def _meet(store: dist.Store, rank: int, size: int) -> dist.Store:
         if store.check([f"{name}/{question}"]):
             return dist.PrefixStore(name, store)
         time.sleep(0.05)
-    raise TimeoutError(f"process {rank} waited {MEET_S:.0f} s for the first process in vain")
+    raise TimeoutError(f"process {rank} waited {MEET_S:.0f} s for the first process, which did not answer")
 
 
 class Watch:
-    """Ends this process as soon as another one of the run is gone, even while the main thread waits for it.
+    """Exits this process as soon as another one of the run is gone, even while the main thread waits for it.
 
-    In a ring, each process sends the next one a sign of life every second, from a thread of its own, and expects one
-    from the process before it. The connection to a process that dies breaks at once, so its neighbour ends, then the
-    neighbour's neighbour. A process that leaves in good order says so; the others then have to leave as well, or else
-    they wait for it in vain and end too. The end is `os._exit`: ordinary clean-up would wait for the GPU.
+    In a ring, each process sends the next one a heartbeat every second, from a separate thread, and expects one
+    from the process before it. The connection to a dying process breaks at once, so its neighbor exits, then that
+    one's neighbor. A process that ends normally says so; the others must then end as well, or they would wait for
+    it and exit too. The exit is `os._exit`, because ordinary clean-up would wait for the GPU.
     """
 
     def __init__(self, processes: Processes) -> None:
@@ -230,14 +230,14 @@ class Watch:
         self.thread.start()
 
     def leave(self) -> bool:
-        """Tell that this process leaves; whether its neighbours leave too."""
+        """Announce that this process ends; returns whether its neighbors end too."""
         self.leaves = True
         self.hurry.set()
         self.thread.join(LEAVE_S)
         return not self.thread.is_alive()
 
     def give_time(self) -> None:
-        """Wait a moment, in which the end of another process is found, if it is that."""
+        """Wait a moment, so that the end of another process can be noticed."""
         self.hurry.set()
         self.thread.join(LEAVE_S / 2)
 
@@ -250,7 +250,7 @@ class Watch:
             if os.getppid() != self.launcher:
                 self._end("the launcher is gone")
             if heard and not leaving:
-                self._end(f"process {self.before} has left, and this one waits for it in vain")
+                self._end(f"process {self.before} has ended, but this one still waits for it")
             try:
                 word, other = torch.tensor([leaving]), torch.tensor([False])
                 sending = None if said else dist.isend(word, self.after, tag=WATCH_TAG)
@@ -263,9 +263,9 @@ class Watch:
             said, heard = said or leaving, heard or bool(other)
 
     def _end(self, why: str) -> NoReturn:
-        """End this process with one line."""
+        """Exit this process with one line."""
         with suppress(OSError):
-            os.write(2, f"pocketvit: {why}; process {self.rank} ends, start the run again to go on\n".encode())
+            os.write(2, f"pocketvit: {why}; process {self.rank} exits; start the run again to resume it\n".encode())
         os._exit(1)
 
 
@@ -274,7 +274,7 @@ def _take_gpu() -> torch.device:
     place, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
     if place >= gpus:
         raise InputError(
-            f"process {place} of this host has no GPU, there are {gpus}; "
+            f"process {place} of this host has no GPU, because there are {gpus}; "
             f"use --nproc-per-node={gpus} or train.device=cpu"
         )
     torch.cuda.set_device(place)

@@ -29,12 +29,12 @@ MAX_ERRORS = 40
 
 
 def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> RunResult:
-    """Test the trained model once and write everything that a finished run holds.
+    """Test the trained model once and write all files of a finished run.
 
     Args:
         trainer: at the end of its run.
         started: `time.perf_counter()` from which `total_s` counts.
-        held: bytes on the GPU that were not the run's, as `watch_memory` found them.
+        held: bytes on the GPU that were not the run's, from `watch_memory`.
     Raises:
         InputError: a file cannot be written.
     """
@@ -81,21 +81,21 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
         peak_memory_gib=peak_gib,
         kernels=trainer.kernels,
         total_s=time.perf_counter() - started,
-        extra={"data_source": MEMORY} if config.data.source == MEMORY else {},  # which `command` does not tell
+        extra={"data_source": MEMORY} if config.data.source == MEMORY else {},  # which `command` does not show
         **{name: env[name] for name in ("device", "versions", "commit", "command")},
     )
     from pocketvit.report.page import write_report  # loads a drawing library
 
     try:
         write_report(folder.path, result)
-    except Exception as error:  # the page can be made again, the run should not be
-        trainer.reporter.note(f"there is no report ({one_line(error)}); make it by: pocketvit report {folder.path}")
+    except Exception as error:  # the page can be made again, unlike the run
+        trainer.reporter.note(f"there is no report ({one_line(error)}); make it with: pocketvit report {folder.path}")
     result.write()
     return result
 
 
 def seen_images(loader: TrainLoader, trained: TrainedModel) -> tuple[np.ndarray, list[str]]:
-    """Some training images of the first pass as the model saw them, and what it was told about them.
+    """Some training images of the first pass as the model saw them, with their targets.
 
     Returns:
         uint8 (S, H, W, C), and per image its class, or the shares of two mixed ones.
@@ -112,11 +112,11 @@ def seen_images(loader: TrainLoader, trained: TrainedModel) -> tuple[np.ndarray,
 
 
 def save_figures(path: Path, model: ViT, filters: Tensor | None) -> None:
-    """Write what the report draws of the model: its whitening filters and how alike the learned positions are.
+    """Write the report's pictures of the model: whitening filters and the similarity of learned positions.
 
     Args:
-        path: of figures.npz; not written where there is nothing to draw.
-        filters: that the patch embedding started from, (F, C, p, p); none where it started at random.
+        path: of figures.npz; not written if there is nothing to draw.
+        filters: initial ones of the patch embedding, (F, C, p, p); None if they were random.
     """
     figures = {}
     if filters is not None:

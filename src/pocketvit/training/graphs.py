@@ -1,7 +1,7 @@
-"""Capturing work in a CUDA graph, all of a process on one stream beside the main one.
+"""Capture work in CUDA graphs, on one stream per process besides the main one.
 
-cuBLAS keeps a workspace, 33 MiB on an H100, for every stream that it was asked for work on. Streams come from a ring of
-32, so that a new one for every capture would take up to a gigabyte, and what a run seems to need would depend on the
+cuBLAS keeps a workspace, 33 MiB on an H100, for every stream that it has worked on. Streams come from a ring of
+32, so a new one for every capture would take up to a gigabyte, and the measured memory of a run would depend on the
 runs before it in the same process.
 """
 
@@ -19,7 +19,7 @@ def _side_stream(device: int) -> torch.cuda.Stream:
 
 @contextmanager
 def beside() -> Iterator[None]:
-    """Inside, work goes to the current GPU's stream for captures, between what was asked of the main one before and after."""
+    """Inside, work goes to the current GPU's stream for captures, in order with the work on the main stream."""
     side = _side_stream(torch.cuda.current_device())
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -28,11 +28,11 @@ def beside() -> Iterator[None]:
 
 
 def captured(work: Callable[[], object], *, mode: str = "global") -> torch.cuda.CUDAGraph:
-    """The work as a graph to `replay`; it has to have run before, `beside`, which compiles it.
+    """The work as a graph to `replay`; it must have run once `beside`, which compiles it.
 
     Args:
-        work: asks things of the current GPU, and waits for none of them.
-        mode: which calls of CUDA other threads may make meanwhile, `capture_error_mode` of `torch.cuda.graph`.
+        work: launches work on the current GPU without waiting for it.
+        mode: which CUDA calls other threads may make meanwhile, `capture_error_mode` of `torch.cuda.graph`.
     """
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=_side_stream(torch.cuda.current_device()), capture_error_mode=mode):
@@ -41,7 +41,7 @@ def captured(work: Callable[[], object], *, mode: str = "global") -> torch.cuda.
 
 
 def take_workspaces() -> None:
-    """Have cuBLAS take, on the current GPU, what it keeps for the main stream and that of captures."""
+    """Let cuBLAS allocate its workspaces on the current GPU, for the main stream and that of captures."""
     a = torch.ones(16, 16, device="cuda", requires_grad=True)
     (a @ a).sum().backward()
     with beside():

@@ -1,9 +1,9 @@
 """A run from configuration to result.
 
-    meet the other processes, if any  ->  open the data  ->  build model, optimizers, step  ->  open the run folder
+    connect to the other processes, if any  ->  open the data  ->  build model, optimizers, step  ->  open the run folder
     ->  pass by pass: plan, load, step, log, evaluate, save  ->  test, report, result.json
 
-The first process of several does the writing.
+Of several processes, the first one writes.
 """
 
 import os
@@ -43,22 +43,22 @@ def train(
 
     Args:
         config: what to run.
-        reporter: is told how it goes; by default it is printed, as a bar in a terminal and as lines elsewhere.
+        reporter: shows progress; by default a bar in a terminal, and lines elsewhere.
             `pocketvit.SilentReporter()` prints nothing.
-        data: images in memory to train on, in place of `config.data.source`: (images, labels) or four arrays, a
+        data: images in memory to train on, instead of `config.data.source`: (images, labels) or four arrays, a
             mapping of arrays named as in an .npz file, PyTorch data sets of (image, label), or what `load_dataset` gives.
-        started: `time.perf_counter()` from which `total_s` counts; none is now, after torch was imported.
+        started: `time.perf_counter()` from which `total_s` counts; by default now, after torch was imported.
     Returns:
-        what result.json holds, and where it is: `result.test_accuracy`, `result.run_folder`.
+        the content of result.json, and its place: `result.test_accuracy`, `result.run_folder`.
     Raises:
-        InputError: something in the configuration or the data cannot be used, or the loss stopped being finite.
-        SystemExit: the same on a process other than the first, which says why.
-        Stopped: a signal came; the run is saved.
+        InputError: the configuration or the data cannot be used, or the loss became infinite or NaN.
+        SystemExit: the same on processes other than the first, which prints the reason.
+        Stopped: a signal arrived; the run is saved.
         TimeoutError: the other processes did not come.
     """
     started = time.perf_counter() if started is None else started
     if not isinstance(config, RunConfig):
-        raise InputError(f"{config!r} is not a configuration; make one, such as pocketvit.recipe('digits')")
+        raise InputError(f"{config!r} is not a configuration; make one with pocketvit.recipe('digits'), for example")
     if data is not None:
         config = override(config, {"data.source": MEMORY})
     device = config.train.device
@@ -69,8 +69,8 @@ def train(
         join(device) as processes,
     ):
         if processes.launched and config.out is None:
-            raise processes.error("torchrun needs --out DIR, so that a restarted command finds its run again")
-        if (out := config.out) is not None:  # said before anything takes time
+            raise processes.error("torchrun needs --out DIR, so that a restarted command finds its run")
+        if (out := config.out) is not None:  # checked before anything takes time
             result = processes.from_first(lambda: left_by_the_last_start(RunFolder(out)))
             if result is not None:
                 return result
@@ -80,7 +80,7 @@ def train(
         try:
             with trainer.fitting_threads(), opened_folder(trainer) as env:
                 run(trainer)
-                with StopRequest():  # a signal now comes too late: the few files that are left are written first
+                with StopRequest():  # a signal is too late now: the few remaining files are written first
                     result = processes.from_first(lambda: finish(trainer, env, started, held))
                 trainer.reporter.note(f"report: {trainer.folder.report}")
                 return result
@@ -89,10 +89,10 @@ def train(
 
 
 def left_by_the_last_start(folder: RunFolder) -> RunResult | None:
-    """The result of a run that torchrun starts again because a worker was lost after the result was written.
+    """The result of a run that torchrun restarts because a worker was lost after the result was written.
 
     Raises:
-        InputError: the folder holds a finished run, and this is a first start.
+        InputError: the folder contains a finished run, and this is a first start.
     """
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) and folder.result.exists():
         return RunResult.read(folder.result)
@@ -102,7 +102,7 @@ def left_by_the_last_start(folder: RunFolder) -> RunResult | None:
 
 @contextmanager
 def opened_folder(trainer: Trainer) -> Iterator[dict[str, Any]]:
-    """Find or make the run's folder, keep it to this run, and write env.json; gives its content.
+    """Find or create the run's folder, lock it, and write env.json; returns its content.
 
     Raises:
         InputError: the folder cannot be used.
@@ -127,14 +127,14 @@ def opened_folder(trainer: Trainer) -> Iterator[dict[str, Any]]:
 
 
 def prepare(config: RunConfig, processes: Processes, reporter: Reporter, data: Data | None = None) -> Trainer:
-    """Open the data, unless they are given, and build everything that a run needs but its folder.
+    """Open the data, unless they are given, and build everything but the run's folder.
 
     Raises:
-        InputError: something in the configuration or the data cannot be used.
+        InputError: the configuration or the data cannot be used.
     """
     device = choose_device(config.train.device)
     if device.type == "mps" and processes.size > 1:
-        raise processes.error("train.device=mps runs in one process only; under torchrun use train.device=cpu")
+        raise processes.error("train.device=mps runs in one process only; with torchrun, use train.device=cpu")
     known = data is None and config.data.source in ("cifar10", "cifar100")
     if known and (slow := slow_note(config, device, 50_000, (32, 32), processes.size)):  # before it is downloaded
         reporter.note(slow)
@@ -155,7 +155,7 @@ def prepare(config: RunConfig, processes: Processes, reporter: Reporter, data: D
         return Trainer(config, splits, device, reporter, processes)
     except torch.cuda.OutOfMemoryError as error:
         raise InputError(
-            "out of GPU memory before the first step; is another process using this GPU? Else choose a smaller model"
+            "out of GPU memory before the first step; is another process using this GPU? If not, choose a smaller model"
         ) from error
 
 
@@ -193,21 +193,21 @@ def slow_note(
 
 
 def run(trainer: Trainer) -> None:
-    """Train from where the run folder stands to the end of the schedule.
+    """Train from the run folder's last checkpoint to the end of the schedule.
 
     Raises:
-        InputError: the loss is not finite, or GPU memory ran out; says which batch would fit.
-        Stopped: a signal came; the run is saved.
+        InputError: the loss is not finite, or GPU memory ran out; the message says which batch size would fit.
+        Stopped: a signal arrived; the run is saved.
     """
     out_of_memory = False
     try:
         trainer.resume()
         trainer.run()
     except torch.cuda.OutOfMemoryError:
-        out_of_memory = True  # while the exception is handled, its traceback keeps the failed step's memory
+        out_of_memory = True  # during handling, the exception's traceback keeps the failed step's memory
     finally:
         trainer.reporter.stop()
     if out_of_memory:
         fits = trainer.largest_batch()
-        advice = f"about batch_size={fits} would fit" if fits else "not even a small batch fits this GPU"
+        advice = f"about batch_size={fits} would fit" if fits else "not even a small batch fits on this GPU"
         raise InputError(f"out of GPU memory at batch_size={trainer.config.batch_size}; {advice}")

@@ -1,4 +1,4 @@
-"""What a run says while it goes: a live bar in a terminal, plain lines elsewhere, or nothing."""
+"""Progress of a run: a live bar in a terminal, plain lines elsewhere, or nothing."""
 
 import time
 from collections.abc import Iterable
@@ -13,33 +13,33 @@ from pocketvit.terminal import printable
 
 
 class Reporter(Protocol):
-    """Where a run says how it goes; what a subclass leaves out says nothing."""
+    """Receives the progress of a run; methods that a subclass does not override do nothing."""
 
     def note(self, line: str) -> None:
-        """Say one line."""
+        """Print one line."""
 
     def start(self, total_steps: int, done_steps: int) -> None:
-        """Training begins, or goes on, after some steps."""
+        """Training begins or resumes, after some steps."""
 
     def advance(self, steps: int) -> None:
-        """Some more steps are done."""
+        """More steps are done."""
 
     def passed(self, line: dict[str, Any]) -> None:
         """A pass is done; `line` is the one in metrics.jsonl."""
 
     def stop(self) -> None:
-        """Training is over, whichever way."""
+        """Training has ended, for whatever reason."""
 
 
 class SilentReporter(Reporter):
-    """Says nothing."""
+    """Prints nothing."""
 
 
 Silent = SilentReporter  # its former name
 
 
 def pass_text(line: dict[str, Any]) -> str:
-    """A pass in a few words: loss, accuracy where it was measured, speed, learning rate."""
+    """A pass in a few words: loss, accuracy if measured, speed, learning rate."""
     seen = [split for split in ("val", "test") if f"{split}_accuracy" in line]
     parts = [
         f"pass {line['pass']}",
@@ -61,11 +61,11 @@ class LineReporter(SilentReporter):
         self.said_at = 0.0
 
     def note(self, line: str) -> None:
-        """Say one line."""
+        """Print one line."""
         self.console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
     def passed(self, line: dict[str, Any]) -> None:
-        """Say how the pass went, where it was evaluated or nothing was said for a while."""
+        """Print the pass if it was evaluated, or nothing was printed for a while."""
         now = time.monotonic()
         if any(key.endswith("_accuracy") for key in line) or now - self.said_at >= self.EVERY_S:
             self.said_at = now
@@ -73,7 +73,7 @@ class LineReporter(SilentReporter):
 
 
 class _TwoLines(Progress):
-    """A bar, and below it the last pass in words, which fit on 80 columns; on fewer they are cut."""
+    """A bar, and below it the last pass in words, cut off below 80 columns."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
@@ -96,7 +96,7 @@ class BarReporter(SilentReporter):
         self.accuracy: dict[str, Any] = {}
 
     def note(self, line: str) -> None:
-        """Say one line, above the bar."""
+        """Print one line above the bar."""
         self.progress.console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
     def start(self, total_steps: int, done_steps: int) -> None:
@@ -114,7 +114,7 @@ class BarReporter(SilentReporter):
         self.progress.update(self.task, status=pass_text(line | self.accuracy))
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self.progress.stop()
 
 

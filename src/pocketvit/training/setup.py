@@ -1,4 +1,4 @@
-"""What a run is made of, from its configuration: kernels, whitened patches, the training step."""
+"""Set up a run from its configuration: kernels, whitened patches, the training step."""
 
 from typing import cast
 
@@ -29,10 +29,10 @@ WHITENING_IMAGES = 5_000  # training images whose patches the whitening filters 
 def choose_kernels(
     model: ViT, config: TrainConfig, device: torch.device, processes: Processes, reporter: Reporter
 ) -> Kernels:
-    """Tell the model which kernels to use, and the user where the fastest ones are not supported.
+    """Choose the model's kernels, and note why if the fastest ones are not supported.
 
     Returns:
-        what runs the blocks: the name of kernels, or reference.
+        the kernels of the blocks: their name, or reference.
     Raises:
         InputError: `train.kernels` names kernels that do not support the model or the device.
     """
@@ -49,7 +49,7 @@ def choose_kernels(
 
 
 def start_whitened(model: ViT, loader: TrainLoader, mean: Tensor, std: Tensor) -> Tensor:
-    """Start the patch embedding from the whitening filters of some training images, clean or augmented.
+    """Initialize the patch embedding with whitening filters of training images, clean or augmented.
 
     Args:
         model: on its device.
@@ -68,7 +68,7 @@ def start_whitened(model: ViT, loader: TrainLoader, mean: Tensor, std: Tensor) -
 
 
 PATCH_INITS = {"random": lambda *_: None, "whitening": start_whitened}
-"""How the patch filters start, by `model.patch_init`; called as `start_whitened`."""
+"""The initialization of the patch filters, by `model.patch_init`; called as `start_whitened`."""
 
 
 def make_step(
@@ -86,9 +86,9 @@ def make_step(
         model: on its device, with its kernels chosen.
         stats: mean and standard deviation of the training pixels in [0, 1], (C,) each.
         factors: learning rate of every step over the peak, (total steps,).
-        fused: whether the blocks and the update run as kernels of our own.
+        fused: whether our kernels run the blocks and the update.
     Raises:
-        InputError: the user's own code cannot be trained as the run wants it.
+        InputError: user-defined code does not support the run's settings.
     """
     mean, std = stats
     on_cuda, bf16 = mean.is_cuda, uses_bf16(config.train.precision, mean.device)

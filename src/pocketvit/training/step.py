@@ -1,8 +1,8 @@
-"""One training step: a batch of bytes in, updated weights out, with nothing that waits for the host.
+"""One training step, from a batch of bytes to updated weights, without waiting for the host.
 
-The step finds everything it needs in device memory by its own two counters: the chunk's images, the learning rate
-and the place where its loss is written. So on CUDA the whole of it (augmentation's last part, forward, backward,
-update) is captured once in a CUDA graph and replayed, and the host hears of it once a chunk.
+The step finds everything in device memory by two counters: the chunk's images, the learning rate and the place for
+its loss. So on CUDA, all of it (the last part of augmentation, forward, backward, update) is captured in a CUDA
+graph and replayed, and the host reads results once per chunk.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ WARMUP_STEPS = 3
 
 
 BatchLoss = Callable[[ViT, Chunk, Tensor], tuple[Tensor, dict[str, Tensor]]]
-"""From a model, a chunk and the position of a batch in it, (1,), to the loss and what else is logged."""
+"""From a model, a chunk and the position of a batch in it, (1,), to the loss and other logged values."""
 
 
 def batch_loss(
@@ -34,10 +34,10 @@ def batch_loss(
     """The last part of augmentation and the objective as one function.
 
     Args:
-        batches: makes what the model sees and what it should say.
+        batches: makes the inputs and targets.
         bf16: run the objective under bf16 autocast.
-        compile: by `torch.compile`, the model included.
-        fused: the model's blocks are kernels of our own: the batch is made by one as well, and nothing is compiled.
+        compile: with `torch.compile`, including the model.
+        fused: our kernels run the blocks: one also makes the batch, and nothing is compiled.
     """
     dtype = torch.bfloat16 if bf16 else torch.float32
 
@@ -60,12 +60,12 @@ class TrainStep:
     Args:
         model: on its device.
         optimizers: as `build_optimizers` makes them.
-        loss: of a batch, as `batch_loss` makes it.
-        ema: average of the weights, updated after them; none keeps no average.
+        loss: of a batch, from `batch_loss`.
+        ema: average of the weights, updated after them; None for no average.
         factors: learning rate of every step of the run over the peak, (total steps,).
         cuda_graph: capture the step; only on CUDA.
-        warm_up: run the step a few times before it counts, because its first runs compile; captured steps always are.
-        logged: names of what the loss comes with.
+        warm_up: run the step a few times first, because its first runs compile; captured steps always are.
+        logged: names of the other logged values.
     """
 
     def __init__(
@@ -88,7 +88,9 @@ class TrainStep:
         self.warm = not warm_up  # whether nothing is left to compile
         self.factors = torch.from_numpy(factors.astype(np.float32)).to(device)
         self.losses = torch.full_like(self.factors, torch.nan)  # loss of every step of the run so far, (total steps,)
-        self.logged = {name: self.losses.clone() for name in logged}  # likewise what the loss comes with
+        self.logged = {
+            name: self.losses.clone() for name in logged
+        }  # the other logged values of every step, (total steps,)
         self.position = torch.zeros(1, dtype=torch.int64, device=device)  # the next step within the chunk
         self.step = torch.zeros(1, dtype=torch.int64, device=device)  # the next step of the run
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -97,8 +99,8 @@ class TrainStep:
     def set_chunk(self, chunk: Chunk) -> None:
         """Take the next steps from this chunk.
 
-        Once captured, the graph reads from fixed memory, so a new chunk is copied over the first one. Where that was
-        shorter, the rest of a pass that was stopped, the step is captured anew.
+        Once captured, the graph reads from fixed memory, so a new chunk is copied over the first one. If that was
+        shorter (the rest of an interrupted pass), the step is captured again.
         """
         if self.graph is not None and chunk.num_steps > self.chunk.num_steps:
             self.graph = None
@@ -120,7 +122,7 @@ class TrainStep:
             self.graph.replay()
 
     def backward(self) -> list[Tensor]:
-        """Find the gradients of the next batch, over all processes; returns its loss and what is logged, 0-dim."""
+        """Compute the gradients of the next batch over all processes; returns its loss and logged values, 0-dim."""
         with record_function("forward"):
             loss, logged = self.loss(self.model, self.chunk, self.position)
         with record_function("backward"):
@@ -145,7 +147,7 @@ class TrainStep:
         self.step += 1
 
     def _prepare(self) -> None:
-        """Run the step on the chunk at hand until all of it is compiled, capture it, and put everything back as it was."""
+        """Run the step on the current chunk until all of it is compiled, capture it, and restore the state."""
         before = {name: tensor.clone() for name, tensor in self.state().items()}
         with graphs.beside() if self.cuda_graph else nullcontext():
             for _ in range(WARMUP_STEPS):
@@ -154,7 +156,7 @@ class TrainStep:
                 self.step.zero_()
         self.warm = True
         if self.cuda_graph:
-            # NCCL's watchdog calls CUDA from a thread of its own, which the default mode forbids during the capture.
+            # NCCL's watchdog calls CUDA from another thread, which the default mode forbids during the capture.
             self.graph = graphs.captured(self._run, mode="global" if self.processes.size == 1 else "thread_local")
         self.load_state(before)
         self.position.zero_()
@@ -172,7 +174,7 @@ class TrainStep:
         return tensors | {"run.step": self.step, "run.losses": self.losses}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Copy the values of another `state` into this one's memory, where the captured graph looks for them."""
+        """Copy the values of another `state` into this one's memory, from which the captured graph reads."""
         mine = self.state()
         if mine.keys() != tensors.keys():
             raise ValueError(f"state has other tensors: {sorted(mine.keys() ^ tensors.keys())[:3]} …")

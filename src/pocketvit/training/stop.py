@@ -1,4 +1,4 @@
-"""Stopping a run between two steps, when a signal asks for it."""
+"""Stop a run between two steps on a signal."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from shlex import quote
 
 from pocketvit.usercode import FOLDER as CODE_FOLDER
 
-AGAIN_S = 1.0  # a second Ctrl-C counts as one after so long: a terminal and torchrun both pass the first one on
+AGAIN_S = 1.0  # from then on, a second Ctrl-C counts: a terminal and torchrun both pass on the first one
 
 
 class Stopped(Exception):
@@ -21,13 +21,13 @@ class Stopped(Exception):
 
     def __init__(self, signum: int, folder: Path) -> None:
         consent = " --allow-code" if (folder / CODE_FOLDER).is_dir() else ""
-        super().__init__(f"stopped and saved; go on with: pocketvit train --resume {quote(str(folder))}{consent}")
+        super().__init__(f"stopped and saved; resume with: pocketvit train --resume {quote(str(folder))}{consent}")
         self.signum = signum
 
 
 @dataclass
 class StopRequest:
-    """Notes SIGINT and SIGTERM while it is entered; a second Ctrl-C raises KeyboardInterrupt at once.
+    """Records SIGINT and SIGTERM inside this context; a second Ctrl-C raises KeyboardInterrupt at once.
 
     A second SIGTERM changes nothing: a batch system sends one to every process, and torchrun passes its own one on.
     """
@@ -36,7 +36,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         self.before = {}
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
             for signum in (signal.SIGINT, signal.SIGTERM):
                 self.before[signum] = signal.signal(signum, self._note)
         return self

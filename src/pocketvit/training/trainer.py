@@ -1,6 +1,6 @@
 """The state of a run, and its passes.
 
-Training is interrupted only between steps: Ctrl-C or SIGTERM lets the step finish, saves and says how to go on.
+Training is interrupted only between steps: on Ctrl-C or SIGTERM the step finishes, and the run is saved.
 """
 
 import copy
@@ -68,16 +68,16 @@ class Trainer:
             generator=torch.Generator().manual_seed(torch_seed(config.seed, Stream.INIT)),
         ).to(device)
         self.kernels: Kernels = choose_kernels(self.model, config.train, device, processes, reporter)
-        """What runs the blocks."""
+        """The kernels of the blocks."""
         self.fused = device.type == "cuda" and self.kernels != "reference"
-        """Whether the blocks and the update run as kernels of our own."""
+        """Whether our kernels run the blocks and the update."""
         smoothing = config.optim.label_smoothing
         with kernels_compiled(self.model, len(self.loader.share), smoothing) if self.fused else nullcontext():
             self._set_up()
         self.pass_index, self.step_in_pass, self.train_s = 0, 0, 0.0
 
     def _set_up(self) -> None:
-        """The rest up to the first step: built while the kernels are compiled, where there are any."""
+        """Build the rest up to the first step, while kernels are compiled."""
         mean, std = channel_stats(self.splits.train.images)
         if not std.all():
             same = " and ".join(np.array(("red", "green", "blue"))[std == 0])
@@ -86,7 +86,7 @@ class Trainer:
         self.mean, self.std = (torch.tensor(s, dtype=torch.float32, device=self.device) for s in self.stats)
         start = PATCH_INITS[self.config.model.patch_init]
         self.filters: Tensor | None = start(self.model, self.loader, self.mean, self.std)
-        """Whitening filters that the patch embedding started from, (F, C, p, p)."""
+        """The initial whitening filters of the patch embedding, (F, C, p, p)."""
         rates = {"peak": self.config.optim.lr, "steps_per_pass": self.loader.steps_per_pass}
         self.lr = lr_table(self.config.schedule, **rates)  # learning rate of every step of the run, (total steps,)
         self.step = self._make_step(self.config, self.processes)
@@ -104,26 +104,26 @@ class Trainer:
         )
 
     def fitting_threads(self) -> AbstractContextManager[None]:
-        """Inside, a CPU works on as many threads as suit the model; see `pocketvit.device`."""
+        """Inside, a CPU uses as many threads as suit the model; see `pocketvit.device`."""
         return fitting_threads(self.device, len(self.loader.share) * self.model.numbers_per_image)
 
     def resume(self) -> None:
-        """Go on from the folder's newest whole checkpoint, or from the start where there is none."""
+        """Resume from the folder's newest intact checkpoint, or start if there is none."""
         progress = self.processes.from_first(self._restore)
         self.processes.copy_from_first(list(self.step.state().values()))
         self.pass_index, self.step_in_pass = progress.pass_index, progress.step_in_pass
         self.train_s = progress.train_s
         self._keep_kernels(progress.kernels)
         lost = self.processes.from_first(lambda: self.folder.cut_metrics(self.pass_index))
-        if self.pass_index in lost and self.step_in_pass == 0:  # the model is still the one after that pass
+        if self.pass_index in lost and self.step_in_pass == 0:  # the model is still that after the pass
             self.processes.from_first(lambda: self.folder.append_metrics(self.pass_line()))
             lost.remove(self.pass_index)
         if lost:
             what = f"{len(lost)} of {self.pass_index} lines lost or damaged, first that of pass {lost[0]}"
-            self.reporter.note(f"{self.folder.metrics}: {what}; the run goes on without")
+            self.reporter.note(f"{self.folder.metrics}: {what}; continuing without them")
 
     def _keep_kernels(self, began_with: Kernels) -> None:
-        """Go on with the fused kernels that the run began with, where the choice is ours and they are supported."""
+        """Keep the kernels that the run began with, if `auto` chose them and they are still supported."""
         dtype = torch.bfloat16 if uses_bf16(self.config.train.precision, self.device) else torch.float32
         if self.config.train.kernels != "auto" or "reference" in (began_with, self.kernels):
             return
@@ -131,11 +131,11 @@ class Trainer:
         if self.model.block_kernels(self.device, dtype).name != began_with:
             self.model.use_kernels(self.kernels)
         elif began_with != self.kernels:
-            self.reporter.note(f"the blocks go on as {began_with} kernels, as the run began")
+            self.reporter.note(f"the blocks keep the {began_with} kernels that the run began with")
             self.kernels = began_with
 
     def _restore(self) -> Progress:
-        """Read the newest whole checkpoint; says where the run stands."""
+        """Read the newest intact checkpoint; returns the run's progress."""
         found, said = load_checkpoint(self.folder.checkpoints)
         for line in said:
             self.reporter.note(line)
@@ -143,11 +143,11 @@ class Trainer:
             return Progress(pass_index=0, step_in_pass=0, train_s=0.0, kernels=self.kernels)
         state, progress = found
         self.step.load_state(state)
-        self.reporter.note(f"going on from step {int(self.step.step)} (pass {progress.pass_index + 1})")
+        self.reporter.note(f"resuming from step {int(self.step.step)} (pass {progress.pass_index + 1})")
         return progress
 
     def save(self, checkpoints: CheckpointWriter) -> None:
-        """Have a checkpoint of where the run stands written.
+        """Write a checkpoint of the current state.
 
         Raises:
             InputError: the weights are not finite, or the checkpoint before it could not be written.
@@ -162,7 +162,7 @@ class Trainer:
 
         Raises:
             InputError: the loss is not finite, or a checkpoint cannot be written.
-            Stopped: a signal came.
+            Stopped: a signal arrived.
         """
         with (
             ThreadPoolExecutor(max_workers=2) as threads,
@@ -176,7 +176,7 @@ class Trainer:
             self.train_s += time.perf_counter() - began
             if current is not None:
                 self.model.train()
-                self.step.set_chunk(current)  # compiles and captures, off the clock
+                self.step.set_chunk(current)  # compiles and captures, not timed
                 self.reporter.start(self.config.schedule.passes * self.loader.steps_per_pass, int(self.step.step))
             while current is not None:
                 began = time.perf_counter()
@@ -193,10 +193,10 @@ class Trainer:
             self.processes.from_first(checkpoints.wait)
 
     def run_chunk(self, chunk: Chunk, stop: StopRequest) -> int:
-        """Ask the device for the steps of a chunk, until a signal comes; how many were asked for.
+        """Launch the steps of a chunk until a signal arrives; returns their number.
 
-        All processes must stop after the same step. Those on GPUs agree on that once a chunk only, because asking in
-        every step would keep them from running ahead.
+        All processes must stop after the same step. On GPUs they agree on it only once per chunk, because asking in
+        every step would prevent the host from running ahead.
         """
         self.step.set_chunk(chunk)
         looks = self.processes.size == 1 or self.device.type != "cuda"
@@ -208,7 +208,7 @@ class Trainer:
         return chunk.num_steps
 
     def end_chunk(self, done: int) -> bool:
-        """Count the steps done; at the end of a pass log and evaluate. Whether a checkpoint is due."""
+        """Count the steps; at the end of a pass, log and evaluate. Returns whether a checkpoint is due."""
         self._check_finite(int(self.step.step) - done)
         self.step_in_pass += done
         if self.step_in_pass < self.loader.steps_per_pass:
@@ -229,7 +229,7 @@ class Trainer:
             raise self.processes.error(f"the loss is not finite at step 0, before any update; look at {cause}")
 
     def _not_finite(self, what: str, step: int) -> BaseException:
-        """What to raise where a run has diverged."""
+        """The exception for a diverged run."""
         any_kept = list_checkpoints(self.folder.checkpoints)
         kept = "the last good checkpoint is kept in" if any_kept else "no checkpoint is in"
         return self.processes.error(
@@ -238,13 +238,13 @@ class Trainer:
         )
 
     def end_pass(self) -> None:
-        """Write the pass's line in metrics.jsonl, and say it."""
+        """Write the pass's line in metrics.jsonl, and report it."""
         line = self.pass_line()
         self.folder.append_metrics(line)
         self.reporter.passed(line)
 
     def pass_line(self) -> dict[str, Any]:
-        """What metrics.jsonl holds of the pass that was done last, with an accuracy where one is due."""
+        """The line of metrics.jsonl for the last pass, with an accuracy if an evaluation is due."""
         steps = self.loader.steps_per_pass
         last_step = self.pass_index * steps
         images = last_step * self.config.batch_size
@@ -268,25 +268,25 @@ class Trainer:
         return line
 
     def averaged(self) -> ViT:
-        """The model to evaluate: with its averaged weights, where the run keeps an average, else the model itself."""
+        """The model to evaluate, with the averaged weights if the run keeps an average."""
         if self.step.ema is None:
             return self.model
         model = copy.deepcopy(self.model)
-        model.load_state_dict(self.step.ema.averages(), strict=False)  # an average is kept of parameters only
+        model.load_state_dict(self.step.ema.averages(), strict=False)  # only parameters are averaged
         return model
 
     def trained(self) -> TrainedModel:
-        """The model as it is, with what it needs to be used alone."""
+        """The current model, with what it needs to be used alone."""
         mean, std = (tuple(float(x) for x in s) for s in self.stats)
         return TrainedModel(self.averaged(), self.splits.class_names, mean, std)
 
     def drop_graph(self) -> None:
-        """Let go of the captured step: NCCL cannot leave while a graph holds its exchanges."""
+        """Delete the captured step: NCCL cannot end while a graph contains its communication."""
         if hasattr(self, "step"):  # `largest_batch` has deleted it
             self.step.graph = None
 
     def largest_batch(self) -> int:
-        """The batch size that would fit GPUs like this one, one a process, after it ran out of memory."""
+        """The batch size that would fit on GPUs like this one, one per process, after it ran out of memory."""
         del self.step
         plain = override(self.config, {"train.compile": False, "train.cuda_graph": False})
 

@@ -269,7 +269,7 @@ def test_output_that_cannot_be_written_ends_no_training(tmp_path, command, into,
         "library": ["-c", called],
     }
     done = into([sys.executable, *words[command]], stderr=subprocess.PIPE, text=True)
-    assert done.stderr == f"pocketvit: stdout cannot be written ({why}); the work goes on\n"
+    assert done.stderr == f"pocketvit: stdout cannot be written ({why}); continuing without it\n"
     assert done.returncode == 0 and list(out.glob("**/result.json"))
 
 
@@ -436,7 +436,7 @@ def split_run(request, capsys, place):
 
 
 def test_training_images_are_not_measured_without_a_word(split_run, capsys):
-    caution = f"CAUTION: {split_run} was trained on these very images: on new ones its accuracy may be far lower"
+    caution = f"CAUTION: {split_run} was trained on these very images: on new images its accuracy may be far lower"
     shutil.copytree("set/train", "copy")
     for data in ("set/train", "copy"):
         assert evaluated(split_run, data, capsys).splitlines()[0] == caution
@@ -491,7 +491,7 @@ def test_changed_data_are_measured_only_on_demand(pets_run, capsys, change):
     assert (code, out, err.count("\n")) == (2, "", 1)
     pets = Path("pets").resolve()
     assert f"{pets} has changed since {folder} was trained on it" in err
-    assert err.endswith(f"give --data with a separate test set, or --data {pets} to measure on it anyway\n")
+    assert err.endswith(f"give --data with a separate test set, or --data {pets} to use it anyway\n")
     for data in ("pets", pets):
         out = evaluated(folder, data, capsys)
         caution = f"CAUTION: {data} has changed since {folder} was trained on it: these may be training images"
@@ -506,7 +506,7 @@ def test_data_that_have_gone_elsewhere_are_asked_for(pets_run, capsys):
     shutil.move("pets", "animals")
     code, _, err = run(["eval", run_folder], capsys)
     assert code == 2 and err == (
-        f"pocketvit: {Path('pets').resolve()}, which {run_folder} was trained on, is not there; say where it is now by "
+        f"pocketvit: {Path('pets').resolve()}, which {run_folder} was trained on, no longer exists; say where it is now with "
         "--data SOURCE\n"
     )
     code, out, _ = run(["eval", run_folder, "--data", "animals"], capsys)
@@ -528,7 +528,7 @@ def test_a_run_without_its_result_is_not_measured(pets_run, capsys):
     for data in ([], ["--data", "pets"]):
         code, _, err = run(["eval", folder, *data, "--device", "cpu"], capsys)
         assert code == 2 and err.count("\n") == 1
-        assert f"{folder} has no result.json, which says what it was trained on; copy the whole folder" in err
+        assert f"{folder} has no result.json, which says what it was trained on; copy the whole run folder" in err
 
 
 def test_json_for_machines_keeps_every_letter(capsys, place):
@@ -590,7 +590,7 @@ def test_what_evals_refusals_advise_works(pets_run, capsys):
     images(Path("large"), [12] * 12)
     for data, advice in (
         ("mixed", "--data.resize N"),
-        ("large", "large has images of 12 × 12 pixels, the model takes 8 × 8 pixels; --data.resize 8 makes them so"),
+        ("large", "large has images of 12 × 12 pixels, but the model takes 8 × 8 pixels; --data.resize 8 resizes them"),
     ):
         command = ["eval", pets_run[0], "--data", data, "--device", "cpu"]
         code, _, err = run(command, capsys)
@@ -606,9 +606,12 @@ def test_eval_says_how_other_classes_differ(pets_run, capsys):
     for data, words in (
         (
             "more",
-            "has 3 classes, the model was trained on 2; the first that differs is class 2 (from 0): 'cat' in more",
+            "has 3 classes, but the model was trained on 2; the first difference is class 2 (from 0): 'cat' in more",
         ),
-        ("other", "has 2 classes, the model was trained on 2; the first that differs is class 1 (from 0): 'cow' in ot"),
+        (
+            "other",
+            "has 2 classes, but the model was trained on 2; the first difference is class 1 (from 0): 'cow' in ot",
+        ),
     ):
         code, _, err = run(["eval", pets_run[0], "--data", data, "--device", "cpu"], capsys)
         assert code == 2 and words in err

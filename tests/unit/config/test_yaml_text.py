@@ -22,7 +22,7 @@ CASES = {
     "empty number": ("a: !!int ''", "is not YAML: IndexError"),
     "set": ("a: !!set [1]", "is not YAML: TypeError"),
     "Latin-1": ("é".encode("latin-1"), "is not YAML: 'utf-8' codec"),
-    "long": ("# " + "x" * 300_000, "holds more than 262,144 bytes"),
+    "long": ("# " + "x" * 300_000, "larger than 262,144 bytes"),
 }
 
 
@@ -42,4 +42,4 @@ def test_pipes_and_devices_are_no_configuration(command, tmp_path):
     )
     os.mkfifo(tmp_path / "c.yaml")
     for path in (tmp_path / "c.yaml", "/dev/zero"):
-        assert "it is no regular file" in refusal(command, path, imports=imports)
+        assert "not a regular file" in refusal(command, path, imports=imports)

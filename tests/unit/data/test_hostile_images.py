@@ -75,19 +75,19 @@ def test_pipe_among_the_files_is_refused(tmp_path, kind):
         Image.new("RGB", (4, 4)).save(tmp_path / name / "0.png")
     os.mkfifo(pipe := tmp_path / "ant" / f"1.{kind}")
     read, where = (folders.read, tmp_path) if kind == "png" else (parquet.read, tmp_path)
-    with pytest.raises(InputError, match=f"{pipe}.*it is no regular file"):
+    with pytest.raises(InputError, match=f"{pipe}.*not a regular file"):
         read(where, PLAIN)
 
 
 def test_endless_device_is_refused():
-    assert refusal(DECODE, "/dev/zero", imports=IMPORT_DECODE) == "x: cannot be read: it is no regular file"
+    assert refusal(DECODE, "/dev/zero", imports=IMPORT_DECODE) == "x: cannot be read: not a regular file"
 
 
 def test_file_beyond_what_is_read_at_once_is_refused(tmp_path):
     with (tmp_path / "x.png").open("wb") as file:
         file.truncate(2**40)  # which takes no space on the disk
     assert refusal(DECODE, tmp_path / "x.png", imports=IMPORT_DECODE) == (
-        "x: cannot be read: it holds more than 268,435,456 bytes"
+        "x: cannot be read: larger than 268,435,456 bytes"
     )
     (tmp_path / "y").write_bytes(b"123")
     assert read_bytes(tmp_path / "y", most=3) == b"123"

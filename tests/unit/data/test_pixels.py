@@ -160,7 +160,7 @@ def test_16_bit_files_that_hold_fewer_bits_are_named_and_scaled_on_request(bits)
     expected = np.floor(grey / (2**bits - 1) * 255 + 0.5)
     assert np.array_equal(grey16_to_rgb(grey, said, scaled)[..., 1], expected)
     assert said.notes(scaled.value_range) == (
-        f"1 image in 16-bit grey, 0 to {2**bits - 1} spread over 0 to 255 in the three channels",
+        f"1 image in 16-bit gray, 0 to {2**bits - 1} spread over 0 to 255 in the three channels",
     )
 
 

@@ -59,9 +59,9 @@ def test_what_a_file_claims_takes_neither_time_nor_memory(tmp_path, parts):
     os.mkfifo(tmp_path / "pipe")
     said = refusal(LOAD, *files, tmp_path / "pipe", "/dev/zero", imports=IMPORTS, mib=200).splitlines()
     assert said == [
-        *(f"{file}: its weights are not those of the model that it describes; copy it again" for file in files),
-        f"{tmp_path}/pipe is no regular file; give a finished run folder or a model.safetensors",
-        "/dev/zero is no regular file; give a finished run folder or a model.safetensors",
+        *(f"{file}: its weights do not fit the model that it describes; copy it again" for file in files),
+        f"{tmp_path}/pipe is not a regular file; give a finished run folder or a model.safetensors",
+        "/dev/zero is not a regular file; give a finished run folder or a model.safetensors",
     ]
 
 
@@ -107,5 +107,5 @@ def test_deep_and_odd_metadata_are_refused_in_one_line(tmp_path, parts, about):
 def test_weights_of_another_shape_are_refused(tmp_path, parts):
     about, weights = parts
     weights = weights | {"head.weight": torch.zeros(3, 8)}
-    with pytest.raises(InputError, match="its weights are not those"):
+    with pytest.raises(InputError, match="its weights do not fit the model"):
         load_model(write(tmp_path / "x.safetensors", about, weights))

@@ -69,15 +69,15 @@ def shaped(*shape: int, dtype: str = "uint8") -> np.ndarray:
         (shaped(8, 8, 3), "have shape (8, 8, 3), not (N, 8, 8, 3); give a single image as images[None]"),
         (
             shaped(2, 8, 8),
-            "have shape (2, 8, 8), not (N, 8, 8, 3); give grey images as np.stack([images] * 3, axis=-1)",
+            "have shape (2, 8, 8), not (N, 8, 8, 3); give gray images as np.stack([images] * 3, axis=-1)",
         ),
-        (shaped(2, 8, 8, 1), "give grey images as np.repeat(images, 3, axis=3)"),
-        (shaped(2, 8, 8, 4), "images[..., :3] leaves transparency out"),
+        (shaped(2, 8, 8, 1), "give gray images as np.repeat(images, 3, axis=3)"),
+        (shaped(2, 8, 8, 4), "images[..., :3] drops transparency"),
         (shaped(2, 3, 8, 8), "put the channels last: images.transpose(0, 2, 3, 1)"),
         (shaped(64), "have shape (64,), not (N, 8, 8, 3)"),
         (
             shaped(2, 9, 8, 3),
-            "images have 8 × 9 pixels (width × height), the model was trained on 8 × 8 pixels: resize them",
+            "images have 8 × 9 pixels (width × height), but the model was trained on 8 × 8 pixels: resize them",
         ),
         ([shaped(8, 8, 3)], "are of type list; give an array, such as np.asarray(images)"),
         (Image.new("RGB", (8, 8)), "are of type Image; give an array"),
@@ -95,7 +95,7 @@ def test_what_is_not_images_as_the_model_knows_them_is_refused_with_the_remedy(t
 def test_a_model_that_may_not_be_read_is_not_taken_for_a_broken_one(trained, tmp_path, monkeypatch):
     trained.save(tmp_path / "model.safetensors")
     monkeypatch.setattr("os.access", lambda *_: False)
-    with pytest.raises(InputError, match="model.safetensors may not be read"):
+    with pytest.raises(InputError, match="model.safetensors cannot be read; ask its owner"):
         load_model(tmp_path)
 
 

@@ -55,5 +55,5 @@ def test_bytes_that_are_no_json_are_refused(tmp_path, content):
 
 def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "metrics.jsonl")
-    with pytest.raises(InputError, match=r"cannot read .*metrics\.jsonl: it is no regular file"):
+    with pytest.raises(InputError, match=r"cannot read .*metrics\.jsonl: not a regular file"):
         read_metrics(tmp_path / "metrics.jsonl")

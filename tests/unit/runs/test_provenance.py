@@ -26,7 +26,7 @@ def test_code_whose_original_cannot_be_looked_at_is_run_all_the_same(tmp_path):
     original = "/" + "x" * 300  # longer than the name of a file can be
     (tmp_path / "env.json").write_text(json.dumps({"code": {"mine.py": original}}))
     (line,) = RunFolder(tmp_path).code_notes(config)
-    assert line.endswith(f"mine.py; {original}, which it was copied from, is gone")
+    assert line.endswith(f"mine.py; its original {original} no longer exists")
 
 
 def test_the_version_is_that_of_the_source_also_where_nothing_is_installed(monkeypatch):

@@ -51,4 +51,4 @@ def test_a_folder_with_a_blank_is_quoted_where_a_command_names_it(tmp_path):
     with pytest.raises(InputError) as unfinished:
         load_model(run)
     for said in (str(Stopped(signal.SIGINT, run)), str(unfinished.value)):
-        assert shlex.split(said.partition("go on with: ")[2]) == ["pocketvit", "train", "--resume", str(run)]
+        assert shlex.split(said.partition("resume with: ")[2]) == ["pocketvit", "train", "--resume", str(run)]

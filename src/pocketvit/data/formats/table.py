@@ -1,8 +1,8 @@
-"""Images beside a table of labels: `labels.csv` or `metadata.csv`, with a column of file names and one of labels.
+"""Read images with a table of labels: `labels.csv` or `metadata.csv`, with a column of file names and one of labels.
 
-The images lie in the table's folder, at any depth. The table may have a column `split`; or each split's folder has a table
-of its own (`train/metadata.csv`, `test/metadata.csv`). Rows name an image by its path, its name, or its name without the
-ending. Classes are in the order of their numbers, or else of the alphabet.
+The images are in the table's folder, at any depth. The table may have a column `split`, or each split's folder has its
+own table (`train/metadata.csv`, `test/metadata.csv`). Rows name an image by its path, its name, or its name without the
+ending. Classes are in the order of their numbers, or else in alphabetical order.
 
 Source: https://huggingface.co/docs/datasets/image_dataset (metadata.csv)
 """
@@ -42,7 +42,7 @@ def matches(path: Path) -> bool:
 
 
 def files(path: Path) -> list[Path]:
-    """The files that are read, and other images beside them."""
+    """The files that are read, and other images in their folders."""
     tables = _tables(path).values()
     return sorted({*tables, *(file for table in tables for file in visible_files(table.parent) if is_image(file))})
 
@@ -51,7 +51,7 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
     """Read all splits.
 
     Raises:
-        InputError: a table without these columns, a row without an image or label, an image that cannot be read.
+        InputError: a table lacks these columns, a row lacks an image or label, or an image cannot be read.
     """
     rows: dict[str, list[tuple[Path, str, str]]] = {}
     for split, table in _tables(path).items():
@@ -77,14 +77,14 @@ def _tables(path: Path) -> dict[str, Path]:
 
 
 def _rows(table: Path, config: DataConfig) -> Iterator[tuple[str | None, Path, str, str]]:
-    """For each row its split, if the table tells, its image and label, and what to call it in a message."""
+    """For each row its split, if the table has one, its image and label, and its name in messages."""
     try:
         text = read_bytes(table).decode("utf-8-sig")
         head = text.partition("\n")[0]
         delimiter = max(",;\t", key=head.count)
         rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except (UnicodeDecodeError, csv.Error, OSError) as error:
-        raise InputError(f"{table} is no CSV table in UTF-8: {one_line(error)}") from error
+        raise InputError(f"{table} is not a CSV table in UTF-8: {one_line(error)}") from error
     columns = [column for column in (rows[0] if rows else {}) if column is not None]
     image_column = _find_column(table, columns, config.image_column, _IMAGE_COLUMNS)
     label_column = _find_column(table, columns, config.label_column, _LABEL_COLUMNS)
@@ -114,7 +114,7 @@ def _find_column(table: Path, columns: Sequence[str], wanted: str | None, names:
 
 
 def _index(folder: Path) -> dict[str, Path | None]:
-    """Each image below a folder by its path, name, and name without the ending; none where several have that name."""
+    """The images below a folder by path, name, and name without the ending; None if several have that name."""
     place: dict[str, Path | None] = {}
     images = [file for file in visible_files(folder) if is_image(file)]
     for file in images:

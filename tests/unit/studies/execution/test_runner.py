@@ -465,7 +465,7 @@ def test_a_study_killed_and_restarted_ends_with_the_same_table(tmp_path):
     assert kills == 3
     done = subprocess.run(command(file, out), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert any("going on from step" in log.read_text() for log in out.glob("cells/*/log.txt"))
+    assert any("resuming from step" in log.read_text() for log in out.glob("cells/*/log.txt"))
     assert table_of(out) == table_of(straight)
 
 
