@@ -361,7 +361,7 @@ def test_every_built_in_study_can_be_run():
     assert builtin_studies() == ["digits", "paper-fig6", "paper-table2", "paper-table3"]
     studies = {name: find_study(name) for name in builtin_studies()}
     assert {name: len(found.cells()) for name, found in studies.items()} == {
-        "digits": 4, "paper-fig6": 12, "paper-table2": 58, "paper-table3": 21,
+        "digits": 4, "paper-fig6": 18, "paper-table2": 83, "paper-table3": 21,
     }  # fmt: skip
     configs = {row.name: row.config for row in studies["paper-table2"].rows}
     assert configs["baseline"] == studies["paper-table3"].rows[0].config, "one run serves both tables"
@@ -385,7 +385,7 @@ def test_other_seeds_and_other_data():
     [
         (["--address", "ray://head"], "--address ray://head: only for a Ray cluster; add --engine ray"),
         (["--gpus", "0", "--engine", "ray"], "--gpus 0: Ray chooses the GPUs itself"),
-        (["--difference", "0.3"], "--difference 0.3: only for a plan; add --plan"),
+        (["--difference", "0.3"], "--difference 0.3: only with --plan; add it or leave --difference out"),
     ],
 )
 def test_flags_that_would_do_nothing_are_refused(tmp_path, flags, words):
