@@ -438,15 +438,13 @@ def test_a_signal_after_the_last_step_lets_the_run_finish(small, monkeypatch, si
 
 @pytest.mark.parametrize("every", [0, 2])
 def test_a_run_that_could_not_finish_does_not_train_again(small, tmp_path, monkeypatch, every):
-    from pocketvit.report import page
-
     config = override(small, {"train.checkpoint_every_passes": every})
 
     def full(*_):
         raise InputError("No space left on device")
 
     with monkeypatch.context() as broken, pytest.raises(InputError, match="No space left"):
-        broken.setattr(page, "write_atomically", full)
+        broken.setattr("pocketvit.training.finish.write_arrays", full)
         train(config)
     never = Interrupt(1)
     result = train(config, never)

@@ -82,7 +82,8 @@ def train(
                 run(trainer)
                 with StopRequest():  # a signal is too late now: the few remaining files are written first
                     result = processes.from_first(lambda: finish(trainer, env, started, held))
-                trainer.reporter.note(f"report: {trainer.folder.report}")
+                if trainer.folder.report.exists():
+                    trainer.reporter.note(f"report: {trainer.folder.report}")
                 return result
         finally:
             trainer.drop_graph()
