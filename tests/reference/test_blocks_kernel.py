@@ -337,8 +337,8 @@ class Own(Attention):
 @pytest.mark.parametrize(
     ("choices", "reason"),
     [
-        ({"positions": "rope"}, "model.positions=rope stands between"),
-        ({"qk_norm": True}, "model.qk_norm stands between"),
+        ({"positions": "rope"}, "model.positions=rope is between"),
+        ({"qk_norm": True}, "model.qk_norm is between"),
         ({"mlp_ratio": 2.5}, "hidden width, 80, is not a multiple"),
         ({"width": 48}, "a width of 48 is not a multiple of 32"),
     ],

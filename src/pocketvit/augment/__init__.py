@@ -1,1 +1,1 @@
-"""What happens to pixels between the decoded image and the model."""
+"""Augmentation: all changes to pixels between the decoded image and the model."""

@@ -1,8 +1,8 @@
 """The paper's augmentation: drawn for every image of a pass at once on the CPU, applied in batches on the device.
 
-One image's way: `draw_images` gives it a row of an `ImageTable`; `augment` flips, crops and AutoAugments its uint8
-pixels, by a fused kernel or by its plain twin; `normalise_and_erase` makes them floats and blanks a box. Mixing with
-a partner follows in `mix`.
+`draw_images` draws a row of an `ImageTable` for each image; `augment` flips, crops and AutoAugments its uint8
+pixels, by a fused kernel or its reference implementation; `normalise_and_erase` makes them floats and blanks a box.
+Mixing with a partner follows in `mix`.
 
 Shapes: B images, C = 3 channels, H W pixels.
 
@@ -33,9 +33,9 @@ if TYPE_CHECKING or triton is not None:
     from pocketvit.kernels import augment_ops as fused
 
 ERASE_MAX_TRIES = 100
-POLICY_DRAWS = 16  # numbers that a user's own policy gets for each image
+POLICY_DRAWS = 16  # numbers per image for a user-defined policy
 PIECE = 8_192
-"""Most images the twin works on at once, so that its intermediate results stay under what a training step needs."""
+"""Most images that the reference processes at once, so that it needs less memory than a training step."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class ImageTable:
     """What happens to each image of a batch or pass: NumPy arrays with a row per image."""
 
     flip: np.ndarray  # mirror left to right, bool, (B,)
-    shift: np.ndarray  # rows and columns that the crop is off the centre by, int64, (B, 2)
+    shift: np.ndarray  # rows and columns that the crop is off the center by, int64, (B, 2)
     ops: OpTable | None  # AutoAugment's two operations, or none at all
     erase: np.ndarray  # erased box (top, left, height, width), pixels, int64, (B, 4); height 0 erases nothing
     draws: np.ndarray | None = None  # numbers in [0, 1) for a user's own policy, float32, (B, POLICY_DRAWS)
 
     def __getitem__(self, rows: np.ndarray | slice) -> "ImageTable":
-        """The table of some of the images, in the order asked for."""
+        """The table of some of the images, in the given order."""
         parts: list[Any] = [part if part is None else part[rows] for part in vars(self).values()]
         return ImageTable(*parts)
 
@@ -71,7 +71,7 @@ def draw_images(
     """Draw a pass: row i is image i's, and the same whatever `size` is.
 
     Args:
-        pass_index: which pass, from 0.
+        pass_index: the pass, from 0.
         size: number of images B.
         image_size: (H, W), pixels.
     """
@@ -90,7 +90,7 @@ def draw_images(
 def _draw_ops(
     config: AugmentConfig, seed: int, pass_index: int, size: int, image_size: tuple[int, int]
 ) -> OpTable | None:
-    """The operations of the policy, a row per image; none where there is no policy, or a user's own."""
+    """The operations of the policy, a row per image; None without a policy, or with a user-defined one."""
 
     def draws(columns: int) -> np.ndarray:
         return uniform(seed, Stream.POLICY, pass_index, size, columns)
@@ -141,7 +141,7 @@ def augment(images: Tensor, table: ImageTable, *, kernels: Kernels = "auto") -> 
     Args:
         images: uint8, (B, H, W, C).
         table: a row per image.
-        kernels: "auto" (fused where that is supported), "fused" or "reference". All give the same bytes.
+        kernels: "auto" (fused if supported), "fused" or "reference". All give the same bytes.
     Returns:
         uint8 (B, H, W, C).
     Raises:
@@ -155,7 +155,7 @@ def augment(images: Tensor, table: ImageTable, *, kernels: Kernels = "auto") -> 
 
 
 def supported(images: Tensor) -> str | None:
-    """None where the fused kernel covers these images, (B, H, W, C); else one line that says why the twin runs."""
+    """None if the fused kernel supports these images, (B, H, W, C); else the reason why it does not."""
     reason = needs_gpu(images.device)
     if reason is not None:
         return reason
@@ -170,7 +170,7 @@ def supported(images: Tensor) -> str | None:
 
 
 def _without_kernel(table: ImageTable) -> str | None:
-    """A line that names an operation of the table that the fused kernel does not know; None where it knows all."""
+    """None if the fused kernel supports all operations of the table; else the reason why it does not."""
     if triton is None or table.ops is None:
         return None
     used = table.ops.op
@@ -178,7 +178,7 @@ def _without_kernel(table: ImageTable) -> str | None:
 
 
 def _augment_fused(images: Tensor, table: ImageTable) -> Tensor:
-    """`augment` by the fused kernel: one copy of the table to the device and a launch for each operation in a row."""
+    """`augment` by the fused kernel: one copy of the table to the device, and one launch per stage."""
     ops = table.ops
     if ops is None:  # one stage of no operation, to flip and crop
         ops = OpTable(np.zeros((len(images), 1), np.int8), np.zeros((len(images), 1)))
@@ -187,7 +187,7 @@ def _augment_fused(images: Tensor, table: ImageTable) -> Tensor:
 
 
 def augment_reference(images: Tensor, table: ImageTable) -> Tensor:
-    """The plain twin of `augment`, on any device with float64."""
+    """The reference implementation of `augment`, on any device with float64."""
 
     def one_piece(images: Tensor, table: ImageTable) -> Tensor:
         flip, shift = to_device(table.flip, images.device), to_device(table.shift, images.device)
@@ -202,7 +202,7 @@ IMPLEMENTATIONS = {"fused": _augment_fused, "reference": augment_reference}
 
 
 def flip_and_crop(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
-    """Mirror some images, then move each over a black ground: a random crop of the padded image.
+    """Flip some images, then shift each over a black background: a random crop of the padded image.
 
     Args:
         images: uint8, (B, H, W, C).
@@ -224,7 +224,7 @@ def flip_and_crop(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
 def normalise_and_erase(images: Tensor, mean: Tensor, std: Tensor, erase: Tensor) -> Tensor:
     """Make pixels floats of mean 0 and std 1 over the training set, then blank a box of each image.
 
-    The box is filled with the raw channel mean *after* normalisation, as in the paper's code, so the fill is not
+    The box is filled with the raw channel mean *after* normalization, as in the paper's code, so the fill is not
     neutral.
 
     Args:

@@ -1,14 +1,14 @@
-"""AutoAugment: every image gets one of 25 learned sub-policies, two operations that each happen with some probability.
+"""AutoAugment: every image gets one of 25 learned sub-policies of two operations, each with a probability.
 
-It is done in two steps, so that chance and pixels stay apart. `resolve` turns five uniform numbers an image into a
-table of what is to be done (NumPy, on the CPU, a few milliseconds for 50,000 images); `autoaugment` does it, for a
-whole batch on its device, one operation at a time on all images that need it. On a GPU a kernel that reads the same
-table stands in for `autoaugment` (`pocketvit.kernels.augment_triton`).
+It has two steps, to separate randomness from pixels. `resolve` turns five uniform numbers per image into a
+table of operations (NumPy, on the CPU, a few milliseconds for 50,000 images); `autoaugment` applies it to a
+whole batch on its device, one operation at a time on all images that need it. On a GPU, a kernel that reads the same
+table replaces `autoaugment` (`pocketvit.kernels.augment_triton`).
 
 Shapes: N images of a table, B images of a batch, S stages (two), H W pixels.
 
 Source: Cubuk et al. 2019, "AutoAugment: Learning Augmentation Policies from Data", https://arxiv.org/abs/1805.09501
-Differs: levels mean what they mean in the code of Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10":
+Differs: levels have the meaning of the code of Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10":
 rotation is always counter-clockwise, and translation scales with the image, 150 pixels of 331 at the most.
 """
 
@@ -23,10 +23,10 @@ from pocketvit.augment.pillow_ops import OPERATIONS, arguments
 from pocketvit.device import to_device
 
 OPS: tuple[str, ...] = tuple(OPERATIONS)
-"""The operations; an operation's code is its index. Code 0 leaves the image as it is."""
+"""The operations; an operation's code is its index. Code 0 leaves the image unchanged."""
 
 NUM_DRAWS = 5
-"""Uniform numbers an image needs: which sub-policy, whether stage 1 and 2 happen, the sign in stage 1 and 2."""
+"""Uniform numbers per image: the sub-policy, whether stages 1 and 2 happen, and their signs."""
 
 
 class Step(NamedTuple):
@@ -98,18 +98,18 @@ POLICIES: dict[str, tuple[SubPolicy, ...]] = {
         equalize 0.8,       equalize 0.6
     """),
 }
-"""The three policies the authors of AutoAugment published: 25 sub-policies each, drawn with equal chance."""
+"""The three policies that the authors of AutoAugment published: 25 sub-policies each, drawn with equal probability."""
 
 
 @dataclass(frozen=True)
 class OpTable:
-    """What is to be done to each image. `table[rows]` is the table of those images."""
+    """The operations for each image. `table[rows]` is the table of these images."""
 
     op: np.ndarray  # codes of the operations, int8, (N, S)
     value: np.ndarray  # their arguments in Pillow's terms (`pillow_ops`), float64, (N, S); 0 where there is none
 
     def __getitem__(self, rows: Any) -> "OpTable":
-        """The table of some of the images, chosen as NumPy chooses rows."""
+        """The table of some of the images, by NumPy indexing."""
         return OpTable(self.op[rows], self.value[rows])
 
 
@@ -120,9 +120,9 @@ def resolve(policy: str, draws: np.ndarray, *, image_size: tuple[int, int], skip
         policy: one of `POLICIES`.
         draws: numbers in [0, 1), (N, NUM_DRAWS): the sub-policy, the gates of both stages, the signs of both stages.
         image_size: (H, W), pixels.
-        skip: operations that leave the image as it is.
+        skip: operations that leave the image unchanged.
     Returns:
-        The table of N images and two stages.
+        the table of N images and two stages.
     """
     steps = [step for sub_policy in POLICIES[policy] for step in sub_policy]
     op = np.array([0 if step.op in skip else OPS.index(step.op) for step in steps], dtype=np.int8)

@@ -1,6 +1,6 @@
-"""The tensors that training runs on: chunks of batches on the device, and a batch as the model sees it.
+"""The tensors of training: chunks of batches on the device, and batches as the model sees them.
 
-A batch is made in every step by the last part of augmentation: taken from its chunk, normalised, erased and mixed.
+In every step, the last part of augmentation takes a batch from its chunk, normalizes, erases and mixes it.
 
 Shapes: S steps of a chunk, B batch (on several processes, the share of this one), C channels, H W pixels, K classes,
 L blocks.
@@ -20,7 +20,7 @@ BLOCK = 1024  # numbers of an image that a program of the kernel makes
 
 
 class Chunk(NamedTuple):
-    """Consecutive batches of a pass on the device, ready but for normalising, erasing and mixing."""
+    """Consecutive batches of a pass on the device, not yet normalized, erased and mixed."""
 
     images: Tensor  # uint8, (S·B, H, W, C)
     labels: Tensor  # int64, (S·B,)
@@ -42,16 +42,16 @@ class Chunk(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What the model sees in a step, and what it should say: what an objective is given."""
+    """The inputs and targets of a step, the argument of an objective."""
 
-    images: Tensor  # normalised, erased and mixed pixels, (B, C, H, W)
+    images: Tensor  # normalized, erased and mixed pixels, (B, C, H, W)
     targets: Tensor  # class probabilities, float32, (B, K)
     drop_path: Tensor | None  # stochastic depth's factors, float32, (L, 2, B); None keeps every branch
 
 
 @dataclass(frozen=True)
 class BatchMaker:
-    """Makes what the model sees and what it should say.
+    """Makes the inputs and targets of a step.
 
     Args:
         mean: of the training pixels in [0, 1], (C,).
@@ -75,7 +75,7 @@ class BatchMaker:
     def fused(self, chunk: Chunk, position: Tensor, dtype: torch.dtype) -> Batch:
         """The batch at `position` (1,) of a chunk by one kernel, on a GPU; its images in `dtype`, computed in float32.
 
-        Without it this takes a dozen small kernels, or a compiler's work at every start.
+        Without it, this takes a dozen small kernels, or compiling at every start.
         """
         from pocketvit.kernels.batch_triton import batch_kernel  # needs Triton
 

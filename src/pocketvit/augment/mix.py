@@ -1,10 +1,10 @@
-"""CutMix and MixUp: a batch mixed with its own mirror order, drawn per step, without a branch on the device.
+"""CutMix and MixUp: a batch mixed with itself in reverse order, drawn per step, without a branch on the device.
 
 Both are one formula: pixel = weight · own + (1 − weight) · partner, where `weight` has one value inside a box and another
-outside. MixUp has λ in both, CutMix 0 inside and 1 outside, a plain batch 1 in both. So a step captured once in a
-CUDA graph serves all three, reading a row of numbers.
+outside. MixUp has λ in both, CutMix 0 inside and 1 outside, an unmixed batch 1 in both. So one CUDA graph of a step
+serves all three, reading a row of numbers.
 
-The partner of image j in a batch of B is image B − 1 − j, as in timm; the order of a pass is random already.
+The partner of image j in a batch of B is image B − 1 − j, as in timm; the order of a pass is already random.
 
 Sources: CutMix, Yun et al. 2019, https://arxiv.org/abs/1905.04899; MixUp, Zhang et al. 2017,
 https://arxiv.org/abs/1710.09412
@@ -25,9 +25,9 @@ MIX_COLUMNS = ("weight_inside", "weight_outside", "top", "bottom", "left", "righ
 def draw_mix(
     config: AugmentConfig, *, seed: int, pass_index: int, steps: int, image_size: tuple[int, int]
 ) -> np.ndarray:
-    """Draw how each batch of a pass is mixed: float32 (steps, 7), columns as in `MIX_COLUMNS`.
+    """Draw the mixing of each batch of a pass: float32 (steps, 7), columns as in `MIX_COLUMNS`.
 
-    CutMix's share is corrected to the area that the clipped box really has.
+    CutMix's share is corrected to the area of the clipped box.
     """
     height, width = image_size
     draws = uniform(seed, Stream.MIX, pass_index, steps, 4).astype(np.float64)
@@ -63,10 +63,10 @@ def beta_quantile(alpha: float, u: np.ndarray) -> np.ndarray:
 
 
 def mix(images: Tensor, targets: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
-    """Mix a batch with its mirror order.
+    """Mix a batch with itself in reverse order.
 
     Args:
-        images: normalised pixels, (B, C, H, W).
+        images: normalized pixels, (B, C, H, W).
         targets: class probabilities, rows sum to 1, (B, K).
         row: a row of `draw_mix`'s table, (7,).
     Returns:

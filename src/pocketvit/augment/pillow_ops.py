@@ -1,15 +1,15 @@
-"""Pillow's image operations on a whole batch at once, each image with its own argument, equal to Pillow bit for bit.
+"""Pillow's image operations on a batch, each image with its own argument, equal to Pillow bit for bit.
 
-AutoAugment was defined by what Pillow does to a uint8 image, rounding included, so that is what every function here
-repeats: the same arithmetic in the same precision and order (float32 where Pillow has C floats, float64 where it has
+AutoAugment is defined by Pillow's operations on uint8 images, including their rounding. So every function here
+repeats the same arithmetic in the same precision and order (float32 where Pillow has C floats, float64 where it has
 doubles or Python floats, 16.16 fixed point where it rotates), only over a batch of tensors and on any device.
-Where Pillow's result depends only on integers (luma, mean, smoothing, histograms) any exact way to reach it will do.
+If Pillow's result depends only on integers (luma, mean, smoothing, histograms), any exact computation is used.
 
 Every function takes images (B, H, W, 3) uint8 and a value (B,) float64 on the same device, the operation's argument
 in Pillow's own terms, and returns new images (B, H, W, 3) uint8. Operations without an argument ignore the value.
-Nothing waits for the device, and what moves in from outside the image is grey 128.
+Nothing waits for the device, and pixels from outside the image are gray 128.
 
-Shapes: B batch, H W pixels; the three colours come last, as in memory.
+Shapes: B batch, H W pixels; the three colors come last, as in memory.
 
 Source: Pillow's ImageOps, ImageEnhance, Image.rotate, and its C files Geometry.c, Blend.c, Filter.c, Convert.c.
 Differs: a shear may be one level off where Pillow was compiled with fused multiply-add (64-bit ARM).
@@ -24,11 +24,11 @@ from torch import Tensor
 
 from pocketvit.config import Operation
 
-FILL = 128  # the grey level of pixels that lie outside the source image
+FILL = 128  # the gray level of pixels outside the source image
 
 
 def identity(images: Tensor, value: Tensor) -> Tensor:
-    """The images as they are."""
+    """The images unchanged."""
     return images.clone()
 
 
@@ -38,7 +38,7 @@ def identity(images: Tensor, value: Tensor) -> Tensor:
 def shear_x(images: Tensor, value: Tensor) -> Tensor:
     """Move row y sideways by value · (y + 1/2) pixels, with Pillow's bicubic interpolation (a = -1, truncated).
 
-    Vertically every sample falls on a pixel's centre, where the cubic in y returns that row: four taps in x remain.
+    Vertically, every sample is at a pixel's center, where the cubic in y returns that row: four taps in x remain.
     """
     width = images.shape[2]
     row, column = _centres(images)
@@ -78,15 +78,15 @@ def translate_y(images: Tensor, value: Tensor) -> Tensor:
 
 
 def rotate(images: Tensor, value: Tensor) -> Tensor:
-    """Rotate by `value` degrees counter-clockwise about the centre, nearest neighbour.
+    """Rotate by `value` degrees counter-clockwise about the center, nearest neighbor.
 
-    Pillow walks through the source in steps of 1/65536 pixel. Repeating that is what makes the result equal:
-    exact coordinates land on another pixel now and then.
+    Pillow moves through the source in steps of 1/65536 pixel. This is repeated for an equal result:
+    exact coordinates would sometimes give another pixel.
     """
     height, width = images.shape[1:3]
     angle = torch.deg2rad(-value)
     cos, sin = angle.cos(), angle.sin()
-    # Where the centre of the first output pixel comes from.
+    # The source of the center of the first output pixel.
     x0 = cos * (0.5 - width / 2) + sin * (0.5 - height / 2) + width / 2
     y0 = cos * (0.5 - height / 2) - sin * (0.5 - width / 2) + height / 2
     cos, sin, minus_sin, x0, y0 = (_fixed_point(v)[:, None, None] for v in (cos, sin, -sin, x0, y0))  # (B, 1, 1)
@@ -101,13 +101,13 @@ def rotate(images: Tensor, value: Tensor) -> Tensor:
 
 
 def _centres(images: Tensor) -> tuple[Tensor, Tensor]:
-    """The coordinates of the pixels' centres, float64: of rows (H, 1) and of columns (W,)."""
+    """The coordinates of the pixels' centers, float64: of rows (H, 1) and of columns (W,)."""
     row, column = (torch.arange(n, dtype=torch.float64, device=images.device) + 0.5 for n in images.shape[1:3])
     return row[:, None], column
 
 
 def _pick(images: Tensor, index: Tensor, dim: int) -> Tensor:
-    """All three colours at `index` along dimension `dim`; index lacks the colours and may be 1 where it is constant."""
+    """All three colors at `index` along dimension `dim`; index has no color dimension and size 1 where it is constant."""
     shape = list(images.shape)
     shape[dim] = index.shape[dim]
     return images.gather(dim, index[..., None].expand(shape))
@@ -122,7 +122,7 @@ def _fixed_point(number: Tensor) -> Tensor:
 
 
 def color(images: Tensor, value: Tensor) -> Tensor:
-    """Scale the distance from grey by `value`."""
+    """Scale the distance from gray by `value`."""
     return _blend(_luma(images)[..., None], images, value)
 
 
@@ -142,7 +142,7 @@ def brightness(images: Tensor, value: Tensor) -> Tensor:
 def sharpness(images: Tensor, value: Tensor) -> Tensor:
     """Scale the distance from a smoothed image by `value`.
 
-    Smoothing is the 3 × 3 kernel (1 1 1, 1 5 1, 1 1 1) / 13, rounded; it leaves the border pixels as they are.
+    Smoothing is the 3 × 3 kernel (1 1 1, 1 5 1, 1 1 1) / 13, rounded; border pixels are unchanged.
     """
     smooth = images.float()
     rows = smooth[:, :-2] + smooth[:, 1:-1] + smooth[:, 2:]  # (B, H - 2, W, 3)
@@ -153,7 +153,7 @@ def sharpness(images: Tensor, value: Tensor) -> Tensor:
 
 
 def _luma(images: Tensor) -> Tensor:
-    """Pillow's conversion to grey in 16-bit fixed point, int32, (B, H, W)."""
+    """Pillow's conversion to gray in 16-bit fixed point, int32, (B, H, W)."""
     red, green, blue = images.int().unbind(-1)
     return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
 
@@ -181,7 +181,7 @@ def solarize(images: Tensor, value: Tensor) -> Tensor:
 
 
 def autocontrast(images: Tensor, value: Tensor) -> Tensor:
-    """Stretch each colour of each image to the full range 0 … 255."""
+    """Stretch each color of each image to the full range 0 … 255."""
     low = images.amin(dim=(1, 2))[:, None].double()  # (B, 1, 3)
     high = images.amax(dim=(1, 2))[:, None].double()
     level = torch.arange(256, dtype=torch.float64, device=images.device)[:, None]
@@ -192,7 +192,7 @@ def autocontrast(images: Tensor, value: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor, value: Tensor) -> Tensor:
-    """Spread each colour of each image so that its levels become about equally frequent."""
+    """Equalize each color of each image, so that its levels are about equally frequent."""
     pixels = images.flatten(1, 2).long()  # (B, H·W, 3)
     level = torch.arange(256, dtype=torch.int32, device=images.device)[:, None]
     counts = torch.zeros(len(images), 256, 3, dtype=torch.int32, device=images.device)
@@ -210,16 +210,16 @@ def invert(images: Tensor, value: Tensor) -> Tensor:
 
 
 def _look_up(images: Tensor, table: Tensor) -> Tensor:
-    """Replace every level by its entry in `table`, (B, 256, 3) uint8: a table for each colour of each image."""
+    """Replace every level by its entry in `table`, (B, 256, 3) uint8: one table per color and image."""
     return table.gather(1, images.flatten(1, 2).long()).view(images.shape)  # (B, H·W, 3) -> (B, H, W, 3)
 
 
 OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {name: globals()[name] for name in get_args(Operation)}
-"""The function above for every operation; the position is the operation's code in tables."""
+"""The functions of the operations; the position is the operation's code in tables."""
 
 
 def arguments(op: str, image_size: tuple[int, int]) -> np.ndarray:
-    """What AutoAugment's ten levels of an operation mean on images of (H, W) pixels, for the signs - and +, (2, 10).
+    """The arguments of AutoAugment's ten levels of an operation on images of (H, W) pixels, for the signs - and +, (2, 10).
 
     Factors of shear; pixels; degrees; factors of enhancement; bits; a threshold. Both rows are the same for an
     operation without a sign, and 0 for one without levels; float64.

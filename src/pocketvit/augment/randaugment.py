@@ -1,7 +1,7 @@
-"""RandAugment and TrivialAugment: policies without a search, on the same operations as AutoAugment.
+"""RandAugment and TrivialAugment: policies without search, with the same operations as AutoAugment.
 
-Both draw from fourteen operations with equal chance. RandAugment applies a few of them in a row, all at one strength;
-TrivialAugment applies one, at a strength drawn anew for every image.
+Both draw from fourteen operations with equal probability. RandAugment applies a few of them, all at one strength;
+TrivialAugment applies one, at a random strength per image.
 
 Sources: Cubuk et al. 2019, https://arxiv.org/abs/1909.13719; Müller and Hutter 2021, https://arxiv.org/abs/2103.10158
 Differs: strengths are AutoAugment's ten levels, so that all policies share one set of operations; TrivialAugment is
@@ -38,7 +38,7 @@ def randaugment(draws: np.ndarray, *, level: int, image_size: tuple[int, int], s
 
 
 def trivialaugment(draws: np.ndarray, *, image_size: tuple[int, int], skip: Collection[str] = ()) -> OpTable:
-    """Turn each image's uniform numbers into one operation of its own strength; otherwise as `randaugment`.
+    """Turn each image's uniform numbers into one operation of random strength; otherwise as `randaugment`.
 
     Args:
         draws: numbers in [0, 1), (N, 3): the operation, the level, the sign.

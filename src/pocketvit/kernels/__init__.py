@@ -1,1 +1,1 @@
-"""Fused Triton kernels, each beside its plain-PyTorch twin."""
+"""Fused Triton kernels, each with a reference implementation in PyTorch."""

@@ -31,7 +31,7 @@ MAX_TOKENS_ANY_GPU = 80
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, kernels: Kernels = "auto") -> Tensor:
-    """Every query reads from every key: softmax(q kᵀ · scale) v, head by head.
+    """Every query attends to every key: softmax(q kᵀ · scale) v, head by head.
 
     Args:
         q: queries, (B, A, N, E). Strided views are read in place.
@@ -79,13 +79,13 @@ def attention_qkv(qkv: Tensor, *, scale: float | None = None, kernels: Kernels =
 
 
 def attention_reference(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
-    """The plain twin of `attention`, on any device and in any floating dtype."""
+    """The reference implementation of `attention`, on any device and in any floating dtype."""
     gqa = bool(q.shape[1] != k.shape[1])  # torch.jit.trace makes tensors of shapes
     return F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=gqa)
 
 
 def supported(q: Tensor, k: Tensor, v: Tensor) -> str | None:
-    """None where the fused kernels cover these inputs; else one line that says why the twin runs."""
+    """None if the fused kernels support these inputs; else the reason why not."""
     reason = needs_gpu(q.device) or needs_gpu(k.device) or needs_gpu(v.device)
     if reason is not None:
         return reason
@@ -118,12 +118,12 @@ SOFTMAX = MixerKernels(
 
 
 def _use_fused(q: Tensor, k: Tensor, v: Tensor, kernels: Kernels) -> bool:
-    """Whether the fused kernels run; raise an `InputError` if they were asked for and cannot."""
+    """Whether the fused kernels run; raises an `InputError` if they were asked for but are not supported."""
     return choose("this attention", kernels, {"fused": lambda: supported(q, k, v)}).name == "fused"
 
 
 def _checked_scale(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> float:
-    """The scale to use, after a look at the shapes."""
+    """The scale, after checking the shapes."""
     if not (q.ndim == k.ndim == v.ndim == 4 and q.shape[0] == k.shape[0] and q.shape[3] == k.shape[3]):
         raise InputError(f"q {tuple(q.shape)} and k {tuple(k.shape)}: must be (batch, heads, tokens, head dim)")
     if k.shape != v.shape:

@@ -1,4 +1,4 @@
-"""The operators by which PyTorch knows the attention kernels.
+"""The attention kernels as PyTorch operators.
 
 As `torch.library.triton_op`s they work with autograd, and `torch.compile` sees through them: it allocates their
 outputs itself and breaks no graph. Declaring them loads PyTorch's compiler, which takes seconds, so this is imported

@@ -1,4 +1,4 @@
-"""Launching the attention kernels.
+"""Launch the attention kernels.
 
 Nothing is tuned at run time; the tiles follow from the shape alone. The constants are for an H100, chosen so that
 nothing spills from the registers.

@@ -1,4 +1,4 @@
-"""Launching the augmentation kernel: the table as it reads it, and a launch for every operation of an image.
+"""Launch the augmentation kernel: its form of the table, and one launch per stage.
 
 Shapes: B images, S stages (operations of an image, one after the other), H W pixels.
 """
@@ -18,12 +18,12 @@ ROW = np.dtype([("flip", "i4"), ("shift", "i4", 2), ("op", "i4"), ("argument", "
 """An image's part of a stage: 32 bytes. The argument of rotation is its cosine and sine."""
 
 UNFUSED = {code: op for code, op in enumerate(get_args(Operation)) if code and not hasattr(augment_triton, op.upper())}
-"""Operations that the kernel does not know, by their codes; code 0 leaves the image."""
+"""Operations that the kernel does not support, by their codes; code 0 leaves the image unchanged."""
 
 BLOCK, NUM_WARPS = 512, 8  # bytes of an image that a program works on at a time, and the warps that share them
 
 MAX_SIDE = 1024
-"""The largest height or width: one program an image is slow beyond it; 32-bit whole numbers would go further."""
+"""The largest height or width: beyond it, one program per image is slow; 32-bit integers would go further."""
 
 
 def table_rows(flip: np.ndarray, shift: np.ndarray, op: np.ndarray, value: np.ndarray) -> np.ndarray:
@@ -31,7 +31,7 @@ def table_rows(flip: np.ndarray, shift: np.ndarray, op: np.ndarray, value: np.nd
 
     Args:
         flip: mirror left to right, bool, (B,).
-        shift: rows and columns that the crop is off the centre by, (B, 2).
+        shift: rows and columns that the crop is off the center by, (B, 2).
         op: codes of the operations, (B, S) with S >= 1.
         value: their arguments in Pillow's terms, (B, S).
     Returns:

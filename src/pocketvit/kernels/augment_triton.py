@@ -7,14 +7,14 @@ What an operation reads, it reads from the image as it is after flip and crop, w
 address. So moving and the first operation are one launch, and each further operation is another one: a program
 cannot index its own registers, and memory between two launches is cheap beside a training step.
 
-The arithmetic is that of the twin, `pocketvit.augment.pillow_ops`, step by step: float32 for Pillow's C floats, float64
+The arithmetic is that of the reference, `pocketvit.augment.pillow_ops`, step by step: float32 for Pillow's C floats, float64
 for its doubles, 16.16 fixed point for rotation, whole numbers elsewhere. It must be compiled without fused
 multiply-adds, which round once where Pillow rounds twice.
 
 An image is taken as a row of H·W·3 bytes, `BLOCK` of them at a time. `moved` is how to read it: a pointer to its
-first byte, whether it is mirrored, and by how many rows and columns the crop is off the centre.
+first byte, whether it is mirrored, and by how many rows and columns the crop is off the center.
 
-Shapes: B images, H W pixels; the three colours come last.
+Shapes: B images, H W pixels; the three colors come last.
 """
 
 import triton
@@ -35,7 +35,7 @@ AUTOCONTRAST = tl.constexpr(12)
 EQUALIZE = tl.constexpr(13)
 INVERT = tl.constexpr(14)
 
-FILL = tl.constexpr(128)  # the grey level of pixels that lie outside the source image
+FILL = tl.constexpr(128)  # the gray level of pixels outside the source image
 
 
 @triton.jit
@@ -51,7 +51,7 @@ def _read(moved, y, x, color, H: tl.constexpr, W: tl.constexpr):
 
 @triton.jit
 def _luma(moved, y, x, H: tl.constexpr, W: tl.constexpr):
-    """Pillow's conversion to grey in 16-bit fixed point, int32."""
+    """Pillow's conversion to gray in 16-bit fixed point, int32."""
     red = _read(moved, y, x, 0, H, W)
     green = _read(moved, y, x, 1, H, W)
     blue = _read(moved, y, x, 2, H, W)
@@ -73,7 +73,7 @@ def _mean_luma(moved, H: tl.constexpr, W: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _histograms(moved, H: tl.constexpr, W: tl.constexpr, BLOCK: tl.constexpr):
-    """How often each level occurs in each colour, int32, (4, 256); the fourth row takes what is past the end."""
+    """How often each level occurs in each color, int32, (4, 256); the fourth row is for what is past the end."""
     counts = tl.zeros([1024], tl.int32)
     for start in range(0, H * W * 3, BLOCK):
         byte = start + tl.arange(0, BLOCK)
@@ -105,7 +105,7 @@ def _equalized(counts, PIXELS: tl.constexpr):
     return tl.where(step > 0, new, level)
 
 
-# --- New levels, of a block of bytes: colour `color` at row y and column x. ---
+# --- New levels, of a block of bytes: color `color` at row y and column x. ---
 
 
 @triton.jit
@@ -157,7 +157,7 @@ def _fixed_point(number):
 
 @triton.jit
 def _rotated(moved, cos, sin, y, x, color, H: tl.constexpr, W: tl.constexpr):
-    """Rotation about the centre: the nearest pixel, found in Pillow's steps of 1/65536 pixel."""
+    """Rotation about the center: the nearest pixel, found in Pillow's steps of 1/65536 pixel."""
     x0 = _fixed_point(cos * (0.5 - W / 2) + sin * (0.5 - H / 2) + W / 2)
     y0 = _fixed_point(cos * (0.5 - H / 2) - sin * (0.5 - W / 2) + H / 2)
     column = (x0 + _fixed_point(cos) * x + _fixed_point(sin) * y) >> 16
@@ -180,7 +180,7 @@ def _smoothed(moved, y, x, color, H: tl.constexpr, W: tl.constexpr):
 
 @triton.jit
 def _enhanced(moved, op, factor, grey, y, x, color, H: tl.constexpr, W: tl.constexpr):
-    """Blend with an image that lacks the property, in float32; `grey` is what contrast lacks, and 0 for brightness."""
+    """Blend with an image that lacks the property, in float32; `grey` is the mean gray for contrast, and 0 for brightness."""
     start = tl.zeros_like(x) + grey
     if op == COLOR:
         start = _luma(moved, y, x, H, W)

@@ -1,4 +1,4 @@
-"""The kernel behind `BatchMaker.fused`, whose twin is `BatchMaker.finish` on a batch taken before."""
+"""The kernel of `BatchMaker.fused`, whose reference is `BatchMaker.finish` on a batch taken before."""
 
 import triton
 import triton.language as tl
@@ -7,7 +7,7 @@ import triton.language as tl
 @triton.jit
 def _pixels(images, boxes, means, stds, image, row, column, channel, live,
             HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr):  # fmt: skip
-    """Some numbers of an image, normalised, and the channel's mean where the image's box lies."""
+    """Some numbers of an image, normalized, and the channel's mean inside the image's box."""
     at = ((image * HEIGHT + row) * WIDTH + column) * CHANNELS + channel
     mean = tl.load(means + channel, mask=live, other=0.0)
     x = tl.load(images + at, mask=live, other=0).to(tl.float32) / 255.0

@@ -1,4 +1,4 @@
-"""What defines a stack of transformer blocks for the kernels: its tensors, and what they mean."""
+"""The definition of a stack of transformer blocks for the kernels: its tensors and their meaning."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ class BlockWeights(NamedTuple):
 class MixerKernels(NamedTuple):
     """What mixes tokens inside the blocks: functions of q, k and v, with arguments as in `attention_ops`."""
 
-    reference: Callable[[Tensor, Tensor, Tensor], Tensor]  # the plain twin
+    reference: Callable[[Tensor, Tensor, Tensor], Tensor]  # the reference implementation
     supported: Callable[[Tensor, Tensor, Tensor], str | None]
-    """None where the kernels cover these inputs; else one line that says why not."""
+    """None if the kernels support these inputs; else the reason why not."""
     forward: Callable[..., Any]
     backward: Callable[..., Any]
 

@@ -1,7 +1,7 @@
-"""A stack of transformer blocks: fused kernels for short sequences and narrow models, plain PyTorch elsewhere.
+"""A stack of transformer blocks: fused kernels for short sequences and narrow models, PyTorch otherwise.
 
 A small ViT is bound by memory traffic and launches rather than by its products, so the fused kernels take a tile of
-tokens through everything between two attentions at once. `blocks_reference` is their plain twin: the same function,
+tokens through everything between two attentions at once. `blocks_reference` is their reference: the same function,
 readable, on any device and in any floating dtype.
 
 Shapes: B batch, N tokens, D width, L layers, A heads, A_kv key and value heads, E head dim, F = (A + 2 A_kv) · E,
@@ -53,8 +53,8 @@ def run_blocks(
         return blocks_reference(x, keep, weights, plan)
     if len(x) > max_images(x.shape[1], plan):
         raise InputError(
-            f"a batch of {len(x):,} images on one GPU is too large for the fused blocks: with {x.shape[1]} tokens an "
-            f"image at most {max_images(x.shape[1], plan):,} fit; use a smaller batch_size or train.kernels=reference"
+            f"a batch of {len(x):,} images on one GPU is too large for the fused blocks: with {x.shape[1]} tokens per "
+            f"image, at most {max_images(x.shape[1], plan):,} fit; use a smaller batch_size or train.kernels=reference"
         )
     if keep is None:
         keep = torch.ones(len(weights.w_qkv), 2, len(x), device=x.device)
@@ -62,7 +62,7 @@ def run_blocks(
 
 
 def blocks_reference(x: Tensor, keep: Tensor | None, weights: BlockWeights, plan: BlockPlan) -> Tensor:
-    """The plain twin of `run_blocks`."""
+    """The reference implementation of `run_blocks`."""
     heads, kv_heads = plan.num_heads, plan.num_kv_heads
     for i, w in enumerate(map(BlockWeights._make, zip(*(t.to(x.dtype) for t in weights), strict=True))):
         qkv = F.linear(_norm(x, plan), w.w_qkv, w.b_qkv)  # (B, N, F)
@@ -96,13 +96,13 @@ def max_images(num_tokens: int, plan: BlockPlan) -> int:
 def implementations(
     device: torch.device, dtype: torch.dtype, num_tokens: int, plan: BlockPlan
 ) -> dict[str, Callable[[], str | None]]:
-    """The kinds of kernels, the fastest first, each with what says why it does not cover such tokens."""
+    """The kinds of kernels, the fastest first, each with a function that says why it does not support such tokens."""
     where = device, dtype, num_tokens, plan
     return {"persistent": lambda: persistent_supported(*where), "fused": lambda: supported(*where)}
 
 
 def persistent_supported(device: torch.device, dtype: torch.dtype, num_tokens: int, plan: BlockPlan) -> str | None:
-    """As `supported`, of the persistent kernels: they cover a part of what the fused ones do."""
+    """As `supported`, for the persistent kernels, which support less than the fused ones."""
     reason = supported(device, dtype, num_tokens, plan)
     if reason is not None:
         return reason
@@ -112,7 +112,7 @@ def persistent_supported(device: torch.device, dtype: torch.dtype, num_tokens: i
 
 
 def supported(device: torch.device, dtype: torch.dtype, num_tokens: int, plan: BlockPlan) -> str | None:
-    """None where the fused kernels cover such tokens; else one line that says why the twin runs."""
+    """None if the fused kernels support such tokens; else the reason why not."""
     reason = needs_gpu(device)
     if reason is not None:
         return reason

@@ -1,4 +1,4 @@
-"""Launching the kernels of a stack of transformer blocks, forward and backward, as one autograd function.
+"""Launch the kernels of a stack of transformer blocks, forward and backward, as one autograd function.
 
 The tensors of all layers lie behind each other in one buffer each, so that the weights' gradients of all layers can be
 had in one launch at the end. Letters are those of `blocks_triton`, and L is the number of layers.

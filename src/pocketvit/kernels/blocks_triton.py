@@ -102,7 +102,7 @@ def _linear_columns(ys, w, column, D: tl.constexpr, C: tl.constexpr, WIDTH: tl.c
 
 @triton.jit
 def _norm(xs, dtype: tl.constexpr, EPS: tl.constexpr, CENTRED: tl.constexpr, D: tl.constexpr, C: tl.constexpr):
-    """The chunks normalised, by LayerNorm or RMSNorm, and each token's 1 / standard deviation (ROWS,)."""
+    """The chunks normalized, by LayerNorm or RMSNorm, and each token's 1 / standard deviation (ROWS,)."""
     mean = tl.sum(xs[0].to(tl.float32), 1) * 0.0
     if CENTRED:
         for j in tl.static_range(0, D // C):

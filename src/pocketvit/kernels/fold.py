@@ -1,8 +1,8 @@
-"""Stacking layers, and folding a norm's factor γ and offset β into the linear layer behind it.
+"""Stack layers, and fold a norm's factor γ and offset β into the linear layer after it.
 
     W (γ ∘ n + β) + b = (W diag γ) n + (W β + b)
 
-so that the tokens only need n, the normalised stream. The gradients of W' = W diag γ and b' = W β + b give those of
+so that the tokens only need n, the normalized stream. The gradients of W' = W diag γ and b' = W β + b give those of
 the parts:
 
     dW = dW' diag γ + db' βᵀ    dγ = Σ over W's rows of W ∘ dW'    dβ = Wᵀ db'    db = db'

@@ -1,4 +1,4 @@
-"""Choosing between implementations, and running a Triton kernel or only compiling it ahead of its first run.
+"""Choose between implementations, and run a Triton kernel or only compile it ahead of its first run.
 
 Triton compiles a kernel when it is first launched, and a training step launches a dozen of them, which takes 20 s one
 after the other. Much of that happens outside Python, so that several at a time take less. Code that launches kernels
@@ -24,14 +24,14 @@ except ImportError:  # Triton comes with PyTorch on Linux only
     triton = None
 
 INTERPRETED = triton is not None and triton.knobs.runtime.interpret
-"""Whether Triton runs its kernels on the CPU, in NumPy (TRITON_INTERPRET=1): slow, but everything can be tested."""
+"""Whether Triton interprets its kernels on the CPU, in NumPy (TRITON_INTERPRET=1): slow, but testable anywhere."""
 
 MAX_THREADS = 8
 _compiling: ContextVar[bool] = ContextVar("compiling", default=False)
 
 
 class Choice(NamedTuple):
-    """The implementation that runs, and why the first that was wanted does not; None where it does."""
+    """The implementation that runs, and the reason why the preferred one does not, if so."""
 
     name: str
     reason: str | None
@@ -40,14 +40,14 @@ class Choice(NamedTuple):
 def choose(
     kind: str, kernels: Kernels, implementations: Mapping[str, Callable[[], str | None]], *, fall_back: bool = False
 ) -> Choice:
-    """Choose an implementation: with "auto" the first that is supported, else the one named.
+    """Choose an implementation: with "auto" the first that is supported, else the named one.
 
     Args:
         kind: what is computed, for messages, such as "this attention".
-        kernels: "auto", a name, or "reference", the plain twin, which always runs.
+        kernels: "auto", a name, or "reference", PyTorch, which is always supported.
         implementations: the fastest first; each name with what tells, in a line, why it does not cover the inputs, or
             None where it does.
-        fall_back: run the twin where the one named is not supported.
+        fall_back: run the reference if the named one is not supported.
     Raises:
         InputError: an unknown name, or one that is not supported.
     """
@@ -66,14 +66,14 @@ def choose(
 
 
 def needs_gpu(device: torch.device) -> str | None:
-    """Why no Triton kernel runs on tensors of this device; None where one does."""
+    """Why no Triton kernel runs on tensors of this device; None if they do."""
     if triton is None:
         return "Triton is not installed"
     return None if device.type == "cuda" or INTERPRETED else "the tensors are not on an NVIDIA GPU"
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-    """Run `kernel[grid](*arguments, **constants)`; inside `compiling`, only compile what that would run."""
+    """Run `kernel[grid](*arguments, **constants)`; inside `compiling`, only compile it."""
     if is_compiling():
         kernel.warmup(*arguments, grid=grid, **constants)
     else:
@@ -87,7 +87,7 @@ def is_compiling() -> bool:
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Inside, and in this thread, `launch` only compiles, in other threads; at the end the kernels are ready."""
+    """Inside, `launch` in this thread only compiles, in other threads; at the end the kernels are ready."""
     from triton import AsyncCompileMode
 
     threads = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1))

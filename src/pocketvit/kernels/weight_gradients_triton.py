@@ -1,4 +1,4 @@
-"""The weights' gradients of a stack of blocks, all layers in one launch.
+"""The weight gradients of a stack of blocks, all layers in one launch.
 
 A linear layer y = x Wᵀ + b has dW = dyᵀ x and db = Σ dy over all M tokens. A block has four of them:
 

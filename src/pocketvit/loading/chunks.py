@@ -1,7 +1,7 @@
-"""The chunks of a run: consecutive steps of a pass, made ready while the device trains on the ones before them.
+"""The chunks of a run: consecutive steps of a pass, prepared while the device trains on the previous ones.
 
-A chunk is planned, read and brought to the device by `pocketvit.loading.loader`; stochastic depth, which is drawn for
-every image as well, joins the plan here.
+A chunk is planned, read and moved to the device by `pocketvit.loading.loader`; stochastic depth, which is also drawn
+for every image, is added to the plan here.
 
 Shapes: S steps, L blocks, B batch.
 """
@@ -20,7 +20,7 @@ from pocketvit.randomness import Stream, uniform
 
 
 class Chunks:
-    """What a run trains on, chunk by chunk.
+    """The data of a run, chunk by chunk.
 
     Args:
         config: the run.
@@ -31,15 +31,15 @@ class Chunks:
         self.config, self.loader = config, loader
 
     def remaining(self, threads: Executor, pass_index: int, step_in_pass: int) -> Iterator[Chunk]:
-        """The chunks from a step of a pass to the end of the run, augmented when asked for.
+        """The chunks from a step of a pass to the end of the run, augmented on demand.
 
-        Two other threads are ahead of that: one draws the next pass, one reads the next chunk.
+        Two other threads work ahead: one draws the next pass, one reads the next chunk.
         """
         plans = prefetch(threads, map(self.plan, range(pass_index, self.config.schedule.passes)))
         return map(self.loader.bring, prefetch(threads, self.readings(plans, step_in_pass)))
 
     def readings(self, plans: Iterable[PassPlan], first: int) -> Iterator[Reading]:
-        """Read the chunks of some passes, of the first one from step `first` on."""
+        """Read the chunks of some passes, the first one from step `first` on."""
         steps = self.loader.steps_per_pass
         for plan in plans:
             for start in range(first, steps, self.loader.chunk_steps):
@@ -47,7 +47,7 @@ class Chunks:
             first = 0
 
     def plan(self, pass_index: int) -> PassPlan:
-        """Draw a pass, stochastic depth included."""
+        """Draw a pass, including stochastic depth."""
         plan, model = self.loader.plan(pass_index), self.config.model
         if not model.drop_path:
             return plan
@@ -58,18 +58,18 @@ class Chunks:
         return dataclasses.replace(plan, drop_path=factors)
 
     def load(self, pass_index: int, first: int, count: int) -> Chunk:
-        """Some steps of a pass on the device, at once."""
+        """Load some steps of a pass to the device at once."""
         return self.loader.load(self.plan(pass_index), first, count)
 
 
 def drop_path_factors(config: ModelConfig, draws: np.ndarray) -> np.ndarray:
-    """What stochastic depth multiplies each branch of each image by.
+    """The factors of stochastic depth for each branch of each image.
 
     Args:
         config: gives the rate of the last block; the rate rises linearly from 0 in the first.
         draws: uniform numbers in [0, 1), (..., L, 2, B).
     Returns:
-        0 where a branch is skipped, 1 / (chance to keep it) elsewhere, float32, of the same shape.
+        0 for a skipped branch, else 1 / (probability of keeping it), float32, of the same shape.
     """
     kept = 1 - np.linspace(0, config.drop_path, config.depth, dtype=np.float32)[:, None, None]  # (L, 1, 1)
     return np.where(draws < kept, 1 / kept, 0).astype(np.float32)

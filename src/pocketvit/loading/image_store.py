@@ -1,16 +1,16 @@
-"""Where the training images are kept during a run, and how some of them reach the device.
+"""Where the training images are stored during a run, and how they are moved to the device.
 
-Nothing that is computed depends on it. On a GPU there are three places, and the first with room is taken:
+Results do not depend on it. For a GPU there are three places, and the first with enough memory is used:
 
-- gpu: all of them in the GPU's memory, which collects a chunk from there by itself.
-- host: a copy in host memory, page-locked, so that nothing can push it out. Each process of a host has its own.
-- disk: where the cache has mapped them from. The system keeps in memory what it can, for all processes together.
+- gpu: all of them in the GPU's memory, where the GPU collects a chunk.
+- host: a page-locked copy in host memory, which is never swapped out. Each process of a host has its own.
+- disk: the mapped files of the cache. The system keeps as much as possible in memory, for all processes together.
 
-From the last two, other threads collect a chunk while the one before it is trained on (`TrainImages.collect`), and the
-copy to the GPU runs beside the steps (`TrainImages.bring`). A pass takes single images in a random order, so they are
-collected by the processor even where the GPU could read the host's memory by itself.
+For the last two, other threads collect a chunk while the previous one is trained on (`TrainImages.collect`), and the
+copy to the GPU overlaps with the steps (`TrainImages.bring`). A pass takes single images in random order, so they are
+collected by the CPU even if the GPU could read the host's memory.
 
-For a CPU, images are collected from where they are.
+For a CPU, images are collected in place.
 
 Shapes: N images, B of them, C channels, H W pixels.
 """
@@ -32,22 +32,22 @@ Place = Literal["gpu", "host", "disk"]
 Wanted = Literal["auto", "gpu", "host", "disk"]
 
 GPU_FRAC = 0.5
-"""Part of the GPU's free memory that images may take; activations, which grow with the batch, need the rest."""
+"""Fraction of the GPU's free memory for images; activations, which grow with the batch, need the rest."""
 HOST_FRAC = 0.5
-"""Part of the host's free memory that may be locked; it is lost to everything else, and passes are drawn there."""
-COLLECTORS = 16  # threads that collect images: a disk answers that many requests at once almost as fast as one
+"""Fraction of the host's free memory that may be locked, which all else cannot use."""
+COLLECTORS = 16  # threads that collect images: a disk serves that many requests at once almost as fast as one
 FEWEST = 256  # images that are worth a thread
 
 
 def choose_place(wanted: Wanted, num_bytes: int, free: FreeMemory) -> Place:
-    """Where to keep images for a GPU.
+    """Choose where to keep images for a GPU.
 
     Args:
         wanted: `data.keep`: a place, or auto.
         num_bytes: of all images.
         free: memory of the GPU and the host.
     Raises:
-        InputError: the place asked for has less memory than the images need.
+        InputError: the wanted place has less memory than the images need.
     """
     if wanted == "auto":
         if num_bytes <= GPU_FRAC * free.gpu:
@@ -56,21 +56,21 @@ def choose_place(wanted: Wanted, num_bytes: int, free: FreeMemory) -> Place:
     available = {"gpu": free.gpu, "host": free.host, "disk": num_bytes}[wanted]
     if num_bytes > available:
         raise InputError(
-            f"data.keep={wanted}, but the training images need {_gib(num_bytes)} and {_gib(available)} are free there; "
+            f"data.keep={wanted}, but the training images need {_gib(num_bytes)} and only {_gib(available)} are free there; "
             "use data.keep=auto"
         )
     return wanted
 
 
 def describe_place(place: Place, wanted: Wanted, num_bytes: int, free: FreeMemory) -> str | None:
-    """The line that says where images are kept and why; none for the GPU, which is where they are expected."""
+    """A note on where images are kept and why; None for the GPU, the usual place."""
     if place == "gpu":
         return None
     where = {"host": "in pinned host memory", "disk": "on disk"}[place]
     if wanted == "auto":
-        why = f"they are more than half of the {_gib(free.gpu)} free on the GPU"
+        why = f"they need more than half of the {_gib(free.gpu)} free on the GPU"
         if place == "disk":
-            why += f" and of the {_gib(free.host)} that this process may take on the host"
+            why += f" and of the {_gib(free.host)} available to this process on the host"
     else:
         why = f"data.keep={wanted} says so"
     return f"training images: {_gib(num_bytes)}, kept {where} and read ahead, because {why}"
@@ -81,12 +81,12 @@ def _gib(num_bytes: int) -> str:
 
 
 class TrainImages:
-    """The training images in the place where they are kept.
+    """The training images in their place.
 
     Args:
         images: uint8, (N, H, W, C), in memory or mapped from disk.
         wanted: `data.keep`.
-        device: where some of them are wanted, again and again.
+        device: where they are used.
     Raises:
         InputError: they cannot be kept where `wanted` says.
     """
@@ -94,7 +94,7 @@ class TrainImages:
     def __init__(self, images: np.ndarray | MappedRows, *, wanted: Wanted, device: torch.device) -> None:
         self.images, self.device = images, device
         self.place: Place = "disk"
-        self.note: str | None = None  # what to say about the place, if anything
+        self.note: str | None = None  # a note on the place, if any
         self.collectors = ThreadPoolExecutor(COLLECTORS)
         if device.type == "cuda":
             self.copying = torch.cuda.Stream(device)
@@ -105,21 +105,21 @@ class TrainImages:
             )
 
     def _settle(self, wanted: Wanted) -> None:
-        """Choose a place for a GPU's images and take them there."""
+        """Choose a place for a GPU's images and move them there."""
         num_bytes, free = self.images.size, free_memory(self.device)
         self.place = choose_place(wanted, num_bytes, free)
         self.note = describe_place(self.place, wanted, num_bytes, free)
         if self.place == "gpu":
             self.on_gpu = torch.empty(self.images.shape, dtype=torch.uint8, device=self.device)
-            for piece in pieces(self.images):  # because the host has to pin what it sends
+            for piece in pieces(self.images):  # because the host must pin what it sends
                 self.on_gpu[piece].copy_(to_device(self.images[piece], self.device))
         elif self.place == "host":
             self.images = _pinned(self.images)
 
     def collect(self, indices: np.ndarray) -> np.ndarray | None:
-        """Copy images together on the host: pixels (B, H, W, C), or none where the GPU will do it.
+        """Collect images on the host: pixels (B, H, W, C), or None if the GPU will do it.
 
-        Asks nothing of the device, so that another thread may call it even while a CUDA graph is captured.
+        Does not use the device, so another thread may call it even while a CUDA graph is captured.
         """
         if self.place == "gpu":
             return None
@@ -133,21 +133,21 @@ class TrainImages:
         return pixels
 
     def bring(self, indices: np.ndarray, collected: np.ndarray | None) -> Tensor:
-        """Images as a tensor, uint8 (B, H, W, C): on the GPU if the run is on one, else on the host.
+        """Images as a tensor, uint8 (B, H, W, C): on the GPU if the run uses one, else on the host.
 
         Args:
             indices: which, int64, (B,).
-            collected: what `collect` made of them.
+            collected: the result of `collect`.
         """
         if collected is None:
             return self.on_gpu[to_device(indices, self.device)]
         if self.device.type != "cuda":
             return torch.from_numpy(collected)
         main = torch.cuda.current_stream(self.device)
-        with torch.cuda.stream(self.copying):  # on the main stream the copy would wait for the steps asked for already
+        with torch.cuda.stream(self.copying):  # on the main stream, the copy would wait for the steps already launched
             images = to_device(collected, self.device)
         main.wait_stream(self.copying)
-        images.record_stream(main)  # else its memory could be given to the next copy while this one is being read
+        images.record_stream(main)  # else its memory could be reused for the next copy while this one is read
         return images
 
 

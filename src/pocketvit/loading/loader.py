@@ -1,8 +1,8 @@
-"""The order of the images, pass by pass, and the augmented batches on the device.
+"""Load augmented batches to the device, in the order of each pass.
 
-A pass is planned on the CPU (`TrainLoader.plan`) and loaded in chunks of whole steps: their images are collected where
-they are kept (`TrainLoader.read`), then augmented on the device (`TrainLoader.bring`). The first two ask nothing of
-the device, so they can run in other threads while it trains. On a GPU the whole training set usually lives in its
+A pass is planned on the CPU (`TrainLoader.plan`) and loaded in chunks of whole steps: their images are collected in
+place (`TrainLoader.read`), then augmented on the device (`TrainLoader.bring`). The first two do not use
+the device, so they can run in other threads while it trains. On a GPU, the training images are usually in its
 memory (`image_store`) and a chunk is a whole pass: no copy from the host, and one augmentation call for 50,000 images.
 
 Shapes: S steps, L blocks, B batch, B′ the share of it that this process trains on, C channels, H W pixels.
@@ -28,23 +28,23 @@ from pocketvit.randomness import Stream, permutation, raw
 from pocketvit.usercode import Code
 
 CHUNK_IMAGES = {"cuda": 65_536, "mps": 4_096, "cpu": 1_024}
-"""Most images brought to the device at once: enough to fill it, few enough that progress shows."""
+"""Most images per chunk: enough to keep the device busy, few enough to show progress."""
 CHUNK_BYTES = 2**28
-"""Most bytes of pixels brought to the device at once, where images are large: four chunks may be there together."""
+"""Most bytes of pixels per chunk, for large images: up to four chunks are on the device at once."""
 
 
 @dataclass(frozen=True)
 class PassPlan:
-    """Everything about a pass, or a part of it, but the pixels, in the order in which the images are taken."""
+    """A pass, or a part of it, without the pixels, in the order of the images."""
 
-    indices: np.ndarray  # which image, int64, (S·B,)
-    images: ImageTable  # how each is augmented, (S·B,) rows
-    mix: np.ndarray  # how each batch is mixed, float32, (S, 7)
+    indices: np.ndarray  # of the images, int64, (S·B,)
+    images: ImageTable  # the augmentation of each, (S·B,) rows
+    mix: np.ndarray  # the mixing of each batch, float32, (S, 7)
     drop_path: np.ndarray | None = None  # stochastic depth's factors, float32, (S, L, 2, B); None keeps every branch
 
 
 Reading = tuple[PassPlan, np.ndarray | None]
-"""A part of a plan and its pixels, uint8 (S·B′, H, W, C), collected but not augmented; None where the device has them."""
+"""A part of a plan and its pixels, uint8 (S·B′, H, W, C), not augmented; None if the device has them."""
 
 
 class TrainLoader:
@@ -53,12 +53,12 @@ class TrainLoader:
     Args:
         data: the order (fresh passes or repeated images).
         batch_size: B.
-        device: where batches are wanted.
-        share: positions within a batch that are loaded, B′ of them: mirror pairs, where several processes share the
-            work; none loads all.
-        kernels: which augmentation runs, as `augment` takes it.
+        device: of the batches.
+        share: positions within a batch to load, B′ of them: mirror pairs, if several processes share the
+            work; None loads all.
+        kernels: of the augmentation, as for `augment`.
     Raises:
-        InputError: fewer images than one batch, a policy of the user's own that does not fit, or no room to keep the
+        InputError: fewer images than one batch, an invalid user-defined policy, or not enough memory to keep the
             images where `data.keep` says.
     """
 
@@ -75,7 +75,9 @@ class TrainLoader:
         kernels: Kernels = "auto",
     ) -> None:
         if len(split) < batch_size:
-            raise InputError(f"batch_size={batch_size} is more than the {len(split)} training images; choose fewer")
+            raise InputError(
+                f"batch_size={batch_size} is more than the {len(split)} training images; use a smaller one"
+            )
         self.split, self.data, self.augment = split, data, augment
         self.seed, self.batch_size, self.device = seed, batch_size, device
         self.share = np.arange(batch_size) if share is None else share
@@ -86,7 +88,7 @@ class TrainLoader:
         self.steps_per_pass = len(split) // batch_size  # a pass drops its last, partial batch
         chunk_images = min(CHUNK_IMAGES[device.type], CHUNK_BYTES * len(split) // split.images.size)
         self.chunk_steps = max(1, min(self.steps_per_pass, chunk_images // batch_size))
-        """Most steps of a chunk; the same wherever the images are kept, because processes must agree on it."""
+        """Most steps of a chunk; independent of where images are kept, because processes must agree on it."""
         self.images = TrainImages(split.images, wanted=data.keep, device=device)
         self.labels = to_device(split.labels, device)
 
@@ -106,10 +108,10 @@ class TrainLoader:
         return PassPlan(indices, images, mix)
 
     def _plan_repeats(self, pass_index: int, taken: int) -> tuple[np.ndarray, ImageTable]:
-        """Batch Augmentation: `num_repeats` passes share a shuffle in which each image stands that often in a row.
+        """Batch Augmentation: `num_repeats` passes share a shuffle, in which each image is repeated that often in a row.
 
-        Copy c of an image is augmented as its image would be in pass c of the group, so no two copies are alike. Each
-        batch is shuffled again, or mirror partners, which CutMix and MixUp mix, would be the copies of two images.
+        Copy c of an image is augmented as the image would be in pass c of the group, so the copies differ. Each
+        batch is shuffled again; otherwise mirror partners, which CutMix and MixUp mix, would be copies of two images.
 
         Source: Hoffer et al. 2020, https://arxiv.org/abs/1901.09335
         """
@@ -130,11 +132,11 @@ class TrainLoader:
         )
 
     def load(self, plan: PassPlan, first_step: int, num_steps: int) -> Chunk:
-        """Some steps of a pass, at once."""
+        """Load some steps of a pass at once."""
         return self.bring(self.read(plan, first_step, num_steps))
 
     def read(self, plan: PassPlan, first_step: int, num_steps: int) -> Reading:
-        """Collect the images of some steps of a pass; asks nothing of the device."""
+        """Collect the images of some steps of a pass, without using the device."""
         steps = np.arange(first_step, first_step + num_steps)
         rows = (steps[:, None] * self.batch_size + self.share).ravel()  # (S, B′) -> (S·B′,)
         here = slice(first_step, first_step + num_steps)
@@ -143,14 +145,14 @@ class TrainLoader:
         return part, self.images.collect(part.indices)
 
     def sample(self, indices: np.ndarray, *, pass_index: int | None) -> Chunk:
-        """Some training images, unmixed, augmented as in a pass, or clean where there is none."""
+        """Some training images, unmixed, augmented as in a pass, or clean without one."""
         off = AugmentConfig(flip_prob=0, crop_pad=0, policy="none", erase_prob=0)
         table = self._draw_images(0, off) if pass_index is None else self._draw_images(pass_index)
         plan = PassPlan(indices, table[indices], np.empty((0, len(MIX_COLUMNS)), np.float32))
         return self.bring((plan, self.images.collect(indices)))
 
     def bring(self, reading: Reading) -> Chunk:
-        """Augment images that were collected and bring them to the device; does not wait for it."""
+        """Move collected images to the device and augment them there, without waiting."""
         plan, pixels = reading
         images = augment(self.images.bring(plan.indices, pixels), plan.images, kernels=self.kernels)
         policy = self.augment.policy

@@ -1,4 +1,4 @@
-"""Making the next thing while this one is used."""
+"""Prefetching: make the next item while the current one is used."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -9,13 +9,13 @@ T = TypeVar("T")
 
 
 def prefetch(threads: Executor, items: Iterator[T]) -> Iterator[T]:
-    """The items, each made in another thread while the one before it is used.
+    """The items, each made in another thread while the previous one is used.
 
     Args:
-        threads: where items are made, one at a time. An iterator that itself comes from `prefetch` needs a thread more.
-        items: what to make; the first is begun when it is asked for.
+        threads: where items are made, one at a time. An iterator that itself comes from `prefetch` needs one more thread.
+        items: what to make; the first is begun on demand.
     Raises:
-        whatever making an item raised, when that item is asked for.
+        any exception from making an item, when that item is requested.
     """
     coming = threads.submit(list, islice(items, 1))
     while made := coming.result():

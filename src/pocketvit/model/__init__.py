@@ -19,7 +19,7 @@ def create_model(
     num_classes: int = 10,
     **overrides: Unpack[ModelFields],
 ) -> ViT:
-    """Build the model of a recipe, with some of its choices changed.
+    """Build the model of a recipe, with overrides.
 
     >>> create_model("paper", num_cls_tokens=2, width=96)
 
@@ -27,7 +27,7 @@ def create_model(
         image_size: side of a square image or (H, W), pixels; by default that of the recipe's own images.
         **overrides: fields of `ModelConfig`.
     Raises:
-        InputError: an unknown recipe or field, or choices that do not fit together.
+        InputError: an unknown recipe or field, or an unsupported combination.
     """
     config = override(recipe(name), {f"model.{field}": value for field, value in overrides.items()})
     size = IMAGE_SIDE[name] if image_size is None else plain(image_size)

@@ -23,7 +23,7 @@ ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
 
 
 class MLP(nn.Module):
-    """Two linear layers with an activation between, on each token alone."""
+    """Two linear layers with an activation between them, on each token."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class MLP(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned factor for each channel."""
+    """A learned factor per channel."""
 
     def __init__(self, width: int, start: float) -> None:
         super().__init__()
@@ -50,12 +50,12 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a normalisation and added to the residual stream."""
+    """Attention and MLP, each after a normalization and added to the residual stream."""
 
     def __init__(self, config: ModelConfig, rotary: RotaryPositions | None = None) -> None:
         super().__init__()
         self.norm1 = make_norm(config.norm, config.width)
-        self.attn: Any = make_attention(config, rotary)  # a `Mixer`, or whatever the user's own code makes
+        self.attn: Any = make_attention(config, rotary)  # a `Mixer`, or what user-defined code makes
         self.norm2 = make_norm(config.norm, config.width)
         self.mlp = MLP(config)
         start = config.layer_scale
@@ -64,7 +64,7 @@ class Block(nn.Module):
 
     @staticmethod
     def is_standard(block: nn.Module) -> TypeGuard["Block"]:
-        """Whether a block and its attention are the built-in ones, not the user's own."""
+        """Whether a block and its attention are the built-in ones."""
         return type(block) is Block and type(block.attn) in MIXERS.values()
 
     def forward(self, x: Tensor, keep: Tensor | None = None, taken: int | None = None) -> Tensor:
@@ -72,13 +72,13 @@ class Block(nn.Module):
 
         Args:
             x: tokens, (B, N, D).
-            keep: what each image's two branches are multiplied by, (2, B): 0 where stochastic depth skips the
-                branch, 1 / (chance to keep it) elsewhere. None keeps all.
-            taken: how many of the tokens, from the first, are wanted in the end: T; none takes all.
+            keep: factors of each image's two branches, (2, B): 0 if stochastic depth skips the
+                branch, else 1 / (probability of keeping it). None keeps all.
+            taken: number T of tokens, from the first, that are needed; None for all.
         Returns:
             tokens (B, N or T, D).
         """
-        wanted = () if taken is None else (taken,)  # attention of the user's own may know nothing of it
+        wanted = () if taken is None else (taken,)  # user-defined attention may not have it
         attn = self.scale1(self.attn(self.norm1(x), *wanted))  # (B, N or T, D)
         x = add_branch(x[:, :taken], attn, None if keep is None else keep[0])
         mlp = self.scale2(self.mlp(self.norm2(x)))
@@ -86,5 +86,5 @@ class Block(nn.Module):
 
 
 def add_branch(x: Tensor, branch: Tensor, keep: Tensor | None) -> Tensor:
-    """The residual stream x (B, N, D) plus a branch of it, each image's by a factor of its own, (B,) or none."""
+    """The residual stream x (B, N, D) plus a branch, multiplied by a factor per image, (B,), if any."""
     return x + branch if keep is None else torch.addcmul(x, branch, keep[:, None, None].to(x.dtype))

@@ -1,7 +1,7 @@
-"""A user's own attention or block in the place of the built-in one.
+"""User-defined attention or blocks instead of the built-in ones.
 
-It is called with what the built-in one is called with, and its forward must take and give what that one's does.
-docs/own-idea.md tells users what that is.
+They are called with the same arguments, and their forward must have the same inputs and outputs
+(docs/own-idea.md).
 
 Shapes: B images, N tokens, D width.
 """
@@ -28,7 +28,7 @@ PROBE_IMAGES = 2
 
 
 def part(choice: str | Code, built_in: Mapping[str, type[nn.Module]]) -> Callable[..., nn.Module]:
-    """What makes a part of the model from (config, rotary): a built-in class, or the user's."""
+    """The constructor of a part of the model from (config, rotary): a built-in class, or the user's."""
     return partial(_make, choice) if isinstance(choice, Code) else built_in[choice]
 
 
@@ -40,23 +40,23 @@ def _make(code: Code, config: ModelConfig, rotary: RotaryPositions | None) -> nn
 
 
 def fork_of(generator: torch.Generator | None) -> AbstractContextManager[None]:
-    """Let PyTorch's own generator follow from the seed of another one, for constructors that know no other.
+    """Seed PyTorch's global generator from another one, for constructors that use it.
 
-    So weights that a user's module draws itself are the same in every run of a seed. Afterwards it is as it was.
+    So weights that a user's module draws are the same in every run with a seed. It is restored afterwards.
     """
     return nullcontext() if generator is None else seeded(generator.initial_seed())
 
 
 @torch.no_grad()
 def check_parts(config: ModelConfig, block: nn.Module, make: Callable[[], nn.Module], num_tokens: int) -> None:
-    """Try the user's own parts of a block on synthetic tokens, before anything expensive begins.
+    """Try user-defined parts of a block on synthetic tokens, before anything expensive begins.
 
     Args:
         block: on the CPU.
         make: makes another one.
     Raises:
-        InputError: a part fails, is not used, gives anything but tokens of the shape that it got, or computes with
-            other images, or with something that is not saved.
+        InputError: a part fails, is not used, does not return tokens of the same shape, or computes with
+            other images, or with values that are not saved.
     """
     code = _custom_code(config)
     if code is None:
@@ -77,7 +77,7 @@ def check_parts(config: ModelConfig, block: nn.Module, make: Callable[[], nn.Mod
 
 
 def _check_saved(code: Code, module: nn.Module, another: nn.Module, **arguments: Any) -> None:
-    """Refuse a part whose output for an image follows from more than the image and what a run saves of the part."""
+    """Refuse a part whose output for an image depends on other images or on values that a run does not save."""
     generator = torch.Generator().manual_seed(0)
     for parameter in module.parameters():
         if parameter.is_floating_point():  # one that starts at zero would hide what it is multiplied with
@@ -100,20 +100,20 @@ def _check_saved(code: Code, module: nn.Module, another: nn.Module, **arguments:
     others = arguments | {"x": torch.cat([tokens[:1], -tokens[1:]])}
     if not _alike(found[:1], _given(code, module, **others)[:1]):
         raise InputError(
-            f"{code} gives an image other tokens where the other images of the batch are others; after eval() an image "
-            "must count alone"
+            f"{code} returns other tokens for an image if the other images of the batch change; after eval() an image "
+            "must not depend on others"
         )
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
-    """Whether two results are the same but for rounding; what is not finite counts for nothing."""
+    """Whether two results are the same up to rounding, ignoring values that are not finite."""
     return torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(a.nan_to_num(0, 0, 0).abs().max()), equal_nan=True)
 
 
 def _unsaved(
     module: nn.Module, asked: Callable[[Any], bool] = lambda value: isinstance(value, Tensor | nn.Module)
 ) -> Iterator[str]:
-    """The attributes that hold tensors or layers which PyTorch does not know of, such as self.mix; those asked for."""
+    """The attributes with tensors or layers that PyTorch does not register, such as self.mix."""
     for path, layer in module.named_modules():
         for name, value in vars(layer).items():
             held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
@@ -122,7 +122,7 @@ def _unsaved(
 
 
 def _check_attention_used(config: ModelConfig, block: nn.Module) -> None:
-    """Refuse an attention of the user's own that the block of the user's own does not use."""
+    """Refuse user-defined attention that a user-defined block does not use."""
     if not isinstance(config.attention, Code):
         return
     custom = config.attention.load()
@@ -134,13 +134,13 @@ def _check_attention_used(config: ModelConfig, block: nn.Module) -> None:
 
 
 def check_trains(model: "ViT", *, device: torch.device, bf16: bool, compile: bool, cuda_graph: bool) -> None:
-    """Try the user's own parts of a block as the training step will use them.
+    """Try user-defined parts of a block as the training step will use them.
 
     Args:
         model: on the device.
         bf16: whether it trains under bf16 autocast.
         compile: whether it compiles the model, in one piece.
-        cuda_graph: whether it captures the step in a CUDA graph, so that nothing may wait for the device.
+        cuda_graph: whether it captures the step in a CUDA graph, in which nothing may wait for the device.
     Raises:
         InputError: forward or backward fails; says why.
     """
@@ -159,18 +159,20 @@ def check_trains(model: "ViT", *, device: torch.device, bf16: bool, compile: boo
 
 
 def _custom_code(config: ModelConfig) -> Code | None:
-    """The user's own part to name where a block fails: the block, else the attention in it."""
+    """The user-defined part to name if a block fails: the block, else its attention."""
     return next((code for code in (config.block, config.attention) if isinstance(code, Code)), None)
 
 
 def _copy(code: Code, block: nn.Module) -> nn.Module:
-    """A block to try things on, so that running means and the like in the model stay as they are."""
-    return code.guard(lambda: copy.deepcopy(block), "cannot be copied by copy.deepcopy, as an averaged model is")
+    """A copy of a block for tests, so that running means and the like in the model are not changed."""
+    return code.guard(
+        lambda: copy.deepcopy(block), "cannot be copied by copy.deepcopy, which averaging the weights needs"
+    )
 
 
 @contextmanager
 def _without_waiting() -> Iterator[None]:
-    """Make whatever waits for the GPU, such as `.item()`, an error: a step that waits cannot be captured."""
+    """Make everything that waits for the GPU, such as `.item()`, an error: a step that waits cannot be captured."""
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -186,7 +188,7 @@ def _probe(num_tokens: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 def _given(code: Code, module: nn.Module, **arguments: Any) -> Tensor:
-    """What a part gives for tokens x, always with the same random numbers; refuses what is no such tokens."""
+    """The output of a part for tokens x, always with the same random numbers; refused if it is not tokens."""
     names, tokens = ", ".join(arguments), arguments["x"]
     how = f"in forward({names})" if module.training else f"in forward({names}) after eval()"
     with seeded(0):
@@ -197,9 +199,9 @@ def _given(code: Code, module: nn.Module, **arguments: Any) -> Tensor:
         got = f"{found.dtype} {_shape(found)}".removeprefix("torch.")
     else:
         return found
-    raise InputError(f"{code} gives {got} {how}; it must give tokens {_shape(tokens)}")
+    raise InputError(f"{code} returns {got} {how}; it must return tokens {_shape(tokens)}")
 
 
 def _shape(tensor: Tensor) -> str:
-    """A shape for people, such as 2x65x192."""
+    """A shape in messages, such as 2x65x192."""
     return "x".join(map(str, tensor.shape))

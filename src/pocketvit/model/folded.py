@@ -1,9 +1,9 @@
-"""A model's blocks in the form that the fused kernels take: few tensors, stacked over the layers.
+"""A model's blocks in the form of the fused kernels: few tensors, stacked over the layers.
 
-Whatever is linear is merged into the linear layer next to it, by the plain rules of matrices, in float32: a norm's
+Linear operations are merged into the adjacent linear layer in float32: a norm's
 factor γ and offset β, W (γ ∘ x + β) + b = (W diag γ) x + (W β + b); LayerScale; the two factors of a low-rank
-projection. The blocks thus compute what they did, and autograd takes the gradients of the merged weights back to the
-parts. Merging costs what a few images cost, and saves a pass over all tokens for each part.
+projection. The blocks compute the same, and autograd propagates the gradients of the merged weights back to the
+parts. Merging costs as much as a few images, and saves a pass over all tokens for each part.
 
 Shapes: L layers, D width, F columns of the packed projection, R rank.
 """
@@ -22,12 +22,12 @@ from pocketvit.model.mixers import MIXERS
 from pocketvit.model.norm import NORM_EPS
 
 MIXER_KERNELS = {name: mixer.KERNELS for name, mixer in MIXERS.items() if mixer.KERNELS is not None}
-CENTRED = {"layernorm": True, "rmsnorm": False}  # whether a norm that the kernels know takes the mean away
+CENTRED = {"layernorm": True, "rmsnorm": False}  # whether a norm that the kernels support subtracts the mean
 TANH = {"gelu": False, "gelu_tanh": True}  # how they approximate an activation
 
 
 def plan_of(config: ModelConfig, num_tokens: int, taken: int | None = None) -> BlockPlan:
-    """What the kernels have to know of a model of N tokens, of which `taken` are wanted in the end; None: those pooled."""
+    """The plan of the kernels for a model of N tokens, of which `taken` are needed; by default those pooled."""
     return BlockPlan(
         width=config.width,
         hidden_width=config.hidden_width,
@@ -44,19 +44,19 @@ def plan_of(config: ModelConfig, num_tokens: int, taken: int | None = None) -> B
 def not_fused(
     config: ModelConfig, block: nn.Module, num_tokens: int, device: torch.device, dtype: torch.dtype
 ) -> str | None:
-    """None where such blocks can be folded and run on the fused kernels; else one line that says why not."""
+    """None if such blocks can be folded and run by the fused kernels; else the reason why not."""
     if not Block.is_standard(block):
         return "the blocks are the user's own"
     for name, known in {"attention": MIXER_KERNELS, "norm": CENTRED, "activation": TANH}.items():
         if getattr(config, name) not in known:
-            return f"the kernels do not know model.{name}={getattr(config, name)}"
+            return f"the kernels do not support model.{name}={getattr(config, name)}"
     return supported(device, dtype, num_tokens, plan_of(config, num_tokens)) or block.attn.not_foldable(config)
 
 
 def not_persistent(
     config: ModelConfig, block: nn.Module, num_tokens: int, device: torch.device, dtype: torch.dtype
 ) -> str | None:
-    """The same of the persistent kernels, which cover less."""
+    """The same for the persistent kernels, which support less."""
     reason = not_fused(config, block, num_tokens, device, dtype)
     return reason or persistent_supported(device, dtype, num_tokens, plan_of(config, num_tokens))
 
@@ -83,7 +83,7 @@ def _behind_norms(norms: Sequence[nn.LayerNorm | nn.RMSNorm], w: Tensor, b: Tens
 
 
 def _before_scales(w: Tensor, b: Tensor, scales: Sequence[LayerScale | nn.Identity]) -> tuple[Tensor, Tensor]:
-    """A linear layer W (L, D, in), b (L, D) with the LayerScale behind it, if there is one."""
+    """A linear layer W (L, D, in), b (L, D) with the LayerScale after it, if any."""
     factors = [scale.gamma for scale in scales if isinstance(scale, LayerScale)]
     if not factors:
         return w, b

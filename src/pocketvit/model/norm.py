@@ -1,4 +1,4 @@
-"""The normalisation layers."""
+"""Normalization layers."""
 
 from torch import nn
 
@@ -9,5 +9,5 @@ NORMS = {"layernorm": nn.LayerNorm, "rmsnorm": nn.RMSNorm}
 
 
 def make_norm(kind: str, channels: int) -> nn.LayerNorm | nn.RMSNorm:
-    """A normalisation over the last dimension."""
+    """A normalization over the last dimension."""
     return NORMS[kind](channels, eps=NORM_EPS)

@@ -17,7 +17,7 @@ def grid_coordinates(grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def sincos_table(grid: tuple[int, int], num_special: int, width: int) -> Tensor:
-    """Fixed 2-D positions: half the channels tell the row and half the column, zero for the special tokens.
+    """Fixed 2-D positions: half of the channels for the row and half for the column, zero for special tokens.
 
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, in two dimensions as by He et al. 2021 (MAE),
     https://arxiv.org/abs/2111.06377
@@ -39,10 +39,10 @@ def sincos_table(grid: tuple[int, int], num_special: int, width: int) -> Tensor:
 
 
 class RotaryPositions(nn.Module):
-    """Turn each pair of channels of a query or key by an angle that grows with its patch's row or column.
+    """Rotate each pair of channels of a query or key by an angle proportional to its patch's row or column.
 
-    The product of a query and a key then depends on where their patches lie relative to each other. The first half of
-    a head's channels turns with the row, the second with the column; special tokens are not turned.
+    The product of a query and a key then depends on the relative position of their patches. The first half of
+    a head's channels rotates with the row, the second with the column; special tokens are not rotated.
 
     Source: Su et al. 2021, https://arxiv.org/abs/2104.09864; axial, with base 100, by Heo et al. 2024,
     https://arxiv.org/abs/2403.13298
@@ -65,7 +65,7 @@ class RotaryPositions(nn.Module):
         self.register_buffer("sin", angles.sin().float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Turn queries or keys of the first N tokens, (B, A, N, E) -> (B, A, N, E), in fp32 and back to their type."""
+        """Rotate queries or keys of the first N tokens, (B, A, N, E) -> (B, A, N, E), in fp32 and back to their type."""
         even, odd = x.float().unflatten(3, (-1, 2)).unbind(4)  # (B, A, N, E/2) each
         cos, sin = self.cos[: x.shape[2]], self.sin[: x.shape[2]]
         turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=4)

@@ -1,4 +1,4 @@
-"""From an image to a row of tokens: patches, CLS tokens, registers, positions.
+"""From an image to tokens: patches, CLS tokens, registers, positions.
 
 Shapes: B batch, C channels, H W pixels, P patches, T special tokens (CLS, then registers), N = T + P tokens, D width,
 p patch side.
@@ -18,14 +18,14 @@ from pocketvit.config.checks import describe_size
 from pocketvit.errors import InputError
 from pocketvit.model.positions import sincos_table
 
-CHANNELS = 3  # red, green, blue: all images are made so when they are read
+CHANNELS = 3  # red, green, blue: all images are converted when they are read
 
 
 class PatchEmbedding(nn.Module):
     """Cut the image into squares and project each to a token.
 
-    The weight has a convolution's shape, (D, C, p, p), and a convolution's default init. Patches side by side are a
-    plain matrix product, which is faster; overlapping ones are a convolution without padding.
+    The weight has a convolution's shape, (D, C, p, p), and default init. Patches without overlap are a
+    matrix product, which is faster; overlapping ones are a convolution without padding.
 
     Args:
         image_size: (H, W), pixels.
@@ -40,7 +40,7 @@ class PatchEmbedding(nn.Module):
             raise InputError(
                 f"model.patch_size={p}"
                 + (f" with model.patch_stride={stride} does not tile" if stride != p else " does not divide")
-                + f" images of {describe_size(image_size)}; choose another or set data.resize"
+                + f" images of {describe_size(image_size)}; choose another one, or set data.resize"
             )
         self.patch_size, self.stride = p, stride
         self.grid = ((image_size[0] - p) // stride + 1, (image_size[1] - p) // stride + 1)
@@ -52,7 +52,7 @@ class PatchEmbedding(nn.Module):
         return self.grid[0] * self.grid[1]
 
     def forward(self, images: Tensor, lead: int = 0) -> Tensor:
-        """Project the patches of images (B, C, H, W), row by row, behind `lead` tokens of zeros, and without the bias.
+        """Project the patches of images (B, C, H, W), row by row, after `lead` zero tokens, without the bias.
 
         Returns:
             (B, lead + P, D).
@@ -67,7 +67,7 @@ class PatchEmbedding(nn.Module):
 
 
 STEMS = {"patches": PatchEmbedding}
-"""From images to patch tokens, by `model.stem`: made, called and added `proj.bias` to as `PatchEmbedding`."""
+"""From images to patch tokens, by `model.stem`: constructed and used like `PatchEmbedding`, with `proj.bias`."""
 
 
 class Tokens(nn.Module):
@@ -112,9 +112,9 @@ class Tokens(nn.Module):
         return x + self.offsets().to(x.dtype)
 
     def offsets(self) -> Tensor:
-        """What all images have in common: CLS tokens, registers and the patches' bias, at their positions, (1, N, D).
+        """The part common to all images: CLS tokens, registers and the patches' bias, with positions, (1, N, D).
 
-        Adding them up first leaves one sum over the batch for the gradients of all of them.
+        Adding these first leaves one sum over the batch for all their gradients.
         """
         special = [getattr(self, name) for name in ("cls", "registers") if hasattr(self, name)]
         bias = self.patches.proj.bias

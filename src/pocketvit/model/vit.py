@@ -1,4 +1,4 @@
-"""The vision transformer, from normalised pixels to logits.
+"""The vision transformer, from normalized pixels to logits.
 
     tokens  ->  depth × block  ->  norm  ->  pool  ->  head
 
@@ -34,9 +34,9 @@ class ViT(nn.Module):
     Args:
         image_size: (H, W), pixels.
         num_classes: K.
-        generator: source of the initial weights, on the CPU; None uses PyTorch's own.
+        generator: of the initial weights, on the CPU; None uses PyTorch's global one.
     Raises:
-        InputError: the patches do not tile the image, or the user's own code does not fit.
+        InputError: the patches do not tile the image, or user-defined code does not fit.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class ViT(nn.Module):
 
     @property
     def numbers_per_image(self) -> int:
-        """Numbers in the tokens of one image, N · D."""
+        """Elements of the tokens of one image, N · D."""
         return self.tokens.num_tokens * self.config.width
 
     @torch.no_grad()
@@ -100,20 +100,20 @@ class ViT(nn.Module):
             nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
 
     def forward(self, images: Tensor, drop_path: Tensor | None = None) -> Tensor:
-        """The logits (B, K) of images, given as to `features`; with pool=cls the last block makes CLS tokens only."""
+        """The logits (B, K) of images, as for `features`; with pool=cls, the last block computes only CLS tokens."""
         return self.classify(self.features(images, drop_path, taken=self.tokens.num_cls or None))
 
     def classify(self, tokens: Tensor) -> Tensor:
-        """The logits (B, K) of what `features` gives, (B, N, D)."""
+        """The logits (B, K) of the output of `features`, (B, N, D)."""
         return self.head(self.pool(tokens))
 
     def features(self, images: Tensor, drop_path: Tensor | None = None, *, taken: int | None = None) -> Tensor:
         """The tokens of images after the blocks and the last norm.
 
         Args:
-            images: normalised pixels, (B, C, H, W).
-            drop_path: stochastic depth as `drop_path_factors` makes it, (L, 2, B); None keeps every branch.
-            taken: how many tokens are wanted, from the first on; None wants all.
+            images: normalized pixels, (B, C, H, W).
+            drop_path: factors from `drop_path_factors`, (L, 2, B); None keeps every branch.
+            taken: number of tokens needed, from the first; None for all.
         Returns:
             (B, N, D), or (B, taken, D): CLS tokens, registers, then patches row by row.
         Raises:
@@ -122,7 +122,7 @@ class ViT(nn.Module):
         if images.shape[1:] != self.image_shape:
             wanted = ", ".join(map(str, self.image_shape))
             raise InputError(
-                f"images have shape {tuple(images.shape)}, not (B, {wanted}); bring them to it, or make the model with "
+                f"images have shape {tuple(images.shape)}, not (B, {wanted}); resize them, or make the model with "
                 "another image_size"
             )
         x = self.tokens(images)  # (B, N, D)
@@ -137,16 +137,16 @@ class ViT(nn.Module):
                 last = i == len(self.blocks) - 1 and Block.is_standard(block)
                 fewer = (taken,) if last and taken else ()
                 x = block(x, None if drop_path is None else drop_path[i], *fewer)  # (B, N or taken, D)
-        return self.norm(x[:, :taken])  # it acts on each token alone
+        return self.norm(x[:, :taken])  # it acts on each token separately
 
     def block_kernels(self, device: torch.device, dtype: torch.dtype) -> Choice:
-        """What runs the blocks on tokens of this type: the kernels that were chosen where supported, else PyTorch."""
+        """The implementation of the blocks for tokens of this type: the chosen kernels if supported, else PyTorch."""
         where = self.config, self.blocks[0], self.tokens.num_tokens, device, dtype
         kinds = {"persistent": partial(not_persistent, *where), "fused": partial(not_fused, *where)}
         return choose("the blocks", self.kernels, kinds, fall_back=True)
 
     def use_kernels(self, kernels: Kernels) -> None:
-        """Choose how blocks and attention are computed: `train.kernels`."""
+        """Choose the implementation of blocks and attention: `train.kernels`."""
         self.kernels = kernels
         for module in self.modules():
             if isinstance(module, Mixer):
@@ -154,7 +154,7 @@ class ViT(nn.Module):
 
 
 class ClsPool(nn.Module):
-    """The CLS tokens side by side."""
+    """The concatenated CLS tokens."""
 
     def __init__(self, _config: ModelConfig, tokens: Tokens) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class MeanPool(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """A mean of the patch tokens, weighted by a learned score of each.
+    """A mean of the patch tokens, weighted by learned scores.
 
     Source: Hassani et al. 2021 (CCT's SeqPool), https://arxiv.org/abs/2104.05704
     """

@@ -1,4 +1,4 @@
-"""Patch filters that whiten the training images' patches, as a start for the patch embedding.
+"""Filters that whiten the training images' patches, to initialize the patch embedding.
 
 Shapes: n patches, F = C·p·p values of a patch, D width.
 
@@ -13,17 +13,17 @@ from torch.nn import functional as F
 from pocketvit.model.tokens import PatchEmbedding
 
 WHITENING_EPS = 5e-4
-"""Keeps directions without variance from being blown up."""
+"""Prevents directions without variance from being amplified."""
 
 
 def whitening_filters(images: Tensor, patch_size: int) -> Tensor:
-    """Filters whose answers to the images' patches are uncorrelated and of equal size.
+    """Filters whose outputs on the images' patches are uncorrelated and of equal size.
 
-    The patches overlap, a pixel apart; their second moment is not centred. Its eigenvectors, by falling eigenvalue λ,
-    are divided by √(λ + ε), so that the answers' second moment is diag(λ / (λ + ε)), with ε = `WHITENING_EPS`.
+    The patches overlap, one pixel apart; their second moment is not centered. Its eigenvectors, by decreasing eigenvalue λ,
+    are divided by √(λ + ε), so that the outputs' second moment is diag(λ / (λ + ε)), with ε = `WHITENING_EPS`.
 
     Args:
-        images: normalised pixels, (n images, C, H, W).
+        images: normalized pixels, (n images, C, H, W).
         patch_size: p.
     Returns:
         float32 (F, C, p, p).
@@ -42,12 +42,12 @@ def whitening_filters(images: Tensor, patch_size: int) -> Tensor:
 
 @torch.no_grad()
 def whiten(patches: PatchEmbedding, filters: Tensor, *, pairs: bool) -> None:
-    """Overwrite the first filters of a patch embedding, as many as there are or fit; all stay trainable.
+    """Overwrite the first filters of a patch embedding, as many as fit; all remain trainable.
 
     Args:
         patches: of the model.
         filters: as `whitening_filters` makes them, (F, C, p, p).
-        pairs: set each filter beside its negative.
+        pairs: add each filter's negative.
     """
     if pairs:
         filters = torch.stack([filters, -filters], dim=1).flatten(0, 1)  # (2·F, C, p, p)

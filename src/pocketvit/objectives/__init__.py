@@ -1,1 +1,1 @@
-"""What training minimises."""
+"""Objectives: what training minimizes."""

@@ -1,4 +1,4 @@
-"""Classification: what the model says of an image against what it should say."""
+"""Classification: the model's logits against the targets."""
 
 from dataclasses import dataclass
 

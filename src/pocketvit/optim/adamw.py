@@ -1,7 +1,7 @@
 """PyTorch's AdamW without the wrapper that keeps `torch.compile` (Dynamo) out of it.
 
-The wrapper loads PyTorch's compiler when it is first called, three to six seconds at the start of every run, even where
-nothing is compiled. Nothing here is ever compiled, so the methods behind the wrapper do as well.
+The wrapper loads PyTorch's compiler on first use, three to six seconds at the start of every run, even if
+nothing is compiled. Nothing here is ever compiled, so the methods behind the wrapper are used.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from pocketvit.optim.build import param_groups
 
 
 def without_dynamo(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The method behind such a wrapper; itself where there is none."""
+    """The method behind such a wrapper, if there is one."""
     return getattr(method, "__wrapped__", method)
 
 
 class AdamW(torch.optim.AdamW):
-    """PyTorch's, number for number."""
+    """PyTorch's AdamW, with the same numbers."""
 
     add_param_group = without_dynamo(Optimizer.add_param_group)
     zero_grad = without_dynamo(Optimizer.zero_grad)
@@ -29,7 +29,7 @@ class AdamW(torch.optim.AdamW):
 
 
 def build(config: OptimConfig, named: dict[str, nn.Parameter], *, fused: bool) -> list[Optimizer]:
-    """AdamW for these parameters, on a GPU perhaps by one kernel."""
+    """AdamW for these parameters, on a GPU by one kernel if wanted."""
     groups, betas = param_groups(config, named, config.lr), config.betas or (0.9, 0.999)
     if fused:
         from pocketvit.optim import flat  # needs Triton

@@ -1,8 +1,8 @@
-"""From configuration to optimizers whose learning rates live on the device.
+"""Build optimizers from a configuration, with their learning rates on the device.
 
-Each has a module in this folder, named as the value of `optim.name`, with a function `build`. Every param group has
-`lr`, a 0-dim tensor that the step overwrites, and `peak_lr`, the float that the schedule scales: a whole training
-step, its learning rate included, can then be captured in a CUDA graph.
+Each has a module in this folder, named like the value of `optim.name`, with a function `build`. Every param group has
+`lr`, a 0-dim tensor that the step overwrites, and `peak_lr`, the float that the schedule scales. So a whole training
+step, including its learning rate, can be captured in a CUDA graph.
 """
 
 from importlib import import_module
@@ -23,8 +23,8 @@ def build_optimizers(config: OptimConfig, model: nn.Module, *, fused: bool = Fal
         model: on its device.
         fused: use the kernels for AdamW and Lion, on a GPU; they move the parameters' memory.
     Raises:
-        InputError: Muon is asked for and the model has no matrices in its blocks, or the user's own optimizer does
-            not do what it must.
+        InputError: the model has no matrices in its blocks for Muon, or a user-defined optimizer does
+            not meet the requirements.
     """
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if isinstance(config.name, Code):
@@ -41,7 +41,7 @@ def param_groups(config: OptimConfig, named: dict[str, nn.Parameter], peak_lr: f
     """The parameters in one group, or in two, with and without weight decay.
 
     `optim.decay=matrices` decays the weights of linear layers and of the patch embedding; biases, norms, CLS tokens,
-    registers and positions are left alone.
+    registers and positions do not decay.
     """
     decayed = {name: DECAYED[config.decay](name, p) for name, p in named.items()}
     groups = []

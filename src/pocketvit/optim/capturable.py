@@ -1,9 +1,9 @@
-"""What Lion and Muon share: an update that can be recorded in a CUDA graph and replayed.
+"""The base of Lion and Muon: an update that can be captured in a CUDA graph.
 
 A replayed graph repeats the same kernels on the same memory, and Python does not run again. So whatever changes from
-step to step must live in a tensor that stays where it is. The learning rate is a 0-dim tensor that the training loop
-overwrites before each step; momenta are made once, as zeros, and only ever changed in place; nothing is decided by
-looking at a tensor's value. The list operations (`torch._foreach_*`) update all parameters with a handful of kernels.
+step to step must be in a tensor that keeps its place. The learning rate is a 0-dim tensor that the training loop
+overwrites before each step; momenta are created once, as zeros, and changed only in place; no decision depends on
+a tensor's value. The list operations (`torch._foreach_*`) update all parameters with a few kernels.
 """
 
 from collections.abc import Callable
@@ -26,9 +26,9 @@ class CapturableOptimizer(Optimizer):
     Args:
         params: parameters, or groups of them, as in any `torch.optim.Optimizer`.
         lr: learning rate. A number becomes a 0-dim float32 tensor in each group's "lr"; a float32 tensor that is on
-            the parameters' device already is kept, so that several groups can share one.
+            the parameters' device is kept, so that several groups can share one.
         weight_decay: decoupled weight decay, multiplied by the learning rate when applied.
-        hyper: what else the subclass keeps in its groups.
+        hyper: other values that the subclass keeps in its groups.
     Raises:
         InputError: a negative learning rate or weight decay, or betas outside of [0, 1).
     """
@@ -66,9 +66,9 @@ class CapturableOptimizer(Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a saved state into the tensors that are in use, so that a graph captured before goes on from it.
+        """Load a saved state into the tensors in use, so that a captured graph continues from it.
 
-        State that the saved optimizer did not have yet, because it had not taken a step, becomes zero.
+        State that the saved optimizer did not have, because it had not taken a step, becomes zero.
         """
         state_in_use, lr_in_use = self.state, [group["lr"] for group in self.param_groups]
         super().load_state_dict(state_dict)
@@ -96,8 +96,8 @@ def descend(
 ) -> None:
     """params -= lr · (directions + weight_decay · params), in place; `directions` is used as scratch space.
 
-    The decay joins the direction before the one subtraction, so the parameters are rounded once a step; scaling them
-    by 1 - lr · weight_decay first, the usual way, rounds them twice and rounds that factor as well.
+    The decay is added to the direction before a single subtraction, so the parameters are rounded once per step; scaling them
+    by 1 - lr · weight_decay first, as usual, would round them twice, and also that factor.
     """
     if weight_decay:
         torch._foreach_add_(directions, params, alpha=weight_decay)

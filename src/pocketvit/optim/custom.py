@@ -1,7 +1,7 @@
-"""A user's own optimizer, tried on two small parameters before it gets the model's.
+"""User-defined optimizers, tested on two small parameters before they get the model's.
 
-It must do what a captured training step demands (see `capturable`): take its learning rate from a tensor that changes
-under it, and keep everything that it remembers in tensors that stay where they are. docs/own-idea.md tells users so.
+They must meet the requirements of a captured training step (see `capturable`): take the learning rate from a tensor
+that changes, and keep all state in tensors that keep their place (docs/own-idea.md).
 """
 
 from typing import Any
@@ -20,10 +20,10 @@ PROBE_LR = 0.01
 
 
 def make_optimizer(code: Code, groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
-    """The user's optimizer, with the groups that it was given.
+    """The user's optimizer, with its groups.
 
     Raises:
-        InputError: it is none, or has lost a parameter or the learning rate of a group.
+        InputError: it is not an optimizer, or has lost a parameter or the learning rate of a group.
     """
     given = {id(parameter) for group in groups for parameter in group["params"]}
     optimizer = code.call(groups=groups, config=config)
@@ -49,7 +49,7 @@ class _Trial:
         self.lr = self.optimizer.param_groups[0]["lr"]
 
     def step(self, lr: float) -> dict[tuple[int, str], int]:
-        """Take a step, always with the same random numbers; returns where each tensor of the optimizer's `state` lies."""
+        """Take a step, always with the same random numbers; returns the address of each tensor of the optimizer's `state`."""
         self.lr.fill_(lr)
         for parameter in self.parameters:
             parameter.grad = torch.linspace(-1, 2, parameter.numel()).reshape(parameter.shape)
@@ -58,7 +58,7 @@ class _Trial:
         state = self.optimizer.state
         if any(all(key is not parameter for parameter in self.parameters) for key in state):
             raise InputError(
-                f"{self.code} keeps something in self.state that belongs to no parameter; keep it per parameter"
+                f"{self.code} has an entry in self.state that belongs to no parameter; keep state per parameter"
             )
         found = {(i, name): value for i, p in enumerate(self.parameters) for name, value in state[p].items()}
         for (_, name), value in found.items():
@@ -67,17 +67,17 @@ class _Trial:
         return {key: value.data_ptr() for key, value in found.items()}
 
     def moved(self) -> bool:
-        """Whether any weight is not where it was at the start."""
+        """Whether any weight has changed since the start."""
         return any((parameter != START).any() for parameter in self.parameters)
 
 
 @torch.no_grad()
 def check_optimizer(code: Code, config: OptimConfig) -> None:
-    """Let it take some steps on a matrix and a vector.
+    """Test some steps on a matrix and a vector.
 
     Raises:
-        InputError: it fails, moves at learning rate 0 or not at all, or what it remembers is not in fixed tensors
-            of its `state` that start at zero.
+        InputError: it fails, moves at learning rate 0 or not at all, or its state is not in fixed tensors
+            of `state` that start at zero.
     """
     trial = _Trial(code, config)
     places = trial.step(lr=0.0)
@@ -94,19 +94,19 @@ def check_optimizer(code: Code, config: OptimConfig) -> None:
 
 
 def _check_starts(code: Code, config: OptimConfig) -> None:
-    """Refuse an optimizer that starts otherwise once its state is there, at zero, as a run makes it at first."""
+    """Refuse an optimizer that starts differently if its state already exists, at zero, as in a run."""
     begun, fresh = (_Trial(code, config) for _ in range(2))
     create_state([begun.optimizer])
     _check_step(
         begun,
         fresh,
         "has state that does not start at zero, or counts the step at learning rate 0 that a run begins with; keep all "
-        "that it remembers in tensors of self.state[parameter] that start at zero",
+        "state in tensors of self.state[parameter] that start at zero",
     )
 
 
 def _check_resumes(trial: _Trial, config: OptimConfig) -> None:
-    """Refuse an optimizer that goes on otherwise from a checkpoint, which holds the weights and `state` alone."""
+    """Refuse an optimizer that continues differently from a checkpoint, which only has the weights and `state`."""
     resumed = _Trial(trial.code, config)
     create_state([resumed.optimizer])
     for new, old in zip(resumed.parameters, trial.parameters, strict=True):
@@ -116,13 +116,13 @@ def _check_resumes(trial: _Trial, config: OptimConfig) -> None:
     _check_step(
         resumed,
         trial,
-        "goes on otherwise after a resumed run, which has its self.state[parameter] only; keep there all that it "
-        "remembers, in tensors",
+        "continues differently in a resumed run, which only has its self.state[parameter]; keep all state there, "
+        "in tensors",
     )
 
 
 def _check_step(a: _Trial, b: _Trial, why: str) -> None:
-    """Refuse an optimizer whose next step does not bring two trials to the same weights; says why."""
+    """Refuse an optimizer whose next step does not bring two trials to the same weights, with the reason."""
     a.step(PROBE_LR)
     b.step(PROBE_LR)
     if not all(map(torch.equal, a.parameters, b.parameters)):

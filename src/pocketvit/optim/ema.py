@@ -2,9 +2,9 @@
 
 The plain average, decay · average + (1 - decay) · weights from zero, is too small at first: its coefficients add up
 to 1 - decayᵗ after t steps. Divided by that sum it is a true average of the weights seen so far, from the first step
-on and whatever the initial weights were. Here the divided average itself is kept: with the window
-n = 1 + decay + decay² + … (t terms), step t moves it by 1/n of the way to the weights, all the way at the first step
-and 1 - decay of it in the long run. Kept undivided, it would come up from zero and in float32 stop short.
+on, whatever the initial weights were. Here the divided average itself is stored: with the window
+n = 1 + decay + decay² + … (t terms), step t moves it by 1/n of the way to the weights: all the way at the first step,
+and 1 - decay of it in the long run. Undivided, it would start from zero and, in float32, not reach the weights.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the weights of one step into the average."""
+        """Add the weights of one step to the average."""
         self._window += 1 - (1 - self.decay) * self._window  # decay · window + 1, without decay's rounding to float32
         averages = list(self._averages.values())
         moves = torch._foreach_sub(list(self._parameters.values()), averages)
@@ -52,7 +52,7 @@ class EMA:
         """A copy of the averaged weights, by name.
 
         Raises:
-            RuntimeError: before the first `update`, when there is nothing to average.
+            RuntimeError: before the first `update`.
         """
         if self._window.item() == 0:
             raise RuntimeError("EMA has no average before its first update")

@@ -1,9 +1,9 @@
 """AdamW and Lion over flat memory: all parameters of a group are updated by one kernel, on a GPU.
 
 PyTorch's fused AdamW walks over a list of tensors with few thread blocks for each; a small model's hundred tensors
-keep a GPU busy for 140 µs a step, five times longer than reading and writing them takes. Laid out behind each other
-they are one array. On the CPU `torch.optim.AdamW` and `pocketvit.optim.lion.Lion` are as good, and they are the oracles
-of these.
+keep a GPU busy for 140 µs per step, five times longer than reading and writing them. In contiguous memory,
+they are one array. On the CPU, `torch.optim.AdamW` and `pocketvit.optim.lion.Lion` are as fast, and they are the
+references of these.
 """
 
 import math
@@ -26,10 +26,10 @@ BLOCK = 1024
 
 
 class FlatOptimizer(CapturableOptimizer):
-    """An optimizer that works number by number, on parameters that lie behind each other.
+    """An elementwise optimizer on parameters in contiguous memory.
 
-    The parameters' memory is moved: afterwards those of a group lie in the order given, except that sizes that would
-    break the alignment of what follows come last. The parameters are float32, and all of a group must have a gradient
+    The parameters' memory is moved: those of a group are then in the given order, except that sizes that would
+    break the alignment of the next ones come last. The parameters are float32, and all of a group must have a gradient
     at every step. A subclass implements `_update_flat`.
 
     Raises:
@@ -39,7 +39,7 @@ class FlatOptimizer(CapturableOptimizer):
     MOMENTS: ClassVar[tuple[str, ...]]  # state tensors of the parameters' sizes
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, and lay its parameters and their moments out in flat memory."""
+        """Add a group, and move its parameters and their moments to flat memory."""
         super().add_param_group(param_group)
         params = in_order(self.param_groups[-1]["params"])
         flat, start = torch.cat([param.detach().flatten() for param in params]), 0
@@ -131,5 +131,5 @@ def log2(beta: float) -> float:
 
 
 def in_order(params: Sequence[Tensor]) -> list[Tensor]:
-    """The parameters as they lie in memory: those whose size keeps the next one aligned first."""
+    """The parameters in the order of memory: first those whose size keeps the next one aligned."""
     return sorted(params, key=lambda param: param.numel() % 16 != 0)  # a stable sort: else as given

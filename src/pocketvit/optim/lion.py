@@ -1,4 +1,4 @@
-"""Lion: step by the sign of an interpolated momentum, one state tensor a parameter."""
+"""Lion: steps by the sign of an interpolated momentum, with one state tensor per parameter."""
 
 from importlib import import_module
 from typing import Any
@@ -22,9 +22,9 @@ class Lion(CapturableOptimizer):
         w ← w - lr · (sign(c) + weight_decay · w)
         m ← beta2 · m + (1 - beta2) · g
 
-    So the direction looks at the current gradient more than the momentum that is kept does (beta1 < beta2).
-    As all entries of a step have size lr, good learning rates are 3 to 10 times smaller than AdamW's, and good
-    weight decays that much larger.
+    So the direction depends more on the current gradient than the stored momentum does (beta1 < beta2).
+    All entries of a step have size lr, so good learning rates are 3 to 10 times smaller than AdamW's, and good
+    weight decays are that much larger.
 
     Source: Chen et al. 2023, "Symbolic discovery of optimization algorithms", https://arxiv.org/abs/2302.06675
 

@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrix is replaced by the nearest orthogonal one, all weights of a shape at once.
+"""Muon: momentum replaced by the nearest orthogonal matrix, for all weights of a shape at once.
 
 A weight's momentum is usually dominated by a few directions. Muon keeps the directions and sets their strengths, the
 singular values, to about 1, so that the rare directions count as much as the common ones. The singular value
@@ -41,7 +41,7 @@ https://arxiv.org/abs/2502.16982)."""
 
 
 def newton_schulz(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
-    """Bring all singular values of each matrix near 1 and keep its singular vectors.
+    """Move all singular values of each matrix to about 1, and keep its singular vectors.
 
     Args:
         matrices: (G, n, m) with n <= m, so that the Gram matrices are the smaller ones.
@@ -85,7 +85,7 @@ def orthogonalize(matrices: Sequence[Tensor], steps: int, dtype: torch.dtype) ->
 
 
 class Muon(CapturableOptimizer):
-    """Momentum, orthogonalised; for the 2-D weights of hidden layers, the rest being left to another optimizer.
+    """Orthogonalized momentum, for the 2-D weights of hidden layers; another optimizer updates the rest.
 
     With momentum B (zero at the start), gradient g and weight W, a step is
 
@@ -94,7 +94,7 @@ class Muon(CapturableOptimizer):
         W ← W - lr · (scale(shape of W) · O + weight_decay · W)
 
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/, with the meaning of `torch.optim.Muon`.
-    Differs: matrices of one shape, or of its transpose, are orthogonalised in one batch; the learning rate is a
+    Differs: matrices of one shape, or of its transpose, are orthogonalized in one batch; the learning rate is a
     tensor; the iteration runs in float32 where there is no CUDA.
 
     Args:
@@ -142,7 +142,7 @@ class Muon(CapturableOptimizer):
         super().add_param_group(param_group)
         for param in self.param_groups[-1]["params"]:
             if param.ndim != 2:
-                raise InputError(f"Muon got a parameter of shape {tuple(param.shape)}; give it 2-D weights only")
+                raise InputError(f"Muon got a parameter of shape {tuple(param.shape)}; give it only 2-D weights")
 
     def _update(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
         momentum = group["momentum"]

@@ -51,12 +51,12 @@ def test_a_place_that_is_too_small_is_refused(keep, gib):
 def test_the_line_says_where_and_why():
     assert describe_place("gpu", "auto", GIB, H100) is None
     assert describe_place("host", "auto", 60 * GIB, H100) == (
-        "training images: 60.0 GiB, kept in pinned host memory and read ahead, because they are more than half of the "
+        "training images: 60.0 GiB, kept in pinned host memory and read ahead, because they need more than half of the "
         "79.0 GiB free on the GPU"
     )
     assert describe_place("disk", "auto", 312 * GIB, H100) == (
-        "training images: 312.0 GiB, kept on disk and read ahead, because they are more than half of the 79.0 GiB free "
-        "on the GPU and of the 200.0 GiB that this process may take on the host"
+        "training images: 312.0 GiB, kept on disk and read ahead, because they need more than half of the 79.0 GiB free "
+        "on the GPU and of the 200.0 GiB available to this process on the host"
     )
     assert describe_place("host", "host", GIB, H100).endswith("because data.keep=host says so")
 

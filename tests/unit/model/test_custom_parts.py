@@ -133,8 +133,8 @@ def test_a_convolution_without_a_bias_can_be_part_of_it(custom):
         ("def f(config, rotary):\n    return 3\n", "makes a int; it must make a torch.nn.Module"),
         ("class f(nn.Module):\n    pass\n", "fails when called with (config, rotary): TypeError"),
         (forward("pass", "self"), "TypeError"),
-        (forward("return x[:, 1:]"), "gives float32 2x16x24 in forward(x"),
-        (forward("return x, x"), "gives a tuple in forward(x"),
+        (forward("return x[:, 1:]"), "returns float32 2x16x24 in forward(x"),
+        (forward("return x, x"), "returns a tuple in forward(x"),
         (forward("return x @ x"), "RuntimeError"),
         (init("self.twice = 2 * self.fc.weight"), "cannot be copied"),
     ],
@@ -173,14 +173,16 @@ def test_what_is_saved_or_the_same_in_every_model_may_be_computed_with(custom, f
 @pytest.mark.parametrize("field", ["model__attention", "model__block"])
 @pytest.mark.parametrize("given", ["x - x.mean(0, keepdim=True)", "x.roll(1, 0)"])
 def test_other_images_of_the_batch_must_not_count(custom, field, given):
-    assert "after eval() an image must count alone" in refused(**{field: custom(forward(f"return self.fc({given})"))})
+    assert "after eval() an image must not depend on others" in refused(
+        **{field: custom(forward(f"return self.fc({given})"))}
+    )
 
 
 @pytest.mark.parametrize("field", ["model__attention", "model__block"])
 def test_what_is_given_after_eval_must_be_tokens_too(custom, field):
     for given in ("(x, x)", "x[:, 1:]"):
         lines = forward(f"return self.fc(x) if self.training else {given}")
-        assert "after eval(); it must give tokens 2x17x24" in refused(**{field: custom(lines)})
+        assert "after eval(); it must return tokens 2x17x24" in refused(**{field: custom(lines)})
 
 
 def test_a_block_may_ask_for_stochastic_depth(custom):
@@ -291,7 +293,7 @@ def test_a_custom_optimizer_steps_like_the_built_in_one_that_it_is(custom):
                 "for x, dx in zip(p, g):",
                 "    x.sub_(group['lr'] * self.m.setdefault(x, torch.zeros_like(x)).mul_(0.9).add_(dx))",
             ),
-            "goes on otherwise after a resumed run",
+            "continues differently in a resumed run",
         ),
         (update("torch._foreach_add_(p, group['lr'].sign() * 3e38)"), "makes weights that are not finite"),
     ],
@@ -327,13 +329,13 @@ def test_a_custom_augmentation_sees_pixels_and_numbers_of_each_image(custom):
     ("lines", "words"),
     [
         ("def f(images):\n    return images\n", "fails when called with (images, draws): TypeError"),
-        ("def f(images, draws):\n    return images.float()\n", "gives torch.float32 (4, 16, 16, 3); it must"),
+        ("def f(images, draws):\n    return images.float()\n", "returns torch.float32 (4, 16, 16, 3); it must"),
         ("def f(images, draws):\n    return images[:, 1:]\n", "(4, 15, 16, 3)"),
-        ("def f(images, draws):\n    return None\n", "gives a NoneType"),
+        ("def f(images, draws):\n    return None\n", "returns a NoneType"),
         ("def f(images, draws):\n    return images.roll(1, 0)\n", "in another place of the batch"),
-        ("def f(images, draws):\n    return images // 2 + images.flip(0) // 2\n", "or beside other images"),
-        ("def f(images, draws):\n    return images // 2 + images.roll(1, 0) // 2\n", "or beside other images"),
-        ("def f(images, draws):\n    return (images.float() - images.float().mean() / 2).abs().byte()\n", "or beside"),
+        ("def f(images, draws):\n    return images // 2 + images.flip(0) // 2\n", "or among other images"),
+        ("def f(images, draws):\n    return images // 2 + images.roll(1, 0) // 2\n", "or among other images"),
+        ("def f(images, draws):\n    return (images.float() - images.float().mean() / 2).abs().byte()\n", "or among"),
         ("def f(images, draws):\n    return (images * torch.rand(())).to(torch.uint8)\n", "no random numbers"),
     ],
 )
@@ -354,10 +356,10 @@ def test_a_custom_schedule_equal_to_a_built_in_one_is_that(custom):
     ("lines", "words"),
     [
         ("def f():\n    pass\n", "fails when called with (progress): TypeError"),
-        ("def f(progress):\n    return 1.0\n", "gives numbers of shape (); it must give (6,), one a step"),
-        ("def f(progress):\n    return 'high'\n", "gives a str; it must give an array of numbers"),
-        ("def f(progress):\n    return 0.5 - progress\n", "at progress 0.667; it must give numbers of at least 0"),
-        ("def f(progress):\n    return np.log(-1 - progress)\n", "gives nan at progress 0.000"),
+        ("def f(progress):\n    return 1.0\n", "returns numbers of shape (); it must return (6,), one per step"),
+        ("def f(progress):\n    return 'high'\n", "returns a str; it must return an array of numbers"),
+        ("def f(progress):\n    return 0.5 - progress\n", "at progress 0.667; it must return numbers of at least 0"),
+        ("def f(progress):\n    return np.log(-1 - progress)\n", "returns nan at progress 0.000"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value")

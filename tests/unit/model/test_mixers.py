@@ -61,7 +61,7 @@ def test_one_without_kernels_needs_nothing_else(monkeypatch):
     model = ViT(config)
     assert {type(block.attn) for block in model.blocks} == {Mean}
     choice = model.block_kernels(torch.device("cuda"), torch.bfloat16)
-    assert choice == ("reference", "the kernels do not know model.attention=mean")
+    assert choice == ("reference", "the kernels do not support model.attention=mean")
     model.use_kernels("reference")
     assert model.blocks[0].attn.kernels == "reference"
     images = torch.randn(2, 3, 32, 32)

@@ -73,7 +73,7 @@ def test_images_of_another_shape_are_refused_with_both(stride):
     for shape in ((2, 3, 32, 32), (2, 8, 8, 3), (2, 1, 8, 8), (3, 8, 8)):
         with pytest.raises(InputError) as refused:
             model(torch.zeros(shape))
-        assert str(refused.value).startswith(f"images have shape {shape}, not (B, 3, 8, 8); bring them to it")
+        assert str(refused.value).startswith(f"images have shape {shape}, not (B, 3, 8, 8); resize them")
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")

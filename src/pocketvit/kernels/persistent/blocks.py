@@ -1,4 +1,4 @@
-"""A stack of blocks by a launch forward and two backward, as one autograd function with the face of `FusedBlocks`.
+"""A stack of blocks in one launch forward and two backward, an autograd function with the interface of `FusedBlocks`.
 
 The tensors between the launches are those of `blocks_ops`, and so are the letters; of the last layer, what lies behind its
 attention is kept for the `taken` tokens of each image only, at the beginning of the layer's place.
@@ -20,7 +20,7 @@ from pocketvit.kernels.persistent.pack_triton import pack_kernel
 
 
 def supported(device: torch.device, dtype: torch.dtype, num_tokens: int, plan: BlockPlan) -> str | None:
-    """None where these kernels cover such tokens; else one line that says why not."""
+    """None if these kernels support such tokens; else the reason why not."""
     if reason := layout.uncovered(num_tokens, plan):
         return reason
     if device.type != "cuda":

@@ -1,4 +1,4 @@
-"""From the CUDA sources to machine code, by NVRTC, the compiler that PyTorch brings along.
+"""Compile the CUDA sources with NVRTC, which comes with PyTorch.
 
 A kernel is compiled for a number of tokens and a form of GELU when it is first wanted, in about a second, and kept beside
 Triton's kernels (`TRITON_CACHE_DIR`, else `~/.triton/cache`).
@@ -45,7 +45,7 @@ _made: dict[Instance, Future[bytes]] = {}
 
 
 def missing() -> str | None:
-    """None where kernels can be compiled; else one line that says why not."""
+    """None if kernels can be compiled; else the reason why not."""
     try:
         _nvrtc_version()
     except (ImportError, RuntimeError, OSError) as error:
@@ -119,8 +119,8 @@ def bindings(library: str) -> Any:
 
 
 def checked(answer: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What a call of CUDA returns behind its error code."""
+    """The result of a CUDA call, after its error code."""
     error, *values = answer
     if error.value:
-        raise RuntimeError(f"CUDA says {error.name}")
+        raise RuntimeError(f"CUDA error: {error.name}")
     return tuple(values)

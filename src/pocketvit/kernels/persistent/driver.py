@@ -1,4 +1,4 @@
-"""Launching the two kernels by CUDA's driver, and the tensor maps by which they find tokens in memory."""
+"""Launch the kernels through CUDA's driver, with tensor maps by which they find tokens in memory."""
 
 import ctypes
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ class Params(NamedTuple):
     """A kernel's parameters, in the order of the struct in its source."""
 
     maps: Sequence[Box | None]
-    """None where the kernel does not look."""
+    """None if the kernel does not use it."""
     pointers: Sequence[Tensor | None]
     integers: Sequence[int]
     floats: Sequence[float]

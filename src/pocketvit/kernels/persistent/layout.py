@@ -1,4 +1,4 @@
-"""What Python and the CUDA sources have to agree on: the order of weight tiles, and sizes in bytes.
+"""What Python and the CUDA sources share: the order of weight tiles, and sizes in bytes.
 
 A tile is a 64 × 192 piece of a weight W or of its transpose ("rows"), or a 192 × 64 piece ("columns"): three sub-tiles of
 64 × 64 in bf16, behind which lie 64 biases of a tile's rows and the 192 biases of what its branch of the block returns, in
@@ -130,7 +130,7 @@ def pairs_of(num_images: int, multiprocessors: int) -> int:
 
 
 def uncovered(num_tokens: int, plan: BlockPlan) -> str | None:
-    """None where the kernels cover such blocks; else one line that says why not."""
+    """None if the kernels support such blocks; else the reason why not."""
     if (plan.width, plan.hidden_width) != (WIDTH, HIDDEN_WIDTH):
         sizes = f"a width of {WIDTH} and an MLP of {HIDDEN_WIDTH}, not {plan.width} and {plan.hidden_width}"
         return f"the persistent kernels are made for {sizes}"

@@ -1,4 +1,4 @@
-"""Writing the weights of all layers as tiles, in the order of `layout.TILES`."""
+"""Write the weights of all layers as tiles, in the order of `layout.TILES`."""
 
 import triton
 import triton.language as tl

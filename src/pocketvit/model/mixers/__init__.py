@@ -1,6 +1,6 @@
-"""Token mixers: the layer of a block in which tokens read from each other.
+"""Token mixers: the layer of a block in which tokens exchange information.
 
-Each is a subclass of `Mixer` in a file of its own in this folder, which is named as the value of `model.attention` that
+Each is a subclass of `Mixer` in its own file in this folder, named like the value of `model.attention` that
 chooses it and calls it `MIXER`.
 """
 
@@ -19,23 +19,23 @@ from pocketvit.model.positions import RotaryPositions
 
 
 class Mixer(nn.Module):
-    """A layer from tokens to tokens, (B, N, D) -> (B, N, D); of the first T alone where forward is told `taken`=T.
+    """A layer from tokens to tokens, (B, N, D) -> (B, N, D), or to the first T with `taken`=T.
 
     Args:
-        rotary: turns queries and keys by their positions; none leaves them.
+        rotary: rotates queries and keys by their positions; None does not.
     """
 
     KERNELS: ClassVar[MixerKernels | None] = None
-    """What computes it inside the fused blocks, with its plain twin; none leaves its blocks to PyTorch."""
+    """Its kernels inside the fused blocks, with the reference; None runs its blocks in PyTorch."""
 
     def __init__(self, config: ModelConfig, rotary: RotaryPositions | None = None) -> None:
         super().__init__()
         self.rotary = rotary
-        self.kernels: Kernels = "auto"  # what computes it outside them
+        self.kernels: Kernels = "auto"  # its implementation outside of them
 
     @staticmethod
     def not_foldable(config: ModelConfig) -> str | None:
-        """None where `KERNELS` compute all of it with this configuration; else one line that says why not."""
+        """None if `KERNELS` support this configuration; else the reason why not."""
 
     @staticmethod
     def fold(layers: Sequence[Any]) -> tuple[Tensor, Tensor]:
@@ -49,5 +49,5 @@ MIXERS: dict[str, type[Mixer]] = {
 
 
 def make_attention(config: ModelConfig, rotary: RotaryPositions | None = None) -> nn.Module:
-    """The attention layer that `model.attention` asks for."""
+    """The attention layer of `model.attention`."""
     return part(config.attention, MIXERS)(config, rotary)

@@ -1,4 +1,4 @@
-"""Self-attention, with full or low-rank projections and as many key heads as wanted.
+"""Self-attention, with full or low-rank projections and any number of key heads.
 
 Shapes: B batch, N tokens, D width, A query heads, A_kv key and value heads, E head dim, R rank, L layers,
 F columns of queries, keys and values together.
@@ -6,8 +6,8 @@ F columns of queries, keys and values together.
 Sources: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; grouped queries: Ainslie et al. 2023,
 https://arxiv.org/abs/2305.13245; a joint latent for keys and values: DeepSeek-AI 2024 (DeepSeek-V2),
 https://arxiv.org/abs/2405.04434
-Differs: the paper's MLA is plain low rank, without the norm on the latent and the decoupled rotary part that
-DeepSeek-V2 has; the joint latent here has neither as well.
+Differs: the paper's MLA is only low rank, without the norm on the latent and the decoupled rotary part that
+DeepSeek-V2 has; nor does the joint latent here have them.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def projection(width: int, out: int, rank: int | None) -> nn.Module:
 
 
 class Attention(Mixer):
-    """Every token reads from every token, in A heads side by side."""
+    """Every token attends to every token, in A parallel heads."""
 
     KERNELS = SOFTMAX
 
@@ -59,7 +59,7 @@ class Attention(Mixer):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, taken: int | None = None) -> Tensor:
-        """Mix tokens (B, N, D) -> (B, N, D), or only the first T of them where that many are taken."""
+        """Mix tokens (B, N, D) -> (B, N, D), or only to the first T of them."""
         if self.packed and taken is None:
             qkv = self.qkv(x).unflatten(2, (3, -1, self.head_dim))  # (B, N, 3, A, E)
             if self.q_norm is None and self.rotary is None:
@@ -87,10 +87,10 @@ class Attention(Mixer):
 
     @staticmethod
     def not_foldable(config: ModelConfig) -> str | None:
-        """None unless something stands between projection and attention."""
+        """None unless there is an operation between projection and attention."""
         if config.qk_norm:
-            return "model.qk_norm stands between projection and attention"
-        return "model.positions=rope stands between projection and attention" if config.positions == "rope" else None
+            return "model.qk_norm is between projection and attention"
+        return "model.positions=rope is between projection and attention" if config.positions == "rope" else None
 
     @staticmethod
     def fold(layers: Sequence["Attention"]) -> tuple[Tensor, Tensor]:
