@@ -440,7 +440,7 @@ def test_a_signal_after_the_last_step_lets_the_run_finish(small, monkeypatch, si
 def test_a_run_that_could_not_finish_does_not_train_again(small, tmp_path, monkeypatch, every):
     config = override(small, {"train.checkpoint_every_passes": every})
 
-    def full(*_):
+    def full(*_, **arrays):
         raise InputError("No space left on device")
 
     with monkeypatch.context() as broken, pytest.raises(InputError, match="No space left"):
