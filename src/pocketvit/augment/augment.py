@@ -230,7 +230,7 @@ def normalise_and_erase(images: Tensor, mean: Tensor, std: Tensor, erase: Tensor
     Args:
         images: uint8, (B, H, W, C).
         mean: of the pixels in [0, 1], (C,).
-        std: likewise, (C,).
+        std: of the same pixels, (C,).
         erase: boxes (top, left, height, width), int64, (B, 4).
     Returns:
         float32 (B, C, H, W).

@@ -55,7 +55,7 @@ class BatchMaker:
 
     Args:
         mean: of the training pixels in [0, 1], (C,).
-        std: likewise, (C,).
+        std: of the same pixels, (C,).
         num_classes: K.
         label_smoothing: probability spread over all classes.
     """

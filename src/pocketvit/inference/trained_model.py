@@ -46,7 +46,7 @@ def predict_logits(model: ViT, images: np.ndarray | MappedRows, mean: Tensor, st
         model: on its device; left in the mode it was in.
         images: uint8, (N, H, W, C).
         mean: of the training pixels in [0, 1], (C,), on the model's device.
-        std: likewise.
+        std: of the same pixels, (C,).
     Returns:
         logits, float32, (N, K), on the CPU.
     """

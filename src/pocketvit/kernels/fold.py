@@ -40,7 +40,7 @@ def fold_norm(w: Tensor, b: Tensor, factor: Tensor, offset: Tensor | None) -> tu
         w: weights, (L, F, D).
         b: biases, (L, F).
         factor: of the norms, (L, D).
-        offset: likewise; none for RMSNorm.
+        offset: of each norm, like the factor; None for RMSNorm.
     Returns:
         W' (L, F, D) and b' (L, F).
     """

@@ -1,7 +1,6 @@
 """User-defined attention or blocks instead of the built-in ones.
 
-They are called with the same arguments, and their forward must have the same inputs and outputs
-(docs/own-idea.md).
+They are called with the same arguments, and their forward must have the same inputs and outputs (docs/own-idea.md).
 
 Shapes: B images, N tokens, D width.
 """

@@ -54,7 +54,7 @@ def start_whitened(model: ViT, loader: TrainLoader, mean: Tensor, std: Tensor) -
     Args:
         model: on its device.
         mean: of the training pixels in [0, 1], (C,).
-        std: likewise.
+        std: of the same pixels, (C,).
     Returns:
         the filters, (F, C, p, p).
     """
