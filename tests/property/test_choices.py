@@ -88,6 +88,6 @@ def test_every_choice_is_found():
 def test_the_fused_blocks_leave_what_they_do_not_know(name):
     config, block = made_up(name).model, ViT(recipe("paper").model).blocks[0]
     found = not_fused(config, block, 65, torch.device("cuda"), torch.bfloat16)
-    assert found == f"the kernels do not know {name}=made-up"
+    assert found == f"the kernels do not support {name}=made-up"
     with pytest.raises(KeyError, match="made-up"):
         plan_of(config, 65)

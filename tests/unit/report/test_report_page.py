@@ -258,7 +258,7 @@ def test_a_page_that_cannot_be_written_is_one_line(make_run, capsys):
     with pytest.raises(SystemExit) as left:
         main(["report", str(run)])
     assert left.value.code == 2
-    why = "Is a directory; what was saved before is still whole"
+    why = "Is a directory; earlier files are intact"
     assert capsys.readouterr().err == f"pocketvit: cannot write {run}/report.html: {why}\n"
 
 
@@ -268,9 +268,9 @@ def cut(path: Path) -> None:
 
 DAMAGES = {
     "config.yaml is not YAML": lambda run: (run / "config.yaml").write_text("a: [1"),
-    "config.yaml holds no named fields": lambda run: (run / "config.yaml").write_text("- 1"),
+    "config.yaml contains no named fields": lambda run: (run / "config.yaml").write_text("- 1"),
     "result.json is not JSON": lambda run: cut(run / "result.json"),
-    "env.json holds a list": lambda run: (run / "env.json").write_text("[]"),
+    "env.json contains a list": lambda run: (run / "env.json").write_text("[]"),
     "result.json lacks test_accuracy, val_accuracy": lambda run: (run / "result.json").write_text("{}"),
     "metrics.jsonl is empty": lambda run: (run / "metrics.jsonl").write_text(""),
     "metrics.jsonl line 2 is not JSON": lambda run: (run / "metrics.jsonl").write_text(
@@ -310,7 +310,7 @@ DAMAGES = {
     "predictions.npz: class_names is int64": lambda run: replace_arrays(
         run / "predictions.npz", class_names=np.arange(10)
     ),
-    "predictions.npz: logits holds numbers that are not finite": lambda run: replace_arrays(
+    "predictions.npz: logits contains numbers that are not finite": lambda run: replace_arrays(
         run / "predictions.npz", logits=np.full((360, 10), np.nan)
     ),
     "samples.npz: train_captions is int64": lambda run: replace_arrays(

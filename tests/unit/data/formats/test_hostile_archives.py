@@ -73,7 +73,7 @@ def test_member_that_is_no_array_of_the_set_is_refused(tmp_path, members, says):
 
 
 def test_method_that_numpy_does_not_write_is_refused(tmp_path):
-    with pytest.raises(InputError, match="is compressed as NumPy never does"):
+    with pytest.raises(InputError, match="is compressed in a way that NumPy never uses"):
         npz.read(write_npz(tmp_path / "x.npz", zipfile.ZIP_LZMA, **TWO))
 
 
