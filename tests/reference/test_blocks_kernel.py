@@ -298,7 +298,9 @@ def test_more_images_than_32_bits_count_are_refused(kernels, monkeypatch):
     inputs = random_inputs(SMALL)
     most = max_images(SMALL.N, SMALL.plan)
     many = inputs.x[:1].expand(most + 1, -1, -1)  # takes no memory
-    with pytest.raises(InputError, match=f"a batch of {most + 1:,} images .* with 5 tokens per image, at most {most:,}"):
+    with pytest.raises(
+        InputError, match=f"a batch of {most + 1:,} images .* with 5 tokens per image, at most {most:,}"
+    ):
         run_blocks(many, None, inputs.weights, SMALL.plan, kernels=kernels)
     monkeypatch.setattr("pocketvit.kernels.blocks.MAX_NUMBERS", SMALL.B * SMALL.N * 96)
     assert max_images(SMALL.N, SMALL.plan) == SMALL.B
