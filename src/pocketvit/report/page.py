@@ -237,8 +237,7 @@ def _errors(samples: Samples | None, predictions: Predictions, log_probabilities
                 "predicted": names[taken_for],
                 "true_probability": float(np.exp(log_probabilities[row, label])),
                 "predicted_probability": float(np.exp(log_probabilities[row, taken_for])),
-                "index": int(predictions.indices[row]),
-                "file": predictions.files[row] if predictions.files else None,
+                "file": predictions.files[row] if predictions.files else f"image {predictions.indices[row]}",
             }
         )
     return errors

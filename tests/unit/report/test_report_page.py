@@ -205,6 +205,20 @@ def test_a_run_without_errors(make_run):
     assert "Worst errors" not in page.text
 
 
+def test_a_worst_error_names_its_image_once(make_run):
+    """By its file; runs of before files were kept, and sets without names, have the position."""
+    run = make_run()
+    with np.load(run / "predictions.npz") as predictions:
+        indices = predictions["indices"]
+    with np.load(run / "samples.npz") as samples:
+        worst = samples["error_indices"]
+    captions = page_of(run).text.split("Worst errors")[-1]
+    assert captions.count(f"image {indices[worst[0]]}") == 1
+    replace_arrays(run / "predictions.npz", files=np.array([f"test/{i}.png" for i in range(360)]))
+    captions = page_of(run).text.split("Worst errors")[-1]
+    assert captions.count(f"test/{worst[0]}.png") == 1 and f"image {indices[worst[0]]}" not in captions
+
+
 def test_many_classes_are_a_picture_and_a_list(make_run):
     run = make_run()
     labels = np.repeat(np.arange(120), 3)
