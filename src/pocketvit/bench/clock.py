@@ -53,7 +53,12 @@ def _host_seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def captured(work: Callable[[], object]) -> Callable[[], object]:
-    """The work as one CUDA graph, after doing it once, which compiles."""
+    """The work as one CUDA graph, after doing it once, which compiles.
+
+    Peak memory counts from the capture on, because Inductor's first compilation times kernels, with a buffer as large as
+    the L2 cache.
+    """
     with graphs.beside():
         work()
+    torch.cuda.reset_peak_memory_stats()
     return graphs.captured(work).replay

@@ -89,6 +89,9 @@ def _time_passes(trainer: Trainer, repeats: int) -> Timing:
         chunks = trainer.chunks.remaining(threads, trainer.pass_index, trainer.step_in_pass)
         current = next(chunks)
         trainer.step.set_chunk(current)  # compiles and captures
+        if trainer.step.graph is not None:  # capture again, so that peak memory is counted without compiling
+            trainer.step.graph = None
+            torch.cuda.reset_peak_memory_stats(trainer.device)
         for _ in range(repeats + 1):
             began, done = time.perf_counter(), 0
             while done < trainer.loader.steps_per_pass:

@@ -6,7 +6,7 @@ runs before it in the same process.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 
 import torch
@@ -41,8 +41,8 @@ def captured(work: Callable[[], object], *, mode: str = "global") -> torch.cuda.
 
 
 def take_workspaces() -> None:
-    """Let cuBLAS allocate its workspaces on the current GPU, for the main stream and that of captures."""
+    """Let cuBLAS, and cuBLASLt for layers with a bias, allocate their workspaces on the current GPU, for both streams."""
     a = torch.ones(16, 16, device="cuda", requires_grad=True)
-    (a @ a).sum().backward()
-    with beside():
-        (a @ a).sum().backward()
+    for stream in (nullcontext(), beside()):
+        with stream:
+            (torch.nn.functional.linear(a, a, a[0]) @ a).sum().backward()
