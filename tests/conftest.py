@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported
-sys.path.insert(0, str(Path(__file__).parent / "cases"))  # what several tests import
+sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("cases", "reference")]  # what several tests import
 
 try:
     from hypothesis import HealthCheck, settings
