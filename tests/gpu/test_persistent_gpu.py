@@ -3,9 +3,11 @@
 import pytest
 import torch
 from block_cases import Case, Inputs, assert_small, random_inputs, relative_errors, results
+from gpu_load import persistent_blocks, products
 from poison import poisoned_memory
 from torch import Tensor
 from training_cases import first_gradients, gradient_errors
+from worker_processes import start
 
 from pocketvit.config import override
 from pocketvit.kernels.blocks import blocks_reference
@@ -70,6 +72,18 @@ def test_the_same_inputs_give_the_same_bits(case):
             sweep.random_()
         again = results(blocks, inputs, case.plan)
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True)), f"repeat {i}"
+
+
+def test_a_gpu_shared_with_other_processes():
+    """Taken from the kernels at any moment, and given back: a barrier that one side passes late must not hold them up."""
+    processes = [start(work, 8.0) for work in (persistent_blocks, persistent_blocks, products)]
+    try:
+        for process in processes:
+            process.join(120)
+        assert [process.exitcode for process in processes] == [0, 0, 0], "None is one that still runs"
+    finally:
+        for process in processes:
+            process.kill()
 
 
 @pytest.mark.parametrize("case", [PAPER, CASES[1], CASES[5]], ids=str)

@@ -17,7 +17,7 @@
 //
 // An image has a copy thread in the third warpgroup, which stores and loads its chunks, so that no warp which computes
 // waits for the copy engine. See `copies` for what the two say to each other.
-constexpr int CHUNKS = 8, FACTORS = 4, BARRIERS = 5, TILES = 30;
+constexpr int CHUNKS = 8, FACTORS = 4, BARRIERS = 6, TILES = 30;
 #include "common.cuh"
 #include "attention_backward.cuh"
 
@@ -31,13 +31,13 @@ struct Params {
 };
 static_assert(SHARED == SHARED_BYTES && sizeof(Params) == PARAMS_BYTES, "Python counts otherwise");
 
-// An image's own mbarriers: loads into the first three chunks, into a's and dh's; a job for the copy thread; a and dh
-// have been read
+// An image's own mbarriers: loads into the first three chunks, into a's and dh's; jobs for the copy thread, even and odd
+// ones; a and dh have been read
 struct Bars {
     u32 first, pieces, go, read;
     INLINE Bars(u32 smem, int image) {
         first = own_barriers(smem, image);
-        pieces = first + 8; go = first + 24; read = first + 32;
+        pieces = first + 8; go = first + 24; read = first + 40;
     }
 };
 struct Chunks {
@@ -115,15 +115,17 @@ INLINE void prefetch3(const Map& map, int stride, int channel, int row) {
     for (int m = 0; m < 3; m++) tensor_prefetch(map, m * stride + channel, row);
 }
 // An image's copy thread. It does its jobs in the order in which the warps that compute ask for them, by an arrival on
-// `go`. They are never two asks ahead (the parity would be back where it was): between every two they wait for what a
-// job gave them. Each tensor is fetched to the L2 cache one job before it is loaded; earlier, and others would drive it
-// out again.
+// `go`. They may be two asks ahead, while one piece of dqkv is multiplied and the other is there, but not three: before
+// the third they wait for what the first job gave them. A single mbarrier's parity would be back where it was after two,
+// so there are two, for even and odd jobs: with one, a copy thread that was late missed both asks, and the kernel hung
+// (seen where another process took the GPU in between). Each tensor is fetched to the L2 cache one job before it is
+// loaded; earlier, and others would drive it out again.
 INLINE void copies(const Params& P, u32 smem, int which, int image) {
     const Chunks c(smem, which);
     const Bars bars(smem, which);
     const int rows = P.images * N, mine = image * N;           // of a layer; this image's first
-    u32 parity = 0;
-    auto job = [&]() { wait(bars.go, parity); parity ^= 1; };
+    u32 done = 0;
+    auto job = [&]() { wait(bars.go + (done & 1) * 8, done >> 1 & 1); done++; };
     job();
     expect(bars.first, 6 * P.taken * 128);
     load3(P.last_dout, c.g, 64, 0, image * P.taken, bars.first);
@@ -214,8 +216,8 @@ extern "C" __global__ void __launch_bounds__(384, 1) vit_backward(const __grid_c
     const Bars bars(smem, me.group);
     const u32 stats = smem + AT_STATS + me.group * STATS, place = me.place();
     Ring ring{smem, 0, 0};
-    u32 parity_first = 0, parity_pieces = 0, parity_read = 0;
-    auto ask = [&]() { if (me.tid == 0) arrive(bars.go); };
+    u32 parity_first = 0, parity_pieces = 0, parity_read = 0, odd = 0;
+    auto ask = [&]() { if (me.tid == 0) arrive(bars.go + odd * 8); odd ^= 1; };
     // Rows behind the tokens stay zero; and at first those of tokens of the last layer that nobody reads.
     for (int i = me.tid; i < IMAGE / 16; i += 128) write16(c.n + i * 16, make_uint4(0, 0, 0, 0));
     fence_async();

@@ -107,7 +107,7 @@ class Kernel(NamedTuple):
 
 
 FORWARD_KERNEL = Kernel("forward.cu", "vit_forward", 384, partial(shared_bytes, chunks=7, factors=2, barriers=0))
-BACKWARD_KERNEL = Kernel("backward.cu", "vit_backward", 384, partial(shared_bytes, chunks=8, factors=4, barriers=5))
+BACKWARD_KERNEL = Kernel("backward.cu", "vit_backward", 384, partial(shared_bytes, chunks=8, factors=4, barriers=6))
 WEIGHTS_KERNEL = Kernel("weights.cu", "vit_weights", 512, lambda _: 4 * (6 * BOX_TOKENS * 128 + 2 * 8) + 12 * 64 * 4)
 BOX_TOKENS = 64
 """Tokens that the weights' gradients take at a time."""

@@ -9,7 +9,7 @@
 //
 // A tile belongs to the block that has its first step. Others leave their part of the sum in memory, and its owner adds
 // those in their order: no atomics, the same bits every time. What it waits for is what the others do first, so none
-// waits long.
+// waits long. Blocks are numbered from the last, so an owner waits for blocks that the GPU started before it.
 //
 //      layer    dY      X    tiles                 After the last layer's attention there are only `taken` tokens
 //      qkv      dqkv    n    0 1 2, of rows        an image: tiles 3 to 7 of it are short.
@@ -37,6 +37,8 @@ struct Params {
 };
 constexpr int ALL = DEPTH * STEP + PARTS + 2 * DEPTH * 8;
 static_assert(ALL == SHARED_BYTES && sizeof(Params) == PARAMS_BYTES, "Python counts otherwise");
+
+INLINE int block_number() { return gridDim.x - 1 - blockIdx.x; }
 
 // All steps in a row, and where in it a tile lies.
 struct Plan {
@@ -94,9 +96,9 @@ INLINE void box_load(const Map& map, u32 to, int channel, int row, int layer, u3
 INLINE void load_steps(const Params& P, u32 smem) {
     const Plan plan(P);
     const u32 full = smem + DEPTH * STEP + PARTS, empty = full + DEPTH * 8;
-    const int end = plan.from(blockIdx.x + 1);
+    const int end = plan.from(block_number() + 1);
     u32 stage = 0, phase = 1;
-    for (int step = plan.from(blockIdx.x); step < end;) {
+    for (int step = plan.from(block_number()); step < end;) {
         const Piece piece(plan, step, end);
         const Map &left = piece.left(P), &right = piece.right(P);
         for (int s = piece.from; s < piece.to; s++) {
@@ -143,14 +145,14 @@ template <bool KEPT> INLINE void sum_tokens(float (&sum)[2], u32 box, float fact
 // A part in memory: the sums in the order in which threads hold them, then those of dY
 constexpr int PART = (SIDE + 1) * SIDE;
 INLINE void leave_part(const Params& P, const float (&d)[96], float of_dy, const Thread& me) {
-    float* part = P.parts + (u64)blockIdx.x * PART;
+    float* part = P.parts + (u64)block_number() * PART;
     const int thread = me.group * 128 + me.tid;
     UNROLL for (int i = 0; i < 24; i++)
         ((float4*)part)[i * 384 + thread] = make_float4(d[4 * i], d[4 * i + 1], d[4 * i + 2], d[4 * i + 3]);
     if (me.tid < 64) part[SIDE * SIDE + me.group * 64 + me.tid] = of_dy;
     __threadfence();
     asm volatile("bar.sync 5, 384;" ::: "memory");
-    if (thread == 0) asm volatile("st.release.gpu.global.u32 [%0], 1;" ::"l"(P.ready + blockIdx.x) : "memory");
+    if (thread == 0) asm volatile("st.release.gpu.global.u32 [%0], 1;" ::"l"(P.ready + block_number()) : "memory");
 }
 INLINE void add_part(const Params& P, int block, float (&d)[96], float& of_dy, const Thread& me) {
     const float* part = P.parts + (u64)block * PART;
@@ -190,11 +192,11 @@ extern "C" __global__ void __launch_bounds__(512, 1) vit_weights(const __grid_co
     }
     asm volatile("setmaxnreg.inc.sync.aligned.u32 152;");
     const Plan plan(P);
-    const int end = plan.from(blockIdx.x + 1);
+    const int end = plan.from(block_number() + 1);
     const u32 sums = smem + DEPTH * STEP + me.group * 4 * 64 * 4;   // of dY, by warp
     u32 stage = 0, phase = 0;
     float d[96];
-    ROLLED for (int step = plan.from(blockIdx.x); step < end;) {
+    ROLLED for (int step = plan.from(block_number()); step < end;) {
         const Piece piece(plan, step, end);
         const float* keep = piece.keep(P);
         float sum[2] = {0, 0};
@@ -224,7 +226,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) vit_weights(const __grid_co
         me.meet();
         if (piece.from > 0) leave_part(P, d, of_dy, me);
         else {
-            for (int other = blockIdx.x + 1; other < gridDim.x && plan.from(other) < piece.end; other++)
+            for (int other = block_number() + 1; other < gridDim.x && plan.from(other) < piece.end; other++)
                 add_part(P, other, d, of_dy, me);
             write_tile(P, piece, d, of_dy, me);
         }
