@@ -44,6 +44,9 @@ CHOICES = {
     },
     "lion": {"optim.name": "lion", "optim.lr": 1e-4},
     "muon": {"optim.name": "muon", "optim.decay": "matrices"},
+    "cautious adamw": {"optim.cautious_decay": True, "optim.weight_decay": 0.5},
+    "cautious lion": {"optim.cautious_decay": True, "optim.name": "lion", "optim.lr": 1e-4},
+    "cautious muon": {"optim.cautious_decay": True, "optim.name": "muon"},
     "ema": {"optim.ema_decay": 0.9, "schedule.name": "wsd"},
     "no augmentation": {
         "augment.flip_prob": 0.0,

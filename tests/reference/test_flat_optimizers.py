@@ -109,6 +109,21 @@ def test_lion_equals_the_plain_one(decays, betas):
 
 
 @in_interpreter
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+def test_cautious_decay_equals_the_plain_ones(name):
+    config, weights = OptimConfig(name=name, cautious_decay=True, weight_decay=0.5), []
+    for fused in (True, False):
+        layers = nn.ParameterList(start())
+        (optimizer,) = build_optimizers(config, layers, fused=fused)
+        train(optimizer, list(layers), range(STEPS))
+        weights.append(list(layers))
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-6)
+    plain = nn.ParameterList(start())
+    train(*build_optimizers(OptimConfig(name=name, weight_decay=0.5), plain), list(plain), range(STEPS))
+    assert any(not torch.allclose(a, b, rtol=1e-4) for a, b in zip(weights[0], plain, strict=True))
+
+
+@in_interpreter
 def test_moments_equal_torchs():
     params, reference = start(), start()
     ours, theirs = make(params, lr=0.0), torch.optim.AdamW(reference)

@@ -20,6 +20,8 @@ class OptimConfig:
     """Decoupled weight decay."""
     decay: Literal["all", "matrices"] = "all"
     """What decays: all parameters, as in the paper, or only the matrices of layers."""
+    cautious_decay: bool = False
+    """Decay a weight only in steps whose update also makes it smaller, or that do not move it."""
     betas: tuple[Fraction, Fraction] | None = None
     """Decay rates of the running moments; by default AdamW 0.9 0.999, Lion 0.9 0.99."""
     muon_lr: Positive = 0.02
@@ -33,6 +35,8 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         check_types("optim", self)
+        if self.cautious_decay and isinstance(self.name, Code):
+            raise InputError(f"optim.cautious_decay=True has no effect with optim.name={self.name}; decay there")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,15 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from pocketvit.config.checks import Bounds, plain
-from pocketvit.optim.adamw import without_dynamo
+
+
+def without_dynamo(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method of PyTorch's optimizers behind a wrapper that keeps `torch.compile` out of it, if there is one.
+
+    The wrapper loads PyTorch's compiler on first use, three to six seconds at the start of every run, even if
+    nothing is compiled. Nothing here is ever compiled.
+    """
+    return getattr(method, "__wrapped__", method)
 
 
 class CapturableOptimizer(Optimizer):
@@ -28,17 +36,20 @@ class CapturableOptimizer(Optimizer):
         lr: learning rate. A number becomes a 0-dim float32 tensor in each group's "lr"; a float32 tensor that is on
             the parameters' device is kept, so that several groups can share one.
         weight_decay: decoupled weight decay, multiplied by the learning rate when applied.
+        cautious: decay a weight only where its update does not make it larger; see `descend`.
         hyper: other values that the subclass keeps in its groups.
     Raises:
         InputError: a negative learning rate or weight decay, or betas outside of [0, 1).
     """
 
-    def __init__(self, params: ParamsT, lr: float | Tensor, weight_decay: float, **hyper: Any) -> None:
+    def __init__(
+        self, params: ParamsT, lr: float | Tensor, weight_decay: float, *, cautious: bool = False, **hyper: Any
+    ) -> None:
         Bounds(0).check("lr", float(lr))
         Bounds(0).check("weight_decay", weight_decay)
         for beta in hyper.get("betas", ()):
             Bounds(0, 1, open_right=True).check("betas", beta)
-        hyper |= {"lr": lr, "weight_decay": weight_decay}
+        hyper |= {"lr": lr, "weight_decay": weight_decay, "cautious": cautious}
         super().__init__(params, {name: plain(value) for name, value in hyper.items()})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -74,6 +85,7 @@ class CapturableOptimizer(Optimizer):
         super().load_state_dict(state_dict)
         for group, lr in zip(self.param_groups, lr_in_use, strict=True):
             group["lr"] = lr.fill_(group["lr"])
+            group.setdefault("cautious", False)  # PyTorch's own and older ones have none
         for param, tensors in state_in_use.items():
             loaded = self.state[param]
             for name, tensor in tensors.items():
@@ -92,14 +104,33 @@ class CapturableOptimizer(Optimizer):
 
 
 def descend(
-    params: list[Tensor], directions: list[Tensor] | tuple[Tensor, ...], lr: Tensor, weight_decay: float
+    params: list[Tensor],
+    directions: list[Tensor] | tuple[Tensor, ...],
+    lr: Tensor,
+    weight_decay: float,
+    cautious: bool = False,
 ) -> None:
     """params -= lr · (directions + weight_decay · params), in place; `directions` is used as scratch space.
 
     The decay is added to the direction before a single subtraction, so the parameters are rounded once per step; scaling them
     by 1 - lr · weight_decay first, as usual, would round them twice, and also that factor.
+
+    Cautious decay leaves out the entries whose direction and parameter have opposite signs. Source: Chen et al. 2025,
+    https://arxiv.org/abs/2510.12402
+
     """
     if weight_decay:
-        torch._foreach_add_(directions, params, alpha=weight_decay)
+        decayed = agreeing(params, directions) if cautious else params
+        torch._foreach_add_(directions, decayed, alpha=weight_decay)
     torch._foreach_mul_(directions, lr)
     torch._foreach_sub_(params, directions)
+
+
+def agreeing(params: list[Tensor], directions: list[Tensor] | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The parameters, with zeros where the direction's sign is the opposite one."""
+    kept = torch._foreach_sign(directions)
+    torch._foreach_mul_(kept, torch._foreach_sign(params))  # -1, 0 or 1; a product of the numbers could underflow
+    torch._foreach_add_(kept, 1)
+    torch._foreach_clamp_max_(kept, 1)
+    torch._foreach_mul_(kept, params)
+    return kept

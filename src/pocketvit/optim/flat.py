@@ -74,6 +74,7 @@ class AdamW(FlatOptimizer):
         lr: learning rate, a number or a 0-dim tensor on the parameters' device.
         betas: decay rates of the two running moments, each in [0, 1).
         eps: added to the root of the second moment.
+        cautious: decay only where the update does not make the weight larger.
     Raises:
         InputError: a value out of its range; in a step, a parameter without a gradient.
     """
@@ -87,9 +88,10 @@ class AdamW(FlatOptimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
+        cautious: bool = False,
     ) -> None:
         Bounds(0).check("eps", eps)
-        super().__init__(params, lr, weight_decay, betas=betas, eps=eps)
+        super().__init__(params, lr, weight_decay, cautious=cautious, betas=betas, eps=eps)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its parameters share one count of the steps taken."""
@@ -107,7 +109,7 @@ class AdamW(FlatOptimizer):
             adamw_kernel, (triton.cdiv(param.numel(), BLOCK),),
             param, grad, moments["exp_avg"], moments["exp_avg_sq"], step, group["lr"], param.numel(),
             BETA1=beta1, BETA2=beta2, LOG2_BETA1=log2(beta1), LOG2_BETA2=log2(beta2),
-            EPS=group["eps"], WEIGHT_DECAY=group["weight_decay"], BLOCK=BLOCK,
+            EPS=group["eps"], WEIGHT_DECAY=group["weight_decay"], CAUTIOUS=group["cautious"], BLOCK=BLOCK,
         )  # fmt: skip
 
 
@@ -121,7 +123,7 @@ class Lion(FlatOptimizer, lion.Lion):
         launch(
             lion_kernel, (triton.cdiv(param.numel(), BLOCK),),
             param, grad, moments["exp_avg"], group["lr"], param.numel(),
-            BETA1=beta1, BETA2=beta2, WEIGHT_DECAY=group["weight_decay"], BLOCK=BLOCK,
+            BETA1=beta1, BETA2=beta2, WEIGHT_DECAY=group["weight_decay"], CAUTIOUS=group["cautious"], BLOCK=BLOCK,
         )  # fmt: skip
 
 

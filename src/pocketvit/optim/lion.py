@@ -31,14 +31,20 @@ class Lion(CapturableOptimizer):
     Args:
         lr: learning rate, a number or a 0-dim tensor on the parameters' device.
         betas: (beta1, beta2) above, each in [0, 1).
+        cautious: decay only where the direction does not make the weight larger.
     Raises:
         InputError: a value out of its range.
     """
 
     def __init__(
-        self, params: ParamsT, lr: float | Tensor, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0
+        self,
+        params: ParamsT,
+        lr: float | Tensor,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        cautious: bool = False,
     ) -> None:
-        super().__init__(params, lr, weight_decay, betas=betas)
+        super().__init__(params, lr, weight_decay, cautious=cautious, betas=betas)
 
     def _update(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
         beta1, beta2 = group["betas"]
@@ -46,10 +52,11 @@ class Lion(CapturableOptimizer):
         directions = torch._foreach_lerp(momenta, grads, 1 - beta1)
         torch._foreach_sign_(directions)
         torch._foreach_lerp_(momenta, grads, 1 - beta2)
-        descend(params, directions, group["lr"], group["weight_decay"])
+        descend(params, directions, group["lr"], group["weight_decay"], group["cautious"])
 
 
 def build(config: OptimConfig, named: dict[str, nn.Parameter], *, fused: bool) -> list[Optimizer]:
     """Lion for these parameters."""
     kind = import_module("pocketvit.optim.flat").Lion if fused else Lion  # flat needs Triton
-    return [kind(param_groups(config, named, config.lr), lr=0.0, betas=config.betas or (0.9, 0.99))]
+    betas, groups = config.betas or (0.9, 0.99), param_groups(config, named, config.lr)
+    return [kind(groups, lr=0.0, betas=betas, cautious=config.cautious_decay)]

@@ -107,6 +107,7 @@ class Muon(CapturableOptimizer):
         adjust_lr_fn: scale of the step by the weight's shape, a name from `LR_ADJUSTMENTS`.
         ns_dtype: type that the iteration computes in. None takes bfloat16 on CUDA, as the original does and where it
             is fast, and float32 elsewhere; `torch.optim.Muon` takes bfloat16 everywhere.
+        cautious: decay only where the step does not make the weight larger.
     Raises:
         InputError: a value out of its range, an unknown name, or a parameter that is not 2-D.
     """
@@ -121,6 +122,7 @@ class Muon(CapturableOptimizer):
         ns_steps: int = 5,
         adjust_lr_fn: str = "original",
         ns_dtype: torch.dtype | None = None,
+        cautious: bool = False,
     ) -> None:
         Bounds(0, 1, open_right=True).check("momentum", momentum)
         Bounds(1).check("ns_steps", ns_steps)
@@ -130,6 +132,7 @@ class Muon(CapturableOptimizer):
             params,
             lr,
             weight_decay,
+            cautious=cautious,
             momentum=momentum,
             nesterov=nesterov,
             ns_steps=ns_steps,
@@ -153,7 +156,7 @@ class Muon(CapturableOptimizer):
         directions = orthogonalize(lookahead, group["ns_steps"], dtype)
         scale = LR_ADJUSTMENTS[group["adjust_lr_fn"]]
         torch._foreach_mul_(directions, [scale(*param.shape) for param in params])
-        descend(params, directions, group["lr"], group["weight_decay"])
+        descend(params, directions, group["lr"], group["weight_decay"], group["cautious"])
 
 
 def build(config: OptimConfig, named: dict[str, nn.Parameter], *, fused: bool) -> list[Optimizer]:
@@ -165,5 +168,6 @@ def build(config: OptimConfig, named: dict[str, nn.Parameter], *, fused: bool) -
     hidden = {name: p for name, p in named.items() if name.startswith("blocks.") and p.ndim == 2}
     if not hidden:
         raise InputError("optim.name=muon needs matrices in the model's blocks, and there are none")
-    muon = Muon(param_groups(config, hidden, config.muon_lr), lr=0.0, momentum=config.muon_momentum)
+    groups = param_groups(config, hidden, config.muon_lr)
+    muon = Muon(groups, lr=0.0, momentum=config.muon_momentum, cautious=config.cautious_decay)
     return [muon, *adamw.build(config, {name: p for name, p in named.items() if name not in hidden}, fused=fused)]
