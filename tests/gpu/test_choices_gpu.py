@@ -48,6 +48,7 @@ CHOICES = {
     "cautious lion": {"optim.cautious_decay": True, "optim.name": "lion", "optim.lr": 1e-4},
     "cautious muon": {"optim.cautious_decay": True, "optim.name": "muon"},
     "ema": {"optim.ema_decay": 0.9, "schedule.name": "wsd"},
+    "tail average": {"optim.ema_decay": 0.5, "optim.ema_start": 0.01, "optim.ema_share": 0.6},
     "no augmentation": {
         "augment.flip_prob": 0.0,
         "augment.crop_pad": 0,

@@ -30,11 +30,18 @@ class OptimConfig:
     """Decay rate of Muon's running moment."""
     ema_decay: Fraction = 0.0
     """Evaluate a moving average of the weights over about 1 / (1 − this) steps; 0 turns it off."""
+    ema_start: Fraction = 0.0
+    """Fraction of the run after which the average begins; until then it is the current weights."""
+    ema_share: Annotated[float, Bounds(0, 1, open_left=True)] = 1.0
+    """Share of the average in the weights that are evaluated; the rest is the current weights."""
     label_smoothing: Fraction = 0.1
     """Probability spread evenly over all classes in the target; 0 is plain cross-entropy."""
 
     def __post_init__(self) -> None:
         check_types("optim", self)
+        for name, off in (("ema_start", 0), ("ema_share", 1)):
+            if getattr(self, name) != off and not self.ema_decay:
+                raise InputError(f"optim.{name}={getattr(self, name)} has no effect with optim.ema_decay=0")
         if self.cautious_decay and isinstance(self.name, Code):
             raise InputError(f"optim.cautious_decay=True has no effect with optim.name={self.name}; decay there")
 

@@ -97,12 +97,13 @@ def make_step(
     check_trains(model, device=mean.device, bf16=bf16, compile=compile, cuda_graph=cuda_graph)
     batches = BatchMaker(mean, std, num_classes=model.num_classes, label_smoothing=config.optim.label_smoothing)
     objective = Classification(config.batch_size)
-    averaged = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+    averaged, optim = {name: p for name, p in model.named_parameters() if p.is_floating_point()}, config.optim
+    start = int(optim.ema_start * len(factors))
     return TrainStep(
         model,
-        build_optimizers(config.optim, model, fused=fused),
+        build_optimizers(optim, model, fused=fused),
         batch_loss(objective, batches, bf16=bf16, compile=compile, fused=fused),
-        ema=EMA(averaged, config.optim.ema_decay) if config.optim.ema_decay else None,
+        ema=EMA(averaged, optim.ema_decay, start=start, share=optim.ema_share) if optim.ema_decay else None,
         factors=factors,
         processes=processes,
         cuda_graph=cuda_graph,

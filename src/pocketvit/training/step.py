@@ -140,7 +140,7 @@ class TrainStep:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             if self.ema is not None:
-                self.ema.update()
+                self.ema.update(self.step)
         for log, value in zip((self.losses, *self.logged.values()), found, strict=True):
             log.index_copy_(0, self.step, value.reshape(1))
         self.position += 1
