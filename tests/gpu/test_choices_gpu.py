@@ -28,6 +28,8 @@ CHOICES = {
     "3 CLS": {"model.num_cls_tokens": 3, "model.num_registers": 2},
     "mean": {"model.pool": "mean"},
     "attention pool": {"model.pool": "attention", "model.head": "mlp"},
+    "linear": {"model.attention": "linear", "model.num_kv_heads": 2},
+    "linear rope": {"model.attention": "linear", "model.positions": "rope", "model.qk_norm": True},
     "sincos": {"model.positions": "sincos"},
     "rope": {"model.positions": "rope"},
     "no positions": {"model.positions": "none", "model.norm": "rmsnorm", "model.layer_scale": 0.1},

@@ -34,6 +34,30 @@ def test_the_papers_model_takes_a_tenth_less_without_what_nobody_reads():
     assert flop_per_image(create_model("paper", pool="mean"))[1] == pytest.approx(1.107e9, rel=0.01)
 
 
+def dense(N: int, D: int, rows: int) -> int:
+    """Operations of attention for so many queries: scores and weighted sum."""
+    return 2 * (2 * rows * N * D)
+
+
+def linear(N: int, D: int, E: int, rows: int) -> int:
+    """Sums over the keys, what the queries read of them, and its weight."""
+    return 2 * N * D * E + 2 * rows * D * E + 2 * rows * D
+
+
+N, D, E, DEPTH = 65, 48, 12, 2
+OTHERS = {"linear": ({"attention": "linear"}, sum(linear(N, D, E, rows) - dense(N, D, rows) for rows in (N, 1)))}
+"""Parts of other papers, and how many operations they add to a forward pass."""
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_operations_of_other_parts(name):
+    changes, more = OTHERS[name]
+    plain, model = (create_model("paper", width=D, num_heads=D // E, depth=DEPTH, **c) for c in ({}, changes))
+    before, after = flop_per_image(plain), flop_per_image(model)
+    assert after[0] - before[0] == more
+    assert after[1] - before[1] == 3 * more
+
+
 @pytest.mark.parametrize(("optimizer", "moments"), [("adamw", 2), ("lion", 1)])
 def test_bytes_of_a_step(optimizer, moments):
     config = override(recipe("paper"), {"batch_size": 32, "optim.name": optimizer})

@@ -60,23 +60,28 @@ class Attention(Mixer):
 
     def forward(self, x: Tensor, taken: int | None = None) -> Tensor:
         """Mix tokens (B, N, D) -> (B, N, D), or only to the first T of them."""
-        if self.packed and taken is None:
+        if type(self) is Attention and self.packed and taken is None and self.q_norm is None and self.rotary is None:
             qkv = self.qkv(x).unflatten(2, (3, -1, self.head_dim))  # (B, N, 3, A, E)
-            if self.q_norm is None and self.rotary is None:
-                return self.proj(attention_qkv(qkv, kernels=self.kernels))  # (B, N, D)
-            q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, A, N, E)
-        else:
-            q, k, v = self.project(x, taken)
+            return self.proj(attention_qkv(qkv, kernels=self.kernels))  # (B, N, D)
+        q, k, v = self.project(x, taken)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
-        if self.rotary is not None:
-            q, k = self.rotary(q), self.rotary(k)
-        x = attention(q, k, v, kernels=self.kernels)  # (B, A, N or T, E)
+        x = self.mix(q, k, v)  # (B, A, N or T, E)
         return self.proj(x.transpose(1, 2).flatten(2))  # (B, N or T, D)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What queries (B, A, N or T, E) read from keys and values (B, A_kv, N, E); subclasses compute something else."""
+        return attention(*self.rotated(q, k), v, kernels=self.kernels)
+
+    def rotated(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys rotated by their positions, with model.positions=rope."""
+        return (q, k) if self.rotary is None else (self.rotary(q), self.rotary(k))
 
     def project(self, x: Tensor, taken: int | None) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (B, N, D) as queries (B, A, N or T, E), keys and values (B, A_kv, N, E)."""
-        if self.packed:
+        if self.packed and taken is None:
+            projected = self.qkv(x).chunk(3, dim=2)
+        elif self.packed:
             parts = zip(self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), (x[:, :taken], x, x), strict=True)
             projected = tuple(F.linear(y, weight, bias) for weight, bias, y in parts)
         else:
