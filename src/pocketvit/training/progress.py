@@ -38,13 +38,17 @@ class SilentReporter(Reporter):
 Silent = SilentReporter  # its former name
 
 
+def measured(line: dict[str, Any]) -> dict[str, float]:
+    """The accuracies of the pass's evaluation; none without one."""
+    return {key: line[key] for key in ("val_accuracy", "test_accuracy") if key in line}
+
+
 def pass_text(line: dict[str, Any]) -> str:
     """A pass in a few words: loss, accuracy if measured, speed, learning rate."""
-    seen = [split for split in ("val", "test") if f"{split}_accuracy" in line]
     parts = [
         f"pass {line['pass']}",
         f"loss {line['loss']:.3f}",
-        *(f"{split} accuracy {line[f'{split}_accuracy']:.2%}" for split in seen),
+        *(f"{name.replace('_', ' ')} {value:.2%}" for name, value in measured(line).items()),
         f"{line['images_per_s']:,.0f} images/s",
         f"lr {line['lr']:.2g}",
     ]
@@ -67,7 +71,7 @@ class LineReporter(SilentReporter):
     def passed(self, line: dict[str, Any]) -> None:
         """Print the pass if it was evaluated, or nothing was printed for a while."""
         now = time.monotonic()
-        if any(key.endswith("_accuracy") for key in line) or now - self.said_at >= self.EVERY_S:
+        if measured(line) or now - self.said_at >= self.EVERY_S:
             self.said_at = now
             self.note(pass_text(line))
 
@@ -83,7 +87,7 @@ class _TwoLines(Progress):
 
 
 class BarReporter(SilentReporter):
-    """A live bar with the time left; below it pass, loss, accuracy, images/s and learning rate."""
+    """A live bar with the time left; below it the last pass, above it a line for each evaluated one."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.progress = _TwoLines(
@@ -109,9 +113,12 @@ class BarReporter(SilentReporter):
         self.progress.advance(self.task, steps)
 
     def passed(self, line: dict[str, Any]) -> None:
-        """Put the pass below the bar."""
-        self.accuracy = {key: line[key] for key in line if key.endswith("_accuracy")} or self.accuracy
+        """Put the pass below the bar and, if it was evaluated, above it as well."""
+        accuracy = measured(line)
+        self.accuracy = accuracy or self.accuracy
         self.progress.update(self.task, status=pass_text(line | self.accuracy))
+        if accuracy:
+            self.note(pass_text(line))
 
     def stop(self) -> None:
         """Remove the bar."""

@@ -1,6 +1,7 @@
 """What a run says: a bar in a terminal, lines elsewhere."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -62,6 +63,18 @@ def test_the_bar_shows_speed_then_the_last_pass_with_the_latest_accuracy():
     bar.stop()
     shown = out.file.getvalue()
     assert "first step" in shown and "pass 4" in shown and "test accuracy 50.00%" in shown and "a line above" in shown
+
+
+def test_every_evaluation_keeps_its_line_above_the_bar():
+    out = console(True)
+    bar = BarReporter(out)
+    bar.start(100, 0)
+    for number in range(1, 7):
+        accuracies = {"train_accuracy": 0.9} | ({"val_accuracy": number / 10} if number % 2 == 0 else {})
+        bar.passed(LINE | {"pass": number} | accuracies)
+    bar.stop()
+    kept = re.findall("\x1b\\[2K(pass .*)", out.file.getvalue())  # where the bar was; that below it is colored
+    assert kept == [pass_text(LINE | {"pass": n, "val_accuracy": n / 10}) for n in (2, 4, 6)]
 
 
 @pytest.mark.parametrize("width", [120, 80, 40])
