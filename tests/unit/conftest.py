@@ -1,10 +1,11 @@
-"""Writers of the file formats a set may come in, and a web server that misbehaves on request."""
+"""Writers of the file formats a set may come in, a web server that misbehaves on request, and a browser for pages."""
 
 import http.server
 import io
 import json
 import pickle
 import re
+import shutil
 import tarfile
 import threading
 import time
@@ -213,3 +214,16 @@ def server() -> Iterator[Server]:
         running.closing.set()
         running.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    """A browser for the tests of one file; they are skipped where it is not installed."""
+    from browser import Browser
+
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("no chromium on this machine; see apt.txt")
+    browser = Browser(program, tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()

@@ -11,13 +11,21 @@ from math import isqrt
 from pathlib import Path
 
 import numpy as np
+from rich.cells import cell_len
 
 from pocketvit.config.data import MEMORY
 from pocketvit.files import write_atomically
 from pocketvit.report import text
 from pocketvit.report.curves import accuracy_curves, pass_curves
 from pocketvit.report.pictures import filter_sheet_uri, heat_map_uri, image_uri, is_small, similarity_sheet_uri
-from pocketvit.report.scores import class_scores, confusion_matrix, log_softmax, top_confusions, wilson_interval
+from pocketvit.report.scores import (
+    class_scores,
+    confusion_matrix,
+    frequent_cells,
+    log_softmax,
+    top_confusions,
+    wilson_interval,
+)
 from pocketvit.report.templating import page_environment
 from pocketvit.runs.balance import balance_lines
 from pocketvit.runs.finished import FinishedRun, Predictions, Samples, read_run
@@ -29,7 +37,13 @@ from pocketvit.runs.result import RunResult
 MAX_TABLE_CLASSES = 10
 """Up to this many classes, the confusion matrix is a table with numbers; beyond, a picture."""
 MAX_LEVEL_NAME = 3
-"""Column heads are vertical unless every class name has at most this many letters."""
+"""Column heads are vertical unless every class name is at most this wide, in columns of a terminal."""
+MAX_BESIDE = 40
+"""Up to this many classes, a picture of the matrix has room beside the list of errors."""
+MAX_NAMED_CLASSES = 200
+"""Up to this many classes, the picture has their names along its sides."""
+MAX_TOLD_CELLS = 5_000
+"""Cells of the picture that say under the mouse what they are, most images first."""
 MAX_LISTED_CLASSES = 100
 MAX_CONFUSIONS = 10
 TILE = 120
@@ -157,8 +171,11 @@ def _confusions(matrix: np.ndarray, class_names: Sequence[str]) -> dict:
     return {
         "rows": _matrix_rows(matrix, class_names) if small else [],
         "heat_map": None if small else heat_map_uri(matrix),
+        "cells": frequent_cells(matrix, MAX_TOLD_CELLS),
+        "beside": len(matrix) <= MAX_BESIDE,
+        "named": len(matrix) <= MAX_NAMED_CLASSES,
         "num_classes": len(matrix),
-        "short_names": max(map(len, class_names)) <= MAX_LEVEL_NAME,
+        "short_names": max(map(cell_len, class_names)) <= MAX_LEVEL_NAME,
         "top": top_confusions(matrix, MAX_CONFUSIONS),
     }
 

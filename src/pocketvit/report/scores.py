@@ -50,7 +50,7 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int
 
 @dataclass(frozen=True)
 class Confusion:
-    """A pair of classes that the model confuses."""
+    """A cell of a confusion matrix: off the diagonal, a pair of classes that the model confuses."""
 
     true: int
     predicted: int
@@ -59,23 +59,25 @@ class Confusion:
     """Of all test images of the true class."""
 
 
-def top_confusions(matrix: np.ndarray, limit: int) -> list[Confusion]:
-    """The most frequent errors, most frequent first; ties by class numbers.
+def frequent_cells(matrix: np.ndarray, limit: int) -> list[Confusion]:
+    """The cells of a confusion matrix (K, K) with the most images, in that order; ties by class numbers.
 
     Args:
-        matrix: a confusion matrix, (K, K).
-        limit: greatest length of the list; pairs that never occur are left out.
+        limit: greatest length of the list; empty cells are left out.
     """
-    errors = matrix.copy()
-    np.fill_diagonal(errors, 0)
-    order = np.argsort(-errors, axis=None, kind="stable")[:limit]
-    pairs = zip(*np.unravel_index(order, matrix.shape), strict=True)
+    order = np.argsort(-matrix, axis=None, kind="stable")[: min(limit, np.count_nonzero(matrix))]
+    totals = matrix.sum(axis=1)
+    pairs = (divmod(int(cell), len(matrix)) for cell in order)
     return [
-        Confusion(int(true), int(predicted), int(errors[true, predicted]),
-                  float(errors[true, predicted] / matrix[true].sum()))
+        Confusion(true, predicted, int(matrix[true, predicted]), float(matrix[true, predicted] / totals[true]))
         for true, predicted in pairs
-        if errors[true, predicted]
-    ]  # fmt: skip
+    ]
+
+
+def top_confusions(matrix: np.ndarray, limit: int) -> list[Confusion]:
+    """The most frequent errors, as `frequent_cells`."""
+    cells = frequent_cells(matrix, limit + len(matrix))
+    return [cell for cell in cells if cell.true != cell.predicted][:limit]
 
 
 @dataclass(frozen=True)
