@@ -59,6 +59,7 @@ CHOICES = {
         "augment.cutmix_prob": 0.0,
         "augment.mixup_prob": 0.0,
     },
+    "alternating flips": {"augment.flips": "alternating"},
     "batch augmentation": {"data.repeats": "batch"},
     "randaugment": {"augment.policy": "randaugment", "schedule.name": "linear"},
     "trivialaugment": {"augment.policy": "trivialaugment", "optim.label_smoothing": 0.0},

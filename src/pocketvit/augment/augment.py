@@ -13,7 +13,7 @@ Transformer on CIFAR10".
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 import torch
@@ -79,12 +79,30 @@ def draw_images(
     pad = config.crop_pad
     custom = isinstance(config.policy, Code)
     return ImageTable(
-        flip=draws[:, 0] < config.flip_prob,
+        flip=_draw_flips(config, seed, pass_index, draws),
         shift=np.floor(draws[:, 1:3] * (2 * pad + 1)).astype(np.int64) - pad,
         ops=_draw_ops(config, seed, pass_index, size, image_size),
         erase=_draw_erase(config, seed, pass_index, size, image_size),
         draws=uniform(seed, Stream.POLICY, pass_index, size, POLICY_DRAWS) if custom else None,
     )
+
+
+def _draw_flips(config: AugmentConfig, seed: int, pass_index: int, draws: np.ndarray) -> np.ndarray:
+    """Which images are mirrored, bool, (B,).
+
+    Source of alternating flips: Jordan 2024, https://arxiv.org/abs/2404.00498, section 3.6
+
+    Args:
+        draws: of this pass, (B, 3).
+    """
+    match config.flips:
+        case "random":
+            return draws[:, 0] < config.flip_prob
+        case "alternating":
+            first = uniform(seed, Stream.IMAGE, 0, *draws.shape)
+            return (first[:, 0] < config.flip_prob) ^ bool(pass_index % 2)
+        case other:
+            assert_never(other)
 
 
 def _draw_ops(

@@ -86,6 +86,8 @@ class AugmentConfig:
 
     flip_prob: Probability = 0.5
     """Probability of a horizontal flip."""
+    flips: Literal["random", "alternating"] = "random"
+    """Flips drawn anew in every pass, or only in the first; then each image is flipped in every other pass."""
     crop_pad: Natural = 4
     """Random crop after padding with this many black pixels on each side; 0 turns it off."""
     policy: Literal["none", "cifar10", "svhn", "imagenet", "randaugment", "trivialaugment"] | Code = "cifar10"
@@ -113,6 +115,8 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         check_types("augment", self)
+        if self.flips == "alternating" and not self.flip_prob:
+            raise InputError("augment.flips=alternating has no effect with augment.flip_prob=0, which flips no image")
         if self.cutmix_prob + self.mixup_prob > 1:
             raise InputError(
                 f"augment.cutmix_prob={self.cutmix_prob} and augment.mixup_prob={self.mixup_prob} add up to more than 1"

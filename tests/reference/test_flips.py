@@ -1,0 +1,42 @@
+"""Alternating flips against the oracle of another hand."""
+
+import numpy as np
+import pytest
+from neighbours.flips import alternating_flip, assert_alternates
+
+from pocketvit.augment.augment import ImageTable, draw_images
+from pocketvit.config import AugmentConfig, RunConfig, override
+from pocketvit.errors import InputError
+
+PASSES = 5
+
+
+def tables(size: int = 2000, **config) -> list[ImageTable]:
+    drawn = AugmentConfig(**config, policy="none")
+    return [draw_images(drawn, seed=3, pass_index=p, size=size, image_size=(8, 8)) for p in range(PASSES)]
+
+
+def test_flips_alternate():
+    alternating = tables(flips="alternating")
+    assert_alternates(np.stack([table.flip for table in alternating]))
+    plain = tables()
+    assert (plain[0].flip == alternating[0].flip).all(), "the first pass draws its flips as always"
+    for name in ("shift", "erase"):
+        assert all((getattr(a, name) == getattr(b, name)).all() for a, b in zip(plain, alternating, strict=True))
+    assert (plain[0].flip != plain[2].flip).any()
+
+
+def test_another_probability_is_that_of_the_first_pass():
+    flips = [table.flip for table in tables(flips="alternating", flip_prob=0.1)]
+    assert 0.05 < flips[0].mean() < 0.15
+    assert all((flip == alternating_flip(flips[0], number)).all() for number, flip in enumerate(flips))
+
+
+def test_a_row_belongs_to_its_image_whatever_the_size():
+    few, many = tables(10, flips="alternating"), tables(100, flips="alternating")
+    assert all((a.flip == b.flip[:10]).all() for a, b in zip(few, many, strict=True))
+
+
+def test_they_are_refused_where_nothing_is_flipped():
+    with pytest.raises(InputError, match="augment.flips=alternating has no effect with augment.flip_prob=0"):
+        override(RunConfig(), {"augment.flips": "alternating", "augment.flip_prob": 0})
