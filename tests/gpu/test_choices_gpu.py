@@ -30,6 +30,7 @@ CHOICES = {
     "attention pool": {"model.pool": "attention", "model.head": "mlp"},
     "linear": {"model.attention": "linear", "model.num_kv_heads": 2},
     "linear rope": {"model.attention": "linear", "model.positions": "rope", "model.qk_norm": True},
+    "locality": {"model.attention": "locality"},
     "sincos": {"model.positions": "sincos"},
     "rope": {"model.positions": "rope"},
     "no positions": {"model.positions": "none", "model.norm": "rmsnorm", "model.layer_scale": 0.1},

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from neighbours.linear_attention import linear_attention
+from neighbours.locality_attention import locality_attention
 from torch import Tensor
 
 from pocketvit.config import ModelConfig
@@ -75,3 +76,22 @@ def test_features_far_below_zero_are_not_rounded_to_zero(far):
     mixer, low = mixer_of("linear").float(), torch.full((1, HEADS, 5, 6), far)
     values = torch.arange(5.0)[None, None, :, None].expand(1, HEADS, 5, 6)
     torch.testing.assert_close(mixer.mix(low, low, values), torch.full((1, HEADS, 5, 6), 2.0))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_locality_attention_equals_explicit_sums_over_the_others(form):
+    mixer, tokens = mixer_of("locality", **FORMS[form]), tokens_of(13)
+    assert mixer.scale.detach().std() > 0.1, "the heads differ"
+    images = zip(*heads_of(mixer, tokens), strict=True)
+    temperature = (1 / mixer.scale).detach().numpy()
+    want = joined(mixer, [locality_attention(*image, temperature) for image in images])
+    torch.testing.assert_close(mixer(tokens), want, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(mixer(tokens, 3), want[:, :3], rtol=1e-9, atol=1e-9)
+
+
+def test_locality_attention_starts_at_the_plain_temperature_and_a_single_token_reads_itself():
+    config = ModelConfig(width=WIDTH, num_heads=HEADS, depth=1, attention="locality")
+    mixer = MIXERS["locality"](config)
+    torch.testing.assert_close(mixer.scale, torch.full((HEADS, 1, 1), (WIDTH / HEADS) ** -0.5))
+    q, k, v = mixer.project(tokens_of(1).float(), None)
+    torch.testing.assert_close(mixer.mix(q, k, v), v)

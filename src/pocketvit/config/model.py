@@ -40,9 +40,9 @@ class ModelConfig:
     """Rank of the value projection, at most the channels of all value heads; none is full."""
     kv_rank_shared: Count | None = None
     """Rank of one latent shared by keys and values (DeepSeek-V2); none is no latent."""
-    attention: Literal["standard", "linear"] | Code = "standard"
-    """The attention layer: standard (softmax over all tokens), or linear (feature maps, at a cost linear in the tokens); or
-    FILE.py:NAME, your own class."""
+    attention: Literal["standard", "linear", "locality"] | Code = "standard"
+    """The attention layer: standard (softmax over all tokens), linear (feature maps, at a cost linear in the tokens), locality
+    (all tokens but itself, with a learned temperature); or FILE.py:NAME, your own class."""
     block: Literal["standard"] | Code = "standard"
     """The transformer block; or FILE.py:NAME, your own class."""
     qk_norm: bool = False
@@ -148,7 +148,7 @@ class ModelFields(TypedDict, total=False):
     k_rank: int | None
     v_rank: int | None
     kv_rank_shared: int | None
-    attention: Literal["standard", "linear"] | Code | str
+    attention: Literal["standard", "linear", "locality"] | Code | str
     block: Literal["standard"] | Code | str
     qk_norm: bool
     mlp_ratio: float

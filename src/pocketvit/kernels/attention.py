@@ -78,10 +78,12 @@ def attention_qkv(qkv: Tensor, *, scale: float | None = None, kernels: Kernels =
     return out.flatten(2)  # (B, N, A·E)
 
 
-def attention_reference(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
-    """The reference implementation of `attention`, on any device and in any floating dtype."""
+def attention_reference(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, mask: Tensor | None = None
+) -> Tensor:
+    """The reference implementation of `attention`, on any device and in any floating dtype; `mask` is added to the scores."""
     gqa = bool(q.shape[1] != k.shape[1])  # torch.jit.trace makes tensors of shapes
-    return F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=gqa)
+    return F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=gqa)
 
 
 def supported(q: Tensor, k: Tensor, v: Tensor) -> str | None:

@@ -45,7 +45,10 @@ def linear(N: int, D: int, E: int, rows: int) -> int:
 
 
 N, D, E, DEPTH = 65, 48, 12, 2
-OTHERS = {"linear": ({"attention": "linear"}, sum(linear(N, D, E, rows) - dense(N, D, rows) for rows in (N, 1)))}
+OTHERS = {
+    "linear": ({"attention": "linear"}, sum(linear(N, D, E, rows) - dense(N, D, rows) for rows in (N, 1))),
+    "locality": ({"attention": "locality"}, 0),
+}
 """Parts of other papers, and how many operations they add to a forward pass."""
 
 
