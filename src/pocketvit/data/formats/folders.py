@@ -1,7 +1,8 @@
 """Read image folders, one per class: `train/<class>/*` and `test/<class>/*` (or `val/`), or only `<class>/*`.
 
 The name of a split's folder may contain the word, such as `training_set` and `test_set`. It may be nested in itself
-(`training_set/training_set/<class>/*`), and all of them may be in one more folder, as archives unpack.
+(`training_set/training_set/<class>/*`), and all of them may be in one more folder, as archives unpack. Instead of class
+folders, `val/` may have a table of its images' classes, `val_annotations.txt`, as in Tiny ImageNet.
 
 Classes are numbered in the alphabetical order of their folders; an accented letter is the same in one character or in
 two. Images may be deeper inside a class folder. Files and folders whose name starts with a dot are skipped; for other
@@ -18,7 +19,7 @@ import numpy as np
 from pocketvit.config.checks import FEW
 from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Decoded
-from pocketvit.data.pixels import PLAIN, Conversions, decode
+from pocketvit.data.pixels import PLAIN, Conversions, decode, one_line
 from pocketvit.data.raw_splits import (
     SPLIT_OF_WORD,
     RawSplit,
@@ -31,9 +32,12 @@ from pocketvit.data.raw_splits import (
     visible_files,
 )
 from pocketvit.errors import InputError
+from pocketvit.files import read_bytes
 
 LEFT_BEHIND = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 """Folders that archive programs, cameras and file servers create."""
+ANNOTATIONS = "val_annotations.txt"
+"""Tiny ImageNet's table: in each line the name of an image, a tab, its class, and more that is not read."""
 
 
 def matches(path: Path) -> bool:
@@ -50,8 +54,8 @@ def is_whole(path: Path) -> bool:
 
 
 def files(path: Path) -> list[Path]:
-    """The files that are read, by split and class."""
-    return _flatten(find(path))
+    """The files that are read, by split and class, and tables of classes."""
+    return [*_flatten(find(path)), *_tables(path)]
 
 
 def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> Decoded:
@@ -63,7 +67,7 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
     found = find(path)
     raw = {split: _raw_split(classes, config) for split, classes in found.items()}
     decoded = assemble(raw, tuple(found.get("train", ())), str(path), config, store)
-    others = sorted(set(visible_files(path)) - set(_flatten(found)))
+    others = sorted(set(visible_files(path)) - {*_flatten(found), *_tables(path)})
     decoded = note_left_aside(decoded, "not an image of a class", others)
     notes = (*_notes(path, found), *decoded.notes)
     if named := [name for name in decoded.class_names if split_of(name)]:
@@ -172,7 +176,9 @@ def _flatten(found: Mapping[str, Mapping[str, list[Path]]]) -> list[Path]:
 
 
 def _find_classes(folder: Path) -> dict[str, list[Path]]:
-    """The images of each class folder below `folder`."""
+    """The images of each class folder below `folder`, or those of each class in its table."""
+    if (table := folder / ANNOTATIONS).is_file():
+        return _annotated(table)
     classes: dict[str, list[Path]] = {}
     for subfolder in sorted(_subfolders(folder), key=_class_name):
         members = classes.setdefault(_class_name(subfolder), [])
@@ -182,6 +188,36 @@ def _find_classes(folder: Path) -> dict[str, list[Path]]:
     if not any(classes.values()):
         raise InputError(f"{folder}: its folders contain no images; expected {folder.name}/<class>/<image>")
     return {name: members for name, members in classes.items() if members}
+
+
+def _tables(path: Path) -> list[Path]:
+    """The tables of classes that stand for class folders."""
+    return [table for folder in _split_folders(path).values() if (table := folder / ANNOTATIONS).is_file()]
+
+
+def _annotated(table: Path) -> dict[str, list[Path]]:
+    """The images of each class in a table, in the order of its lines.
+
+    Raises:
+        InputError: it is not text in UTF-8, a line lacks a class, or there is no such image.
+    """
+    images = {file.name: file for file in visible_files(table.parent) if is_image(file)}
+    classes: dict[str, list[Path]] = {}
+    try:
+        lines = read_bytes(table).decode().splitlines()
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{table} is not a table in UTF-8: {one_line(error)}") from error
+    for number, line in enumerate(lines, 1):
+        name, tab, rest = line.partition("\t")
+        label = unicodedata.normalize("NFC", rest.partition("\t")[0].strip())
+        if not (tab and label):
+            raise InputError(f"{table}, line {number}: expected the name of an image, a tab and its class")
+        if name not in images:
+            raise InputError(f"{table}, line {number}: there is no image {name!r}")
+        classes.setdefault(label, []).append(images[name])
+    if not classes:
+        raise InputError(f"{table} is empty: expected the name of an image, a tab and its class in each line")
+    return dict(sorted(classes.items()))
 
 
 def _class_name(folder: Path) -> str:

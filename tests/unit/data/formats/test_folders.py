@@ -1,11 +1,13 @@
 """Image folders, split and flat, and their ways of being wrong."""
 
+import shutil
 import unicodedata
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pocketvit import load_dataset
 from pocketvit.config import DataConfig
 from pocketvit.data.formats import folders
 from pocketvit.data.formats.registry import detect
@@ -137,6 +139,66 @@ def test_an_unlabeled_test_split_leaves_the_place_to_val(split, write, below):
     decoded = folders.read(split)
     assert len(decoded.test) == 6 and "has no test split: its validation split is used instead" in decoded.notes[-2]
     assert decoded.notes[0] == f"{split / 'test'} holds no class of the training images: ignored as unlabeled"
+
+
+@pytest.fixture
+def tiny_imagenet(split, write):
+    """The raw layout of Tiny ImageNet: three images of each of two classes, five to validate on, one without a label."""
+    for name in ("ant", "bee"):
+        files = sorted((split / "train" / name).iterdir())
+        (split / "train" / name / "images").mkdir()
+        for i, file in enumerate(files):
+            file.rename(split / "train" / name / "images" / f"{name}_{i}.JPEG")
+        (split / "train" / name / f"{name}_boxes.txt").write_text(f"{name}_0.JPEG\t0\t0\t3\t3\n")
+    (split / "test").rename(split / "old")
+    for place, count in (("val", 5), ("test", 1)):
+        (split / place / "images").mkdir(parents=True)
+        for i in range(count):
+            (split / place / "images" / f"{place}_{i}.JPEG").write_bytes(write.encode(IMAGES[i]))
+    rows = [f"val_{i}.JPEG\t{('bee', 'ant')[i % 2]}\t0\t0\t3\t3" for i in range(5)]
+    (split / "val" / "val_annotations.txt").write_text("\n".join(rows) + "\n")
+    (split / "wnids.txt").write_text("ant\nbee\n")
+    shutil.rmtree(split / "old")
+    return split
+
+
+def test_the_layout_of_tiny_imagenet(tiny_imagenet):
+    assert detect(tiny_imagenet) == "folder"
+    decoded = folders.read(tiny_imagenet)
+    assert decoded.class_names == ("ant", "bee") and decoded.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert decoded.test.files == [f"val/images/val_{i}.JPEG" for i in (1, 3, 0, 2, 4)]
+    assert decoded.test.labels.tolist() == [0, 0, 1, 1, 1]
+    assert np.array_equal(decoded.test.images, IMAGES[[1, 3, 0, 2, 4]])
+    assert decoded.notes[0] == f"{tiny_imagenet / 'test'} holds no class of the training images: ignored as unlabeled"
+    assert "has no test split: its validation split is used instead" in decoded.notes[1]
+    assert decoded.notes[2].startswith("4 files are ignored, such as ") and len(decoded.notes) == 3
+
+
+def test_a_changed_table_of_classes_is_read_anew(tiny_imagenet, home):
+    table = tiny_imagenet / "val" / "val_annotations.txt"
+    assert table in folders.files(tiny_imagenet)
+    for _ in range(2):  # the second time from the cache
+        assert load_dataset(tiny_imagenet).test.labels.tolist() == [0, 0, 1, 1, 1]
+    table.write_text(table.read_text().replace("bee", "ant", 1))
+    assert load_dataset(tiny_imagenet).test.labels.tolist() == [0, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"val_0.JPEG\tant\nval_9.JPEG\tant\n", "line 2: there is no image 'val_9.JPEG'"),
+        (b"val_0.JPEG ant\n", "line 1: expected the name of an image, a tab and its class"),
+        (b"val_0.JPEG\t \t0\n", "line 1: expected the name of an image, a tab and its class"),
+        (b"", "val_annotations.txt is empty"),
+        (b"val_0.JPEG\t\xff\n", "is not a table in UTF-8"),
+        (b"val_0.JPEG\twasp\n", "val_0.JPEG: label 'wasp' is outside the 2 classes"),
+    ],
+)
+def test_a_wrong_table_of_classes_is_one_line(tiny_imagenet, content, why):
+    (tiny_imagenet / "val" / "val_annotations.txt").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        folders.read(tiny_imagenet)
+    assert why in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_unknown_test_class_is_named(split):
