@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 __all__ = [
     "RECIPES", "AugmentConfig", "BarReporter", "DataConfig", "Dataset", "InputError", "LineReporter", "Lion",
-    "ModelConfig", "Muon", "OptimConfig", "Reporter", "RunConfig", "RunResult", "ScheduleConfig", "Silent", "SilentReporter",
-    "Stopped", "Study", "TrainConfig", "TrainedModel", "ViT", "__version__", "create_model", "evaluate", "find_study",
-    "load_config", "load_dataset", "load_model", "override", "recipe", "run_study", "train",
+    "ModelConfig", "Muon", "ObjectiveConfig", "OptimConfig", "Reporter", "RunConfig", "RunResult", "ScheduleConfig", "Silent",
+    "SilentReporter", "Stopped", "Study", "TrainConfig", "TrainedModel", "ViT", "__version__", "create_model", "evaluate",
+    "find_study", "load_config", "load_dataset", "load_model", "override", "recipe", "run_study", "train",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from pocketvit.config import ModelConfig, RunConfig, load_config, override
     from pocketvit.config.data import AugmentConfig, DataConfig
+    from pocketvit.config.objective import ObjectiveConfig
     from pocketvit.config.training import OptimConfig, ScheduleConfig, TrainConfig
     from pocketvit.data import Dataset, load_dataset
     from pocketvit.errors import InputError

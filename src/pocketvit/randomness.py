@@ -33,6 +33,8 @@ class Stream(IntEnum):
     SAMPLE = 7  # small samples of a data set: whitening patches, pictures for the report
     POLICY = 8  # AutoAugment and similar policies: a row per image
     REPEATS = 9  # the order within each batch where images are repeated: a row per step
+    OBJECTIVE = 10  # what an objective draws for each image, such as pairs of patches: a row per step
+    OBJECTIVE_INIT = 11  # the initial weights of an objective's own layers
     ERASE_TRIES = 1000  # the boxes that random erasing tries: ERASE_TRIES + t for try t = 0 … 99, a row per image
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pocketvit.objectives.objective import Objective
 from pocketvit.training.trainer import Trainer
 
 ZERO = 1e-7
@@ -33,7 +34,7 @@ def gradient_errors(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict
 
 
 @dataclass(frozen=True)
-class Spread:
+class Spread(Objective):
     """An objective that works on tokens, and logs beside the loss."""
 
     batch_size: int

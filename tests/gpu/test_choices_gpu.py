@@ -63,6 +63,7 @@ CHOICES = {
     "alternating flips": {"augment.flips": "alternating"},
     "batch augmentation": {"data.repeats": "batch"},
     "randaugment": {"augment.policy": "randaugment", "schedule.name": "linear"},
+    "drloc": {"objective.drloc": 0.5},
     "trivialaugment": {"augment.policy": "trivialaugment", "optim.label_smoothing": 0.0},
 }
 

@@ -84,7 +84,7 @@ def strategy(name: str):
     return st.sampled_from(SMALL[name]) if name in SMALL else drawn(field_types(RunConfig)[name], code)
 
 
-SECTIONS = ("model", "augment", "optim", "schedule")
+SECTIONS = ("model", "augment", "objective", "optim", "schedule")
 FIELDS = {name: strategy(name) for name in flatten(RunConfig()) if name.startswith(SECTIONS)}
 FIELDS["data.repeats"] = st.sampled_from(["fresh", "batch"])
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from pocketvit.config import RunConfig
+from pocketvit.optim.build import named_parameters
 from pocketvit.training import Stopped, distributed, train
 from pocketvit.training.distributed import join
 from pocketvit.training.loop import prepare
@@ -64,6 +65,7 @@ def gradients(config: RunConfig, dtype: torch.dtype) -> tuple[torch.Tensor, torc
     with join("cpu") as processes:
         trainer = prepare(config, processes, SilentReporter())
         trainer.model.to(dtype)
+        trainer.objective.layers.to(dtype)
         trainer.mean, trainer.std = (tensor.to(dtype) for tensor in (trainer.mean, trainer.std))
         trainer.step = trainer._make_step(config, processes)
         chunk = trainer.chunks.load(0, 0, trainer.loader.steps_per_pass)
@@ -71,8 +73,10 @@ def gradients(config: RunConfig, dtype: torch.dtype) -> tuple[torch.Tensor, torc
         losses, rows = [], []
         for _ in range(chunk.num_steps):
             losses += trainer.step.backward()
-            rows.append(torch.cat([parameter.grad.flatten() for parameter in trainer.model.parameters()]))
-            trainer.model.zero_grad()
+            named = [*named_parameters(trainer.model, trainer.objective.layers)]
+            rows.append(torch.cat([parameter.grad.flatten() for _, parameter in named]))
+            for _, parameter in named:
+                parameter.grad = None
             trainer.step.position += 1
         return torch.stack(losses), torch.stack(rows)
 

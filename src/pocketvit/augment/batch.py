@@ -3,7 +3,7 @@
 In every step, the last part of augmentation takes a batch from its chunk, normalizes, erases and mixes it.
 
 Shapes: S steps of a chunk, B batch (on several processes, the share of this one), C channels, H W pixels, K classes,
-L blocks.
+L blocks, n numbers that the objective draws for an image.
 """
 
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ class Chunk(NamedTuple):
     erase: Tensor  # boxes to erase, int64, (S·B, 4)
     mix: Tensor  # how each batch is mixed, float32, (S, 7)
     drop_path: Tensor | None = None  # stochastic depth's factors, float32, (S, L, 2, B); None keeps every branch
+    draws: Tensor | None = None  # uniform numbers for the objective, float32, (S, B, n); None if it draws none
 
     @property
     def num_steps(self) -> int:
@@ -37,8 +38,8 @@ class Chunk(NamedTuple):
         """The batch at `position`, int64 (1,), as a chunk of one step."""
         batch_size = len(self.labels) // self.num_steps
         rows = position * batch_size + torch.arange(batch_size, device=position.device)  # (B,)
-        drop_path = None if self.drop_path is None else self.drop_path[position]
-        return type(self)(self.images[rows], self.labels[rows], self.erase[rows], self.mix[position], drop_path)
+        drawn = (None if tensor is None else tensor[position] for tensor in (self.drop_path, self.draws))
+        return type(self)(self.images[rows], self.labels[rows], self.erase[rows], self.mix[position], *drawn)
 
 
 class Batch(NamedTuple):
@@ -47,6 +48,7 @@ class Batch(NamedTuple):
     images: Tensor  # normalized, erased and mixed pixels, (B, C, H, W)
     targets: Tensor  # class probabilities, float32, (B, K)
     drop_path: Tensor | None  # stochastic depth's factors, float32, (L, 2, B); None keeps every branch
+    draws: Tensor | None = None  # uniform numbers for the objective, float32, (B, n); None if it draws none
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ class BatchMaker:
         """The batch of a chunk of one step, its images in float32."""
         x = normalise_and_erase(chunk.images, self.mean, self.std, chunk.erase)  # (B, C, H, W)
         targets = smooth_targets(chunk.labels, self.num_classes, self.label_smoothing)  # (B, K)
-        drop_path = None if chunk.drop_path is None else chunk.drop_path.squeeze(0)  # (L, 2, B)
-        return Batch(*mix(x, targets, chunk.mix.squeeze(0)), drop_path)
+        drawn = (None if tensor is None else tensor.squeeze(0) for tensor in (chunk.drop_path, chunk.draws))
+        return Batch(*mix(x, targets, chunk.mix.squeeze(0)), *drawn)
 
     def fused(self, chunk: Chunk, position: Tensor, dtype: torch.dtype) -> Batch:
         """The batch at `position` (1,) of a chunk by one kernel, on a GPU; its images in `dtype`, computed in float32.
@@ -79,7 +81,7 @@ class BatchMaker:
         """
         from pocketvit.kernels.batch_triton import batch_kernel  # needs Triton
 
-        *tensors, drop_path = chunk
+        *tensors, drop_path, draws = chunk
         count, height, width, channels = chunk.images.shape
         B, K = count // chunk.num_steps, self.num_classes
         x = chunk.images.new_empty(B, channels, height, width, dtype=dtype)
@@ -90,5 +92,5 @@ class BatchMaker:
             HEIGHT=height, WIDTH=width, CHANNELS=channels, CLASSES=K, CLASSES_PADDED=triton.next_power_of_2(K),
             SMOOTHING=self.label_smoothing, BLOCK=BLOCK,
         )  # fmt: skip
-        drop_path = None if drop_path is None else drop_path[position].squeeze(0)  # (L, 2, B)
-        return Batch(x, targets, drop_path)
+        drawn = (None if tensor is None else tensor[position].squeeze(0) for tensor in (drop_path, draws))
+        return Batch(x, targets, *drawn)

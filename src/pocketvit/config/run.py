@@ -6,6 +6,7 @@ from pathlib import Path
 from pocketvit.config.checks import Count, Seed, check_name, check_types
 from pocketvit.config.data import AugmentConfig, DataConfig
 from pocketvit.config.model import ModelConfig
+from pocketvit.config.objective import ObjectiveConfig
 from pocketvit.config.training import OptimConfig, ScheduleConfig, TrainConfig
 
 
@@ -24,6 +25,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

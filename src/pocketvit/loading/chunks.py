@@ -1,14 +1,15 @@
 """The chunks of a run: consecutive steps of a pass, prepared while the device trains on the previous ones.
 
-A chunk is planned, read and moved to the device by `pocketvit.loading.loader`; stochastic depth, which is also drawn
-for every image, is added to the plan here.
+A chunk is planned, read and moved to the device by `pocketvit.loading.loader`; stochastic depth and the objective's numbers,
+which are also drawn for every image, are added to the plan here.
 
-Shapes: S steps, L blocks, B batch.
+Shapes: S steps, L blocks, B batch, n numbers that the objective draws for an image.
 """
 
 import dataclasses
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
+from math import prod
 
 import numpy as np
 
@@ -25,10 +26,11 @@ class Chunks:
     Args:
         config: the run.
         loader: of its training images.
+        num_draws: n.
     """
 
-    def __init__(self, config: RunConfig, loader: TrainLoader) -> None:
-        self.config, self.loader = config, loader
+    def __init__(self, config: RunConfig, loader: TrainLoader, num_draws: int = 0) -> None:
+        self.config, self.loader, self.num_draws = config, loader, num_draws
 
     def remaining(self, threads: Executor, pass_index: int, step_in_pass: int) -> Iterator[Chunk]:
         """The chunks from a step of a pass to the end of the run, augmented on demand.
@@ -47,15 +49,20 @@ class Chunks:
             first = 0
 
     def plan(self, pass_index: int) -> PassPlan:
-        """Draw a pass, including stochastic depth."""
-        plan, model = self.loader.plan(pass_index), self.config.model
-        if not model.drop_path:
-            return plan
-        steps, batch_size = self.loader.steps_per_pass, self.config.batch_size
-        columns = model.depth * 2 * batch_size
-        draws = uniform(self.config.seed, Stream.DROP_PATH, pass_index, steps, columns)
-        factors = drop_path_factors(model, draws.reshape(steps, model.depth, 2, batch_size))
-        return dataclasses.replace(plan, drop_path=factors)
+        """Draw a pass, including stochastic depth and what the objective draws."""
+        plan, model, factors, draws = self.loader.plan(pass_index), self.config.model, None, None
+        if model.drop_path:
+            factors = drop_path_factors(
+                model, self._draw(Stream.DROP_PATH, pass_index, model.depth, 2, self.config.batch_size)
+            )
+        if self.num_draws:
+            draws = self._draw(Stream.OBJECTIVE, pass_index, self.config.batch_size, self.num_draws)
+        return dataclasses.replace(plan, drop_path=factors, draws=draws)
+
+    def _draw(self, stream: Stream, pass_index: int, *shape: int) -> np.ndarray:
+        """Uniform numbers for each step of a pass, (S, *shape)."""
+        steps = self.loader.steps_per_pass
+        return uniform(self.config.seed, stream, pass_index, steps, prod(shape)).reshape(steps, *shape)
 
     def load(self, pass_index: int, first: int, count: int) -> Chunk:
         """Load some steps of a pass to the device at once."""

@@ -5,7 +5,8 @@ place (`TrainLoader.read`), then augmented on the device (`TrainLoader.bring`). 
 the device, so they can run in other threads while it trains. On a GPU, the training images are usually in its
 memory (`image_store`) and a chunk is a whole pass: no copy from the host, and one augmentation call for 50,000 images.
 
-Shapes: S steps, L blocks, B batch, B′ the share of it that this process trains on, C channels, H W pixels.
+Shapes: S steps, L blocks, B batch, B′ the share of it that this process trains on, C channels, H W pixels, n numbers that
+the objective draws for an image.
 """
 
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class PassPlan:
     images: ImageTable  # the augmentation of each, (S·B,) rows
     mix: np.ndarray  # the mixing of each batch, float32, (S, 7)
     drop_path: np.ndarray | None = None  # stochastic depth's factors, float32, (S, L, 2, B); None keeps every branch
+    draws: np.ndarray | None = None  # uniform numbers for the objective, float32, (S, B, n); None if it draws none
 
 
 Reading = tuple[PassPlan, np.ndarray | None]
@@ -141,7 +143,8 @@ class TrainLoader:
         rows = (steps[:, None] * self.batch_size + self.share).ravel()  # (S, B′) -> (S·B′,)
         here = slice(first_step, first_step + num_steps)
         drop_path = None if plan.drop_path is None else plan.drop_path[here][..., self.share]  # (S, L, 2, B′)
-        part = PassPlan(plan.indices[rows], plan.images[rows], plan.mix[here], drop_path)
+        draws = None if plan.draws is None else plan.draws[here][:, self.share]  # (S, B′, n)
+        part = PassPlan(plan.indices[rows], plan.images[rows], plan.mix[here], drop_path, draws)
         return part, self.images.collect(part.indices)
 
     def sample(self, indices: np.ndarray, *, pass_index: int | None) -> Chunk:
@@ -164,4 +167,5 @@ class TrainLoader:
             erase=to_device(plan.images.erase, self.device),
             mix=to_device(plan.mix, self.device),
             drop_path=None if plan.drop_path is None else to_device(plan.drop_path, self.device),
+            draws=None if plan.draws is None else to_device(plan.draws, self.device),
         )

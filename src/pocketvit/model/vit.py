@@ -125,12 +125,16 @@ class ViT(nn.Module):
                 f"images have shape {tuple(images.shape)}, not (B, {wanted}); resize them, or make the model with "
                 "another image_size"
             )
-        x = self.tokens(images)  # (B, N, D)
-        kernels = cast(Kernels, self.block_kernels(x.device, x.dtype).name)
+        return self.encode(self.tokens(images), drop_path, taken=taken)
+
+    def encode(self, x: Tensor, drop_path: Tensor | None = None, *, taken: int | None = None) -> Tensor:
+        """Tokens (B, N, D), of all patches or of some, after the blocks and the last norm; as for `features`."""
+        num_tokens = x.shape[1]
+        kernels = cast(Kernels, self.block_kernels(x.device, x.dtype, num_tokens).name)
         if kernels != "reference":
             with torch.autocast(x.device.type, enabled=False):
                 weights = fold([block for block in self.blocks if isinstance(block, Block)])
-            plan = plan_of(self.config, self.tokens.num_tokens, taken or self.tokens.num_tokens)
+            plan = plan_of(self.config, num_tokens, taken or num_tokens)
             x = run_blocks(x, drop_path, weights, plan, kernels=kernels)  # (B, N or taken, D)
         else:
             for i, block in enumerate(self.blocks):
@@ -139,9 +143,9 @@ class ViT(nn.Module):
                 x = block(x, None if drop_path is None else drop_path[i], *fewer)  # (B, N or taken, D)
         return self.norm(x[:, :taken])  # it acts on each token separately
 
-    def block_kernels(self, device: torch.device, dtype: torch.dtype) -> Choice:
+    def block_kernels(self, device: torch.device, dtype: torch.dtype, num_tokens: int | None = None) -> Choice:
         """The implementation of the blocks for tokens of this type: the chosen kernels if supported, else PyTorch."""
-        where = self.config, self.blocks[0], self.tokens.num_tokens, device, dtype
+        where = self.config, self.blocks[0], num_tokens or self.tokens.num_tokens, device, dtype
         kinds = {"persistent": partial(not_persistent, *where), "fused": partial(not_fused, *where)}
         return choose("the blocks", self.kernels, kinds, fall_back=True)
 

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from pocketvit.augment.batch import Batch
+from pocketvit.objectives.objective import Objective
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(Objective):
     """Cross-entropy of the logits against class probabilities.
 
     Args:
@@ -17,10 +18,13 @@ class Classification:
     """
 
     batch_size: int
-    logged: tuple[str, ...] = ()
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum of the images' losses over the batch size; see `Objective`."""
-        logits = model(batch.images, batch.drop_path)  # (B, K)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # bf16 is too coarse for a sum
-        return -(batch.targets * torch.log_softmax(logits, dim=1)).sum() / self.batch_size, {}
+        return cross_entropy(model(batch.images, batch.drop_path), batch.targets) / self.batch_size, {}
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """The sum over images of the cross-entropy of logits (B, K) against class probabilities (B, K), 0-dim."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # bf16 is too coarse for a sum
+    return -(targets * torch.log_softmax(logits, dim=1)).sum()

@@ -1,11 +1,19 @@
 """The interface of objectives."""
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pocketvit.augment.batch import Batch
 from pocketvit.model import ViT
+
+
+class Stack(NamedTuple):
+    """The size of what a stack of blocks computes for an image."""
+
+    num_tokens: int
+    taken: int  # tokens that are needed after the last block, from the first
 
 
 class Objective(Protocol):
@@ -15,10 +23,20 @@ class Objective(Protocol):
     it never waits for the device: no `.item()`, no branch on a tensor's value.
     """
 
+    logged: tuple[str, ...] = ()
+    """Names of other logged values; each becomes a field of metrics.jsonl, its mean over a pass."""
+    num_draws: int = 0
+    """How many uniform numbers it needs for each image of a step, as `batch.draws`."""
+
     @property
-    def logged(self) -> tuple[str, ...]:
-        """Names of other logged values; each becomes a field of metrics.jsonl, its mean over a pass."""
-        ...
+    def layers(self) -> nn.Module:
+        """Its own layers, trained with the model and saved in checkpoints, but no part of the trained model."""
+        return nn.Module()
+
+    def stacks(self, model: ViT) -> Sequence[Stack]:
+        """The stacks of blocks that a step runs, the model's first."""
+        num_tokens = model.tokens.num_tokens
+        return (Stack(num_tokens, model.tokens.num_cls or num_tokens),)
 
     def __call__(self, model: ViT, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch.

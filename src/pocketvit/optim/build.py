@@ -5,6 +5,8 @@ Each has a module in this folder, named like the value of `optim.name`, with a f
 step, including its learning rate, can be captured in a CUDA graph.
 """
 
+import itertools
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -16,21 +18,30 @@ from pocketvit.optim.custom import check_optimizer, make_optimizer
 from pocketvit.usercode import Code
 
 
-def build_optimizers(config: OptimConfig, model: nn.Module, *, fused: bool = False) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    config: OptimConfig, model: nn.Module, *, layers: nn.Module | None = None, fused: bool = False
+) -> list[torch.optim.Optimizer]:
     """The optimizers that together update every trained parameter of the model once.
 
     Args:
         model: on its device.
+        layers: of the objective, if it has some.
         fused: use the kernels for AdamW and Lion, on a GPU; they move the parameters' memory.
     Raises:
         InputError: the model has no matrices in its blocks for Muon, or a user-defined optimizer does
             not meet the requirements.
     """
-    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    named = dict(named_parameters(model, layers))
     if isinstance(config.name, Code):
         check_optimizer(config.name, config)
         return [make_optimizer(config.name, param_groups(config, named, config.lr), config)]
     return import_module(f"pocketvit.optim.{config.name}").build(config, named, fused=fused)
+
+
+def named_parameters(model: nn.Module, layers: nn.Module | None = None) -> Iterator[tuple[str, nn.Parameter]]:
+    """The trained parameters of a model, and of its objective's layers under `objective.`."""
+    named = itertools.chain(model.named_parameters(), (layers or nn.Module()).named_parameters(prefix="objective"))
+    return ((name, parameter) for name, parameter in named if parameter.requires_grad)
 
 
 DECAYED = {"all": lambda *_: True, "matrices": lambda name, p: name.endswith("weight") and p.ndim >= 2}

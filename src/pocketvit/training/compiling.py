@@ -5,7 +5,7 @@ step, forward and backward, where every launch only compiles (`pocketvit.kernels
 have them, because most of PyTorch's own operations on such tensors are written in Python and load its compiler.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -19,22 +19,26 @@ from pocketvit.kernels.launch import compiling
 from pocketvit.model import ViT
 from pocketvit.model.folded import plan_of
 from pocketvit.model.tokens import CHANNELS
+from pocketvit.objectives.objective import Stack
 
 
 @contextmanager
-def kernels_compiled(model: ViT, batch_size: int, label_smoothing: float) -> Iterator[None]:
+def kernels_compiled(model: ViT, stacks: Sequence[Stack], batch_size: int, label_smoothing: float) -> Iterator[None]:
     """Compile a step's kernels inside this context; they are ready when it ends.
 
     Args:
         model: on its GPU; its blocks run as fused kernels.
+        stacks: of blocks like the model's, that a step runs.
         batch_size: images of a step on this process.
     """
-    device, num_tokens = next(model.parameters()).device, model.tokens.num_tokens
+    device = next(model.parameters()).device
 
     def compile_all() -> None:
         with torch.cuda.device(device), compiling():
-            kernels = model.block_kernels(device, torch.bfloat16).name
-            shadow_blocks(plan_of(model.config, num_tokens), batch_size, num_tokens, kernels=kernels)
+            for num_tokens, taken in stacks:
+                kernels = model.block_kernels(device, torch.bfloat16, num_tokens).name
+                if kernels != "reference":
+                    shadow_blocks(plan_of(model.config, num_tokens, taken), batch_size, num_tokens, kernels=kernels)
             shadow_batch(model, batch_size, label_smoothing)
 
     with ThreadPoolExecutor(max_workers=1) as thread:

@@ -104,7 +104,7 @@ def seen_images(loader: TrainLoader, trained: TrainedModel) -> tuple[np.ndarray,
     mean, std = (torch.tensor(s, dtype=torch.float32, device=loader.device) for s in (trained.mean, trained.std))
     batches = BatchMaker(mean, std, num_classes=len(trained.class_names), label_smoothing=0.0)
     for step in range(min(SAMPLE_BATCHES, loader.steps_per_pass)):
-        x, targets, _ = batches.finish(loader.load(plan, step, 1))
+        x, targets, *_ = batches.finish(loader.load(plan, step, 1))
         pixels = (x * std[:, None, None] + mean[:, None, None]) * 255  # (B, C, H, W)
         images.append(pixels[:SAMPLES_PER_BATCH].round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy())
         captions += [_told(row, trained.class_names) for row in targets[:SAMPLES_PER_BATCH].cpu().numpy()]

@@ -16,9 +16,11 @@ from pocketvit.model import ViT
 from pocketvit.model.custom import check_trains
 from pocketvit.model.whitening import whiten, whitening_filters
 from pocketvit.objectives.classification import Classification
+from pocketvit.objectives.drloc import RelativeLocalization
+from pocketvit.objectives.objective import Objective, Stack
 from pocketvit.optim.build import build_optimizers
 from pocketvit.optim.ema import EMA
-from pocketvit.randomness import Stream, permutation
+from pocketvit.randomness import Stream, permutation, seeded, torch_seed
 from pocketvit.training.distributed import Processes
 from pocketvit.training.progress import Reporter
 from pocketvit.training.step import TrainStep, batch_loss
@@ -26,18 +28,32 @@ from pocketvit.training.step import TrainStep, batch_loss
 WHITENING_IMAGES = 5_000  # training images whose patches the whitening filters come from, as in the paper's code
 
 
+def make_objective(config: RunConfig, model: ViT) -> Objective:
+    """What a run minimizes, its own layers on the model's device with their initial weights."""
+    with seeded(torch_seed(config.seed, Stream.OBJECTIVE_INIT)):
+        if config.objective.drloc:
+            objective = RelativeLocalization(config.batch_size, model, config.objective.drloc)
+        else:
+            objective = Classification(config.batch_size)
+    objective.layers.to(next(model.parameters()).device)
+    return objective
+
+
 def choose_kernels(
-    model: ViT, config: TrainConfig, device: torch.device, processes: Processes, reporter: Reporter
+    model: ViT, stack: Stack, config: TrainConfig, device: torch.device, processes: Processes, reporter: Reporter
 ) -> Kernels:
     """Choose the model's kernels, and note why if the fastest ones are not supported.
 
+    Args:
+        stack: that the model's blocks compute in a step.
     Returns:
         the kernels of the blocks: their name, or reference.
     Raises:
         InputError: `train.kernels` names kernels that do not support the model or the device.
     """
     model.use_kernels(config.kernels)
-    chosen = model.block_kernels(device, torch.bfloat16 if uses_bf16(config.precision, device) else torch.float32)
+    dtype = torch.bfloat16 if uses_bf16(config.precision, device) else torch.float32
+    chosen = model.block_kernels(device, dtype, stack.num_tokens)
     if config.kernels not in ("auto", chosen.name):
         raise processes.error(
             f"train.kernels={config.kernels} is not supported here: {chosen.reason}; use train.kernels=auto"
@@ -74,6 +90,7 @@ PATCH_INITS = {"random": lambda *_: None, "whitening": start_whitened}
 def make_step(
     config: RunConfig,
     model: ViT,
+    objective: Objective,
     *,
     stats: tuple[Tensor, Tensor],
     factors: np.ndarray,
@@ -84,6 +101,7 @@ def make_step(
 
     Args:
         model: on its device, with its kernels chosen.
+        objective: with its layers on the same device.
         stats: mean and standard deviation of the training pixels in [0, 1], (C,) each.
         factors: learning rate of every step over the peak, (total steps,).
         fused: whether our kernels run the blocks and the update.
@@ -96,12 +114,11 @@ def make_step(
     cuda_graph = on_cuda and config.train.cuda_graph
     check_trains(model, device=mean.device, bf16=bf16, compile=compile, cuda_graph=cuda_graph)
     batches = BatchMaker(mean, std, num_classes=model.num_classes, label_smoothing=config.optim.label_smoothing)
-    objective = Classification(config.batch_size)
     averaged, optim = {name: p for name, p in model.named_parameters() if p.is_floating_point()}, config.optim
     start = int(optim.ema_start * len(factors))
     return TrainStep(
         model,
-        build_optimizers(optim, model, fused=fused),
+        build_optimizers(optim, model, layers=objective.layers, fused=fused),
         batch_loss(objective, batches, bf16=bf16, compile=compile, fused=fused),
         ema=EMA(averaged, optim.ema_decay, start=start, share=optim.ema_share) if optim.ema_decay else None,
         factors=factors,
@@ -109,4 +126,5 @@ def make_step(
         cuda_graph=cuda_graph,
         warm_up=compile or fused,
         logged=objective.logged,
+        layers=objective.layers,
     )

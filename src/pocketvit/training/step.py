@@ -10,12 +10,13 @@ from contextlib import nullcontext
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.profiler import record_function
 
 from pocketvit.augment.batch import Batch, BatchMaker, Chunk
 from pocketvit.model import ViT
 from pocketvit.objectives.objective import Objective
+from pocketvit.optim.build import named_parameters
 from pocketvit.optim.ema import EMA
 from pocketvit.optim.state import create_state, state_tensors
 from pocketvit.training import graphs
@@ -66,6 +67,7 @@ class TrainStep:
         cuda_graph: capture the step; only on CUDA.
         warm_up: run the step a few times first, because its first runs compile; captured steps always are.
         logged: names of the other logged values.
+        layers: of the objective, on their device; trained as the model is.
     """
 
     def __init__(
@@ -80,10 +82,11 @@ class TrainStep:
         cuda_graph: bool,
         warm_up: bool = False,
         logged: Sequence[str] = (),
+        layers: nn.Module | None = None,
     ) -> None:
         device = next(model.parameters()).device
         self.model, self.optimizers, self.loss, self.ema = model, optimizers, loss, ema
-        self.processes = processes
+        self.processes, self.layers = processes, layers or nn.Module()
         self.cuda_graph = cuda_graph and device.type == "cuda"
         self.warm = not warm_up  # whether nothing is left to compile
         self.factors = torch.from_numpy(factors.astype(np.float32)).to(device)
@@ -127,7 +130,8 @@ class TrainStep:
             loss, logged = self.loss(self.model, self.chunk, self.position)
         with record_function("backward"):
             loss.backward()
-        return self.processes.sum_gradients(self.model.parameters(), [loss, *(logged[name] for name in self.logged)])
+        parameters = (parameter for _, parameter in named_parameters(self.model, self.layers))
+        return self.processes.sum_gradients(parameters, [loss, *(logged[name] for name in self.logged)])
 
     def _run(self) -> None:
         for optimizer in self.optimizers:
@@ -163,8 +167,9 @@ class TrainStep:
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on, by name; the tensors themselves, not copies."""
-        names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in named_parameters(self.model, self.layers)}
         tensors = {f"model.{name}": tensor.detach() for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"objective.{name}": tensor.detach() for name, tensor in self.layers.state_dict().items()}
         tensors |= {f"optim.{name}": tensor for name, tensor in state_tensors(self.optimizers, names).items()}
         if self.ema is not None:
             averages = self.ema.state_dict()

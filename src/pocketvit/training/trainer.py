@@ -29,7 +29,7 @@ from pocketvit.training.checkpoint import CheckpointWriter, Progress, list_check
 from pocketvit.training.compiling import kernels_compiled
 from pocketvit.training.distributed import ALONE, Processes
 from pocketvit.training.progress import Reporter
-from pocketvit.training.setup import PATCH_INITS, choose_kernels, make_step
+from pocketvit.training.setup import PATCH_INITS, choose_kernels, make_objective, make_step
 from pocketvit.training.step import TrainStep
 from pocketvit.training.stop import Stopped, StopRequest
 
@@ -60,19 +60,21 @@ class Trainer:
         )
         if self.loader.images.note is not None:
             reporter.note(self.loader.images.note)
-        self.chunks = Chunks(config, self.loader)
         self.model = ViT(
             config.model,
             image_size=self.loader.image_size,
             num_classes=len(splits.class_names),
             generator=torch.Generator().manual_seed(torch_seed(config.seed, Stream.INIT)),
         ).to(device)
-        self.kernels: Kernels = choose_kernels(self.model, config.train, device, processes, reporter)
+        self.objective = make_objective(config, self.model)
+        self.chunks = Chunks(config, self.loader, self.objective.num_draws)
+        stacks = self.objective.stacks(self.model)
+        self.kernels: Kernels = choose_kernels(self.model, stacks[0], config.train, device, processes, reporter)
         """The kernels of the blocks."""
         self.fused = device.type == "cuda" and self.kernels != "reference"
         """Whether our kernels run the blocks and the update."""
-        smoothing = config.optim.label_smoothing
-        with kernels_compiled(self.model, len(self.loader.share), smoothing) if self.fused else nullcontext():
+        sizes = len(self.loader.share), config.optim.label_smoothing
+        with kernels_compiled(self.model, stacks, *sizes) if self.fused else nullcontext():
             self._set_up()
         self.pass_index, self.step_in_pass, self.train_s = 0, 0, 0.0
 
@@ -97,6 +99,7 @@ class Trainer:
         return make_step(
             config,
             self.model,
+            self.objective,
             stats=(self.mean, self.std),
             factors=self.lr / config.optim.lr,
             processes=processes,
@@ -128,7 +131,8 @@ class Trainer:
         if self.config.train.kernels != "auto" or "reference" in (began_with, self.kernels):
             return
         self.model.use_kernels(began_with)
-        if self.model.block_kernels(self.device, dtype).name != began_with:
+        num_tokens = self.objective.stacks(self.model)[0].num_tokens
+        if self.model.block_kernels(self.device, dtype, num_tokens).name != began_with:
             self.model.use_kernels(self.kernels)
         elif began_with != self.kernels:
             self.reporter.note(f"the blocks keep the {began_with} kernels that the run began with")
@@ -292,10 +296,11 @@ class Trainer:
 
         def run(batch_size: int) -> None:
             step = self._make_step(plain, ALONE)
-            images, labels, erase, mix, drop_path = self.chunks.load(0, 0, 1)
+            images, labels, erase, mix, drop_path, draws = self.chunks.load(0, 0, 1)
             rows = torch.arange(batch_size, device=self.device) % len(labels)  # of a smaller batch, some again
             drop_path = None if drop_path is None else drop_path[..., rows]
-            step.set_chunk(Chunk(images[rows], labels[rows], erase[rows], mix, drop_path))
+            draws = None if draws is None else draws[:, rows]
+            step.set_chunk(Chunk(images[rows], labels[rows], erase[rows], mix, drop_path, draws))
             step()
 
         return largest_batch(run, self.device) * self.processes.size

@@ -41,7 +41,8 @@ def test_remaining_is_what_is_left_of_the_run(monkeypatch, pass_index, step_in_p
     assert [chunk.num_steps for chunk in found] == [count for _, _, count in expected]
     for chunk, (in_pass, first, count) in zip(found, expected, strict=True):
         direct = trainer.chunks.load(in_pass, first, count)
-        for a, b in zip(chunk, direct, strict=True):
+        assert chunk.draws is direct.draws is None
+        for a, b in zip(chunk[:5], direct[:5], strict=True):
             assert torch.equal(a, b)
 
 

@@ -72,7 +72,7 @@ def test_the_shadow_launches_what_a_step_launches(name, launched, monkeypatch):
     labels, erase = (torch.zeros(8, *n, dtype=torch.int64) for n in ((), (4,)))
     chunk = Chunk(torch.zeros(8, 16, 16, 3, dtype=torch.uint8), labels, erase, torch.ones(2, 7))
     launched()
-    x, targets, _ = batches.fused(chunk, torch.ones(1, dtype=torch.int64), torch.float32)
+    x, targets, *_ = batches.fused(chunk, torch.ones(1, dtype=torch.int64), torch.float32)
     (model(x, torch.ones(2, 2, 4)) * targets).sum().backward()
     real = launched()
     assert len({kernel for kernel, *_ in real}) == 10

@@ -53,7 +53,7 @@ def started(*, listening: bool = True, **values: float) -> Trainer:
 def test_every_step_takes_its_own_batch(mixed):
     plain = {"augment__mixup_prob": 0.0, "augment__cutmix_prob": 0.0}
     trainer = started(**plain | mixed)
-    images, labels, erase, mix, _ = (tensor.numpy() for tensor in trainer.step.chunk)
+    images, labels, erase, mix = (tensor.numpy() for tensor in trainer.step.chunk[:4])
     mean, std = (np.array(values, dtype=np.float64) for values in trainer.stats)
     for s in range(STEPS):
         trainer.step()
@@ -85,6 +85,24 @@ def test_every_step_takes_its_own_stochastic_depth():
         trainer.step()
         assert np.array_equal(trainer.step.model.calls[s][1].numpy(), wanted[s])
     assert (wanted == 0).any()
+
+
+def test_every_step_takes_its_own_draws(monkeypatch):
+    taken = []
+
+    class Drawing(Classification):
+        num_draws = 3
+
+        def __call__(self, model, batch):
+            taken.append(batch.draws.numpy())
+            return super().__call__(model, batch)
+
+    monkeypatch.setattr("pocketvit.training.setup.Classification", Drawing)
+    trainer = started()
+    for _ in range(STEPS):
+        trainer.step()
+    wanted = uniform(trainer.config.seed, Stream.OBJECTIVE, 0, STEPS, B * 3)
+    np.testing.assert_array_equal(taken, wanted.reshape(STEPS, B, 3))
 
 
 def test_without_stochastic_depth_every_branch_counts():

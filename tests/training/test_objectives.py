@@ -1,0 +1,80 @@
+"""Every objective in whole runs: resumed, on several processes, compiled."""
+
+import numpy as np
+import pytest
+import torch
+from objective_cases import OBJECTIVES
+from safetensors import safe_open
+from test_distributed import curve
+from test_run import Interrupt, metrics, same_run
+from worker_processes import gradients, together
+
+from pocketvit.config import override
+from pocketvit.inference.trained_model import load_model
+from pocketvit.training import Stopped, train
+from pocketvit.training.checkpoint import list_checkpoints
+from pocketvit.training.distributed import ALONE
+from pocketvit.training.loop import prepare
+from pocketvit.training.progress import SilentReporter
+
+
+@pytest.fixture(params=OBJECTIVES)
+def config(request, small):
+    """A small run with one of the objectives."""
+    return override(small, OBJECTIVES[request.param])
+
+
+def test_a_run_stops_and_resumes_bit_for_bit(config, tmp_path):
+    train(config)
+    losses = [line["loss"] for line in metrics(config.out)]
+    assert losses[-1] < losses[0]
+    stopped = override(config, {"out": tmp_path / "stopped"})
+    with pytest.raises(Stopped):
+        train(stopped, Interrupt(9))
+    with safe_open(list_checkpoints(stopped.out / "checkpoint")[0], framework="pt") as file:
+        held = set(file.keys())
+    layers = prepare(config, ALONE, SilentReporter()).objective.layers
+    for name, _ in layers.named_parameters():
+        assert {f"objective.{name}", f"optim.adamw.exp_avg.objective.{name}"} <= held
+    train(stopped)
+    assert same_run(config.out, stopped.out)
+    assert not any(name.startswith("objective.") for name in load_model(config.out).model.state_dict())
+
+
+def test_the_own_layers_start_by_the_seed_and_are_trained(config):
+    trainer, same, other = (prepare(override(config, {"seed": seed}), ALONE, SilentReporter()) for seed in (0, 0, 1))
+    trainer.step.set_chunk(trainer.chunks.load(0, 0, 2))
+    trainer.step()
+    trainer.step()
+    for name, start in same.objective.layers.named_parameters():
+        assert not torch.equal(trainer.objective.layers.get_parameter(name), start), name
+    drawn = [layers.state_dict() for layers in (same.objective.layers, other.objective.layers)]
+    assert any(not torch.equal(drawn[0][name], drawn[1][name]) for name in drawn[0])
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_gradients_equal_those_of_one_process(config, tmp_path, size):
+    losses, rows = gradients(config, torch.float64)
+    for other_losses, other_rows in together(size, tmp_path, gradients, config, torch.float64):
+        torch.testing.assert_close(other_losses, losses, rtol=1e-10, atol=0)
+        assert ((other_rows - rows).norm(dim=1) / rows.norm(dim=1)).max() < 1e-10
+
+
+def test_a_run_on_two_processes_ends_where_one_does(config, tmp_path):
+    alone, config = train(config), override(config, {"out": tmp_path / "two"})
+    results = together(2, tmp_path, train, config)
+    assert results[0].config_hash == alone.config_hash
+    np.testing.assert_allclose(curve(config.out), curve(alone.run_folder), rtol=1e-4)
+
+
+def test_it_compiles_in_one_piece_and_gives_the_same(config, monkeypatch):
+    torch.compiler.reset()
+    compiled, losses = torch.compile, []
+    monkeypatch.setattr(torch, "compile", lambda *a, **k: compiled(*a, **k, backend="eager"))
+    for compile in (False, True):
+        trainer = prepare(override(config, {"train.compile": compile}), ALONE, SilentReporter())
+        trainer.step.set_chunk(trainer.chunks.load(0, 0, 2))
+        trainer.step()
+        trainer.step()
+        losses.append(trainer.step.losses[:2])
+    torch.testing.assert_close(*losses)
