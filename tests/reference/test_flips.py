@@ -1,12 +1,15 @@
-"""Alternating flips against the oracle of another hand."""
+"""Alternating flips and averages over flips against the oracle of another hand."""
 
 import numpy as np
 import pytest
-from neighbours.flips import alternating_flip, assert_alternates
+import torch
+from neighbours.flips import alternating_flip, assert_alternates, flip_average
+from torch import nn
 
 from pocketvit.augment.augment import ImageTable, draw_images
 from pocketvit.config import AugmentConfig, RunConfig, override
 from pocketvit.errors import InputError
+from pocketvit.inference.trained_model import predict_logits
 
 PASSES = 5
 
@@ -40,3 +43,18 @@ def test_a_row_belongs_to_its_image_whatever_the_size():
 def test_they_are_refused_where_nothing_is_flipped():
     with pytest.raises(InputError, match="augment.flips=alternating has no effect with augment.flip_prob=0"):
         override(RunConfig(), {"augment.flips": "alternating", "augment.flip_prob": 0})
+
+
+def test_logits_averaged_over_flips():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 5, 7), nn.Tanh())
+    images = np.random.default_rng(0).integers(0, 256, (23, 4, 5, 3), dtype=np.uint8)
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
+    pixels = ((images / 255 - mean.numpy()) / std.numpy()).transpose(0, 3, 1, 2)
+
+    def outputs(x: np.ndarray) -> np.ndarray:
+        return model(torch.tensor(x.copy(), dtype=torch.float32)).detach().numpy()
+
+    found = predict_logits(model, images, mean, std, flip_average=True).numpy()
+    np.testing.assert_allclose(found, flip_average(outputs, pixels), atol=1e-6)
+    assert abs(found - predict_logits(model, images, mean, std).numpy()).max() > 0.1

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
 import pocketvit
+from pocketvit.cli.train import result_text
 from pocketvit.config import load_config, override
 from pocketvit.config.hashing import REVISIONS
 from pocketvit.errors import InputError
@@ -451,6 +452,25 @@ def test_a_run_that_could_not_finish_does_not_train_again(small, tmp_path, monke
     assert never.left == 1 and result.images_seen == 5 * 96
     train(override(config, {"out": tmp_path / "straight"}))
     assert same_run(config.out, tmp_path / "straight")
+
+
+def test_averages_over_flips_are_reported_apart(small, tmp_path):
+    plain = override(small, {"data.val_frac": 0.25, "schedule.passes": 2, "out": tmp_path / "plain"})
+    both = override(plain, {"train.flip_average": True, "out": tmp_path / "both"})
+    without, result = train(plain), train(both)
+    assert (result.test_accuracy, result.val_accuracy) == (without.test_accuracy, without.val_accuracy)
+    keys = [set(json.loads((config.out / "result.json").read_text())) for config in (plain, both)]
+    assert keys[1] - keys[0] == {"test_accuracy_tta", "val_accuracy_tta"}
+    assert RunResult.read(both.out / "result.json") == result
+    trained, data = load_model(both.out), pocketvit.load_dataset(small.data.source)
+    logits = trained.logits(data.test.images), trained.logits(np.ascontiguousarray(data.test.images[:, :, ::-1]))
+    wanted = (logits[0] + logits[1]) / 2
+    assert not torch.equal(logits[0], wanted)
+    torch.testing.assert_close(trained.logits(data.test.images, flip_average=True), wanted)
+    assert result.test_accuracy_tta == float((wanted.argmax(1).numpy() == data.test.labels).mean())
+    assert f"mirror averaged: {result.test_accuracy_tta:.2%}" in result_text(result)
+    write_report(both.out)
+    assert "mean logits of each image and its mirror image" in (both.out / "report.html").read_text()
 
 
 def test_with_validation_the_test_set_is_used_once(small, tmp_path):

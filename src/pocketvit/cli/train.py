@@ -130,12 +130,14 @@ def _take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
 
 
 def result_text(result: RunResult) -> str:
-    """A finished run in two lines, and what its accuracy alone hides."""
+    """A finished run in a few lines, and what its accuracy alone hides."""
     accuracy = f"test accuracy {result.test_accuracy:.2%} after the last step"
     if result.val_accuracy is not None:
         accuracy += f" (validation {result.val_accuracy:.2%})"
     elif len(result.curve) > 1:
         accuracy += f" (best of {len(result.curve)} evaluations: {result.best_test_accuracy:.2%})"
+    if result.test_accuracy_tta is not None:
+        accuracy += f"\nwith each image and its mirror averaged: {result.test_accuracy_tta:.2%}"
     seconds, speed = result.train_s, result.images_per_s
     trained = f"trained {seconds:.1f} s at {speed:,.0f} images/s on {result.device}"
     return "\n".join([accuracy, *balance_lines(vars(result)), trained])

@@ -111,6 +111,8 @@ class TrainConfig:
     """Use only operations of PyTorch, cuBLAS and cuDNN that give the same bits on the same GPUs; slower."""
     eval_every_passes: Count = 15
     """Passes between evaluations; the paper's five epochs are 15."""
+    flip_average: bool = False
+    """At the end, also test with the logits of each image and its mirror averaged: test_accuracy_tta in result.json."""
     checkpoint_every_passes: Natural = 10
     """Passes between checkpoints; 0 saves only at the end and when stopped."""
 

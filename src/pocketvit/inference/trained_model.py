@@ -39,7 +39,9 @@ EVAL_BATCH = {"cuda": 2_000, "mps": 500, "cpu": 200}
 
 
 @torch.inference_mode()
-def predict_logits(model: ViT, images: np.ndarray | MappedRows, mean: Tensor, std: Tensor) -> Tensor:
+def predict_logits(
+    model: ViT, images: np.ndarray | MappedRows, mean: Tensor, std: Tensor, *, flip_average: bool = False
+) -> Tensor:
     """Classify images in fp32, in batches; smaller ones if the GPU runs out of memory.
 
     Args:
@@ -47,6 +49,7 @@ def predict_logits(model: ViT, images: np.ndarray | MappedRows, mean: Tensor, st
         images: uint8, (N, H, W, C).
         mean: of the training pixels in [0, 1], (C,), on the model's device.
         std: of the same pixels, (C,).
+        flip_average: return the mean of the logits of each image and its mirror image.
     Returns:
         logits, float32, (N, K), on the CPU.
     """
@@ -58,7 +61,9 @@ def predict_logits(model: ViT, images: np.ndarray | MappedRows, mean: Tensor, st
         batch = images[start : start + size]  # PyTorch warns about Pillow's read-only arrays
         batch = torch.from_numpy(np.require(batch, requirements=["C_CONTIGUOUS", "WRITEABLE"]))
         try:
-            logits.append(model(normalise(batch.to(device), mean, std)).float().cpu())
+            x = normalise(batch.to(device), mean, std)  # (B, C, H, W)
+            found = model(x).float()  # (B, K)
+            logits.append((found.add(model(x.flip(3)).float()) / 2 if flip_average else found).cpu())
             start += len(batch)
         except torch.cuda.OutOfMemoryError:  # training uses the GPU's memory; smaller batches give the same result
             if size == 1:
@@ -89,9 +94,11 @@ class TrainedModel:
     """Of the training pixels in [0, 1], one number per channel."""
     std: tuple[float, ...]
 
-    def logits(self, images: np.ndarray | MappedRows) -> Tensor:
+    def logits(self, images: np.ndarray | MappedRows, *, flip_average: bool = False) -> Tensor:
         """Classify uint8 images (N, H, W, C), C = 3: logits (N, K) on the CPU; (0, K) without images.
 
+        Args:
+            flip_average: return the mean of the logits of each image and its mirror image.
         Raises:
             InputError: other inputs, or images of another size than the model's.
         """
@@ -100,7 +107,7 @@ class TrainedModel:
             return torch.empty(0, self.model.num_classes)
         device = next(self.model.parameters()).device
         mean, std = (torch.tensor(value, dtype=torch.float32, device=device) for value in (self.mean, self.std))
-        return predict_logits(self.model, images, mean, std)
+        return predict_logits(self.model, images, mean, std, flip_average=flip_average)
 
     def _check(self, images: Any) -> None:
         """Refuse inputs other than images like those of the training, and say how to convert them."""

@@ -158,6 +158,9 @@ def _facts(run: FinishedRun, log_probabilities: np.ndarray) -> list[tuple[str, s
     if result.best_test_accuracy is not None and len(result.curve) > 1:
         remark = "test accuracy, biased upward"
         facts.append(("Best evaluation", text.percent(result.best_test_accuracy, decimals), remark))
+    if result.test_accuracy_tta is not None:
+        remark = "test accuracy by the mean logits of each image and its mirror image"
+        facts.append(("Flip average", text.percent(result.test_accuracy_tta, decimals), remark))
     if result.peak_memory_gib is not None:
         facts.append(("Peak GPU memory", f"{result.peak_memory_gib:.2f} GiB", ""))
     if result.kernels is not None:

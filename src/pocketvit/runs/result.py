@@ -75,6 +75,9 @@ class RunResult:
     """This and the next two: see `pocketvit.runs.balance`; written only for uneven classes."""
     majority_share: Fraction | None = None
     classes_at_zero: Texts = ()
+    test_accuracy_tta: Fraction | None = None
+    """With `train.flip_average`: by the mean of the logits of each image and its mirror image; this and the next."""
+    val_accuracy_tta: Fraction | None = None
     recipe: Text
     seed: Whole
     config_hash: Text
@@ -119,7 +122,8 @@ class RunResult:
         """
         content = asdict(self)
         del content["file"], content["extra"]
-        silent = {name for name in ("kernels", *Balance.__annotations__) if content[name] in (None, ())}
+        optional = ("kernels", "test_accuracy_tta", "val_accuracy_tta", *Balance.__annotations__)
+        silent = {name for name in optional if content[name] in (None, ())}
         write_json(self.file, {name: value for name, value in content.items() if name not in silent} | self.extra)
 
     @classmethod

@@ -68,6 +68,7 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
         ),
         train_fingerprint=splits.train_fingerprint,
         cautions=tuple(splits.cautions),
+        **flip_averages(trained, splits, wanted=config.train.flip_average),
         **class_balance(per_class_accuracy(logits, labels, splits.class_names), labels.tolist()),
         recipe=config.recipe,
         seed=config.seed,
@@ -92,6 +93,16 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
         trainer.reporter.note(f"there is no report ({one_line(error)}); make it with: pocketvit report {folder.path}")
     result.write()
     return result
+
+
+def flip_averages(trained: TrainedModel, splits: Splits, *, wanted: bool) -> dict[str, float]:
+    """The fields of the result on averages over flips, if wanted."""
+    measured = {"test": splits.test, "val": splits.val} if wanted else {}
+    return {
+        f"{name}_accuracy_tta": accuracy(trained.logits(split.images, flip_average=True), split.labels)
+        for name, split in measured.items()
+        if split is not None
+    }
 
 
 def seen_images(loader: TrainLoader, trained: TrainedModel) -> tuple[np.ndarray, list[str]]:
