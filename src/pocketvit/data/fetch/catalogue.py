@@ -27,7 +27,7 @@ class RemoteFile:
 
     url: str
     checksum: str | None = None
-    """Such as "md5:098f6b…", if its author published one."""
+    """Such as "md5:098f6b…"."""
 
     @property
     def name(self) -> str:
@@ -141,7 +141,7 @@ def _is_cifar100(decoded: Decoded) -> bool:
     """Whether the counts, class names and channel statistics are those of CIFAR-100, as its users publish them.
 
     The means have enough digits to determine the sums of all pixels exactly, but not which label belongs to which image;
-    that only the archive's checksum proves.
+    that only the checksums of the files prove.
     """
     if decoded.test is None or decoded.class_names != tuple(CIFAR100_CLASSES.split()):
         return False
@@ -155,11 +155,23 @@ def _is_cifar100(decoded: Decoded) -> bool:
     )
 
 
-def _cifar(num_classes: int, folder: str, md5: str, is_real: Callable[[Decoded], bool]) -> RemoteSet:
-    """CIFAR-10 or CIFAR-100, from `folder` on the Hub or else from its author's page."""
-    hub = f"https://huggingface.co/datasets/uoft-cs/cifar{num_classes}/resolve/main/{folder}"
+def _cifar(
+    num_classes: int, hub: str, train: str, test: str, md5: str, is_real: Callable[[Decoded], bool]
+) -> RemoteSet:
+    """CIFAR-10 or CIFAR-100, from the Hub or else from its author's page.
+
+    Args:
+        hub: version and folder in the Hub's repository.
+        train: SHA-256 of the training images there.
+        test: SHA-256 of the test images there.
+        md5: of the archive, as its author publishes it.
+    """
+    place = f"https://huggingface.co/datasets/uoft-cs/cifar{num_classes}/resolve/{hub}"
     archive = f"https://www.cs.toronto.edu/~kriz/cifar-{num_classes}-python.tar.gz"
-    shards = tuple(RemoteFile(f"{hub}/{split}-00000-of-00001.parquet") for split in ("train", "test"))
+    shards = tuple(
+        RemoteFile(f"{place}/{split}-00000-of-00001.parquet", f"sha256:{digest}")
+        for split, digest in (("train", train), ("test", test))
+    )
     return RemoteSet(
         name=f"cifar{num_classes}",
         description=f"60,000 color photos of 32 × 32 pixels in {num_classes} classes",
@@ -169,8 +181,22 @@ def _cifar(num_classes: int, folder: str, md5: str, is_real: Callable[[Decoded],
     )
 
 
-_CIFAR10 = _cifar(10, "plain_text", "c58f30108f718f92721af3b95e74349a", is_cifar10)
-_CIFAR100 = _cifar(100, "cifar100", "eb9058c3a382ffc7106e4002c42a8d85", _is_cifar100)
+_CIFAR10 = _cifar(
+    num_classes=10,
+    hub="0b2714987fa478483af9968de7c934580d0bb9a2/plain_text",
+    train="8428b53a88a11ac374111006708df51469e315a22ac6d66470afd9c78d2ae883",
+    test="841389e6f2d64f28bf17310e430aebac20ec3ba611a3c5e231dc93c645ce84de",
+    md5="c58f30108f718f92721af3b95e74349a",
+    is_real=is_cifar10,
+)
+_CIFAR100 = _cifar(
+    num_classes=100,
+    hub="aadb3af77e9048adbea6b47c21a81e47dd092ae5/cifar100",
+    train="694865d6b990e234804f01268586c41e88bcbbb75e20858432c05ad4081aca23",
+    test="98776c529bb146a9c791229df74a5cf076be9b43d82dbbd334b6a7788d73dc68",
+    md5="eb9058c3a382ffc7106e4002c42a8d85",
+    is_real=_is_cifar100,
+)
 
 REMOTE_SETS = {known.name: known for known in (_CIFAR10, _CIFAR100)}
 """The data sets that can be downloaded, by name."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import re
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -91,6 +92,14 @@ def test_corrupt_parquet_falls_back_to_the_archive(toy, server, get):
     assert [file.name for file in get().iterdir()] == ["cifar-10-python.tar.gz"]
 
 
+def test_parquet_of_another_checksum_is_not_even_opened(toy, server, get, monkeypatch):
+    files = [dataclasses.replace(file, checksum=f"sha256:{'0' * 64}") for file in toy.offers[0].files]
+    offers = (dataclasses.replace(toy.offers[0], files=tuple(files)), toy.offers[1])
+    monkeypatch.setitem(remote.REMOTE_SETS, "toy", dataclasses.replace(toy, offers=offers))
+    assert [file.name for file in get().iterdir()] == ["cifar-10-python.tar.gz"]
+    assert asked(server) == ["/train-00000-of-00001.parquet", "/cifar-10-python.tar.gz"]
+
+
 def test_other_images_are_refused(toy, server, get, monkeypatch, tmp_path):
     monkeypatch.setitem(remote.REMOTE_SETS, "toy", dataclasses.replace(toy, is_real=lambda decoded: False))
     with pytest.raises(InputError, match="toy cannot be downloaded. parquet: the downloaded images are not those of"):
@@ -144,6 +153,9 @@ def test_known_sets_have_published_addresses():
         parquet, archive = known.offers
         assert [file.name for file in parquet.files] == [f"{s}-00000-of-00001.parquet" for s in ("train", "test")]
         assert parquet.needs_pyarrow and all(f"/{name}/" in file.url for file in parquet.files)
+        for file in parquet.files:  # of one version, as a checksum of what may change would refuse every later one
+            assert re.fullmatch(r"sha256:[0-9a-f]{64}", file.checksum)
+            assert re.search(r"/resolve/[0-9a-f]{40}/", file.url)
         assert archive.files[0].checksum.startswith("md5:")
 
 
