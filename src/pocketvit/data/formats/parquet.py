@@ -21,6 +21,7 @@ import numpy as np
 from pocketvit.config.checks import FEW
 from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Decoded
+from pocketvit.data.formats.parquet_pages import rows_at_once
 from pocketvit.data.pixels import PLAIN, BrokenImage, Conversions, decode, one_line
 from pocketvit.data.raw_splits import (
     RawSplit,
@@ -180,17 +181,18 @@ def _raw_split(
 
 def _labels(file: Path, column: str) -> np.ndarray:
     """The labels of one file, integers or strings, (N,)."""
-    values = [value for batch in _batches(file, column) for value in batch.to_pylist()]
-    kind = str if values and isinstance(values[0], str) else int
-    for row, value in enumerate(values):
+    values: list[object] = []
+    kind: type = int
+    for row, (value, where) in enumerate(_cells(file, column)):
+        if row == 0 and isinstance(value, str):
+            kind = str
         if (
             type(value) is not kind
             or (isinstance(value, int) and abs(value) >= 2**63)
             or (isinstance(value, str) and len(value) > MOST_LETTERS)
         ):
-            raise InputError(
-                f"{file}, row {row}: label {value!r:.80} is not {'a class name' if kind is str else 'an integer'}"
-            )
+            raise InputError(f"{where}: label {value!r:.80} is not {'a class name' if kind is str else 'an integer'}")
+        values.append(value)
     return np.array(values, dtype=str if kind is str else np.int64)
 
 
@@ -230,14 +232,20 @@ def _image(value: object, where: str, column: str, converted: Conversions, confi
 
 
 def _batches(file: Path, column: str) -> Iterator["pa.Array"]:
-    """One column of a file, a few rows at a time: a thousand could repeat one large value, which the file has once."""
+    """One column of a file, or only its bytes if it has several inner ones, a few rows at a time."""
     parquet = _open(file)
     if column not in parquet.schema_arrow.names:
         raise InputError(f"{file} has no column {column}, which other files of the data set have")
+    paths = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
+    inner = next((path for path in (column, f"{column}.bytes") if path in paths), None)
+    if inner is None:
+        raise InputError(f"{file}: column {column} contains neither bytes, text nor integers")
     row = 0
     try:
-        for batch in parquet.iter_batches(batch_size=32, columns=[column]):
+        for batch in parquet.iter_batches(batch_size=rows_at_once(parquet, file, inner), columns=[inner]):
             yield batch.column(0)
             row += len(batch)
+    except InputError:
+        raise
     except Exception as error:  # as in _open
         raise InputError(f"{file} is corrupt after row {row}: {one_line(error)}") from error
