@@ -114,7 +114,7 @@ def test_train_says_how_it_goes_and_where_the_run_is(small, capsys, monkeypatch,
     assert load_model(result.run_folder).class_names == ("red", "green", "blue")
     said = capsys.readouterr().out
     assert said.startswith("run folder: runs/paper-000\n") and "\npass 2  loss " in said
-    assert "\n3 classes, with training + test images: red 32 + 10, green 32 + 10, blue 32 + 10\npass 1" in said
+    assert "\n3 classes (training + test images): red (32 + 10), green (32 + 10), blue (32 + 10)\npass 1" in said
     train(small, pocketvit.SilentReporter())
     assert not capsys.readouterr().out
 

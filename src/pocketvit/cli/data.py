@@ -1,7 +1,8 @@
 """`pocketvit data`: list, download and check data sets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -17,10 +18,12 @@ def data_list_command(arguments: list[str]) -> int:
     from pocketvit.data.sources import known_sources
 
     for source in known_sources():
-        state = "here" if source.present else f"pocketvit data get {source.name}"
-        print(f"{source.name:<10} {source.description}  [{source.size}; {state}]")
-    print("PATH       " + "; ".join(known.description for known in FORMATS))
-    print("hf:OWNER/NAME  a data set on the Hugging Face Hub")
+        state = "ready" if source.present else f"pocketvit data get {source.name}"
+        print(f"{source.name:<14} {source.description} ({source.size}; {state})")
+    print("hf:OWNER/NAME  a data set on the Hugging Face Hub (pocketvit data get hf:OWNER/NAME)")
+    print("PATH           a file or folder of your own:")
+    for known in FORMATS:
+        print(f"{'':<14} {known.description}")
     return 0
 
 
@@ -69,6 +72,11 @@ class CheckArguments(DataConfig):
     """A known name, a path, or hf:OWNER/NAME."""
     skip_unreadable: tyro.conf.FlagConversionOff[bool] = False
     """Leave out images that cannot be read; else they are listed."""
+    # A check takes no flags for what happens to images later.
+    val_frac: float = field(default=0.0, init=False)
+    repeats: Literal["fresh", "batch"] = field(default="fresh", init=False)
+    num_repeats: int = field(default=3, init=False)
+    keep: Literal["auto", "gpu", "host", "disk"] = field(default="auto", init=False)
 
 
 def data_check_command(arguments: list[str]) -> int:
@@ -77,5 +85,6 @@ def data_check_command(arguments: list[str]) -> int:
     from pocketvit.data.check import check
     from pocketvit.data.splits import reading_of
 
-    say(check(parsed.source, format=parsed.format, cache_dir=parsed.cache_dir, **reading_of(parsed)).text())
+    options = {name: getattr(parsed, name) for name in ("format", "test_frac", "split_seed", "cache_dir")}
+    say(check(parsed.source, **options, **reading_of(parsed)).text())
     return 0

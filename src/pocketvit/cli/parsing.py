@@ -65,7 +65,7 @@ def parse_command(target: type, arguments: list[str], prog: str) -> Any:
 
 def flags_of(target: type) -> list[str]:
     """The flags of a dataclass."""
-    return [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(target)]
+    return [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(target) if field.init]
 
 
 def flag_of(argument: str) -> str:

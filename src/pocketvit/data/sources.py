@@ -213,7 +213,7 @@ def locate(source: str | Path, home: Path) -> Path:
     folder = _fetched_folder(str(source), home)
     if folder is not None:
         if not folder.is_dir():
-            raise InputError(f"{source} is not downloaded yet: pocketvit data get {source}")
+            raise InputError(f"{source} is not downloaded yet; run: pocketvit data get {source}")
         return folder
     path = path_of(source)
     if not path.exists():

@@ -38,9 +38,9 @@ class Splits:
     def counts(self) -> str:
         """The number of images of each class, in one line."""
         parts = [np.bincount(part.labels, minlength=len(self.class_names)) for part in (self.train, self.test)]
-        each = [f"{name} {train:,} + {test:,}" for name, train, test in zip(self.class_names, *parts, strict=True)]
+        each = [f"{name} ({train:,} + {test:,})" for name, train, test in zip(self.class_names, *parts, strict=True)]
         some = ", ".join(each[:FEW] + ["…"] * (len(each) > FEW))
-        return f"{len(each)} classes, with training + test images: {some}"
+        return f"{len(each)} classes (training + test images): {some}"
 
 
 def open_splits(config: DataConfig) -> Splits:

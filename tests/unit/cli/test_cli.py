@@ -130,7 +130,7 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["train", "--optim.lr", "-1"], "optim.lr=-1.0: must be greater than 0"),
         (["train", "--data", "cifra10"], "did you mean"),
         (["train", "--data", "/no/such/folder"], "does not exist"),
-        (["train", "--data", "cifar10"], "cifar10 is not downloaded yet: pocketvit data get cifar10"),
+        (["train", "--data", "cifar10"], "cifar10 is not downloaded yet; run: pocketvit data get cifar10"),
         (["train", "--data", ".", "--data.format", "parkuet"], "parquet"),
         (["train", "--optim.lr", "fast"], "--optim.lr"),
         (["train", "--train.device", "tpu"], "--train.device"),
@@ -679,6 +679,17 @@ def test_data_list_and_check(capsys, monkeypatch, tmp_path):
     code, out, _ = run(["data", "check", "digits"], capsys)
     assert code == 0 and "1,437 training and 360 test images of 8 × 8 pixels in 10 classes" in out
     assert "not CIFAR-10" in out
+
+
+def test_check_holds_out_as_a_run_would(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "data"))
+    images(tmp_path / "pets", [8] * 12)
+    check = ["data", "check", tmp_path / "pets"]
+    assert "10 training and 2 test images" in run(check, capsys)[1]
+    assert "6 training and 6 test images" in run([*check, "--test-frac", "0.5"], capsys)[1]
+    assert "seed 3)" in run([*check, "--data.split-seed", "3"], capsys)[1]
+    code, _, err = run([*check, "--keep", "disk"], capsys)
+    assert code == 2 and "unknown flag '--keep'" in err, "it would have no effect"
 
 
 def test_check_lists_every_broken_image(capsys, monkeypatch, tmp_path):

@@ -159,8 +159,8 @@ def test_single_class_is_refused(write, synthetic_set, tmp_path):
         ("digit", "unknown data set 'digit'; did you mean digits"),
         ("zebra", r"unknown data set 'zebra'; known: digits, cifar10, cifar100 \(or give a path"),
         ("./no/where", "no/where does not exist"),
-        ("cifar100", "cifar100 is not downloaded yet: pocketvit data get cifar100"),
-        ("hf:owner/name", "hf:owner/name is not downloaded yet: pocketvit data get hf:owner/name"),
+        ("cifar100", "cifar100 is not downloaded yet; run: pocketvit data get cifar100"),
+        ("hf:owner/name", "hf:owner/name is not downloaded yet; run: pocketvit data get hf:owner/name"),
         ("hf:owner", "'hf:owner' is not a data set on the Hub: expected hf:OWNER/NAME"),
     ],
 )
