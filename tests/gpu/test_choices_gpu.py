@@ -35,6 +35,8 @@ CHOICES = {
     "rope": {"model.positions": "rope"},
     "no positions": {"model.positions": "none", "model.norm": "rmsnorm", "model.layer_scale": 0.1},
     "overlap": {"model.patch_stride": 2},
+    "shifted": {"model.stem": "shifted"},
+    "shifted overlap": {"model.stem": "shifted", "model.patch_stride": 2, "model.pool": "mean"},
     "patches of 2": {"model.patch_size": 2},
     "patches of 8": {"model.patch_size": 8},
     "whitening": {"model.patch_init": "whitening", "model.activation": "gelu_tanh"},

@@ -16,8 +16,8 @@ class ModelConfig:
     """Side of a square patch, in pixels."""
     patch_stride: Count | None = None
     """Pixels between neighboring patches; below patch_size, patches overlap; none is patch_size."""
-    stem: Literal["patches"] = "patches"
-    """How patches become tokens: by one linear layer."""
+    stem: Literal["patches", "shifted"] = "patches"
+    """From image to tokens: patches through one linear layer, or shifted, the same with the image moved to four sides."""
     patch_init: Literal["random", "whitening"] = "random"
     """Initial patch filters: a convolution's default, or whitening filters of the training images."""
     whitening_patches: Literal["clean", "augmented"] = "augmented"
@@ -94,12 +94,24 @@ class ModelConfig:
                 f"model.patch_stride={self.patch_stride} is more than model.patch_size={self.patch_size}: pixels "
                 "between patches would be ignored"
             )
+        self._check_stem()
         if self.positions == "sincos" and self.width % 4:
             raise InputError(f"model.width={self.width} is not divisible by 4, as model.positions=sincos requires")
         if self.positions == "rope" and self.head_dim % 4:
             raise InputError(
                 f"model.num_heads={self.num_heads} gives heads of {self.head_dim} channels, not divisible by 4, as "
                 "model.positions=rope requires"
+            )
+
+    def _check_stem(self) -> None:
+        """Refuse what a stem other than patches does not support."""
+        if self.stem != "patches" and self.patch_init != "random":
+            raise InputError(
+                f"model.patch_init={self.patch_init} is for the filters of model.stem=patches, not model.stem={self.stem}"
+            )
+        if self.stem == "shifted" and self.patch_size < 2:
+            raise InputError(
+                f"model.patch_size={self.patch_size} is less than the 2 that model.stem=shifted needs to shift"
             )
 
     def _check_ranks(self) -> None:
@@ -136,7 +148,7 @@ class ModelFields(TypedDict, total=False):
 
     patch_size: int
     patch_stride: int | None
-    stem: Literal["patches"]
+    stem: Literal["patches", "shifted"]
     patch_init: Literal["random", "whitening"]
     whitening_patches: Literal["clean", "augmented"]
     whitening_pairs: bool

@@ -28,7 +28,7 @@ from pocketvit.data.pixels import channels_last_remedy, one_line, uint8_remedy
 from pocketvit.errors import InputError
 from pocketvit.files import path_of, utf8_name, write_atomically
 from pocketvit.model import ViT
-from pocketvit.model.tokens import CHANNELS
+from pocketvit.model.stems import CHANNELS
 from pocketvit.runs.finished import refuse_many
 from pocketvit.runs.result import is_number, take_fields
 from pocketvit.usercode import Code, resolve, save_copies

@@ -25,7 +25,8 @@ from pocketvit.model.folded import fold, not_fused, not_persistent, plan_of
 from pocketvit.model.mixers import Mixer
 from pocketvit.model.norm import make_norm
 from pocketvit.model.positions import RotaryPositions
-from pocketvit.model.tokens import CHANNELS, Tokens
+from pocketvit.model.stems import CHANNELS
+from pocketvit.model.tokens import Tokens
 
 
 class ViT(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pocketvit.model.tokens import PatchEmbedding
+from pocketvit.model.stems import PatchEmbedding
 
 WHITENING_EPS = 5e-4
 """Prevents directions without variance from being amplified."""

@@ -18,7 +18,7 @@ from pocketvit.kernels.fold import fold_norm
 from pocketvit.kernels.launch import compiling
 from pocketvit.model import ViT
 from pocketvit.model.folded import plan_of
-from pocketvit.model.tokens import CHANNELS
+from pocketvit.model.stems import CHANNELS
 from pocketvit.objectives.objective import Stack
 
 

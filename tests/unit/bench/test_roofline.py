@@ -45,20 +45,21 @@ def linear(N: int, D: int, E: int, rows: int) -> int:
 
 
 N, D, E, DEPTH = 65, 48, 12, 2
+PATCHES = 2 * N * D * 48
+LINEAR = sum(linear(N, D, E, rows) - dense(N, D, rows) for rows in (N, 1))
 OTHERS = {
-    "linear": ({"attention": "linear"}, sum(linear(N, D, E, rows) - dense(N, D, rows) for rows in (N, 1))),
-    "locality": ({"attention": "locality"}, 0),
+    "linear": ({"attention": "linear"}, LINEAR, 3 * LINEAR),
+    "locality": ({"attention": "locality"}, 0, 0),
+    "shifted": ({"stem": "shifted"}, 4 * PATCHES, 3 * 5 * PATCHES - 2 * PATCHES),  # patches now need a gradient
 }
-"""Parts of other papers, and how many operations they add to a forward pass."""
+"""Parts of other papers, and how many operations they add to a forward pass and to one with backward."""
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_operations_of_other_parts(name):
-    changes, more = OTHERS[name]
-    plain, model = (create_model("paper", width=D, num_heads=D // E, depth=DEPTH, **c) for c in ({}, changes))
-    before, after = flop_per_image(plain), flop_per_image(model)
-    assert after[0] - before[0] == more
-    assert after[1] - before[1] == 3 * more
+    changes, *more = OTHERS[name]
+    plain, other = (create_model("paper", width=D, num_heads=D // E, depth=DEPTH, **c) for c in ({}, changes))
+    assert [after - before for after, before in zip(flop_per_image(other), flop_per_image(plain), strict=True)] == more
 
 
 @pytest.mark.parametrize(("optimizer", "moments"), [("adamw", 2), ("lion", 1)])

@@ -1,0 +1,102 @@
+"""Stems: from an image to its patch tokens, by `model.stem`.
+
+Shapes: B batch, C channels, H W pixels, p patch side, P patches, D width, L lead tokens.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pocketvit.config import ModelConfig
+from pocketvit.config.checks import describe_size
+from pocketvit.errors import InputError
+from pocketvit.model.norm import NORM_EPS
+
+CHANNELS = 3  # red, green, blue: all images are converted when they are read
+
+
+class PatchEmbedding(nn.Module):
+    """Cut the image into squares and project each to a token.
+
+    The weight has a convolution's shape, (D, C, p, p), and default init. Patches without overlap are a
+    matrix product, which is faster; overlapping ones are a convolution without padding.
+
+    Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929
+
+    Args:
+        image_size: (H, W), pixels.
+        stacked: images that lie behind each other by channel.
+    Raises:
+        InputError: the patches do not tile the image.
+    """
+
+    def __init__(self, config: ModelConfig, image_size: tuple[int, int], stacked: int = 1) -> None:
+        super().__init__()
+        p, stride = config.patch_size, config.patch_stride or config.patch_size
+        if any(side < p or (side - p) % stride for side in image_size):
+            raise InputError(
+                f"model.patch_size={p}"
+                + (f" with model.patch_stride={stride} does not tile" if stride != p else " does not divide")
+                + f" images of {describe_size(image_size)}; choose another one, or set data.resize"
+            )
+        self.patch_size, self.stride = p, stride
+        self.grid = ((image_size[0] - p) // stride + 1, (image_size[1] - p) // stride + 1)
+        self.proj = nn.Conv2d(stacked * CHANNELS, config.width, kernel_size=p, stride=stride)
+
+    @property
+    def num_patches(self) -> int:
+        """P."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def bias(self) -> Tensor:
+        """What is still to be added to every patch token, (D,)."""
+        assert self.proj.bias is not None  # a convolution has one unless told otherwise
+        return self.proj.bias
+
+    def forward(self, images: Tensor, lead: int = 0) -> Tensor:
+        """Project the patches of images (B, C, H, W), row by row, after `lead` zero tokens, without the bias.
+
+        Returns:
+            (B, L + P, D).
+        """
+        if self.stride != self.patch_size:
+            x = F.conv2d(images, self.proj.weight, stride=self.stride).flatten(2).transpose(1, 2)  # (B, P, D)
+            return F.pad(x, (0, 0, lead, 0))
+        return F.linear(F.pad(self.cut(images), (0, 0, lead, 0)), self.proj.weight.flatten(1))
+
+    def cut(self, images: Tensor) -> Tensor:
+        """The pixels of each patch of images (B, C, H, W), row by row: (B, P, C·p·p)."""
+        (rows, columns), p = self.grid, self.patch_size
+        if self.stride != p:  # by views, since F.unfold launches a kernel for each image
+            x = images.unfold(2, p, self.stride).unfold(3, p, self.stride)  # (B, C, rows, columns, p, p)
+            return x.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+        x = images.unflatten(3, (columns, p)).unflatten(2, (rows, p))  # (B, C, rows, p, columns, p)
+        return x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+class ShiftedPatches(PatchEmbedding):
+    """Patches that also see their four diagonal neighborhoods.
+
+    The image is moved by half a patch to left-up, right-up, left-down and right-down, with zeros coming in; image and
+    moved images lie behind each other by channel, and each patch of all five is normalized and projected to a token.
+
+    Source: Lee et al. 2021 (SPT of SL-ViT), https://arxiv.org/abs/2112.13492
+    Differs: overlapping patches (`model.patch_stride`) are possible.
+    """
+
+    def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
+        super().__init__(config, image_size, stacked=5)
+        self.norm = nn.LayerNorm(self.proj.weight[0].numel(), eps=NORM_EPS)
+
+    def forward(self, images: Tensor, lead: int = 0) -> Tensor:
+        """As `PatchEmbedding`: images (B, C, H, W) -> (B, L + P, D)."""
+        (height, width), shift = images.shape[2:], self.patch_size // 2
+        padded, starts = F.pad(images, 4 * (shift,)), (2 * shift, 0)  # a crop further down shows the image moved up
+        moved = [padded[:, :, y : y + height, x : x + width] for y in starts for x in starts]
+        patches = self.norm(self.cut(torch.cat([images, *moved], dim=1)))  # (B, P, 5·C·p·p)
+        return F.linear(F.pad(patches, (0, 0, lead, 0)), self.proj.weight.flatten(1))
+
+
+STEMS = {"patches": PatchEmbedding, "shifted": ShiftedPatches}
+"""By `model.stem`: constructed and used like `PatchEmbedding`, with `grid` and `bias`."""

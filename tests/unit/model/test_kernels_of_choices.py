@@ -1,0 +1,26 @@
+"""Which kernels run the blocks with the parts of other papers, as if they ran on the CPU."""
+
+import pytest
+import torch
+
+from pocketvit.config import ModelConfig
+from pocketvit.kernels.launch import Choice
+from pocketvit.model import ViT
+
+FASTEST = Choice("fused", "the tensors are not on an NVIDIA GPU")
+"""The persistent kernels have no reason but the device, which they ask for last."""
+CHOICES = {
+    "plain": ({}, FASTEST),
+    "shifted": ({"stem": "shifted"}, FASTEST),
+    "linear": ({"attention": "linear"}, Choice("reference", "the kernels do not support model.attention=linear")),
+    "locality": ({"attention": "locality"}, Choice("reference", "the kernels do not support model.attention=locality")),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_what_leaves_the_blocks_alone_stays_on_their_kernels(name, monkeypatch):
+    pytest.importorskip("triton")
+    for module in ("launch", "blocks", "attention"):
+        monkeypatch.setattr(f"pocketvit.kernels.{module}.INTERPRETED", True)
+    choices, expected = CHOICES[name]
+    assert ViT(ModelConfig(**choices)).block_kernels(torch.device("cpu"), torch.float32) == expected
