@@ -12,8 +12,8 @@ def simulated_errors(folder: Path) -> str:
     """False alarms of whole studies without an effect, and coverage of an interval."""
     rows = [
         {"rows": str(r["rows"]), "seeds": str(r["seeds"]), "scatters more": _who(r),
-         "false alarms": _share(r["moderated"]), "with one variance": _share(r["pooled"]),
-         "interval covers": _share(r["coverage_moderated"]), "with one variance ": _share(r["coverage_pooled"])}
+         "false alarms": _share(r["moderated"]), "false alarms, one variance": _share(r["pooled"]),
+         "coverage": _share(r["coverage_moderated"]), "coverage, one variance": _share(r["coverage_pooled"])}
         for r in _rows(folder, "errors") if r["factor"] in (1, 2, 4) and (r["rows"], r["seeds"]) != (4, 3)
     ]  # fmt: skip
     return markdown_table(rows, list(rows[0]))
@@ -22,7 +22,7 @@ def simulated_errors(folder: Path) -> str:
 def simulated_power(folder: Path) -> str:
     """The difference that is detected with 80 % power."""
     rows = [
-        {"rows": str(r["rows"]), "seeds": str(r["seeds"]), "detected": f"{r['moderated']:.2f}",
+        {"rows": str(r["rows"]), "seeds": str(r["seeds"]), "difference": f"{r['moderated']:.2f}",
          "with one variance": f"{r['pooled']:.2f}", "ratio": f"{r['moderated'] / r['pooled']:.2f}"}
         for r in _rows(folder, "power")
     ]  # fmt: skip

@@ -1,6 +1,6 @@
-"""Say what an installation is about to download, before it does: `python dev/before_install.py TARGET`.
+"""Say what an installation is about to download: `python dev/before_install.py TARGET`.
 
-Needs nothing but Python; says how to have PyTorch's CPU build where its usual one would bring CUDA for nothing.
+Needs nothing but Python. Without an NVIDIA GPU, it also says how to install PyTorch's CPU build instead.
 """
 
 import importlib.util
@@ -8,13 +8,13 @@ import shutil
 import sys
 
 EXTRA = {"train": "", "test": " and the test tools", "test-long": ", the test tools and Ray"}
-CUDA = "PyTorch's usual build for Linux brings CUDA along: about 3 GB to download, 6 GB on disk, two minutes and more."
+CUDA = "PyTorch's default build for Linux includes CUDA: about 3 GB to download, 6 GB on disk, two minutes or more."
 NO_GPU = """\
-No NVIDIA GPU was found (no nvidia-smi). PyTorch's CPU build is enough then: 0.3 GB to download, 1.3 GB on disk in all.
-To have it instead, press Ctrl-C, choose Linux, Pip and CPU on https://pytorch.org/get-started/locally, and give make
-what stands there behind "install":
+No NVIDIA GPU was found (no nvidia-smi), so PyTorch's CPU build is enough: 0.3 GB to download, 1.3 GB on disk in all.
+To install that one, press Ctrl-C, choose Linux, Pip and CPU on https://pytorch.org/get-started/locally, and run this
+with the address that is shown there:
     make {target} TORCH='torch torchvision --index-url ADDRESS'"""
-LAST = 'pip shows what it downloads; its last step, "Installing collected packages", is silent for a minute or two.'
+LAST = 'pip shows what it downloads; its last step, "Installing collected packages", takes a silent minute or two.'
 
 
 def lines(target: str, platform: str, gpu: bool, torch: bool) -> list[str]:
@@ -28,7 +28,7 @@ def lines(target: str, platform: str, gpu: bool, torch: bool) -> list[str]:
     """
     said = [f"Installing PocketViT{EXTRA[target]} into .venv, once."]
     if torch:
-        said.append("PyTorch is there; the rest is about 0.2 GB to download.")
+        said.append("PyTorch is installed; the rest is about 0.2 GB to download.")
     elif platform != "linux":
         said.append("About 0.3 GB to download, 1.5 GB on disk.")
     else:

@@ -12,7 +12,7 @@ class MyAttention(nn.Module):
     def __init__(self, config, rotary):
         super().__init__()
         self.head_dim = config.head_dim
-        self.rotary = rotary  # none, but for model.positions=rope
+        self.rotary = rotary  # None, unless model.positions is rope
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.temperature = nn.Parameter(torch.full((config.num_heads, 1, 1), 10.0))
         self.proj = nn.Linear(config.width, config.width)

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = dispatch(arguments)
-        sys.stdout.flush()  # a full disk behind it is to be told
+        sys.stdout.flush()  # so that a full disk is reported
         sys.exit(code)
     except InputError as error:
         say(f"pocketvit: {error}", sys.stderr)

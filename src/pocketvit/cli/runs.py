@@ -33,7 +33,7 @@ class EvalArguments:
     json: bool = False
     """Print JSON instead of a table."""
     csv: bool = False
-    """Print a line for each image instead, as CSV: file, label, prediction and its probability."""
+    """Print a line of CSV for each image: file, label, prediction and its probability."""
     device: Device = "auto"
     """auto: CUDA if available, else Apple's MPS, else the CPU."""
     allow_code: bool = False
@@ -67,28 +67,28 @@ def eval_command(arguments: list[str]) -> int:
 
 
 SOME_FAILED = 3
-"""Exit code: some files could not be read, the others are done."""
+"""Exit code: some files could not be read, the others were classified."""
 
 
 @dataclass(frozen=True)
 class PredictArguments:
     """Predict class probabilities of image files.
 
-    A file that cannot be read is named, and the others are done. Exit codes: 0 all are done, 3 some could not be read,
-    2 none could.
+    Files that cannot be read are named, and the others are classified. Exit codes: 0 all were classified, 3 some could not
+    be read, 2 none could.
     """
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(help_behavior_hint="(at least one)")]
-    """Images, such as PNG, JPEG or WebP, or folders of them; - reads one image, or names of files, a line each, from
-    standard input. Images are resized to the model's size."""
+    """Images, such as PNG, JPEG or WebP, or folders of them; - reads an image, or names of files, one a line, from standard
+    input. Images are resized to the model's size."""
     run: Path
     """Run folder, or a model.safetensors."""
     json: bool = False
     """Print JSON instead of a table."""
     jsonl: bool = False
-    """Print a line of JSON for each image instead."""
+    """Print a line of JSON for each image."""
     csv: bool = False
-    """Print a line for each image instead, as CSV: file, prediction and its probability."""
+    """Print a line of CSV for each image: file, prediction and its probability."""
     top: int = 3
     """Number of classes to show per image in the table."""
     device: Device = "auto"

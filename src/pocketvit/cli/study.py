@@ -41,7 +41,7 @@ class StudyArguments:
     address: str | None = None
     """Address of the Ray cluster; by default auto, the one that Ray finds."""
     time_limit: str | None = None
-    """Stop after this time, such as 9m or 1h30m, and start no run that would not end before."""
+    """Stop after this time, such as 9m or 1h30m, and start no run that would not finish by then."""
     out: Path | None = None
     """The study's folder; by default runs/NAME."""
     results: Path | None = None

@@ -20,10 +20,14 @@ SHORT_FORMS = {"--data": "--data.source", "--resize": "--data.resize"}
 """Short flags of `train`; --seed, --out and --batch-size are fields."""
 
 HELP = """\
-Train a model. RECIPE is {recipes}; by default photos if --data names a file or folder of your own, else digits.
-The defaults below are those of the recipe. --data SOURCE is short for --data.source, --resize N for --data.resize.
---config FILE.yaml starts from a saved configuration instead of a recipe. --resume DIR resumes an unfinished run.
---allow-code agrees to run the code that either of them names.
+Train a model.
+
+RECIPE is {recipes}: by default photos if --data names a file or folder of your own, else digits.
+The defaults below are those of the recipe.
+--data SOURCE is short for --data.source, --resize N for --data.resize.
+--config FILE.yaml starts from a saved configuration instead of a recipe.
+--resume DIR resumes an unfinished run.
+--allow-code agrees to run the code that a configuration or a run names.
 
 {about}
 """

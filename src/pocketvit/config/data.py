@@ -49,9 +49,9 @@ class DataConfig:
     skip_unreadable: bool = False
     """Leave out images that cannot be read; else they are listed and nothing is trained."""
     image_column: str | None = None
-    """Column of a parquet or CSV file that holds the images or their files; found by its name when none."""
+    """Column of a parquet or CSV file that holds the images or their files; none finds it by its name."""
     label_column: str | None = None
-    """Column that holds the labels, such as coarse_label of CIFAR-100; found by its name when none."""
+    """Column that holds the labels, such as coarse_label of CIFAR-100; none finds it by its name."""
     val_frac: Fraction = 0.0
     """Fraction of the training images held out for validation; the test images are then used once, at the end."""
     test_frac: Annotated[float, Bounds(0, 1, open_left=True, open_right=True)] = 0.2

@@ -106,7 +106,7 @@ class TrainConfig:
     cuda_graph: bool = True
     """On CUDA, capture the whole step in a CUDA graph."""
     kernels: Kernels = "auto"
-    """Kernels of the blocks: the fastest that are supported; one of two kinds, or an error; or plain PyTorch."""
+    """Kernels of the blocks. auto: the fastest that are supported; reference: plain PyTorch; the others: these or an error."""
     deterministic: bool = False
     """Use only operations of PyTorch, cuBLAS and cuDNN that give the same bits on the same GPUs; slower."""
     eval_every_passes: Count = 15

@@ -223,6 +223,6 @@ def _scatter(
     num_images = data.num_test if study.measure == "test_accuracy" else data.num_val
     accuracy = min(fmean(values) if values else ASSUMED_ACCURACY[study.recipe], 1 - 1 / max(2, num_images))
     std = sqrt(accuracy * (1 - accuracy) / num_images)
-    why = f"it cannot be told from {runs}" if num_done else "there is no run yet"
+    why = f"it cannot be estimated from {runs}" if num_done else "there is no run yet"
     images = f"{count(num_images)} {IMAGES_OF[study.measure]} images"
     return std, f"assumed to be pure chance (binomial, {percent(accuracy)} of {images}); {why}"

@@ -46,7 +46,7 @@ class Plan:
             return texts
         correction = f", corrected for {self.num_comparisons} comparisons" if self.num_comparisons > 1 else ""
         texts.append(
-            f"If runs have a standard deviation of {points(self.std)} points over seeds, without the effect of a seed on "
+            f"If runs have a standard deviation of {points(self.std)} points over seeds, not counting what a seed changes in "
             f"all rows alike, then with {100 * POWER:.0f} % power{correction}:"
         )
         if isfinite(self.detectable):

@@ -93,7 +93,7 @@ def test_too_few_runs_for_the_scatter_are_said_to_be(tmp_path):
     jobs = study_jobs(study(), tmp_path, data_fingerprints())
     for job, accuracy in zip(jobs[:2] + jobs[4:6], (0.90, 0.91, 0.92, 0.95), strict=True):  # two seeds of each row
         write_result(job, tmp_path / "results" / f"{job.key}.json", test_accuracy=accuracy)
-    assert "(binomial, 92.0 % of 360 test images); it cannot be told from 4 runs of" in said_of(study(), tmp_path)
+    assert "(binomial, 92.0 % of 360 test images); it cannot be estimated from 4 runs of" in said_of(study(), tmp_path)
 
 
 def test_a_row_that_diverges_does_not_count_in_the_scatter(tmp_path):
