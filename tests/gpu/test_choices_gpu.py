@@ -49,6 +49,7 @@ CHOICES = {
     },
     "lion": {"optim.name": "lion", "optim.lr": 1e-4},
     "muon": {"optim.name": "muon", "optim.decay": "matrices"},
+    "soap muon": {"optim.name": "soap_muon"},
     "cautious adamw": {"optim.cautious_decay": True, "optim.weight_decay": 0.5},
     "cautious lion": {"optim.cautious_decay": True, "optim.name": "lion", "optim.lr": 1e-4},
     "cautious muon": {"optim.cautious_decay": True, "optim.name": "muon"},

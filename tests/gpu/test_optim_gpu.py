@@ -12,6 +12,7 @@ from pocketvit.optim import flat
 from pocketvit.optim.ema import EMA
 from pocketvit.optim.lion import Lion
 from pocketvit.optim.muon import Muon
+from pocketvit.optim.soap_muon import SOAPMuon
 
 pytestmark = pytest.mark.gpu
 
@@ -33,8 +34,8 @@ def gradients(step: int, shapes: list[tuple[int, ...]] = MATRICES) -> list[Tenso
 
 
 def shapes_for(make: Callable) -> list[tuple[int, ...]]:
-    """Muon takes matrices only."""
-    return MATRICES if make is muon else SHAPES
+    """Muon and SOAP-Muon take matrices only."""
+    return MATRICES if make in (muon, soap_muon) else SHAPES
 
 
 def lr_at(step: int) -> float:
@@ -61,6 +62,10 @@ def flat_lion(params: list[nn.Parameter], lr: Tensor) -> Optimizer:
 
 def muon(params: list[nn.Parameter], lr: Tensor) -> Optimizer:
     return Muon(params, lr=lr, weight_decay=0.1)
+
+
+def soap_muon(params: list[nn.Parameter], lr: Tensor) -> Optimizer:
+    return SOAPMuon(params, lr=lr, weight_decay=0.1)
 
 
 def eager_run(make: Callable[[list[nn.Parameter], Tensor], Optimizer]) -> tuple[list[nn.Parameter], EMA]:
@@ -113,7 +118,8 @@ def captured_run(make: Callable[[list[nn.Parameter], Tensor], Optimizer]) -> tup
 # Elementwise kernels give the same bits. Muon's matrix products may be done by another cuBLAS kernel during capture,
 # and then differ by bfloat16 rounding: a few hundredths of an entry of the step.
 @pytest.mark.parametrize(
-    ("make", "tolerance"), [(adamw, 0.0), (flat_adamw, 0.0), (lion, 0.0), (flat_lion, 0.0), (muon, 0.05 * LR)]
+    ("make", "tolerance"),
+    [(adamw, 0.0), (flat_adamw, 0.0), (lion, 0.0), (flat_lion, 0.0), (muon, 0.05 * LR), (soap_muon, 0.05 * LR)],
 )
 def test_captured_steps_equal_eager_ones(make, tolerance):
     params, ema = captured_run(make)

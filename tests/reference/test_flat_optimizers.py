@@ -237,7 +237,7 @@ def test_stacks_of_other_tensors_are_copies():
 
 
 @in_interpreter
-@pytest.mark.parametrize("name", ["adamw", "lion", "muon"])
+@pytest.mark.parametrize("name", ["adamw", "lion", "muon", "soap_muon"])
 def test_state_is_made_and_named_as_with_torchs(name):
     config, states = OptimConfig(name=name, decay="matrices"), []
     for fused in (True, False):

@@ -12,8 +12,8 @@ from pocketvit.usercode import Code
 class OptimConfig:
     """The optimizer, the average of the weights, and label smoothing."""
 
-    name: Literal["adamw", "lion", "muon"] | Code = "adamw"
-    """Optimizer; muon updates the blocks' matrices by Muon and the rest by AdamW. Or FILE.py:NAME, your own class."""
+    name: Literal["adamw", "lion", "muon", "soap_muon"] | Code = "adamw"
+    """Optimizer; muon and soap_muon update the blocks' matrices so, the rest by AdamW. Or FILE.py:NAME, your own class."""
     lr: Positive = 1e-3
     """Peak learning rate; with muon, that of its AdamW part."""
     weight_decay: NotNegative = 0.05

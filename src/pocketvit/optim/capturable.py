@@ -29,7 +29,7 @@ def without_dynamo(method: Callable[..., Any]) -> Callable[..., Any]:
 class CapturableOptimizer(Optimizer):
     """An optimizer whose learning rate and state are tensors that keep their place in memory.
 
-    A subclass implements `_update`. All state tensors have the shape and type of their parameter.
+    A subclass implements `_update`. All state tensors have the type of their parameter.
 
     Args:
         params: parameters, or groups of them, as in any `torch.optim.Optimizer`.

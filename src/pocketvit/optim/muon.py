@@ -152,14 +152,21 @@ class Muon(CapturableOptimizer):
         momenta = self._buffers(params, "momentum_buffer")
         torch._foreach_lerp_(momenta, grads, 1 - momentum)
         lookahead = torch._foreach_lerp(grads, momenta, momentum) if group["nesterov"] else momenta
+        lookahead = self._precondition(params, grads, list(lookahead))
         dtype = group["ns_dtype"] or (torch.bfloat16 if params[0].is_cuda else torch.float32)
         directions = orthogonalize(lookahead, group["ns_steps"], dtype)
         scale = LR_ADJUSTMENTS[group["adjust_lr_fn"]]
         torch._foreach_mul_(directions, [scale(*param.shape) for param in params])
         descend(params, directions, group["lr"], group["weight_decay"], group["cautious"])
 
+    def _precondition(self, params: list[Tensor], grads: list[Tensor], updates: list[Tensor]) -> list[Tensor]:
+        """The matrices to orthogonalize, given the momentum of each parameter."""
+        return updates
 
-def build(config: OptimConfig, named: dict[str, nn.Parameter], *, fused: bool) -> list[Optimizer]:
+
+def build(
+    config: OptimConfig, named: dict[str, nn.Parameter], *, fused: bool, kind: type["Muon"] = Muon
+) -> list[Optimizer]:
     """Muon for the matrices of the blocks, AdamW for the rest.
 
     Raises:
@@ -167,7 +174,7 @@ def build(config: OptimConfig, named: dict[str, nn.Parameter], *, fused: bool) -
     """
     hidden = {name: p for name, p in named.items() if name.startswith("blocks.") and p.ndim == 2}
     if not hidden:
-        raise InputError("optim.name=muon needs matrices in the model's blocks, and there are none")
+        raise InputError(f"optim.name={config.name} needs matrices in the model's blocks, and there are none")
     groups = param_groups(config, hidden, config.muon_lr)
-    muon = Muon(groups, lr=0.0, momentum=config.muon_momentum, cautious=config.cautious_decay)
+    muon = kind(groups, lr=0.0, momentum=config.muon_momentum, cautious=config.cautious_decay)
     return [muon, *adamw.build(config, {name: p for name, p in named.items() if name not in hidden}, fused=fused)]

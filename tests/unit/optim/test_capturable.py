@@ -13,8 +13,9 @@ from pocketvit.optim.capturable import CapturableOptimizer
 from pocketvit.optim.ema import EMA
 from pocketvit.optim.lion import Lion
 from pocketvit.optim.muon import Muon
+from pocketvit.optim.soap_muon import SOAPMuon
 
-OPTIMIZERS = pytest.mark.parametrize("make", [Lion, Muon])
+OPTIMIZERS = pytest.mark.parametrize("make", [Lion, Muon, SOAPMuon])
 
 
 def weights() -> list[nn.Parameter]:
