@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pocketvit.config import RunConfig, field_types, flatten
 from pocketvit.config.checks import Bounds
+from pocketvit.config.weights import Weights
 from pocketvit.report.tables import markdown_table
 from pocketvit.usercode import Code
 
@@ -59,7 +60,7 @@ def values(hint: Any) -> str:
         return f"any of {values(inner[0])}" if inner[1] is Ellipsis else "two " + _plural(values(inner[0]))
     if inner:
         return " or ".join(map(values, inner))
-    return {Code: "`FILE.py:NAME`", type(None): "none", **KINDS}[hint]
+    return {Code: "`FILE.py:NAME`", Weights: "run folder or model file", type(None): "none", **KINDS}[hint]
 
 
 def _range(bounds: Bounds) -> str:

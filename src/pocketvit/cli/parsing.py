@@ -10,6 +10,7 @@ import tyro
 from tyro import _errors
 
 from pocketvit.config.checks import unknown
+from pocketvit.config.weights import Weights
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
 from pocketvit.usercode import Code
@@ -27,7 +28,7 @@ MEANT = {
     "data-dir data-path dataset": "--data.source",
     "amp bf16 fp16": "--train.precision",
     "output output-dir save-dir": "--out",
-    "fine-tune finetune pretrained": "every model is trained from scratch",
+    "checkpoint fine-tune finetune init pretrained": "--init-from",
     "clip-grad clip-grad-norm gradient-clip-val grad-clip max-grad-norm": "gradients are not clipped; if training "
     "diverges, lower --optim.lr or raise --schedule.warmup-passes",
     "num-workers workers": "images are decoded once and augmented in chunks, without worker processes",
@@ -125,7 +126,7 @@ def _in_words(forms: str) -> str:
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
-    """Rules for tyro: none in any case for optional fields, FILE.py:NAME for code (read by the config), and ~ in paths."""
+    """Rules for tyro: none in any case, FILE.py:NAME for code and paths of models (read by the config), ~ in paths."""
     registry = tyro.constructors.ConstructorRegistry()
 
     def teach(read: Callable[[str], Any], kind: type, metavar: str, *others: type) -> None:
@@ -145,6 +146,7 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
 
     teach(_none, type(None), "{none}")
     teach(str, Code, "FILE.py:NAME", str)
+    teach(str, Weights, "PATH", str)
     teach(path_of, Path, "PATH")
     return registry
 

@@ -8,6 +8,7 @@ A `RunConfig` has the sections model, data, augment, objective, optim, schedule 
                               data.py      the sections data and augment
                               objective.py the section objective
                               training.py  the sections optim, schedule and train
+                              weights.py   trained models that a run starts from
                               run.py       `RunConfig`, which holds them all
     operations on them:       names.py     list and override fields by dotted name
                               files.py     write and read `config.yaml`
@@ -20,7 +21,7 @@ from pocketvit.config.data import AugmentConfig, DataConfig, Operation
 from pocketvit.config.files import from_dict, load_config, save_config, to_dict
 from pocketvit.config.hashing import NOT_HASHED, SCHEMA_VERSION, config_hash
 from pocketvit.config.model import ModelConfig
-from pocketvit.config.names import code_fields, code_of, field_types, flatten, override
+from pocketvit.config.names import code_fields, code_of, field_types, flatten, override, weights_of
 from pocketvit.config.objective import ObjectiveConfig
 from pocketvit.config.run import RunConfig
 from pocketvit.config.training import Device, OptimConfig, ScheduleConfig, TrainConfig
@@ -29,4 +30,5 @@ __all__ = [
     "NOT_HASHED", "SCHEMA_VERSION", "AugmentConfig", "DataConfig", "Device", "ModelConfig", "ObjectiveConfig",
     "Operation", "OptimConfig", "RunConfig", "ScheduleConfig", "TrainConfig", "code_fields", "code_of", "config_hash",
     "field_types", "flatten", "from_dict", "load_config", "override", "save_config", "to_dict",
+    "weights_of",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from pocketvit.config.weights import Weights
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
 from pocketvit.usercode import REFERENCE, Code
@@ -100,6 +101,8 @@ def _fit(name: str, value: Any, hint: Any) -> Any:
     options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     if value is None and type(None) in options:
         return None
+    if Weights in options:
+        return value if isinstance(value, Weights) else _weights(name, value)
     if Code in options:
         return _name_or_code(name, value, typing.get_args(options[0]))
     if any(value in typing.get_args(option) for option in options[:-1] if typing.get_origin(option) is Literal):
@@ -169,6 +172,16 @@ def _name_or_code(name: str, value: Any, built_in: tuple[str, ...]) -> str | Cod
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
     raise InputError(f"{name}={value!r}: must be one of {', '.join(built_in)}, or FILE.py:NAME")
+
+
+def _weights(name: str, value: Any) -> Weights:
+    """The trained model in a run folder or file."""
+    if not isinstance(value, str | Path):
+        raise InputError(f"{name}={value!r}: must be the folder of a finished run, its model.safetensors, or none")
+    try:
+        return Weights.find(value)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
 
 
 def check_name(kind: str, name: Any) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from pocketvit.config.hashing import SCHEMA_VERSION
-from pocketvit.config.names import code_fields, code_of, flatten, override
+from pocketvit.config.names import code_fields, code_of, fields_of, flatten, override, weights_of
 from pocketvit.config.run import RunConfig
+from pocketvit.config.weights import Weights, save_weights
 from pocketvit.errors import InputError
 from pocketvit.files import path_of, write_atomically
 from pocketvit.usercode import Code, resolve, save_copies
@@ -16,7 +17,7 @@ from pocketvit.usercode import Code, resolve, save_copies
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """The config as nested mappings for YAML and JSON, with the schema version.
 
-    Code becomes a reference to the copy that `save_config` makes of it.
+    Code and trained models become references to the copies that `save_config` makes of them.
     """
 
     def plain(value: Any) -> Any:
@@ -24,7 +25,7 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
             return {key: plain(item) for key, item in value.items()}
         if isinstance(value, tuple):
             return list(value)
-        if isinstance(value, Code):
+        if isinstance(value, Code | Weights):
             return value.copied
         return str(value) if isinstance(value, Path) else value
 
@@ -37,7 +38,7 @@ def from_dict(
     """The config that `to_dict` wrote; fields left out take their defaults.
 
     Args:
-        folder: of the config; code is only read from there.
+        folder: of the config; code is only read from there, and a model's relative path is relative to it.
         where: name of the config in messages.
         allow_code: agree to run the code that it names.
     Raises:
@@ -49,6 +50,9 @@ def from_dict(
         raise InputError(f"config has schema {schema}; this version reads {SCHEMA_VERSION}")
     fields = code_fields(RunConfig)
     values = resolve(values, fields=fields, folder=folder, where=where, allow_code=allow_code, inside=True)
+    for name in fields_of(RunConfig, Weights) & values.keys():
+        if isinstance(values[name], str):
+            values[name] = Weights.find(values[name], folder)
     return override(RunConfig(), values)
 
 
@@ -77,14 +81,15 @@ def _by_dotted_name(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save_config(config: RunConfig, path: Path) -> None:
-    """Write `config.yaml`, and copies of the code that it names into code/ in the same folder.
+    """Write `config.yaml`, and copies of the code and the models that it names into code/ and weights/ beside it.
 
     Raises:
-        InputError: two different files of code have the same name, or a file cannot be written.
+        InputError: two different files of code have the same name, a model has changed, or a file cannot be written.
     """
     import yaml
 
     save_copies(code_of(config).values(), path.parent)
+    save_weights(weights_of(config).values(), path.parent)
     write_atomically(path, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
 
 

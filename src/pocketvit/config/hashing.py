@@ -5,6 +5,7 @@ import json
 
 from pocketvit.config.names import flatten
 from pocketvit.config.run import RunConfig
+from pocketvit.config.weights import Weights
 from pocketvit.usercode import Code
 
 SCHEMA_VERSION = 1
@@ -21,7 +22,7 @@ def config_hash(config: RunConfig, data_fingerprint: str) -> str:
     """The identity of what a run computes, without its seed: 12 hex digits.
 
     Fields at their default are left out, so that a new field does not change the hashes of older runs. Code counts by its
-    name and its file's content.
+    name and its file's content, a trained model by its file's content.
     """
     return _hash(config, data_fingerprint, revised(config))
 
@@ -39,10 +40,14 @@ def revised(config: RunConfig) -> dict[str, int]:
     return {f"{name}={value}": number for (name, value), number in REVISIONS.items() if fields[name] == value}
 
 
+_IDENTITY = {Code: lambda code: code.identity, Weights: lambda weights: weights.digest}
+"""What counts of values that name files."""
+
+
 def _hash(config: RunConfig, data_fingerprint: str, revisions: dict[str, int]) -> str:
     defaults = flatten(RunConfig())
     differing = {
-        name: value.identity if isinstance(value, Code) else value
+        name: _IDENTITY.get(type(value), lambda value: value)(value)
         for name, value in flatten(config).items()
         if value != defaults[name] and name not in NOT_HASHED
     }

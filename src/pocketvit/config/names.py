@@ -7,6 +7,7 @@ from typing import Any
 
 from pocketvit.config.checks import unknown
 from pocketvit.config.run import RunConfig
+from pocketvit.config.weights import Weights
 from pocketvit.errors import InputError
 from pocketvit.usercode import Code
 
@@ -34,11 +35,16 @@ def field_types(config: type, prefix: str = "") -> dict[str, Any]:
 
 def code_fields(config: type) -> frozenset[str]:
     """The dotted names of the fields that take user-defined code."""
+    return fields_of(config, Code)
 
-    def takes_code(hint: Any) -> bool:
-        return hint is Code or any(map(takes_code, typing.get_args(hint)))
 
-    return frozenset(name for name, hint in field_types(config).items() if takes_code(hint))
+def fields_of(config: type, kind: type) -> frozenset[str]:
+    """The dotted names of the fields that take a kind of value."""
+
+    def takes(hint: Any) -> bool:
+        return hint is kind or any(map(takes, typing.get_args(hint)))
+
+    return frozenset(name for name, hint in field_types(config).items() if takes(hint))
 
 
 def override(config: RunConfig, values: Mapping[str, object]) -> RunConfig:
@@ -63,3 +69,8 @@ def override(config: RunConfig, values: Mapping[str, object]) -> RunConfig:
 def code_of(config: Any) -> dict[str, Code]:
     """The user-defined code in a config or in one of its sections, by dotted name."""
     return {name: value for name, value in flatten(config).items() if isinstance(value, Code)}
+
+
+def weights_of(config: RunConfig) -> dict[str, Weights]:
+    """The trained models in a config, by dotted name."""
+    return {name: value for name, value in flatten(config).items() if isinstance(value, Weights)}

@@ -8,6 +8,7 @@ from pocketvit.config.data import AugmentConfig, DataConfig
 from pocketvit.config.model import ModelConfig
 from pocketvit.config.objective import ObjectiveConfig
 from pocketvit.config.training import OptimConfig, ScheduleConfig, TrainConfig
+from pocketvit.config.weights import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,8 @@ class RunConfig:
     """Run folder; by default the next free runs/<recipe>-<nnn>."""
     batch_size: Count = 256
     """Images per step, over all processes. Each pass drops its last partial batch, a different one each time."""
+    init_from: Weights | None = None
+    """Start with the weights of a trained model, a run folder or its model.safetensors, wherever they fit."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -16,13 +16,14 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from pocketvit.augment.augment import normalise
 from pocketvit.config import ModelConfig, RunConfig, code_fields, code_of
 from pocketvit.config.checks import describe_size
 from pocketvit.config.data import LARGEST_SIDE
+from pocketvit.config.weights import Weights
 from pocketvit.data.dataset import MappedRows
 from pocketvit.data.pixels import channels_last_remedy, one_line, uint8_remedy
 from pocketvit.errors import InputError
@@ -30,11 +31,13 @@ from pocketvit.files import path_of, utf8_name, write_atomically
 from pocketvit.model import ViT
 from pocketvit.model.stems import CHANNELS
 from pocketvit.runs.finished import refuse_many
-from pocketvit.runs.result import is_number, take_fields
+from pocketvit.runs.result import Natural, is_number, take_fields
 from pocketvit.usercode import Code, resolve, save_copies
 
 MOST_CONSTANTS = 2**24
 """Greatest size of position tables, which follow from the image size and are not in the model's file."""
+BROKEN = (SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError)
+"""What reading a file raises that is not a model's."""
 EVAL_BATCH = {"cuda": 2_000, "mps": 500, "cpu": 200}
 
 
@@ -93,6 +96,8 @@ class TrainedModel:
     mean: tuple[float, ...]
     """Of the training pixels in [0, 1], one number per channel."""
     std: tuple[float, ...]
+    images: int | None = None
+    """Training images that it has seen, with those of the models that it was started from; None if unknown."""
 
     def logits(self, images: np.ndarray | MappedRows, *, flip_average: bool = False) -> Tensor:
         """Classify uint8 images (N, H, W, C), C = 3: logits (N, K) on the CPU; (0, K) without images.
@@ -144,7 +149,7 @@ class TrainedModel:
             "class_names": self.class_names,
             "mean": self.mean,
             "std": self.std,
-        }
+        } | ({} if self.images is None else {"images": self.images})
         state = self.model.state_dict().items()
         weights = {
             name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state
@@ -176,6 +181,13 @@ class _About:
     ]
     mean: Annotated[list[float], "three finite numbers", _numbers(-math.inf, int, float)]
     std: Annotated[list[float], "three numbers above 0", _numbers(1e-30, int, float)]
+    images: Natural | None = None
+
+    @classmethod
+    def read(cls, where: str, metadata: Mapping[str, str]) -> "_About":
+        """The metadata of a file; those of older versions have one key per field."""
+        held = {key: json.loads(value) for key, value in metadata.items()}
+        return cls(**take_fields(where, cls, held.get("pocketvit", held)))
 
 
 def _advice(shape: tuple[int, ...]) -> str:
@@ -218,10 +230,7 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
         raise InputError(f"{path} cannot be read; ask its owner for permission")
     try:
         with utf8_name(path) as name, safe_open(name, framework="pt") as file:
-            held = {key: json.loads(value) for key, value in file.metadata().items()}
-            about = _About(
-                **take_fields(str(path), _About, held.get("pocketvit", held))
-            )  # older files have one key per field
+            about = _About.read(str(path), file.metadata())
             chosen, fields = {f"model.{name}": value for name, value in about.model.items()}, code_fields(RunConfig)
             chosen = resolve(
                 chosen, fields=fields, folder=path.parent, where=str(path), allow_code=allow_code, inside=True
@@ -236,11 +245,28 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
             model.load_state_dict({name: file.get_tensor(name) for name in shapes})
     except InputError:
         raise
-    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+    except BROKEN as error:
         raise InputError(f"{path} is not a model that PocketViT saved: {one_line(error)}") from error
     if len(set(about.class_names)) < len(about.class_names):
         raise InputError(f"{path}: two of its classes have the same name, so their probabilities are ambiguous")
-    return TrainedModel(model.to(device).eval(), tuple(about.class_names), tuple(about.mean), tuple(about.std))
+    numbers = tuple(about.mean), tuple(about.std), about.images
+    return TrainedModel(model.to(device).eval(), tuple(about.class_names), *numbers)
+
+
+def read_weights(weights: Weights) -> tuple[dict[str, Tensor], _About]:
+    """The tensors in a trained model's file, and its metadata.
+
+    Raises:
+        InputError: it cannot be read, has changed, or is not a model that PocketViT saved.
+    """
+    content = weights.read()
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return load(content), _About.read(str(weights), header["__metadata__"])
+    except InputError:
+        raise
+    except BROKEN as error:
+        raise InputError(f"{weights} is not a model that PocketViT saved: {one_line(error)}") from error
 
 
 def _fits(make: Callable[[], ViT], config: ModelConfig, shapes: Mapping[str, list[int]]) -> bool:

@@ -1,8 +1,8 @@
 """The run folder.
 
-A run folder contains config.yaml, code/ (user-defined code, if any), env.json, metrics.jsonl (a line a pass),
-checkpoint/, model.safetensors, predictions.npz, samples.npz, figures.npz (if there is something to show),
-report.html and, written last, result.json: a run without it did not finish.
+A run folder contains config.yaml, code/ and weights/ (user-defined code and trained models that it names, if any),
+env.json, metrics.jsonl (a line a pass), checkpoint/, model.safetensors, predictions.npz, samples.npz, figures.npz (if
+there is something to show), report.html and, written last, result.json: a run without it did not finish.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from typing import Any
 
 from pocketvit.config import RunConfig, code_of, config_hash, load_config, override, save_config
 from pocketvit.config.hashing import earlier_hashes, revised
+from pocketvit.config.weights import FOLDER as WEIGHTS_FOLDER
 from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
 from pocketvit.files import read_json, write_atomically, write_json
@@ -78,7 +79,9 @@ class RunFolder:
             self._check_same_run(config, data_fingerprint)
             return
         try:
-            strangers = [p for p in self.path.iterdir() if p.suffix != ".partial" and p.name != CODE_FOLDER]
+            strangers = [
+                p for p in self.path.iterdir() if p.suffix != ".partial" and p.name not in (CODE_FOLDER, WEIGHTS_FOLDER)
+            ]
         except OSError as error:
             raise _unusable(self.path, error) from error
         if strangers:

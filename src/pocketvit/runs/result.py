@@ -89,6 +89,8 @@ class RunResult:
     """0 on a CPU."""
     train_s: Positive
     images_seen: Whole
+    images_total: Natural | None = None
+    """Together with those of the models that it was started from; only then written, if they are known."""
     peak_memory_gib: Number | None
     """None if the device does not report it."""
     device: Text
@@ -122,7 +124,7 @@ class RunResult:
         """
         content = asdict(self)
         del content["file"], content["extra"]
-        optional = ("kernels", "test_accuracy_tta", "val_accuracy_tta", *Balance.__annotations__)
+        optional = ("kernels", "images_total", "test_accuracy_tta", "val_accuracy_tta", *Balance.__annotations__)
         silent = {name for name in optional if content[name] in (None, ())}
         write_json(self.file, {name: value for name, value in content.items() if name not in silent} | self.extra)
 

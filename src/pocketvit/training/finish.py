@@ -79,6 +79,7 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
         num_gpus=trainer.processes.size if trainer.device.type == "cuda" else 0,
         train_s=trainer.train_s,
         images_seen=images_seen,
+        images_total=trained.images if config.init_from else None,
         peak_memory_gib=peak_gib,
         kernels=trainer.kernels,
         total_s=time.perf_counter() - started,

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from pocketvit.config import RunConfig, code_of, override
+from pocketvit.config import RunConfig, code_of, override, weights_of
 from pocketvit.config.data import MEMORY
 from pocketvit.data import open_splits, refuse_among_classes
 from pocketvit.data.memory import Data
@@ -143,9 +143,10 @@ def prepare(config: RunConfig, processes: Processes, reporter: Reporter, data: D
     if splits.fingerprint != processes.from_first(lambda: splits.fingerprint):
         here = f"{config.data.source} on {platform.node()}"
         raise InputError(f"{here} differs from the data of the first process; give every host the same files")
-    code = {name: own.identity for name, own in code_of(config).items()}
-    if code != processes.from_first(lambda: code):
-        here = f"the code on {platform.node()}"
+    files = {name: own.identity for name, own in code_of(config).items()}
+    files |= {name: weights.digest for name, weights in weights_of(config).items()}
+    if files != processes.from_first(lambda: files):
+        here = f"{' or '.join(files)} on {platform.node()}"
         raise InputError(f"{here} differs from that of the first process; give every host the same files")
     for note in splits.notes:
         reporter.note(note)

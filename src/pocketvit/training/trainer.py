@@ -30,6 +30,7 @@ from pocketvit.training.compiling import kernels_compiled
 from pocketvit.training.distributed import ALONE, Processes
 from pocketvit.training.progress import Reporter
 from pocketvit.training.setup import PATCH_INITS, choose_kernels, make_objective, make_step
+from pocketvit.training.start import Start, start_from
 from pocketvit.training.step import TrainStep
 from pocketvit.training.stop import Stopped, StopRequest
 
@@ -66,6 +67,10 @@ class Trainer:
             num_classes=len(splits.class_names),
             generator=torch.Generator().manual_seed(torch_seed(config.seed, Stream.INIT)),
         ).to(device)
+        self.start = Start()
+        if config.init_from is not None:
+            self.start = start_from(self.model, splits.class_names, config.init_from)
+            reporter.note(f"init_from: {self.start.note}")
         self.objective = make_objective(config, self.model)
         self.chunks = Chunks(config, self.loader, self.objective.num_draws)
         stacks = self.objective.stacks(self.model)
@@ -86,7 +91,8 @@ class Trainer:
             self.reporter.note(f"{same}: the same value in every pixel of the training images, so not scaled")
         self.stats = mean, np.where(std == 0, 1, std)
         self.mean, self.std = (torch.tensor(s, dtype=torch.float32, device=self.device) for s in self.stats)
-        start = PATCH_INITS[self.config.model.patch_init]
+        taken = "tokens.patches.proj.weight" in self.start.taken
+        start = PATCH_INITS["random" if taken else self.config.model.patch_init]
         self.filters: Tensor | None = start(self.model, self.loader, self.mean, self.std)
         """The initial whitening filters of the patch embedding, (F, C, p, p)."""
         rates = {"peak": self.config.optim.lr, "steps_per_pass": self.loader.steps_per_pass}
@@ -282,7 +288,13 @@ class Trainer:
     def trained(self) -> TrainedModel:
         """The current model, with what it needs to be used alone."""
         mean, std = (tuple(float(x) for x in s) for s in self.stats)
-        return TrainedModel(self.averaged(), self.splits.class_names, mean, std)
+        return TrainedModel(self.averaged(), self.splits.class_names, mean, std, self.images_total)
+
+    @property
+    def images_total(self) -> int | None:
+        """Training images so far, with those of the models that the run was started from; None if unknown."""
+        before = self.start.images
+        return None if before is None else int(self.step.step) * self.config.batch_size + before
 
     def drop_graph(self) -> None:
         """Delete the captured step: NCCL cannot end while a graph contains its communication."""

@@ -125,7 +125,7 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["train", "--optim.lrr", "1"], "unknown flag '--optim.lrr'; did you mean --optim.lr?"),
         (["train", "--optim.learning-rate", "1"], "unknown flag '--optim.learning-rate'; did you mean --optim.lr?"),
         (["train", "--epochs=9"], "unknown flag '--epochs'; did you mean --schedule.passes?"),
-        (["train", "--pretrained"], "unknown flag '--pretrained'; every model is trained from scratch"),
+        (["train", "--pretrained"], "unknown flag '--pretrained'; did you mean --init-from?"),
         (["bench", "--grad_clip", "1"], "unknown flag '--grad-clip'; gradients are not clipped; if training diverges"),
         (["train", "--optim.lr", "-1"], "optim.lr=-1.0: must be greater than 0"),
         (["train", "--data", "cifra10"], "did you mean"),

@@ -288,3 +288,26 @@ def test_a_revision_renames_the_runs_that_make_the_choice_alone(monkeypatch):
 def test_hash_of_the_defaults_is_pinned():
     """A default that changes without a new schema version would give old runs another meaning under one name."""
     assert config_hash(RunConfig(), "data") == "3625338b3e21"
+
+
+def test_a_model_counts_by_its_content_wherever_it_lies(tmp_path):
+    first, same, other = (tmp_path / f"{name}.safetensors" for name in "abc")
+    for path, content in ((first, b"one"), (same, b"one"), (other, b"two")):
+        path.write_bytes(content)
+    by_path = {path: override(RunConfig(), {"init_from": path}) for path in (first, same, other)}
+    hashes = [config_hash(config, "data") for config in (RunConfig(), *by_path.values())]
+    assert len({*hashes}) == 3 and hashes[1] == hashes[2]
+    assert by_path[first] == by_path[same] != by_path[other]
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    save_config(by_path[first], folder / "config.yaml")
+    first.unlink()
+    held = load_config(folder / "config.yaml")
+    assert held == by_path[same] and held.init_from.read() == b"one"
+    assert held.init_from.path.parent == folder / "weights"
+    with pytest.raises(InputError, match="No such file"):
+        by_path[first].init_from.read()
+    other.write_bytes(b"three")
+    with pytest.raises(InputError, match=f"{other} has changed"):
+        save_config(by_path[other], folder / "config.yaml")

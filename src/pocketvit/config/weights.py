@@ -1,0 +1,95 @@
+"""Trained models in a configuration: what a run starts from.
+
+A model is given as a finished run's folder or its model.safetensors, and counts by its file's content: a moved model is
+the same, a changed one is not. A run keeps a copy, named by the content's digest, in weights/ of its folder, so that it
+goes on without the original.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from pocketvit.errors import InputError
+from pocketvit.files import path_of, read_bytes, write_atomically
+
+FOLDER = "weights"
+"""The folder of copies, next to the file that refers to them."""
+COPY = re.compile(r"[0-9a-f]{16}\.safetensors")
+"""The name of a copy."""
+
+
+class Weights:
+    """The file of a trained model. Two are equal if their content is."""
+
+    def __init__(self, path: Path, digest: str) -> None:
+        self.path, self.digest = path, digest
+
+    @classmethod
+    def find(cls, given: str | os.PathLike, folder: Path = Path()) -> "Weights":
+        """The model in a run folder or file; a relative path is relative to `folder`.
+
+        The digest of a copy is taken from its name, and checked when it is read.
+
+        Raises:
+            InputError: there is none, or it cannot be read.
+        """
+        path = Path(os.path.abspath(folder / path_of(given)))
+        path = path / "model.safetensors" if path.is_dir() else path
+        if path.parent.name == FOLDER and COPY.fullmatch(path.name):
+            return cls(path, path.stem)
+        return cls(path, _digest(_read(path)))
+
+    def read(self) -> bytes:
+        """The file's content.
+
+        Raises:
+            InputError: it cannot be read, or has changed.
+        """
+        content = _read(self.path)
+        if _digest(content) != self.digest:
+            raise InputError(f"{self.path} has changed: its SHA-256 no longer begins with {self.digest}")
+        return content
+
+    @property
+    def copied(self) -> str:
+        """The path of the copy, for a file next to the folder of copies."""
+        return f"{FOLDER}/{self.digest}.safetensors"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"Weights({self})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Weights) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_bytes(path)
+    except OSError as error:
+        raise InputError(
+            f"cannot read {path}: {error.strerror}; give the folder of a finished run or its model.safetensors"
+        ) from error
+
+
+def _digest(content: bytes) -> str:
+    """The first 16 hex digits of the content's SHA-256."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def save_weights(models: Iterable[Weights], folder: Path) -> None:
+    """Copy models to the folder of copies in `folder`.
+
+    Raises:
+        InputError: one cannot be read or written, or has changed.
+    """
+    for model in models:
+        if not (target := folder / model.copied).exists():
+            write_atomically(target, model.read())

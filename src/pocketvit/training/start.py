@@ -1,0 +1,95 @@
+"""Start a run with the weights of a trained model: `init_from`.
+
+Shapes: N tokens, of them P patches in a grid of rows × columns, D width.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pocketvit.config.weights import Weights
+from pocketvit.errors import InputError
+from pocketvit.inference.trained_model import read_weights
+from pocketvit.model import ViT
+
+SPECIAL = ("tokens.cls", "tokens.registers")
+"""The tensors of tokens that are no patches, each (1, tokens, D)."""
+POSITIONS = "tokens.positions"
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a model has been started from."""
+
+    taken: Collection[str] = ()
+    """Names of the tensors that were taken over."""
+    images: int | None = 0
+    """Training images that the weights have seen; None if their file does not say."""
+    note: str = ""
+    """What was taken over and what was not, in one line."""
+
+
+@torch.no_grad()
+def start_from(model: ViT, class_names: Collection[str], weights: Weights) -> Start:
+    """Overwrite a new model's weights with those of a trained one that have the same name and shape.
+
+    The head is taken over for the same classes only. Learned positions of another grid are interpolated, bicubically as
+    in timm.
+
+    Raises:
+        InputError: not a model's file, or none of its blocks fits.
+    """
+    found, about = read_weights(weights)
+    if tuple(about.class_names) != tuple(class_names):
+        found = {name: tensor for name, tensor in found.items() if not name.startswith("head.")}
+    own = model.state_dict()
+    if POSITIONS in found and POSITIONS in own:
+        height, width = about.image_size
+        found[POSITIONS] = fitted_positions(found, own, height / width, model.tokens.patches.grid)
+    taken = {name for name, tensor in found.items() if name in own and tensor.shape == own[name].shape}
+    if not any(name.startswith("blocks.") for name in taken):
+        raise InputError(f"init_from={weights}: none of its blocks fits this model; give it the same model.width")
+    for name in taken:
+        own[name].copy_(found[name])
+    note = f"{len(taken)} of {len(own)} tensors from {weights}"
+    for names, what in ((own.keys() - taken, "new"), (found.keys() - own.keys(), "not needed")):
+        note += f"; {what}: {', '.join(_grouped(names))}" if names else ""
+    return Start(taken, about.images, note)
+
+
+def fitted_positions(
+    found: Mapping[str, Tensor], own: Mapping[str, Tensor], ratio: float, grid: tuple[int, int]
+) -> Tensor:
+    """A trained model's table of positions (1, N', D) for the tokens of another model, (1, N, D).
+
+    Args:
+        found: the trained model's tensors.
+        own: those of the other model; its positions stay where tokens that are no patches differ in number.
+        ratio: height over width of the trained model's images.
+        grid: rows and columns of the other model's patches.
+    Returns:
+        the table, or the trained one as it is if that cannot be fitted.
+    """
+    table, fitted = found[POSITIONS], own[POSITIONS].clone()
+    special, own_special = (sum(t[name].shape[1] for name in SPECIAL if name in t) for t in (found, own))
+    patches = table[:, special:]
+    rows = round((patches.shape[1] * ratio) ** 0.5)
+    if table.shape[2] != fitted.shape[2] or not rows or patches.shape[1] % rows:
+        return table
+    if special == own_special:
+        fitted[:, :special] = table[:, :special]
+    if (rows, patches.shape[1] // rows) != grid:
+        image = patches.unflatten(1, (rows, -1)).permute(0, 3, 1, 2)  # (1, D, rows', columns')
+        image = F.interpolate(image, grid, mode="bicubic", antialias=True, align_corners=False)
+        patches = image.flatten(2).transpose(1, 2)  # (1, P, D)
+    fitted[:, own_special:] = patches
+    return fitted
+
+
+def _grouped(names: Iterable[str]) -> list[str]:
+    """Names of tensors, the blocks' once for all blocks."""
+    return sorted({re.sub(r"^blocks\.\d+\.", "blocks.*.", name) for name in names})
