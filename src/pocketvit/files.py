@@ -13,14 +13,11 @@ from typing import Any
 
 from pocketvit.errors import InputError
 
-MOST_BYTES = 2**28
-"""Greatest size of a file that is read at once; images, configurations and results are far smaller."""
+MOST_BYTES = 2**28  # greatest size of a file that is read at once; images, configurations and results are far smaller
 
 
-FREELY_UNPACKED = 2**26
-"""Bytes that any compressed array may unpack to, however small it is."""
-MOST_UNPACKED = 100
-"""Greatest ratio that a larger one may unpack by; for images, it is rarely ten."""
+FREELY_UNPACKED = 2**26  # bytes that any compressed array may unpack to, however small it is
+MOST_UNPACKED = 100  # greatest ratio that a larger one may unpack by; for images, it is rarely ten
 
 
 def path_of(text: str | os.PathLike) -> Path:

@@ -18,8 +18,7 @@ from pocketvit.training import graphs
 class Timing:
     """The times of repeats of the same work."""
 
-    seconds: tuple[float, ...]
-    """Of each repeat."""
+    seconds: tuple[float, ...]  # of each repeat
 
     @property
     def median_s(self) -> float:

@@ -21,10 +21,8 @@ from pocketvit.training.trainer import Trainer
 
 PASS_IMAGES = {"cuda": 50_000, "mps": 2_048, "cpu": 128}
 """Training images per pass; on a GPU, as many as CIFAR-10 has. At least two batches."""
-EAGER_STEPS = 32
-"""Most steps of an eager pass on a GPU, where a pass of small batches would take a minute."""
-REPEAT_S = 0.2
-"""Approximate duration of a repeat of single batches."""
+EAGER_STEPS = 32  # most steps of an eager pass on a GPU, where a pass of small batches would take a minute
+REPEAT_S = 0.2  # approximate duration of a repeat of single batches
 MOST_CALLS = 1_000
 
 

@@ -15,12 +15,9 @@ SIZE_INCHES = (7.6, 4.6)
 DPI = 160
 PHASE_BOX, KERNEL_BOX = (0.02, 0.72, 0.96, 0.13), (0.40, 0.10, 0.59, 0.56)
 """Left, bottom, width and height of the two drawings as fractions of the picture."""
-NAME_CHARACTERS = 44
-"""The middle of longer kernel names is left out: the compiler's can have two hundred characters."""
-LABELLED_FROM = 0.08
-"""Smaller shares of the bar have no room for a number."""
-ROOM_FOR_LABELS = 1.5
-"""Length of the kernels' axis relative to the longest bar."""
+NAME_CHARACTERS = 44  # the middle of longer kernel names is left out: the compiler's can have two hundred characters
+LABELLED_FROM = 0.08  # smaller shares of the bar have no room for a number
+ROOM_FOR_LABELS = 1.5  # length of the kernels' axis relative to the longest bar
 
 
 def draw(profile: Mapping[str, Any], path: Path) -> None:

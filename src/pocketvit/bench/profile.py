@@ -29,8 +29,7 @@ from pocketvit.runs.provenance import environment
 from pocketvit.training.trainer import Trainer
 
 NUM_KERNELS = 10
-STEPS = {"cuda": 10, "mps": 3, "cpu": 2}
-"""Number of profiled steps; times are per step."""
+STEPS = {"cuda": 10, "mps": 3, "cpu": 2}  # number of profiled steps; times are per step
 PASS_IMAGES = {"cuda": 50_000, "mps": 1_024, "cpu": 0}
 """Images that are augmented together, so that a step's share is as in a run; at least `STEPS` batches."""
 TRACE, SUMMARY, PICTURE = "trace.json.gz", "profile.json", "profile.png"

@@ -22,8 +22,7 @@ from pocketvit.optim.build import build_optimizers
 from pocketvit.optim.state import create_state
 
 FP32_BYTES = 4
-MATRIX_SIZE = {"cuda": 8192, "mps": 4096, "cpu": 1536}
-"""Side of the square matrices whose product is timed."""
+MATRIX_SIZE = {"cuda": 8192, "mps": 4096, "cpu": 1536}  # side of the square matrices whose product is timed
 COPY_BYTES = {"cuda": 2**30, "mps": 2**28, "cpu": 2**27}
 """Size of the array whose copy is timed: several times any cache."""
 REPEATS = 7
@@ -33,20 +32,16 @@ REPEATS = 7
 class Rates:
     """The peak rates of this machine."""
 
-    matrix_flop_per_s: float
-    """In a large matrix product, in the precision of training."""
-    copy_bytes_per_s: float
-    """In a large copy, bytes read plus bytes written."""
+    matrix_flop_per_s: float  # in a large matrix product, in the precision of training
+    copy_bytes_per_s: float  # in a large copy, bytes read plus bytes written
 
 
 @dataclass(frozen=True)
 class Work:
     """The least work for one batch."""
 
-    flop: float
-    """Multiplications and additions in matrix products."""
-    num_bytes: float
-    """Bytes read from and written to the device's memory."""
+    flop: float  # multiplications and additions in matrix products
+    num_bytes: float  # bytes read from and written to the device's memory
 
     def limits_s(self, rates: Rates) -> tuple[float, float]:
         """The least time for the arithmetic and for the memory traffic, in seconds."""

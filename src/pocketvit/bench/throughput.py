@@ -50,30 +50,20 @@ Mode = Literal["forward", "step", "recipe"]
 class Row:
     """One measurement."""
 
-    variant: str
-    """A key of `VARIANTS`."""
+    variant: str  # a key of `VARIANTS`
     mode: Mode
     batch_size: int
-    images_per_s: float | None = None
-    """Median over the repeats; none if the measurement failed."""
-    images_per_s_min: float | None = None
-    """The slowest repeat."""
-    images_per_s_max: float | None = None
-    """The fastest repeat."""
-    batch_ms: float | None = None
-    """Median time of one batch."""
+    images_per_s: float | None = None  # median over the repeats; none if the measurement failed
+    images_per_s_min: float | None = None  # the slowest repeat
+    images_per_s_max: float | None = None  # the fastest repeat
+    batch_ms: float | None = None  # median time of one batch
     peak_memory_gib: float | None = None
     """Peak memory allocated by tensors, including model, optimizer and images; only on a GPU."""
-    threads: int | None = None
-    """Of the CPU; none on a GPU."""
-    flop_floor_ms: float | None = None
-    """Least time of a batch's arithmetic at the measured rate; none for recipe."""
-    byte_floor_ms: float | None = None
-    """Least time of a batch's memory traffic at the measured rate; none for recipe."""
-    error: str | None = None
-    """Why there is no measurement."""
-    not_fused: str | None = None
-    """Why the fused kernels did not compute the blocks."""
+    threads: int | None = None  # of the CPU; none on a GPU
+    flop_floor_ms: float | None = None  # least time of a batch's arithmetic at the measured rate; none for recipe
+    byte_floor_ms: float | None = None  # least time of a batch's memory traffic at the measured rate; none for recipe
+    error: str | None = None  # why there is no measurement
+    not_fused: str | None = None  # why the fused kernels did not compute the blocks
 
 
 def bench(

@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PHASES = ("data", "forward", "backward", "optimizer")
-"""In the order of a step."""
-OTHER = "other"
-"""The phase of work outside all ranges: counters, learning rates."""
+PHASES = ("data", "forward", "backward", "optimizer")  # in the order of a step
+OTHER = "other"  # the phase of work outside all ranges: counters, learning rates
 
 Event = Mapping[str, Any]
 
@@ -30,8 +28,7 @@ class Item:
     name: str
     phase: str
     ms: float
-    runs: float = 1.0
-    """Less than one if several steps share it."""
+    runs: float = 1.0  # less than one if several steps share it
 
 
 @dataclass(frozen=True)
@@ -39,12 +36,9 @@ class Kernel:
     """All runs of a kernel, or of an operator on the CPU."""
 
     name: str
-    phase: str
-    """The phase with most of its time."""
-    ms: float
-    """Of all runs together."""
-    runs: float
-    """Number of runs."""
+    phase: str  # the phase with most of its time
+    ms: float  # of all runs together
+    runs: float  # number of runs
 
 
 def read_events(path: Path) -> list[Event]:

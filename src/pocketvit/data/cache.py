@@ -30,17 +30,13 @@ from pocketvit.data.fetch.paths import write_error
 from pocketvit.data.raw_splits import Store
 from pocketvit.errors import InputError
 
-VERSION = 6
-"""Raised when decoding, its notes or the layout of an entry changes, so that older entries are not used."""
-WRITING = ".writing-"
-"""Prefix of a folder in which an entry is being written."""
+VERSION = 6  # raised when decoding, its notes or the layout of an entry changes, so that older entries are not used
+WRITING = ".writing-"  # prefix of a folder in which an entry is being written
 LOCK = "lock"
 """A file in such a folder, locked by its process. It contains the boot id, because other machines may not see the lock,
 and is empty without locks."""
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-"""Where Linux identifies this boot of this machine."""
-ABANDONED_S = 86_400
-"""Seconds without a write after which such a folder is abandoned, if no lock can tell."""
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # where Linux identifies this boot of this machine
+ABANDONED_S = 86_400  # seconds without a write after which such a folder is abandoned, if no lock can tell
 
 
 def entry_key(root: Path, files: Sequence[Path], options: Sequence[str | int | None]) -> str:

@@ -31,10 +31,8 @@ from pocketvit.memory import FreeMemory, free_memory
 Place = Literal["gpu", "host", "disk"]
 Wanted = Literal["auto", "gpu", "host", "disk"]
 
-GPU_FRAC = 0.5
-"""Fraction of the GPU's free memory for images; activations, which grow with the batch, need the rest."""
-HOST_FRAC = 0.5
-"""Fraction of the host's free memory that may be locked, which all else cannot use."""
+GPU_FRAC = 0.5  # fraction of the GPU's free memory for images; activations, which grow with the batch, need the rest
+HOST_FRAC = 0.5  # fraction of the host's free memory that may be locked, which all else cannot use
 COLLECTORS = 16  # threads that collect images: a disk serves that many requests at once almost as fast as one
 FEWEST = 256  # images that are worth a thread
 

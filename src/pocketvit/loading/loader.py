@@ -30,8 +30,7 @@ from pocketvit.usercode import Code
 
 CHUNK_IMAGES = {"cuda": 65_536, "mps": 4_096, "cpu": 1_024}
 """Most images per chunk: enough to keep the device busy, few enough to show progress."""
-CHUNK_BYTES = 2**28
-"""Most bytes of pixels per chunk, for large images: up to four chunks are on the device at once."""
+CHUNK_BYTES = 2**28  # most bytes of pixels per chunk, for large images: up to four chunks are on the device at once
 
 
 @dataclass(frozen=True)

@@ -34,20 +34,14 @@ from pocketvit.runs.result import RunResult
 
 # K is the number of classes, T the number of test images.
 
-MAX_TABLE_CLASSES = 10
-"""Up to this many classes, the confusion matrix is a table with numbers; beyond, a picture."""
-MAX_LEVEL_NAME = 3
-"""Column heads are vertical unless every class name is at most this wide, in columns of a terminal."""
-MAX_BESIDE = 40
-"""Up to this many classes, a picture of the matrix has room beside the list of errors."""
-MAX_NAMED_CLASSES = 200
-"""Up to this many classes, the picture has their names along its sides."""
-MAX_TOLD_CELLS = 5_000
-"""Cells of the picture that say under the mouse what they are, most images first."""
+MAX_TABLE_CLASSES = 10  # up to this many classes, the confusion matrix is a table with numbers; beyond, a picture
+MAX_LEVEL_NAME = 3  # column heads are vertical unless every class name is at most this wide, in columns of a terminal
+MAX_BESIDE = 40  # up to this many classes, a picture of the matrix has room beside the list of errors
+MAX_NAMED_CLASSES = 200  # up to this many classes, the picture has their names along its sides
+MAX_TOLD_CELLS = 5_000  # cells of the picture that say under the mouse what they are, most images first
 MAX_LISTED_CLASSES = 100
 MAX_CONFUSIONS = 10
-TILE = 120
-"""Greatest side of a tile of a square sheet, in CSS pixels."""
+TILE = 120  # greatest side of a tile of a square sheet, in CSS pixels
 
 
 def write_report(run_dir: Path, result: RunResult | None = None) -> Path:

@@ -13,16 +13,13 @@ from PIL import Image
 
 PIXELATED_UP_TO = 64
 """Images up to this many pixels a side are stored exactly and shown with sharp pixels; larger ones as JPEG."""
-THUMBNAIL = 256
-"""Greatest side in pixels of a larger image on the page."""
+THUMBNAIL = 256  # greatest side in pixels of a larger image on the page
 
 ACCENT = (15, 118, 138)
-WARM = (214, 92, 48)
-"""The page's two colors in a tone that is readable on light and on dark."""
+WARM = (214, 92, 48)  # the page's two colors in a tone that is readable on light and on dark
 LEAST_TILE = 8
 """Smaller position maps are enlarged to this many pixels a side, so that the lines between them stay thin."""
-FAINTEST = 0.2
-"""Opacity of the faintest error in a heat map."""
+FAINTEST = 0.2  # opacity of the faintest error in a heat map
 
 
 def is_small(image: np.ndarray) -> bool:

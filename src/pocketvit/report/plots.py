@@ -24,27 +24,21 @@ COLOURS = {
 }  # fmt: skip
 """CSS variables of the page, and the placeholder color that matplotlib draws each with."""
 
-SIZE_INCHES = (5.4, 3.0)
-"""At 72 points per inch, close to the width of a phone, so that text is not scaled down there."""
+SIZE_INCHES = (5.4, 3.0)  # at 72 points per inch, close to the width of a phone, so that text is not scaled down there
 FONT_POINTS = 11.5
-MAX_MARKERS = 30
-"""Lines with more points have no markers."""
-MARGIN = 0.05
-"""Room between the data and the end of an axis, as a fraction of the axis."""
-ROUND_STEPS = (1, 2, 2.5, 5, 10)
-"""Distances between the numbers along an axis, times a power of ten."""
+MAX_MARKERS = 30  # lines with more points have no markers
+MARGIN = 0.05  # room between the data and the end of an axis, as a fraction of the axis
+ROUND_STEPS = (1, 2, 2.5, 5, 10)  # distances between the numbers along an axis, times a power of ten
 
 
 @dataclass(frozen=True)
 class Series:
     """One line of a plot."""
 
-    label: str
-    """Shown in a legend if there are several lines."""
+    label: str  # shown in a legend if there are several lines
     x: Sequence[float]
     y: Sequence[float]
-    colour: str = "accent"
-    """A key of COLOURS."""
+    colour: str = "accent"  # a key of COLOURS
     band: tuple[Sequence[float], Sequence[float]] | None = None
     """Lower and upper edge of a shaded band around the line, one value for each point."""
     dashed: bool = False

@@ -5,8 +5,7 @@ from math import sqrt
 
 import numpy as np
 
-Z_95 = 1.959964
-"""The standard normal quantile of a two-sided 95 % interval."""
+Z_95 = 1.959964  # the standard normal quantile of a two-sided 95 % interval
 
 
 def wilson_interval(right: int, total: int, z: float = Z_95) -> tuple[float, float]:
@@ -55,8 +54,7 @@ class Confusion:
     true: int
     predicted: int
     images: int
-    share: float
-    """Of all test images of the true class."""
+    share: float  # of all test images of the true class
 
 
 def frequent_cells(matrix: np.ndarray, limit: int) -> list[Confusion]:

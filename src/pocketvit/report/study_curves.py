@@ -17,27 +17,22 @@ from pocketvit.report.plots import Series, line_plot
 from pocketvit.runs.result import Evaluation
 
 REFERENCE_COLOUR = "ink"
-COLOURS = ("accent", "warm", "violet", "green", "ochre")
-"""Of the rows in one plot, without the reference."""
+COLOURS = ("accent", "warm", "violet", "green", "ochre")  # of the rows in one plot, without the reference
 
 BEHIND = 0.15
 """A row that ends this far below the best one (it diverged) does not affect where the vertical axis begins."""
 
-Curves = Sequence[Sequence[Evaluation]]
-"""The evaluations of each run of a row."""
+Curves = Sequence[Sequence[Evaluation]]  # the evaluations of each run of a row
 
 
 @dataclass(frozen=True)
 class CurveGroup:
     """Two plots of the same rows, with one legend."""
 
-    legend: list[tuple[str, str]]
-    """Row and color; the first is dashed if it is the reference."""
+    legend: list[tuple[str, str]]  # row and color; the first is dashed if it is the reference
     has_reference: bool
-    below: list[str]
-    """Rows that lie entirely below the axis."""
-    plots: list[tuple[str, Markup]]
-    """Title and drawing."""
+    below: list[str]  # rows that lie entirely below the axis
+    plots: list[tuple[str, Markup]]  # title and drawing
 
 
 @dataclass(frozen=True)

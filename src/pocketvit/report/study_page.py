@@ -14,8 +14,7 @@ from pocketvit.report.study_curves import study_curves
 from pocketvit.report.templating import page_environment
 from pocketvit.runs.result import Evaluation
 
-FAR = 4.0
-"""Effects are cut off at this multiple of the median effect, so that the others remain readable."""
+FAR = 4.0  # effects are cut off at this multiple of the median effect, so that the others remain readable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,20 +22,13 @@ class PageCell:
     """One run."""
 
     seed: int
-    state: str
-    """done, failed or missing."""
-    accuracy: float | None
-    """A fraction; None unless done."""
-    curve: Sequence[Evaluation]
-    """Empty unless done."""
-    timed: bool
-    """Whether its times count, that is, it ran on the study's usual hardware."""
-    error: str | None
-    """Why it failed."""
-    report: str | None
-    """Link to its report, relative to the page; None if there is none."""
-    log: str | None
-    """Link to its log, relative to the page; None unless it failed."""
+    state: str  # done, failed or missing
+    accuracy: float | None  # a fraction; None unless done
+    curve: Sequence[Evaluation]  # empty unless done
+    timed: bool  # whether its times count, that is, it ran on the study's usual hardware
+    error: str | None  # why it failed
+    report: str | None  # link to its report, relative to the page; None if there is none
+    log: str | None  # link to its log, relative to the page; None unless it failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +38,7 @@ class PageEffect:
     reference: str
     difference: float
     interval: tuple[float, float] | None
-    text: str
-    """The difference and its interval, in points."""
+    text: str  # the difference and its interval, in points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +46,10 @@ class PageRow:
     """One configuration."""
 
     name: str
-    settings: Sequence[tuple[str, str]]
-    """The row's overrides: fields and their values."""
-    command: str
-    """How to run it again."""
-    figures: Mapping[str, str]
-    """The row in the tables: text by column."""
-    kind: str | None
-    """The kind of verdict: helps, hurts, equal, untold, failed or open; None without a verdict."""
+    settings: Sequence[tuple[str, str]]  # the row's overrides: fields and their values
+    command: str  # how to run it again
+    figures: Mapping[str, str]  # the row in the tables: text by column
+    kind: str | None  # the kind of verdict: helps, hurts, equal, untold, failed or open; None without a verdict
     effect: PageEffect | None
     cells: Sequence[PageCell]
 
@@ -72,24 +59,16 @@ class StudyPage:
     """Everything on the page."""
 
     name: str
-    recipe: str
-    """What every row starts from."""
-    base: Sequence[tuple[str, str]]
-    """Overrides of every row: fields and their values."""
-    summary: Sequence[tuple[str, str, Sequence[str]]]
-    """Kind of verdict, its label, and the rows that have it."""
-    facts: Sequence[tuple[str, str, str]]
-    """Name, value and remark of each fact at the top."""
+    recipe: str  # what every row starts from
+    base: Sequence[tuple[str, str]]  # overrides of every row: fields and their values
+    summary: Sequence[tuple[str, str, Sequence[str]]]  # kind of verdict, its label, and the rows that have it
+    facts: Sequence[tuple[str, str, str]]  # name, value and remark of each fact at the top
     rows: Sequence[PageRow]
-    split: str
-    """The split of the accuracies, as in curves: test or val."""
+    split: str  # the split of the accuracies, as in curves: test or val
     outcome_columns: Sequence[str]
-    cost_columns: Sequence[str]
-    """Of the two tables; the first of each is the row's name."""
-    notes: Sequence[str]
-    """How to read the table, one paragraph each."""
-    origin: Sequence[tuple[str, str]]
-    """Devices, versions and the like."""
+    cost_columns: Sequence[str]  # of the two tables; the first of each is the row's name
+    notes: Sequence[str]  # how to read the table, one paragraph each
+    origin: Sequence[tuple[str, str]]  # devices, versions and the like
 
 
 def render_study(page: StudyPage) -> str:

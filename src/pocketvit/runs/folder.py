@@ -26,8 +26,7 @@ from pocketvit.runs.provenance import environment
 from pocketvit.runs.result import result_at
 from pocketvit.usercode import FOLDER as CODE_FOLDER
 
-RUNS = Path("runs")
-"""Where run folders are created by default."""
+RUNS = Path("runs")  # where run folders are created by default
 
 _ENV = dict.fromkeys(("command", "started", "folder", "data_fingerprint", "config_hash"), str) | {
     "seed": int,

@@ -49,12 +49,9 @@ class RemoteSet:
 
     name: str
     description: str
-    size: str
-    """Of the download."""
-    offers: tuple[Offer, ...]
-    """In the order to try."""
-    is_real: Callable[[Decoded], bool]
-    """Whether these are the true images, labels and splits."""
+    size: str  # of the download
+    offers: tuple[Offer, ...]  # in the order to try
+    is_real: Callable[[Decoded], bool]  # whether these are the true images, labels and splits
 
 
 def fetch(remote: RemoteSet, folder: Path, progress: Progress | None) -> Decoded:
@@ -198,5 +195,4 @@ _CIFAR100 = _cifar(
     is_real=_is_cifar100,
 )
 
-REMOTE_SETS = {known.name: known for known in (_CIFAR10, _CIFAR100)}
-"""The data sets that can be downloaded, by name."""
+REMOTE_SETS = {known.name: known for known in (_CIFAR10, _CIFAR100)}  # the data sets that can be downloaded, by name

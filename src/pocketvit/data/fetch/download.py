@@ -34,8 +34,7 @@ _BLOCK_BYTES = 1 << 16
 _MAX_WAIT_S = 60.0
 MOST_BYTES = 2**30
 """A file is no larger; the catalogue's have less than a fifth of that, and a server may send without end."""
-_BUSY = {408, 425, 429}
-"""The HTTP errors below 500 that are worth a retry."""
+_BUSY = {408, 425, 429}  # the HTTP errors below 500 that are worth a retry
 
 
 class _TryAgain(Exception):

@@ -16,8 +16,7 @@ from pocketvit.data.pixels import one_line
 from pocketvit.errors import InputError
 
 PREFIX = "hf:"
-_CONVERTED = "refs/convert/parquet"
-"""The branch with the Hub's own conversion."""
+_CONVERTED = "refs/convert/parquet"  # the branch with the Hub's own conversion
 
 
 def folder_name(source: str) -> str:

@@ -18,8 +18,7 @@ class Box(NamedTuple):
 
     tensor: Tensor
     """Contiguous, (rows, channels) or (layers, rows, channels), bfloat16. What a box has behind the last row is zero."""
-    tokens: int
-    """Rows of a box, which is 64 channels wide."""
+    tokens: int  # rows of a box, which is 64 channels wide
 
     def geometry(self) -> tuple[list[int], list[int], list[int]]:
         """Sizes, bytes from one to the next of all but the innermost, and the box's sizes: the innermost first."""
@@ -54,8 +53,7 @@ def encoded(box: Box) -> bytes:
 class Params(NamedTuple):
     """A kernel's parameters, in the order of the struct in its source."""
 
-    maps: Sequence[Box | None]
-    """None if the kernel does not use it."""
+    maps: Sequence[Box | None]  # None if the kernel does not use it
     pointers: Sequence[Tensor | None]
     integers: Sequence[int]
     floats: Sequence[float]

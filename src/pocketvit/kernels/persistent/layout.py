@@ -13,28 +13,22 @@ from pocketvit.kernels.attention import SOFTMAX
 from pocketvit.kernels.block_weights import BlockPlan
 
 WIDTH, HIDDEN_WIDTH, NUM_HEADS = 192, 384, 12
-TOKENS = range(49, 73)
-"""Numbers of tokens that there are kernels for: 7 to 9 groups of eight."""
+TOKENS = range(49, 73)  # numbers of tokens that there are kernels for: 7 to 9 groups of eight
 SUB_TILE_BYTES = 64 * 64 * 2
 TILE_BYTES = 3 * SUB_TILE_BYTES + 256 * 4
-STAGES = 3
-"""Tiles in shared memory at a time."""
+STAGES = 3  # tiles in shared memory at a time
 QKV, PROJ, FC1, FC2 = range(4)
-COLUMNS = (WIDTH, WIDTH, WIDTH, HIDDEN_WIDTH)
-"""Of the four weights of a layer."""
+COLUMNS = (WIDTH, WIDTH, WIDTH, HIDDEN_WIDTH)  # of the four weights of a layer
 
 
 class Tile(NamedTuple):
     """Where a tile lies in a weight."""
 
     weight: int
-    transposed: bool
-    """It is a piece of the weight's transpose."""
-    row: int
-    """First row, of the transpose if it is one."""
+    transposed: bool  # it is a piece of the weight's transpose
+    row: int  # first row, of the transpose if it is one
     column: int
-    rows: bool
-    """64 × 192; else 192 × 64."""
+    rows: bool  # 64 × 192; else 192 × 64
 
     def entry(self) -> tuple[int, ...]:
         """For the packing kernel: weight, transposed, columns, place of the first number, distance of sub-tiles, row."""
@@ -75,10 +69,8 @@ def backward_tiles() -> list[Tile]:
     return tiles
 
 
-TILES = [*forward_tiles(), *backward_tiles()]
-"""Of a layer, as they lie in memory."""
-BACKWARD = len(forward_tiles())
-"""The first of backward's."""
+TILES = [*forward_tiles(), *backward_tiles()]  # of a layer, as they lie in memory
+BACKWARD = len(forward_tiles())  # the first of backward's
 
 
 def shared_bytes(num_tokens: int, chunks: int, factors: int, barriers: int) -> int:
@@ -100,17 +92,14 @@ class Kernel(NamedTuple):
 
     source: str
     name: str
-    threads: int
-    """Of a block."""
-    shared_bytes: Callable[[int], int]
-    """Shared memory of a block, given the number of tokens of an image."""
+    threads: int  # of a block
+    shared_bytes: Callable[[int], int]  # shared memory of a block, given the number of tokens of an image
 
 
 FORWARD_KERNEL = Kernel("forward.cu", "vit_forward", 384, partial(shared_bytes, chunks=7, factors=2, barriers=0))
 BACKWARD_KERNEL = Kernel("backward.cu", "vit_backward", 384, partial(shared_bytes, chunks=8, factors=4, barriers=6))
 WEIGHTS_KERNEL = Kernel("weights.cu", "vit_weights", 512, lambda _: 4 * (6 * BOX_TOKENS * 128 + 2 * 8) + 12 * 64 * 4)
-BOX_TOKENS = 64
-"""Tokens that the weights' gradients take at a time."""
+BOX_TOKENS = 64  # tokens that the weights' gradients take at a time
 
 
 def steps_of(num_images: int, num_tokens: int, taken: int, num_layers: int) -> int:

@@ -24,10 +24,8 @@ from pocketvit.studies.definition.grid import IMAGES_OF, Study
 Kind = Literal["helps", "hurts", "equal", "untold", "failed", "open"]
 """A verdict in one word. equal: no significant difference; untold: too few runs to tell; open: no result yet."""
 
-NOISY_LEVEL = 0.01
-"""Significance level of the test for noisy rows, over all rows of a study together."""
-LEAST_DF = 3
-"""Least degrees of freedom of the other rows for more than one row to be called noisy."""
+NOISY_LEVEL = 0.01  # significance level of the test for noisy rows, over all rows of a study together
+LEAST_DF = 3  # least degrees of freedom of the other rows for more than one row to be called noisy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +33,12 @@ class Finding:
     """One row of a study, summed up over its runs."""
 
     row: str
-    cells: tuple[CellResult, ...]
-    """By seed."""
-    accuracy: Summary
-    """The study's `measure` after the last step, fractions."""
-    test: Summary
-    """Test accuracy after the last step, fractions; equals `accuracy` if that is the measure."""
+    cells: tuple[CellResult, ...]  # by seed
+    accuracy: Summary  # the study's `measure` after the last step, fractions
+    test: Summary  # test accuracy after the last step, fractions; equals `accuracy` if that is the measure
     best_evaluation: Summary
     """The best test accuracy over the evaluations during training, fractions; empty if there were none."""
-    comparison: Comparison | None
-    """None for a row that is not compared."""
+    comparison: Comparison | None  # None for a row that is not compared
     num_params: float | None
     train_s: float | None
     """Mean over the runs on the study's usual hardware, as the next two: with augmentation, without compiling and

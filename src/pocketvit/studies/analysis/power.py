@@ -19,14 +19,11 @@ from pocketvit.config.checks import Bounds
 from pocketvit.randomness import Stream, uniform
 from pocketvit.studies.analysis.spread import balanced_errors
 
-POWER = 0.8
-"""The usual choice: four of five true differences are detected."""
+POWER = 0.8  # the usual choice: four of five true differences are detected
 LEVEL = 0.05
 """Significance level of all comparisons of a study together; each interval has a confidence level of 1 − this."""
-MOST_SEEDS = 1_000_000
-"""Upper end of the search for enough seeds: more than any difference above std / 100 needs."""
-DRAWS = 2000
-"""They make a power accurate to half a point."""
+MOST_SEEDS = 1_000_000  # upper end of the search for enough seeds: more than any difference above std / 100 needs
+DRAWS = 2000  # they make a power accurate to half a point
 MOST_ROWS, MANY_SEEDS = 20, 25
 """Rows of a drawn study, as more of them hardly change the power; seeds from which two rows' own variances suffice."""
 

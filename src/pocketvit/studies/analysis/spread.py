@@ -25,8 +25,7 @@ import numpy as np
 
 from pocketvit.errors import InputError
 
-Accuracies = Mapping[str, Mapping[int, float]]
-"""Row, seed, fraction of images classified correctly."""
+Accuracies = Mapping[str, Mapping[int, float]]  # row, seed, fraction of images classified correctly
 
 NO_DF = 1e-9  # degrees of freedom below this are rounding
 
@@ -35,11 +34,9 @@ NO_DF = 1e-9  # degrees of freedom below this are rounding
 class Spread:
     """The scatter of runs over seeds, pooled over the rows of a study. A variance without degrees of freedom is None."""
 
-    noise: float | None
-    """Variance of a run without the effect of the seed on all rows."""
+    noise: float | None  # variance of a run without the effect of the seed on all rows
     noise_df: int
-    total: float | None
-    """Variance of a run of one row over seeds."""
+    total: float | None  # variance of a run of one row over seeds
     total_df: float
     """By Satterthwaite: rows repeat the effect of their seeds, the share 1 − noise / total of the variance."""
 

@@ -21,12 +21,10 @@ from pocketvit.randomness import Stream, uniform
 from pocketvit.studies.analysis.power import LEVEL, detectable_difference, moderated, student
 from pocketvit.studies.analysis.spread import Accuracies, Layout
 
-BOOTSTRAP_FROM = 8
-"""The number of seeds from which resampling them is meaningful."""
+BOOTSTRAP_FROM = 8  # the number of seeds from which resampling them is meaningful
 BOOTSTRAP_DRAWS = 10_000
 
-NO_SPREAD = 1e-12
-"""A standard error below this is rounding, not training noise: accuracies move in steps of one image."""
+NO_SPREAD = 1e-12  # a standard error below this is rounding, not training noise: accuracies move in steps of one image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +32,8 @@ class Summary:
     """Mean and spread of the runs of one row."""
 
     num_seeds: int
-    mean: float | None
-    """None without a run."""
-    std: float | None
-    """Of a single run (divisor n − 1); None below two runs."""
+    mean: float | None  # None without a run
+    std: float | None  # of a single run (divisor n − 1); None below two runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,27 +42,18 @@ class Comparison:
 
     row: str
     reference: str
-    paired: bool
-    """Some seeds of the two are the same, so that what these do to every row cancels."""
-    num_seeds: int
-    """Of the row with fewer."""
-    difference: float | None
-    """The row's mean accuracy minus the reference's, a fraction."""
+    paired: bool  # some seeds of the two are the same, so that what these do to every row cancels
+    num_seeds: int  # of the row with fewer
+    difference: float | None  # the row's mean accuracy minus the reference's, a fraction
     stderr: float | None = None
-    df: float = 0.0
-    """Degrees of freedom of `stderr`."""
-    interval: tuple[float, float] | None = None
-    """95 % confidence interval by t, of this comparison alone."""
-    p: float | None = None
-    """Two-sided, of this comparison alone."""
-    p_holm: float | None = None
-    """Corrected for all comparisons of the study: at most 0.05 is significant."""
-    num_comparisons: int = 0
-    """Comparisons that were corrected for: all of the study, measured or not."""
+    df: float = 0.0  # degrees of freedom of `stderr`
+    interval: tuple[float, float] | None = None  # 95 % confidence interval by t, of this comparison alone
+    p: float | None = None  # two-sided, of this comparison alone
+    p_holm: float | None = None  # corrected for all comparisons of the study: at most 0.05 is significant
+    num_comparisons: int = 0  # comparisons that were corrected for: all of the study, measured or not
     detectable: float | None = None
     """The least difference that would have been detected with 80 % power, after the correction."""
-    bootstrap: tuple[float, float] | None = None
-    """95 % confidence interval by resampling seeds; None below eight seeds."""
+    bootstrap: tuple[float, float] | None = None  # 95 % confidence interval by resampling seeds; None below eight seeds
 
 
 def summarise(values: Mapping[int, float]) -> Summary:

@@ -21,14 +21,10 @@ class CellResult:
     row: str
     seed: int
     state: Literal["done", "failed", "missing"]
-    result: RunResult | None
-    """None unless done."""
-    error: str | None
-    """Why it failed, in one line; None unless failed."""
-    folder: Path | None
-    """The run folder; None if there is none, for example if the result is a single file."""
-    log: Path | None = None
-    """Its output; None unless failed, and if there is none."""
+    result: RunResult | None  # None unless done
+    error: str | None  # why it failed, in one line; None unless failed
+    folder: Path | None  # the run folder; None if there is none, for example if the result is a single file
+    log: Path | None = None  # its output; None unless failed, and if there is none
 
 
 def gather(jobs: Sequence[Job], results: Path | None = None) -> list[CellResult]:

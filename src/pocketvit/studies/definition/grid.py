@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from pocketvit.config import RunConfig, config_hash, override
 
-Measure = Literal["test_accuracy", "val_accuracy"]
-"""The field of a run's result by which rows are compared."""
+Measure = Literal["test_accuracy", "val_accuracy"]  # the field of a run's result by which rows are compared
 
 IMAGES_OF: Mapping[Measure, str] = {"test_accuracy": "test", "val_accuracy": "validation"}
 """The images that a measure is taken on."""
@@ -19,11 +18,9 @@ class Row:
     """One configuration of a study."""
 
     name: str
-    overrides: Mapping[str, Any]
-    """The row's overrides, with inherited and grid values, without the study's `base`."""
+    overrides: Mapping[str, Any]  # the row's overrides, with inherited and grid values, without the study's `base`
     seeds: tuple[int, ...]
-    config: RunConfig
-    """With the recipe's seed; `Study.cells` sets each cell's."""
+    config: RunConfig  # with the recipe's seed; `Study.cells` sets each cell's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +47,9 @@ class Study:
 
     name: str
     recipe: str
-    base: Mapping[str, Any]
-    """Overrides of every row."""
-    rows: tuple[Row, ...]
-    """In the order of the file; a grid's rows replace their template."""
-    compare: Mapping[str, str]
-    """The row that each row is compared with; a row that is absent is not compared."""
+    base: Mapping[str, Any]  # overrides of every row
+    rows: tuple[Row, ...]  # in the order of the file; a grid's rows replace their template
+    compare: Mapping[str, str]  # the row that each row is compared with; a row that is absent is not compared
 
     @property
     def measure(self) -> Measure:

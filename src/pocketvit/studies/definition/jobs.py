@@ -18,8 +18,7 @@ from pocketvit.config.hashing import earlier_hashes
 from pocketvit.errors import InputError
 from pocketvit.studies.definition.grid import Cell, Study
 
-Fingerprints = Callable[[DataConfig], str]
-"""From a data configuration to the fingerprint of its data."""
+Fingerprints = Callable[[DataConfig], str]  # from a data configuration to the fingerprint of its data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +26,10 @@ class Job:
     """A cell of a study, to be run in the study's folder."""
 
     cell: Cell
-    key: str
-    """`Cell.key`, the name of its run folder."""
+    key: str  # `Cell.key`, the name of its run folder
     earlier_keys: tuple[str, ...] = ()
     """What the key was before each revision of what the cell computes, the latest first."""
-    out: Path
-    """The study's folder."""
+    out: Path  # the study's folder
 
     @property
     def folder(self) -> Path:

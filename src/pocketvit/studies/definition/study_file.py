@@ -35,11 +35,9 @@ from pocketvit.studies.definition.grid import Row, Study
 from pocketvit.usercode import Code, resolve
 
 STUDY_KEYS = ("name", "recipe", "base", "seeds", "baseline", "compare", "rows")
-ROW_KEYS = ("inherit", "grid", "seeds")
-"""Keys of a row that are not overrides."""
+ROW_KEYS = ("inherit", "grid", "seeds")  # keys of a row that are not overrides
 
-MOST_RUNS = 10_000
-"""Of a study; more could only be a slip."""
+MOST_RUNS = 10_000  # of a study; more could only be a slip
 
 SET_ELSEWHERE = {"seed": "use seeds", "recipe": "use the study's recipe", "out": "the runner chooses it"}
 """Fields that a row cannot override, and why."""

@@ -25,8 +25,7 @@ from pocketvit.studies.definition.jobs import study_jobs
 from pocketvit.studies.execution.outdated import outdated
 from pocketvit.studies.execution.plan import DIFFERENCES, plan_study
 
-LEAST_DF = 3
-"""Degrees of freedom from which a measured spread is used instead of an assumed one."""
+LEAST_DF = 3  # degrees of freedom from which a measured spread is used instead of an assumed one
 
 
 @dataclass(frozen=True)
@@ -34,22 +33,18 @@ class Speed:
     """The speed of runs on one device, and where the figure comes from."""
 
     images_per_s: float
-    beside_s: float
-    """Import, compilation, evaluation and report."""
+    beside_s: float  # import, compilation, evaluation and report
     device: str
     on_gpu: bool
-    source: str
-    """Where the figure comes from, in words."""
+    source: str  # where the figure comes from, in words
 
 
 @dataclass(frozen=True)
 class Devices:
     """The devices that the study will run on."""
 
-    number: int
-    """Runs at a time."""
-    name: str | None = None
-    """As results name it; None if unknown."""
+    number: int  # runs at a time
+    name: str | None = None  # as results name it; None if unknown
     on_gpu: bool = False
 
 
@@ -58,12 +53,10 @@ class Data:
     """The sizes of a data set."""
 
     num_train: int
-    num_val: int
-    """Held out of the training images."""
+    num_val: int  # held out of the training images
     num_test: int
     fingerprint: str
-    absent: str | None = None
-    """Why it cannot be opened."""
+    absent: str | None = None  # why it cannot be opened
 
 
 ASSUMED_SPEED = {

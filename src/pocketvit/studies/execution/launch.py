@@ -12,8 +12,7 @@ from pocketvit.recipes import RECIPES, recipe
 from pocketvit.runs.result import result_at
 from pocketvit.studies.definition.jobs import Job
 
-GRACE_S = 20.0
-"""Seconds a stopped process may take to save."""
+GRACE_S = 20.0  # seconds a stopped process may take to save
 
 
 def launch(

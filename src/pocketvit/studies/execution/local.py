@@ -27,10 +27,8 @@ class Slot:
 
     name: str
     environment: dict[str, str]
-    capacity: int
-    """Processes at once."""
-    exclusive: bool = False
-    """Whether they train one at a time, across all studies on the machine."""
+    capacity: int  # processes at once
+    exclusive: bool = False  # whether they train one at a time, across all studies on the machine
     running: dict[subprocess.Popen, Job] = field(default_factory=dict)
 
 

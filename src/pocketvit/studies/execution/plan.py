@@ -9,8 +9,7 @@ from pocketvit.report.text import count, counted, duration, points
 from pocketvit.studies.analysis.power import POWER, detectable_with, seeds_needed
 from pocketvit.studies.definition.grid import Cell, Study
 
-DIFFERENCES = (0.001, 0.002, 0.005)
-"""Fractions to find the number of seeds for, by default."""
+DIFFERENCES = (0.001, 0.002, 0.005)  # fractions to find the number of seeds for, by default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,25 +18,17 @@ class Plan:
 
     num_rows: int
     num_runs: int
-    num_left: int
-    """Runs still to be made."""
-    num_passes: int
-    """Of all runs that are left."""
-    hours: float
-    """Of the runs that are left, with one at a time on every device."""
+    num_left: int  # runs still to be made
+    num_passes: int  # of all runs that are left
+    hours: float  # of the runs that are left, with one at a time on every device
     num_devices: int
-    device: str | None
-    """Its name, if known."""
-    num_comparisons: int
-    """0 for a study that compares nothing."""
-    num_seeds: int
-    """Of the row with the fewest."""
-    std: float
-    """Assumed standard deviation of a run over seeds, a fraction."""
+    device: str | None  # its name, if known
+    num_comparisons: int  # 0 for a study that compares nothing
+    num_seeds: int  # of the row with the fewest
+    std: float  # assumed standard deviation of a run over seeds, a fraction
     detectable: float | None
     """The least difference that the study detects with 80 % power; None with one row, inf with one seed."""
-    needed: tuple[tuple[float, int], ...]
-    """Differences, and the seeds per row that each needs."""
+    needed: tuple[tuple[float, int], ...]  # differences, and the seeds per row that each needs
 
     def lines(self) -> list[str]:
         """The plan in sentences."""

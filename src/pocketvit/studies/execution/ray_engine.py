@@ -28,8 +28,7 @@ from pocketvit.runs.folder import with_lasting_data
 from pocketvit.studies.definition.jobs import Job
 from pocketvit.studies.execution.launch import GRACE_S, failure_of, launch
 
-RETRIES = 5
-"""How often a cell is retried after its machine was lost."""
+RETRIES = 5  # how often a cell is retried after its machine was lost
 LOOK_S = 0.2
 KNOCK_S = 10.0
 
@@ -38,11 +37,9 @@ KNOCK_S = 10.0
 class Brought:
     """What a task returns."""
 
-    failure: str | None
-    """Why there is no result."""
+    failure: str | None  # why there is no result
     log: bytes
-    folder: bytes | None
-    """The run folder as a tar archive; None if it was made in place."""
+    folder: bytes | None  # the run folder as a tar archive; None if it was made in place
 
 
 class RayEngine:

@@ -66,12 +66,9 @@ class Engine(Protocol):
 class StudyRun:
     """How running a study ended."""
 
-    gathered: list[CellResult]
-    """All its cells, including those not chosen."""
-    signum: int | None
-    """The signal that stopped it."""
-    left: int
-    """Chosen cells that have neither finished nor failed."""
+    gathered: list[CellResult]  # all its cells, including those not chosen
+    signum: int | None  # the signal that stopped it
+    left: int  # chosen cells that have neither finished nor failed
 
 
 @contextmanager

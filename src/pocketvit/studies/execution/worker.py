@@ -29,8 +29,7 @@ from pocketvit.studies.execution.launch import command_line
 from pocketvit.terminal import tolerate_any_encoding
 from pocketvit.usercode import FOLDER, Code
 
-PR_SET_PDEATHSIG = 1
-"""From linux/prctl.h: the signal that a process gets when its parent dies."""
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h: the signal that a process gets when its parent dies
 
 
 def end_with_starter() -> None:
