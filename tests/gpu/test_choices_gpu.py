@@ -37,6 +37,8 @@ CHOICES = {
     "overlap": {"model.patch_stride": 2},
     "shifted": {"model.stem": "shifted"},
     "shifted overlap": {"model.stem": "shifted", "model.patch_stride": 2, "model.pool": "mean"},
+    "conv stem": {"model.stem": "conv"},
+    "conv stem of one": {"model.stem": "conv", "model.patch_size": 2, "model.pool": "attention"},
     "patches of 2": {"model.patch_size": 2},
     "patches of 8": {"model.patch_size": 8},
     "whitening": {"model.patch_init": "whitening", "model.activation": "gelu_tanh"},

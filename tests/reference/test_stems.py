@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from neighbours.conv_stem import cct_num_params, cct_tokenizer, sequence_pool
 from neighbours.shifted_patches import num_params, shifted_patch_tokens
 from torch import nn
 
 from pocketvit.config import ModelConfig
 from pocketvit.errors import InputError
-from pocketvit.model import create_model
+from pocketvit.model import ViT, create_model
 from pocketvit.model.stems import STEMS
 
 IMAGES = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -56,6 +57,60 @@ def test_shifted_patches_add_the_papers_parameters():
 def test_whitening_is_for_patches_alone(stem):
     with pytest.raises(InputError, match=f"model.patch_init=whitening is for .* not model.stem={stem}"):
         ModelConfig(stem=stem, patch_init="whitening")
+
+
+@pytest.mark.parametrize(("patch", "tokens"), [(2, 24), (4, 6), (8, 2)])
+def test_the_convolutional_stem_equals_loops(patch, tokens):
+    stem = stem_of("conv", patch_size=patch)
+    weights = [convolution.weight.detach().numpy() for convolution in stem.convolutions]
+    want = cct_tokenizer(IMAGES.numpy(), weights)
+    assert want.shape == (2, tokens, 10) and stem.num_patches == tokens
+    np.testing.assert_allclose(tokens_of(stem).detach(), want, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [(15, 9), (8, 8)])
+def test_the_convolutional_stem_takes_images_of_any_size(size):
+    model = ViT(ModelConfig(stem="conv", width=8, num_heads=1, depth=1), image_size=size)
+    assert model(torch.zeros(1, 3, *size)).shape == (1, 10)
+    assert model.tokens.patches.grid == tuple(-(-side // 4) for side in size)
+
+
+@pytest.mark.parametrize(("patch", "channels"), [(2, (3, 256)), (4, (3, 64, 256))])
+def test_cct_7_has_the_published_number_of_parameters(patch, channels):
+    """Apart from our biases of queries, keys and values: 3.76 M for CCT-7/3x1."""
+    values = {"stem": "conv", "patch_size": patch, "width": 256, "depth": 7, "num_heads": 4, "pool": "attention"}
+    model = create_model("paper", **values)
+    assert model.num_params - 7 * 3 * 256 == cct_num_params(channels=channels)
+    assert round(cct_num_params() / 1e6, 2) == 3.76
+
+
+def test_ccts_pooling_equals_a_loop():
+    model = ViT(ModelConfig(stem="conv", width=8, num_heads=1, depth=1, pool="attention"), image_size=(8, 8))
+    tokens, score = torch.randn(2, 4, 8), model.pool.score
+    with torch.no_grad():
+        score.weight.mul_(50)
+        score.bias.fill_(2.0)
+        want = [sequence_pool(image.numpy(), score.weight[0].numpy(), 2.0) for image in tokens]
+        np.testing.assert_allclose(model.pool(tokens), np.stack(want), rtol=1e-5, atol=1e-6)
+
+
+def test_the_convolutional_stem_starts_as_ccts():
+    weight = create_model("paper", stem="conv", width=256, num_heads=4, depth=1).tokens.patches.convolutions[1].weight
+    assert weight.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.01)
+    assert weight.abs().max() > 3.5 * weight.std(), "normal, not uniform"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"patch_size": 6}, "model.patch_size=6 is none of 2, 4, 8, 16 and 32, as model.stem=conv requires"),
+        ({"patch_size": 1}, "model.patch_size=1 is none of"),
+        ({"patch_stride": 2}, "model.patch_stride=2 has no effect with model.stem=conv"),
+    ],
+)
+def test_what_the_convolutional_stem_cannot_do_is_refused(values, words):
+    with pytest.raises(InputError, match=words):
+        ModelConfig(stem="conv", **values)
 
 
 def test_a_patch_of_one_pixel_cannot_be_shifted():

@@ -16,8 +16,9 @@ class ModelConfig:
     """Side of a square patch, in pixels."""
     patch_stride: Count | None = None
     """Pixels between neighboring patches; below patch_size, patches overlap; none is patch_size."""
-    stem: Literal["patches", "shifted"] = "patches"
-    """From image to tokens: patches through one linear layer, or shifted, the same with the image moved to four sides."""
+    stem: Literal["patches", "shifted", "conv"] = "patches"
+    """From image to tokens: patches through one linear layer; shifted, the same with the image moved to four sides; or conv,
+    convolutions that halve the image until patch_size pixels are one."""
     patch_init: Literal["random", "whitening"] = "random"
     """Initial patch filters: a convolution's default, or whitening filters of the training images."""
     whitening_patches: Literal["clean", "augmented"] = "augmented"
@@ -114,6 +115,15 @@ class ModelConfig:
                 f"model.patch_size={self.patch_size} is less than the 2 that model.stem=shifted needs to shift"
             )
 
+        if self.stem == "conv":
+            if self.patch_size not in (2, 4, 8, 16, 32):
+                raise InputError(
+                    f"model.patch_size={self.patch_size} is none of 2, 4, 8, 16 and 32, as model.stem=conv requires: each of "
+                    "its convolutions halves the image"
+                )
+            if self.patch_stride not in (None, self.patch_size):
+                raise InputError(f"model.patch_stride={self.patch_stride} has no effect with model.stem=conv; use none")
+
     def _check_ranks(self) -> None:
         """Refuse ranks that are more than full, or not supported together."""
         kv_width = (self.num_kv_heads or self.num_heads) * self.head_dim
@@ -148,7 +158,7 @@ class ModelFields(TypedDict, total=False):
 
     patch_size: int
     patch_stride: int | None
-    stem: Literal["patches", "shifted"]
+    stem: Literal["patches", "shifted", "conv"]
     patch_init: Literal["random", "whitening"]
     whitening_patches: Literal["clean", "augmented"]
     whitening_pairs: bool

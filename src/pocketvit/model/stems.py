@@ -3,6 +3,8 @@
 Shapes: B batch, C channels, H W pixels, p patch side, P patches, D width, L lead tokens.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -98,5 +100,42 @@ class ShiftedPatches(PatchEmbedding):
         return F.linear(F.pad(patches, (0, 0, lead, 0)), self.proj.weight.flatten(1))
 
 
-STEMS = {"patches": PatchEmbedding, "shifted": ShiftedPatches}
+class ReLUConv2d(nn.Conv2d):
+    """A convolution before a ReLU, which is why its initial weights are drawn after He et al. 2015."""
+
+
+class ConvolutionalStem(nn.Module):
+    """Convolutions that make p × p pixels a token: each is followed by ReLU and a maximum, and halves the image's sides.
+
+    There are log₂ p of them, 3 × 3 with 64 channels between, so that an image has as many tokens as with p × p patches:
+    p = 2 is CCT-·/3x1, p = 4 is 3x2.
+
+    Source: Hassani et al. 2021 (CCT), https://arxiv.org/abs/2104.05704; initial weights normal, as in the authors' code, with
+    variance 2 / (fan in): He et al. 2015, https://arxiv.org/abs/1502.01852
+    """
+
+    CHANNELS_BETWEEN = 64
+
+    def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
+        super().__init__()
+        count = config.patch_size.bit_length() - 1
+        channels = (CHANNELS, *(count - 1) * (self.CHANNELS_BETWEEN,), config.width)
+        self.convolutions = nn.ModuleList(ReLUConv2d(*pair, 3, padding=1, bias=False) for pair in pairwise(channels))
+        self.grid = (-(-image_size[0] // config.patch_size), -(-image_size[1] // config.patch_size))  # rounded up
+        self.bias: Tensor
+        self.register_buffer("bias", torch.zeros(config.width), persistent=False)
+
+    @property
+    def num_patches(self) -> int:
+        """P."""
+        return self.grid[0] * self.grid[1]
+
+    def forward(self, images: Tensor, lead: int = 0) -> Tensor:
+        """As `PatchEmbedding`: images (B, C, H, W) -> (B, L + P, D)."""
+        for convolution in self.convolutions:
+            images = F.max_pool2d(convolution(images).relu(), 3, stride=2, padding=1)
+        return F.pad(images.flatten(2).transpose(1, 2), (0, 0, lead, 0))
+
+
+STEMS = {"patches": PatchEmbedding, "shifted": ShiftedPatches, "conv": ConvolutionalStem}
 """By `model.stem`: constructed and used like `PatchEmbedding`, with `grid` and `bias`."""

@@ -25,7 +25,7 @@ from pocketvit.model.folded import fold, not_fused, not_persistent, plan_of
 from pocketvit.model.mixers import Mixer
 from pocketvit.model.norm import make_norm
 from pocketvit.model.positions import RotaryPositions
-from pocketvit.model.stems import CHANNELS
+from pocketvit.model.stems import CHANNELS, ReLUConv2d
 from pocketvit.model.tokens import Tokens
 
 
@@ -84,7 +84,9 @@ class ViT(nn.Module):
         embedding keeps a convolution's default, uniform within ± 1/sqrt(fan in).
         """
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, ReLUConv2d):
+                nn.init.kaiming_normal_(module.weight, generator=generator)
+            elif isinstance(module, nn.Conv2d):
                 bound = module.weight[0].numel() ** -0.5
                 nn.init.uniform_(module.weight, -bound, bound, generator=generator)
                 if module.bias is not None:

@@ -47,10 +47,12 @@ def linear(N: int, D: int, E: int, rows: int) -> int:
 N, D, E, DEPTH = 65, 48, 12, 2
 PATCHES = 2 * N * D * 48
 LINEAR = sum(linear(N, D, E, rows) - dense(N, D, rows) for rows in (N, 1))
+CONV_1, CONV_2 = 2 * 9 * 3 * 64 * 32**2, 2 * 9 * 64 * D * 16**2
 OTHERS = {
     "linear": ({"attention": "linear"}, LINEAR, 3 * LINEAR),
     "locality": ({"attention": "locality"}, 0, 0),
     "shifted": ({"stem": "shifted"}, 4 * PATCHES, 3 * 5 * PATCHES - 2 * PATCHES),  # patches now need a gradient
+    "conv": ({"stem": "conv"}, CONV_1 + CONV_2 - PATCHES, 2 * CONV_1 + 3 * CONV_2 - 2 * PATCHES),
 }
 """Parts of other papers, and how many operations they add to a forward pass and to one with backward."""
 

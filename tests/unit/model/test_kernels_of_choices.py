@@ -12,6 +12,7 @@ FASTEST = Choice("fused", "the tensors are not on an NVIDIA GPU")
 CHOICES = {
     "plain": ({}, FASTEST),
     "shifted": ({"stem": "shifted"}, FASTEST),
+    "conv": ({"stem": "conv"}, FASTEST),
     "linear": ({"attention": "linear"}, Choice("reference", "the kernels do not support model.attention=linear")),
     "locality": ({"attention": "locality"}, Choice("reference", "the kernels do not support model.attention=locality")),
 }
