@@ -84,6 +84,18 @@ def test_an_objective_on_tokens_and_what_it_logs_are_captured(synthetic_splits, 
         torch.testing.assert_close(found[:8], wanted[:8], rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize(
+    ("values", "tolerance"),
+    [(PLAIN | {"train.cuda_graph": True}, 1 / 64), ({"train.kernels": "reference"}, 0.1), ({}, 0.1)],
+    ids=["captured", "compiled", "fused"],
+)
+def test_training_accuracy_is_captured(synthetic_splits, values, tolerance):
+    """One image of 64 may change sides by rounding, in bf16 several."""
+    plain, captured = (stepped(synthetic_splits, **given).step.logged["train_accuracy"] for given in (PLAIN, values))
+    torch.testing.assert_close(captured[:8], plain[:8], rtol=0, atol=tolerance + 1e-6)
+    assert captured[:8].gt(0).any() and captured[8:].isnan().all()
+
+
 def test_a_chunk_does_not_wait_for_the_gpu(synthetic_splits):
     config = override(recipe("paper"), {"batch_size": 64, "model.width": 64, "model.depth": 1, "model.num_heads": 4})
     trainer = Trainer(config, synthetic_splits, torch.device("cuda", 0), SilentReporter())

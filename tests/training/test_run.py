@@ -95,6 +95,14 @@ def test_a_run_learns_and_leaves_everything(small):
     assert result.test_accuracy >= 0.9, "three colours are easy"
     assert [line["pass"] for line in metrics(folder)] == [1, 2, 3, 4, 5]
     assert [point.images for point in result.curve] == [2 * 96, 4 * 96, 5 * 96]
+    evaluated = [line for line in metrics(folder) if "test_loss" in line]
+    assert [line["pass"] for line in evaluated] == [2, 4, 5]
+    with np.load(folder / "predictions.npz") as held:
+        logits, labels = torch.from_numpy(held["logits"]), torch.from_numpy(held["labels"])
+    wanted = -logits.double().log_softmax(1).gather(1, labels[:, None]).mean()
+    assert evaluated[-1]["test_loss"] == pytest.approx(float(wanted))
+    accuracies = [line["train_accuracy"] for line in metrics(folder)]
+    assert len(accuracies) == 5 and 0 < accuracies[0] < accuracies[-1] <= 1
     assert result.best_test_accuracy == max(point.accuracy for point in result.curve)
     assert result.val_accuracy is None
     assert result.images_seen == 5 * 6 * 16
@@ -479,6 +487,8 @@ def test_with_validation_the_test_set_is_used_once(small, tmp_path):
     assert {point.split for point in result.curve} == {"val"}
     assert result.val_accuracy == result.curve[-1].accuracy
     assert not any("test_accuracy" in line for line in metrics(small.out))
+    assert [line["pass"] for line in metrics(small.out) if "val_loss" in line] == [2, 4, 5]
+    assert not any("test_loss" in line for line in metrics(small.out))
     assert result.images_seen == 5 * (72 // 16) * 16
 
 

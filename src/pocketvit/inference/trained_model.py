@@ -81,6 +81,11 @@ def accuracy(logits: Tensor, labels: np.ndarray) -> float:
     return float((logits.argmax(dim=1).numpy() == labels).mean())
 
 
+def mean_loss(logits: Tensor, labels: np.ndarray) -> float:
+    """Mean cross-entropy of logits (N, K) against the labels (N,), without smoothing, in nats."""
+    return float(torch.nn.functional.cross_entropy(logits.double(), torch.from_numpy(np.array(labels))))
+
+
 def per_class_accuracy(logits: Tensor, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, float]:
     """`accuracy` of each class that has images, by its name."""
     hits = logits.argmax(dim=1).numpy() == labels

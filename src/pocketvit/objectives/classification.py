@@ -8,23 +8,38 @@ from torch import Tensor, nn
 from pocketvit.augment.batch import Batch
 from pocketvit.objectives.objective import Objective
 
+ACCURACY = "train_accuracy"
+"""Of the training images as the model sees them in a step, augmented and mixed, before the step's update."""
+
 
 @dataclass(frozen=True)
 class Classification(Objective):
-    """Cross-entropy of the logits against class probabilities.
+    """Cross-entropy of the logits against class probabilities; logs the share of right images as well.
 
     Args:
         batch_size: images of a step over all processes.
     """
 
     batch_size: int
+    logged = (ACCURACY,)
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum of the images' losses over the batch size; see `Objective`."""
-        return cross_entropy(model(batch.images, batch.drop_path), batch.targets) / self.batch_size, {}
+        logits = model(batch.images, batch.drop_path)  # (B, K)
+        right = count_right(logits, batch.targets) / self.batch_size
+        return cross_entropy(logits, batch.targets) / self.batch_size, {ACCURACY: right}
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """The sum over images of the cross-entropy of logits (B, K) against class probabilities (B, K), 0-dim."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # bf16 is too coarse for a sum
     return -(targets * torch.log_softmax(logits, dim=1)).sum()
+
+
+def count_right(logits: Tensor, targets: Tensor) -> Tensor:
+    """How many images have their greatest logit (B, K) where their greatest target (B, K) is, 0-dim.
+
+    So a mixed image counts as its larger part, and smoothing changes nothing.
+    """
+    right = logits.argmax(dim=1) == targets.argmax(dim=1)
+    return right.sum(dtype=torch.promote_types(logits.dtype, torch.float32))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pocketvit.augment.batch import Batch
 from pocketvit.model import ViT
-from pocketvit.objectives.classification import cross_entropy
+from pocketvit.objectives.classification import ACCURACY, count_right, cross_entropy
 from pocketvit.objectives.objective import Objective, Stack
 
 PAIRS = 64
@@ -33,7 +33,7 @@ class RelativeLocalization(Objective):
         weight: λ of the paper, where it is 0.1 to 0.5.
     """
 
-    logged = ("drloc",)
+    logged = (ACCURACY, "drloc")
     num_draws = 2 * PAIRS
 
     def __init__(self, batch_size: int, model: ViT, weight: float) -> None:
@@ -56,10 +56,12 @@ class RelativeLocalization(Objective):
         """See `Objective`."""
         assert batch.draws is not None
         tokens = model.features(batch.images, batch.drop_path)  # (B, N, D)
-        classes = cross_entropy(model.classify(tokens), batch.targets)
+        logits = model.classify(tokens)
+        classes, right = cross_entropy(logits, batch.targets), count_right(logits, batch.targets)
         distances = self.loss(tokens[:, model.tokens.num_special :], model.tokens.patches.grid, batch.draws)
         loss = classes + self.weight * distances
-        return loss / self.batch_size, {"drloc": distances.detach() / self.batch_size}
+        logged = {ACCURACY: right, "drloc": distances.detach()}
+        return loss / self.batch_size, {name: value / self.batch_size for name, value in logged.items()}
 
     def loss(self, patches: Tensor, grid: tuple[int, int], draws: Tensor) -> Tensor:
         """The sum of the images' localization losses, 0-dim.

@@ -1,16 +1,18 @@
 """The curves of a run: accuracy, loss and learning rate, each with a title and its last value in words."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import log
 
 from markupsafe import Markup
 
 from pocketvit.report import text
 from pocketvit.report.plots import Series, line_plot
-from pocketvit.runs.result import Evaluation
+from pocketvit.runs.result import Evaluation, is_number
 
 SPLITS = {"test": ("test set", "accent"), "val": ("validation set", "warm")}
 """The name of a split and the color of its line."""
+TRAINING = "training images, augmented"
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,17 @@ class Curve:
     title: str
     remark: str
     plot: Markup
+    note: str = ""
+    """How to read it, below the plot."""
 
 
-def accuracy_curves(points: Sequence[Evaluation], decimals: int) -> list[Curve]:
+def accuracy_curves(points: Sequence[Evaluation], decimals: int, metrics: Sequence[Mapping] = ()) -> list[Curve]:
     """Accuracy against images seen and against training time.
 
     Args:
         points: every evaluation of the run.
         decimals: of the percentages in the caption.
+        metrics: the lines of metrics.jsonl, for the training images.
     Returns:
         two curves, or none without an evaluation.
     """
@@ -35,51 +40,87 @@ def accuracy_curves(points: Sequence[Evaluation], decimals: int) -> list[Curve]:
         return []
     last = points[-1]
     remark = f"{text.percent(last.accuracy, decimals)} on the {SPLITS[last.split][0]} at the end"
+    trained = [line for line in metrics if "train_accuracy" in line]
+    note = (
+        "On the training images over a whole pass, augmented, while the weights change; "
+        "a mixed image counts as its larger part."
+        if trained
+        else ""
+    )
     unit, seconds = time_unit(max(point.train_s for point in points))
-    return [
-        _accuracy_curve("Accuracy by images seen", remark, points, "images", 1, "images", text.short_count),
-        _accuracy_curve("Accuracy by training time", remark, points, "train_s", seconds, unit, "{:g}".format),
-    ]
-
-
-def pass_curves(metrics: Sequence[Mapping]) -> list[Curve]:
-    """Training loss and learning rate against passes, from metrics.jsonl."""
-    passes = [row["pass"] for row in metrics]
     curves = []
-    for key, title, remark, colour in (
-        ("loss", "Training loss", f"{metrics[-1]['loss']:.3f} in the last pass", "accent"),
-        ("lr", "Learning rate", "at the end of each pass", "muted"),
+    for title, key, length, x_label, x_format in (
+        ("Accuracy by images seen", "images", 1, "images", text.short_count),
+        ("Accuracy by training time", "train_s", seconds, unit, "{:g}".format),
     ):
-        line = Series(title, passes, [row[key] for row in metrics], colour)
+        lines = []
+        for split, (label, colour) in SPLITS.items():
+            of_split = [point for point in points if point.split == split]
+            if of_split:
+                x = [getattr(point, key) / length for point in of_split]
+                lines.append(Series(label, x, [point.accuracy for point in of_split], colour))
+        if trained:
+            x = [line[key] / length for line in trained]
+            lines.append(Series(TRAINING, x, [line["train_accuracy"] for line in trained], "muted"))
         plot = line_plot(
-            title, [line], description=f"{title} by pass: {remark}", x_label="passes",
-            x_format="{:g}".format, y_format="{:g}".format,
+            title, lines, description=f"{title}: {remark}", x_label=x_label,
+            x_format=x_format, y_format=text.axis_percent, y_range=(0.0, 1.0),
         )  # fmt: skip
-        curves.append(Curve(title, remark, plot))
+        curves.append(Curve(title, remark, plot, "" if curves else note))
     return curves
 
 
-def _accuracy_curve(
-    title: str,
-    remark: str,
-    points: Sequence[Evaluation],
-    x_key: str,
-    x_unit: float,
-    x_label: str,
-    x_format: Callable[[float], str],
-) -> Curve:
-    """Accuracy at each evaluation, one line per split; `x_key` is shown in multiples of `x_unit`."""
-    lines = []
-    for split, (label, colour) in SPLITS.items():
-        of_split = [point for point in points if point.split == split]
-        if of_split:
-            x = [getattr(point, x_key) / x_unit for point in of_split]
-            lines.append(Series(label, x, [point.accuracy for point in of_split], colour))
+def pass_curves(metrics: Sequence[Mapping], num_classes: int, smoothing: object = None) -> list[Curve]:
+    """Loss and learning rate against passes, from metrics.jsonl.
+
+    Args:
+        smoothing: `optim.label_smoothing` of the run, if known.
+    """
+    passes = [line["pass"] for line in metrics]
+    measured = {split: [line for line in metrics if f"{split}_loss" in line] for split in SPLITS}
+    losses = [
+        Series(
+            SPLITS[split][0],
+            [line["pass"] for line in lines],
+            [line[f"{split}_loss"] for line in lines],
+            SPLITS[split][1],
+        )
+        for split, lines in measured.items()
+        if lines
+    ]
+    title = f"Training and {losses[0].label.removesuffix(' set')} loss" if losses else "Training loss"
+    remark = f"{metrics[-1]['loss']:.3f} in the last pass"
+    remark += "".join(f", {line.y[-1]:.3f} on the {line.label}" for line in losses)
+    losses.append(Series(TRAINING, passes, [line["loss"] for line in metrics], "muted" if losses else "accent"))
+    rates = [Series("Learning rate", passes, [line["lr"] for line in metrics], "muted")]
+    return [
+        _pass_curve(title, remark, losses, smoothing_note(smoothing, num_classes)),
+        _pass_curve("Learning rate", "at the end of each pass", rates),
+    ]
+
+
+def _pass_curve(title: str, remark: str, lines: Sequence[Series], note: str = "") -> Curve:
     plot = line_plot(
-        title, lines, description=f"{title}: {remark}", x_label=x_label,
-        x_format=x_format, y_format=text.axis_percent, y_range=(0.0, 1.0),
+        title, lines, description=f"{title} by pass: {remark}", x_label="passes",
+        x_format="{:g}".format, y_format="{:g}".format, legend_at="upper right",
     )  # fmt: skip
-    return Curve(title, remark, plot)
+    return Curve(title, remark, plot, note)
+
+
+def smoothing_note(smoothing: object, num_classes: int) -> str:
+    """What label smoothing does to the loss, in one line; empty without smoothing.
+
+    A perfect model's loss is the entropy of the smoothed targets.
+    """
+    if not is_number(smoothing) or not 0 < smoothing < 1 or num_classes < 2:
+        return ""
+    other = smoothing / num_classes
+    own = 1 - smoothing + other
+    least = -own * log(own) - (num_classes - 1) * other * log(other)
+    return (
+        f"With label smoothing {smoothing:g}, even a perfect model has a training loss of {least:.3f}, more with mixed "
+        "images; test and validation losses are not smoothed."
+    )
 
 
 def time_unit(longest_s: float) -> tuple[str, float]:

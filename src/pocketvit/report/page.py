@@ -77,7 +77,8 @@ def render(run: FinishedRun) -> str:
         headline=_headline(run, int(np.trace(matrix))),
         cautions=[*run.result.cautions, *balance_lines(vars(run.result))],
         facts=_facts(run, log_probabilities),
-        curves=accuracy_curves(run.result.curve, decimals) + pass_curves(run.metrics),
+        curves=accuracy_curves(run.result.curve, decimals, run.metrics)
+        + pass_curves(run.metrics, len(predictions.class_names), _setting(run, "optim", "label_smoothing")),
         confusions=_confusions(matrix, predictions.class_names),
         classes=_classes(matrix, predictions.class_names),
         train_images=_train_images(run.samples),
@@ -92,8 +93,13 @@ def render(run: FinishedRun) -> str:
 
 def _source(run: FinishedRun) -> str:
     """The source of the data in the configuration; empty if there is none."""
-    data = run.config.get("data")
-    return str(data.get("source") or "") if isinstance(data, dict) else ""
+    return str(_setting(run, "data", "source") or "")
+
+
+def _setting(run: FinishedRun, section: str, name: str) -> object:
+    """A field of the configuration; None if it is absent."""
+    fields = run.config.get(section)
+    return fields.get(name) if isinstance(fields, dict) else None
 
 
 def _title(run: FinishedRun) -> str:

@@ -55,6 +55,7 @@ def line_plot(
     y_start: float | None = None,
     y_range: tuple[float, float] | None = None,
     legend: bool = True,
+    legend_at: str = "lower right",
 ) -> Markup:
     """Draw lines over common axes.
 
@@ -67,6 +68,7 @@ def line_plot(
         y_start: where the vertical axis begins; what is below is cut off. By default all is shown.
         y_range: the least and the greatest possible value, beyond which the vertical axis does not go.
         legend: name the lines inside the plot if there are several.
+        legend_at: where.
     Returns:
         an `<svg>` element, safe to put into a page.
     """
@@ -90,7 +92,7 @@ def line_plot(
         margin = MARGIN * (top - bottom)
         axes.set_ylim(max(bottom, y_range[0] - margin), min(top, y_range[1] + margin))
     if legend and len(series) > 1:
-        axes.legend(loc="lower right", frameon=False, fontsize=FONT_POINTS, labelcolor=COLOURS["muted"])
+        axes.legend(loc=legend_at, frameon=False, fontsize=FONT_POINTS, labelcolor=COLOURS["muted"])
     return _embeddable(figure, name, description)
 
 

@@ -94,8 +94,8 @@ class TrainStep:
         self.logged = {
             name: self.losses.clone() for name in logged
         }  # the other logged values of every step, (total steps,)
-        self.position = torch.zeros(1, dtype=torch.int64, device=device)  # the next step within the chunk
-        self.step = torch.zeros(1, dtype=torch.int64, device=device)  # the next step of the run
+        self.counters = torch.zeros(2, dtype=torch.int64, device=device)  # one tensor, because one launch counts both:
+        self.position, self.step = self.counters.split(1)  # the next step within the chunk, and of the run
         self.graph: torch.cuda.CUDAGraph | None = None
         create_state(optimizers)
 
@@ -134,10 +134,9 @@ class TrainStep:
         return self.processes.sum_gradients(parameters, [loss, *(logged[name] for name in self.logged)])
 
     def _run(self) -> None:
-        for optimizer in self.optimizers:
-            factor = self.factors[self.step].squeeze()
-            for group in optimizer.param_groups:
-                group["lr"].copy_(factor * group["peak_lr"])
+        factor = self.factors[self.step].squeeze()
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+            torch.mul(factor, group["peak_lr"], out=group["lr"])
         found = self.backward()
         with record_function("optimizer"):
             for optimizer in self.optimizers:
@@ -147,8 +146,7 @@ class TrainStep:
                 self.ema.update(self.step)
         for log, value in zip((self.losses, *self.logged.values()), found, strict=True):
             log.index_copy_(0, self.step, value.reshape(1))
-        self.position += 1
-        self.step += 1
+        self.counters += 1
 
     def _prepare(self) -> None:
         """Run the step on the current chunk until all of it is compiled, capture it, and restore the state."""
@@ -156,8 +154,7 @@ class TrainStep:
         with graphs.beside() if self.cuda_graph else nullcontext():
             for _ in range(WARMUP_STEPS):
                 self._run()
-                self.position.zero_()
-                self.step.zero_()
+                self.counters.zero_()
         self.warm = True
         if self.cuda_graph:
             # NCCL's watchdog calls CUDA from another thread, which the default mode forbids during the capture.
@@ -179,8 +176,12 @@ class TrainStep:
         return tensors | {"run.step": self.step, "run.losses": self.losses}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Copy the values of another `state` into this one's memory, from which the captured graph reads."""
+        """Copy the values of another `state` into this one's memory, from which the captured graph reads.
+
+        A logged value that an older version did not log stays unknown, NaN, for the steps so far.
+        """
         mine = self.state()
+        mine = {name: tensor for name, tensor in mine.items() if name in tensors or not name.startswith("logged.")}
         if mine.keys() != tensors.keys():
             raise ValueError(f"state has other tensors: {sorted(mine.keys() ^ tensors.keys())[:3]} …")
         with torch.no_grad():

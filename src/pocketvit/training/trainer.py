@@ -7,6 +7,7 @@ import copy
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from pocketvit.config import RunConfig, code_of, override
 from pocketvit.config.training import Kernels
 from pocketvit.data import Splits, channel_stats
 from pocketvit.device import fitting_threads, largest_batch, synchronize, uses_bf16
-from pocketvit.inference.trained_model import TrainedModel, accuracy, predict_logits
+from pocketvit.inference.trained_model import TrainedModel, accuracy, mean_loss, predict_logits
 from pocketvit.loading.chunks import Chunks
 from pocketvit.loading.loader import TrainLoader
 from pocketvit.model import ViT
@@ -254,19 +255,20 @@ class Trainer:
         self.reporter.passed(line)
 
     def pass_line(self) -> dict[str, Any]:
-        """The line of metrics.jsonl for the last pass, with an accuracy if an evaluation is due."""
+        """The line of metrics.jsonl for the last pass, with accuracy and loss if an evaluation is due."""
         steps = self.loader.steps_per_pass
         last_step = self.pass_index * steps
         images = last_step * self.config.batch_size
         passed = slice(last_step - steps, last_step)
         losses = self.step.losses[passed].double()
+        logged = {name: float(log[passed].double().nanmean()) for name, log in self.step.logged.items()}
         line = {
             "pass": self.pass_index,
             "step": last_step,
             "images": images,
             "train_s": self.train_s,
             "loss": float(losses.mean()),
-            **{name: float(log[passed].double().mean()) for name, log in self.step.logged.items()},
+            **{name: value for name, value in logged.items() if isfinite(value)},  # JSON knows no infinity
             "lr": float(self.lr[last_step - 1]),
             "images_per_s": images / self.train_s,
         }
@@ -275,6 +277,8 @@ class Trainer:
             name, split = ("val", self.splits.val) if self.splits.val else ("test", self.splits.test)
             logits = predict_logits(self.averaged(), split.images, self.mean, self.std)
             line[f"{name}_accuracy"] = accuracy(logits, split.labels)
+            if isfinite(loss := mean_loss(logits, split.labels)):
+                line[f"{name}_loss"] = loss
         return line
 
     def averaged(self) -> ViT:

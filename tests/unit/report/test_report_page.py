@@ -175,6 +175,25 @@ def test_a_validation_split_is_shown_as_such(make_run):
         assert words in page.text
 
 
+@pytest.mark.parametrize(("split", "name"), [("test", "test set"), ("val", "validation set")])
+def test_accuracy_and_loss_of_both_kinds_of_images_are_shown(make_run, split, name):
+    run = make_run()
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("{lr:", "{label_smoothing: 0.1, lr:"))
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        line | {"train_accuracy": 0.9} | ({f"{split}_loss": 0.125} if "test_accuracy" in line else {}) for line in lines
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = page_of(run)
+    assert page.tags.count("svg") == 4
+    assert page.html.count(">training images, augmented</text>") == 3, "in both plots of accuracy and that of loss"
+    assert f"Training and {name.removesuffix(' set')} loss 0.637 in the last pass, 0.125 on the {name}" in page.text
+    assert page.text.count("a mixed image counts as its larger part") == 1
+    # -0.91 ln 0.91 - 9 · 0.01 ln 0.01, the entropy of the smoothed targets
+    assert "With label smoothing 0.1, even a perfect model has a training loss of 0.500" in page.text
+    assert "label smoothing" not in page_of(make_run("older")).text
+
+
 def test_a_single_look_at_the_test_set_is_not_the_best_of_several(make_run):
     run = make_run()
     result = RunResult.read(run / "result.json")

@@ -36,7 +36,7 @@ DEEP = "[" * 100_000
 
 
 @pytest.mark.parametrize("wrong", ['"x"', "null", "NaN", "Infinity", "true", "[1]", "{}", "1" + "0" * 400])
-@pytest.mark.parametrize("key", ["loss", "pass", "test_accuracy"])
+@pytest.mark.parametrize("key", ["loss", "pass", "test_accuracy", "train_accuracy", "val_loss"])
 def test_a_line_whose_figures_are_none_is_refused(tmp_path, key, wrong):
     fields = json.loads(line(2)) | {key: 0.5}
     text = json.dumps(fields).replace(f'"{key}": 0.5', f'"{key}": {wrong}') + "\n"

@@ -76,6 +76,39 @@ def test_every_step_takes_its_own_batch(mixed):
     assert trainer.step.losses[STEPS:].isnan().all()
 
 
+@pytest.mark.parametrize("cutmix", [0.0, 1.0])
+def test_a_pass_has_the_accuracy_of_its_batches(cutmix):
+    trainer = started(augment__cutmix_prob=cutmix, augment__mixup_prob=0.0)
+    labels, mix = trainer.step.chunk.labels.view(STEPS, B).numpy(), trainer.step.chunk.mix.numpy()
+    right = []
+    for s in range(STEPS):
+        trainer.step()
+        wanted = labels[s] if mix[s, 6] > 0.5 else labels[s, ::-1]
+        right.append((trainer.step.model.calls[s][2].numpy().argmax(1) == wanted).mean())
+    assert (mix[:, 6] < 0.5).any() == bool(cutmix) and 0 < np.mean(right) < 1
+    trainer.pass_index, trainer.train_s = 1, 1.0
+    assert trainer.pass_line()["train_accuracy"] == pytest.approx(np.mean(right))
+
+
+def test_a_run_that_an_older_version_began_goes_on_with_what_it_logged():
+    trainer, other = started(listening=False), started(listening=False)
+    for _ in range(4):
+        trainer.step()
+    old = {name: tensor.clone() for name, tensor in trainer.step.state().items() if name != "logged.train_accuracy"}
+    other.step.load_state(old)
+    assert other.step.logged["train_accuracy"].isnan().all()
+    other.pass_index, other.train_s = 1, 1.0
+    assert "train_accuracy" not in other.pass_line(), "JSON knows no NaN"
+    for _ in range(4, STEPS):
+        trainer.step()
+    other.step.logged["train_accuracy"][4:STEPS] = trainer.step.logged["train_accuracy"][4:STEPS]
+    assert other.pass_line()["train_accuracy"] == pytest.approx(
+        float(other.step.logged["train_accuracy"][4:STEPS].mean())
+    )
+    with pytest.raises(ValueError, match="state has other tensors"):
+        other.step.load_state({name: tensor for name, tensor in old.items() if name != "run.losses"})
+
+
 def test_every_step_takes_its_own_stochastic_depth():
     trainer = started(model__drop_path=0.5)
     config = trainer.config.model
