@@ -57,7 +57,7 @@ def test_tail_average_by_hand():
 def test_soap_muon_of_a_diagonal_gradient():
     """Diagonal gradients are their own eigenbasis: each entry is divided by its root mean square, then made orthogonal."""
     grad, state = np.diag([4.0, 1.0, 0.25]), {}
-    weight = soap_muon.soap_muon_step(np.zeros((3, 3)), grad, state, lr=1.0, beta2=0.0, eps=0.0 + 1e-12)
+    weight = soap_muon.soap_muon_step(np.zeros((3, 3)), grad, state, lr=1.0, beta2=0.0, eps=1e-12)
     np.testing.assert_allclose(weight, -cautious_decay.orthogonalized(np.eye(3)), atol=1e-6)
     muons = cautious_decay.muon_step(np.zeros((3, 3)), grad, {}, lr=1.0)
     assert abs(muons - weight).max() > 0.05, "Muon's five steps leave the singular values apart"
