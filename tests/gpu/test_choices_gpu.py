@@ -41,6 +41,8 @@ CHOICES = {
     "conv stem of one": {"model.stem": "conv", "model.patch_size": 2, "model.pool": "attention"},
     "patches of 2": {"model.patch_size": 2},
     "patches of 8": {"model.patch_size": 8},
+    "patch dropout": {"model.patch_drop": 0.5},
+    "patch dropout, mean": {"model.patch_drop": 0.25, "model.pool": "mean", "model.num_registers": 2},
     "whitening": {"model.patch_init": "whitening", "model.activation": "gelu_tanh"},
     "whitening in pairs": {
         "model.patch_init": "whitening",

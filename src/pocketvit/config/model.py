@@ -66,6 +66,8 @@ class ModelConfig:
     """What the head reads: the CLS tokens, the mean of the patch tokens, or their learned weighted mean."""
     head: Literal["linear", "mlp"] = "linear"
     """The classifier: one linear layer, or two with a ReLU between (the paper's Eq. 4)."""
+    patch_drop: Fraction = 0.0
+    """Fraction of the patch tokens of an image that training leaves out, others each time; at least one stays."""
     drop_path: Fraction = 0.1
     """Stochastic depth: probability of skipping a branch for an image, rising linearly from 0 to this in the last block."""
 
@@ -96,6 +98,11 @@ class ModelConfig:
                 "between patches would be ignored"
             )
         self._check_stem()
+        if self.patch_drop and self.positions == "rope":
+            raise InputError(
+                f"model.patch_drop={self.patch_drop} cannot be combined with model.positions=rope, which rotates the tokens "
+                "of all patches"
+            )
         if self.positions == "sincos" and self.width % 4:
             raise InputError(f"model.width={self.width} is not divisible by 4, as model.positions=sincos requires")
         if self.positions == "rope" and self.head_dim % 4:
@@ -182,4 +189,5 @@ class ModelFields(TypedDict, total=False):
     num_registers: int
     pool: Literal["cls", "mean", "attention"]
     head: Literal["linear", "mlp"]
+    patch_drop: float
     drop_path: float

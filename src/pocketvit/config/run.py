@@ -1,6 +1,6 @@
 """The configuration of a run: its sections, and the fields above them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from pocketvit.config.checks import Count, Seed, check_name, check_types
@@ -9,6 +9,7 @@ from pocketvit.config.model import ModelConfig
 from pocketvit.config.objective import ObjectiveConfig
 from pocketvit.config.training import OptimConfig, ScheduleConfig, TrainConfig
 from pocketvit.config.weights import Weights
+from pocketvit.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,3 +37,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_types("", self)
         check_name("recipe", self.recipe)
+        if self.model.patch_drop:
+            for item in fields(self.objective):
+                if (value := getattr(self.objective, item.name)) != item.default:
+                    raise InputError(
+                        f"objective.{item.name}={value} needs all patches, and model.patch_drop={self.model.patch_drop} "
+                        "leaves some out"
+                    )

@@ -132,11 +132,14 @@ def _check_attention_used(config: ModelConfig, block: nn.Module) -> None:
         )
 
 
-def check_trains(model: "ViT", *, device: torch.device, bf16: bool, compile: bool, cuda_graph: bool) -> None:
+def check_trains(
+    model: "ViT", num_tokens: int, *, device: torch.device, bf16: bool, compile: bool, cuda_graph: bool
+) -> None:
     """Try user-defined parts of a block as the training step will use them.
 
     Args:
         model: on the device.
+        num_tokens: of an image in training.
         bf16: whether it trains under bf16 autocast.
         compile: whether it compiles the model, in one piece.
         cuda_graph: whether it captures the step in a CUDA graph, in which nothing may wait for the device.
@@ -147,7 +150,7 @@ def check_trains(model: "ViT", *, device: torch.device, bf16: bool, compile: boo
     if code is None:
         return
     block = _copy(code, model.blocks[0])
-    tokens, keep = (x.to(device) for x in _probe(model.tokens.num_tokens, model.config.width))
+    tokens, keep = (x.to(device) for x in _probe(num_tokens, model.config.width))
     tokens = tokens.bfloat16() if bf16 else tokens
     hint = "compiled in one piece (--train.compile False does without)" if compile else "trained"
     if compile:

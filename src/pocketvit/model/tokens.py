@@ -1,6 +1,7 @@
 """From an image to tokens: patches, CLS tokens, registers, positions.
 
-Shapes: B batch, C channels, H W pixels, P patches, T special tokens (CLS, then registers), N = T + P tokens, D width.
+Shapes: B batch, C channels, H W pixels, P patches, T special tokens (CLS, then registers), N = T + P tokens, k patches that
+patch dropout keeps, D width.
 
 Sources: several CLS tokens: Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10"; registers: Darcet et al. 2023, https://arxiv.org/abs/2309.16588
 """
@@ -30,6 +31,7 @@ class Tokens(nn.Module):
         self.patches = STEMS[config.stem](config, image_size)
         self.num_cls = config.num_cls_tokens if config.pool == "cls" else 0
         self.num_special = self.num_cls + config.num_registers
+        self.patch_drop = config.patch_drop
         if self.num_cls:
             self.cls = nn.Parameter(torch.zeros(1, self.num_cls, config.width))
         if config.num_registers:
@@ -49,6 +51,24 @@ class Tokens(nn.Module):
     def num_tokens(self) -> int:
         """N."""
         return self.num_special + self.patches.num_patches
+
+    @property
+    def num_kept(self) -> int:
+        """k."""
+        return max(1, int(self.patches.num_patches * (1 - self.patch_drop)))
+
+    def drop_patches(self, x: Tensor, draws: Tensor) -> Tensor:
+        """Keep the special tokens and k patches of each image: those with the least numbers, in their order.
+
+        Args:
+            x: tokens, (B, N, D).
+            draws: uniform numbers, (B, P).
+        Returns:
+            (B, T + k, D).
+        """
+        kept = draws.argsort(dim=1, stable=True)[:, : self.num_kept]  # (B, k)
+        patches = x[:, self.num_special :].gather(1, kept[:, :, None].expand(-1, -1, x.shape[2]))  # (B, k, D)
+        return torch.cat([x[:, : self.num_special], patches], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn images (B, C, H, W) into tokens (B, N, D)."""

@@ -18,6 +18,7 @@ from pocketvit.model.whitening import whiten, whitening_filters
 from pocketvit.objectives.classification import Classification
 from pocketvit.objectives.drloc import RelativeLocalization
 from pocketvit.objectives.objective import Objective, Stack
+from pocketvit.objectives.patch_dropout import PatchDropout
 from pocketvit.optim.build import build_optimizers
 from pocketvit.optim.ema import EMA
 from pocketvit.randomness import Stream, permutation, seeded, torch_seed
@@ -33,6 +34,8 @@ def make_objective(config: RunConfig, model: ViT) -> Objective:
     with seeded(torch_seed(config.seed, Stream.OBJECTIVE_INIT)):
         if config.objective.drloc:
             objective = RelativeLocalization(config.batch_size, model, config.objective.drloc)
+        elif config.model.patch_drop:
+            objective = PatchDropout(config.batch_size, model)
         else:
             objective = Classification(config.batch_size)
     objective.layers.to(next(model.parameters()).device)
@@ -112,7 +115,8 @@ def make_step(
     on_cuda, bf16 = mean.is_cuda, uses_bf16(config.train.precision, mean.device)
     compile = on_cuda if config.train.compile is None else config.train.compile
     cuda_graph = on_cuda and config.train.cuda_graph
-    check_trains(model, device=mean.device, bf16=bf16, compile=compile, cuda_graph=cuda_graph)
+    num_tokens = objective.stacks(model)[0].num_tokens
+    check_trains(model, num_tokens, device=mean.device, bf16=bf16, compile=compile, cuda_graph=cuda_graph)
     batches = BatchMaker(mean, std, num_classes=model.num_classes, label_smoothing=config.optim.label_smoothing)
     averaged, optim = {name: p for name, p in model.named_parameters() if p.is_floating_point()}, config.optim
     start = int(optim.ema_start * len(factors))
