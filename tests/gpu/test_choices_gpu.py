@@ -28,6 +28,7 @@ CHOICES = {
     "3 CLS": {"model.num_cls_tokens": 3, "model.num_registers": 2},
     "mean": {"model.pool": "mean"},
     "attention pool": {"model.pool": "attention", "model.head": "mlp"},
+    "CLS per class": {"model.pool": "cls_per_class", "model.num_registers": 1},
     "linear": {"model.attention": "linear", "model.num_kv_heads": 2},
     "linear rope": {"model.attention": "linear", "model.positions": "rope", "model.qk_norm": True},
     "locality": {"model.attention": "locality"},

@@ -62,8 +62,9 @@ class ModelConfig:
     """CLS tokens, concatenated before the head; only with pool=cls."""
     num_registers: Natural = 0
     """Learned tokens that take part in attention but are not read out."""
-    pool: Literal["cls", "mean", "attention"] = "cls"
-    """What the head reads: the CLS tokens, the mean of the patch tokens, or their learned weighted mean."""
+    pool: Literal["cls", "mean", "attention", "cls_per_class"] = "cls"
+    """What the head reads: the CLS tokens, the mean of the patch tokens, their learned weighted mean, or one CLS token a class,
+    each for its own class."""
     head: Literal["linear", "mlp"] = "linear"
     """The classifier: one linear layer, or two with a ReLU between (the paper's Eq. 4)."""
     patch_drop: Fraction = 0.0
@@ -91,6 +92,11 @@ class ModelConfig:
         if self.pool != "cls" and self.num_cls_tokens > 1:
             raise InputError(
                 f"model.num_cls_tokens={self.num_cls_tokens} has no effect with model.pool={self.pool}; use pool=cls"
+            )
+        if self.pool == "cls_per_class" and self.head != "linear":
+            raise InputError(
+                f"model.head={self.head} reads all pooled tokens at once, but model.pool=cls_per_class has one for each class; "
+                "use head=linear"
             )
         if self.patch_stride is not None and self.patch_stride > self.patch_size:
             raise InputError(
@@ -187,7 +193,7 @@ class ModelFields(TypedDict, total=False):
     positions: Literal["learned", "sincos", "rope", "none"]
     num_cls_tokens: int
     num_registers: int
-    pool: Literal["cls", "mean", "attention"]
+    pool: Literal["cls", "mean", "attention", "cls_per_class"]
     head: Literal["linear", "mlp"]
     patch_drop: float
     drop_path: float

@@ -27,7 +27,7 @@ TANH = {"gelu": False, "gelu_tanh": True}  # how they approximate an activation
 
 
 def plan_of(config: ModelConfig, num_tokens: int, taken: int | None = None) -> BlockPlan:
-    """The plan of the kernels for a model of N tokens, of which `taken` are needed; by default those pooled."""
+    """The plan of the kernels for a model of N tokens, of which `taken` are needed; by default all, or the pooled ones."""
     return BlockPlan(
         width=config.width,
         hidden_width=config.hidden_width,

@@ -21,15 +21,16 @@ class Tokens(nn.Module):
 
     Args:
         image_size: (H, W), pixels.
+        num_classes: the number of CLS tokens with pool=cls_per_class.
     """
 
     positions: Tensor | None
     """Added to the tokens, (1, N, D)."""
 
-    def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
+    def __init__(self, config: ModelConfig, image_size: tuple[int, int], num_classes: int) -> None:
         super().__init__()
         self.patches = STEMS[config.stem](config, image_size)
-        self.num_cls = config.num_cls_tokens if config.pool == "cls" else 0
+        self.num_cls = {"cls": config.num_cls_tokens, "cls_per_class": num_classes}.get(config.pool, 0)
         self.num_special = self.num_cls + config.num_registers
         self.patch_drop = config.patch_drop
         if self.num_cls:

@@ -52,7 +52,7 @@ class ViT(nn.Module):
         self.config = config
         self.image_size, self.num_classes = image_size, num_classes
         self.image_shape = (CHANNELS, *image_size)
-        self.tokens = Tokens(config, image_size)
+        self.tokens = Tokens(config, image_size, num_classes)
         rotary = None
         if config.positions == "rope":
             rotary = RotaryPositions(self.tokens.patches.grid, self.tokens.num_special, config.head_dim)
@@ -62,7 +62,10 @@ class ViT(nn.Module):
         check_parts(config, self.blocks[0], make_block, self.tokens.num_tokens)
         self.norm = make_norm(config.norm, config.width)
         self.pool = POOLS[config.pool](config, self.tokens)
-        self.head = HEADS[config.head](config.width * max(1, self.tokens.num_cls), config.width, num_classes)
+        if config.pool == "cls_per_class":
+            self.head = OwnTokenHead(config.width, num_classes)
+        else:
+            self.head = HEADS[config.head](config.width * max(1, self.tokens.num_cls), config.width, num_classes)
         self.kernels: Kernels = "auto"
         self.init_weights(generator)
 
@@ -103,7 +106,7 @@ class ViT(nn.Module):
             nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
 
     def forward(self, images: Tensor, drop_path: Tensor | None = None) -> Tensor:
-        """The logits (B, K) of images, as for `features`; with pool=cls, the last block computes only CLS tokens."""
+        """The logits (B, K) of images, as for `features`; without pooled patches, the last block computes only CLS tokens."""
         return self.classify(self.features(images, drop_path, taken=self.tokens.num_cls or None))
 
     def classify(self, tokens: Tensor) -> Tensor:
@@ -202,7 +205,29 @@ class AttentionPool(nn.Module):
         return (weights * x).sum(dim=1)
 
 
-POOLS = {"cls": ClsPool, "mean": MeanPool, "attention": AttentionPool}
+class ClsPerClassPool(ClsPool):
+    """The CLS tokens, one for each class."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, N, D) -> (B, K, D)."""
+        return x[:, : self.num_cls]
+
+
+POOLS = {"cls": ClsPool, "cls_per_class": ClsPerClassPool, "mean": MeanPool, "attention": AttentionPool}
+
+
+class OwnTokenHead(nn.Linear):
+    """Read the logit of each class from its own CLS token, by weights of its own: as many as of the linear head.
+
+    Source: Xu et al. 2022 and 2024 (MCTformer, MCTformer+), https://arxiv.org/abs/2203.02891 and 2308.03005
+    Differs: they have no last norm and read the mean of the channels. Here the last norm stays, as in all models; since a
+    normalized token's mean is 0, the weights are learned, which is an option of MCTformer's code. Their second score, from
+    patch tokens, and their losses are for segmentation and are left out.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, K, D) -> logits (B, K)."""
+        return torch.einsum("bkd,kd->bk", x, self.weight) + self.bias
 
 
 HEADS = {

@@ -13,6 +13,10 @@ CHOICES = {
     "plain": ({}, FASTEST),
     "shifted": ({"stem": "shifted"}, FASTEST),
     "conv": ({"stem": "conv"}, FASTEST),
+    "cls_per_class": (
+        {"pool": "cls_per_class"},
+        Choice("fused", "the persistent kernels are made for 49 to 72 tokens, not 74"),
+    ),
     "linear": ({"attention": "linear"}, Choice("reference", "the kernels do not support model.attention=linear")),
     "locality": ({"attention": "locality"}, Choice("reference", "the kernels do not support model.attention=locality")),
 }
