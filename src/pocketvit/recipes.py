@@ -91,12 +91,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {"photos": photos, "digits": digit
 *_first, _last = RECIPES
 NAMES = f"{', '.join(_first)} or {_last}"  # all of them in words
 
-IMAGE_SIDE = {
-    "digits": 8,
-    "paper": 32,
-    "minute": 32,
-    "photos": 32,
-}  # side of the square images that a recipe trains on, pixels
+IMAGE_SIDE = {"digits": 8, "paper": 32, "minute": 32, "photos": 32}  # pixels a side of the images of each recipe
 
 
 def about(name: str) -> str:

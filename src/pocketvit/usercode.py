@@ -140,9 +140,8 @@ def _module(code: Code) -> ModuleType:
     """The file as a module, run once per path and content; its name is unique."""
     name = f"pocketvit_usercode_{hashlib.sha256(str(code.path).encode() + code.source).hexdigest()[:16]}"
     if name not in sys.modules:
-        sys.modules[name] = module = ModuleType(
-            name
-        )  # before it runs, because dataclasses and pickle look up a class's module
+        # Before it runs, because dataclasses and pickle look up a class's module.
+        sys.modules[name] = module = ModuleType(name)
         module.__file__ = str(code.path)
         try:
             exec(compile(code.source, module.__file__, "exec", dont_inherit=True), vars(module))

@@ -104,14 +104,7 @@ def _time_passes(trainer: Trainer, repeats: int) -> Timing:
 
 
 def _per_batch(run: Callable[[int], None], most: int, device: torch.device, repeats: int) -> Timing:
-    """Time one batch.
-
-    Args:
-        run: runs a number of batches in a row.
-        most: how many it can run.
-        device: where.
-        repeats: of about `REPEAT_S` each.
-    """
+    """Time one batch, by `run`, which runs up to `most` in a row, in repeats of about `REPEAT_S`."""
     once_s = time_repeats(lambda: run(1), device, 1).median_s
     calls = max(1, min(most, round(REPEAT_S / once_s)))
     timing = time_repeats(lambda: run(calls), device, repeats)

@@ -38,9 +38,6 @@ TRACE, SUMMARY, PICTURE = "trace.json.gz", "profile.json", "profile.png"
 def profile(config: RunConfig, out: Path) -> dict[str, Any]:
     """Profile a step on synthetic images and write profile.json, profile.png and trace.json.gz.
 
-    Args:
-        config: what to run.
-        out: the folder for the three files.
     Returns:
         the content of profile.json, per step: `phases_ms` and their sum `busy_ms`; `kernels`, the longest, with their
         fraction `frac` of that sum; `step_ms`, from one step to the next without the profiler.

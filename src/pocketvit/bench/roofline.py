@@ -80,13 +80,7 @@ def forward_work(model: ViT, batch_size: int) -> Work:
 
 
 def training_work(config: RunConfig, model: ViT, *, bf16: bool) -> Work:
-    """The work of a training step of `config.batch_size` images.
-
-    Args:
-        config: of the run.
-        model: on the CPU.
-        bf16: whether the residual stream is in bf16.
-    """
+    """The work of a training step of a model on the CPU; `bf16` tells whether its residual stream is in bf16."""
     optimizers = build_optimizers(config.optim, model)
     create_state(optimizers)
     moments = sum(t.numel() for o in optimizers for state in o.state.values() for t in state.values() if t.ndim)

@@ -113,9 +113,6 @@ def reading_of(config: DataConfig) -> ReadingFields:
 def refuse_among_classes(config: DataConfig, folder: Path) -> None:
     """Refuse to create a folder among the class folders of a data set, which would become unreadable.
 
-    Args:
-        config: of the data set.
-        folder: to be created.
     Raises:
         InputError: it is among them.
     """

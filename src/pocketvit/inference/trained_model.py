@@ -156,9 +156,8 @@ class TrainedModel:
             "std": self.std,
         } | ({} if self.images is None else {"images": self.images})
         state = self.model.state_dict().items()
-        weights = {
-            name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state
-        }  # copies, also of tied tensors
+        # Copies, also of tied tensors.
+        weights = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state}
         save_copies(code_of(self.model.config).values(), path.parent)
         # One key: safetensors writes several in random order, and equal runs should have equal files.
         write_atomically(path, save(weights, metadata={"pocketvit": json.dumps(about, sort_keys=True)}))

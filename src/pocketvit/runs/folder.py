@@ -36,11 +36,7 @@ _ENV = dict.fromkeys(("command", "started", "folder", "data_fingerprint", "confi
 
 
 class RunFolder:
-    """One run's files.
-
-    Args:
-        path: the folder.
-    """
+    """One run's files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -13,9 +13,7 @@ _THREADS = re.compile(r" \(\d+ threads?\)$")
 class Hardware(NamedTuple):
     """The hardware of several runs."""
 
-    usual: (
-        str | None
-    )  # the most frequent one, as `machine` names it; in a tie that of the first run. None without runs.
+    usual: str | None  # the most frequent one, by `machine`; in a tie that of the first run; None without runs
     others: dict[str, int]  # number of runs on other hardware, by its name
 
     def counts(self, result: RunResult | None) -> bool:

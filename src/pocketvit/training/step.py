@@ -91,9 +91,7 @@ class TrainStep:
         self.warm = not warm_up  # whether nothing is left to compile
         self.factors = torch.from_numpy(factors.astype(np.float32)).to(device)
         self.losses = torch.full_like(self.factors, torch.nan)  # loss of every step of the run so far, (total steps,)
-        self.logged = {
-            name: self.losses.clone() for name in logged
-        }  # the other logged values of every step, (total steps,)
+        self.logged = {name: self.losses.clone() for name in logged}  # the same of the other logged values
         self.counters = torch.zeros(2, dtype=torch.int64, device=device)  # one tensor, because one launch counts both:
         self.position, self.step = self.counters.split(1)  # the next step within the chunk, and of the run
         self.graph: torch.cuda.CUDAGraph | None = None

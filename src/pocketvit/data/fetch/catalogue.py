@@ -60,11 +60,7 @@ def fetch(remote: RemoteSet, folder: Path, progress: Progress | None) -> Decoded
     An interrupted download is resumed by the next call.
 
     Args:
-        remote: the data set.
-        folder: for its files.
         progress: called after every block, file by file.
-    Returns:
-        the data set, decoded.
     Raises:
         InputError: no offer worked; the message says why for each.
     """

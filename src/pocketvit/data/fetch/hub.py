@@ -33,9 +33,6 @@ def fetch(source: str, folder: Path) -> None:
 
     An interrupted download is resumed by the next call.
 
-    Args:
-        source: "hf:OWNER/NAME" or "hf:OWNER/NAME/CONFIG".
-        folder: for the files.
     Raises:
         InputError: the repository cannot be reached or has no parquet files, or huggingface_hub is not installed.
     """

@@ -261,9 +261,8 @@ def _contents(place: Path) -> Iterator[tuple[str, bytes]]:
         try:
             packed = raw.read(2) == b"\x1f\x8b"  # the first bytes of every gzip file
             raw.seek(0)
-            content = (gzip.GzipFile(fileobj=raw) if packed else raw).read(
-                MOST_BYTES + 1
-            )  # with the checksum at its end
+            file = gzip.GzipFile(fileobj=raw) if packed else raw
+            content = file.read(MOST_BYTES + 1)  # with the checksum at its end
             if len(content) <= MOST_BYTES:
                 with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
                     for member in archive:

@@ -135,13 +135,8 @@ def _features(schema: "pa.Schema") -> dict[str, dict]:
     """The Hub's metadata on the columns, by name, without lists."""
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"].items()
-    except (
-        TypeError,
-        KeyError,
-        ValueError,
-        AttributeError,
-        RecursionError,
-    ):  # no metadata, none of the Hub's, or another form of it
+    # There is no metadata, none of the Hub's, or another form of it.
+    except (TypeError, KeyError, ValueError, AttributeError, RecursionError):
         return {}
     return {
         name: feature

@@ -88,14 +88,7 @@ def accuracies(gathered: Sequence[CellResult], key: str) -> Accuracies:
 
 
 def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
-    """Sum up a study.
-
-    Args:
-        study: the study.
-        gathered: all its cells, finished or not.
-    Returns:
-        the rows in the study's order.
-    """
+    """Sum up a study, given all its cells, finished or not; the rows are in its order."""
     final, test, best = (accuracies(gathered, key) for key in (study.measure, "test_accuracy", "best_test_accuracy"))
     comparisons = compare(final, study.compare, apart=noisy_rows(final), least=rounding_variance(final))
     on = hardware(cell.result for cell in gathered if cell.result is not None)
@@ -119,12 +112,8 @@ def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
 
 def caveats(study: Study, found: Sequence[Finding]) -> list[str]:
     """A sentence for each reason why an accuracy or a difference may not come from the row itself."""
-    return [
-        *held_out_in_vain(study),
-        *_on_other_data(study, found),
-        *_on_training_images(found),
-        *_on_uneven_classes(found),
-    ]
+    shared = dict.fromkeys(f"{line}." for finding in found for result in finding.results for line in result.cautions)
+    return [*held_out_in_vain(study), *_on_other_data(study, found), *shared, *_on_uneven_classes(found)]
 
 
 def held_out_in_vain(study: Study) -> list[str]:
@@ -149,12 +138,6 @@ def _on_other_data(study: Study, found: Sequence[Finding]) -> list[str]:
         "These rows use other data than the row they are compared with, or split or resize them differently, so the "
         f"difference may come from the {IMAGES_OF[study.measure]} images: {', '.join(rows)}."
     ]
-
-
-def _on_training_images(found: Sequence[Finding]) -> list[str]:
-    """A sentence for each data set that has evaluation images among its training images."""
-    lines = dict.fromkeys(line for finding in found for result in finding.results for line in result.cautions)
-    return [f"{line}." for line in lines]
 
 
 def _on_uneven_classes(found: Sequence[Finding]) -> list[str]:

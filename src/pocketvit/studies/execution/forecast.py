@@ -104,8 +104,7 @@ def forecast(
     """The size, time and power of a study in sentences, with the sources of the figures.
 
     Args:
-        study: the study.
-        out: its folder, which may already hold results.
+        out: the study's folder, which may already hold results.
         results: a folder with results of earlier runs.
         devices: that it will run on.
         only: rows to run, as `chosen_rows` takes them; by default all.

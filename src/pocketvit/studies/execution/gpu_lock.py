@@ -29,13 +29,8 @@ def device_lock() -> Path:
 
 
 def open_lock(path: str | Path, flags: int = os.O_RDONLY) -> int:
-    """Open a lock file for reading, which is enough to lock it; if absent, create it for all users.
+    """Open a lock file for reading, which is enough to lock it; if absent, create it for all users. An opener for `open`.
 
-    Args:
-        path: of the file.
-        flags: as `open` passes them to an opener.
-    Returns:
-        the descriptor.
     Raises:
         InputError: it cannot be opened.
     """
@@ -54,7 +49,6 @@ class LockingReporter(LineReporter):
     """Prints a line now and then, and trains only while it holds the lock.
 
     Args:
-        console: where to print.
         lock: finds the lock file of the device; None trains at once.
     """
 

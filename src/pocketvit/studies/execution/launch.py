@@ -21,7 +21,6 @@ def launch(
     """Start a cell in a process that ends with this one; see `worker.py`.
 
     Args:
-        job: the cell.
         exclusive: train only while holding the device's lock.
         environment: variables to set.
         pass_fds: open files to inherit.
@@ -53,7 +52,6 @@ def failure_of(job: Job, code: int) -> str | None:
     """Why a cell that ended left no result, in one line; None if it left one.
 
     Args:
-        job: the cell.
         code: its process's exit code, or minus the signal that ended it.
     """
     path = job.folder / "result.json"

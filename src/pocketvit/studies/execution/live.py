@@ -23,12 +23,7 @@ from pocketvit.terminal import printable
 
 
 class Board:
-    """The state of a running study: its cells, what runs, and the time left.
-
-    Args:
-        study: the study.
-        cells: the state of all its cells at the start.
-    """
+    """The state of a running study: its cells (given as they are at the start), what runs, and the time left."""
 
     def __init__(self, study: Study, cells: Mapping[Job, CellResult]) -> None:
         self.study, self.cells = study, dict(cells)
@@ -88,7 +83,7 @@ class View(Protocol):
         """End the display."""
 
 
-class LiveView:
+class LiveView(View):
     """A table in a terminal, kept up to date."""
 
     def __init__(self, board: Board, console: Console) -> None:
@@ -109,7 +104,7 @@ class LiveView:
         self.live.stop()
 
 
-class LineView:
+class LineView(View):
     """A line for every cell that ends, and one per minute."""
 
     EVERY_S = 60.0
@@ -127,9 +122,6 @@ class LineView:
         """Print a line."""
         self.said_at = time.monotonic()
         self.console.print(text, soft_wrap=True)
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 def view(board: Board, console: Console) -> View:

@@ -86,7 +86,6 @@ class LocalEngine:
     """Runs cells in processes on this machine.
 
     Args:
-        slots: the devices.
         pass_fds: open files that the processes inherit.
     """
 

@@ -38,11 +38,9 @@ def outdated(jobs: Sequence[Job], gathered: Sequence[CellResult]) -> list[str]:
 
 
 def _with_code_of_now(path: Path, now: Mapping[tuple[str, str], Code]) -> tuple[str | None, list[str]]:
-    """The key that a run's cell would have now, None if unknown, and the files that have changed since.
+    """The key that the cell of a result would have now, None if unknown, and the files that have changed since.
 
-    Args:
-        path: of its result.json.
-        now: the study's code by the names of its file and of the class or function.
+    `now` is the study's code by the names of its file and of the class or function.
     """
     result = result_at(path)
     try:

@@ -71,7 +71,6 @@ def plan_study(
     """Time and power of a study.
 
     Args:
-        study: the study.
         std: of a run over seeds, a fraction: the square root of `Spread.noise` of an earlier study, or a guess.
         seconds_per_pass: of one run on one device.
         startup_s: of one run: imports, compilation, evaluation and report.

@@ -75,9 +75,6 @@ class StudyRun:
 def study_lock(out: Path, name: str) -> Iterator[int | None]:
     """Lock a study's folder for this process and those it starts, which inherit the open file that is yielded.
 
-    Args:
-        out: the folder.
-        name: of the study.
     Raises:
         InputError: a study runs there, the folder is another study's or a run's, or it cannot be written.
     """
@@ -196,8 +193,7 @@ def run_study(
     """Run what is left of a study.
 
     Args:
-        study: the study.
-        out: its folder.
+        out: the study's folder.
         gpus: to use, named as in CUDA_VISIBLE_DEVICES; by default all.
         address: of a Ray cluster to run on instead of this machine.
         results: a folder with results of earlier studies.
