@@ -10,8 +10,7 @@ from typing import Any, TextIO
 
 from rich.cells import cell_len
 
-NAME = 60
-"""Most letters of a name in a table."""
+NAME = 60  # most letters of a name in a table
 
 
 def printable(text: object, most: int = 1_000) -> str:

@@ -34,8 +34,7 @@ if TYPE_CHECKING or triton is not None:
 
 ERASE_MAX_TRIES = 100
 POLICY_DRAWS = 16  # numbers per image for a user-defined policy
-PIECE = 8_192
-"""Most images that the reference processes at once, so that it needs less memory than a training step."""
+PIECE = 8_192  # most images that the reference processes at once, so that it needs less memory than a training step
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,7 @@ from pocketvit.device import to_device
 OPS: tuple[str, ...] = tuple(OPERATIONS)
 """The operations; an operation's code is its index. Code 0 leaves the image unchanged."""
 
-NUM_DRAWS = 5
-"""Uniform numbers per image: the sub-policy, whether stages 1 and 2 happen, and their signs."""
+NUM_DRAWS = 5  # uniform numbers per image: the sub-policy, whether stages 1 and 2 happen, and their signs
 
 
 class Step(NamedTuple):

@@ -16,8 +16,7 @@ from pocketvit.errors import InputError
 from pocketvit.usercode import Code
 
 PROBE_IMAGES = 4
-OTHERWISE = [3, 2, 0]
-"""A subset of the images in another order, in which none keeps its place or its neighbors."""
+OTHERWISE = [3, 2, 0]  # a subset of the images in another order, in which none keeps its place or its neighbors
 
 
 def apply_custom_policy(code: Code, images: Tensor, draws: np.ndarray) -> Tensor:

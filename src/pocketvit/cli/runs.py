@@ -66,8 +66,7 @@ def eval_command(arguments: list[str]) -> int:
     return 0
 
 
-SOME_FAILED = 3
-"""Exit code: some files could not be read, the others were classified."""
+SOME_FAILED = 3  # exit code: some files could not be read, the others were classified
 
 
 @dataclass(frozen=True)

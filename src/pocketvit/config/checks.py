@@ -21,8 +21,7 @@ LARGEST = 1_000_000
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,-]*")
 """Names become file names, so they contain only characters that are safe in shells and file systems."""
 
-FEW = 12
-"""The most names that a message lists."""
+FEW = 12  # the most names that a message lists
 
 
 def unknown(kind: str, name: str, known: Collection[str]) -> str:

@@ -8,8 +8,7 @@ from pocketvit.config.checks import Bounds, Count, Fraction, Natural, Positive, 
 from pocketvit.errors import InputError
 from pocketvit.usercode import Code
 
-LARGEST_SIDE = 4_096
-"""Largest side in pixels that images can be resized to; one such image takes 48 MiB."""
+LARGEST_SIDE = 4_096  # largest side in pixels that images can be resized to; one such image takes 48 MiB
 
 
 class ReadingFields(TypedDict, total=False):
@@ -26,8 +25,7 @@ class ReadingFields(TypedDict, total=False):
 
 READING = tuple(ReadingFields.__annotations__)
 
-MEMORY = "memory"
-"""`data.source` of a run with images in memory, passed from Python; a folder of this name is ./memory."""
+MEMORY = "memory"  # `data.source` of a run with images in memory, passed from Python; a folder of this name is ./memory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,8 +86,7 @@ class ScheduleConfig:
         return int(self.warmup_frac * self.passes * steps_per_pass)
 
 
-Device = Literal["auto", "cuda", "mps", "cpu"]
-"""The device to compute on."""
+Device = Literal["auto", "cuda", "mps", "cpu"]  # the device to compute on
 
 Kernels = Literal["auto", "persistent", "fused", "reference"]
 """The implementation: the fastest that is supported; persistent or fused kernels, or an error; plain PyTorch."""

@@ -14,10 +14,8 @@ from pathlib import Path
 from pocketvit.errors import InputError
 from pocketvit.files import path_of, read_bytes, write_atomically
 
-FOLDER = "weights"
-"""The folder of copies, next to the file that refers to them."""
-COPY = re.compile(r"[0-9a-f]{16}\.safetensors")
-"""The name of a copy."""
+FOLDER = "weights"  # the folder of copies, next to the file that refers to them
+COPY = re.compile(r"[0-9a-f]{16}\.safetensors")  # the name of a copy
 
 
 class Weights:

@@ -8,12 +8,9 @@ import yaml
 from pocketvit.errors import InputError
 from pocketvit.files import read_text
 
-MOST_BYTES = 2**18
-"""Of such a file; reading so much takes a second or two."""
-MOST_DEPTH = 20
-"""How deep lists and mappings may lie in one another."""
-MOST_CHARACTERS = 10_000
-"""Of one value."""
+MOST_BYTES = 2**18  # of such a file; reading so much takes a second or two
+MOST_DEPTH = 20  # how deep lists and mappings may lie in one another
+MOST_CHARACTERS = 10_000  # of one value
 
 
 class _Loader(yaml.SafeLoader):

@@ -21,12 +21,9 @@ import numpy as np
 from pocketvit.errors import InputError
 from pocketvit.randomness import Stream, permutation
 
-CIFAR10_TRAIN_FINGERPRINT = "76ea728cb49ae2929f6b4265d23f882f"
-"""The fingerprint of CIFAR-10's 50,000 training images."""
-CIFAR10_TEST_FINGERPRINT = "855849acd53c2be072e324c6751bbb86"
-"""The fingerprint of CIFAR-10's 10,000 test images."""
-PIECE_BYTES = 2**24
-"""Bytes of pixels per piece."""
+CIFAR10_TRAIN_FINGERPRINT = "76ea728cb49ae2929f6b4265d23f882f"  # the fingerprint of CIFAR-10's 50,000 training images
+CIFAR10_TEST_FINGERPRINT = "855849acd53c2be072e324c6751bbb86"  # the fingerprint of CIFAR-10's 10,000 test images
+PIECE_BYTES = 2**24  # bytes of pixels per piece
 
 
 class MappedRows:
@@ -183,8 +180,7 @@ def _digest(*parts: bytes | memoryview) -> bytes:
     return state.digest()
 
 
-CIFAR10_FINGERPRINT = "cd93b3364ccc49dc3507a6eff642bd1a"
-"""`Dataset.fingerprint` of the real CIFAR-10."""
+CIFAR10_FINGERPRINT = "cd93b3364ccc49dc3507a6eff642bd1a"  # `Dataset.fingerprint` of the real CIFAR-10
 
 
 def is_cifar10(dataset: Dataset | Decoded) -> bool:

@@ -14,8 +14,7 @@ from pocketvit.data.raw_splits import RawSplit, assemble
 from pocketvit.data.sources import finish
 from pocketvit.errors import InputError
 
-NAME = "data"
-"""The name of such a data set in messages, that of the argument."""
+NAME = "data"  # the name of such a data set in messages, that of the argument
 
 FORMS = (
     "give (images, labels), (train_images, train_labels, test_images, test_labels), a mapping of arrays named as in an "

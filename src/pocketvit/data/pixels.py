@@ -36,10 +36,8 @@ _TOO_LARGE = f"it has more than {MOST_PIXELS:,} pixels: make it smaller"
 GREY = "in gray, repeated in the three channels"
 GREY16 = "in 16-bit gray, divided by 257 and repeated in the three channels"
 ALPHA = "with alpha, composited over {}"
-PLAIN = DataConfig()
-"""How images are read by default."""
-BACKGROUNDS = {"black": 0, "white": 255}
-"""Value of all three channels."""
+PLAIN = DataConfig()  # how images are read by default
+BACKGROUNDS = {"black": 0, "white": 255}  # value of all three channels
 FITS: dict[str, Callable[..., Image.Image]] = {
     "stretch": lambda image, size, filter, color: image.resize(size, filter),
     "crop": lambda image, size, filter, color: ImageOps.fit(image, size, filter),

@@ -49,8 +49,7 @@ _IMAGE_ENDINGS = {
 
 Store = Callable[[str, Iterable[np.ndarray], int], np.ndarray]
 """Takes a split's name, its images, uint8 (H, W, 3) of one size, and their greatest number; returns them as (N, H, W, 3)."""
-MOST_LISTED = 20
-"""The most images that a message on broken ones lists."""
+MOST_LISTED = 20  # the most images that a message on broken ones lists
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,7 @@ from pocketvit.errors import InputError
 from pocketvit.files import path_of
 from pocketvit.lock import locked
 
-DIGITS = "digits"
-"""The built-in data set: it comes with scikit-learn."""
+DIGITS = "digits"  # the built-in data set: it comes with scikit-learn
 
 
 @dataclass(frozen=True)

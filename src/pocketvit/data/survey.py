@@ -12,8 +12,7 @@ from pocketvit.data.raw_splits import is_image
 from pocketvit.data.sources import format_of, is_known, locate
 from pocketvit.data.splits import open_dataset
 
-MOST_LOOKED_AT = 200
-"""Images of a folder whose headers are read."""
+MOST_LOOKED_AT = 200  # images of a folder whose headers are read
 
 
 def survey(config: DataConfig) -> tuple[int, list[tuple[int, int]]]:

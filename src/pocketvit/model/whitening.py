@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 from pocketvit.model.stems import PatchEmbedding
 
-WHITENING_EPS = 5e-4
-"""Prevents directions without variance from being amplified."""
+WHITENING_EPS = 5e-4  # prevents directions without variance from being amplified
 
 
 def whitening_filters(images: Tensor, patch_size: int) -> Tensor:

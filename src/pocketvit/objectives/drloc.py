@@ -15,10 +15,8 @@ from pocketvit.model import ViT
 from pocketvit.objectives.classification import ACCURACY, count_right, cross_entropy
 from pocketvit.objectives.objective import Objective, Stack
 
-PAIRS = 64
-"""m, drawn for each image, with repetition."""
-HIDDEN = 512
-"""Channels of both hidden layers of the MLP."""
+PAIRS = 64  # m, drawn for each image, with repetition
+HIDDEN = 512  # channels of both hidden layers of the MLP
 
 
 class RelativeLocalization(Objective):

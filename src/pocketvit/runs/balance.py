@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any, TypedDict
 
-UNEVEN = 1.5
-"""Ratio of test images in the largest and the smallest class from which classes are uneven."""
+UNEVEN = 1.5  # ratio of test images in the largest and the smallest class from which classes are uneven
 
 
 class Balance(TypedDict):

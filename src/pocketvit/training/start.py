@@ -16,8 +16,7 @@ from pocketvit.errors import InputError
 from pocketvit.inference.trained_model import read_weights
 from pocketvit.model import ViT
 
-SPECIAL = ("tokens.cls", "tokens.registers")
-"""The tensors of tokens that are no patches, each (1, tokens, D)."""
+SPECIAL = ("tokens.cls", "tokens.registers")  # the tensors of tokens that are no patches, each (1, tokens, D)
 POSITIONS = "tokens.positions"
 
 

@@ -42,8 +42,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 _IMAGE_COLUMNS = ("img", "image")
-MOST_LETTERS = 1_000
-"""Of a class name, because the array of all labels reserves the longest for each."""
+MOST_LETTERS = 1_000  # of a class name, because the array of all labels reserves the longest for each
 _LABEL_COLUMNS = ("label", "fine_label", "labels")
 
 

@@ -20,12 +20,10 @@ if TYPE_CHECKING:
 
 MOST_PAGE_UNPACKED = 4
 """Greatest ratio by which a page of more than `FREELY_UNPACKED` may unpack; images are compressed already."""
-BYTES_PER_ROW = 16
-"""An image takes more, so a file has no more rows than bytes divided by this, or `FEW_ROWS`."""
+BYTES_PER_ROW = 16  # an image takes more, so a file has no more rows than bytes divided by this, or `FEW_ROWS`
 FEW_ROWS = 10_000
 ROWS_AT_ONCE = 32
-_HEADER_BYTES = (2**10, 2**24)
-"""To read for a header: usually, and at most, as Arrow."""
+_HEADER_BYTES = (2**10, 2**24)  # to read for a header: usually, and at most, as Arrow
 _SAFE_ENCODINGS = {0, 2, 3, 8}
 """Of texts and bytes: plain or by dictionary. The others repeat lengths or parts of values any number of times."""
 _DICTIONARY_PAGE = 2
