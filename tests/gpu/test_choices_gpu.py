@@ -29,6 +29,7 @@ CHOICES = {
     "mean": {"model.pool": "mean"},
     "attention pool": {"model.pool": "attention", "model.head": "mlp"},
     "CLS per class": {"model.pool": "cls_per_class", "model.num_registers": 1},
+    "mimetic": {"model.init": "mimetic", "model.positions": "sincos"},
     "linear": {"model.attention": "linear", "model.num_kv_heads": 2},
     "linear rope": {"model.attention": "linear", "model.positions": "rope", "model.qk_norm": True},
     "locality": {"model.attention": "locality"},

@@ -69,6 +69,8 @@ class ModelConfig:
     """The classifier: one linear layer, or two with a ReLU between (the paper's Eq. 4)."""
     patch_drop: Fraction = 0.0
     """Fraction of the patch tokens of an image that training leaves out, others each time; at least one stays."""
+    init: Literal["normal", "mimetic"] = "normal"
+    """Initial weights of attention: normal, or mimetic, whose products are near the identity, as in trained models."""
     drop_path: Fraction = 0.1
     """Stochastic depth: probability of skipping a branch for an image, rising linearly from 0 to this in the last block."""
 
@@ -104,6 +106,8 @@ class ModelConfig:
                 "between patches would be ignored"
             )
         self._check_stem()
+        if self.init == "mimetic":
+            self._check_mimetic()
         if self.patch_drop and self.positions == "rope":
             raise InputError(
                 f"model.patch_drop={self.patch_drop} cannot be combined with model.positions=rope, which rotates the tokens "
@@ -136,6 +140,19 @@ class ModelConfig:
                 )
             if self.patch_stride not in (None, self.patch_size):
                 raise InputError(f"model.patch_stride={self.patch_stride} has no effect with model.stem=conv; use none")
+
+    def _check_mimetic(self) -> None:
+        """Refuse projections whose products mimetic initialization cannot choose."""
+        for name in ("attention", "block"):
+            if isinstance(getattr(self, name), Code):
+                raise InputError(f"model.init=mimetic does not know the weights of model.{name}={getattr(self, name)}")
+        for name in ("q_rank", "k_rank", "v_rank", "kv_rank_shared"):
+            if getattr(self, name) is not None:
+                raise InputError(f"model.init=mimetic needs full rank, not model.{name}={getattr(self, name)}")
+        if self.num_kv_heads not in (None, self.num_heads):
+            raise InputError(
+                f"model.init=mimetic needs a key head for each query head, not model.num_kv_heads={self.num_kv_heads}"
+            )
 
     def _check_ranks(self) -> None:
         """Refuse ranks that are more than full, or not supported together."""
@@ -196,4 +213,5 @@ class ModelFields(TypedDict, total=False):
     pool: Literal["cls", "mean", "attention", "cls_per_class"]
     head: Literal["linear", "mlp"]
     patch_drop: float
+    init: Literal["normal", "mimetic"]
     drop_path: float

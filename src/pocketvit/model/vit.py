@@ -22,6 +22,7 @@ from pocketvit.kernels.launch import Choice, choose
 from pocketvit.model.block import Block, LayerScale
 from pocketvit.model.custom import check_parts, fork_of, part
 from pocketvit.model.folded import fold, not_fused, not_persistent, plan_of
+from pocketvit.model.mimetic import start_mimetic
 from pocketvit.model.mixers import Mixer
 from pocketvit.model.norm import make_norm
 from pocketvit.model.positions import RotaryPositions
@@ -84,7 +85,7 @@ class ViT(nn.Module):
         """Draw the initial weights.
 
         Linear weights, CLS tokens, registers and positions are truncated normal with std 0.02, biases 0; the patch
-        embedding keeps a convolution's default, uniform within ± 1/sqrt(fan in).
+        embedding keeps a convolution's default, uniform within ± 1/sqrt(fan in). `model.init` may change the attention.
         """
         for module in self.modules():
             if isinstance(module, ReLUConv2d):
@@ -104,6 +105,7 @@ class ViT(nn.Module):
                 nn.init.constant_(module.gamma, module.start)
         for parameter in self.tokens.parameters(recurse=False):
             nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
+        INITS[self.config.init](self.blocks, generator)
 
     def forward(self, images: Tensor, drop_path: Tensor | None = None) -> Tensor:
         """The logits (B, K) of images, as for `features`; without pooled patches, the last block computes only CLS tokens."""
@@ -228,6 +230,10 @@ class OwnTokenHead(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, K, D) -> logits (B, K)."""
         return torch.einsum("bkd,kd->bk", x, self.weight) + self.bias
+
+
+INITS = {"normal": lambda *_: None, "mimetic": start_mimetic}
+"""What `model.init` changes in the blocks' initial weights."""
 
 
 HEADS = {

@@ -12,6 +12,7 @@ FASTEST = Choice("fused", "the tensors are not on an NVIDIA GPU")
 CHOICES = {
     "plain": ({}, FASTEST),
     "shifted": ({"stem": "shifted"}, FASTEST),
+    "mimetic": ({"init": "mimetic"}, FASTEST),
     "conv": ({"stem": "conv"}, FASTEST),
     "cls_per_class": (
         {"pool": "cls_per_class"},
