@@ -57,7 +57,13 @@ def values(hint: Any) -> str:
     if origin is Literal:
         return ", ".join(f"`{choice}`" for choice in inner)
     if origin is tuple:
-        return f"any of {values(inner[0])}" if inner[1] is Ellipsis else "two " + _plural(values(inner[0]))
+        if inner[1] is not Ellipsis:
+            return "two " + _plural(values(inner[0]))
+        return (
+            f"any of {values(inner[0])}"
+            if typing.get_origin(inner[0]) is Literal
+            else f"any {_plural(values(inner[0]))}"
+        )
     if inner:
         return " or ".join(map(values, inner))
     return {Code: "`FILE.py:NAME`", Weights: "run folder or model file", type(None): "none", **KINDS}[hint]

@@ -45,6 +45,12 @@ CHOICES = {
     "patches of 8": {"model.patch_size": 8},
     "patch dropout": {"model.patch_drop": 0.5},
     "patch dropout, mean": {"model.patch_drop": 0.25, "model.pool": "mean", "model.num_registers": 2},
+    "smaller images first": {"schedule.sides": (24,)},
+    "smaller images first, fewer patches": {
+        "schedule.sides": (16, 24),
+        "model.patch_drop": 0.5,
+        "model.positions": "sincos",
+    },
     "whitening": {"model.patch_init": "whitening", "model.activation": "gelu_tanh"},
     "whitening in pairs": {
         "model.patch_init": "whitening",
@@ -87,6 +93,7 @@ def started(splits: Splits, values: dict) -> Trainer:
     small = {"batch_size": 32, "model.width": 64, "model.depth": 1, "model.num_heads": 4}
     small |= {"schedule.passes": 4, "schedule.warmup_passes": 0}
     trainer = Trainer(override(recipe("paper"), small | values), splits, torch.device("cuda", 0), SilentReporter())
+    trainer.step.use_side(trainer.config.schedule.side(0))
     trainer.step.set_chunk(trainer.chunks.load(0, 0, trainer.loader.chunk_steps))
     return trainer
 

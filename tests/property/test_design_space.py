@@ -43,6 +43,7 @@ SMALL = {
     "augment.mixup_prob": [0.0, 0.5],
     "schedule.passes": [2, 3],
     "schedule.warmup_passes": [0, 1],
+    "schedule.sides": [(), (8,), (8, 12)],
 }
 """What is drawn of fields whose values must fit each other, or make a model too large for a test."""
 
@@ -127,6 +128,8 @@ def test_any_combination_trains_saves_and_loads(tmp_path_factory, values):
     if config is None:
         return
     trainer = Trainer(config, SPLITS, torch.device("cpu"), SilentReporter())
+    trainer.model.train()
+    trainer.step.use_side(config.schedule.side(0))
     trainer.step.set_chunk(trainer.chunks.load(0, 0, 1))
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.lr[:] = 1e-3

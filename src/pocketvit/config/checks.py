@@ -139,7 +139,10 @@ def _wanted(kind: Any) -> str:
     *items, last = typing.get_args(kind)
     if last is not Ellipsis:
         return f"a list of {len(items) + 1} numbers"
-    return f"a list, each one of {', '.join(typing.get_args(items[0]))}"
+    choices = typing.get_args(items[0])
+    return (
+        f"a list, each one of {', '.join(choices)}" if typing.get_origin(items[0]) is Literal else "a list of numbers"
+    )
 
 
 def _number(value: float | str) -> float | None:

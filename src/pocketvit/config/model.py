@@ -108,11 +108,6 @@ class ModelConfig:
         self._check_stem()
         if self.init == "mimetic":
             self._check_mimetic()
-        if self.patch_drop and self.positions == "rope":
-            raise InputError(
-                f"model.patch_drop={self.patch_drop} cannot be combined with model.positions=rope, which rotates the tokens "
-                "of all patches"
-            )
         if self.positions == "sincos" and self.width % 4:
             raise InputError(f"model.width={self.width} is not divisible by 4, as model.positions=sincos requires")
         if self.positions == "rope" and self.head_dim % 4:

@@ -37,10 +37,15 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_types("", self)
         check_name("recipe", self.recipe)
-        if self.model.patch_drop:
-            for item in fields(self.objective):
-                if (value := getattr(self.objective, item.name)) != item.default:
-                    raise InputError(
-                        f"objective.{item.name}={value} needs all patches, and model.patch_drop={self.model.patch_drop} "
-                        "leaves some out"
-                    )
+        for name, value, allowed in (
+            ("model.patch_drop", self.model.patch_drop, ()),
+            ("schedule.sides", self.schedule.sides, ("drloc",)),
+        ):
+            changed = [
+                item.name for item in fields(self.objective) if getattr(self.objective, item.name) != item.default
+            ]
+            others = [f"objective.{item}={getattr(self.objective, item)}" for item in changed if item not in allowed]
+            if self.model.positions == "rope":
+                others.append("model.positions=rope")
+            if value and others:
+                raise InputError(f"{name}={value} cannot be combined with {others[0]}")

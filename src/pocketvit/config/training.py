@@ -54,6 +54,8 @@ class ScheduleConfig:
     """Decay after the warm-up: cosine, linear, or constant and then linear (wsd); or FILE.py:NAME, your own function."""
     passes: Count = 300
     """Passes over the training images; the paper's 100 epochs are 300 passes."""
+    sides: tuple[Count, ...] = ()
+    """Shrink images to these sides in pixels at first, each for an equal part of the run; the last part keeps their size."""
     warmup_passes: Natural = 30
     """Passes of linear warm-up."""
     warmup_frac: Fraction | None = None
@@ -67,6 +69,8 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         check_types("schedule", self)
+        if len(self.sides) >= self.passes:
+            raise InputError(f"schedule.sides={self.sides} need more than schedule.passes={self.passes}")
         if self.warmup_frac is None and self.warmup_passes >= self.passes:
             raise InputError(
                 f"schedule.warmup_passes={self.warmup_passes} must be less than schedule.passes={self.passes}; set "
@@ -78,6 +82,11 @@ class ScheduleConfig:
                 f"schedule.decay_frac={self.decay_frac} and schedule.{warmup}={getattr(self, warmup)} do not fit in "
                 f"schedule.passes={self.passes}"
             )
+
+    def side(self, pass_index: int) -> int | None:
+        """The side in pixels of the images of a pass, counted from 0; None for their own."""
+        part = pass_index * (len(self.sides) + 1) // self.passes
+        return self.sides[part] if part < len(self.sides) else None
 
     def warmup_steps(self, steps_per_pass: int) -> int:
         """Steps of linear warm-up."""

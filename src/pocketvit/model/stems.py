@@ -34,16 +34,24 @@ class PatchEmbedding(nn.Module):
 
     def __init__(self, config: ModelConfig, image_size: tuple[int, int], stacked: int = 1) -> None:
         super().__init__()
-        p, stride = config.patch_size, config.patch_stride or config.patch_size
+        self.patch_size, self.stride = config.patch_size, config.patch_stride or config.patch_size
+        self.grid = self.grid_of(image_size)
+        self.proj = nn.Conv2d(stacked * CHANNELS, config.width, kernel_size=self.patch_size, stride=self.stride)
+
+    def grid_of(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the patches of images of another size (H, W).
+
+        Raises:
+            InputError: the patches do not tile them.
+        """
+        p, stride = self.patch_size, self.stride
         if any(side < p or (side - p) % stride for side in image_size):
             raise InputError(
                 f"model.patch_size={p}"
                 + (f" with model.patch_stride={stride} does not tile" if stride != p else " does not divide")
                 + f" images of {describe_size(image_size)}; choose another one, or set data.resize"
             )
-        self.patch_size, self.stride = p, stride
-        self.grid = ((image_size[0] - p) // stride + 1, (image_size[1] - p) // stride + 1)
-        self.proj = nn.Conv2d(stacked * CHANNELS, config.width, kernel_size=p, stride=stride)
+        return (image_size[0] - p) // stride + 1, (image_size[1] - p) // stride + 1
 
     @property
     def num_patches(self) -> int:
@@ -69,11 +77,11 @@ class PatchEmbedding(nn.Module):
 
     def cut(self, images: Tensor) -> Tensor:
         """The pixels of each patch of images (B, C, H, W), row by row: (B, P, C·p·p)."""
-        (rows, columns), p = self.grid, self.patch_size
+        p = self.patch_size
         if self.stride != p:  # by views, since F.unfold launches a kernel for each image
             x = images.unfold(2, p, self.stride).unfold(3, p, self.stride)  # (B, C, rows, columns, p, p)
             return x.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
-        x = images.unflatten(3, (columns, p)).unflatten(2, (rows, p))  # (B, C, rows, p, columns, p)
+        x = images.unflatten(3, (-1, p)).unflatten(2, (-1, p))  # (B, C, rows, p, columns, p)
         return x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
@@ -121,9 +129,15 @@ class ConvolutionalStem(nn.Module):
         count = config.patch_size.bit_length() - 1
         channels = (CHANNELS, *(count - 1) * (self.CHANNELS_BETWEEN,), config.width)
         self.convolutions = nn.ModuleList(ReLUConv2d(*pair, 3, padding=1, bias=False) for pair in pairwise(channels))
-        self.grid = (-(-image_size[0] // config.patch_size), -(-image_size[1] // config.patch_size))  # rounded up
+        self.patch_size = config.patch_size
+        self.grid = self.grid_of(image_size)
         self.bias: Tensor
         self.register_buffer("bias", torch.zeros(config.width), persistent=False)
+
+    def grid_of(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """As `PatchEmbedding`."""
+        height, width = image_size
+        return -(-height // self.patch_size), -(-width // self.patch_size)  # rounded up
 
     @property
     def num_patches(self) -> int:

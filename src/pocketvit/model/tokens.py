@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pocketvit.config import ModelConfig
 from pocketvit.model.positions import sincos_table
+from pocketvit.model.resize import grid_matrix, resize_matrix
 from pocketvit.model.stems import STEMS
 
 
@@ -29,6 +30,8 @@ class Tokens(nn.Module):
 
     def __init__(self, config: ModelConfig, image_size: tuple[int, int], num_classes: int) -> None:
         super().__init__()
+        self.image_size = image_size
+        self.smaller: tuple[Tensor, Tensor] | None = None  # in training, matrices that resize images and positions
         self.patches = STEMS[config.stem](config, image_size)
         self.num_cls = {"cls": config.num_cls_tokens, "cls_per_class": num_classes}.get(config.pool, 0)
         self.num_special = self.num_cls + config.num_registers
@@ -63,25 +66,53 @@ class Tokens(nn.Module):
 
         Args:
             x: tokens, (B, N, D).
-            draws: uniform numbers, (B, P).
+            draws: uniform numbers, (B, P of the whole images).
         Returns:
             (B, T + k, D).
         """
+        draws = draws[:, : self.patches.num_patches]  # fewer in training on smaller images
         kept = draws.argsort(dim=1, stable=True)[:, : self.num_kept]  # (B, k)
         patches = x[:, self.num_special :].gather(1, kept[:, :, None].expand(-1, -1, x.shape[2]))  # (B, k, D)
         return torch.cat([x[:, : self.num_special], patches], dim=1)
 
+    def use_side(self, side: int | None) -> None:
+        """From now on, shrink training images to a side in pixels, and positions to their grid; None shrinks nothing.
+
+        Images to evaluate keep their size.
+
+        Raises:
+            InputError: the patches do not tile such images.
+        """
+        whole = self.patches.grid_of(self.image_size)
+        self.patches.grid, self.smaller = whole, None
+        if side is not None:
+            self.patches.grid = self.patches.grid_of((side, side))
+            matrices = (
+                resize_matrix(self.image_size[0], side, "bilinear"),
+                grid_matrix(whole, self.patches.grid, "bicubic"),
+            )
+            device = self.patches.bias.device
+            self.smaller = matrices[0].to(device), matrices[1].to(device)
+
     def forward(self, images: Tensor) -> Tensor:
         """Turn images (B, C, H, W) into tokens (B, N, D)."""
+        positions = self.positions
+        if self.training and self.smaller is not None:
+            with torch.autocast(images.device.type, enabled=False):
+                pixels, places = self.smaller
+                images = (pixels @ images.float() @ pixels.T).to(images.dtype)
+                if positions is not None:
+                    special, patches = positions.split((self.num_special, places.shape[1]), dim=1)
+                    positions = torch.cat([special, places @ patches], dim=1)
         x = self.patches(images, lead=self.num_special)
         # Under autocast the sum, and with it the residual stream, stays in bf16.
-        return x + self.offsets().to(x.dtype)
+        return x + self.offsets(x.shape[1] - self.num_special, positions).to(x.dtype)
 
-    def offsets(self) -> Tensor:
+    def offsets(self, num_patches: int, positions: Tensor | None) -> Tensor:
         """The part common to all images: CLS tokens, registers and the patches' bias, with positions, (1, N, D).
 
         Adding these first leaves one sum over the batch for all their gradients.
         """
         special = [getattr(self, name) for name in ("cls", "registers") if hasattr(self, name)]
-        offsets = torch.cat([*special, self.patches.bias.expand(1, self.patches.num_patches, -1)], dim=1)  # (1, N, D)
-        return offsets if self.positions is None else offsets + self.positions
+        offsets = torch.cat([*special, self.patches.bias.expand(1, num_patches, -1)], dim=1)  # (1, N, D)
+        return offsets if positions is None else offsets + positions

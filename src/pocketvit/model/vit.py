@@ -157,6 +157,10 @@ class ViT(nn.Module):
         kinds = {"persistent": partial(not_persistent, *where), "fused": partial(not_fused, *where)}
         return choose("the blocks", self.kernels, kinds, fall_back=True)
 
+    def use_side(self, side: int | None) -> None:
+        """From now on, train on images of this side in pixels; see `Tokens.use_side`."""
+        self.tokens.use_side(side)
+
     def use_kernels(self, kernels: Kernels) -> None:
         """Choose the implementation of blocks and attention: `train.kernels`."""
         self.kernels = kernels

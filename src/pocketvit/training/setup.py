@@ -1,5 +1,6 @@
 """Set up a run from its configuration: kernels, whitened patches, the training step."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -9,8 +10,10 @@ from torch import Tensor
 from pocketvit.augment.augment import normalise_and_erase
 from pocketvit.augment.batch import BatchMaker
 from pocketvit.config import RunConfig, TrainConfig
+from pocketvit.config.checks import describe_size
 from pocketvit.config.training import Kernels
 from pocketvit.device import uses_bf16
+from pocketvit.errors import InputError
 from pocketvit.loading.loader import TrainLoader
 from pocketvit.model import ViT
 from pocketvit.model.custom import check_trains
@@ -42,29 +45,56 @@ def make_objective(config: RunConfig, model: ViT) -> Objective:
     return objective
 
 
+def stacks_by_side(config: RunConfig, model: ViT, objective: Objective) -> list[Sequence[Stack]]:
+    """The stacks of blocks that a step runs on whole images, and on each smaller size that the run has.
+
+    Raises:
+        InputError: the images are not square, a side is more than theirs, or the patches do not tile such images.
+    """
+    sides, (height, width) = config.schedule.sides, model.image_size
+    if sides and height != width:
+        raise InputError(f"schedule.sides={sides} needs square images, and these have {describe_size((height, width))}")
+    stacks = []
+    try:
+        for side in (*sides, None):
+            if side is not None and side > height:
+                raise InputError(f"the images have only {height} pixels a side")
+            model.use_side(side)
+            stacks.append(objective.stacks(model))
+    except InputError as error:
+        raise InputError(f"schedule.sides={sides}: {error}") from error
+    return stacks[::-1]
+
+
 def choose_kernels(
-    model: ViT, stack: Stack, config: TrainConfig, device: torch.device, processes: Processes, reporter: Reporter
+    model: ViT,
+    stacks: Sequence[Stack],
+    config: TrainConfig,
+    device: torch.device,
+    processes: Processes,
+    reporter: Reporter,
 ) -> Kernels:
     """Choose the model's kernels, and note why if the fastest ones are not supported.
 
     Args:
-        stack: that the model's blocks compute in a step.
+        stacks: that the model's blocks compute in a step, on whole images first.
     Returns:
-        the kernels of the blocks: their name, or reference.
+        the kernels of the blocks on whole images: their name, or reference.
     Raises:
         InputError: `train.kernels` names kernels that do not support the model or the device.
     """
     model.use_kernels(config.kernels)
     dtype = torch.bfloat16 if uses_bf16(config.precision, device) else torch.float32
-    chosen = model.block_kernels(device, dtype, stack.num_tokens)
-    if config.kernels not in ("auto", chosen.name):
-        raise processes.error(
-            f"train.kernels={config.kernels} is not supported here: {chosen.reason}; use train.kernels=auto"
-        )
-    if chosen.reason and device.type == "cuda" and config.kernels == "auto":
-        instead = "without fused kernels" if chosen.name == "reference" else f"as {chosen.name} kernels"
-        reporter.note(f"the blocks run {instead}: {chosen.reason}")
-    return cast(Kernels, chosen.name)
+    choices = dict.fromkeys(model.block_kernels(device, dtype, stack.num_tokens) for stack in stacks)
+    for chosen in choices:
+        if config.kernels not in ("auto", chosen.name):
+            raise processes.error(
+                f"train.kernels={config.kernels} is not supported here: {chosen.reason}; use train.kernels=auto"
+            )
+        if chosen.reason and device.type == "cuda" and config.kernels == "auto":
+            instead = "without fused kernels" if chosen.name == "reference" else f"as {chosen.name} kernels"
+            reporter.note(f"the blocks run {instead}: {chosen.reason}")
+    return cast(Kernels, next(iter(choices)).name)
 
 
 def start_whitened(model: ViT, loader: TrainLoader, mean: Tensor, std: Tensor) -> Tensor:
@@ -115,8 +145,8 @@ def make_step(
     on_cuda, bf16 = mean.is_cuda, uses_bf16(config.train.precision, mean.device)
     compile = on_cuda if config.train.compile is None else config.train.compile
     cuda_graph = on_cuda and config.train.cuda_graph
-    num_tokens = objective.stacks(model)[0].num_tokens
-    check_trains(model, num_tokens, device=mean.device, bf16=bf16, compile=compile, cuda_graph=cuda_graph)
+    for num_tokens in dict.fromkeys(stacks[0].num_tokens for stacks in stacks_by_side(config, model, objective)):
+        check_trains(model, num_tokens, device=mean.device, bf16=bf16, compile=compile, cuda_graph=cuda_graph)
     batches = BatchMaker(mean, std, num_classes=model.num_classes, label_smoothing=config.optim.label_smoothing)
     averaged, optim = {name: p for name, p in model.named_parameters() if p.is_floating_point()}, config.optim
     start = int(optim.ema_start * len(factors))

@@ -88,7 +88,9 @@ class TrainStep:
         self.model, self.optimizers, self.loss, self.ema = model, optimizers, loss, ema
         self.processes, self.layers = processes, layers or nn.Module()
         self.cuda_graph = cuda_graph and device.type == "cuda"
+        self.warm_up = warm_up
         self.warm = not warm_up  # whether nothing is left to compile
+        self.side: int | None = None  # of the images, in pixels; None keeps their size
         self.factors = torch.from_numpy(factors.astype(np.float32)).to(device)
         self.losses = torch.full_like(self.factors, torch.nan)  # loss of every step of the run so far, (total steps,)
         self.logged = {name: self.losses.clone() for name in logged}  # the same of the other logged values
@@ -96,6 +98,14 @@ class TrainStep:
         self.position, self.step = self.counters.split(1)  # the next step within the chunk, and of the run
         self.graph: torch.cuda.CUDAGraph | None = None
         create_state(optimizers)
+
+    def use_side(self, side: int | None) -> bool:
+        """From the next chunk on, train on images of this side; returns whether that is another one than before."""
+        changes = side != self.side
+        if changes:
+            self.side, self.graph, self.warm = side, None, not self.warm_up
+            self.model.use_side(side)
+        return changes
 
     def set_chunk(self, chunk: Chunk) -> None:
         """Take the next steps from this chunk.

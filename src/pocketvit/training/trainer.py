@@ -30,7 +30,7 @@ from pocketvit.training.checkpoint import CheckpointWriter, Progress, list_check
 from pocketvit.training.compiling import kernels_compiled
 from pocketvit.training.distributed import ALONE, Processes
 from pocketvit.training.progress import Reporter
-from pocketvit.training.setup import PATCH_INITS, choose_kernels, make_objective, make_step
+from pocketvit.training.setup import PATCH_INITS, choose_kernels, make_objective, make_step, stacks_by_side
 from pocketvit.training.start import Start, start_from
 from pocketvit.training.step import TrainStep
 from pocketvit.training.stop import Stopped, StopRequest
@@ -74,13 +74,14 @@ class Trainer:
             reporter.note(f"init_from: {self.start.note}")
         self.objective = make_objective(config, self.model)
         self.chunks = Chunks(config, self.loader, self.objective.num_draws)
-        stacks = self.objective.stacks(self.model)
-        self.kernels: Kernels = choose_kernels(self.model, stacks[0], config.train, device, processes, reporter)
+        by_side = stacks_by_side(config, self.model, self.objective)
+        first = [stacks[0] for stacks in by_side]
+        self.kernels: Kernels = choose_kernels(self.model, first, config.train, device, processes, reporter)
         """The kernels of the blocks."""
         self.fused = device.type == "cuda" and self.kernels != "reference"
         """Whether our kernels run the blocks and the update."""
         sizes = len(self.loader.share), config.optim.label_smoothing
-        with kernels_compiled(self.model, stacks, *sizes) if self.fused else nullcontext():
+        with kernels_compiled(self.model, sum(map(tuple, by_side), ()), *sizes) if self.fused else nullcontext():
             self._set_up()
         self.pass_index, self.step_in_pass, self.train_s = 0, 0, 0.0
 
@@ -135,13 +136,14 @@ class Trainer:
     def _keep_kernels(self, began_with: Kernels) -> None:
         """Keep the kernels that the run began with, if `auto` chose them and they are still supported."""
         dtype = torch.bfloat16 if uses_bf16(self.config.train.precision, self.device) else torch.float32
-        if self.config.train.kernels != "auto" or "reference" in (began_with, self.kernels):
+        kinds = began_with, self.kernels
+        if self.config.train.kernels != "auto" or began_with == self.kernels or "reference" in kinds:
             return
         self.model.use_kernels(began_with)
         num_tokens = self.objective.stacks(self.model)[0].num_tokens
         if self.model.block_kernels(self.device, dtype, num_tokens).name != began_with:
             self.model.use_kernels(self.kernels)
-        elif began_with != self.kernels:
+        else:
             self.reporter.note(f"the blocks keep the {began_with} kernels that the run began with")
             self.kernels = began_with
 
@@ -187,9 +189,12 @@ class Trainer:
             self.train_s += time.perf_counter() - began
             if current is not None:
                 self.model.train()
+                self.step.use_side(self.config.schedule.side(self.pass_index))
                 self.step.set_chunk(current)  # compiles and captures, not timed
                 self.reporter.start(self.config.schedule.passes * self.loader.steps_per_pass, int(self.step.step))
             while current is not None:
+                if self.step.use_side(self.config.schedule.side(self.pass_index)):
+                    self.step.set_chunk(current)  # as before the first step
                 began = time.perf_counter()
                 done = self.run_chunk(current, stop)
                 current = next(chunks, None) if stop.signum is None else None  # loads while the device still trains
@@ -307,7 +312,7 @@ class Trainer:
 
     def largest_batch(self) -> int:
         """The batch size that would fit on GPUs like this one, one per process, after it ran out of memory."""
-        del self.step
+        del self.step  # the next one has whole images
         plain = override(self.config, {"train.compile": False, "train.cuda_graph": False})
 
         def run(batch_size: int) -> None:
