@@ -23,7 +23,7 @@ MOST_PAGE_UNPACKED = 4
 BYTES_PER_ROW = 16  # an image takes more, so a file has no more rows than bytes divided by this, or `FEW_ROWS`
 FEW_ROWS = 10_000
 ROWS_AT_ONCE = 32
-_HEADER_BYTES = (2**10, 2**24)  # to read for a header: usually, and at most, as Arrow
+_HEADER_BYTES = (2**10, 2**14, 2**24)  # of a header: usual, with two values of 4 KiB as statistics, most
 _SAFE_ENCODINGS = {0, 2, 3, 8}
 """Of texts and bytes: plain or by dictionary. The others repeat lengths or parts of values any number of times."""
 _DICTIONARY_PAGE = 2
