@@ -1,19 +1,63 @@
 """Objectives with which a small run trains, and models and batches in float64 to call one directly."""
 
+from pathlib import Path
+
 import torch
 
 from pocketvit.augment.batch import Batch
 from pocketvit.config import ModelConfig
+from pocketvit.inference.trained_model import TrainedModel
 from pocketvit.model import ViT
 
-OBJECTIVES = {"drloc": {"objective.drloc": 0.5}}
+TEACHER = "a trained model"
+"""Stands for the file of one, from `save_teacher`."""
+OBJECTIVES = {
+    "drloc": {"objective.drloc": 0.5},
+    "teacher": {"objective.teacher": TEACHER},
+    "both": {"objective.teacher": TEACHER, "objective.drloc": 0.1, "model.pool": "mean", "model.num_registers": 1},
+}
 """The fields that choose each of them."""
 
 
-def model_of(image_size: tuple[int, int] = (16, 16), **fields) -> ViT:
+def save_teacher(path: Path, class_names: tuple[str, ...], side: int = 16) -> Path:
+    """Save an untrained model whose answers differ between images."""
+    config = ModelConfig(width=32, depth=1, num_heads=2, pool="mean")
+    model = ViT(
+        config, image_size=(side, side), num_classes=len(class_names), generator=torch.Generator().manual_seed(0)
+    )
+    undecided(model)
+    TrainedModel(model, class_names, (0.3, 0.5, 0.4), (0.3, 0.2, 0.25), images=1000).save(path)
+    return path
+
+
+@torch.no_grad()
+def undecided(model: ViT) -> ViT:
+    """The model with a head that answers differently for different images, noise included."""
+    images = torch.randn(64, 3, *model.image_size, generator=torch.Generator().manual_seed(2))
+    model.head.weight *= 50
+    model.head.bias -= model(images.to(model.head.bias.dtype)).mean(dim=0)
+    return model
+
+
+def with_teacher(values: dict, path: Path) -> dict:
+    """The fields with a teacher's file in place of `TEACHER`."""
+    return {name: path if value == TEACHER else value for name, value in values.items()}
+
+
+def convert(objective: object, dtype: torch.dtype) -> None:
+    """Convert all weights that an objective computes with."""
+    for value in vars(objective).values():
+        if isinstance(value, torch.nn.Module):
+            value.to(dtype)
+        elif hasattr(value, "set_stats"):
+            convert(value, dtype)
+
+
+def model_of(image_size: tuple[int, int] = (16, 16), *, distilled: bool = False, **fields) -> ViT:
     """A model of small width with weights that are far from their start, in float64."""
     config = ModelConfig(**{"width": 24, "depth": 2, "num_heads": 2} | fields)
-    model = ViT(config, image_size=image_size, num_classes=3, generator=torch.Generator().manual_seed(0)).double()
+    generator = torch.Generator().manual_seed(0)
+    model = ViT(config, image_size=image_size, num_classes=3, generator=generator, distilled=distilled).double()
     with torch.no_grad():
         for n, parameter in enumerate(model.parameters()):
             parameter += 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(n))

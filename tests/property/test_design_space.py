@@ -3,12 +3,14 @@
 import dataclasses
 import typing
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
+from objective_cases import save_teacher
 
 from pocketvit.config import RunConfig, field_types, flatten, override
 from pocketvit.data import Split, Splits
@@ -41,6 +43,7 @@ SMALL = {
     "augment.erase_aspect": [(0.3, 1 / 0.3), (1.0, 1.0)],
     "augment.cutmix_prob": [0.0, 0.5],
     "augment.mixup_prob": [0.0, 0.5],
+    "objective.teacher": [None, save_teacher(Path(mkdtemp()) / "teacher.safetensors", ("a", "b", "c"))],
     "schedule.passes": [2, 3],
     "schedule.warmup_passes": [0, 1],
     "schedule.sides": [(), (8,), (8, 12)],

@@ -1,15 +1,19 @@
 """Every objective in whole runs: resumed, on several processes, compiled."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from objective_cases import OBJECTIVES
+from objective_cases import OBJECTIVES, save_teacher, with_teacher
 from safetensors import safe_open
 from test_distributed import curve
 from test_run import Interrupt, metrics, same_run
 from worker_processes import gradients, together
 
-from pocketvit.config import override
+from pocketvit.config import config_hash, load_config, override
+from pocketvit.errors import InputError
+from pocketvit.inference.evaluate import evaluate_run
 from pocketvit.inference.trained_model import load_model
 from pocketvit.training import Stopped, train
 from pocketvit.training.checkpoint import list_checkpoints
@@ -19,9 +23,10 @@ from pocketvit.training.progress import SilentReporter
 
 
 @pytest.fixture(params=OBJECTIVES)
-def config(request, small):
+def config(request, small, tmp_path):
     """A small run with one of the objectives."""
-    return override(small, OBJECTIVES[request.param])
+    teacher = save_teacher(tmp_path / "teacher.safetensors", ("red", "green", "blue"))
+    return override(small, with_teacher(OBJECTIVES[request.param], teacher))
 
 
 def test_a_run_stops_and_resumes_bit_for_bit(config, tmp_path):
@@ -49,7 +54,7 @@ def test_the_own_layers_start_by_the_seed_and_are_trained(config):
     for name, start in same.objective.layers.named_parameters():
         assert not torch.equal(trainer.objective.layers.get_parameter(name), start), name
     drawn = [layers.state_dict() for layers in (same.objective.layers, other.objective.layers)]
-    assert any(not torch.equal(drawn[0][name], drawn[1][name]) for name in drawn[0])
+    assert any(not torch.equal(drawn[0][name], drawn[1][name]) for name in drawn[0]) == bool(config.objective.drloc)
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -78,3 +83,35 @@ def test_it_compiles_in_one_piece_and_gives_the_same(config, monkeypatch):
         trainer.step()
         losses.append(trainer.step.losses[:2])
     torch.testing.assert_close(*losses)
+
+
+def test_a_teacher_is_needed_no_more_after_the_run(small, tmp_path):
+    teacher = save_teacher(tmp_path / "teacher.safetensors", ("red", "green", "blue"))
+    result = train(override(small, {"objective.teacher": teacher, "schedule.passes": 2}))
+    assert result.images_total == 1000 + 2 * 96
+    teacher.unlink()
+    trained = load_model(small.out)
+    assert trained.model.tokens.distilled.shape == (1, 1, 32) and trained.images == result.images_total
+    assert evaluate_run(small.out)["accuracy"] == result.test_accuracy
+    assert config_hash(load_config(small.out / "config.yaml"), result.data_fingerprint) == result.config_hash
+
+
+@pytest.mark.parametrize(
+    ("class_names", "side", "words"),
+    [
+        (("red", "blue", "green"), 16, "was trained on other classes: red, blue, green"),
+        (("red", "green", "blue"), 8, "takes images of 8 × 8 pixels, but the run has images of 16 × 16 pixels"),
+    ],
+)
+def test_a_teacher_that_cannot_answer_is_refused(small, tmp_path, class_names, side, words):
+    teacher = save_teacher(tmp_path / "teacher.safetensors", class_names, side)
+    with pytest.raises(InputError) as refused:
+        prepare(override(small, {"objective.teacher": teacher}), ALONE, SilentReporter())
+    assert f"objective.teacher={teacher} {words}" in str(refused.value)
+
+
+def test_a_teacher_with_code_of_its_own_is_refused(small, tmp_path):
+    example = Path(__file__).parents[2] / "docs" / "examples" / "my_attention.py"
+    train(override(small, {"model.attention": f"{example}:MyAttention", "schedule.passes": 2}))
+    with pytest.raises(InputError, match="has user-defined code, which a teacher cannot have"):
+        prepare(override(small, {"objective.teacher": small.out, "out": tmp_path / "x"}), ALONE, SilentReporter())

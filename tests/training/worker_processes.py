@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from objective_cases import convert
 
 from pocketvit.config import RunConfig
 from pocketvit.optim.build import named_parameters
@@ -65,7 +66,7 @@ def gradients(config: RunConfig, dtype: torch.dtype) -> tuple[torch.Tensor, torc
     with join("cpu") as processes:
         trainer = prepare(config, processes, SilentReporter())
         trainer.model.to(dtype)
-        trainer.objective.layers.to(dtype)
+        convert(trainer.objective, dtype)
         trainer.mean, trainer.std = (tensor.to(dtype) for tensor in (trainer.mean, trainer.std))
         trainer.step = trainer._make_step(config, processes)
         chunk = trainer.chunks.load(0, 0, trainer.loader.steps_per_pass)

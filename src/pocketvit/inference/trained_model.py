@@ -102,7 +102,7 @@ class TrainedModel:
     """Of the training pixels in [0, 1], one number per channel."""
     std: tuple[float, ...]
     images: int | None = None
-    """Training images that it has seen, with those of the models that it was started from; None if unknown."""
+    """Training images that it has seen, with those of the models that it was started and learned from; None if unknown."""
 
     def logits(self, images: np.ndarray | MappedRows, *, flip_average: bool = False) -> Tensor:
         """Classify uint8 images (N, H, W, C), C = 3: logits (N, K) on the CPU; (0, K) without images.
@@ -154,7 +154,9 @@ class TrainedModel:
             "class_names": self.class_names,
             "mean": self.mean,
             "std": self.std,
-        } | ({} if self.images is None else {"images": self.images})
+        }
+        about |= {"distilled": True} if self.model.distilled_head else {}
+        about |= {} if self.images is None else {"images": self.images}
         state = self.model.state_dict().items()
         # Copies, also of tied tensors.
         weights = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state}
@@ -186,6 +188,7 @@ class _About:
     mean: Annotated[list[float], "three finite numbers", _numbers(-math.inf, int, float)]
     std: Annotated[list[float], "three numbers above 0", _numbers(1e-30, int, float)]
     images: Natural | None = None
+    distilled: Annotated[bool, "true or false", lambda value: isinstance(value, bool)] = False
 
     @classmethod
     def read(cls, where: str, metadata: Mapping[str, str]) -> "_About":
@@ -241,7 +244,8 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
             )
             config = ModelConfig(**{name.removeprefix("model."): value for name, value in chosen.items()})
             height, width = about.image_size
-            make = partial(ViT, config, image_size=(height, width), num_classes=len(about.class_names))
+            sizes = {"image_size": (height, width), "num_classes": len(about.class_names)}
+            make = partial(ViT, config, **sizes, distilled=about.distilled)
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
             if not _fits(make, config, shapes):
                 raise InputError(f"{path}: its weights do not fit the model that it describes; copy it again")

@@ -1,9 +1,10 @@
 """From an image to tokens: patches, CLS tokens, registers, positions.
 
-Shapes: B batch, C channels, H W pixels, P patches, T special tokens (CLS, then registers), N = T + P tokens, k patches that
-patch dropout keeps, D width.
+Shapes: B batch, C channels, H W pixels, P patches, T special tokens (CLS, distillation, registers), N = T + P tokens, k
+patches that patch dropout keeps, D width.
 
-Sources: several CLS tokens: Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10"; registers: Darcet et al. 2023, https://arxiv.org/abs/2309.16588
+Sources: several CLS tokens: Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10"; registers: Darcet et al.
+2023, https://arxiv.org/abs/2309.16588; distillation token: Touvron et al. 2021, https://arxiv.org/abs/2012.12877
 """
 
 from typing import assert_never
@@ -16,28 +17,38 @@ from pocketvit.model.positions import sincos_table
 from pocketvit.model.resize import grid_matrix, resize_matrix
 from pocketvit.model.stems import STEMS
 
+SPECIAL = ("cls", "distilled", "registers")
+"""The parameters of tokens that are no patches, in their order; each (1, tokens, D), if there are some."""
+
 
 class Tokens(nn.Module):
-    """CLS tokens, registers and patch tokens, in this order, with their positions.
+    """CLS tokens, a distillation token, registers and patch tokens, in this order, with their positions.
 
     Args:
         image_size: (H, W), pixels.
         num_classes: the number of CLS tokens with pool=cls_per_class.
+        distilled: with a distillation token.
     """
 
     positions: Tensor | None
     """Added to the tokens, (1, N, D)."""
 
-    def __init__(self, config: ModelConfig, image_size: tuple[int, int], num_classes: int) -> None:
+    def __init__(
+        self, config: ModelConfig, image_size: tuple[int, int], num_classes: int, *, distilled: bool = False
+    ) -> None:
         super().__init__()
         self.image_size = image_size
         self.smaller: tuple[Tensor, Tensor] | None = None  # in training, matrices that resize images and positions
         self.patches = STEMS[config.stem](config, image_size)
         self.num_cls = {"cls": config.num_cls_tokens, "cls_per_class": num_classes}.get(config.pool, 0)
-        self.num_special = self.num_cls + config.num_registers
+        self.num_special = self.num_cls + distilled + config.num_registers
+        self.num_read = self.num_cls + distilled if self.num_cls else None
+        """Tokens that the heads read, from the first; None for all."""
         self.patch_drop = config.patch_drop
         if self.num_cls:
             self.cls = nn.Parameter(torch.zeros(1, self.num_cls, config.width))
+        if distilled:
+            self.distilled = nn.Parameter(torch.zeros(1, 1, config.width))
         if config.num_registers:
             self.registers = nn.Parameter(torch.zeros(1, config.num_registers, config.width))
         match config.positions:
@@ -109,10 +120,10 @@ class Tokens(nn.Module):
         return x + self.offsets(x.shape[1] - self.num_special, positions).to(x.dtype)
 
     def offsets(self, num_patches: int, positions: Tensor | None) -> Tensor:
-        """The part common to all images: CLS tokens, registers and the patches' bias, with positions, (1, N, D).
+        """The part common to all images: special tokens and the patches' bias, with positions, (1, N, D).
 
         Adding these first leaves one sum over the batch for all their gradients.
         """
-        special = [getattr(self, name) for name in ("cls", "registers") if hasattr(self, name)]
+        special = [getattr(self, name) for name in SPECIAL if hasattr(self, name)]
         offsets = torch.cat([*special, self.patches.bias.expand(1, num_patches, -1)], dim=1)  # (1, N, D)
         return offsets if positions is None else offsets + positions

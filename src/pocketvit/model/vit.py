@@ -9,6 +9,7 @@ of Small Vision Transformer on CIFAR10".
 """
 
 from functools import partial
+from math import log
 from typing import cast
 
 import torch
@@ -37,6 +38,7 @@ class ViT(nn.Module):
         image_size: (H, W), pixels.
         num_classes: K.
         generator: of the initial weights, on the CPU; None uses PyTorch's global one.
+        distilled: with a token and a head of its own for a teacher's labels (`pocketvit.objectives.distillation`).
     Raises:
         InputError: the patches do not tile the image, or user-defined code does not fit.
     """
@@ -48,12 +50,13 @@ class ViT(nn.Module):
         image_size: tuple[int, int] = (32, 32),
         num_classes: int = 10,
         generator: torch.Generator | None = None,
+        distilled: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
         self.image_size, self.num_classes = image_size, num_classes
         self.image_shape = (CHANNELS, *image_size)
-        self.tokens = Tokens(config, image_size, num_classes)
+        self.tokens = Tokens(config, image_size, num_classes, distilled=distilled)
         rotary = None
         if config.positions == "rope":
             rotary = RotaryPositions(self.tokens.patches.grid, self.tokens.num_special, config.head_dim)
@@ -67,6 +70,7 @@ class ViT(nn.Module):
             self.head = OwnTokenHead(config.width, num_classes)
         else:
             self.head = HEADS[config.head](config.width * max(1, self.tokens.num_cls), config.width, num_classes)
+        self.distilled_head = HEADS[config.head](config.width, config.width, num_classes) if distilled else None
         self.kernels: Kernels = "auto"
         self.init_weights(generator)
 
@@ -109,11 +113,20 @@ class ViT(nn.Module):
 
     def forward(self, images: Tensor, drop_path: Tensor | None = None) -> Tensor:
         """The logits (B, K) of images, as for `features`; without pooled patches, the last block computes only CLS tokens."""
-        return self.classify(self.features(images, drop_path, taken=self.tokens.num_cls or None))
+        return self.classify(self.features(images, drop_path, taken=self.tokens.num_read))
 
     def classify(self, tokens: Tensor) -> Tensor:
-        """The logits (B, K) of the output of `features`, (B, N, D)."""
-        return self.head(self.pool(tokens))
+        """The logits (B, K) of the output of `features`, (B, N, D).
+
+        With a distillation token, both heads' probabilities are averaged, and the logits are their logarithms.
+        """
+        logits = self.heads(tokens)
+        return logits[0] if len(logits) == 1 else torch.stack(logits).log_softmax(dim=2).logsumexp(dim=0) - log(2)
+
+    def heads(self, tokens: Tensor) -> list[Tensor]:
+        """The logits (B, K) of each head: of the pooled tokens and, if there is one, of the distillation token."""
+        own = self.head(self.pool(tokens))
+        return [own] if self.distilled_head is None else [own, self.distilled_head(tokens[:, self.tokens.num_cls])]
 
     def features(self, images: Tensor, drop_path: Tensor | None = None, *, taken: int | None = None) -> Tensor:
         """The tokens of images after the blocks and the last norm.
@@ -123,7 +136,7 @@ class ViT(nn.Module):
             drop_path: factors from `drop_path_factors`, (L, 2, B); None keeps every branch.
             taken: number of tokens needed, from the first; None for all.
         Returns:
-            (B, N, D), or (B, taken, D): CLS tokens, registers, then patches row by row.
+            (B, N, D), or (B, taken, D): the tokens in the order of `Tokens`, patches row by row.
         Raises:
             InputError: images of another shape than the model's.
         """

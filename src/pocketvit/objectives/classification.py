@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pocketvit.augment.batch import Batch
+from pocketvit.model import ViT
 from pocketvit.objectives.objective import Objective
 
 ACCURACY = "train_accuracy"
@@ -28,6 +29,11 @@ class Classification(Objective):
         logits = model(batch.images, batch.drop_path)  # (B, K)
         right = count_right(logits, batch.targets) / self.batch_size
         return cross_entropy(logits, batch.targets) / self.batch_size, {ACCURACY: right}
+
+    def of_tokens(self, model: ViT, batch: Batch, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of the images' losses and how many are right, 0-dim each, given the model's tokens of the batch."""
+        logits = model.classify(tokens)
+        return cross_entropy(logits, batch.targets), count_right(logits, batch.targets)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

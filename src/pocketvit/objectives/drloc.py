@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from pocketvit.augment.batch import Batch
 from pocketvit.model import ViT
-from pocketvit.objectives.classification import ACCURACY, count_right, cross_entropy
+from pocketvit.objectives.classification import ACCURACY, Classification
+from pocketvit.objectives.distillation import Distillation
 from pocketvit.objectives.objective import Objective, Stack
 
 PAIRS = 64  # m, drawn for each image, with repetition
@@ -20,13 +21,13 @@ HIDDEN = 512  # channels of both hidden layers of the MLP
 
 
 class RelativeLocalization(Objective):
-    """Cross-entropy plus `weight` times the dense relative localization loss.
+    """The loss of the classes plus `weight` times the dense relative localization loss.
 
     An MLP with two hidden layers takes the last tokens of two patches at (i, j) and (p, h), and predicts the distances
     |i − p| / rows and |j − h| / columns. The loss is the L1 norm of its error, averaged over the pairs of an image.
 
     Args:
-        batch_size: images of a step over all processes.
+        classes: the loss of the classes.
         model: trained with it.
         weight: λ of the paper, where it is 0.1 to 0.5.
     """
@@ -34,8 +35,8 @@ class RelativeLocalization(Objective):
     logged = (ACCURACY, "drloc")
     num_draws = 2 * PAIRS
 
-    def __init__(self, batch_size: int, model: ViT, weight: float) -> None:
-        self.batch_size, self.weight = batch_size, weight
+    def __init__(self, classes: Classification | Distillation, model: ViT, weight: float) -> None:
+        self.classes, self.weight, self.images_before = classes, weight, classes.images_before
         width = model.config.width
         self.mlp = nn.Sequential(
             nn.Linear(2 * width, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2)
@@ -46,6 +47,10 @@ class RelativeLocalization(Objective):
         """The MLP."""
         return self.mlp
 
+    def set_stats(self, mean: Tensor, std: Tensor) -> None:
+        """See `Objective`."""
+        self.classes.set_stats(mean, std)
+
     def stacks(self, model: ViT) -> tuple[Stack]:
         """All tokens are needed."""
         return (Stack(model.tokens.num_tokens, model.tokens.num_tokens),)
@@ -54,12 +59,11 @@ class RelativeLocalization(Objective):
         """See `Objective`."""
         assert batch.draws is not None
         tokens = model.features(batch.images, batch.drop_path)  # (B, N, D)
-        logits = model.classify(tokens)
-        classes, right = cross_entropy(logits, batch.targets), count_right(logits, batch.targets)
+        loss, right = self.classes.of_tokens(model, batch, tokens)
         distances = self.loss(tokens[:, model.tokens.num_special :], model.tokens.patches.grid, batch.draws)
-        loss = classes + self.weight * distances
         logged = {ACCURACY: right, "drloc": distances.detach()}
-        return loss / self.batch_size, {name: value / self.batch_size for name, value in logged.items()}
+        batch_size = self.classes.batch_size
+        return (loss + self.weight * distances) / batch_size, {name: x / batch_size for name, x in logged.items()}
 
     def loss(self, patches: Tensor, grid: tuple[int, int], draws: Tensor) -> Tensor:
         """The sum of the images' localization losses, 0-dim.

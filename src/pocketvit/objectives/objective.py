@@ -27,16 +27,21 @@ class Objective(Protocol):
     """Names of other logged values; each becomes a field of metrics.jsonl, its mean over a pass."""
     num_draws: int = 0
     """How many uniform numbers it needs for each image of a step, as `batch.draws`."""
+    images_before: int | None = 0
+    """Training images that models it learns from have seen; None if unknown."""
 
     @property
     def layers(self) -> nn.Module:
         """Its own layers, trained with the model and saved in checkpoints, but no part of the trained model."""
         return nn.Module()
 
+    def set_stats(self, mean: Tensor, std: Tensor) -> None:
+        """Take note of the training pixels' mean and standard deviation, (C,) each, by which images are normalized."""
+
     def stacks(self, model: ViT) -> Sequence[Stack]:
         """The stacks of blocks that a step runs, the model's first."""
         num_tokens = model.tokens.num_tokens
-        return (Stack(num_tokens, model.tokens.num_cls or num_tokens),)
+        return (Stack(num_tokens, model.tokens.num_read or num_tokens),)
 
     def __call__(self, model: ViT, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch.

@@ -90,7 +90,7 @@ class RunResult:
     train_s: Positive
     images_seen: Whole
     images_total: Natural | None = None
-    """Together with those of the models that it was started from; only then written, if they are known."""
+    """Together with those of the models that it was started and learned from; only then written, if they are known."""
     peak_memory_gib: Number | None
     """None if the device does not report it."""
     device: Text

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pocketvit.augment.batch import BatchMaker
-from pocketvit.config import config_hash
+from pocketvit.config import config_hash, weights_of
 from pocketvit.config.data import MEMORY
 from pocketvit.data import Splits
 from pocketvit.data.pixels import one_line
@@ -79,7 +79,7 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
         num_gpus=trainer.processes.size if trainer.device.type == "cuda" else 0,
         train_s=trainer.train_s,
         images_seen=images_seen,
-        images_total=trained.images if config.init_from else None,
+        images_total=trained.images if weights_of(config) else None,
         peak_memory_gib=peak_gib,
         kernels=trainer.kernels,
         total_s=time.perf_counter() - started,

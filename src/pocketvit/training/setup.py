@@ -19,6 +19,7 @@ from pocketvit.model import ViT
 from pocketvit.model.custom import check_trains
 from pocketvit.model.whitening import whiten, whitening_filters
 from pocketvit.objectives.classification import Classification
+from pocketvit.objectives.distillation import Distillation
 from pocketvit.objectives.drloc import RelativeLocalization
 from pocketvit.objectives.objective import Objective, Stack
 from pocketvit.objectives.patch_dropout import PatchDropout
@@ -27,20 +28,31 @@ from pocketvit.optim.ema import EMA
 from pocketvit.randomness import Stream, permutation, seeded, torch_seed
 from pocketvit.training.distributed import Processes
 from pocketvit.training.progress import Reporter
+from pocketvit.training.start import load_teacher
 from pocketvit.training.step import TrainStep, batch_loss
 
 WHITENING_IMAGES = 5_000  # training images whose patches the whitening filters come from, as in the paper's code
 
 
-def make_objective(config: RunConfig, model: ViT) -> Objective:
-    """What a run minimizes, its own layers on the model's device with their initial weights."""
+def make_objective(config: RunConfig, model: ViT, class_names: tuple[str, ...]) -> Objective:
+    """What a run minimizes, its own layers on the model's device with their initial weights.
+
+    Raises:
+        InputError: the teacher cannot be read, or does not fit.
+    """
+    chosen = config.objective
+    if chosen.teacher is None:
+        classes = Classification(config.batch_size)
+    else:
+        teacher = load_teacher(chosen.teacher, model, class_names, config.train.kernels)
+        classes = Distillation(config.batch_size, teacher.model, teacher.mean, teacher.std, teacher.images)
     with seeded(torch_seed(config.seed, Stream.OBJECTIVE_INIT)):
-        if config.objective.drloc:
-            objective = RelativeLocalization(config.batch_size, model, config.objective.drloc)
+        if chosen.drloc:
+            objective = RelativeLocalization(classes, model, chosen.drloc)
         elif config.model.patch_drop:
             objective = PatchDropout(config.batch_size, model)
         else:
-            objective = Classification(config.batch_size)
+            objective = classes
     objective.layers.to(next(model.parameters()).device)
     return objective
 
@@ -148,6 +160,7 @@ def make_step(
     for num_tokens in dict.fromkeys(stacks[0].num_tokens for stacks in stacks_by_side(config, model, objective)):
         check_trains(model, num_tokens, device=mean.device, bf16=bf16, compile=compile, cuda_graph=cuda_graph)
     batches = BatchMaker(mean, std, num_classes=model.num_classes, label_smoothing=config.optim.label_smoothing)
+    objective.set_stats(mean, std)
     averaged, optim = {name: p for name, p in model.named_parameters() if p.is_floating_point()}, config.optim
     start = int(optim.ema_start * len(factors))
     return TrainStep(

@@ -1,4 +1,4 @@
-"""Start a run with the weights of a trained model: `init_from`.
+"""Trained models that a run starts from, `init_from`, or learns from, `objective.teacher`.
 
 Shapes: N tokens, of them P patches in a grid of rows × columns, D width.
 """
@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pocketvit.config.checks import describe_size
+from pocketvit.config.training import Kernels
 from pocketvit.config.weights import Weights
 from pocketvit.errors import InputError
-from pocketvit.inference.trained_model import read_weights
+from pocketvit.inference.trained_model import TrainedModel, load_model, read_weights
 from pocketvit.model import ViT
+from pocketvit.model.tokens import SPECIAL
+from pocketvit.usercode import REFERENCE
 
-SPECIAL = ("tokens.cls", "tokens.registers")  # the tensors of tokens that are no patches, each (1, tokens, D)
 POSITIONS = "tokens.positions"
 
 
@@ -44,7 +47,7 @@ def start_from(model: ViT, class_names: Collection[str], weights: Weights) -> St
     """
     found, about = read_weights(weights)
     if tuple(about.class_names) != tuple(class_names):
-        found = {name: tensor for name, tensor in found.items() if not name.startswith("head.")}
+        found = {name: tensor for name, tensor in found.items() if not name.startswith(("head.", "distilled_head."))}
     own = model.state_dict()
     if POSITIONS in found and POSITIONS in own:
         height, width = about.image_size
@@ -58,6 +61,32 @@ def start_from(model: ViT, class_names: Collection[str], weights: Weights) -> St
     for names, what in ((own.keys() - taken, "new"), (found.keys() - own.keys(), "not needed")):
         note += f"; {what}: {', '.join(_grouped(names))}" if names else ""
     return Start(taken, about.images, note)
+
+
+def load_teacher(weights: Weights, model: ViT, class_names: tuple[str, ...], kernels: Kernels) -> TrainedModel:
+    """The trained model that another one learns from, on that one's device.
+
+    Args:
+        model: that learns.
+        class_names: of the data.
+        kernels: the implementation that it runs with.
+    Raises:
+        InputError: it cannot be read, has user-defined code, or has other classes or another image size.
+    """
+    _, about = read_weights(weights)
+    if any(isinstance(value, str) and REFERENCE.fullmatch(value) for value in about.model.values()):
+        raise InputError(f"objective.teacher={weights} has user-defined code, which a teacher cannot have")
+    teacher = load_model(weights.path, next(model.parameters()).device)
+    if teacher.class_names != class_names:
+        raise InputError(f"objective.teacher={weights} was trained on other classes: {', '.join(teacher.class_names)}")
+    if teacher.model.image_size != model.image_size:
+        sizes = describe_size(teacher.model.image_size), describe_size(model.image_size)
+        raise InputError(
+            f"objective.teacher={weights} takes images of {sizes[0]}, but the run has images of {sizes[1]}"
+        )
+    teacher.model.requires_grad_(False)
+    teacher.model.use_kernels(kernels)
+    return teacher
 
 
 def fitted_positions(
@@ -74,7 +103,9 @@ def fitted_positions(
         the table, or the trained one as it is if that cannot be fitted.
     """
     table, fitted = found[POSITIONS], own[POSITIONS].clone()
-    special, own_special = (sum(t[name].shape[1] for name in SPECIAL if name in t) for t in (found, own))
+    special, own_special = (
+        sum(t[f"tokens.{name}"].shape[1] for name in SPECIAL if f"tokens.{name}" in t) for t in (found, own)
+    )
     patches = table[:, special:]
     rows = round((patches.shape[1] * ratio) ** 0.5)
     if table.shape[2] != fitted.shape[2] or not rows or patches.shape[1] % rows:

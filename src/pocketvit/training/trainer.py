@@ -67,12 +67,13 @@ class Trainer:
             image_size=self.loader.image_size,
             num_classes=len(splits.class_names),
             generator=torch.Generator().manual_seed(torch_seed(config.seed, Stream.INIT)),
+            distilled=config.objective.teacher is not None,
         ).to(device)
         self.start = Start()
         if config.init_from is not None:
             self.start = start_from(self.model, splits.class_names, config.init_from)
             reporter.note(f"init_from: {self.start.note}")
-        self.objective = make_objective(config, self.model)
+        self.objective = make_objective(config, self.model, splits.class_names)
         self.chunks = Chunks(config, self.loader, self.objective.num_draws)
         by_side = stacks_by_side(config, self.model, self.objective)
         first = [stacks[0] for stacks in by_side]
@@ -301,9 +302,11 @@ class Trainer:
 
     @property
     def images_total(self) -> int | None:
-        """Training images so far, with those of the models that the run was started from; None if unknown."""
-        before = self.start.images
-        return None if before is None else int(self.step.step) * self.config.batch_size + before
+        """Training images so far, with those of the models that the run starts and learns from; None if unknown."""
+        start, teacher = self.start.images, self.objective.images_before
+        if start is None or teacher is None:
+            return None
+        return int(self.step.step) * self.config.batch_size + start + teacher
 
     def drop_graph(self) -> None:
         """Delete the captured step: NCCL cannot end while a graph contains its communication."""
