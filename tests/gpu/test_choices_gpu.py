@@ -31,6 +31,7 @@ CHOICES = {
     "attention pool": {"model.pool": "attention", "model.head": "mlp"},
     "CLS per class": {"model.pool": "cls_per_class", "model.num_registers": 1},
     "mimetic": {"model.init": "mimetic", "model.positions": "sincos"},
+    "depthwise": {"model.depthwise": 3, "model.depth": 2},
     "linear": {"model.attention": "linear", "model.num_kv_heads": 2},
     "linear rope": {"model.attention": "linear", "model.positions": "rope", "model.qk_norm": True},
     "locality": {"model.attention": "locality"},

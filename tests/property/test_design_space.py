@@ -38,6 +38,7 @@ SMALL = {
     "model.depth": [1, 2],
     "model.num_heads": [1, 2, 4, 6],
     "model.mlp_ratio": [0.5, 2.0, 4.0],
+    "model.depthwise": [None, 2, 3, 5],
     "model.layer_scale": [None, 1e-4, 0.1],
     "augment.erase_area": [(0.02, 0.4), (0.5, 1.0)],
     "augment.erase_aspect": [(0.3, 1 / 0.3), (1.0, 1.0)],

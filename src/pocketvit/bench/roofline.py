@@ -9,7 +9,10 @@ inside a block is assumed to stay on the chip, so real kernels move several time
 Shapes: B batch, C channels, H W pixels, N tokens, D width, L blocks.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -61,11 +64,25 @@ def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:
     return Rates(2 * size**3 / matrix.median_s, 2 * len(source) / copy.median_s)
 
 
+def _convolution_backward_flop(
+    dout: Sequence[int], _: object, weight: Sequence[int], *others: Any, **__: object
+) -> int:
+    """Of a convolution's backward pass, from shapes: as many for each gradient as forward.
+
+    PyTorch's own count does not divide by the groups.
+    """
+    num_gradients = sum(others[-1][:2])  # of the input and of the weight, as far as they are wanted
+    return num_gradients * 2 * prod(weight) * dout[0] * prod(dout[2:])
+
+
+CONVOLUTIONS = {torch.ops.aten.convolution_backward: _convolution_backward_flop}
+
+
 def flop_per_image(model: ViT) -> tuple[int, int]:
     """Operations in the matrix products of one image: forward, and forward with backward. The model is on the CPU."""
     images = torch.zeros(1, 3, *model.image_size)
     # The counter cannot see into fused attention, whose backward pass also recomputes the scores.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=CONVOLUTIONS) as counter:
         logits = model(images)
         forward = counter.get_total_flops()
         logits.sum().backward()

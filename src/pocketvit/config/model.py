@@ -46,6 +46,8 @@ class ModelConfig:
     (all tokens but itself, with a learned temperature); or FILE.py:NAME, your own class."""
     block: Literal["standard"] | Code = "standard"
     """The transformer block; or FILE.py:NAME, your own class."""
+    depthwise: Count | None = None
+    """Side of the kernel of a depth-wise convolution of the patches beside every block, odd; none is no convolution."""
     qk_norm: bool = False
     """Normalize queries and keys in each head before their product."""
     mlp_ratio: Positive = 2.0
@@ -108,6 +110,10 @@ class ModelConfig:
         self._check_stem()
         if self.init == "mimetic":
             self._check_mimetic()
+        if self.depthwise is not None and self.depthwise % 2 == 0:
+            raise InputError(f"model.depthwise={self.depthwise} is even: the kernel needs a center")
+        if self.depthwise is not None and isinstance(self.block, Code):
+            raise InputError(f"model.depthwise={self.depthwise} has no effect with model.block={self.block}")
         if self.positions == "sincos" and self.width % 4:
             raise InputError(f"model.width={self.width} is not divisible by 4, as model.positions=sincos requires")
         if self.positions == "rope" and self.head_dim % 4:
@@ -168,6 +174,15 @@ class ModelConfig:
             )
 
     @property
+    def on_grid(self) -> str | None:
+        """The choice for which every patch must be in its place; None if there is none."""
+        choices = {
+            "model.positions=rope": self.positions == "rope",
+            f"model.depthwise={self.depthwise}": self.depthwise is not None,
+        }
+        return next((name for name, chosen in choices.items() if chosen), None)
+
+    @property
     def head_dim(self) -> int:
         """Channels of one attention head."""
         return self.width // self.num_heads
@@ -197,6 +212,7 @@ class ModelFields(TypedDict, total=False):
     kv_rank_shared: int | None
     attention: Literal["standard", "linear", "locality"] | Code | str
     block: Literal["standard"] | Code | str
+    depthwise: int | None
     qk_norm: bool
     mlp_ratio: float
     activation: Literal["gelu", "gelu_tanh"]

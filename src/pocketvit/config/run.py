@@ -45,7 +45,7 @@ class RunConfig:
                 item.name for item in fields(self.objective) if getattr(self.objective, item.name) != item.default
             ]
             others = [f"objective.{item}={getattr(self.objective, item)}" for item in changed if item not in allowed]
-            if self.model.positions == "rope":
-                others.append("model.positions=rope")
+            if self.model.on_grid:
+                others.append(self.model.on_grid)
             if value and others:
                 raise InputError(f"{name}={value} cannot be combined with {others[0]}")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pocketvit.config import ModelConfig
+from pocketvit.model.depthwise import DepthwiseConvolution
 from pocketvit.model.mixers import MIXERS, make_attention
 from pocketvit.model.norm import make_norm
 from pocketvit.model.positions import RotaryPositions
@@ -61,6 +62,7 @@ class Block(nn.Module):
         start = config.layer_scale
         self.scale1 = nn.Identity() if start is None else LayerScale(config.width, start)
         self.scale2 = nn.Identity() if start is None else LayerScale(config.width, start)
+        self.beside = None if config.depthwise is None else DepthwiseConvolution(config, config.depthwise)
 
     @staticmethod
     def is_standard(block: nn.Module) -> TypeGuard["Block"]:
@@ -78,11 +80,13 @@ class Block(nn.Module):
         Returns:
             tokens (B, N or T, D).
         """
+        beside = None if self.beside is None else self.beside(x)[:, :taken]
         wanted = () if taken is None else (taken,)  # user-defined attention may not have it
         attn = self.scale1(self.attn(self.norm1(x), *wanted))  # (B, N or T, D)
         x = add_branch(x[:, :taken], attn, None if keep is None else keep[0])
         mlp = self.scale2(self.mlp(self.norm2(x)))
-        return add_branch(x, mlp, None if keep is None else keep[1])
+        x = add_branch(x, mlp, None if keep is None else keep[1])
+        return x if beside is None else x + beside
 
 
 def add_branch(x: Tensor, branch: Tensor, keep: Tensor | None) -> Tensor:

@@ -16,6 +16,22 @@ def grid_coordinates(grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return rows.flatten(), columns.flatten()
 
 
+class OnGrid(nn.Module):
+    """A layer that needs to know where its tokens lie: T special ones, then all patches row by row."""
+
+    def arrange(self, grid: tuple[int, int], num_special: int) -> None:
+        """Take a grid of patches, (rows, columns), behind T special tokens."""
+        self.grid, self.num_special = grid, num_special
+
+
+def arranged(block: nn.Module, grid: tuple[int, int], num_special: int) -> nn.Module:
+    """The block, whose layers now know where their tokens lie."""
+    for layer in block.modules():
+        if isinstance(layer, OnGrid):
+            layer.arrange(grid, num_special)
+    return block
+
+
 def sincos_table(grid: tuple[int, int], num_special: int, width: int) -> Tensor:
     """Fixed 2-D positions: half of the channels for the row and half for the column, zero for special tokens.
 

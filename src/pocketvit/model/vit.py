@@ -26,7 +26,7 @@ from pocketvit.model.folded import fold, not_fused, not_persistent, plan_of
 from pocketvit.model.mimetic import start_mimetic
 from pocketvit.model.mixers import Mixer
 from pocketvit.model.norm import make_norm
-from pocketvit.model.positions import RotaryPositions
+from pocketvit.model.positions import RotaryPositions, arranged
 from pocketvit.model.stems import CHANNELS, ReLUConv2d
 from pocketvit.model.tokens import Tokens
 
@@ -57,10 +57,13 @@ class ViT(nn.Module):
         self.image_size, self.num_classes = image_size, num_classes
         self.image_shape = (CHANNELS, *image_size)
         self.tokens = Tokens(config, image_size, num_classes, distilled=distilled)
-        rotary = None
-        if config.positions == "rope":
-            rotary = RotaryPositions(self.tokens.patches.grid, self.tokens.num_special, config.head_dim)
-        make_block = partial(part(config.block, {"standard": Block}), config, rotary)
+        places = self.tokens.patches.grid, self.tokens.num_special
+        rotary = RotaryPositions(*places, config.head_dim) if config.positions == "rope" else None
+        block = part(config.block, {"standard": Block})
+
+        def make_block() -> nn.Module:
+            return arranged(block(config, rotary), *places)
+
         with fork_of(generator):
             self.blocks = nn.ModuleList(make_block() for _ in range(config.depth))
         check_parts(config, self.blocks[0], make_block, self.tokens.num_tokens)

@@ -51,12 +51,14 @@ CONV_1, CONV_2 = 2 * 9 * 3 * 64 * 32**2, 2 * 9 * 64 * D * 16**2
 MORE, MLP = 9, 2 * 2 * D * 2 * D
 PER_CLASS = 2 * MORE * D * 48 + MORE * (2 * 4 * D * D + MLP) + dense(N + MORE, D, N + MORE) - dense(N, D, N)
 PER_CLASS += MORE * (2 * 4 * D * D + MLP) + dense(N + MORE, D, 1 + MORE) - dense(N, D, 1)
+DEPTHWISE = 2 * 9 * D * (N - 1)
 OTHERS = {
     "linear": ({"attention": "linear"}, LINEAR, 3 * LINEAR),
     "locality": ({"attention": "locality"}, 0, 0),
     "shifted": ({"stem": "shifted"}, 4 * PATCHES, 3 * 5 * PATCHES - 2 * PATCHES),  # patches now need a gradient
     "conv": ({"stem": "conv"}, CONV_1 + CONV_2 - PATCHES, 2 * CONV_1 + 3 * CONV_2 - 2 * PATCHES),
     "cls_per_class": ({"pool": "cls_per_class"}, PER_CLASS, 3 * PER_CLASS - 2 * MORE * D * 48),
+    "depthwise": ({"depthwise": 3}, DEPTH * DEPTHWISE, 3 * DEPTH * DEPTHWISE),
 }
 """Parts of other papers, and how many operations they add to a forward pass and to one with backward."""
 

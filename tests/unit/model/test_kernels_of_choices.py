@@ -18,6 +18,7 @@ CHOICES = {
         {"pool": "cls_per_class"},
         Choice("fused", "the persistent kernels are made for 49 to 72 tokens, not 74"),
     ),
+    "depthwise": ({"depthwise": 3}, Choice("reference", "the kernels do not support model.depthwise=3")),
     "linear": ({"attention": "linear"}, Choice("reference", "the kernels do not support model.attention=linear")),
     "locality": ({"attention": "locality"}, Choice("reference", "the kernels do not support model.attention=locality")),
 }
