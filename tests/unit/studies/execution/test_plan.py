@@ -4,6 +4,7 @@ import pytest
 
 from pocketvit.errors import InputError
 from pocketvit.studies import detectable_with, parse_study, plan_study, seeds_needed
+from pocketvit.studies.definition.choose import find_study
 
 ROWS = {"a": {"seeds": 5}, "b": {"model.depth": 2}, "c": {"model.depth": 3, "schedule.passes": 120}}
 
@@ -35,6 +36,14 @@ def test_power_is_that_of_the_row_with_the_fewest_seeds():
     assert plan.detectable == detectable_with(3, 0.002, num_rows=3, num_comparisons=2)
     assert plan.needed == ((0.004, seeds_needed(0.004, 0.002, num_rows=3, num_comparisons=2)),)
     assert plan.lines()[-2].startswith("3 seeds per row detect a difference of 0.")
+
+
+def test_the_built_in_study_can_see_a_difference_that_is_there():
+    """By the spread of its rows, 1.43, 0.69 and 0.99 points, and what a quarter of the width cost, 8.89."""
+    digits = find_study("digits")
+    plan = plan_study(digits, std=0.0143, seconds_per_pass=0.4)
+    assert plan.detectable < 0.0889 / 2 and digits.compare["narrow"] == "one-cls"
+    assert plan.num_runs * 30 == plan.num_passes <= 360, "minutes on two cores"
 
 
 def test_one_seed_finds_nothing_and_one_row_has_nothing_to_find():

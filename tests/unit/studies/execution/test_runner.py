@@ -469,6 +469,15 @@ def test_a_study_killed_and_restarted_ends_with_the_same_table(tmp_path):
     assert table_of(out) == table_of(straight)
 
 
+@pytest.mark.long
+def test_the_built_in_study_finds_a_difference_that_is_there(tmp_path):
+    assert study_command(["digits", "--out", str(tmp_path / "out"), "--results", str(tmp_path)]) == 0
+    with open(tmp_path / "out" / "table.csv", newline="") as file:
+        rows = {row["row"]: row for row in csv.DictReader(file)}
+    assert rows["narrow"]["verdict"].startswith("hurts (") and float(rows["narrow"]["ci_high"]) < 0
+    assert rows["two-cls"]["verdict"].startswith("no significant difference")
+
+
 def table_of(out: Path) -> list[list[str]]:
     """cells.csv without when and where the cells were run."""
     clock = {"train_s", "images_per_s", "folder", "commit"}
