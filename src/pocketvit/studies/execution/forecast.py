@@ -139,7 +139,7 @@ def forecast(
     )
     lines = [*plan.lines(), f"Speed: {count(speed.images_per_s)} images/s, {speed.source}."]
     if devices.name not in (None, speed.device):
-        lines.append(f"This machine is {devices.number} × {devices.name}; the time is that of {speed.device} alone.")
+        lines.append(f"This machine has {devices.number} × {devices.name}; the time is of 1 × {speed.device}.")
     lines += [f"Spread over seeds (standard deviation): {points(std)} points, {std_from}."]
     if done:
         lines.append(f"{len(done)} of the runs {'is' if len(done) == 1 else 'are'} already done.")

@@ -57,7 +57,7 @@ def test_without_a_run_the_figures_are_assumed_and_said_to_be(tmp_path):
     assert "8 runs of 2 rows, 480 passes, about 2 min 6 s on 1 × Intel(R) Xeon(R) Processor (1 thread)." in said
     assert "images/s, assumed to be that of the recipe on an Intel(R) Xeon(R) Processor (1 thread); " in said
     assert f"; there is no run on {FAST} yet." in said
-    assert f"This machine is 2 × {FAST}; the time is that of Intel(R) Xeon(R) Processor (1 thread) alone." in said
+    assert f"This machine has 2 × {FAST}; the time is of 1 × Intel(R) Xeon(R) Processor (1 thread)." in said
     # The binomial spread: the root of 0.97 · 0.03 / 360.
     assert f"{SPREAD}: 0.90 points, assumed to be pure chance (binomial, 97.0 % of 360 test images); there is" in said
 
