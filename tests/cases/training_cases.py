@@ -8,6 +8,19 @@ from torch import Tensor
 from pocketvit.objectives.objective import Objective
 from pocketvit.training.trainer import Trainer
 
+TRICKS = {
+    "optim.name": "soap_muon",
+    "optim.cautious_decay": True,
+    "optim.ema_decay": 0.9,
+    "optim.ema_start": 0.4,
+    "optim.ema_share": 0.6,
+    "augment.flips": "alternating",
+    "model.patch_drop": 0.25,
+    "schedule.sides": (8, 12),
+    "train.flip_average": True,
+}
+"""Fields that change what a step or a pass does, all at once, for images of at least 12 pixels a side."""
+
 ZERO = 1e-7
 """A gradient that is so much smaller than all together is zero but for rounding: those of a key's bias, which adds the
 same to all scores of a softmax."""

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 import worker_processes
 from safetensors.torch import load_file
+from training_cases import TRICKS
 from worker_processes import gradients, left_by_the_first, outcome, start_members, stopped_at, together
 
 import pocketvit
@@ -87,9 +88,9 @@ def test_the_compared_batches_are_plain_cut_and_mixed(small):
     assert kinds == {(True, True), (False, True), (False, False)}
 
 
-@pytest.mark.parametrize("repeats", ["fresh", "batch"])
-def test_a_run_on_more_processes_ends_where_one_does(small, tmp_path, repeats):
-    base = override(small, {"data.repeats": repeats, "schedule.passes": 3, "optim.ema_decay": 0.9})
+@pytest.mark.parametrize("values", [{}, {"data.repeats": "batch"}, TRICKS], ids=["fresh", "batch", "tricks"])
+def test_a_run_on_more_processes_ends_where_one_does(small, tmp_path, values):
+    base = override(small, {"schedule.passes": 3, "optim.ema_decay": 0.9, **values})
     alone = train(base)
     assert (alone.num_processes, alone.num_gpus) == (1, 0)
     for size in SIZES:

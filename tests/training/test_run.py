@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
+from training_cases import TRICKS
 
 import pocketvit
 from pocketvit.cli.train import result_text
@@ -169,8 +170,10 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(small, tmp_path):
     assert not same_run(small.out, tmp_path / "other")
 
 
+@pytest.mark.parametrize("values", [{}, TRICKS], ids=["plain", "tricks"])
 @pytest.mark.parametrize("at_step", [1, 6, 15, 18], ids=lambda n: f"step{n}")
-def test_a_stopped_run_resumes_bit_for_bit(small, tmp_path, at_step):
+def test_a_stopped_run_resumes_bit_for_bit(small, tmp_path, at_step, values):
+    small = override(small, values)
     train(small)
     stopped = override(small, {"out": tmp_path / "stopped"})
     with pytest.raises(Stopped, match=f"--resume {tmp_path / 'stopped'}"):
