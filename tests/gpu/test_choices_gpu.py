@@ -87,6 +87,7 @@ CHOICES = {
 }
 
 
+PLAIN = {"train.compile": False, "train.cuda_graph": False, "train.precision": "fp32", "train.kernels": "reference"}
 ROUNDING = {"attention pool": 0.3, "teacher": 0.4, "teacher, drloc": 0.4}
 """Bound of the gradients' relative errors; else 0.05. To round to bf16 alone makes errors of up to 0.015, but 0.15 with
 attention pooling, whose means over all tokens are much alike, before a head with ReLU. A teacher that hesitates between two
@@ -115,7 +116,24 @@ def test_compiled_and_captured_equals_plain(choice, synthetic_splits, tmp_path):
     torch.compiler.reset()
     teacher = save_teacher(tmp_path / "teacher.safetensors", synthetic_splits.class_names, side=32)
     values = with_teacher(CHOICES[choice], teacher)
-    plain = {"train.compile": False, "train.cuda_graph": False, "train.precision": "fp32", "train.kernels": "reference"}
-    ours, twin = started(synthetic_splits, values), started(synthetic_splits, values | plain)
+    ours, twin = started(synthetic_splits, values), started(synthetic_splits, values | PLAIN)
     assert_small(gradient_errors(first_gradients(ours), first_gradients(twin)), ROUNDING.get(choice, 5e-2))
     torch.testing.assert_close(losses(ours), losses(twin), rtol=3e-2, atol=3e-2)
+
+
+def test_each_size_of_the_images_has_its_graph(synthetic_splits):
+    torch.compiler.reset()
+    found, graphs = [], []
+    sides = {"schedule.sides": (16, 24), "schedule.passes": 3, "model.patch_drop": 0.25, "augment.flips": "alternating"}
+    for values in ({}, PLAIN):
+        trainer = started(synthetic_splits, sides | values)
+        trainer.model.train()
+        for pass_index in range(3):
+            trainer.step.use_side(trainer.config.schedule.side(pass_index))
+            trainer.step.set_chunk(trainer.chunks.load(pass_index, 0, trainer.loader.chunk_steps))
+            graphs.append(trainer.step.graph)
+            for _ in range(STEPS):
+                trainer.step()
+        found.append(trainer.step.losses[: 3 * STEPS].cpu())
+    assert len(set(graphs[:3])) == 3 and None not in graphs[:3]
+    torch.testing.assert_close(*found, rtol=3e-2, atol=3e-2)
