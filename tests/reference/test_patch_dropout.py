@@ -50,7 +50,9 @@ def test_the_loss_sees_the_kept_patches_alone(values):
         x = images.unflatten(3, (4, 4)).unflatten(2, (4, 4)).clone()  # (B, C, 4, 4, 4, 4)
         for image, patches in enumerate(dropped):
             x[image, :, patches // 4, :, patches % 4] += change
-        loss, _ = PatchDropout(B, model)(model, Batch(x.flatten(4, 5).flatten(2, 3), targets, None, draws))
+        loss, _ = PatchDropout(Classification(B), model)(
+            model, Batch(x.flatten(4, 5).flatten(2, 3), targets, None, draws)
+        )
         model.zero_grad()
         loss.backward()
         lost.append(loss)

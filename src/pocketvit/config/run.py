@@ -38,8 +38,8 @@ class RunConfig:
         check_types("", self)
         check_name("recipe", self.recipe)
         for name, value, allowed in (
-            ("model.patch_drop", self.model.patch_drop, ()),
-            ("schedule.sides", self.schedule.sides, ("drloc",)),
+            ("model.patch_drop", self.model.patch_drop, ("teacher",)),
+            ("schedule.sides", self.schedule.sides, ("drloc", "teacher")),
         ):
             changed = [
                 item.name for item in fields(self.objective) if getattr(self.objective, item.name) != item.default

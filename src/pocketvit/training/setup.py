@@ -50,7 +50,7 @@ def make_objective(config: RunConfig, model: ViT, class_names: tuple[str, ...]) 
         if chosen.drloc:
             objective = RelativeLocalization(classes, model, chosen.drloc)
         elif config.model.patch_drop:
-            objective = PatchDropout(config.batch_size, model)
+            objective = PatchDropout(classes, model)
         else:
             objective = classes
     objective.layers.to(next(model.parameters()).device)
