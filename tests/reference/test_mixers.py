@@ -5,12 +5,15 @@ import pytest
 import torch
 from neighbours.linear_attention import linear_attention
 from neighbours.locality_attention import locality_attention
+from neighbours.sparse_attention import masked_attention, strided_pairs, with_cls
 from torch import Tensor
 
-from pocketvit.config import ModelConfig
+from pocketvit.config import ModelConfig, override
+from pocketvit.errors import InputError
 from pocketvit.model.mixers import MIXERS
 from pocketvit.model.mixers.standard import Attention
-from pocketvit.model.positions import RotaryPositions
+from pocketvit.model.positions import RotaryPositions, arranged
+from pocketvit.recipes import recipe
 
 WIDTH, HEADS = 24, 4
 FORMS = {
@@ -95,3 +98,53 @@ def test_locality_attention_starts_at_the_plain_temperature_and_a_single_token_r
     torch.testing.assert_close(mixer.scale, torch.full((HEADS, 1, 1), (WIDTH / HEADS) ** -0.5))
     q, k, v = mixer.project(tokens_of(1).float(), None)
     torch.testing.assert_close(mixer.mix(q, k, v), v)
+
+
+def window_pairs(height: int, width: int, rows: int, columns: int) -> np.ndarray:
+    """Which patches are in one window of so many rows and columns."""
+    place = [(i // width // rows, i % width // columns) for i in range(height * width)]
+    return np.array([[mine == other for other in place] for mine in place])
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("grid", "window", "special"), [((4, 4), (2, 2), 1), ((4, 6), (2, 3), 2), ((3, 8), (3, 4), 0)])
+def test_sparse_attention_equals_a_masked_softmax(form, grid, window, special):
+    height, width = grid
+    mixer, tokens = mixer_of("sparse", **FORMS[form]), tokens_of(special + height * width)
+    arranged(mixer, grid, special)
+    assert mixer.window == window
+    stride = [side // part for side, part in zip(grid, window, strict=True)]
+    local = window_pairs(height, width, *window)
+    strided = np.kron(
+        strided_pairs(height, 1, stride[0]), strided_pairs(1, width, stride[1])
+    )  # rows and columns may differ
+    if stride[0] == stride[1]:
+        assert np.array_equal(strided, strided_pairs(height, width, stride[0]))
+    seen = np.stack([with_cls(pairs, special) for pairs in (local, local, strided, strided)])
+    want = joined(mixer, [masked_attention(*image, seen) for image in zip(*heads_of(mixer, tokens), strict=True)])
+    torch.testing.assert_close(mixer(tokens), want, rtol=1e-9, atol=1e-9)
+    for taken in (1, special + 3):
+        torch.testing.assert_close(mixer(tokens, taken), want[:, :taken], rtol=1e-9, atol=1e-9)
+
+
+def test_every_patch_reaches_every_other_in_two_sparse_blocks():
+    mixer = mixer_of("sparse")
+    for side in (4, 6, 8, 12, 15, 16, 32):
+        arranged(mixer, (side, side), 1)
+        (w, _), (s, _) = mixer.window, mixer.count
+        assert w * s == side and w >= s > 1
+        local, strided = window_pairs(1, side, 1, w), strided_pairs(1, side, s)
+        assert (local.astype(int) @ strided > 0).all()
+
+
+@pytest.mark.parametrize("grid", [(7, 7), (2, 3), (1, 2)])
+def test_patches_that_windows_cannot_divide_are_refused(grid):
+    with pytest.raises(InputError, match=f"model.attention=sparse cannot divide {grid[0]} × {grid[1]} patches"):
+        arranged(mixer_of("sparse"), grid, 1)
+
+
+def test_sparse_attention_refuses_one_head_and_some_of_the_patches():
+    with pytest.raises(InputError, match="model.num_heads=1 is too few for model.attention=sparse"):
+        ModelConfig(attention="sparse", num_heads=1)
+    with pytest.raises(InputError, match="model.patch_drop=0.5 cannot be combined with model.attention=sparse"):
+        override(recipe("paper"), {"model.attention": "sparse", "model.patch_drop": 0.5})

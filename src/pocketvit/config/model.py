@@ -41,9 +41,10 @@ class ModelConfig:
     """Rank of the value projection, at most the channels of all value heads; none is full."""
     kv_rank_shared: Count | None = None
     """Rank of one latent shared by keys and values (DeepSeek-V2); none is no latent."""
-    attention: Literal["standard", "linear", "locality"] | Code = "standard"
+    attention: Literal["standard", "linear", "locality", "sparse"] | Code = "standard"
     """The attention layer: standard (softmax over all tokens), linear (feature maps, at a cost linear in the tokens), locality
-    (all tokens but itself, with a learned temperature); or FILE.py:NAME, your own class."""
+    (all tokens but itself, with a learned temperature), sparse (windows and coarse grids of patches); or FILE.py:NAME, your own
+    class."""
     block: Literal["standard"] | Code = "standard"
     """The transformer block; or FILE.py:NAME, your own class."""
     depthwise: Count | None = None
@@ -110,6 +111,8 @@ class ModelConfig:
         self._check_stem()
         if self.init == "mimetic":
             self._check_mimetic()
+        if self.attention == "sparse" and self.num_heads < 2:
+            raise InputError("model.num_heads=1 is too few for model.attention=sparse, which has two kinds of heads")
         if self.depthwise is not None and self.depthwise % 2 == 0:
             raise InputError(f"model.depthwise={self.depthwise} is even: the kernel needs a center")
         if self.depthwise is not None and isinstance(self.block, Code):
@@ -178,6 +181,7 @@ class ModelConfig:
         """The choice for which every patch must be in its place; None if there is none."""
         choices = {
             "model.positions=rope": self.positions == "rope",
+            "model.attention=sparse": self.attention == "sparse",
             f"model.depthwise={self.depthwise}": self.depthwise is not None,
         }
         return next((name for name, chosen in choices.items() if chosen), None)
@@ -210,7 +214,7 @@ class ModelFields(TypedDict, total=False):
     k_rank: int | None
     v_rank: int | None
     kv_rank_shared: int | None
-    attention: Literal["standard", "linear", "locality"] | Code | str
+    attention: Literal["standard", "linear", "locality", "sparse"] | Code | str
     block: Literal["standard"] | Code | str
     depthwise: int | None
     qk_norm: bool

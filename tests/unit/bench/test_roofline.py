@@ -46,6 +46,7 @@ def linear(N: int, D: int, E: int, rows: int) -> int:
 
 N, D, E, DEPTH = 65, 48, 12, 2
 PATCHES = 2 * N * D * 48
+SPARSE = 4 * dense(17, D, 17) + dense(N, D, 1) - dense(N, D, N)  # four groups of 16 patches and the CLS token
 LINEAR = sum(linear(N, D, E, rows) - dense(N, D, rows) for rows in (N, 1))
 CONV_1, CONV_2 = 2 * 9 * 3 * 64 * 32**2, 2 * 9 * 64 * D * 16**2
 MORE, MLP = 9, 2 * 2 * D * 2 * D
@@ -54,6 +55,7 @@ PER_CLASS += MORE * (2 * 4 * D * D + MLP) + dense(N + MORE, D, 1 + MORE) - dense
 DEPTHWISE = 2 * 9 * D * (N - 1)
 OTHERS = {
     "linear": ({"attention": "linear"}, LINEAR, 3 * LINEAR),
+    "sparse": ({"attention": "sparse"}, SPARSE, 3 * SPARSE),
     "locality": ({"attention": "locality"}, 0, 0),
     "shifted": ({"stem": "shifted"}, 4 * PATCHES, 3 * 5 * PATCHES - 2 * PATCHES),  # patches now need a gradient
     "conv": ({"stem": "conv"}, CONV_1 + CONV_2 - PATCHES, 2 * CONV_1 + 3 * CONV_2 - 2 * PATCHES),

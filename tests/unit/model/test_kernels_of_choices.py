@@ -20,6 +20,7 @@ CHOICES = {
     ),
     "depthwise": ({"depthwise": 3}, Choice("reference", "the kernels do not support model.depthwise=3")),
     "linear": ({"attention": "linear"}, Choice("reference", "the kernels do not support model.attention=linear")),
+    "sparse": ({"attention": "sparse"}, Choice("reference", "the kernels do not support model.attention=sparse")),
     "locality": ({"attention": "locality"}, Choice("reference", "the kernels do not support model.attention=locality")),
 }
 

@@ -11,6 +11,7 @@ from pocketvit.kernels.block_weights import BlockWeights
 from pocketvit.model import ViT, create_model
 from pocketvit.model import folded as folding
 from pocketvit.model.mixers import MIXERS, Mixer
+from pocketvit.model.positions import arranged
 from pocketvit.usercode import Code
 
 
@@ -23,7 +24,7 @@ def test_the_files_are_the_names_that_can_be_chosen():
 def test_the_first_tokens_are_those_of_all(name):
     config = ModelConfig(attention=name, width=24, num_heads=2)
     torch.manual_seed(0)
-    mixer, x = MIXERS[name](config, None), torch.randn(2, 7, 24)
+    mixer, x = arranged(MIXERS[name](config, None), (2, 4), 1), torch.randn(2, 9, 24)
     assert mixer(x).shape == x.shape
     torch.testing.assert_close(mixer(x, 3), mixer(x)[:, :3])
 
