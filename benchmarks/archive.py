@@ -14,6 +14,7 @@ from pocketvit.files import write_atomically
 from pocketvit.runs.result import find_results
 from pocketvit.studies.definition.choose import find_study
 from pocketvit.studies.definition.grid import IMAGES_OF
+from pocketvit.studies.definition.jobs import study_jobs
 
 
 def archive(name: str, folder: Path, results: Path) -> list[str]:
@@ -22,12 +23,12 @@ def archive(name: str, folder: Path, results: Path) -> list[str]:
     found, known = (find_results([place], one_gpu=True) for place in (folder, results))
     fingerprints = {result.data_fingerprint for result in found.values()}
     lines = []
-    for cell in study.cells():
-        for key in map(cell.key, sorted(fingerprints)):
-            if key not in found or key in known:
+    for fingerprint in sorted(fingerprints):
+        for job in study_jobs(study, folder, lambda data, fingerprint=fingerprint: fingerprint, results):
+            if job.key not in found or job.key in known:
                 continue
-            result = found[key]
-            path = results / study.name / f"{cell.name}.json"
+            result = found[job.key]
+            path = results / study.name / f"{job.cell.name}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, result.file.read_bytes())
             accuracy = f"{100 * getattr(result, study.measure):.2f} % of the {IMAGES_OF[study.measure]} images"

@@ -5,7 +5,7 @@ import json
 
 from pocketvit.config.names import flatten
 from pocketvit.config.run import RunConfig
-from pocketvit.config.weights import Weights
+from pocketvit.config.weights import RunOf, Weights
 from pocketvit.usercode import Code
 
 SCHEMA_VERSION = 1
@@ -40,7 +40,7 @@ def revised(config: RunConfig) -> dict[str, int]:
     return {f"{name}={value}": number for (name, value), number in REVISIONS.items() if fields[name] == value}
 
 
-_IDENTITY = {Code: lambda code: code.identity, Weights: lambda weights: weights.digest}
+_IDENTITY = {Code: lambda code: code.identity, **dict.fromkeys((Weights, RunOf), lambda weights: weights.digest)}
 """What counts of values that name files."""
 
 

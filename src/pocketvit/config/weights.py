@@ -68,6 +68,14 @@ class Weights:
         return hash(self.digest)
 
 
+class RunOf(Weights):
+    """The model that another row of a study trains with the same seed, before that run is finished."""
+
+    def __init__(self, row: str) -> None:
+        super().__init__(Path(f"the model of row {row}"), f"row {row}")
+        self.row = row
+
+
 def _read(path: Path) -> bytes:
     try:
         return read_bytes(path)

@@ -96,6 +96,8 @@ class RunResult:
     device: Text
     kernels: Text | None = None
     """Kernels of the blocks: persistent, fused or reference; absent in older results."""
+    model_digest: Text | None = None
+    """Of model.safetensors, as `pocketvit.config.weights` counts it; absent in older results."""
     versions: Named
     commit: Text | None
     command: Text
@@ -124,7 +126,14 @@ class RunResult:
         """
         content = asdict(self)
         del content["file"], content["extra"]
-        optional = ("kernels", "images_total", "test_accuracy_tta", "val_accuracy_tta", *Balance.__annotations__)
+        optional = (
+            "kernels",
+            "model_digest",
+            "images_total",
+            "test_accuracy_tta",
+            "val_accuracy_tta",
+            *Balance.__annotations__,
+        )
         silent = {name for name in optional if content[name] in (None, ())}
         write_json(self.file, {name: value for name, value in content.items() if name not in silent} | self.extra)
 

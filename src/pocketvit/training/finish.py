@@ -11,6 +11,7 @@ from torch import Tensor
 from pocketvit.augment.batch import BatchMaker
 from pocketvit.config import config_hash, weights_of
 from pocketvit.config.data import MEMORY
+from pocketvit.config.weights import Weights
 from pocketvit.data import Splits
 from pocketvit.data.pixels import one_line
 from pocketvit.device import peak_memory_gib
@@ -82,6 +83,7 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
         images_total=trained.images if weights_of(config) else None,
         peak_memory_gib=peak_gib,
         kernels=trainer.kernels,
+        model_digest=Weights.find(folder.model).digest,
         total_s=time.perf_counter() - started,
         extra={"data_source": MEMORY} if config.data.source == MEMORY else {},  # which `command` does not show
         **{name: env[name] for name in ("device", "versions", "commit", "command")},

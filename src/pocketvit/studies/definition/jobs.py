@@ -9,13 +9,15 @@ A cell's key is `<config hash>-s<seed>`, where the hash covers the configuration
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from pocketvit.config import DataConfig
+from pocketvit.config import DataConfig, override, weights_of
 from pocketvit.config.hashing import earlier_hashes
+from pocketvit.config.weights import RunOf, Weights
 from pocketvit.errors import InputError
+from pocketvit.runs.result import RunResult, find_results
 from pocketvit.studies.definition.grid import Cell, Study
 
 Fingerprints = Callable[[DataConfig], str]  # from a data configuration to the fingerprint of its data
@@ -29,6 +31,7 @@ class Job:
     key: str  # `Cell.key`, the name of its run folder
     earlier_keys: tuple[str, ...] = ()
     """What the key was before each revision of what the cell computes, the latest first."""
+    waits_for: tuple[str, ...] = ()  # rows whose models it starts or learns from, and which are not finished
     out: Path  # the study's folder
 
     @property
@@ -52,22 +55,44 @@ class Job:
         return self.config_file.with_name("failure.txt")
 
 
-def study_jobs(study: Study, out: Path, fingerprints: Fingerprints) -> list[Job]:
+def study_jobs(study: Study, out: Path, fingerprints: Fingerprints, results: Path | None = None) -> list[Job]:
     """The jobs of a study in the order to run them.
+
+    A cell that starts from another row's model gets its key once that row has a result, in `out` or `results`, because
+    models count by their content.
 
     Raises:
         InputError: two rows compute the same, or the data cannot be read.
     """
     jobs: dict[str, Job] = {}
+    keys: dict[tuple[str, int], str] = {}
+    folders = [out] if results is None else [results, out]
+    found = find_results(folders, one_gpu=True) if any(_waits_for(cell) for cell in study.cells()) else {}
     for cell in study.cells():
         fingerprint = fingerprints(cell.config.data)
-        key = cell.key(fingerprint)
+        trained = {name: _model(found.get(keys[row, cell.seed])) for name, row in _waits_for(cell).items()}
+        ready = {name: model for name, model in trained.items() if model is not None}
+        cell = replace(cell, config=override(cell.config, ready)) if ready else cell
+        key = keys[cell.row, cell.seed] = cell.key(fingerprint)
         earlier = tuple(f"{name}-s{cell.seed}" for name in earlier_hashes(cell.config, fingerprint))
         if key in jobs:
             first = jobs[key].cell.row
             raise InputError(f"study {study.name}: rows {first!r} and {cell.row!r} compute the same; remove one")
-        jobs[key] = Job(cell=cell, key=key, earlier_keys=earlier, out=out)
+        waits_for = tuple(_waits_for(cell).values())
+        jobs[key] = Job(cell=cell, key=key, earlier_keys=earlier, waits_for=waits_for, out=out)
     return list(jobs.values())
+
+
+def _waits_for(cell: Cell) -> dict[str, str]:
+    """The rows whose models a cell starts or learns from, by field."""
+    return {name: model.row for name, model in weights_of(cell.config).items() if isinstance(model, RunOf)}
+
+
+def _model(result: RunResult | None) -> Weights | None:
+    """The model of a finished run."""
+    if result is None or result.model_digest is None:
+        return None
+    return Weights(result.run_folder / "model.safetensors", result.model_digest)
 
 
 def wanted_device(cells: Iterable[Cell]) -> str:

@@ -10,6 +10,7 @@
       mla-q: {model.q_rank: 64}
       mla-q-lion: {inherit: mla-q, optim.name: lion}
       rank: {grid: {model.k_rank: [32, 64], model.v_rank: [32, 64]}}
+      longer: {init_from: {run_of: paper}}        # starts from the model of an earlier row with the same seed
 
 A row with a grid is a template for one row per combination, named `rank-k_rank=32-v_rank=64`. If it is named like its
 first field, that name is not repeated (`k_rank=32-v_rank=64`).
@@ -26,8 +27,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pocketvit.config import RunConfig, code_fields, flatten, override
+from pocketvit.config import RunConfig, code_fields, flatten, override, weights_of
 from pocketvit.config.checks import check_name, plain, unknown
+from pocketvit.config.names import fields_of
+from pocketvit.config.weights import RunOf, Weights
 from pocketvit.config.yaml_text import read_yaml
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
@@ -95,6 +98,7 @@ def _parse(content: Mapping[str, Any], name: str) -> Study:
         _check_runs(f"rows up to {row!r}", num_runs)
     rows = tuple(itertools.chain.from_iterable(expanded.values()))
     _check_distinct(rows)
+    _check_starts(rows)
     return Study(name=name, recipe=content["recipe"], base=base, rows=rows, compare=_compare(content, expanded))
 
 
@@ -208,7 +212,13 @@ def _overrides(where: str, value: Any, start: RunConfig, also: tuple[str, ...] =
             raise InputError(f"{where}: {field} cannot be set here; {SET_ELSEWHERE[field]}")
         _check_dotted(where, field, values[field], known)
         _check_known("field", field, [*known, *also], f"{where}: ")
-    return {field: plain(value) for field, value in values.items()}
+    return {field: _run_of(field, plain(value)) for field, value in values.items()}
+
+
+def _run_of(field: str, value: Any) -> Any:
+    """`value`, unless it refers to the model of a row: `{run_of: ROW}`."""
+    refers = field in fields_of(RunConfig, Weights) and isinstance(value, Mapping) and list(value) == ["run_of"]
+    return RunOf(str(value["run_of"])) if refers else value
 
 
 def _seeds(where: str, value: Any) -> tuple[int, ...]:
@@ -240,6 +250,19 @@ def _check_dotted(where: str, name: str, value: Any, known: Collection[str]) -> 
         leaf, inner = next(iter(value.items()))
         written = f"{name}.{leaf}: {json.dumps(inner, default=str)}"  # what JSON writes, YAML reads
         raise InputError(f"{where}: {name} is a section; write its fields by their dotted names, such as {written}")
+
+
+def _check_starts(rows: tuple[Row, ...]) -> None:
+    """Refuse to start from the model of a row that is unknown, comes later or lacks a seed."""
+    earlier: dict[str, Row] = {}
+    for row in rows:
+        for field, weights in weights_of(row.config).items():
+            if isinstance(weights, RunOf):
+                where = f"row {row.name!r}: {field}: run_of: "
+                _check_known("earlier row", weights.row, list(earlier), where)
+                if lacking := set(row.seeds) - set(earlier[weights.row].seeds):
+                    raise InputError(f"{where}{weights.row!r} has no seed {min(lacking)}; give both the same seeds")
+        earlier[row.name] = row
 
 
 def _check_distinct(rows: tuple[Row, ...]) -> None:

@@ -113,7 +113,7 @@ def forecast(
         InputError: the data cannot be read and are not known, no such row, or a difference that no study detects.
     """
     rows, find = chosen_rows(study, only or ["*"]), cache(_find_data)
-    jobs = study_jobs(study, out, lambda data: find(data).fingerprint)
+    jobs = study_jobs(study, out, lambda data: find(data).fingerprint, results)
     gathered = gather(jobs, results)
     config = study.rows[0].config
     data = find(config.data)

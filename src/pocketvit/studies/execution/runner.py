@@ -6,7 +6,7 @@ ends with the same table as one that was not.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
@@ -204,23 +204,37 @@ def run_study(
         InputError: the study, its data, its devices or its folder cannot be used, or another study runs there.
     """
     began, out = time.monotonic(), path_of(out)
-    jobs = study_jobs(study, out, data_fingerprints())
-    chosen = chosen_rows(study, only or ["*"])
+    fingerprints, chosen = data_fingerprints(), chosen_rows(study, only or ["*"])
+    jobs = study_jobs(study, out, fingerprints, results)
+    _check_waiting(jobs, chosen)
     with study_lock(out, study.name) as lock:
-        cells = dict(zip(jobs, gather(jobs, results), strict=True))
-        todo = [job for job in jobs if cells[job].state != "done" and job.cell.row in chosen]
-        console = console or Console()
-        signum = None
-        for line in outdated(jobs, list(cells.values())):
-            console.print(Text(printable(line)), soft_wrap=True)
-        if todo:
+        gathered = gather(jobs, results)
+        shown, signum = console or Console(), None
+        for line in outdated(jobs, gathered):
+            shown.print(Text(printable(line)), soft_wrap=True)
+        tried: set[str] = set()
+        while signum is None and time.monotonic() < began + time_limit_s:  # again for cells that waited for models
+            cells = dict(zip(jobs, gathered, strict=True))
+            ready = [job for job in jobs if job.cell.row in chosen and not job.waits_for and job.key not in tried]
+            todo = [job for job in ready if cells[job].state != "done"]
+            if not todo:
+                break
+            tried |= {job.key for job in todo}
             board = Board(study, cells)
             engine = _engine(todo, gpus, address, lock)
-            runner = Runner(todo, engine, board, view(board, console), began + time_limit_s)
-            signum = runner.run()
-        gathered = gather(jobs, results)
+            signum = Runner(todo, engine, board, view(board, shown), began + time_limit_s).run()
+            jobs = study_jobs(study, out, fingerprints, results)
+            gathered = gather(jobs, results)
     left = [cell for cell in gathered if cell.state == "missing" and cell.row in chosen]
     return StudyRun(gathered=gathered, signum=signum, left=len(left))
+
+
+def _check_waiting(jobs: Sequence[Job], chosen: Collection[str]) -> None:
+    """Refuse to run cells that wait for rows which are not to be run."""
+    for job in jobs:
+        for row in job.waits_for if job.cell.row in chosen else ():
+            if row not in chosen:
+                raise InputError(f"row {job.cell.row!r} starts from the model of row {row!r}: add {row} to --only")
 
 
 def _engine(todo: Sequence[Job], gpus: Sequence[str] | None, address: str | None, lock: int | None) -> Engine:

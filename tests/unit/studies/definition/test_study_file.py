@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from pocketvit.config import override
+from pocketvit.config.weights import RunOf
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
 from pocketvit.studies import load_study, parse_study
@@ -70,6 +71,27 @@ def test_a_grid_multiplies_its_lists():
         "g-q_rank=16-lr=0.002": {"model.depth": 2, "model.q_rank": 16, "optim.lr": 0.002},
     }
     assert study.rows[1].config.optim.lr == 1e-3
+
+
+STARTS = {"recipe": "digits", "rows": {"first": {}, "second": {"init_from": {"run_of": "first"}}}}
+
+
+def test_a_row_may_start_from_an_earlier_one():
+    first, second = parse_study(STARTS, "test").rows
+    assert first.config.init_from is None and second.config.init_from == RunOf("first")
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ({"second": {"init_from": {"run_of": "first"}}, "first": {}}, "unknown earlier row 'first'"),
+        ({"first": {"seeds": 1}, "second": {"init_from": {"run_of": "first"}, "seeds": 2}}, "'first' has no seed 1"),
+        ({"first": {}, "second": {"init_from": {"row": "first"}}}, "must be the folder of a finished run"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused(rows, says):
+    with pytest.raises(InputError, match=says):
+        parse_study(STARTS | {"rows": rows}, "test")
 
 
 def test_grid_labels_stay_unique_and_fit_for_file_names():
