@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
+from typing import Any
 
 from markupsafe import Markup
 
@@ -70,7 +71,7 @@ def accuracy_curves(points: Sequence[Evaluation], decimals: int, metrics: Sequen
     return curves
 
 
-def pass_curves(metrics: Sequence[Mapping], num_classes: int, smoothing: object = None) -> list[Curve]:
+def pass_curves(metrics: Sequence[Mapping], num_classes: int, smoothing: Any = None) -> list[Curve]:
     """Loss and learning rate against passes, from metrics.jsonl.
 
     Args:
@@ -107,7 +108,7 @@ def _pass_curve(title: str, remark: str, lines: Sequence[Series], note: str = ""
     return Curve(title, remark, plot, note)
 
 
-def smoothing_note(smoothing: object, num_classes: int) -> str:
+def smoothing_note(smoothing: Any, num_classes: int) -> str:
     """What label smoothing does to the loss, in one line; empty without smoothing.
 
     A perfect model's loss is the entropy of the smoothed targets.

@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from markupsafe import Markup, escape
@@ -55,7 +55,7 @@ def line_plot(
     y_start: float | None = None,
     y_range: tuple[float, float] | None = None,
     legend: bool = True,
-    legend_at: str = "lower right",
+    legend_at: Literal["lower right", "upper right"] = "lower right",
 ) -> Markup:
     """Draw lines over common axes.
 
