@@ -15,6 +15,7 @@ from pocketvit import create_model
 from pocketvit.bench import modes, roofline
 from pocketvit.config import config_hash, override
 from pocketvit.data.dataset import CIFAR10_FINGERPRINT
+from pocketvit.model.mixers import MIXERS
 from pocketvit.recipes import recipe
 from pocketvit.studies import load_study
 from pocketvit.studies.definition.choose import find_study
@@ -209,3 +210,15 @@ def test_a_latent_is_kept_beside_what_is_made_of_it(benchmark_script):
     assert 0 < one < two and activations.mib_per_image(plain) == (two - one) / 2**20
     low_rank = activations.mib_per_image(create_model("paper", k_rank=8, **small))
     assert (low_rank - activations.mib_per_image(plain)) * 2**20 == 4 * 8 * plain.tokens.num_tokens
+
+
+def test_mixers_times_every_layer_at_each_number_of_tokens(monkeypatch, capsys):
+    mixers = runpy.run_path(str(BENCHMARKS / "mixers.py"))
+    main = mixers["main"]
+    monkeypatch.setitem(main.__globals__, "GRIDS", (4, 6))
+    monkeypatch.setattr(sys, "argv", ["mixers.py", "--device", "cpu", "--batch", "1"])
+    main()
+    _, head, *rows = capsys.readouterr().out.splitlines()
+    assert "17 tokens" in head and "37 tokens" in head
+    assert {row.split()[0] for row in rows} == set(MIXERS)
+    assert all(float(ms) > 0 for row in rows for ms in row.split()[1:]) and all(len(row.split()) == 5 for row in rows)
