@@ -79,7 +79,7 @@ def photos(num_images: int = 240, sizes: Sequence[tuple[int, int]] = ((32, 32),)
             crop_pad=drawn // 8, policy="trivialaugment", erase_prob=0.0, cutmix_prob=0.0, mixup_prob=0.0
         ),
         optim=OptimConfig(name="muon"),
-        schedule=ScheduleConfig(passes=passes, warmup_passes=max(1, passes // 20)),
+        schedule=ScheduleConfig(passes=passes, warmup_passes=max(1, passes // 20), warmup_frac=0.05),
         train=TrainConfig(eval_every_passes=max(1, passes // 8)),
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ from shlex import quote
 import tyro
 
 from pocketvit.cli.parsing import check_flags, parse
-from pocketvit.config import RunConfig, flatten, load_config
+from pocketvit.config import RunConfig, flatten, load_config, override
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
 from pocketvit.recipes import NAMES, RECIPES, about, photos, recipe
@@ -77,12 +77,14 @@ def parse_train(arguments: list[str], others: Collection[str] = ()) -> RunConfig
         if not config.exists():
             raise InputError(f"--resume {resumed}: no run there; start one by: pocketvit train --out {quote(resumed)}")
         return replace(load_config(config, allow_code=allow_code), out=folder)
-    base = recipe(named or "digits")
+    source, _ = _take(rest, "--data.source")
+    own = saved is None and (named == "photos" or named is None and source is not None and _is_own(source))
+    base = recipe("photos" if own else named or "digits")
     if saved is not None:
         base = replace(load_config(path_of(saved), allow_code=allow_code), out=None)
     check_flags(rest, [*(f"--{name.replace('_', '-')}" for name in flatten(base)), *others])
     config = _parse_fields(rest, base)
-    if saved is None and (named == "photos" or named is None and _is_own(config.data.source)):
+    if own:
         from pocketvit.data.survey import survey
 
         base = photos(*survey(config.data), side=config.data.resize)
@@ -101,6 +103,10 @@ def _is_own(source: str) -> bool:
 
 def _parse_fields(arguments: list[str], base: RunConfig) -> RunConfig:
     """A configuration with some fields set by flags."""
+    if {"--schedule.warmup-passes", "--schedule.warmup_passes"} & {
+        argument.partition("=")[0] for argument in arguments
+    }:
+        base = override(base, {"schedule.warmup_passes": base.schedule.warmup_passes})
     config, strays = parse(
         RunConfig,
         arguments,

@@ -50,10 +50,14 @@ def fields_of(config: type, kind: type) -> frozenset[str]:
 def override(config: RunConfig, values: Mapping[str, object]) -> RunConfig:
     """A copy of `config` with new values for some fields, by dotted name.
 
+    A new `schedule.warmup_passes` takes the place of a `schedule.warmup_frac`.
+
     Raises:
         InputError: an unknown name (with the nearest one), or a value that its field refuses.
     """
     known = flatten(config)
+    if "schedule.warmup_passes" in values:
+        values = {"schedule.warmup_frac": None} | dict(values)
     sections: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         if name not in known:

@@ -69,6 +69,18 @@ def test_images_of_ones_own_take_the_recipe_photos(place):
     assert parse_train(["--data", "icons", "--data.test-frac", "0.5"]).batch_size == 4
 
 
+def test_photos_warm_up_for_a_part_of_any_run(place):
+    images(Path("pets"), [20] * 24)
+    short = parse_train(["--data", "pets", "--schedule.passes", "3"])
+    assert (short.recipe, short.schedule.warmup_steps(20)) == ("photos", 3), "a twentieth of 60 steps"
+    chosen = ["--schedule.passes", "30", "--schedule.warmup-passes", "2"]
+    asked = override(recipe("photos"), {"schedule.passes": 30, "schedule.warmup_passes": 2})
+    for config in (parse_train(["--data", "pets", *chosen]), parse_train(["photos", *chosen]), asked):
+        assert config.schedule.warmup_steps(20) == 40, "passes that were asked for are not overruled"
+    both = {"schedule.warmup_passes": 2, "schedule.warmup_frac": 0.5}
+    assert override(recipe("photos"), both).schedule.warmup_frac == 0.5
+
+
 def test_photos_scale_with_the_set():
     small, large = photos(100), photos(10_000)
     assert small.batch_size < large.batch_size and small.schedule.passes > large.schedule.passes
