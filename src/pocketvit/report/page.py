@@ -78,7 +78,7 @@ def render(run: FinishedRun) -> str:
         cautions=[*run.result.cautions, *balance_lines(vars(run.result))],
         facts=_facts(run, log_probabilities),
         curves=accuracy_curves(run.result.curve, decimals, run.metrics)
-        + pass_curves(run.metrics, len(predictions.class_names), _setting(run, "optim", "label_smoothing")),
+        + pass_curves(run.metrics, len(predictions.class_names), _smoothing(run)),
         confusions=_confusions(matrix, predictions.class_names),
         classes=_classes(matrix, predictions.class_names),
         train_images=_train_images(run.samples),
@@ -100,6 +100,11 @@ def _setting(run: FinishedRun, section: str, name: str) -> object:
     """A field of the configuration; None if it is absent."""
     fields = run.config.get(section)
     return fields.get(name) if isinstance(fields, dict) else None
+
+
+def _smoothing(run: FinishedRun) -> object:
+    """The label smoothing that the loss is against; None if unknown, or if half of the loss is a teacher's answers."""
+    return None if _setting(run, "objective", "teacher") else _setting(run, "optim", "label_smoothing")
 
 
 def _title(run: FinishedRun) -> str:

@@ -191,6 +191,8 @@ def test_accuracy_and_loss_of_both_kinds_of_images_are_shown(make_run, split, na
     assert page.text.count("a mixed image counts as its larger part") == 1
     # -0.91 ln 0.91 - 9 · 0.01 ln 0.01, the entropy of the smoothed targets
     assert "With label smoothing 0.1, even a perfect model has a training loss of 0.500" in page.text
+    (run / "config.yaml").write_text((run / "config.yaml").read_text() + "objective: {teacher: runs/a}\n")
+    assert "label smoothing" not in page_of(run).text, "half of the loss is against what the teacher says"
     assert "label smoothing" not in page_of(make_run("older")).text
 
 
