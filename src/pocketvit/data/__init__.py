@@ -5,13 +5,6 @@ from pocketvit.data.sources import load_dataset
 from pocketvit.data.splits import Splits, open_dataset, open_splits, open_to_measure, refuse_among_classes
 
 __all__ = [
-    "Dataset",
-    "Split",
-    "Splits",
-    "channel_stats",
-    "load_dataset",
-    "open_dataset",
-    "open_splits",
-    "open_to_measure",
-    "refuse_among_classes",
-]
+    "Dataset", "Split", "Splits", "channel_stats", "load_dataset", "open_dataset", "open_splits",
+    "open_to_measure", "refuse_among_classes",
+]  # fmt: skip

@@ -24,15 +24,9 @@ from pocketvit.data.pixels import PLAIN, BrokenImage, Conversions, Fitter
 from pocketvit.errors import InputError
 
 SPLIT_OF_WORD = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-}
+    "train": "train", "training": "train", "test": "test", "testing": "test",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+}  # fmt: skip
 """The split that a word in a file or folder name stands for."""
 
 

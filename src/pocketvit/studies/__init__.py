@@ -10,24 +10,7 @@ from pocketvit.studies.definition.study_file import load_study, parse_study
 from pocketvit.studies.execution.plan import Plan, plan_study
 
 __all__ = [
-    "Accuracies",
-    "Cell",
-    "Comparison",
-    "Plan",
-    "Row",
-    "Spread",
-    "Study",
-    "Summary",
-    "compare",
-    "detectable_with",
-    "effect",
-    "load_study",
-    "p_value",
-    "parse_study",
-    "plan_study",
-    "points",
-    "pooled_spread",
-    "seeds_needed",
-    "summarise",
-    "verdict",
-]
+    "Accuracies", "Cell", "Comparison", "Plan", "Row", "Spread", "Study", "Summary", "compare",
+    "detectable_with", "effect", "load_study", "p_value", "parse_study", "plan_study", "points",
+    "pooled_spread", "seeds_needed", "summarise", "verdict",
+]  # fmt: skip
