@@ -108,6 +108,12 @@ class RunResult:
     extra: dict[str, Any] = field(default_factory=dict)
     """Other content of the file."""
 
+    def __getitem__(self, name: str) -> Any:
+        """A field by its name in the file, as before there were named fields."""
+        if name not in {item.name for item in fields(self)}:
+            raise KeyError(name)
+        return getattr(self, name)
+
     @property
     def key(self) -> str:
         """The key of a study's cell: config hash and seed."""

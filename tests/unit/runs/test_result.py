@@ -50,6 +50,14 @@ def test_a_result_knows_where_it_lies_and_travels_between_processes(tmp_path):
     assert again == result == replace(result, file=Path("elsewhere")) and again.file == result.file
 
 
+def test_a_result_can_be_read_like_the_mapping_that_it_once_was(tmp_path):
+    result = read(tmp_path, curve=[POINT])
+    content = json.loads((tmp_path / "result.json").read_text()) | {"curve": result.curve}
+    assert content and all(result[name] == value for name, value in content.items() if name not in result.extra)
+    with pytest.raises(KeyError, match="run_folder"):
+        result["run_folder"]
+
+
 WRONG = {
     "test_accuracy": [None, "0.9", float("nan"), 94.0, -0.1, True],
     "best_test_accuracy": [1.5],
