@@ -15,7 +15,7 @@ from pocketvit.cli.train import parse_train, train_command
 from pocketvit.config.checks import unknown
 from pocketvit.errors import InputError
 from pocketvit.recipes import NAMES
-from pocketvit.terminal import forsake, say, tolerate_any_encoding
+from pocketvit.terminal import forsake, printable, say, tolerate_any_encoding
 
 __all__ = ["COMMANDS", "dispatch", "main", "parse_train"]
 
@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.flush()  # so that a full disk is reported
         sys.exit(code)
     except InputError as error:
-        say(f"pocketvit: {error}", sys.stderr)
+        for i, line in enumerate(error.lines):
+            print(printable(line if i else f"pocketvit: {line}"), file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):  # in PyTorch's message

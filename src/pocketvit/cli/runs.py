@@ -50,14 +50,14 @@ def eval_command(arguments: list[str]) -> int:
         rows = list(evaluate_images(parsed.run, source=parsed.data, **options))
         table = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
         table.writeheader()
-        table.writerows(rows)
+        table.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
         return 0
     scores = evaluate_run(parsed.run, source=parsed.data, **options)
     if parsed.json:
         _print_json(scores)
         return 0
     for note in scores["notes"]:
-        say(note)
+        print(printable(note))
     lines = [f"test accuracy {scores['accuracy']:.2%} on {scores['images']:,} images", *balance_lines(scores)]
     say("\n".join(lines))
     names = aligned([printable(name, NAME) for name in scores["per_class"]], 16)
@@ -113,7 +113,7 @@ def predict_command(arguments: list[str]) -> int:
         for answer in predict_each(parsed.run, files, device=parsed.device, allow_code=parsed.allow_code):
             codes.add(2 if "error" in answer else 0)
             if "error" in answer:
-                say(f"pocketvit: {answer['error']}", sys.stderr)
+                print(printable(f"pocketvit: {answer['error']}"), file=sys.stderr)
             else:
                 yield answer
 
@@ -146,13 +146,18 @@ def _show(answers: Iterator[dict[str, Any]], parsed: PredictArguments) -> None:
         table.writerow(("file", "prediction", "probability"))
         for answer in answers:
             best, share = max(answer["probabilities"].items(), key=lambda item: item[1])
-            table.writerow((answer["file"], best, round(share, 4)))
+            table.writerow((_cell(answer["file"]), _cell(best), round(share, 4)))
         return None
     shown = list(answers)
     for name, answer in zip(aligned([printable(answer["file"]) for answer in shown]), shown, strict=True):
         best = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[: parsed.top]
         print(f"{name}  " + "  ".join(f"{printable(label, NAME)} {share:.1%}" for label, share in best))
     return None
+
+
+def _cell(value: str | float) -> str | float:
+    """A value of a CSV table, with the letters escaped that a terminal would obey."""
+    return printable(value, 10 * len(value)) if isinstance(value, str) else value
 
 
 def _print_json(content: Any, indent: int | None = 2) -> None:

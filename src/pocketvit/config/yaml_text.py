@@ -11,6 +11,7 @@ from pocketvit.files import read_text
 MOST_BYTES = 2**18  # of such a file; reading so much takes a second or two
 MOST_DEPTH = 20  # how deep lists and mappings may lie in one another
 MOST_CHARACTERS = 10_000  # of one value
+LARGEST = 2**64  # integers are smaller; Python does not print one of more than 4,300 digits
 
 
 class _Loader(yaml.SafeLoader):
@@ -41,6 +42,15 @@ class _Loader(yaml.SafeLoader):
                 raise InputError(f"{key.value!r} is set twice, again in line {key.start_mark.line + 1}; remove one")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value = super().construct_yaml_int(node)
+        if abs(value) >= LARGEST:
+            raise InputError(f"line {node.start_mark.line + 1}: an integer of more than 64 bits")
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def read_yaml(path: Path, kind: str) -> Any:

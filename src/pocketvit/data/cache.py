@@ -29,8 +29,9 @@ from pocketvit.data.dataset import Decoded, Split
 from pocketvit.data.fetch.paths import write_error
 from pocketvit.data.raw_splits import Store
 from pocketvit.errors import InputError
+from pocketvit.files import read_text, regular_size
 
-VERSION = 6  # raised when decoding, its notes or the layout of an entry changes, so that older entries are not used
+VERSION = 7  # raised when decoding, its notes or the layout of an entry changes, so that older entries are not used
 WRITING = ".writing-"  # prefix of a folder in which an entry is being written
 LOCK = "lock"
 """A file in such a folder, locked by its process. It contains the boot id, because other machines may not see the lock,
@@ -107,7 +108,7 @@ def load_or_build(
 def _load(entry: Path) -> Decoded | None:
     """The stored data set, or None if it is absent, incomplete or damaged."""
     try:
-        meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
+        meta = json.loads(read_text(entry / "meta.json"))
         splits = {split: _load_split(entry, split) for split in meta["splits"]}
         if any(split.fingerprint != meta["splits"][name] for name, split in splits.items()):
             return None
@@ -116,12 +117,25 @@ def _load(entry: Path) -> Decoded | None:
             return None
         if any(split.labels.max() >= len(class_names) for split in splits.values()):
             return None
-        return Decoded(splits["train"], splits.get("test"), class_names, notes)
+        decoded = Decoded(splits["train"], splits.get("test"), class_names, notes)
+        return decoded if meta["checksum"] == _checksum(decoded) else None
     except Exception:  # with a damaged header, NumPy raises anything from SyntaxError to MemoryError
         return None
 
 
+def _checksum(decoded: Decoded) -> str:
+    """A hash of the names and notes, which are not in the fingerprints."""
+    names = [
+        split.names.tobytes().hex()
+        for split in (decoded.train, decoded.test)
+        if split is not None and split.names is not None
+    ]
+    return hashlib.blake2b(json.dumps([decoded.class_names, decoded.notes, names]).encode(), digest_size=16).hexdigest()
+
+
 def _load_split(entry: Path, split: str) -> Split:
+    for file in entry.glob(f"{split}_*.npy"):
+        regular_size(file)  # a pipe would block
     images, names = np.load(entry / f"{split}_images.npy", mmap_mode="c"), entry / f"{split}_names.npy"
     named = np.load(names, mmap_mode="c")[0] if names.exists() else None
     return Split(images, np.load(entry / f"{split}_labels.npy"), named)
@@ -139,6 +153,7 @@ def _complete(decoded: Decoded, whole: Path) -> None:
     stored = {split: np.load(whole / f"{split}_images.npy", mmap_mode="r") for split in splits}
     fingerprints = {split: Split(stored[split], splits[split].labels).fingerprint for split in splits}
     meta = {"splits": fingerprints, "class_names": decoded.class_names, "notes": decoded.notes}
+    meta["checksum"] = _checksum(decoded)
     (whole / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 

@@ -31,9 +31,9 @@ SPLIT_OF_WORD = {
 
 
 def split_of(name: str) -> str | None:
-    """The split that a name stands for, if any: "train-00000-of-00005" and "training_set" are "train"."""
-    words = (word for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_OF_WORD)
-    return next((SPLIT_OF_WORD[word] for word in words), None)
+    """The split that a name stands for, if any: "train-00000-of-00005", "training_set" and "TrainSet" are "train"."""
+    words = (re.sub(r"(set|data|images|imgs)$", "", word) for word in re.split(r"[^a-z]+", name.lower()))
+    return next((SPLIT_OF_WORD[word] for word in words if word in SPLIT_OF_WORD), None)
 
 
 _IMAGE_ENDINGS = {
@@ -215,7 +215,7 @@ def _unreadable(name: str, broken: Sequence[str]) -> BrokenImage:
         return BrokenImage(broken[0])
     head = f"{len(broken):,} images of {name} cannot be read; --data.skip-unreadable True leaves them out:"
     more = [f"and {len(broken) - MOST_LISTED:,} more"] if len(broken) > MOST_LISTED else []
-    return BrokenImage("\n".join([head, *broken[:MOST_LISTED], *more]))
+    return BrokenImage(head, *broken[:MOST_LISTED], *more)
 
 
 def is_unlabeled(raw: RawSplit) -> bool:

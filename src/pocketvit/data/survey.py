@@ -11,6 +11,7 @@ from pocketvit.data.pixels import FORMATS
 from pocketvit.data.raw_splits import is_image
 from pocketvit.data.sources import format_of, is_known, locate
 from pocketvit.data.splits import open_dataset
+from pocketvit.files import regular_size
 
 MOST_LOOKED_AT = 200  # images of a folder whose headers are read
 
@@ -35,6 +36,7 @@ def survey(config: DataConfig) -> tuple[int, list[tuple[int, int]]]:
 def _size(file: Path) -> tuple[int, int] | None:
     """Height and width from an image's header; None if it cannot be read, which decoding reports."""
     try:
+        regular_size(file)
         with Image.open(file, formats=FORMATS) as image:
             return image.height, image.width
     except Exception:  # on broken bytes, Pillow raises many kinds

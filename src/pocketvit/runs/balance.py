@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any, TypedDict
 
+from pocketvit.terminal import NAME, printable
+
 UNEVEN = 1.5  # ratio of test images in the largest and the smallest class from which classes are uneven
 
 
@@ -34,7 +36,9 @@ def balance_lines(found: Mapping[str, Any]) -> list[str]:
     balanced, share, zero = (found[name] for name in Balance.__annotations__)
     if balanced is None:
         return []
-    names = ", ".join(zero[:5]) + (f" and {len(zero) - 5} more" if len(zero) > 5 else "")
+    names = ", ".join(printable(name, NAME) for name in zero[:5]) + (
+        f" and {len(zero) - 5} more" if len(zero) > 5 else ""
+    )
     lines = [
         f"balanced accuracy {balanced:.2%} (mean over classes; the largest class has {share:.2%} of the test images)"
     ]

@@ -19,7 +19,7 @@ from pocketvit.config.hashing import earlier_hashes, revised
 from pocketvit.config.weights import FOLDER as WEIGHTS_FOLDER
 from pocketvit.data.sources import lasting_source
 from pocketvit.errors import InputError
-from pocketvit.files import read_json, write_atomically, write_json
+from pocketvit.files import read_bytes, read_json, write_atomically, write_json
 from pocketvit.lock import locked
 from pocketvit.runs.metrics import whole_line
 from pocketvit.runs.provenance import environment
@@ -200,7 +200,10 @@ class RunFolder:
         Returns:
             the passes whose lines are missing.
         """
-        content = self.metrics.read_bytes() if self.metrics.exists() else b""
+        try:
+            content = read_bytes(self.metrics) if self.metrics.exists() else b""
+        except OSError as error:
+            raise InputError(f"cannot read {self.metrics}: {error.strerror}; remove it to resume the run") from error
         lines = {held["pass"]: line for line in content.splitlines(keepends=True) if (held := whole_line(line))}
         kept = {number: lines[number] for number in range(1, passes + 1) if number in lines}
         if (whole := b"".join(kept.values())) != content:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketvit.errors import InputError
-from pocketvit.files import read_bytes
+from pocketvit.files import read_bytes, regular_size
 from pocketvit.runs.result import is_number
 
 KEYS = ("pass", "images", "loss", "lr", "train_s")
@@ -61,6 +61,7 @@ def whole_line(line: bytes) -> dict[str, Any] | None:
 def last_line(path: Path) -> dict[str, Any] | None:
     """The content of the last complete line; None before the first one, and without a run."""
     try:
+        regular_size(path)
         with open(path, "rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
             lines = file.read().splitlines(keepends=True)

@@ -667,6 +667,28 @@ def test_many_files_are_predicted_and_the_bad_ones_named(many, capsys):
     assert run(["predict", "empty", "c.png", "--run", many, "--json"], capsys)[:2] == (2, "[]\n")
 
 
+def test_names_that_a_terminal_would_obey_are_escaped_in_every_form(place, capsys):
+    name = "\x1b[2J\npocketvit: done"
+    images(Path(name), [8] * 6)
+    (Path(name) / name).mkdir()
+    Path(name).rename("inner")
+    Path("set").mkdir()
+    Path("inner").rename(Path("set", name))
+    images(Path("set/b"), [8] * 6)
+    bad = Path("set", name, f"{name}.png")
+    bad.write_bytes(b"no image")
+    printed = [*run(["data", "check", "set"], capsys)]
+    train = ["train", "digits", "--data", "set", "--data.skip-unreadable", "True", "--batch-size", "4", *TINY]
+    printed += run(train, capsys)
+    folder = "runs/digits-000"
+    for form in ([], ["--csv"], ["--json"]):
+        printed += run(["eval", folder, "--device", "cpu", *form], capsys)
+    for form in ([], ["--csv"], ["--json"], ["--jsonl"]):
+        printed += run(["predict", "set", bad, "--run", folder, *form], capsys)
+    text = "\n".join(map(str, printed))
+    assert text.count(r"\x1b[2J\npocketvit: done") > 20 and "\x1b" not in text and "\npocketvit: done" not in text
+
+
 def test_more_files_than_fit_in_one_batch(many, capsys, monkeypatch):
     monkeypatch.setattr("pocketvit.inference.evaluate.AT_A_TIME", 2)
     names = ["a.png", "c.png", "d.png", "c.png", "inner/b.jpg", "a.png", "d.png"]

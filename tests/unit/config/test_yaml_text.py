@@ -17,6 +17,8 @@ CASES = {
     "deep list": ("[" * 100_000, "line 1: more than 20 nested lists or mappings"),
     "deep mapping": ("- " * 1_000 + "a", "more than 20 nested lists or mappings"),
     "number in base 60": ("a: " + "1:" * 100_000 + "1", "line 1: a value of more than 10,000 characters"),
+    "hexadecimal number": ("a:\n  b: 0x" + "f" * 9_000, "line 2: an integer of more than 64 bits"),
+    "number with minutes": ("a: " + "1:" * 3_000 + "1", "line 1: an integer of more than 64 bits"),
     "date": ("a: !!timestamp x", "is not YAML: AttributeError"),
     "truth": ("a: !!bool x", "is not YAML: KeyError"),
     "empty number": ("a: !!int ''", "is not YAML: IndexError"),

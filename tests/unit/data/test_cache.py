@@ -1,5 +1,6 @@
 """The cache of decoded sets: mapped, atomic, rebuilt when torn."""
 
+import dataclasses
 import errno
 import itertools
 import json
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from bounded import refusal
 
 from pocketvit.data.cache import entry_key, load_or_build
 from pocketvit.data.dataset import Decoded, Split
@@ -79,6 +81,43 @@ def test_damaged_bytes_are_noticed_and_said(tmp_path, name, place):
     assert same(load_or_build(tmp_path, "key", some_set, said.append), some_set())
     assert said == [f"{tmp_path / 'key'}: the cached images are damaged; decoding them again"]
     assert same(load_or_build(tmp_path, "key", never), some_set())
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [("test_names.npy", b"a-3", b"a-4"), ("meta.json", b'"b"', b'"c"'), ("meta.json", b"a note", b"a nose")],
+)
+def test_other_names_are_noticed_and_said(tmp_path, name, old, new):
+    def named(store: Store) -> Decoded:
+        decoded = some_set(store)
+        test = dataclasses.replace(decoded.test, names=np.array([b"a-%d" % i for i in range(5)]))
+        return dataclasses.replace(decoded, test=test)
+
+    load_or_build(tmp_path, "key", named)
+    file = tmp_path / "key" / name
+    content = file.read_bytes()
+    assert content.count(old) == 1
+    file.write_bytes(content.replace(old, new))
+    said: list[str] = []
+    again = load_or_build(tmp_path, "key", named, said.append)
+    assert len(said) == 1 and again.class_names == ("a", "b") and again.test.files[3] == "a-3"
+    assert load_or_build(tmp_path, "key", never).test.files[3] == "a-3"
+
+
+def test_a_pipe_in_an_entry_is_damage(tmp_path):
+    imports = "import numpy as np\nfrom pocketvit.data.cache import load_or_build"
+    code = """
+from pocketvit.data.dataset import Decoded, Split
+images = np.zeros((2, 4, 4, 3), np.uint8)
+decoded = Decoded(Split(images, np.arange(2)), None, ("a", "b"), ())
+load_or_build(pathlib.Path(sys.argv[1]), "key", lambda store: decoded, print)
+"""
+    for name in ("meta.json", "train_images.npy", "train_labels.npy"):
+        load_or_build(tmp_path, "key", some_set)
+        (tmp_path / "key" / name).unlink()
+        os.mkfifo(tmp_path / "key" / name)
+        said = refusal(code, tmp_path, imports=imports, timeout_s=30)
+        assert said == f"{tmp_path}/key: the cached images are damaged; decoding them again"
 
 
 @pytest.mark.parametrize("torn", [False, True])

@@ -91,3 +91,13 @@ def test_file_beyond_what_is_read_at_once_is_refused(tmp_path):
     )
     (tmp_path / "y").write_bytes(b"123")
     assert read_bytes(tmp_path / "y", most=3) == b"123"
+
+
+def test_a_pipe_among_images_does_not_block_the_choice_of_a_recipe(tmp_path):
+    for name in ("cat/0.png", "dog/0.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (9, 7)).save(tmp_path / name)
+    os.mkfifo(tmp_path / "cat" / "1.png")
+    imports = "from pocketvit.config import DataConfig\nfrom pocketvit.data.survey import survey"
+    code = "print(survey(DataConfig(source=sys.argv[1])))"
+    assert refusal(code, tmp_path, imports=imports, timeout_s=30) == "(2, [(7, 9), (7, 9)])"

@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from bounded import refusal
 
 from pocketvit.errors import InputError
 from pocketvit.runs.metrics import TAIL_BYTES, last_line, read_metrics
@@ -51,6 +52,15 @@ def test_bytes_that_are_no_json_are_refused(tmp_path, content):
     (tmp_path / "metrics.jsonl").write_bytes(line(1).encode() + content)
     with pytest.raises(InputError, match="line 2 "):
         read_metrics(tmp_path / "metrics.jsonl")
+
+
+def test_a_pipe_has_no_last_line_and_stops_no_resumed_run(tmp_path):
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    imports = "from pocketvit.runs.folder import RunFolder\nfrom pocketvit.runs.metrics import last_line"
+    code = "folder = RunFolder(pathlib.Path(sys.argv[1]))\nprint(last_line(folder.metrics))\nfolder.cut_metrics(1)"
+    said = refusal(code, tmp_path, imports=imports, timeout_s=30).splitlines()
+    why = "not a regular file; remove it to resume the run"
+    assert said == ["None", f"cannot read {tmp_path}/metrics.jsonl: {why}"]
 
 
 def test_a_pipe_is_refused(tmp_path):

@@ -76,6 +76,9 @@ def download(
     part = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        for file in (part, _origin(part)):
+            if file.is_fifo():  # which would block
+                file.unlink()
         _persist(functools.partial(_receive, url, part, progress, timeout_s), part, checksum, tries, sleep)
         os.replace(part, target)
         _origin(part).unlink(missing_ok=True)
@@ -226,6 +229,7 @@ def _check_resumed(response: http.client.HTTPResponse, start: int, version: str 
 
 
 def _matches(file: Path, checksum: str) -> bool:
+    regular_size(file)
     kind, _, digest = checksum.partition(":")
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest() == digest

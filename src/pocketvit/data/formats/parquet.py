@@ -201,6 +201,8 @@ def _by_name(labels: np.ndarray, file: Path, column: str, class_names: Sequence[
         return labels
     if all(one == other for one, other in zip(own, class_names)):  # a list may go on where another ends
         return labels
+    if len(set(own)) < len(own):
+        raise InputError(f"{file} lists two classes of one name: give every class a different name")
     if not set(own) <= set(class_names):
         lists = f"{', '.join(own[:FEW])}, but the first file {', '.join(class_names[:FEW])}"
         raise InputError(f"{file} lists other classes: it lists {lists}; give all files the same classes")

@@ -41,6 +41,7 @@ STUDY_KEYS = ("name", "recipe", "base", "seeds", "baseline", "compare", "rows")
 ROW_KEYS = ("inherit", "grid", "seeds")  # keys of a row that are not overrides
 
 MOST_RUNS = 10_000  # of a study; more could only be a slip
+MOST_ANCESTORS = 50  # of a row
 
 SET_ELSEWHERE = {"seed": "use seeds", "recipe": "use the study's recipe", "out": "the runner chooses it"}
 """Fields that a row cannot override, and why."""
@@ -135,6 +136,8 @@ def _inherited(name: str, written: Mapping[str, Any], start: RunConfig) -> dict[
         if "grid" in written[parent]:
             raise InputError(f"{where}{parent!r} is a grid; inherit from a row without a grid")
         line.append(parent)
+        if len(line) > MOST_ANCESTORS:
+            raise InputError(f"row {name!r}: inherits through more than {MOST_ANCESTORS} rows")
     merged: dict[str, Any] = {}
     for ancestor in reversed(line):
         values = {key: value for key, value in written[ancestor].items() if key not in ROW_KEYS}

@@ -3,11 +3,13 @@
 import hashlib
 import http.client
 import io
+import os
 import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bounded import refusal
 
 from pocketvit.data.fetch import download as download_module
 from pocketvit.data.fetch.download import download
@@ -204,6 +206,24 @@ def test_nobody_listens(server, fetch, tmp_path):
     with pytest.raises(InputError, match="Connection refused, 3 times"):
         download("http://127.0.0.1:9/x", tmp_path / "x", tries=3, sleep=waits.append)
     assert waits == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("name", ["file.bin.part", "file.bin.part.from"])
+def test_a_pipe_in_the_way_is_removed(server, fetch, tmp_path, name):
+    (tmp_path / "got").mkdir()
+    os.mkfifo(tmp_path / "got" / name)
+    imports = "from pocketvit.data.fetch.download import download"
+    code = f"download(sys.argv[1], pathlib.Path(sys.argv[2]), checksum={SHA256!r})"
+    assert refusal(code, server.url("/file"), tmp_path / "got" / "file.bin", imports=imports, timeout_s=30) == ""
+    assert [file.name for file in (tmp_path / "got").iterdir()] == ["file.bin"]
+
+
+def test_a_device_in_place_of_the_file_is_not_hashed(server, fetch, tmp_path):
+    (tmp_path / "file.bin.part").symlink_to("/dev/zero")
+    imports = "from pocketvit.data.fetch.download import download"
+    code = f"download(sys.argv[1], pathlib.Path(sys.argv[2]), checksum={SHA256!r})"
+    said = refusal(code, server.url("/file"), tmp_path / "file.bin", imports=imports, timeout_s=30)
+    assert said.startswith(f"{tmp_path}/file.bin cannot be written: not a regular file")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")

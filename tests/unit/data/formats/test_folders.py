@@ -105,7 +105,8 @@ def test_a_split_without_any_images_is_named(split):
 @pytest.mark.parametrize("outer", ["", "archive"])
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize(
-    ("train", "test"), [("training_set", "test_set"), ("seg_train", "seg_test"), ("Training", "Val images")]
+    ("train", "test"),
+    [("training_set", "test_set"), ("seg_train", "seg_test"), ("Training", "Val images"), ("TrainSet", "testdata")],
 )
 def test_folders_whose_names_hold_a_split_are_splits(write, tmp_path, train, test, nested, outer):
     inside = tmp_path / outer

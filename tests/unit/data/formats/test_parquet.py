@@ -246,6 +246,13 @@ def test_a_class_name_that_stands_twice_is_refused(write, tmp_path):
         parquet.read(file)
 
 
+def test_a_class_name_that_another_file_lists_twice_is_refused(write, tmp_path):
+    write.parquet(tmp_path / "train.parquet", IMAGES, LABELS, NAMES)
+    file = write.parquet(tmp_path / "test.parquet", IMAGES[:2], [0, 1], ("bee", "bee"))
+    with pytest.raises(InputError, match=f"^{file} lists two classes of one name: give every class a different name"):
+        parquet.read(tmp_path)
+
+
 @pytest.mark.parametrize("val", [True, False])
 def test_a_test_split_without_labels_is_left_aside(write, tmp_path, val):
     write.parquet(tmp_path / "train.parquet", IMAGES, LABELS, NAMES)

@@ -156,6 +156,10 @@ def test_a_grids_row_can_be_the_baseline():
         ("{recipe: digits, rows: {a: {inherit: B}, b: {}}}", "row 'a': inherit: unknown row 'B'"),
         ("{recipe: digits, rows: {a: {inherit: b}, b: {inherit: a}}}", "row 'a': inherits from itself: a -> b -> a"),
         ("{recipe: digits, rows: {a: {inherit: a}}}", "row 'a': inherits from itself: a -> a"),
+        (
+            "{recipe: digits, rows: {a0: {}, " + ", ".join(f"a{i + 1}: {{inherit: a{i}}}" for i in range(3_000)) + "}}",
+            "row 'a50': inherits through more than 50 rows",
+        ),
         ("{recipe: digits, rows: {a: {inherit: [b]}, b: {}}}", "row 'a': inherit: unknown row"),
         ("{recipe: digits, compare: [a], rows: {a: {}}}", "compare: ['a'] is not a mapping"),
         ("{recipe: digits, rows: {a: {inherit: g}, g: {grid: {model.depth: [1]}}}}", "'g' is a grid"),
