@@ -32,3 +32,20 @@ def test_what_leaves_the_blocks_alone_stays_on_their_kernels(name, monkeypatch):
         monkeypatch.setattr(f"pocketvit.kernels.{module}.INTERPRETED", True)
     choices, expected = CHOICES[name]
     assert ViT(ModelConfig(**choices)).block_kernels(torch.device("cpu"), torch.float32) == expected
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_each_is_compiled_in_one_piece_with_its_backward_pass(name):
+    """As in training: under bf16 autocast, with stochastic depth."""
+    choices, _ = CHOICES[name]
+    config = ModelConfig(**{"width": 32, "num_heads": 2, "depth": 2} | choices)
+    model = ViT(config, image_size=(16, 16), generator=torch.Generator().manual_seed(0))
+    images, keep = torch.randn(2, 3, 16, 16), torch.tensor([[[1.0, 1.0]] * 2, [[2.0, 0.0], [0.0, 2.0]]])
+    found = []
+    for call in (torch.compile(model, fullgraph=True, dynamic=False, backend="aot_eager"), model):
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            logits = call(images, keep)
+        found.append((logits, *torch.autograd.grad(logits.float().square().sum(), list(model.parameters()))))
+    for compiled, plain in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=2e-2, atol=2e-3)
+    assert all(gradient.isfinite().all() for gradient in found[0])
