@@ -9,7 +9,7 @@ from torch import nn
 from pocketvit.augment.augment import ImageTable, draw_images
 from pocketvit.config import AugmentConfig, RunConfig, override
 from pocketvit.errors import InputError
-from pocketvit.inference.trained_model import predict_logits
+from pocketvit.inference.logits import predict_logits
 
 PASSES = 5
 

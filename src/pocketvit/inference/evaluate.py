@@ -23,7 +23,8 @@ from pocketvit.data.splits import split_dataset
 from pocketvit.device import choose_device
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
-from pocketvit.inference.trained_model import TrainedModel, accuracy, load_model, per_class_accuracy
+from pocketvit.inference.logits import accuracy, per_class_accuracy
+from pocketvit.inference.trained_model import TrainedModel, load_model
 from pocketvit.runs.balance import Balance, class_balance
 from pocketvit.runs.result import RunResult
 

@@ -19,7 +19,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from pocketvit.augment.augment import normalise
 from pocketvit.config import ModelConfig, RunConfig, code_fields, code_of
 from pocketvit.config.checks import describe_size
 from pocketvit.config.data import LARGEST_SIDE
@@ -28,6 +27,8 @@ from pocketvit.data.dataset import MappedRows
 from pocketvit.data.pixels import channels_last_remedy, one_line, uint8_remedy
 from pocketvit.errors import InputError
 from pocketvit.files import path_of, utf8_name, write_atomically
+from pocketvit.inference.attention_maps import AttentionMaps, attention_maps
+from pocketvit.inference.logits import in_batches, predict_logits
 from pocketvit.model import ViT
 from pocketvit.model.stems import CHANNELS
 from pocketvit.runs.finished import refuse_many
@@ -38,58 +39,6 @@ MOST_CONSTANTS = 2**24
 """Greatest size of position tables, which follow from the image size and are not in the model's file."""
 BROKEN = (SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError)
 """What reading a file raises that is not a model's."""
-EVAL_BATCH = {"cuda": 2_000, "mps": 500, "cpu": 200}
-
-
-@torch.inference_mode()
-def predict_logits(
-    model: ViT, images: np.ndarray | MappedRows, mean: Tensor, std: Tensor, *, flip_average: bool = False
-) -> Tensor:
-    """Classify images in fp32, in batches; smaller ones if the GPU runs out of memory.
-
-    Args:
-        model: on its device; left in the mode it was in.
-        images: uint8, (N, H, W, C).
-        mean: of the training pixels in [0, 1], (C,), on the model's device.
-        std: of the same pixels, (C,).
-        flip_average: return the mean of the logits of each image and its mirror image.
-    Returns:
-        logits, float32, (N, K), on the CPU.
-    """
-    device = mean.device
-    was_training = model.training
-    model.eval()
-    logits, start, size = [], 0, EVAL_BATCH[device.type]
-    while start < len(images):
-        batch = images[start : start + size]  # PyTorch warns about Pillow's read-only arrays
-        batch = torch.from_numpy(np.require(batch, requirements=["C_CONTIGUOUS", "WRITEABLE"]))
-        try:
-            x = normalise(batch.to(device), mean, std)  # (B, C, H, W)
-            found = model(x).float()  # (B, K)
-            logits.append((found.add(model(x.flip(3)).float()) / 2 if flip_average else found).cpu())
-            start += len(batch)
-        except torch.cuda.OutOfMemoryError:  # training uses the GPU's memory; smaller batches give the same result
-            if size == 1:
-                raise
-            size //= 2
-    model.train(was_training)
-    return torch.cat(logits)  # (N, K)
-
-
-def accuracy(logits: Tensor, labels: np.ndarray) -> float:
-    """Fraction of rows of logits (N, K) whose largest entry is the label (N,)."""
-    return float((logits.argmax(dim=1).numpy() == labels).mean())
-
-
-def mean_loss(logits: Tensor, labels: np.ndarray) -> float:
-    """Mean cross-entropy of logits (N, K) against the labels (N,), without smoothing, in nats."""
-    return float(torch.nn.functional.cross_entropy(logits.double(), torch.from_numpy(np.array(labels))))
-
-
-def per_class_accuracy(logits: Tensor, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, float]:
-    """`accuracy` of each class that has images, by its name."""
-    hits = logits.argmax(dim=1).numpy() == labels
-    return {name: float(hits[labels == k].mean()) for k, name in enumerate(class_names) if k in labels}
 
 
 @dataclass(frozen=True)
@@ -115,9 +64,44 @@ class TrainedModel:
         self._check(images)
         if not len(images):
             return torch.empty(0, self.model.num_classes)
+        return predict_logits(self.model, images, *self._statistics, flip_average=flip_average)
+
+    @property
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, (C,) each, on the model's device."""
         device = next(self.model.parameters()).device
         mean, std = (torch.tensor(value, dtype=torch.float32, device=device) for value in (self.mean, self.std))
-        return predict_logits(self.model, images, mean, std, flip_average=flip_average)
+        return mean, std
+
+    def features(self, images: np.ndarray | MappedRows) -> Tensor:
+        """What the head reads of uint8 images (N, H, W, C), on the CPU: the pooled tokens after the last norm.
+
+        Returns:
+            by `model.pool`: with `cls` all CLS tokens in a row, (N, CLS tokens · D); with `mean` and `attention`
+            (N, D); with `cls_per_class` (N, K, D). Without a distillation token, which has a head of its own.
+        Raises:
+            InputError: as `logits`.
+        """
+        self._check(images)
+        model, taken = self.model, self.model.tokens.num_read
+        if not len(images):
+            images = np.zeros((1, *model.image_size, CHANNELS), np.uint8)
+            return self.features(images)[:0]
+        return in_batches(model, images, *self._statistics, lambda x: model.pool(model.features(x, taken=taken)))
+
+    def attention_maps(self, images: np.ndarray, classes: Sequence[int] | None = None) -> AttentionMaps:
+        """What each token reads of the others, in every layer and head, for uint8 images (N, H, W, C).
+
+        Some images at a time: the 12 heads of the paper's 9 layers have 4 MB an image.
+
+        Args:
+            classes: for each image the number of the class whose logit the gradients are of; by default the predicted one.
+        Raises:
+            InputError: as `logits`, no image, numbers that are not the images' classes, or the model has attention by
+                user-defined code.
+        """
+        self._check(images)
+        return attention_maps(self.model, images, *self._statistics, classes)
 
     def _check(self, images: Any) -> None:
         """Refuse inputs other than images like those of the training, and say how to convert them."""

@@ -36,7 +36,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, ke
     Args:
         q: queries, (B, A, N, E). Strided views are read in place.
         k: keys, (B, A_kv, N, E); A is a multiple of A_kv, and each key head serves A / A_kv query heads in a row.
-        v: values, (B, A_kv, N, E).
+        v: values, (B, A_kv, N, E), or of another head dim, which the fused kernels do not support.
         scale: factor of the scores; None = 1 / √E.
         kernels: "auto", "fused" or "reference".
     Returns:
@@ -94,6 +94,8 @@ def supported(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     if q.dtype not in (torch.bfloat16, torch.float16) and not INTERPRETED or not q.dtype == k.dtype == v.dtype:
         return "the dtypes of q, k and v must be all bfloat16 or all float16"
     N, E = q.shape[2:]
+    if v.shape[3] != E:
+        return "keys and values differ in their head dim"
     if k.shape[2] != N:
         return "queries and keys differ in number"
     if N > MAX_TOKENS:
@@ -128,8 +130,8 @@ def _checked_scale(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> floa
     """The scale, after checking the shapes."""
     if not (q.ndim == k.ndim == v.ndim == 4 and q.shape[0] == k.shape[0] and q.shape[3] == k.shape[3]):
         raise InputError(f"q {tuple(q.shape)} and k {tuple(k.shape)}: must be (batch, heads, tokens, head dim)")
-    if k.shape != v.shape:
-        raise InputError(f"k {tuple(k.shape)} and v {tuple(v.shape)}: must have the same shape")
+    if k.shape[:3] != v.shape[:3]:
+        raise InputError(f"k {tuple(k.shape)} and v {tuple(v.shape)}: must have the same shape up to the head dim")
     if q.shape[1] % k.shape[1]:
         raise InputError(f"{q.shape[1]} query heads: must be a multiple of the {k.shape[1]} key heads")
     if scale is None:

@@ -16,7 +16,8 @@ from pocketvit.data import Splits
 from pocketvit.data.pixels import one_line
 from pocketvit.device import peak_memory_gib
 from pocketvit.files import write_arrays
-from pocketvit.inference.trained_model import TrainedModel, accuracy, per_class_accuracy
+from pocketvit.inference.logits import accuracy, per_class_accuracy
+from pocketvit.inference.trained_model import TrainedModel
 from pocketvit.loading.loader import TrainLoader
 from pocketvit.model import ViT
 from pocketvit.runs.balance import class_balance

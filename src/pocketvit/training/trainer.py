@@ -19,7 +19,8 @@ from pocketvit.config import RunConfig, code_of, override
 from pocketvit.config.training import Kernels
 from pocketvit.data import Splits, channel_stats
 from pocketvit.device import fitting_threads, largest_batch, synchronize, uses_bf16
-from pocketvit.inference.trained_model import TrainedModel, accuracy, mean_loss, predict_logits
+from pocketvit.inference.logits import accuracy, mean_loss, predict_logits
+from pocketvit.inference.trained_model import TrainedModel
 from pocketvit.loading.chunks import Chunks
 from pocketvit.loading.loader import TrainLoader
 from pocketvit.model import ViT

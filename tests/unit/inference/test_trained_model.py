@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from pocketvit.config import ModelConfig
 from pocketvit.errors import InputError
-from pocketvit.inference.trained_model import EVAL_BATCH, TrainedModel, load_model, predict_logits
+from pocketvit.inference.logits import EVAL_BATCH, predict_logits
+from pocketvit.inference.trained_model import TrainedModel, load_model
 from pocketvit.model import ViT
 
 

@@ -42,6 +42,14 @@ class Mixer(nn.Module):
         """With `KERNELS`: the projections to queries, keys and values as one, (L, F, D) and (L, F); differentiable."""
         raise NotImplementedError
 
+    def weights(self, x: Tensor) -> Tensor:
+        """What each of the tokens x (B, N, D) reads of each other one's value, (B, A, N, N), a row for each reader."""
+        raise NotImplementedError
+
+    def read(self, x: Tensor, weights: Tensor) -> Tensor:
+        """What `forward` gives for tokens (B, N, D) if they read with these weights, (B, A, N, N)."""
+        raise NotImplementedError
+
 
 MIXERS: dict[str, type[Mixer]] = {
     name: import_module(f"{__name__}.{name}").MIXER for _, name, _ in iter_modules(__path__)

@@ -63,10 +63,7 @@ class Attention(Mixer):
         if type(self) is Attention and self.packed and taken is None and self.q_norm is None and self.rotary is None:
             qkv = self.qkv(x).unflatten(2, (3, -1, self.head_dim))  # (B, N, 3, A, E)
             return self.proj(attention_qkv(qkv, kernels=self.kernels))  # (B, N, D)
-        q, k, v = self.project(x, taken)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
-        x = self.mix(q, k, v)  # (B, A, N or T, E)
+        x = self.mix(*self.heads(x, taken))  # (B, A, N or T, E)
         return self.proj(x.transpose(1, 2).flatten(2))  # (B, N or T, D)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -76,6 +73,25 @@ class Attention(Mixer):
     def rotated(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Queries and keys rotated by their positions, with model.positions=rope."""
         return (q, k) if self.rotary is None else (self.rotary(q), self.rotary(k))
+
+    def weights(self, x: Tensor) -> Tensor:
+        """See `Mixer`: what is read of values that each have a channel of their own."""
+        q, k, v = self.heads(x, None)
+        values = torch.eye(x.shape[1], dtype=v.dtype, device=v.device).expand(*k.shape[:2], -1, -1)  # (B, A_kv, N, N)
+        return self.mix(q, k, values)  # (B, A, N, N)
+
+    def read(self, x: Tensor, weights: Tensor) -> Tensor:
+        """See `Mixer`."""
+        _, _, v = self.project(x, None)
+        x = weights.unflatten(1, (v.shape[1], -1)) @ v[:, :, None]  # (B, A_kv, A / A_kv, N, E)
+        return self.proj(x.flatten(1, 2).transpose(1, 2).flatten(2))  # (B, N, D)
+
+    def heads(self, x: Tensor, taken: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """`project`, with queries and keys normalized if model.qk_norm."""
+        q, k, v = self.project(x, taken)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
+        return q, k, v
 
     def project(self, x: Tensor, taken: int | None) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (B, N, D) as queries (B, A, N or T, E), keys and values (B, A_kv, N, E)."""
