@@ -14,6 +14,7 @@ TEACHER = "a trained model"
 OBJECTIVES = {
     "drloc": {"objective.drloc": 0.5},
     "teacher": {"objective.teacher": TEACHER},
+    "dino": {"objective.name": "dino"},
     "both": {"objective.teacher": TEACHER, "objective.drloc": 0.1, "model.pool": "mean", "model.num_registers": 1},
 }
 """The fields that choose each of them."""
@@ -49,7 +50,7 @@ def convert(objective: object, dtype: torch.dtype) -> None:
     for value in vars(objective).values():
         if isinstance(value, torch.nn.Module):
             value.to(dtype)
-        elif hasattr(value, "set_stats"):
+        elif hasattr(value, "prepare"):
             convert(value, dtype)
 
 

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from neighbours.dino import dino_loss, head_output, teacher_momentum, update_center, update_teacher
 from neighbours.distillation import deit_hard_distillation, fused_probabilities
 from neighbours.drloc import drloc_loss
 from objective_cases import batch_of, model_of, undecided
 
-from pocketvit.objectives.classification import Classification
+from pocketvit.objectives.classification import Classification, cross_entropy
+from pocketvit.objectives.dino import DRAWS, PROTOTYPES, Dino
 from pocketvit.objectives.distillation import Distillation
 from pocketvit.objectives.drloc import PAIRS, RelativeLocalization
 
@@ -41,7 +43,7 @@ def test_distillation_is_the_papers_loss_and_answer(special):
     )
     objective = Distillation(24, teacher, (0.3, 0.5, 0.4), (0.3, 0.2, 0.25), 0)
     mean, std = (torch.tensor(x, dtype=torch.float64) for x in ((0.4, 0.4, 0.5), (0.25, 0.2, 0.3)))
-    objective.set_stats(mean, std)
+    objective.prepare(model, mean, std)
     batch = batch_of(model, num_draws=0)
     loss, _ = objective(model, batch)
 
@@ -54,3 +56,90 @@ def test_distillation_is_the_papers_loss_and_answer(special):
     assert float(loss.detach()) == pytest.approx(deit_hard_distillation(*given) * len(own) / 24, rel=1e-9)
     probabilities = model(batch.images, batch.drop_path).softmax(dim=1).detach().numpy()
     np.testing.assert_allclose(probabilities, fused_probabilities(*given[:2]), rtol=1e-9)
+
+
+def test_dino_is_the_papers_loss_and_moves_as_its_teacher_does():
+    model = model_of()
+    objective = Dino(24, model)
+    objective.layers.double()
+    objective.prepare(model, torch.full((3,), 0.5, dtype=torch.float64), torch.full((3,), 0.25, dtype=torch.float64))
+    own = objective.layers
+    own.center.copy_(torch.linspace(-0.1, 0.1, PROTOTYPES))
+    start = {name: p.clone() for name, p in own.teacher.named_parameters()}
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.01)
+    batch = batch_of(model, num_draws=objective.num_draws)
+    loss, logged = objective(model, batch)
+
+    views = [objective.view(batch.images, draws) for draws in batch.draws.split(DRAWS, dim=1)]
+    weight = own.projection.prototypes.detach().numpy()
+
+    def answers(vit, projection, drop_path):
+        pooled = [vit.features(view, drop_path)[:, 0] for view in views]
+        return np.stack([head_output(projection.mlp(x).detach().numpy(), weight) for x in pooled])
+
+    student, teacher = (
+        answers(model, own.projection, batch.drop_path),
+        answers(own.teacher, own.teacher_projection, None),
+    )
+    wanted = dino_loss(student, teacher, own.center.numpy()) * 6 / 24
+    assert float(logged["dino"]) == pytest.approx(wanted, rel=1e-9)
+    classes = [cross_entropy(model(view, batch.drop_path), batch.targets) / 24 for view in views]
+    assert float((loss - logged["dino"]).detach()) == pytest.approx(float(sum(classes).detach()) / 2, rel=1e-9)
+
+    loss.backward()
+    assert all(p.grad is not None for p in [*model.parameters(), *own.projection.parameters()])
+    assert not any(p.requires_grad for p in [*own.teacher.parameters(), *own.teacher_projection.parameters()])
+    center = update_center(own.center.numpy().copy(), teacher)
+    objective.update(model, {"center": logged["center"] * 4}, torch.tensor([0.3]))
+    np.testing.assert_allclose(own.center.numpy(), center, rtol=1e-9)
+    momentum = teacher_momentum(3, 10)
+    for name, p in own.teacher.named_parameters():
+        expected = update_teacher(start[name].numpy(), model.get_parameter(name).detach().numpy(), momentum)
+        np.testing.assert_allclose(p.numpy(), expected, rtol=1e-6)
+
+
+def test_dinos_classifier_changes_nothing_but_itself():
+    model, gradients = model_of(), []
+    objective = Dino(6, model)
+    objective.layers.double()
+    objective.prepare(model, *(torch.full((3,), x, dtype=torch.float64) for x in (0.5, 0.25)))
+    batch = batch_of(model, num_draws=objective.num_draws)
+    for targets in (batch.targets, batch.targets.roll(1, dims=1)):
+        model.zero_grad()
+        objective(model, batch._replace(targets=targets))[0].backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters()})
+    changed = {name for name, grad in gradients[0].items() if not torch.equal(grad, gradients[1][name])}
+    assert changed == {"head.weight", "head.bias"}
+
+
+def test_dinos_views_are_parts_of_the_image_in_other_colors():
+    model = model_of()
+    objective = Dino(6, model)
+    mean, std = (torch.tensor(x, dtype=torch.float64) for x in ((0.4, 0.5, 0.6), (0.2, 0.3, 0.25)))
+    objective.prepare(model, mean, std)
+    y, x = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
+    pixels = (torch.stack([x, y, x + y]) / 64 + 0.2).double()  # (C, H, W), linear: bilinear resizing keeps it exact
+    images = ((pixels - mean[:, None, None]) / std[:, None, None])[None]
+
+    def view(**numbers):
+        names = ("area", "ratio", "x", "y", "mirrored", "bright", "contrast", "saturated", "colored", "gray")
+        plain = {"area": 1.0, "colored": 0.9, "gray": 0.5, "mirrored": 0.9}  # the whole image, as it is
+        draws = torch.tensor([[(plain | numbers).get(name, 0.5) for name in names]])
+        return (objective.view(images, draws)[0] * std[:, None, None] + mean[:, None, None]).numpy()
+
+    np.testing.assert_allclose(view(), pixels, atol=1e-6)
+    np.testing.assert_allclose(view(mirrored=0.1), pixels.flip(2), atol=1e-6)
+    quarter = view(area=0.0, x=1.0, y=0.0)  # a quarter of the area at the top right: half the slope
+    np.testing.assert_allclose(
+        quarter[0, :, 1:-1], np.tile((7.75 + 0.5 * np.arange(1, 15)) / 64 + 0.2, (16, 1)), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        quarter[1, 1:-1], np.tile((-0.25 + 0.5 * np.arange(1, 15))[:, None] / 64 + 0.2, 16), atol=1e-6
+    )
+    np.testing.assert_allclose(view(colored=0.1, bright=1.0), pixels * 1.4, atol=1e-6)
+    grays = view(colored=0.1, gray=0.1)
+    np.testing.assert_allclose(grays, np.tile(pixels.mean(dim=0), (3, 1, 1)), atol=1e-6)
+    flat = view(colored=0.1, contrast=0.0)
+    np.testing.assert_allclose(flat - flat.mean(), 0.6 * (pixels - pixels.mean()), atol=1e-6)

@@ -177,3 +177,35 @@ def test_older_models_do_not_say_how_many_images_they_have_seen(tuned, source):
     type(trained)(trained.model, trained.class_names, trained.mean, trained.std).save(older)
     trainer = prepare(override(tuned, {"init_from": older}), ALONE, SilentReporter())
     assert trainer.images_total is None and trainer.trained().images is None
+
+
+@pytest.mark.parametrize("pool", ["cls", "attention"])
+def test_a_linear_probe_trains_the_classifier_alone(tuned, source, tmp_path, pool):
+    probe = override(tuned, {"train.freeze": "encoder", "model.pool": pool, "optim.ema_decay": 0.5})
+    chunk = prepare(probe, ALONE, SilentReporter()).chunks.load(0, 0, 1)
+    assert chunk.drop_path is None, "the tokens are those of a test"
+    result = train(probe)
+    before, after = weights(source), weights(probe.out)
+    changed = {name for name in after if name not in before or not torch.equal(before[name], after[name])}
+    own = {"cls": set(), "attention": {"pool.score.weight", "pool.score.bias", "tokens.positions"}}[pool]
+    assert changed == {"head.weight", "head.bias"} | own
+    trained = {name: tensor for name, tensor in after.items() if name.startswith(("head", "pool"))}
+    assert result.num_params == sum(tensor.numel() for tensor in trained.values())
+    stopped = override(probe, {"out": tmp_path / "stopped"})
+    with pytest.raises(Stopped):
+        train(stopped, Interrupt(9))
+    train(stopped)
+    assert same_run(probe.out, stopped.out)
+
+
+@pytest.mark.parametrize(
+    ("values", "other"),
+    [
+        ({"optim.name": "muon"}, "optim.name=muon"),
+        ({"objective.name": "dino"}, "objective.name=dino"),
+        ({"objective.drloc": 0.1}, "objective.drloc=0.1"),
+    ],
+)
+def test_what_trains_the_encoder_is_refused_while_it_is_frozen(small, values, other):
+    with pytest.raises(InputError, match=f"train.freeze=encoder cannot be combined with {other}"):
+        override(small, {"train.freeze": "encoder"} | values)

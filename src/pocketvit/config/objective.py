@@ -1,15 +1,19 @@
 """The section `objective`: what training minimizes."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pocketvit.config.checks import NotNegative, check_types
 from pocketvit.config.weights import Weights
+from pocketvit.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-    """What training minimizes: cross-entropy, and what is added to it."""
+    """What training minimizes."""
 
+    name: Literal["classification", "dino"] = "classification"
+    """Classification; or DINO, self-distillation without labels, to start other runs from by init_from."""
     teacher: Weights | None = None
     """A trained model, a run folder or its model.safetensors, whose answers a token of its own learns (DeiT)."""
     drloc: NotNegative = 0.0
@@ -17,3 +21,9 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         check_types("objective", self)
+        for field in ("teacher", "drloc"):
+            if self.name != "classification" and getattr(self, field):
+                raise InputError(
+                    f"objective.{field}={getattr(self, field)} has no effect with objective.name={self.name}; "
+                    "use it with classification"
+                )

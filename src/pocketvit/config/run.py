@@ -37,15 +37,19 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_types("", self)
         check_name("recipe", self.recipe)
-        for name, value, allowed in (
-            ("model.patch_drop", self.model.patch_drop, ("teacher",)),
-            ("schedule.sides", self.schedule.sides, ("drloc", "teacher")),
+        on_grid = [self.model.on_grid] if self.model.on_grid else []
+        muon = [f"optim.name={self.optim.name}"] if self.optim.name in ("muon", "soap_muon") else []
+        frozen = None if self.train.freeze == "none" else self.train.freeze
+        for name, value, others in (
+            ("model.patch_drop", self.model.patch_drop, [*self._objective("teacher"), *on_grid]),
+            ("schedule.sides", self.schedule.sides, [*self._objective("drloc", "teacher"), *on_grid]),
+            ("train.freeze", frozen, [*self._objective(), *muon]),
         ):
-            changed = [
-                item.name for item in fields(self.objective) if getattr(self.objective, item.name) != item.default
-            ]
-            others = [f"objective.{item}={getattr(self.objective, item)}" for item in changed if item not in allowed]
-            if self.model.on_grid:
-                others.append(self.model.on_grid)
             if value and others:
                 raise InputError(f"{name}={value} cannot be combined with {others[0]}")
+
+    def _objective(self, *left_out: str) -> list[str]:
+        """The fields of the objective that are not at their default, as `field=value`."""
+        items = [item for item in fields(self.objective) if item.name not in left_out]
+        values = {item.name: getattr(self.objective, item.name) for item in items}
+        return [f"objective.{item.name}={values[item.name]}" for item in items if values[item.name] != item.default]

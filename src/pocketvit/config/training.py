@@ -121,6 +121,8 @@ class TrainConfig:
     """Passes between evaluations; the paper's five epochs are 15."""
     flip_average: bool = False
     """At the end, also test with the logits of each image and its mirror averaged: test_accuracy_tta in result.json."""
+    freeze: Literal["none", "encoder"] = "none"
+    """What keeps its initial weights: nothing, or all but the classifier, to see what a model's tokens are worth."""
     checkpoint_every_passes: Natural = 10
     """Passes between checkpoints; 0 saves only at the end and when stopped."""
 

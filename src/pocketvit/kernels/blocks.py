@@ -58,7 +58,8 @@ def run_blocks(
         )
     if keep is None:
         keep = torch.ones(len(weights.w_qkv), 2, len(x), device=x.device)
-    return FUNCTIONS[chosen].apply(x, keep, plan, torch.is_grad_enabled(), *weights)
+    save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *weights))
+    return FUNCTIONS[chosen].apply(x, keep, plan, save, *weights)
 
 
 def blocks_reference(x: Tensor, keep: Tensor | None, weights: BlockWeights, plan: BlockPlan) -> Tensor:

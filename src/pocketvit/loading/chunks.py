@@ -51,7 +51,7 @@ class Chunks:
     def plan(self, pass_index: int) -> PassPlan:
         """Draw a pass, including stochastic depth and what the objective draws."""
         plan, model, factors, draws = self.loader.plan(pass_index), self.config.model, None, None
-        if model.drop_path:
+        if model.drop_path and self.config.train.freeze == "none":
             factors = drop_path_factors(
                 model, self._draw(Stream.DROP_PATH, pass_index, model.depth, 2, self.config.batch_size)
             )

@@ -37,7 +37,7 @@ class Distillation(Objective):
     ) -> None:
         self.batch_size, self.teacher, self.stats, self.images_before = batch_size, teacher, (mean, std), images
 
-    def set_stats(self, mean: Tensor, std: Tensor) -> None:
+    def prepare(self, model: ViT, mean: Tensor, std: Tensor) -> None:
         """Make the factor and the offset that normalize pixels for the teacher instead of the student, (C, 1, 1) each."""
         own_mean, own_std = (mean.new_tensor(values) for values in self.stats)
         self.factor, self.offset = (std / own_std)[:, None, None], ((mean - own_mean) / own_std)[:, None, None]

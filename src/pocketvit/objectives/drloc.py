@@ -47,9 +47,9 @@ class RelativeLocalization(Objective):
         """The MLP."""
         return self.mlp
 
-    def set_stats(self, mean: Tensor, std: Tensor) -> None:
+    def prepare(self, model: ViT, mean: Tensor, std: Tensor) -> None:
         """See `Objective`."""
-        self.classes.set_stats(mean, std)
+        self.classes.prepare(model, mean, std)
 
     def stacks(self, model: ViT) -> tuple[Stack]:
         """All tokens are needed."""

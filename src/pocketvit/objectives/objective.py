@@ -25,6 +25,8 @@ class Objective(Protocol):
 
     logged: tuple[str, ...] = ()
     """Names of other logged values; each becomes a field of metrics.jsonl, its mean over a pass."""
+    shared: tuple[str, ...] = ()
+    """Names of further values, of any shape and summed over the processes as the loss is, that `update` needs."""
     num_draws: int = 0
     """How many uniform numbers it needs for each image of a step, as `batch.draws`."""
     images_before: int | None = 0
@@ -35,8 +37,22 @@ class Objective(Protocol):
         """Its own layers, trained with the model and saved in checkpoints, but no part of the trained model."""
         return nn.Module()
 
-    def set_stats(self, mean: Tensor, std: Tensor) -> None:
-        """Take note of the training pixels' mean and standard deviation, (C,) each, by which images are normalized."""
+    def prepare(self, model: ViT, mean: Tensor, std: Tensor) -> None:
+        """Get ready for the first step.
+
+        Args:
+            model: with its initial weights.
+            mean: of the training pixels in [0, 1], (C,).
+            std: of the same pixels, (C,).
+        """
+
+    def update(self, model: ViT, shared: dict[str, Tensor], progress: Tensor) -> None:
+        """Change what the optimizers do not, after they have updated the weights; captured like the rest of the step.
+
+        Args:
+            shared: the values of this step.
+            progress: the part of the run that is done before this step, (1,).
+        """
 
     def stacks(self, model: ViT) -> Sequence[Stack]:
         """The stacks of blocks that a step runs, the model's first."""
@@ -50,6 +66,6 @@ class Objective(Protocol):
         the local images, divided by the batch size of the run.
 
         Returns:
-            the loss, 0-dim, and the values of `logged` by name, 0-dim and detached.
+            the loss, 0-dim, and the values of `logged`, 0-dim, and of `shared` by name, detached.
         """
         ...

@@ -28,9 +28,9 @@ class PatchDropout(Objective):
         self.classes, self.images_before = classes, classes.images_before
         self.num_draws = model.tokens.patches.num_patches
 
-    def set_stats(self, mean: Tensor, std: Tensor) -> None:
+    def prepare(self, model: ViT, mean: Tensor, std: Tensor) -> None:
         """See `Objective`."""
-        self.classes.set_stats(mean, std)
+        self.classes.prepare(model, mean, std)
 
     def stacks(self, model: ViT) -> tuple[Stack]:
         """Of the kept patches."""

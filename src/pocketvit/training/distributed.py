@@ -70,28 +70,28 @@ class Processes:
         mine = np.arange(pairs)[self.rank * pairs // self.size : (self.rank + 1) * pairs // self.size]
         return np.union1d(mine, batch_size - 1 - mine)
 
-    def sum_gradients(self, parameters: Iterable[nn.Parameter], scalars: Sequence[Tensor]) -> list[Tensor]:
-        """Replace the gradients by their sums over all processes, in one exchange with some scalars.
+    def sum_gradients(self, parameters: Iterable[nn.Parameter], values: Sequence[Tensor]) -> list[Tensor]:
+        """Replace the gradients by their sums over all processes, in one exchange with some other values.
 
         The new gradients are views of one flat buffer. Nothing waits for the host, so this can be captured in a CUDA
         graph.
 
         Args:
             parameters: in the same order on all processes; those without a gradient are skipped.
-            scalars: this process's parts of the loss and of other logged values, 0-dim.
+            values: this process's parts of the loss and of others, of any shapes.
         Returns:
-            their sums, 0-dim, without a graph.
+            their sums, of the same shapes, without a graph.
         """
         if self.size == 1:
-            return [scalar.detach() for scalar in scalars]
+            return [value.detach() for value in values]
         with_grad = {parameter: grad for parameter in parameters if (grad := parameter.grad) is not None}
-        parts = [*with_grad.values(), *(scalar.detach() for scalar in scalars)]
+        parts = [*with_grad.values(), *(value.detach() for value in values)]
         flat = torch.cat([part.flatten() for part in parts])
         dist.all_reduce(flat)
         sums = flat.split([part.numel() for part in parts])
         for parameter, grad in zip(with_grad, sums[: len(with_grad)], strict=True):
             parameter.grad = grad.view_as(parameter)
-        return [total.squeeze(0) for total in sums[len(with_grad) :]]
+        return [total.view_as(value) for total, value in zip(sums[len(with_grad) :], values, strict=True)]
 
     def agree(self, signum: int | None) -> int | None:
         """The signal that any process has received, if any, for all."""

@@ -1,7 +1,7 @@
 """Set up a run from its configuration: kernels, whitened patches, the training step."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Literal, assert_never, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from pocketvit.model import ViT
 from pocketvit.model.custom import check_trains
 from pocketvit.model.whitening import whiten, whitening_filters
 from pocketvit.objectives.classification import Classification
+from pocketvit.objectives.dino import Dino
 from pocketvit.objectives.distillation import Distillation
 from pocketvit.objectives.drloc import RelativeLocalization
 from pocketvit.objectives.objective import Objective, Stack
@@ -34,27 +35,46 @@ from pocketvit.training.step import TrainStep, batch_loss
 WHITENING_IMAGES = 5_000  # training images whose patches the whitening filters come from, as in the paper's code
 
 
+def freeze(model: ViT, what: Literal["none", "encoder"]) -> None:
+    """Exclude a part of a model from training: `train.freeze`."""
+    match what:
+        case "none":
+            parts = ()
+        case "encoder":
+            parts = model.tokens, model.blocks, model.norm
+        case other:
+            assert_never(other)
+    for part in parts:
+        part.requires_grad_(False)
+
+
 def make_objective(config: RunConfig, model: ViT, class_names: tuple[str, ...]) -> Objective:
     """What a run minimizes, its own layers on the model's device with their initial weights.
 
     Raises:
         InputError: the teacher cannot be read, or does not fit.
     """
-    chosen = config.objective
-    if chosen.teacher is None:
-        classes = Classification(config.batch_size)
-    else:
-        teacher = load_teacher(chosen.teacher, model, class_names, config.train.kernels)
-        classes = Distillation(config.batch_size, teacher.model, teacher.mean, teacher.std, teacher.images)
     with seeded(torch_seed(config.seed, Stream.OBJECTIVE_INIT)):
-        if chosen.drloc:
-            objective = RelativeLocalization(classes, model, chosen.drloc)
-        elif config.model.patch_drop:
-            objective = PatchDropout(classes, model)
-        else:
-            objective = classes
+        match config.objective.name:
+            case "classification":
+                objective = _classification(config, model, class_names)
+            case "dino":
+                objective = Dino(config.batch_size, model)
+            case other:
+                assert_never(other)
     objective.layers.to(next(model.parameters()).device)
     return objective
+
+
+def _classification(config: RunConfig, model: ViT, class_names: tuple[str, ...]) -> Objective:
+    """Classification, with what the configuration adds to it."""
+    chosen, classes = config.objective, Classification(config.batch_size)
+    if chosen.teacher is not None:
+        teacher = load_teacher(chosen.teacher, model, class_names, config.train.kernels)
+        classes = Distillation(config.batch_size, teacher.model, teacher.mean, teacher.std, teacher.images)
+    if chosen.drloc:
+        return RelativeLocalization(classes, model, chosen.drloc)
+    return PatchDropout(classes, model) if config.model.patch_drop else classes
 
 
 def stacks_by_side(config: RunConfig, model: ViT, objective: Objective) -> list[Sequence[Stack]]:
@@ -158,9 +178,10 @@ def make_step(
     compile = on_cuda if config.train.compile is None else config.train.compile
     cuda_graph = on_cuda and config.train.cuda_graph
     for num_tokens in dict.fromkeys(stacks[0].num_tokens for stacks in stacks_by_side(config, model, objective)):
-        check_trains(model, num_tokens, device=mean.device, bf16=bf16, compile=compile, cuda_graph=cuda_graph)
+        if config.train.freeze == "none":
+            check_trains(model, num_tokens, device=mean.device, bf16=bf16, compile=compile, cuda_graph=cuda_graph)
     batches = BatchMaker(mean, std, num_classes=model.num_classes, label_smoothing=config.optim.label_smoothing)
-    objective.set_stats(mean, std)
+    objective.prepare(model, mean, std)
     averaged, optim = {name: p for name, p in model.named_parameters() if p.is_floating_point()}, config.optim
     start = int(optim.ema_start * len(factors))
     return TrainStep(
@@ -172,6 +193,5 @@ def make_step(
         processes=processes,
         cuda_graph=cuda_graph,
         warm_up=compile or fused,
-        logged=objective.logged,
-        layers=objective.layers,
+        objective=objective,
     )

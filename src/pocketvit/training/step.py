@@ -66,8 +66,7 @@ class TrainStep:
         factors: learning rate of every step of the run over the peak, (total steps,).
         cuda_graph: capture the step; only on CUDA.
         warm_up: run the step a few times first, because its first runs compile; captured steps always are.
-        logged: names of the other logged values.
-        layers: of the objective, on their device; trained as the model is.
+        objective: of the loss; its layers are trained as the model is.
     """
 
     def __init__(
@@ -81,19 +80,21 @@ class TrainStep:
         processes: Processes,
         cuda_graph: bool,
         warm_up: bool = False,
-        logged: Sequence[str] = (),
-        layers: nn.Module | None = None,
+        objective: Objective | None = None,
     ) -> None:
         device = next(model.parameters()).device
         self.model, self.optimizers, self.loss, self.ema = model, optimizers, loss, ema
-        self.processes, self.layers = processes, layers or nn.Module()
+        self.processes, self.objective = processes, objective
+        self.layers = nn.Module() if objective is None else objective.layers
         self.cuda_graph = cuda_graph and device.type == "cuda"
         self.warm_up = warm_up
         self.warm = not warm_up  # whether nothing is left to compile
         self.side: int | None = None  # of the images, in pixels; None keeps their size
         self.factors = torch.from_numpy(factors.astype(np.float32)).to(device)
         self.losses = torch.full_like(self.factors, torch.nan)  # loss of every step of the run so far, (total steps,)
-        self.logged = {name: self.losses.clone() for name in logged}  # the same of the other logged values
+        self.logged = {
+            name: self.losses.clone() for name in (objective.logged if objective else ())
+        }  # the same of the other logged values
         self.counters = torch.zeros(2, dtype=torch.int64, device=device)  # one tensor, because one launch counts both:
         self.position, self.step = self.counters.split(1)  # the next step within the chunk, and of the run
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -139,7 +140,10 @@ class TrainStep:
         with record_function("backward"):
             loss.backward()
         parameters = (parameter for _, parameter in named_parameters(self.model, self.layers))
-        return self.processes.sum_gradients(parameters, [loss, *(logged[name] for name in self.logged)])
+        shared = self.objective.shared if self.objective else ()
+        found = self.processes.sum_gradients(parameters, [loss, *(logged[name] for name in (*self.logged, *shared))])
+        self.shared = dict(zip(shared, found[1 + len(self.logged) :], strict=True))
+        return found[: 1 + len(self.logged)]
 
     def _run(self) -> None:
         factor = self.factors[self.step].squeeze()
@@ -152,6 +156,8 @@ class TrainStep:
                 optimizer.zero_grad(set_to_none=True)
             if self.ema is not None:
                 self.ema.update(self.step)
+            if self.objective is not None:
+                self.objective.update(self.model, self.shared, self.step / len(self.factors))
         for log, value in zip((self.losses, *self.logged.values()), found, strict=True):
             log.index_copy_(0, self.step, value.reshape(1))
         self.counters += 1

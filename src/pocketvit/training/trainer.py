@@ -31,7 +31,7 @@ from pocketvit.training.checkpoint import CheckpointWriter, Progress, list_check
 from pocketvit.training.compiling import kernels_compiled
 from pocketvit.training.distributed import ALONE, Processes
 from pocketvit.training.progress import Reporter
-from pocketvit.training.setup import PATCH_INITS, choose_kernels, make_objective, make_step, stacks_by_side
+from pocketvit.training.setup import PATCH_INITS, choose_kernels, freeze, make_objective, make_step, stacks_by_side
 from pocketvit.training.start import Start, start_from
 from pocketvit.training.step import TrainStep
 from pocketvit.training.stop import Stopped, StopRequest
@@ -74,6 +74,7 @@ class Trainer:
         if config.init_from is not None:
             self.start = start_from(self.model, splits.class_names, config.init_from)
             reporter.note(f"init_from: {self.start.note}")
+        freeze(self.model, config.train.freeze)
         self.objective = make_objective(config, self.model, splits.class_names)
         self.chunks = Chunks(config, self.loader, self.objective.num_draws)
         by_side = stacks_by_side(config, self.model, self.objective)
