@@ -5,7 +5,7 @@ import pytest
 import torch
 from neighbours.linear_attention import linear_attention
 from neighbours.locality_attention import locality_attention
-from neighbours.sparse_attention import masked_attention, strided_pairs, with_cls
+from neighbours.sparse_attention import block_pairs, masked_attention, on_grid, strided_pairs, with_cls
 from torch import Tensor
 
 from pocketvit.config import ModelConfig, override
@@ -100,12 +100,6 @@ def test_locality_attention_starts_at_the_plain_temperature_and_a_single_token_r
     torch.testing.assert_close(mixer.mix(q, k, v), v)
 
 
-def window_pairs(height: int, width: int, rows: int, columns: int) -> np.ndarray:
-    """Which patches are in one window of so many rows and columns."""
-    place = [(i // width // rows, i % width // columns) for i in range(height * width)]
-    return np.array([[mine == other for other in place] for mine in place])
-
-
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("grid", "window", "special"), [((4, 4), (2, 2), 1), ((4, 6), (2, 3), 2), ((3, 8), (3, 4), 0)])
 def test_sparse_attention_equals_a_masked_softmax(form, grid, window, special):
@@ -114,12 +108,8 @@ def test_sparse_attention_equals_a_masked_softmax(form, grid, window, special):
     arranged(mixer, grid, special)
     assert mixer.window == window
     stride = [side // part for side, part in zip(grid, window, strict=True)]
-    local = window_pairs(height, width, *window)
-    strided = np.kron(
-        strided_pairs(height, 1, stride[0]), strided_pairs(1, width, stride[1])
-    )  # rows and columns may differ
-    if stride[0] == stride[1]:
-        assert np.array_equal(strided, strided_pairs(height, width, stride[0]))
+    local = on_grid(block_pairs(height, window[0]), block_pairs(width, window[1]))
+    strided = on_grid(strided_pairs(height, stride[0]), strided_pairs(width, stride[1]))
     seen = np.stack([with_cls(pairs, special) for pairs in (local, local, strided, strided)])
     want = joined(mixer, [masked_attention(*image, seen) for image in zip(*heads_of(mixer, tokens), strict=True)])
     torch.testing.assert_close(mixer(tokens), want, rtol=1e-9, atol=1e-9)
@@ -133,7 +123,7 @@ def test_every_patch_reaches_every_other_in_two_sparse_blocks():
         arranged(mixer, (side, side), 1)
         (w, _), (s, _) = mixer.window, mixer.count
         assert w * s == side and w >= s > 1
-        local, strided = window_pairs(1, side, 1, w), strided_pairs(1, side, s)
+        local, strided = block_pairs(side, w), strided_pairs(side, s)
         assert (local.astype(int) @ strided > 0).all()
 
 

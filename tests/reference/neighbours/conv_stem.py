@@ -8,7 +8,7 @@ stride 2, padding 1.
 import numpy as np
 
 
-def convolution(image: np.ndarray, weight: np.ndarray, stride: int, padding: int) -> np.ndarray:
+def convolution(image: np.ndarray, weight: np.ndarray, stride: int = 1, padding: int = 1) -> np.ndarray:
     """Cross-correlation, as deep learning calls convolution. image (C, H, W), weight (out, C, k, k)."""
     out_channels, _, kernel, _ = weight.shape
     padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)))
@@ -34,29 +34,19 @@ def max_pool(image: np.ndarray, kernel: int = 3, stride: int = 2, padding: int =
     return out
 
 
-def cct_tokenizer(
-    images: np.ndarray,
-    weights: list[np.ndarray],
-    stride: int = 1,
-    padding: int = 1,
-    biases: list[np.ndarray] | None = None,
-) -> np.ndarray:
+def cct_tokenizer(images: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
     """Convolution, ReLU and max pooling for each weight, then the places as tokens, row by row.
 
     Args:
         images: float64, (B, C, H, W).
         weights: of the convolutions, (out, in, k, k) each.
-        biases: of the convolutions; the paper's have none.
     Returns:
         float64, (B, tokens, width).
     """
     tokens = []
     for image in images:
-        for number, weight in enumerate(weights):
-            image = convolution(image, weight, stride, padding)
-            if biases is not None:
-                image = image + biases[number][:, None, None]
-            image = max_pool(np.maximum(image, 0))
+        for weight in weights:
+            image = max_pool(np.maximum(convolution(image, weight), 0))
         tokens.append(image.reshape(len(image), -1).T)
     return np.stack(tokens)
 

@@ -1,8 +1,8 @@
 """A depth-wise convolution beside a whole transformer block.
 
-Source: Zhang et al. 2024, https://arxiv.org/abs/2407.19394: patch tokens are laid out on their grid, pass a 3 x 3 depth-wise
-convolution, and are added to what the block makes of the tokens: y = block(x) + DWConv(x). The paper's module has a batch
-normalization and a GELU as well; `before` and `after` take them, and a plain convolution has neither.
+Source: Zhang et al. 2024, https://arxiv.org/abs/2407.19394: patch tokens are laid out on their grid, pass batch normalization,
+GELU and a 3 x 3 depth-wise convolution, and are added to what the block makes of the tokens: y = block(x) + DWConv(x). What goes
+ahead of the convolution is `before` here.
 """
 
 from collections.abc import Callable
@@ -43,18 +43,17 @@ def depthwise_beside_block(
     rows: int,
     columns: int,
     before: Function = lambda grid: grid,
-    after: Function = lambda grid: grid,
 ) -> np.ndarray:
     """block(x), with the convolution of x's patches added to the patches; the tokens in front have no place on the grid.
 
     Args:
         x: float64, (tokens, D): CLS tokens and registers in front, then rows * columns patches, row by row.
         block: the whole block with its own residual connections, (tokens, D) to (tokens, D).
-        before, after: applied to the grid (D, rows, columns) on either side of the convolution.
+        before: applied to the grid (D, rows, columns) ahead of the convolution.
     """
     front = len(x) - rows * columns
     grid = x[front:].T.reshape(-1, rows, columns)
-    beside = after(depthwise_convolution(before(grid), weight, bias)).reshape(x.shape[1], -1).T
+    beside = depthwise_convolution(before(grid), weight, bias).reshape(x.shape[1], -1).T
     out = np.array(block(x))
     out[front:] += beside
     return out

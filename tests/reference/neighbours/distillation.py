@@ -40,8 +40,3 @@ def fused_probabilities(logits: np.ndarray, distillation_logits: np.ndarray) -> 
     return np.stack(
         [(np.exp(log_softmax(a)) + np.exp(log_softmax(b))) / 2 for a, b in zip(logits, distillation_logits)]
     )
-
-
-def fused_logits(logits: np.ndarray, distillation_logits: np.ndarray) -> np.ndarray:
-    """The authors' code at test: the mean of both logits, (B, K)."""
-    return (logits + distillation_logits) / 2

@@ -18,20 +18,13 @@ def mlp(x: np.ndarray, weights: list[np.ndarray], biases: list[np.ndarray]) -> n
     return x
 
 
-def drloc_loss(
-    grids: np.ndarray,
-    pairs: np.ndarray,
-    weights: list[np.ndarray],
-    biases: list[np.ndarray],
-    mean_of_axes: bool = False,
-) -> float:
+def drloc_loss(grids: np.ndarray, pairs: np.ndarray, weights: list[np.ndarray], biases: list[np.ndarray]) -> float:
     """The mean over images and pairs of |t_u - d_u| + |t_v - d_v|.
 
     Args:
         grids: float64, final patch tokens (B, rows, columns, D).
         pairs: int, (B, pairs, 2, 2): two tokens, each (row, column).
         weights, biases: the MLP's, the last with two outputs: down and right.
-        mean_of_axes: half of it, as an L1 loss averaged over all numbers has it.
     """
     batch, rows, columns, _ = grids.shape
     losses = []
@@ -40,4 +33,4 @@ def drloc_loss(
             target = np.array([abs(i - p) / rows, abs(j - h) / columns])
             predicted = mlp(np.concatenate([grids[image, i, j], grids[image, p, h]]), weights, biases)
             losses.append(abs(target - predicted).sum())
-    return float(np.mean(losses)) / (2 if mean_of_axes else 1)
+    return float(np.mean(losses))

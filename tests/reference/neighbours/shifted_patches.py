@@ -35,29 +35,24 @@ def shifted_patch_tokens(
     norm_weight: np.ndarray | float = 1.0,
     norm_bias: np.ndarray | float = 0.0,
     eps: float = 1e-5,
-    channels_first: bool = True,
-    directions: tuple[tuple[int, int], ...] = DIRECTIONS,
 ) -> np.ndarray:
     """The patch tokens, before CLS token and positions.
 
     Args:
         images: float64, (B, C, H, W); zero is what comes in from outside.
         patch: side of a patch; the shift is patch // 2.
-        weight, bias: the projection of a normed patch, (width, 5 * C * patch**2) and (width,).
+        weight, bias: of the projection, (width, 5 * C * patch**2) for patches flattened from (5C, rows, columns), and (width,).
         norm_weight, norm_bias, eps: LayerNorm's over a flattened patch, (5 * C * patch**2,).
-        channels_first: a patch is flattened as (5C, rows, columns), like a convolution's weight; else (rows, columns, 5C).
-        directions: order of the four moved images behind the image itself.
     Returns:
         float64, (B, patches, width), patches row by row.
     """
     tokens = []
     for image in images:
-        parts = [image] + [shifted(image, down * (patch // 2), right * (patch // 2)) for down, right in directions]
+        parts = [image] + [shifted(image, down * (patch // 2), right * (patch // 2)) for down, right in DIRECTIONS]
         stacked = np.concatenate(parts)  # (5C, H, W)
         for row in range(0, stacked.shape[1], patch):
             for column in range(0, stacked.shape[2], patch):
-                block = stacked[:, row : row + patch, column : column + patch]
-                flat = block.reshape(-1) if channels_first else block.transpose(1, 2, 0).reshape(-1)
+                flat = stacked[:, row : row + patch, column : column + patch].reshape(-1)
                 tokens.append(weight @ layer_norm(flat, norm_weight, norm_bias, eps) + bias)
     return np.stack(tokens).reshape(len(images), -1, len(weight))
 

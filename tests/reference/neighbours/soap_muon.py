@@ -47,7 +47,6 @@ def soap_muon_step(
     second_moment_of: str = "gradient",
     sees_own_gradient: bool = True,
     basis: Callable[[np.ndarray, np.ndarray | None], np.ndarray] = eigenbasis,
-    bias_correction: bool = False,
 ) -> np.ndarray:
     """One step in float64; `state` starts empty and is changed.
 
@@ -55,7 +54,6 @@ def soap_muon_step(
         every: the bases are renewed on steps 1, 1 + every, 1 + 2 * every, ...
         second_moment_of: "gradient" or "momentum", rotated: what V is the average square of.
         sees_own_gradient: L, R and the bases are brought up to date before the update, not after it.
-        bias_correction: divides V by 1 - beta2^step. One number for all entries: Newton-Schulz sees it through eps alone.
     """
     step = state["step"] = state.get("step", 0) + 1
     state["m"] = momentum * state.get("m", 0 * grad) + (1 - momentum) * grad
@@ -73,8 +71,7 @@ def soap_muon_step(
     rotated = q_rows.T @ update @ q_columns
     watched = {"gradient": q_rows.T @ grad @ q_columns, "momentum": rotated}[second_moment_of]
     state["v"] = beta2 * state.get("v", 0 * grad) + (1 - beta2) * watched**2
-    square = state["v"] / (1 - beta2**step) if bias_correction else state["v"]
-    scaled = q_rows @ (rotated / (np.sqrt(square) + eps)) @ q_columns.T
+    scaled = q_rows @ (rotated / (np.sqrt(state["v"]) + eps)) @ q_columns.T
     scaled *= np.linalg.norm(update) / np.linalg.norm(scaled)
     if not sees_own_gradient and step > 1:
         renew()

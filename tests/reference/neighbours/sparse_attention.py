@@ -1,41 +1,30 @@
-"""Sparse attention: each token sees its surroundings and a coarse grid over the image.
+"""Sparse attention: some heads see the tokens near by, others every l-th token.
 
-Source: Child et al. 2019, https://arxiv.org/abs/1904.10509, section 4.3: the strided pattern's A(1) (the tokens near by) and A(2)
-(every l-th token), merged into one head. The paper's tokens are a sequence and see only earlier ones; a classifier's see both
-ways, and the distance is taken on the grid of patches. `strided_sequence` is the paper's own pattern.
+Source: Child et al. 2019, https://arxiv.org/abs/1904.10509, sections 4.2 and 4.3: the fixed pattern's A(1), the tokens of one's
+own block of l, and the strided pattern's A(2), the tokens at a multiple of l. The paper's tokens are a sequence and see only
+earlier ones; a classifier's see both ways, and on a grid a patch sees another if the pattern holds of their rows and columns.
 """
 
 import numpy as np
 
 
-def strided_sequence(length: int, stride: int, causal: bool = True) -> np.ndarray:
-    """The paper's pattern: i sees j if it is at most `stride` back, or a multiple of `stride` back. bool, (length, length)."""
-    seen = np.zeros((length, length), dtype=bool)
-    for i in range(length):
-        for j in range(length):
-            near = abs(i - j) <= stride
-            strided = (i - j) % stride == 0
-            seen[i, j] = (near or strided) and (j <= i or not causal)
-    return seen
+def block_pairs(length: int, block: int) -> np.ndarray:
+    """i sees j if floor(i / l) = floor(j / l). bool, (length, length)."""
+    return np.array([[i // block == j // block for j in range(length)] for i in range(length)])
 
 
-def local_pairs(height: int, width: int, radius: int) -> np.ndarray:
-    """Patches at most `radius` rows and `radius` columns apart. bool, (patches, patches), patches row by row."""
+def strided_pairs(length: int, stride: int) -> np.ndarray:
+    """i sees j if (i - j) mod l = 0. bool, (length, length)."""
+    return np.array([[(i - j) % stride == 0 for j in range(length)] for i in range(length)])
+
+
+def on_grid(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Patches, row by row, see each other if their rows and their columns do. bool, (patches, patches)."""
+    height, width = len(rows), len(columns)
     seen = np.zeros((height * width, height * width), dtype=bool)
     for i in range(height * width):
         for j in range(height * width):
-            rows, columns = abs(i // width - j // width), abs(i % width - j % width)
-            seen[i, j] = max(rows, columns) <= radius
-    return seen
-
-
-def strided_pairs(height: int, width: int, stride: int) -> np.ndarray:
-    """Patches whose rows and columns both differ by a multiple of `stride`. bool, (patches, patches)."""
-    seen = np.zeros((height * width, height * width), dtype=bool)
-    for i in range(height * width):
-        for j in range(height * width):
-            rows, columns = i // width - j // width, i % width - j % width
-            seen[i, j] = rows % stride == 0 and columns % stride == 0
+            seen[i, j] = rows[i // width, j // width] and columns[i % width, j % width]
     return seen
 
 
@@ -44,11 +33,6 @@ def with_cls(patch_pairs: np.ndarray, num_cls: int) -> np.ndarray:
     seen = np.ones((num_cls + len(patch_pairs), num_cls + len(patch_pairs)), dtype=bool)
     seen[num_cls:, num_cls:] = patch_pairs
     return seen
-
-
-def sparse_pairs(height: int, width: int, num_cls: int, radius: int, stride: int) -> np.ndarray:
-    """Which token (row) sees which (column): local or strided on the grid, CLS tokens in front see and are seen by all."""
-    return with_cls(local_pairs(height, width, radius) | strided_pairs(height, width, stride), num_cls)
 
 
 def masked_attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, seen: np.ndarray) -> np.ndarray:

@@ -21,8 +21,3 @@ def tail_average(weights: list[np.ndarray], start: int, tau: float, share: float
     for later in weights[start + 1 :]:
         average = average + (later - average) / tau
     return (1 - share) * weights[-1] + share * average
-
-
-def uniform_tail(weights: list[np.ndarray], start: int) -> np.ndarray:
-    """The plain mean of the weights from `start` on (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407), for comparison."""
-    return sum(np.asarray(later, dtype=np.float64) for later in weights[start:]) / len(weights[start:])

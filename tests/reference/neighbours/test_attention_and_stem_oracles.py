@@ -6,7 +6,7 @@ from neighbours.conv_stem import cct_num_params, cct_tokenizer, sequence_pool
 from neighbours.linear_attention import linear_attention
 from neighbours.locality_attention import locality_attention
 from neighbours.shifted_patches import num_params, shifted, shifted_patch_tokens
-from neighbours.sparse_attention import masked_attention, sparse_pairs, strided_sequence
+from neighbours.sparse_attention import block_pairs, masked_attention, on_grid, strided_pairs, with_cls
 from torch.nn import functional
 
 RNG = np.random.default_rng(0)
@@ -24,17 +24,18 @@ def test_linear_attention_by_hand():
 
 
 def test_sparse_pairs_by_hand():
-    assert np.flatnonzero(strided_sequence(8, 2)[7]).tolist() == [1, 3, 5, 6, 7]
-    seen = sparse_pairs(3, 3, num_cls=1, radius=0, stride=2)
-    assert seen[0].all() and seen[:, 0].all()
-    grid = [np.flatnonzero(row).tolist() for row in seen[1:, 1:]]
-    assert grid == [[0, 2, 6, 8], [1, 7], [0, 2, 6, 8], [3, 5], [4], [3, 5], [0, 2, 6, 8], [1, 7], [0, 2, 6, 8]]
-    assert np.flatnonzero(sparse_pairs(3, 4, 0, radius=1, stride=9)[0]).tolist() == [0, 1, 4, 5]
+    assert [np.flatnonzero(row).tolist() for row in block_pairs(5, 3)] == [[0, 1, 2]] * 3 + [[3, 4]] * 2
+    assert [np.flatnonzero(row).tolist() for row in strided_pairs(5, 2)] == [[0, 2, 4], [1, 3]] * 2 + [[0, 2, 4]]
+    grid = on_grid(strided_pairs(3, 2), block_pairs(4, 2))  # rows 0 and 2, columns in twos
+    assert np.flatnonzero(grid[1]).tolist() == [0, 1, 8, 9]
+    assert np.flatnonzero(grid[6]).tolist() == [6, 7]
+    seen = with_cls(grid, 2)
+    assert seen[:2].all() and seen[:, :2].all() and np.array_equal(seen[2:, 2:], grid)
 
 
 def test_masked_attention_is_softmax_over_what_is_seen():
     q, k, v = RNG.normal(size=(3, 2, 10, 4))
-    seen = sparse_pairs(3, 3, 1, radius=1, stride=2)
+    seen = with_cls(on_grid(block_pairs(3, 2), strided_pairs(3, 2)), 1)
     scores = torch.tensor(q @ k.transpose(0, 2, 1) / 2).masked_fill(~torch.tensor(seen), -torch.inf)
     np.testing.assert_allclose(masked_attention(q, k, v, seen), scores.softmax(-1) @ torch.tensor(v), rtol=1e-12)
 
@@ -55,8 +56,6 @@ def test_shifted_patches_by_hand():
     normed = (flat - 1.0) / flat.std()
     got = shifted_patch_tokens(image[None], 2, np.eye(20), np.zeros(20), eps=0)
     np.testing.assert_allclose(got, normed[None, None], atol=1e-12)
-    pixels = shifted_patch_tokens(image[None], 2, np.eye(20), np.zeros(20), eps=0, channels_first=False)
-    np.testing.assert_allclose(pixels[0, 0], normed.reshape(5, 4).T.reshape(-1), atol=1e-12)
     assert num_params(192, 4) == 480 + 240 * 192 + 192
 
 

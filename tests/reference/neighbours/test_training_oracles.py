@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from neighbours import cautious_decay, flips, patch_dropout, resize, soap_muon
-from neighbours.tail_average import tail_average, uniform_tail
+from neighbours.tail_average import tail_average
 from timm.layers import resample_abs_pos_embed
 from torch.nn import functional
 
@@ -51,7 +51,6 @@ def test_tail_average_by_hand():
     weights = [np.array([x]) for x in (9.0, 1.0, 3.0, 6.0)]
     assert tail_average(weights, start=1, tau=2, share=0.5) == (0.5 * 6 + 0.5 * 4)  # 1, 2, 4
     assert tail_average(weights, start=3, tau=2, share=0.7) == pytest.approx(6.0)
-    assert uniform_tail(weights, 2) == 4.5
 
 
 def test_soap_muon_of_a_diagonal_gradient():
