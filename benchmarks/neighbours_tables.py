@@ -35,12 +35,17 @@ IDEAS = {
     "locality": Idea("locality attention", LEE, SL_VIT),
     "shifted-patches": Idea("shifted patch tokens", LEE, SL_VIT),
     "cls-per-class": Idea("a CLS token for each class", "[Xu et al. 2024](https://arxiv.org/abs/2308.03005)"),
+    "sincos": Idea("positions of sines and cosines, for the next row", "Vaswani et al. 2017"),
     "mimetic": Idea(
         "mimetic initialization",
         "[Trockman and Kolter 2023](https://arxiv.org/abs/2305.09828)",
         "over +5 for a plain ViT on CIFAR-10",
     ),
-    "relative-positions": Idea("a loss on relative positions", "[Liu et al. 2021](https://arxiv.org/abs/2106.03746)"),
+    "relative-positions": Idea(
+        "a loss on relative positions",
+        "[Liu et al. 2021](https://arxiv.org/abs/2106.03746)",
+        "+24 for Swin-T in 100 epochs (59.47 → 83.89)",
+    ),
     "distilled": Idea(
         "distilled from the baseline's run by a token", "[Touvron et al. 2021](https://arxiv.org/abs/2012.12877)"
     ),
@@ -62,7 +67,7 @@ CONVOLUTIONAL = {
     "conv-stem": Idea(
         "CCT's convolutional stem",
         "[Hassani et al. 2021](https://arxiv.org/abs/2104.05704)",
-        "96.53 % in 300 epochs, CCT-7/3×1, 3.76 M parameters",
+        "96.53 % in 300 epochs, CCT-7/3×1 with 256 tokens; here 3×2, 64 tokens",
     ),
     "depthwise": Idea(
         "depth-wise convolutions beside the blocks",
@@ -112,7 +117,7 @@ def _row(name: str, finding: Finding) -> dict[str, str]:
         "published": idea.gain,
         "held out (%)": _spread(finding.results, "val_accuracy"),
         "n": told["n"],
-        **{column: told[column] for column in ("difference", "95 % CI", "verdict")},
+        **{column: told[column] for column in ("against", "difference", "95 % CI", "verdict")},
         "test (%)": _spread(finding.results, "test_accuracy"),
         "with flips (%)": _spread(finding.results, "test_accuracy_tta"),
         **{column: told[column] for column in ("images/s", "training time", "parameters", "memory (GiB)")},

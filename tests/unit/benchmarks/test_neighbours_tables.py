@@ -51,7 +51,7 @@ def test_every_row_has_its_source_and_its_figures(results):
 
 def test_the_sentence_names_what_is_told(results):
     said = neighbours_in_short(results)
-    assert said.startswith("Helps: mimetic initialization. Hurts: linear attention. For 15 others")
+    assert said.startswith("Helps: mimetic initialization. Hurts: linear attention. For 16 others")
 
 
 def test_without_results_it_says_so(tmp_path):
