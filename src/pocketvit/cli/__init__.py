@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from pocketvit.cli.bench import bench_command, profile_command
 from pocketvit.cli.data import data_check_command, data_get_command, data_list_command
+from pocketvit.cli.explain import explain_command
 from pocketvit.cli.runs import eval_command, predict_command, report_command
 from pocketvit.cli.study import study_command
 from pocketvit.cli.train import parse_train, train_command
@@ -23,6 +24,7 @@ TABLE: tuple[tuple[str, str, str, Callable[[list[str]], int]], ...] = (
     ("train", "[RECIPE]", f"train a model; RECIPE is {NAMES} (default digits)", train_command),
     ("eval", "RUN", "measure a finished run's accuracy on its test images, or on --data", eval_command),
     ("predict", "FILES...", "predict class probabilities of image files with --run RUN", predict_command),
+    ("explain", "RUN FILES...", "show what a model looked at in images: attention maps", explain_command),
     ("report", "RUN", "make a run's report.html again", report_command),
     ("study", "FILE|NAME", "train every row of a study with several seeds, and compare the rows", study_command),
     ("bench", "[RECIPE]", "measure images/s and memory by batch size on this machine", bench_command),

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -102,23 +102,38 @@ def predict_command(arguments: list[str]) -> int:
     if parsed.json + parsed.jsonl + parsed.csv > 1:
         raise InputError("give only one of --json, --jsonl and --csv")
     Bounds(1).check("--top", parsed.top)
-    files = [each for file in parsed.files for each in (_from_stdin() if str(file) == "-" else [file])]
-    if not files:
-        raise InputError("give at least one image file")
+    files = given_files(parsed.files)
     from pocketvit.inference.evaluate import predict_each
 
-    codes = set()
+    states = set()
 
     def answers() -> Iterator[dict[str, Any]]:
         for answer in predict_each(parsed.run, files, device=parsed.device, allow_code=parsed.allow_code):
-            codes.add(2 if "error" in answer else 0)
+            states.add("error" in answer)
             if "error" in answer:
                 print(printable(f"pocketvit: {answer['error']}"), file=sys.stderr)
             else:
                 yield answer
 
     _show(answers(), parsed)
-    return SOME_FAILED if len(codes) > 1 else codes.pop()
+    return exit_code(some=False in states, failed=True in states)
+
+
+def exit_code(*, some: bool, failed: bool) -> int:
+    """The exit code of a command on files: whether it has read some, and whether others could not be read."""
+    return (SOME_FAILED if some else 2) if failed else 0
+
+
+def given_files(files: Sequence[Path]) -> list[bytes | Path]:
+    """The files on a command line, where - stands for standard input.
+
+    Raises:
+        InputError: there is none, or standard input holds too much.
+    """
+    given = [each for file in files for each in (_from_stdin() if str(file) == "-" else [file])]
+    if not given:
+        raise InputError("give at least one image file")
+    return given
 
 
 def _from_stdin() -> list[bytes | Path]:

@@ -1,7 +1,7 @@
 """Evaluate a trained model on a data set, evaluate a saved run, and classify files."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, zip_longest
 from os.path import isdir
@@ -217,25 +217,44 @@ def predict_each(
         InputError: no trained model there, or it has code and `allow_code` does not agree.
     """
     trained = load_model(run, choose_device(device), allow_code=allow_code)
+
+    def answer(images: np.ndarray) -> list[dict[str, Any]]:
+        rows = trained.probabilities(images).tolist()
+        return [{"probabilities": dict(zip(trained.class_names, row, strict=True))} for row in rows]
+
+    yield from answer_each(run, files, trained.model.image_size, answer, AT_A_TIME)
+
+
+def answer_each(
+    run: str | Path,
+    files: Iterable[str | Path | bytes],
+    size: tuple[int, int],
+    answer: Callable[[np.ndarray], Iterable[dict[str, Any]]],
+    at_a_time: int,
+) -> Iterator[dict[str, Any]]:
+    """The answer on each image file, read as in the run, with its `file`; for what cannot be read an `error`.
+
+    Args:
+        files: as for `predict_each`.
+        size: to which images are resized, (H, W).
+        answer: from uint8 images (B, H, W, C) to an answer on each.
+        at_a_time: the most images that it is given.
+    """
     config = path_of(run) / "config.yaml"  # absent if the model is a single file
     how = load_config(config, allow_code=True).data if config.exists() else DataConfig()
     sources = _sources(files)
-    while some := list(islice(sources, AT_A_TIME)):
+    while some := list(islice(sources, at_a_time)):
         images, errors = [], {}
         for place, (name, source) in enumerate(some):
             try:
                 if isinstance(source, InputError):
                     raise source
-                images.append(resize(decode(source, name, config=how), trained.model.image_size, how))
+                images.append(resize(decode(source, name, config=how), size, how))
             except InputError as error:
-                errors[place] = error
-        rows = iter(trained.probabilities(np.stack(images)) if images else ())
+                errors[place] = {"error": error}
+        answers = iter(answer(np.stack(images)) if images else ())
         for place, (name, _) in enumerate(some):
-            if place in errors:
-                yield {"file": name, "error": errors[place]}
-            else:
-                shares = zip(trained.class_names, map(float, next(rows)), strict=True)
-                yield {"file": name, "probabilities": dict(shares)}
+            yield {"file": name, **(errors[place] if place in errors else next(answers))}
 
 
 def _sources(files: Iterable[str | Path | bytes]) -> Iterator[tuple[str, Path | bytes | InputError]]:

@@ -88,6 +88,11 @@ def _tiled(tiles: np.ndarray, columns: int) -> np.ndarray:
     return sheet
 
 
+def png_uri(pixels: np.ndarray) -> str:
+    """Pixels, uint8 (H, W, 3), as they are, as a data URI."""
+    return _uri(Image.fromarray(pixels), "PNG", optimize=True)
+
+
 def _uri(image: Image.Image, file_format: str, **options) -> str:
     file = io.BytesIO()
     image.save(file, file_format, **options)

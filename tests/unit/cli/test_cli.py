@@ -187,6 +187,8 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["predict", ".", "--run", "nowhere"], "no trained model at nowhere"),
         (["predict", "a.png", "--run", "nowhere", "--csv", "--json"], "give only one of --json, --jsonl and --csv"),
         (["report", "nowhere"], "nowhere"),
+        (["explain", "nowhere", "a.png"], "no trained model at nowhere"),
+        (["explain", "nowhere"], "give at least one image file"),
         (["study", "digit"], "unknown study 'digit'; did you mean digits?"),
         (["study", "no.yaml"], "cannot read study no.yaml"),
         (["study", "digits", "--time-limit", "9x"], "--time-limit 9x: write hours, minutes or seconds, such as 9m"),
@@ -704,6 +706,21 @@ def test_predict_reads_standard_input(many, capsys, monkeypatch, content):
     code, out, err = run(["predict", "-", "--run", many, "--csv"], capsys)
     assert (code, err) == (0, "")
     assert [row["file"] for row in csv.DictReader(io.StringIO(out))] == (["-"] if image else ["a.png", "inner/b.jpg"])
+
+
+def test_explain_shows_what_predict_predicts(many, capsys):
+    code, out, err = run(["explain", many, ".", "none.png", "--out", "seen", "--device", "cpu"], capsys)
+    assert code == 3 and [line.split(":")[1].strip() for line in err.splitlines()] == ["c.png", "d.png", "none.png"]
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines[:-2]] == ["a.png", "inner/b.jpg"]
+    assert lines[-2:] == ["page: seen/explain.html", "picture: seen/explain.png"]
+    _, predicted, _ = run(["predict", "a.png", "--run", many, "--top", "1"], capsys)
+    assert lines[0] == predicted.strip()
+    page = Path("seen/explain.html").read_text()
+    assert page.count("<section") == 2 and page.count("head 4 of a.png") == 1 and many.name in page
+    assert run(["explain", many, "c.png"], capsys)[:2] == (2, "")
+    assert run(["explain", many / "model.safetensors", "a.png"], capsys)[0] == 0
+    assert Path("explain", f"{many.name}-000", "explain.png").is_file()
 
 
 def test_data_list_and_check(capsys, monkeypatch, tmp_path):
