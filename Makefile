@@ -7,6 +7,7 @@
 #                                  (FLAGS='-n 8' spreads their compiling over the cores, with pytest-xdist)
 #   make test-lowest  the CPU suite with the lowest versions that pyproject.toml allows, in .venv-lowest
 #   make lint       ruff: the rules of pyproject.toml, and the layout; pyright: the types
+#   make fuzz       every reader on CASES changed files (1000), each in a process with limits of time and memory
 #   make tables     every table and figure of the README and the docs, from results/
 #
 # `make train TORCH='torch torchvision --index-url ADDRESS'` takes another build of PyTorch, such as the CPU's on a
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 TORCH ?=
 
-.PHONY: train test test-long test-gpu test-lowest lint tables clean
+.PHONY: train test test-long test-gpu test-lowest fuzz lint tables clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -67,6 +68,10 @@ test-lowest:
 	$(PYTHON) dev/lowest.py > $(VENV)-lowest/constraints.txt
 	$(VENV)-lowest/bin/python -m pip install --editable '.[dev]' --constraint $(VENV)-lowest/constraints.txt
 	$(VENV)-lowest/bin/python -m pytest -n 2 --dist worksteal -m 'not gpu and not long'
+
+CASES ?= 1000
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python tests/fuzz --cases $(CASES) $(FLAGS)
 
 lint: $(VENV)/.installed-dev
 	@$(PIP) --quiet 'ruff>=0.9'

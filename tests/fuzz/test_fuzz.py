@@ -1,0 +1,84 @@
+"""The fuzz run finds what it looks for, and a short one finds nothing in our readers."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from mutations import mutate
+from readers import READERS, Reader
+from worker import OUTCOMES, _run
+
+
+def fuzz(out: Path, *arguments: str) -> dict[str, dict[str, int]]:
+    """The counts of a run."""
+    command = [sys.executable, str(Path(__file__).parent), "--out", str(out), *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout[-5_000:] + ran.stderr[-5_000:]
+    return json.loads((out / "table.json").read_text())
+
+
+@pytest.mark.long
+def test_unchanged_files_are_read(tmp_path):
+    counts = fuzz(tmp_path, "--cases", "1", "--first", "-1")
+    strange = {name: count for name, count in counts.items() if count != {"result": 1}}
+    # The first is of a format that is refused; and the server's file has another checksum.
+    assert strange == {"image foreign": {"error": 1}, "download": {"error": 1}} and len(counts) == len(READERS)
+
+
+@pytest.mark.long
+def test_changed_files_end_in_a_result_or_one_line(tmp_path):
+    counts = fuzz(tmp_path, "--cases", "15", "--seconds", "60")
+    assert all(sum(count.values()) == 15 and not count.keys() & {*OUTCOMES[2:]} for count in counts.values())
+    assert all(
+        count.get("error") for name, count in counts.items() if name in ("npz", "parquet", "model", "study.yaml")
+    )
+
+
+def read(what: str):
+    def reader(_folder: Path, _seeds: Path) -> None:
+        match what:
+            case "traceback":
+                raise KeyError("x")
+            case "hang":
+                time.sleep(60)
+            case "memory":
+                print(len(bytearray(b"x") * 2**28))
+            case "crash":
+                os._exit(3)
+            case "program":
+                subprocess.run(["true"])
+            case "control":
+                print("\x1b[2J")
+            case "error":
+                sys.exit(2)
+
+    return reader
+
+
+@pytest.mark.parametrize("what", OUTCOMES)
+def test_what_goes_wrong_is_told_apart(tmp_path, what):
+    (tmp_path / "case").mkdir()
+    mib = resource_used() / 2**10
+    outcome, _ = _run(Reader(what, "", "", read(what)), tmp_path / "case", tmp_path, 2.0, (mib + 150) / 2**10)
+    assert outcome == what
+
+
+def resource_used() -> int:
+    """The most memory that this process has had, KiB."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_the_same_seed_makes_the_same_changes():
+    text = b"recipe: digits\nseeds: 2\n"
+    made = [[mutate(text, Random(i)) for i in range(50)] for _ in range(2)]
+    assert made[0] == made[1] and len(set(made[0])) > 40 and text not in made[0][:1]
