@@ -31,6 +31,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "J
 MOST_PIXELS = 51_000_000
 """The most pixels of an image, those of a large camera: a file of a few kB can claim any number, and this many take up to
 1.6 GiB while they are decoded."""
+MOST_SIDE = 65_535  # the greatest height or width, that of JPEG; to resize a longer one takes gigabytes
 _TOO_LARGE = f"it has more than {MOST_PIXELS:,} pixels: make it smaller"
 
 GREY = "in gray, repeated in the three channels"
@@ -120,13 +121,15 @@ def to_rgb(image: Image.Image, converted: Conversions | None = None, config: Dat
     """A Pillow image as uint8 RGB pixels, (H, W, 3), by the rules above.
 
     Raises:
-        InputError: more than `MOST_PIXELS`, floating-point pixels, integers outside 0 … 65535, or an opened file that is
-            of none of the `FORMATS`.
+        InputError: more than `MOST_PIXELS` or longer than `MOST_SIDE`, floating-point pixels, integers outside 0 … 65535,
+            or an opened file that is of none of the `FORMATS`.
     """
     if image.format not in (None, "MPO", *FORMATS):  # MPO is some cameras' form of JPEG
         raise InputError(f"{image.format} is not a supported image format: {', '.join(FORMATS)}")
     if image.width * image.height > MOST_PIXELS:
         raise InputError(_TOO_LARGE)
+    if max(image.size) > MOST_SIDE:
+        raise InputError(f"it is more than {MOST_SIDE:,} pixels long: make it smaller")
     converted = Conversions() if converted is None else converted
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":

@@ -68,6 +68,14 @@ def test_small_file_of_many_pixels_is_refused(tmp_path, side):
     assert said == f"x: it has more than {MOST_PIXELS:,} pixels: make it smaller"
 
 
+def test_small_file_of_a_long_image_is_refused(tmp_path):
+    """Resizing one of 51 million pixels in a row took more than 2 GiB."""
+    (tmp_path / "x.png").write_bytes(png(50_000_000, 1))
+    assert (tmp_path / "x.png").stat().st_size < 10_000
+    said = refusal(DECODE, tmp_path / "x.png", imports=IMPORT_DECODE)
+    assert said == "x: it is more than 65,535 pixels long: make it smaller"
+
+
 @pytest.mark.parametrize("kind", ["png", "parquet"])
 def test_pipe_among_the_files_is_refused(tmp_path, kind):
     for name in ("ant", "bee"):

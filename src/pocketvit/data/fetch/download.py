@@ -128,14 +128,15 @@ def _receive(url: str, part: Path, progress: Progress | None, timeout_s: float) 
             response = urllib.request.build_opener(_Redirects).open(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:
         error.close()
+        what = f"HTTP {error.code} {error.reason}".split("\n")[0]  # of endless redirections it is several lines
         if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             if error.headers.get("Content-Range") == f"bytes */{start}":
                 return start  # it was already complete
             part.unlink(missing_ok=True)
         elif error.code < 500 and error.code not in _BUSY:
-            raise _GiveUp(f"HTTP {error.code} {error.reason}") from error
+            raise _GiveUp(what) from error
         wait = error.headers.get("Retry-After", "")
-        raise _TryAgain(f"HTTP {error.code} {error.reason}", float(wait) if wait.isdecimal() else 0.0) from error
+        raise _TryAgain(what, float(wait) if wait.isdecimal() else 0.0) from error
     with response:
         if response.status == HTTPStatus.PARTIAL_CONTENT:
             _check_resumed(response, start, version, part)
@@ -190,6 +191,7 @@ def _append(
                 break
             if num_bytes + len(block) > MOST_BYTES:
                 part.unlink()
+                _origin(part).unlink()
                 raise _GiveUp(f"it sends more than {MOST_BYTES:,} bytes")
             file.write(block)
             num_bytes += len(block)

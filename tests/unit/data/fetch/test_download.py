@@ -274,7 +274,7 @@ def test_an_endless_body_is_cut_and_removed(server, fetch, tmp_path, monkeypatch
     server.faults["/file"] = [{"headers": {"Content-Length": None}}]
     with pytest.raises(InputError, match="it sends more than 70,000 bytes"):
         fetch()
-    assert not (tmp_path / "got" / "file.bin.part").exists() and len(server.asked) == 1
+    assert not [*(tmp_path / "got").iterdir()] and len(server.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -289,6 +289,13 @@ def test_no_redirect_leaves_http(server, fetch, where, says):
     server.faults["/file"] = [{"status": 302, "headers": {"Location": where}}] * 2
     with pytest.raises(InputError, match=says):
         fetch(tries=2)
+
+
+def test_redirects_without_end_are_one_line(server, fetch):
+    server.faults["/file"] = [{"status": 302, "headers": {"Location": server.url("/file")}}] * 40
+    with pytest.raises(InputError) as caught:
+        fetch(tries=2)
+    assert "HTTP 302" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_no_redirect_leaves_https():
