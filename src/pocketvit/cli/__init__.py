@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pocketvit.cli.bench import bench_command, profile_command
 from pocketvit.cli.data import data_check_command, data_get_command, data_list_command
 from pocketvit.cli.explain import explain_command
+from pocketvit.cli.many_runs import compare_command, runs_command
 from pocketvit.cli.runs import eval_command, predict_command, report_command
 from pocketvit.cli.study import study_command
 from pocketvit.cli.train import parse_train, train_command
@@ -26,6 +27,8 @@ TABLE: tuple[tuple[str, str, str, Callable[[list[str]], int]], ...] = (
     ("predict", "FILES...", "predict class probabilities of image files with --run RUN", predict_command),
     ("explain", "RUN FILES...", "show what a model looked at in images: attention maps", explain_command),
     ("report", "RUN", "make a run's report.html again", report_command),
+    ("runs", "[FOLDER]", "list the runs in a folder, finished or not (default runs)", runs_command),
+    ("compare", "RUN RUN...", "compare finished runs on a page, with McNemar's test", compare_command),
     ("study", "FILE|NAME", "train every row of a study with several seeds, and compare the rows", study_command),
     ("bench", "[RECIPE]", "measure images/s and memory by batch size on this machine", bench_command),
     ("profile", "[RECIPE]", "break down a training step into phases and kernels", profile_command),

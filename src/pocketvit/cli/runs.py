@@ -54,7 +54,7 @@ def eval_command(arguments: list[str]) -> int:
         return 0
     scores = evaluate_run(parsed.run, source=parsed.data, **options)
     if parsed.json:
-        _print_json(scores)
+        print_json(scores)
         return 0
     for note in scores["notes"]:
         print(printable(note))
@@ -151,10 +151,10 @@ def _from_stdin() -> list[bytes | Path]:
 def _show(answers: Iterator[dict[str, Any]], parsed: PredictArguments) -> None:
     """Print predictions in the form asked for; lines of JSON and CSV as they come."""
     if parsed.json:
-        return _print_json(list(answers))
+        return print_json(list(answers))
     if parsed.jsonl:
         for answer in answers:
-            _print_json(answer, indent=None)
+            print_json(answer, indent=None)
         return None
     if parsed.csv:
         table = csv.writer(sys.stdout, lineterminator="\n")
@@ -175,7 +175,7 @@ def _cell(value: str | float) -> str | float:
     return printable(value, 10 * len(value)) if isinstance(value, str) else value
 
 
-def _print_json(content: Any, indent: int | None = 2) -> None:
+def print_json(content: Any, indent: int | None = 2) -> None:
     """Print JSON, without escaping non-ASCII letters unless a terminal would obey one."""
     text = json.dumps(content, indent=indent, ensure_ascii=False)
     clean = all(printable(line, len(line)) == line for line in text.split("\n"))

@@ -87,7 +87,7 @@ def render(run: FinishedRun) -> str:
         sheets=_sheets(run.figures),
         rerun=_rerun(run),
         config_text=run.config_text.strip(),
-        environment=_flat({"versions": run.result.versions} | run.env),
+        environment=flat({"versions": run.result.versions} | run.env),
     )
 
 
@@ -292,12 +292,12 @@ def _sheet(title: str, remark: str, uri: str, num_tiles: int) -> dict:
     return {"title": title, "remark": remark, "uri": uri, "width": TILE * isqrt(num_tiles)}
 
 
-def _flat(values: Mapping, prefix: str = "") -> list[tuple[str, str]]:
+def flat(values: Mapping, prefix: str = "") -> list[tuple[str, str]]:
     """Nested fields as (dotted name, text), in order."""
     rows = []
     for key, value in values.items():
         if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{key}.")
+            rows += flat(value, f"{prefix}{key}.")
         else:
             rows.append((f"{prefix}{key}", str(value)))
     return rows

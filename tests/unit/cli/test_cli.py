@@ -188,6 +188,10 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["predict", "a.png", "--run", "nowhere", "--csv", "--json"], "give only one of --json, --jsonl and --csv"),
         (["report", "nowhere"], "nowhere"),
         (["explain", "nowhere", "a.png"], "no trained model at nowhere"),
+        (["runs"], "runs: no such folder"),
+        (["runs", "--sort", "best"], "--sort"),
+        (["compare", "nowhere"], "give at least two run folders"),
+        (["compare", "nowhere", "there"], "nowhere has no config.yaml"),
         (["explain", "nowhere"], "give at least one image file"),
         (["study", "digit"], "unknown study 'digit'; did you mean digits?"),
         (["study", "no.yaml"], "cannot read study no.yaml"),
@@ -706,6 +710,26 @@ def test_predict_reads_standard_input(many, capsys, monkeypatch, content):
     code, out, err = run(["predict", "-", "--run", many, "--csv"], capsys)
     assert (code, err) == (0, "")
     assert [row["file"] for row in csv.DictReader(io.StringIO(out))] == (["-"] if image else ["a.png", "inner/b.jpg"])
+
+
+def test_runs_and_compare_show_each_run(pets_run, capsys):
+    first, _ = pets_run
+    second = first.parent / "走る\x1b[2J"
+    shutil.copytree(first, second)
+    third = first.parent / "open"
+    shutil.copytree(first, third)
+    (third / "result.json").unlink()
+    code, out, _ = run(["runs", "--sort", "name"], capsys)
+    header, *lines = out.splitlines()
+    assert code == 0 and [line.split()[0] for line in lines] == ["runs/digits-000", "runs/open", r"runs/走る\x1b[2J"]
+    ends = {cell_len(line[: line.index("digits", 14)]) for line in lines}
+    assert ends == {header.index("recipe")}, "the columns are aligned"
+    assert "unfinished" in lines[1] and "\x1b" not in out
+    held = json.loads(run(["runs", "--json", "--sort", "accuracy"], capsys)[1])
+    assert {one["state"] for one in held} == {"finished", "unfinished"} and len(held) == 3
+    code, out, _ = run(["compare", first, second, "--out", "page.html"], capsys)
+    assert code == 0 and "only digits-000 0; McNemar's exact p = 1" in out and "page: page.html" in out
+    assert "\x1b" not in out and Path("page.html").is_file()
 
 
 def test_explain_shows_what_predict_predicts(many, capsys):
