@@ -15,6 +15,7 @@ OBJECTIVES = {
     "drloc": {"objective.drloc": 0.5},
     "teacher": {"objective.teacher": TEACHER},
     "dino": {"objective.name": "dino"},
+    "mae": {"objective.name": "mae", "model.num_registers": 1},
     "both": {"objective.teacher": TEACHER, "objective.drloc": 0.1, "model.pool": "mean", "model.num_registers": 1},
 }
 """The fields that choose each of them."""

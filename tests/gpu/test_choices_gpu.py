@@ -90,6 +90,7 @@ CHOICES = {
     "randaugment": {"augment.policy": "randaugment", "schedule.name": "linear"},
     "drloc": {"objective.drloc": 0.5},
     "dino": {"objective.name": "dino"},
+    "mae": {"objective.name": "mae"},
     "teacher": {"objective.teacher": TEACHER},
     "teacher, smaller images, fewer patches": {
         "objective.teacher": TEACHER,

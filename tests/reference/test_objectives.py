@@ -6,12 +6,14 @@ import torch
 from neighbours.dino import dino_loss, head_output, teacher_momentum, update_center, update_teacher
 from neighbours.distillation import deit_hard_distillation, fused_probabilities
 from neighbours.drloc import drloc_loss
+from neighbours.mae import mae_loss, num_kept
 from objective_cases import batch_of, model_of, undecided
 
 from pocketvit.objectives.classification import Classification, cross_entropy
 from pocketvit.objectives.dino import DRAWS, PROTOTYPES, Dino
 from pocketvit.objectives.distillation import Distillation
 from pocketvit.objectives.drloc import PAIRS, RelativeLocalization
+from pocketvit.objectives.mae import MaskedAutoencoder
 
 
 @pytest.mark.parametrize("special", [{}, {"pool": "mean"}, {"num_cls_tokens": 2, "num_registers": 1}], ids=str)
@@ -100,9 +102,10 @@ def test_dino_is_the_papers_loss_and_moves_as_its_teacher_does():
         np.testing.assert_allclose(p.numpy(), expected, rtol=1e-6)
 
 
-def test_dinos_classifier_changes_nothing_but_itself():
+@pytest.mark.parametrize("make", [Dino, MaskedAutoencoder])
+def test_the_classifier_beside_changes_nothing_but_itself(make):
     model, gradients = model_of(), []
-    objective = Dino(6, model)
+    objective = make(6, model)
     objective.layers.double()
     objective.prepare(model, *(torch.full((3,), x, dtype=torch.float64) for x in (0.5, 0.25)))
     batch = batch_of(model, num_draws=objective.num_draws)
@@ -143,3 +146,40 @@ def test_dinos_views_are_parts_of_the_image_in_other_colors():
     np.testing.assert_allclose(grays, np.tile(pixels.mean(dim=0), (3, 1, 1)), atol=1e-6)
     flat = view(colored=0.1, contrast=0.0)
     np.testing.assert_allclose(flat - flat.mean(), 0.6 * (pixels - pixels.mean()), atol=1e-6)
+
+
+@pytest.mark.parametrize("special", [{}, {"pool": "mean"}, {"num_cls_tokens": 2, "num_registers": 1}], ids=str)
+def test_an_autoencoder_sees_a_quarter_and_predicts_the_rest(special):
+    model = model_of(image_size=(12, 20), **special)  # 3 × 5 patches
+    objective = MaskedAutoencoder(24, model)
+    decoder, count = objective.layers.double(), model.tokens.num_special
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+    batch = batch_of(model, num_draws=15)
+    loss, logged = objective(model, batch)
+
+    order = np.argsort(batch.draws.numpy(), axis=1, kind="stable")
+    visible = order[:, : num_kept(15, 0.75)]
+    assert visible.shape == (6, 3) and objective.stacks(model) == ((count + 3, count + 3), (count + 15, count + 15))
+    hidden = np.ones((6, 15), dtype=bool)
+    np.put_along_axis(hidden, visible, False, axis=1)
+    every = model.tokens(batch.images)
+    found, seen = [], []
+    for image in range(6):  # one by one, each with its own patches
+        keep = None if batch.drop_path is None else batch.drop_path[:, :, image : image + 1]
+        chosen = [every[image, :count], *(every[image, count + p][None] for p in visible[image])]
+        tokens = model.encode(torch.cat(chosen)[None], keep)
+        seen.append(tokens[0])
+        inner = decoder.embedding(tokens)[0]
+        whole = [*inner[:count], *([decoder.hidden[0, 0]] * 15)]
+        for place, p in enumerate(visible[image]):
+            whole[count + p] = inner[count + place]
+        x = torch.stack(whole) + decoder.vit.tokens.positions[0]
+        found.append(decoder.vit.head(decoder.vit.encode(x[None])[0, count:]))
+    wanted = mae_loss(batch.images.numpy(), torch.stack(found).detach().numpy(), hidden, 4) * 6 / 24
+    assert float(logged["mae"]) == pytest.approx(wanted, rel=1e-9)
+    classes = cross_entropy(model.classify(torch.stack(seen)), batch.targets) / 24
+    assert float((loss - logged["mae"]).detach()) == pytest.approx(float(classes.detach()), rel=1e-9)
+    loss.backward()
+    assert all(p.grad is not None for p in [*model.parameters(), *decoder.parameters()] if p.requires_grad)

@@ -52,11 +52,11 @@ def test_the_own_layers_start_by_the_seed_and_are_trained(config):
     trainer.step.set_chunk(trainer.chunks.load(0, 0, 2))
     trainer.step()
     trainer.step()
-    for name, start in same.objective.layers.named_parameters():
+    for name, start in filter(lambda named: named[1].requires_grad, same.objective.layers.named_parameters()):
         assert not torch.equal(trainer.objective.layers.get_parameter(name), start), name
     drawn = [layers.state_dict() for layers in (same.objective.layers, other.objective.layers)]
     assert any(not torch.equal(drawn[0][name], drawn[1][name]) for name in drawn[0]) == bool(
-        config.objective.drloc or config.objective.name == "dino"
+        config.objective.drloc or config.objective.name != "classification"
     )
 
 
@@ -120,10 +120,30 @@ def test_a_teacher_with_code_of_its_own_is_refused(small, tmp_path):
         prepare(override(small, {"objective.teacher": small.out, "out": tmp_path / "x"}), ALONE, SilentReporter())
 
 
-def test_a_run_without_labels_is_started_from_and_probed(small, tmp_path):
+@pytest.mark.parametrize("name", ["dino", "mae"])
+def test_a_run_without_labels_is_started_from_and_probed(small, tmp_path, name):
     """As docs/starting.md does it."""
-    dino = train(override(small, {"objective.name": "dino", "schedule.passes": 2}))
+    first = train(override(small, {"objective.name": name, "schedule.passes": 2}))
     values = {"init_from": small.out, "out": tmp_path / "probe", "train.freeze": "encoder", "optim.lr": 1e-2}
     probe = train(override(small, values))
     assert probe.test_accuracy >= 0.9, "three colours are easy"
-    assert probe.images_total == 7 * 96 and dino.images_total is None
+    assert probe.images_total == 7 * 96 and first.images_total is None
+
+
+@pytest.mark.parametrize(
+    ("values", "other"),
+    [
+        ({"model.stem": "conv"}, "model.stem=conv"),
+        ({"model.patch_stride": 2}, "model.patch_stride=2"),
+        ({"model.positions": "rope"}, "model.positions=rope"),
+        ({"model.attention": "sparse"}, "model.attention=sparse"),
+    ],
+)
+def test_an_autoencoder_is_refused_where_patches_see_each_other_or_need_all(small, values, other):
+    with pytest.raises(InputError, match=f"objective.name=mae cannot be combined with {other}"):
+        override(small, {"objective.name": "mae"} | values)
+
+
+def test_an_autoencoder_needs_two_patches(small):
+    with pytest.raises(InputError, match="an image is a single one"):
+        prepare(override(small, {"objective.name": "mae", "model.patch_size": 16}), ALONE, SilentReporter())

@@ -187,6 +187,15 @@ class ModelConfig:
         return next((name for name, chosen in choices.items() if chosen), None)
 
     @property
+    def overlapping(self) -> list[str]:
+        """The choices by which a patch's token also sees pixels of its neighbors."""
+        choices = {
+            f"model.stem={self.stem}": self.stem != "patches",
+            f"model.patch_stride={self.patch_stride}": self.patch_stride not in (None, self.patch_size),
+        }
+        return [name for name, chosen in choices.items() if chosen]
+
+    @property
     def head_dim(self) -> int:
         """Channels of one attention head."""
         return self.width // self.num_heads

@@ -40,7 +40,9 @@ class RunConfig:
         on_grid = [self.model.on_grid] if self.model.on_grid else []
         muon = [f"optim.name={self.optim.name}"] if self.optim.name in ("muon", "soap_muon") else []
         frozen = None if self.train.freeze == "none" else self.train.freeze
+        mae = self.objective.name if self.objective.name == "mae" else None
         for name, value, others in (
+            ("objective.name", mae, [*on_grid, *self.model.overlapping]),
             ("model.patch_drop", self.model.patch_drop, [*self._objective("teacher"), *on_grid]),
             ("schedule.sides", self.schedule.sides, [*self._objective("drloc", "teacher"), *on_grid]),
             ("train.freeze", frozen, [*self._objective(), *muon]),

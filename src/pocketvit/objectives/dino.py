@@ -6,9 +6,10 @@ another one. Two things keep all answers from becoming one: the teacher's are ce
 The classifier is trained as well, on tokens that it cannot change. So a run's accuracy is that of a linear probe of the
 tokens (with `model.head=linear`), and no parameter is without gradient.
 
-Why not a masked autoencoder (He et al. 2022)? Its steps are cheaper, but its tokens are worth less to a linear classifier: 68.0 %
-of ImageNet with ViT-B, 78.2 % with DINO. And on CIFAR-10 itself DINO has raised a ViT of 2.8 M parameters by 2.8 points (Gani et
-al. 2022).
+DINO or the masked autoencoder of `mae.py`? Where both are published, DINO's tokens are worth more to a linear classifier:
+78.2 % of ImageNet with ViT-B, the autoencoder's 68.0 % (He et al. 2022). And DINO has raised a ViT of 2.8 M parameters on
+CIFAR-10 by 2.8 points (Gani et al. 2022). But a step of the autoencoder is far cheaper, and in a tiny trial of equal seconds
+it was ahead (dev/LOG.md). Whole runs decide.
 
 Shapes: B batch, C channels, H W pixels, N tokens, D width, K prototypes. The views' batches are one behind the other: 2·B.
 

@@ -22,6 +22,7 @@ from pocketvit.objectives.classification import Classification
 from pocketvit.objectives.dino import Dino
 from pocketvit.objectives.distillation import Distillation
 from pocketvit.objectives.drloc import RelativeLocalization
+from pocketvit.objectives.mae import MaskedAutoencoder
 from pocketvit.objectives.objective import Objective, Stack
 from pocketvit.objectives.patch_dropout import PatchDropout
 from pocketvit.optim.build import build_optimizers
@@ -60,6 +61,8 @@ def make_objective(config: RunConfig, model: ViT, class_names: tuple[str, ...]) 
                 objective = _classification(config, model, class_names)
             case "dino":
                 objective = Dino(config.batch_size, model)
+            case "mae":
+                objective = MaskedAutoencoder(config.batch_size, model)
             case other:
                 assert_never(other)
     objective.layers.to(next(model.parameters()).device)

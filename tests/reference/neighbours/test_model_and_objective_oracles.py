@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from neighbours import cls_per_class, depthwise, dino, drloc, mimetic
+from neighbours import cls_per_class, depthwise, dino, drloc, mae, mimetic
 from neighbours.distillation import deit_hard_distillation, fused_probabilities
 from torch.nn import functional
 
@@ -68,6 +68,18 @@ def test_hard_distillation_by_hand():
     loss = deit_hard_distillation(own, distilled, np.array([[0.5, 0.5, 0.0]]), np.array([[3.0, 9.0, 1.0]]))
     assert loss == pytest.approx(0.5 * -(np.log(0.5) + np.log(0.25)) / 2 + 0.5 * -np.log(0.1))
     np.testing.assert_allclose(fused_probabilities(own, distilled), [[0.3, 0.175, 0.525]])
+
+
+def test_mae_by_hand():
+    images = np.arange(16.0).reshape(1, 1, 4, 4)
+    assert mae.patchify(images, 2)[0, 1].tolist() == [2, 3, 6, 7]
+    predicted = np.zeros((1, 4, 4))
+    hidden = np.array([[True, False, False, True]])
+    plain = (0 + 1 + 16 + 25 + 100 + 121 + 196 + 225) / 8
+    assert mae.mae_loss(images, predicted, hidden, 2, normalize=False) == pytest.approx(plain)
+    assert mae.mae_loss(images, predicted, hidden, 2, eps=0) == pytest.approx(3 / 4)  # (n - 1) / n
+    assert mae.mae_loss(images, predicted, hidden, 2, eps=0, unbiased=False) == pytest.approx(1)
+    assert mae.num_kept(64, 0.75) == 16
 
 
 def test_dino_by_hand():
