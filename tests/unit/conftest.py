@@ -11,6 +11,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -196,9 +197,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault.get("corrupt"):
             content = content[:-1] + bytes([content[-1] ^ 1])
         end = min(fault.get("cut", len(content)), fault.get("stall", len(content)))
-        for i in range(0, end, 1024):
-            self.wfile.write(content[i : min(i + 1024, end)])
-            time.sleep(fault.get("pause_s", 0))
+        with suppress(ConnectionError):  # a client may leave as soon as it has seen enough
+            for i in range(0, end, 1024):
+                self.wfile.write(content[i : min(i + 1024, end)])
+                time.sleep(fault.get("pause_s", 0))
         if "stall" in fault:
             self.wfile.flush()
             self.server.closing.wait(60)
