@@ -31,13 +31,16 @@ def regular_size(path: Path) -> int:
     Raises:
         OSError: it does not exist, or is not a regular file (or a folder, which fails when it is opened).
     """
-    status = path.stat()
+    try:
+        status = path.stat()
+    except ValueError as error:
+        raise OSError(errno.EINVAL, "a name with a zero byte", str(path)) from error
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return status.st_size
 
 
-def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+def read_bytes(path: Path, most: float = MOST_BYTES) -> bytes:
     """The content of a regular file of at most `most` bytes.
 
     Raises:

@@ -1,5 +1,6 @@
 """A run outlives what happens to it: kills, signals, bad disks."""
 
+import dataclasses
 import errno
 import os
 import random
@@ -85,6 +86,26 @@ def test_a_damaged_newest_checkpoint_is_said_and_passed_over(small, tmp_path, da
     train(config, ear)
     assert sum("is damaged" in line and newest.name in line for line in ear.notes) == 1
     assert_same_run(config.out, tmp_path / "straight")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("run.step", 7), ("run.step", -1), ("run.step", 10**9), ("pass_index", 10**12), ("step_in_pass", 10**12)]
+    + [("run.losses", None), ("model.head.weight", None)],
+)
+def test_a_checkpoint_of_another_run_is_refused_in_one_line(small, name, value):
+    """Whole, so it is kept: a count of steps that the run never takes, or tensors of another shape."""
+    with pytest.raises(Stopped):
+        train(small, AfterPass(3, stop))
+    (state, progress), _ = load_checkpoint(small.out / "checkpoint")
+    if name in state:
+        state[name] = state[name][:1].clone() if value is None else torch.full_like(state[name], value)
+    else:
+        progress = dataclasses.replace(progress, **{name: value})
+    forged = checkpoint.write_checkpoint(small.out / "checkpoint", 99, state, progress)
+    with pytest.raises(InputError, match="the newest checkpoint is not of this run: .*; choose another --out") as refused:
+        train(small)
+    assert "\n" not in str(refused.value) and list_checkpoints(small.out / "checkpoint")[0] == forged
 
 
 # ---------------------------------------------------------------- damaged metrics

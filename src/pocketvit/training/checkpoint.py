@@ -12,6 +12,7 @@ import hashlib
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -21,8 +22,8 @@ from torch import Tensor
 
 from pocketvit.config.training import Kernels
 from pocketvit.errors import InputError
-from pocketvit.files import regular_size, utf8_name, write_atomically
-from pocketvit.runs.result import Natural, Number, take_fields
+from pocketvit.files import read_bytes, utf8_name, write_atomically
+from pocketvit.runs.result import Natural, Positive, take_fields
 
 KEEP = 2
 
@@ -33,7 +34,7 @@ class Progress:
 
     pass_index: Natural  # the pass that the next step belongs to, from 0
     step_in_pass: Natural  # the next step within it
-    train_s: Number  # seconds of training so far
+    train_s: Positive  # seconds of training so far
     kernels: Annotated[Kernels, "a kind of kernels", lambda value: value in get_args(Kernels)] = (
         "fused"  # kernels of the blocks; older versions had one kind and did not record it
     )
@@ -96,9 +97,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.*.safetensors"), reverse=True)
 
 
-def load_checkpoint(folder: Path) -> tuple[tuple[dict[str, Tensor], Progress] | None, list[str]]:
+def load_checkpoint(folder: Path, most: float = inf) -> tuple[tuple[dict[str, Tensor], Progress] | None, list[str]]:
     """The newest intact checkpoint. Damaged ones are renamed, so that they do not count as one of those to keep.
 
+    Args:
+        folder: of the checkpoints.
+        most: bytes of a checkpoint; a larger one is not read.
     Returns:
         its tensors on the CPU and the run's progress, or None if no checkpoint is intact; and a line on each damaged one.
     Raises:
@@ -108,7 +112,7 @@ def load_checkpoint(folder: Path) -> tuple[tuple[dict[str, Tensor], Progress] | 
     paths = list_checkpoints(folder)
     for path in paths:
         try:
-            return _read_checkpoint(path), said
+            return _read_checkpoint(path, most), said
         except _Damaged as damage:
             with contextlib.suppress(OSError):  # if this fails, the next checkpoint fails as well
                 path.rename(path.with_name(path.name + ".damaged"))
@@ -123,11 +127,10 @@ class _Damaged(Exception):
     """What is wrong with a checkpoint."""
 
 
-def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress]:
+def _read_checkpoint(path: Path, most: float) -> tuple[dict[str, Tensor], Progress]:
     """A checkpoint's tensors, on the CPU, and the run's progress."""
     try:
-        regular_size(path)
-        if hashlib.sha256(path.read_bytes()).hexdigest()[:16] != path.name.split(".")[1]:
+        if hashlib.sha256(read_bytes(path, most)).hexdigest()[:16] != path.name.split(".")[1]:
             raise _Damaged("its checksum differs")
         with utf8_name(path) as name, safe_open(name, framework="pt") as file:
             held = json.loads(file.metadata()["progress"])  # of older versions it held more

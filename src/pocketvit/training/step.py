@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from pocketvit.augment.batch import Batch, BatchMaker, Chunk
+from pocketvit.config.checks import FEW
+from pocketvit.errors import InputError
 from pocketvit.model import ViT
 from pocketvit.objectives.objective import Objective
 from pocketvit.optim.build import named_parameters
@@ -193,11 +195,15 @@ class TrainStep:
         """Copy the values of another `state` into this one's memory, from which the captured graph reads.
 
         A logged value that an older version did not log stays unknown, NaN, for the steps so far.
+
+        Raises:
+            InputError: it has other tensors, or some of other shapes.
         """
         mine = self.state()
         mine = {name: tensor for name, tensor in mine.items() if name in tensors or not name.startswith("logged.")}
-        if mine.keys() != tensors.keys():
-            raise ValueError(f"state has other tensors: {sorted(mine.keys() ^ tensors.keys())[:3]} …")
+        shapes, others = ({name: tensor.shape for name, tensor in held.items()} for held in (mine, tensors))
+        if differ := sorted({name for name, _ in shapes.items() ^ others.items()}):
+            raise InputError(f"state has other tensors: {', '.join(differ[:FEW])}")
         with torch.no_grad():
             for name, tensor in mine.items():
                 tensor.copy_(tensors[name])

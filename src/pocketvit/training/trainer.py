@@ -19,6 +19,7 @@ from pocketvit.config import RunConfig, code_of, override
 from pocketvit.config.training import Kernels
 from pocketvit.data import Splits, channel_stats
 from pocketvit.device import fitting_threads, largest_batch, synchronize, uses_bf16
+from pocketvit.errors import InputError
 from pocketvit.inference.logits import accuracy, mean_loss, predict_logits
 from pocketvit.inference.trained_model import TrainedModel
 from pocketvit.loading.chunks import Chunks
@@ -151,14 +152,26 @@ class Trainer:
             self.kernels = began_with
 
     def _restore(self) -> Progress:
-        """Read the newest intact checkpoint; returns the run's progress."""
-        found, said = load_checkpoint(self.folder.checkpoints)
+        """Read the newest intact checkpoint; returns the run's progress.
+
+        Raises:
+            InputError: it cannot be read, or is of another run.
+        """
+        num_bytes = sum(tensor.nbytes for tensor in self.step.state().values())
+        found, said = load_checkpoint(self.folder.checkpoints, 2**24 + 2 * num_bytes)
         for line in said:
             self.reporter.note(line)
         if found is None:
             return Progress(pass_index=0, step_in_pass=0, train_s=0.0, kernels=self.kernels)
         state, progress = found
-        self.step.load_state(state)
+        try:
+            self.step.load_state(state)
+            step, place = int(self.step.step), (progress.pass_index, progress.step_in_pass)
+            if divmod(step, self.loader.steps_per_pass) != place or step > len(self.lr):
+                raise InputError(f"step {step} is not step {place[1]} of pass {place[0]}")
+        except InputError as error:
+            why = f"the newest checkpoint is not of this run: {error}; choose another --out"
+            raise InputError(f"{self.folder.checkpoints}: {why}") from error
         self.reporter.note(f"resuming from step {int(self.step.step)} (pass {progress.pass_index + 1})")
         return progress
 

@@ -86,11 +86,19 @@ def test_what_cannot_be_read_now_is_not_taken_for_damaged(tmp_path, monkeypatch)
     assert load_checkpoint(tmp_path / "checkpoint")[0] is not None
 
 
+def test_a_checkpoint_larger_than_its_run_is_not_read(tmp_path):
+    path = checkpoint.write_checkpoint(tmp_path, 1, {"weight": torch.ones(1)}, HERE)
+    with path.open("ab") as file:
+        file.truncate(2**33)
+    with pytest.raises(InputError, match=f"cannot read {path}: larger than 1,000 bytes"):
+        load_checkpoint(tmp_path, 1_000)
+
+
 @pytest.mark.parametrize(
     "content",
     ["", "[", "[]", "1", "{}", '{"pass_index": -1, "step_in_pass": 0, "train_s": 1.0}', "[" * 99_999]
     + [f'{{"pass_index": 1, "step_in_pass": {value}, "train_s": 1.0}}' for value in ("0.5", '"0"', "null", "true")]
-    + [f'{{"pass_index": 1, "step_in_pass": 0, "train_s": {value}}}' for value in ("NaN", "Infinity", "[]")],
+    + [f'{{"pass_index": 1, "step_in_pass": 0, "train_s": {value}}}' for value in ("NaN", "Infinity", "[]", "0", "-1")],
     ids=lambda content: content[:50],
 )
 def test_a_checkpoint_that_says_no_progress_is_set_aside(tmp_path, content):

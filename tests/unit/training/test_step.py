@@ -8,6 +8,7 @@ from training_cases import Spread
 
 from pocketvit.config import override
 from pocketvit.data import Split, Splits
+from pocketvit.errors import InputError
 from pocketvit.loading.chunks import drop_path_factors
 from pocketvit.objectives.classification import Classification
 from pocketvit.randomness import Stream, uniform
@@ -105,8 +106,10 @@ def test_a_run_that_an_older_version_began_goes_on_with_what_it_logged():
     assert other.pass_line()["train_accuracy"] == pytest.approx(
         float(other.step.logged["train_accuracy"][4:STEPS].mean())
     )
-    with pytest.raises(ValueError, match="state has other tensors"):
+    with pytest.raises(ValueError, match="state has other tensors: run.losses"):
         other.step.load_state({name: tensor for name, tensor in old.items() if name != "run.losses"})
+    with pytest.raises(InputError, match="state has other tensors: run.losses"):
+        other.step.load_state(old | {"run.losses": old["run.losses"][:1]})
 
 
 def test_every_step_takes_its_own_stochastic_depth():
