@@ -103,7 +103,9 @@ def test_a_checkpoint_of_another_run_is_refused_in_one_line(small, name, value):
     else:
         progress = dataclasses.replace(progress, **{name: value})
     forged = checkpoint.write_checkpoint(small.out / "checkpoint", 99, state, progress)
-    with pytest.raises(InputError, match="the newest checkpoint is not of this run: .*; choose another --out") as refused:
+    with pytest.raises(
+        InputError, match="the newest checkpoint is not of this run: .*; choose another --out"
+    ) as refused:
         train(small)
     assert "\n" not in str(refused.value) and list_checkpoints(small.out / "checkpoint")[0] == forged
 

@@ -223,6 +223,7 @@ def _lost_its_process(scratch: Path) -> bool:
     Raises:
         OSError: it still holds it, or there are no locks, or the folder is another user's.
     """
+    regular_size(scratch / LOCK)  # a pipe would block
     with open(scratch / LOCK, "rb") as file:
         if file.read() != BOOT_ID.read_bytes():
             return False

@@ -34,7 +34,7 @@ def class_balance(per_class: Mapping[str, float], labels: Iterable[int]) -> Bala
 def balance_lines(found: Mapping[str, Any]) -> list[str]:
     """The lines to print below an accuracy, given the fields of `Balance`."""
     balanced, share, zero = (found[name] for name in Balance.__annotations__)
-    if balanced is None:
+    if balanced is None or share is None:
         return []
     names = ", ".join(printable(name, NAME) for name in zero[:5]) + (
         f" and {len(zero) - 5} more" if len(zero) > 5 else ""

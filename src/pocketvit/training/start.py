@@ -46,6 +46,10 @@ def start_from(model: ViT, class_names: Collection[str], weights: Weights) -> St
         InputError: not a model's file, or none of its blocks fits.
     """
     found, about = read_weights(weights)
+    for name in (POSITIONS, *(f"tokens.{special}" for special in SPECIAL)):
+        if name in found and (found[name].ndim != 3 or found[name].dtype != torch.float32):
+            what = f"{found[name].dtype} {tuple(found[name].shape)}"
+            raise InputError(f"init_from={weights}: {name} is {what}; expected torch.float32 with three axes")
     if tuple(about.class_names) != tuple(class_names):
         found = {name: tensor for name, tensor in found.items() if not name.startswith(("head.", "distilled_head."))}
     own = model.state_dict()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from bounded import refusal
 
-from pocketvit.data.cache import entry_key, load_or_build
+from pocketvit.data.cache import LOCK, WRITING, entry_key, load_or_build
 from pocketvit.data.dataset import Decoded, Split
 from pocketvit.data.raw_splits import Store, in_memory
 from pocketvit.errors import InputError
@@ -220,6 +220,12 @@ def test_what_a_killed_process_left_is_never_used_and_removed(tmp_path, where):
             os.utime(path, (time.time() - 90_000,) * 2)
         load_or_build(tmp_path, "key", never)
     assert [entry.name for entry in tmp_path.iterdir()] == ["key"]
+
+
+def test_a_pipe_in_place_of_a_lock_blocks_nothing(tmp_path):
+    (tmp_path / f"{WRITING}some").mkdir()
+    os.mkfifo(tmp_path / f"{WRITING}some" / LOCK)
+    assert same(load_or_build(tmp_path, "key", some_set), some_set())
 
 
 def test_what_another_process_is_writing_is_left_alone(tmp_path):

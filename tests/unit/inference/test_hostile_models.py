@@ -10,9 +10,12 @@ from bounded import refusal
 from safetensors.torch import save_file
 
 from pocketvit.config import ModelConfig
+from pocketvit.config.weights import Weights
 from pocketvit.errors import InputError
+from pocketvit.inference.evaluate import predict_files
 from pocketvit.inference.trained_model import TrainedModel, load_model
 from pocketvit.model import ViT
+from pocketvit.training.start import start_from
 
 IMPORTS = "import torch; from pocketvit.inference.trained_model import load_model"
 LOAD = """
@@ -102,6 +105,22 @@ def test_deep_and_odd_metadata_are_refused_in_one_line(tmp_path, parts, about):
     with pytest.raises(InputError) as refused:
         load_model(write(tmp_path / "x.safetensors", about, parts[1]))
     assert "\n" not in str(refused.value) and "x.safetensors" in str(refused.value)
+
+
+@pytest.mark.parametrize("table", [torch.zeros(()), torch.zeros(65, 8), torch.zeros(1, 65, 8, dtype=torch.int64)])
+def test_a_table_of_positions_that_is_none_starts_no_run(tmp_path, parts, table):
+    about, weights = parts
+    write(tmp_path / "x.safetensors", about, weights | {"tokens.positions": table})
+    with pytest.raises(InputError, match="tokens.positions is torch.*; expected torch.float32 with three axes"):
+        start_from(
+            ViT(ModelConfig(width=8, depth=1, num_heads=2)), ("a", "b"), Weights.find(tmp_path / "x.safetensors")
+        )
+
+
+def test_no_image_has_a_name_with_a_zero_byte(tmp_path, parts):
+    path = write(tmp_path / "x.safetensors", *parts)
+    with pytest.raises(InputError, match="cannot be read: a name with a zero byte"):
+        predict_files(path, ["a\0b"])
 
 
 def test_weights_of_another_shape_are_refused(tmp_path, parts):

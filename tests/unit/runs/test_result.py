@@ -10,6 +10,7 @@ import pytest
 from synthetic_results import result_content, synthetic_result
 
 from pocketvit.errors import InputError
+from pocketvit.runs.balance import balance_lines
 from pocketvit.runs.result import Evaluation, RunResult, find_results, result_at
 
 RESULTS = Path(__file__).parents[3] / "results"
@@ -20,6 +21,10 @@ def read(tmp_path: Path, **fields) -> RunResult:
     file = tmp_path / "result.json"
     file.write_text(json.dumps(result_content(**fields)))
     return RunResult.read(file)
+
+
+def test_half_of_what_uneven_classes_need_is_no_line():
+    assert balance_lines({"balanced_accuracy": 0.5, "majority_share": None, "classes_at_zero": ()}) == []
 
 
 def test_every_kept_result_is_read_and_written_as_it_is(tmp_path):

@@ -4,12 +4,14 @@ A cell's result counts wherever it is: in the study's folder, or as a file under
 perhaps on another machine. A cell without a result has failed if its failure was recorded; otherwise it is missing.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pocketvit.errors import InputError
+from pocketvit.files import read_bytes
 from pocketvit.runs.result import RunResult, find_results
 from pocketvit.studies.definition.jobs import Job
 
@@ -51,11 +53,18 @@ def outcome(job: Job, result: RunResult | None) -> CellResult:
         folder = result.run_folder if result.file.name == "result.json" else None
         return CellResult(row=row, seed=seed, state="done", result=result, error=None, folder=folder)
     folder = job.folder if job.folder.is_dir() else None
-    if job.failure.is_file():
-        error = job.failure.read_text(encoding="utf-8", errors="replace").strip()
+    if os.path.isfile(job.failure):
+        error = _said(job.failure)
         log = job.log if job.log.is_file() else None
         return CellResult(row=row, seed=seed, state="failed", result=None, error=error, folder=folder, log=log)
     return CellResult(row=row, seed=seed, state="missing", result=None, error=None, folder=folder)
+
+
+def _said(failure: Path) -> str:
+    try:
+        return read_bytes(failure).decode(errors="replace").strip()
+    except OSError as error:
+        return f"{failure} cannot be read: {error.strerror}"
 
 
 def with_earlier(jobs: Sequence[Job], found: Mapping[str, RunResult]) -> dict[str, RunResult]:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pocketvit.errors import InputError
-from pocketvit.files import path_of
+from pocketvit.files import path_of, read_bytes
 from pocketvit.lock import locked
 from pocketvit.runs.result import result_at
 from pocketvit.studies.definition.choose import chosen_rows
@@ -94,7 +94,7 @@ def _claim(out: Path, name: str) -> None:
     """Record which study a folder belongs to; raise an `InputError` if it is another one's."""
     owner = out / "cells" / "study.txt"
     try:
-        held = owner.read_text(encoding="utf-8", errors="replace").strip() if owner.exists() else name
+        held = read_bytes(owner).decode(errors="replace").strip() if owner.exists() else name
         owner.write_text(held + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {owner}: {error.strerror}") from error
