@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pocketvit.device import choose_device
@@ -46,7 +47,7 @@ def _explained(trained: TrainedModel, images: np.ndarray) -> Iterator[dict[str, 
 
     def of_head(maps: Tensor, image: int) -> np.ndarray:
         own = maps[image].unbind(-3)  # T maps (..., rows, columns)
-        return (own[int(found.classes[image])] if per_class else sum(own) / len(own)).numpy()
+        return (own[int(found.classes[image])] if per_class else torch.stack(own).mean(dim=0)).numpy()
 
     for i, row in enumerate(found.logits.softmax(dim=1).tolist()):
         by_head = {f"head {k}": one for k, one in enumerate(of_head(heads, i), start=1)}

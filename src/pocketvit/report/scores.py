@@ -85,6 +85,17 @@ class ClassScore:
     label: int
     right: int
     total: int
+    predicted: int  # images of any class that were predicted as this one
+
+    @property
+    def precision(self) -> float | None:
+        """The fraction of the images predicted as this class that are of it; None if there are none."""
+        return self.right / self.predicted if self.predicted else None
+
+    @property
+    def f1(self) -> float:
+        """The harmonic mean of precision and recall, which is `accuracy`; 0 without a correct image."""
+        return 2 * self.right / (self.total + self.predicted)
 
     @property
     def accuracy(self) -> float:
@@ -99,5 +110,6 @@ class ClassScore:
 
 def class_scores(matrix: np.ndarray) -> list[ClassScore]:
     """The scores of every class that has test images, in the order of the class numbers."""
-    totals = matrix.sum(axis=1)
-    return [ClassScore(k, int(matrix[k, k]), int(totals[k])) for k in range(len(matrix)) if totals[k]]
+    totals, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
+    classes = range(len(matrix))
+    return [ClassScore(k, int(matrix[k, k]), int(totals[k]), int(predicted[k])) for k in classes if totals[k]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pocketvit.report import page
+from pocketvit.report import by_class
 from pocketvit.report.page import write_report
 
 WHERE = "const r = document.querySelector('.map .cells').getBoundingClientRect(), c = r.width / 100;"
@@ -37,8 +37,8 @@ def test_every_cell_of_a_picture_says_what_it_is(report, monkeypatch):
     for side in ("across", "down"):
         names = html[html.index(f'class="{side}"') :]
         assert re.findall('<span title="(.*?)">(.*?)</span>', names)[99] == ("&lt;99&gt;", "&lt;99&gt;")
-    monkeypatch.setattr(page, "MAX_TOLD_CELLS", 150)
-    monkeypatch.setattr(page, "MAX_NAMED_CLASSES", 98)
+    monkeypatch.setattr(by_class, "MAX_TOLD_CELLS", 150)
+    monkeypatch.setattr(by_class, "MAX_NAMED_CLASSES", 98)
     html = report([str(k) for k in range(99)]).read_text()
     assert html.count("h1v1h-1z") == 150 and 'class="map unnamed"' in html and 'class="across"' not in html
 

@@ -75,13 +75,14 @@ def test_the_page_says_what_the_run_found(make_run):
         "95 % interval 92.9 % to 97.2 %", "203,530", "1,564 images/s", "27.0 s", "31.5 s in total", "AMD EPYC, 2 cores",
         "42,240", "30 passes", "with uncommitted changes", "test accuracy, biased upward",
         "Accuracy by images seen", "Accuracy by training time", "Training loss", "Learning rate",
-        "4 predicted as 9 3 8.1 % of its class", "83.8 % 31/37", "0.7 × 3 + 0.3 × 4",
+        "4 predicted as 9 3 8.1 % of its class", "Precision, recall and F1", "Expected calibration error",
+        "83.8 % 31/37", "0.7 × 3 + 0.3 × 4",
         "16 of 360 test images were misclassified. All are shown",
         "In the folder where the run was started: pocketvit train --config runs/digits-000/config.yaml",
         "It was started with: pocketvit train --seed 0", "warmup_passes: 3", "versions.torch 2.10.0",
     ):  # fmt: skip
         assert words in page.text, words
-    assert page.tags.count("svg") == 4
+    assert page.tags.count("svg") == 5
     assert page.tags.count("img") == 32 + 16
 
 
@@ -185,7 +186,7 @@ def test_accuracy_and_loss_of_both_kinds_of_images_are_shown(make_run, split, na
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     page = page_of(run)
-    assert page.tags.count("svg") == 4
+    assert page.tags.count("svg") == 5
     assert page.html.count(">training images, augmented</text>") == 3, "in both plots of accuracy and that of loss"
     assert f"Training and {name.removesuffix(' set')} loss 0.637 in the last pass, 0.125 on the {name}" in page.text
     assert page.text.count("a mixed image counts as its larger part") == 1
@@ -207,7 +208,7 @@ def test_optional_parts_may_be_missing(make_run):
     run = make_run(curve=[], best_test_accuracy=None)
     (run / "samples.npz").unlink()
     page = page_of(run)
-    assert page.tags.count("svg") == 2 and page.tags.count("img") == 0
+    assert page.tags.count("svg") == 3 and page.tags.count("img") == 0
     for words in ("Training images", "Worst errors", "First layer", "Best evaluation", "Accuracy by images"):
         assert words not in page.text
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax as scipy_log_softmax
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
+from sklearn.metrics import precision_recall_fscore_support
 
+from pocketvit.report.calibration import Bin, bins_of, calibration, calibration_error
 from pocketvit.report.scores import class_scores, confusion_matrix, log_softmax, top_confusions, wilson_interval
 
 
@@ -52,3 +54,40 @@ def test_class_scores_leave_out_classes_without_test_images():
     scores = class_scores(np.array([[9, 1, 0], [4, 6, 0], [0, 0, 0]]))
     assert [(score.label, score.accuracy) for score in scores] == [(0, 0.9), (1, 0.6)]
     assert scores[0].interval == wilson_interval(9, 10)
+
+
+def test_precision_recall_and_f1_equal_scikit_learn():
+    labels, predicted = np.random.default_rng(0).integers(0, 6, (2, 300))
+    predicted[predicted == 4] = 3  # a class that is never predicted
+    want = precision_recall_fscore_support(labels, predicted, zero_division=0)
+    scores = class_scores(confusion_matrix(labels, predicted, 7))
+    assert [score.precision or 0 for score in scores] == pytest.approx(want[0])
+    assert [score.accuracy for score in scores] == pytest.approx(want[1])
+    assert [score.f1 for score in scores] == pytest.approx(want[2])
+    assert scores[4].precision is None and scores[4].f1 == 0
+
+
+def test_calibration_error_equals_a_loop():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(0, 1.5, (400, 5)), rng.integers(0, 5, 400)
+    shares = np.exp(log_softmax(logits))
+    bins, error = [[] for _ in range(15)], 0.0
+    for row, label in zip(shares, labels):
+        number = next(k for k in range(15) if row.max() <= (k + 1) / 15)
+        bins[number].append((row.max(), row.argmax() == label))
+    for held in bins:
+        if held:
+            confidence, right = np.mean(held, axis=0)
+            error += len(held) / 400 * abs(confidence - right)
+    found = bins_of(np.log(shares), labels)
+    assert [one.images for one in found] == [len(held) for held in bins if held]
+    assert calibration_error(found) == pytest.approx(error) and error > 0.1
+
+
+def test_a_model_that_is_right_as_often_as_it_says_has_no_error():
+    assert calibration_error([Bin(10, 7, 0.7), Bin(30, 27, 0.9)]) == pytest.approx(0)
+    one = np.log(np.full((8, 4), 1e-9) + np.eye(4)[[0, 1, 2, 3] * 2])
+    sure = calibration(one, np.array([0, 1, 2, 3, 0, 1, 2, 0]), 0.1)
+    assert sure["error"] == pytest.approx(1 / 8) and not sure["cautious"] and sure["smoothing"] is None
+    half = calibration(np.log(np.array([[0.6, 0.4]] * 4)), np.zeros(4, int), 0.1)
+    assert half["error"] == pytest.approx(0.4) and half["cautious"] and half["smoothing"] == 0.1
