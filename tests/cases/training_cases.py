@@ -32,6 +32,7 @@ def first_gradients(trainer: Trainer) -> dict[str, Tensor]:
     found = {}
     for name, parameter in trainer.model.named_parameters():
         found[name], parameter.grad = parameter.grad.double(), None
+    trainer.objective.layers.zero_grad()
     return found
 
 

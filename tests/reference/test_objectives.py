@@ -3,17 +3,24 @@
 import numpy as np
 import pytest
 import torch
+from interpreter import assert_green_in_the_interpreter, in_interpreter, natively
 from neighbours.dino import dino_loss, head_output, teacher_momentum, update_center, update_teacher
 from neighbours.distillation import deit_hard_distillation, fused_probabilities
 from neighbours.drloc import drloc_loss
 from neighbours.mae import mae_loss, num_kept
-from objective_cases import batch_of, model_of, undecided
+from objective_cases import OBJECTIVES, batch_of, model_of, save_teacher, undecided, with_teacher
+from training_cases import first_gradients, gradient_errors
 
+from pocketvit.config import override
+from pocketvit.data import Split, Splits
 from pocketvit.objectives.classification import Classification, cross_entropy
 from pocketvit.objectives.dino import DRAWS, PROTOTYPES, Dino
 from pocketvit.objectives.distillation import Distillation
 from pocketvit.objectives.drloc import PAIRS, RelativeLocalization
 from pocketvit.objectives.mae import MaskedAutoencoder
+from pocketvit.recipes import recipe
+from pocketvit.training.progress import SilentReporter
+from pocketvit.training.trainer import Trainer
 
 
 @pytest.mark.parametrize("special", [{}, {"pool": "mean"}, {"num_cls_tokens": 2, "num_registers": 1}], ids=str)
@@ -183,3 +190,26 @@ def test_an_autoencoder_sees_a_quarter_and_predicts_the_rest(special):
     assert float((loss - logged["mae"]).detach()) == pytest.approx(float(classes.detach()), rel=1e-9)
     loss.backward()
     assert all(p.grad is not None for p in [*model.parameters(), *decoder.parameters()] if p.requires_grad)
+
+
+@in_interpreter
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_fused_kernels_give_the_same_gradients(name, tmp_path):
+    """With the numbers of tokens that each objective's stacks have, and those that it takes."""
+    split = Split(np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8), np.arange(8) % 3)
+    splits, found = Splits(split, None, split, ("a", "b", "c"), "synthetic", ()), []
+    small = {"batch_size": 2, "model.width": 32, "model.depth": 1, "model.num_heads": 2, "model.mlp_ratio": 1}
+    small |= {"model.patch_size": 8, "schedule.passes": 1, "schedule.warmup_passes": 0}
+    small |= with_teacher(OBJECTIVES[name], save_teacher(tmp_path / "teacher.safetensors", splits.class_names))
+    for kernels in ("fused", "reference"):
+        config = override(recipe("paper"), small | {"train.kernels": kernels})
+        trainer = Trainer(config, splits, torch.device("cpu"), SilentReporter())
+        trainer.step.set_chunk(trainer.chunks.load(0, 0, 1))
+        found.append(first_gradients(trainer))
+    errors = gradient_errors(*found)
+    assert 0 < max(errors.values()) < 1e-4
+
+
+@natively
+def test_the_kernels_are_green_in_the_interpreter():
+    assert_green_in_the_interpreter("reference/test_objectives.py")
