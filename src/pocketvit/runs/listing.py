@@ -69,7 +69,7 @@ def listed(path: Path) -> ListedRun:
     device = result.device if result else env.get("device")
     return ListedRun(
         folder=str(path),
-        state="finished" if result else "damaged" if (path / "result.json").exists() else "unfinished",
+        state="finished" if result else "damaged" if os.path.lexists(path / "result.json") else "unfinished",
         recipe=result.recipe if result else _of(str, config.get("recipe")),
         seed=result.seed if result else _of(int, config.get("seed")),
         test_accuracy=result.test_accuracy if result else last.get("test_accuracy"),

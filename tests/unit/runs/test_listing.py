@@ -55,6 +55,12 @@ def test_damaged_files_leave_the_rest(tmp_path, name, content):
     assert run.all_passes == (None if name == "config.yaml" else 30)
 
 
+@pytest.mark.parametrize("target", ["x" * 300, "result.json", "/dev/zero"])
+def test_a_link_that_leads_nowhere_is_a_damaged_result(tmp_path, target):
+    (make(tmp_path / "run") / "result.json").symlink_to(target)
+    assert [run.state for run in list_runs(tmp_path)] == ["damaged"]
+
+
 def test_where_no_run_is_that_is_said(tmp_path):
     with pytest.raises(InputError, match="no run in it"):
         list_runs(tmp_path)
