@@ -6,6 +6,7 @@ import io
 import json
 import os
 import stat
+import sys
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -137,7 +138,11 @@ def read_arrays(path: Path, choose: Callable[[Collection[str]], Collection[str]]
             if info.file_size > max(FREELY_UNPACKED, MOST_UNPACKED * info.compress_size):
                 raise ValueError(f"{name} would unpack from {info.compress_size:,} bytes to {info.file_size:,}")
             with archive.open(info) as member:  # without pickles, which could run any code
-                arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
+                array = np.lib.format.read_array(member, allow_pickle=False)
+            native = array.astype(array.dtype.newbyteorder("=")).tobytes() if array.dtype.kind == "U" else b""
+            if np.frombuffer(native, np.uint32).max(initial=0) > sys.maxunicode:  # NumPy makes broken texts of it
+                raise ValueError(f"{name} contains letters that do not exist")
+            arrays[name] = array
         return arrays
 
 

@@ -184,6 +184,16 @@ def test_corrupt_file_is_named(tmp_path):
         npz.read(path)
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_letters_beyond_unicode_are_refused(tmp_path, order):
+    """NumPy makes texts of them that break Python, such as its UTF-8."""
+    names = np.array(["a", "b", "c"]).astype(f"{order}U1")
+    assert npz.read(save(tmp_path, images=IMAGES, labels=LABELS, class_names=names)).class_names == ("a", "b", "c")
+    names.view(f"{order}u4")[1] = 0x110000
+    with pytest.raises(InputError, match="class_names contains letters that do not exist"):
+        npz.read(save(tmp_path, images=IMAGES, labels=LABELS, class_names=names))
+
+
 def test_empty_split_is_named(tmp_path):
     empty = {"test_images": IMAGES[:0], "test_labels": LABELS[:0]}
     path = save(tmp_path, train_images=IMAGES, train_labels=LABELS, **empty)
