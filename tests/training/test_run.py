@@ -91,7 +91,7 @@ def test_a_run_learns_and_leaves_everything(small):
     assert list(json.loads((folder / "result.json").read_text())) == [
         "test_accuracy", "val_accuracy", "best_test_accuracy", "images_per_s", "curve", "train_fingerprint", "cautions",
         "recipe", "seed", "config_hash", "data_fingerprint", "num_params", "num_processes", "num_gpus", "train_s",
-        "images_seen", "peak_memory_gib", "device", "kernels", "versions", "commit", "command", "total_s",
+        "images_seen", "peak_memory_gib", "device", "kernels", "model_digest", "versions", "commit", "command", "total_s",
     ]  # fmt: skip
     assert result.test_accuracy >= 0.9, "three colours are easy"
     assert [line["pass"] for line in metrics(folder)] == [1, 2, 3, 4, 5]
