@@ -3,8 +3,8 @@
 A student is to answer for one random view of an image what its teacher, the moving average of its weights, answers for
 another one. Two things keep all answers from becoming one: the teacher's are centered, and sharpened by a low temperature.
 
-The classifier is trained as well, on tokens that it cannot change. So a run's accuracy is that of a linear probe of the
-tokens (with `model.head=linear`), and no parameter is without gradient.
+The classifier is trained as well, on tokens that it cannot change. So a run's accuracy says, from below, what a
+linear classifier reads from the tokens (with `model.head=linear`), and no parameter is without gradient.
 
 DINO or the masked autoencoder of `mae.py`? Where both are published, DINO's tokens are worth more to a linear classifier:
 78.2 % of ImageNet with ViT-B, the autoencoder's 68.0 % (He et al. 2022). And DINO has raised a ViT of 2.8 M parameters on
