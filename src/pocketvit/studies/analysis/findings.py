@@ -142,7 +142,9 @@ def _on_other_data(study: Study, found: Sequence[Finding]) -> list[str]:
 
 def _on_uneven_classes(found: Sequence[Finding]) -> list[str]:
     """A sentence for each row whose accuracy hides something, of its run that is least balanced."""
-    uneven = {f.row: [(r.balanced_accuracy, r.seed, vars(r)) for r in f.results if r.majority_share] for f in found}
+    uneven = {
+        f.row: [(r.balanced_accuracy, r.seed, vars(r)) for r in f.results if balance_lines(vars(r))] for f in found
+    }
     return [f"Row {row}, at worst: {'; '.join(balance_lines(min(runs)[2]))}." for row, runs in uneven.items() if runs]
 
 

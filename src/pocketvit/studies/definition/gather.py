@@ -62,7 +62,7 @@ def outcome(job: Job, result: RunResult | None) -> CellResult:
 
 def _said(failure: Path) -> str:
     try:
-        return read_bytes(failure).decode(errors="replace").strip()
+        return read_bytes(failure, 2**16).decode(errors="replace").strip()
     except OSError as error:
         return f"{failure} cannot be read: {error.strerror}"
 

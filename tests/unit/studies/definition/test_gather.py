@@ -43,15 +43,17 @@ def test_a_run_on_several_gpus_is_no_finished_cell_of_a_study(tmp_path):
     assert [cell.state for cell in gather(jobs, tmp_path / "results")] == ["missing", "done"]
 
 
-@pytest.mark.parametrize("target", ["/proc/self/mem", "x" * 300])
+@pytest.mark.parametrize("target", ["/proc/self/mem", "x" * 300, "large"])
 def test_a_failure_that_cannot_be_read_ends_no_study(tmp_path, target):
     (job,) = study_jobs(
         parse_study({"recipe": "digits", "rows": {"a": {}}}, "test"), tmp_path / "out", lambda _: "some"
     )
     job.failure.parent.mkdir(parents=True)
     job.failure.symlink_to(target)
+    (job.failure.parent / "large").write_bytes(b"x" * 100_000)
     (cell,) = gather([job])
-    assert cell.state == "missing" if len(target) > 255 else "cannot be read: Input/output error" in cell.error
+    why = "larger than 65,536 bytes" if target == "large" else "Input/output error"
+    assert cell.state == "missing" if len(target) > 255 else f"cannot be read: {why}" in cell.error
 
 
 def test_the_first_folder_counts_and_in_it_the_first_by_path(tmp_path):

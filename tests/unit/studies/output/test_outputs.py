@@ -173,6 +173,12 @@ def test_uneven_classes_and_those_never_recognized_are_told(unfinished, tmp_path
     assert all("cat, dog" in files[name] and "25.00" in files[name] for name in ("table.md", "table.tex", "study.html"))
 
 
+def test_half_of_what_uneven_classes_need_says_nothing(unfinished):
+    study, cells = unfinished
+    told = [changed(cell, balanced_accuracy=0.25 if cell.seed else None, majority_share=0.857) for cell in cells]
+    assert all("25.00% (mean over classes" in line for line in caveats(study, findings(study, told)))
+
+
 def test_a_difference_between_data_sets_is_said_to_be_one(unfinished, tmp_path):
     """The row on easier data "helps"."""
     study, cells = unfinished
