@@ -34,6 +34,15 @@ def test_what_leaves_the_blocks_alone_stays_on_their_kernels(name, monkeypatch):
     assert ViT(ModelConfig(**choices)).block_kernels(torch.device("cpu"), torch.float32) == expected
 
 
+@pytest.fixture
+def uncounted():
+    """Compilations in other tests, and of these in others, count towards the compiler's limit per function."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("uncounted")
 @pytest.mark.parametrize("name", CHOICES)
 def test_each_is_compiled_in_one_piece_with_its_backward_pass(name):
     """As in training: under bf16 autocast, with stochastic depth."""
