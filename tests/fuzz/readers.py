@@ -145,6 +145,14 @@ READERS = (
             "config.yaml",
         )
     ),
+    *(
+        Reader(f"runs {file}", "run", file, command("runs", "{}/.."))
+        for file in ("result.json", "metrics.jsonl", "env.json", "config.yaml")
+    ),
+    *(
+        Reader(f"compare {file}", "run", file, command("compare", "{}", "{seeds}/run/x"))
+        for file in ("result.json", "predictions.npz")
+    ),
     *(Reader(f"eval {file}", "run", file, command("eval", "{}")) for file in ("result.json", "config.yaml")),
     Reader("checkpoint", "unfinished", "checkpoint/*", checkpoint),
     *(
