@@ -215,7 +215,7 @@ def _by_name(labels: np.ndarray, file: Path, column: str, class_names: Sequence[
 
 def _cells(file: Path, column: str) -> Iterator[tuple[object, str]]:
     """The values of a column of one file, each with its name in messages."""
-    values = (value for batch in _batches(file, column) for value in batch.to_pylist())
+    values = (value for batch in _batches(file, column) for value in batch)
     return ((value, f"{file}, row {row}") for row, value in enumerate(values))
 
 
@@ -227,7 +227,7 @@ def _image(value: object, where: str, column: str, converted: Conversions, confi
     return decode(content, where, converted, config)
 
 
-def _batches(file: Path, column: str) -> Iterator["pa.Array"]:
+def _batches(file: Path, column: str) -> Iterator[list]:
     """One column of a file, or only its bytes if it has several inner ones, a few rows at a time."""
     parquet = _open(file)
     if column not in parquet.schema_arrow.names:
@@ -239,8 +239,9 @@ def _batches(file: Path, column: str) -> Iterator["pa.Array"]:
     row = 0
     try:
         for batch in parquet.iter_batches(batch_size=rows_at_once(parquet, file, inner), columns=[inner]):
-            yield batch.column(0)
-            row += len(batch)
+            values = batch.column(0).to_pylist()
+            yield values
+            row += len(values)
     except InputError:
         raise
     except Exception as error:  # as in _open

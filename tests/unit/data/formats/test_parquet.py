@@ -213,6 +213,13 @@ def test_unknown_columns_are_listed(tmp_path):
         parquet.read(tmp_path / "x.parquet")
 
 
+def test_times_that_python_cannot_hold_are_refused(tmp_path):
+    table = pa.table({"img": [b"", b""], "label": pa.array([0, 1], pa.timestamp("ns"))})
+    pa.parquet.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="x.parquet is corrupt after row 0: Nanosecond resolution"):
+        parquet.read(tmp_path / "x.parquet")
+
+
 def test_shard_of_another_schema(folder):
     file = folder / "plain_text" / "train-00001-of-00002.parquet"
     pa.parquet.write_table(pa.table({"a": [1]}), file)
