@@ -1,5 +1,6 @@
 """The curves of a run: accuracy, loss and learning rate, each with a title and its last value in words."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
@@ -115,7 +116,7 @@ def smoothing_note(smoothing: Any, num_classes: int) -> str:
     """
     if not is_number(smoothing) or not 0 < smoothing < 1 or num_classes < 2:
         return ""
-    other = smoothing / num_classes
+    other = max(smoothing / num_classes, sys.float_info.min)  # which divides to zero if it is tiny
     own = 1 - smoothing + other
     least = -own * log(own) - (num_classes - 1) * other * log(other)
     return (

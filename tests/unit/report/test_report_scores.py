@@ -7,6 +7,7 @@ from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 from sklearn.metrics import precision_recall_fscore_support
 
 from pocketvit.report.calibration import Bin, bins_of, calibration, calibration_error
+from pocketvit.report.curves import smoothing_note
 from pocketvit.report.scores import class_scores, confusion_matrix, log_softmax, top_confusions, wilson_interval
 
 
@@ -91,3 +92,8 @@ def test_a_model_that_is_right_as_often_as_it_says_has_no_error():
     assert sure["error"] == pytest.approx(1 / 8) and not sure["cautious"] and sure["smoothing"] is None
     half = calibration(np.log(np.array([[0.6, 0.4]] * 4)), np.zeros(4, int), 0.1)
     assert half["error"] == pytest.approx(0.4) and half["cautious"] and half["smoothing"] == 0.1
+
+
+@pytest.mark.parametrize("smoothing", [5e-324, 1e-300])
+def test_label_smoothing_may_be_as_small_as_it_likes(smoothing):
+    assert "a training loss of 0.000" in smoothing_note(smoothing, 10)
