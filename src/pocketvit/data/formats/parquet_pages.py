@@ -27,9 +27,19 @@ _HEADER_BYTES = (2**10, 2**14, 2**24)  # of a header: usual, with two values of 
 _SAFE_ENCODINGS = {0, 2, 3, 8}
 """Of texts and bytes: plain or by dictionary. The others repeat lengths or parts of values any number of times."""
 _DICTIONARY_PAGE = 2
+DEPTH = 12  # of structures and lists in each other
 _INNER = {0: (5, 2), _DICTIONARY_PAGE: (7, 2), 3: (8, 4)}
 """Kinds of pages (data, dictionary, data in the second version) with the numbers of the field on their values, and of the
 field in it on their encoding."""
+
+
+class _Chunk(NamedTuple):
+    """A column in one group of rows, as the table at the end of the file has it."""
+
+    num_values: int
+    total_compressed_size: int
+    data_page_offset: int
+    dictionary_page_offset: int | None
 
 
 class _Page(NamedTuple):
@@ -66,8 +76,8 @@ def rows_at_once(parquet: "pq.ParquetFile", file: Path, column: str) -> int:
         raise InputError(f"{file} claims {rows:,} rows in {size:,} bytes: too many to hold an image each")
     largest, packed, unpacked = 1, 0, 0
     with file.open("rb") as stream:
-        for group in groups:
-            for page in _pages(stream, group.column(index)):
+        for group, chunk in zip(groups, _chunks(stream, index), strict=True):
+            for page in _pages(stream, chunk):
                 _check(page, group.num_rows, about.physical_type, f"{file}: column {column}")
                 largest, packed, unpacked = max(largest, page.unpacked), packed + page.packed, unpacked + page.unpacked
     if unpacked > max(FREELY_UNPACKED, MOST_UNPACKED * packed):
@@ -87,10 +97,20 @@ def _check(page: _Page, rows: int, physical_type: str, where: str) -> None:
         raise InputError(f"{where} is encoded by differences ({page.encoding}): write it plain or by dictionary")
 
 
-def _pages(stream: IO[bytes], chunk: "pq.ColumnChunkMetaData") -> Iterator[_Page]:
+def _chunks(stream: IO[bytes], index: int) -> list[_Chunk]:
+    """A column in every group of rows; not by Arrow, whose `RowGroupMetaData.column` may end the process."""
+    size = stream.seek(-8, 2)
+    length = int.from_bytes(stream.read(4), "little")
+    stream.seek(size - length)
+    groups = _structure(stream.read(length), 0)[0][4]
+    columns = [group[1][index][3] for group in groups]
+    return [_Chunk(column[5], column[7], column[9], column.get(11)) for column in columns]
+
+
+def _pages(stream: IO[bytes], chunk: _Chunk) -> Iterator[_Page]:
     """The pages of a column in one group of rows, until its number of values is reached, as Arrow reads them."""
     at, seen = chunk.data_page_offset, 0
-    if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < at:
+    if 0 < (chunk.dictionary_page_offset or 0) < at:
         at = chunk.dictionary_page_offset
     end = at + chunk.total_compressed_size
     while at < end and seen < chunk.num_values:
@@ -119,12 +139,12 @@ def _header(stream: IO[bytes], at: int) -> tuple[dict[int, Any], int]:
     raise ValueError(f"the header of the page at byte {at:,} has no end")
 
 
-def _structure(content: bytes, at: int, depth: int = 4) -> tuple[dict[int, Any], int]:
-    """The integers and structures in a structure by the number of their field, and where it ends.
+def _structure(content: bytes, at: int, depth: int = DEPTH) -> tuple[dict[int, Any], int]:
+    """The integers, structures and lists in a structure by the number of their field, and where it ends.
 
     Raises:
         IndexError: it goes on beyond `content`.
-        ValueError: it has other fields than the header of a page.
+        ValueError: it has fields that parquet's structures do not have.
     """
     fields: dict[int, Any] = {}
     number = 0
@@ -134,18 +154,34 @@ def _structure(content: bytes, at: int, depth: int = 4) -> tuple[dict[int, Any],
             number += step
         else:
             number, at = _integer(content, at)
-        if kind in (1, 2):  # true and false
-            continue
-        if kind in (4, 5, 6):
-            fields[number], at = _integer(content, at)
-        elif kind == 8:
-            length, at = _varint(content, at)
-            at += length
-        elif kind == 12 and depth:
-            fields[number], at = _structure(content, at, depth - 1)
-        else:
-            raise ValueError(f"the header of a page has a field of type {kind}")
+        if kind not in (1, 2):  # true and false, which have no content in a structure
+            fields[number], at = _value(content, at, kind, depth)
     return fields, at + 1
+
+
+def _value(content: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
+    """A value of a type, and where it ends; None for bytes and fractions."""
+    if kind in (4, 5, 6):
+        return _integer(content, at)
+    if kind in (1, 2, 3):
+        return content[at], at + 1
+    if kind == 7:
+        return None, at + 8
+    if kind == 8:
+        length, at = _varint(content, at)
+        return None, at + length
+    if kind == 9 and depth:
+        length, inner, at = content[at] >> 4, content[at] & 15, at + 1
+        if length == 15:
+            length, at = _varint(content, at)
+        values = []
+        for _ in range(length):
+            value, at = _value(content, at, inner, depth - 1)
+            values.append(value)
+        return values, at
+    if kind == 12 and depth:
+        return _structure(content, at, depth - 1)
+    raise ValueError(f"a structure in the file has a field of type {kind}")
 
 
 def _integer(content: bytes, at: int) -> tuple[int, int]:
@@ -161,4 +197,4 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
         value, at = value | (content[at] & 127) << shift, at + 1
         if content[at - 1] < 128:
             return value, at
-    raise ValueError("the header of a page has an integer of more than 64 bits")
+    raise ValueError("a structure in the file has an integer of more than 64 bits")

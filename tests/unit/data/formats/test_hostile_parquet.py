@@ -71,6 +71,26 @@ def test_column_of_many_pages_that_unpacks_too_far_is_refused(tmp_path):
     assert f"column image would unpack from {sizes(path)[0]:,} bytes to" in refusal(READ, path, imports=IMPORTS)
 
 
+def test_a_table_of_columns_that_ends_the_process_in_arrow_is_one_error(tmp_path):
+    """A column that is said to have no absent values, although their statistics are there."""
+    path = written(tmp_path / "x.parquet")
+    content, optional = path.read_bytes(), b"\x25\x02\x18\x05image"
+    assert content.count(optional) == 1
+    path.write_bytes(content.replace(optional, b"\x25\x00" + optional[2:]))
+    assert "Definition level histogram size mismatch" in refusal(READ, path, imports=IMPORTS)
+
+
+def test_columns_are_found_as_arrow_finds_them(tmp_path):
+    path = written(tmp_path / "x.parquet", row_group_size=3)
+    table = pq.ParquetFile(path).metadata
+    with path.open("rb") as stream:
+        for index in range(table.num_columns):
+            theirs = [table.row_group(i).column(index) for i in range(table.num_row_groups)]
+            names = parquet_pages._Chunk._fields
+            wanted = [tuple(getattr(chunk, name) for name in names) for chunk in theirs]
+            assert parquet_pages._chunks(stream, index) == wanted and len(wanted) == 3
+
+
 def sizes(path: Path) -> tuple[int, int]:
     """What the pages of the first column hold, packed and unpacked, by the headers that are read."""
     with path.open("rb") as stream:
