@@ -110,8 +110,8 @@ def _chunks(stream: IO[bytes], index: int) -> list[_Chunk]:
 def _pages(stream: IO[bytes], chunk: _Chunk) -> Iterator[_Page]:
     """The pages of a column in one group of rows, until its number of values is reached, as Arrow reads them."""
     at, seen = chunk.data_page_offset, 0
-    if 0 < (chunk.dictionary_page_offset or 0) < at:
-        at = chunk.dictionary_page_offset
+    if 0 < (dictionary := chunk.dictionary_page_offset or 0) < at:
+        at = dictionary
     end = at + chunk.total_compressed_size
     while at < end and seen < chunk.num_values:
         fields, length = _header(stream, at)
