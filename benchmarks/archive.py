@@ -23,8 +23,9 @@ def archive(name: str, folder: Path, results: Path) -> list[str]:
     found, known = (find_results([place], one_gpu=True) for place in (folder, results))
     fingerprints = {result.data_fingerprint for result in found.values()}
     lines = []
-    for fingerprint in sorted(fingerprints):
-        for job in study_jobs(study, folder, lambda data, fingerprint=fingerprint: fingerprint, results):
+    of_data = [study_jobs(study, folder, lambda data, one=one: one, results) for one in sorted(fingerprints)]
+    for jobs in zip(*of_data, strict=True):  # a cell on all data
+        for job in jobs:
             if job.key not in found or job.key in known:
                 continue
             result = found[job.key]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from neighbours.linear_attention import linear_attention
 from neighbours.locality_attention import locality_attention
-from neighbours.sparse_attention import masked_attention, strided_pairs, with_cls
+from neighbours.sparse_attention import block_pairs, masked_attention, on_grid, strided_pairs, with_cls
 
 from pocketvit.config import ModelConfig
 from pocketvit.errors import InputError
@@ -78,9 +78,8 @@ def explicit(model: ViT, layer, tokens: torch.Tensor) -> np.ndarray:
         case "standard":
             seen = np.ones((1, 1, 1), dtype=bool)
         case "sparse":  # windows of 2 × 2 patches in two heads, every second patch in the others
-            place = [(i // 4 // 2, i % 4 // 2) for i in range(16)]
-            local = np.array([[mine == other for other in place] for mine in place])
-            seen = np.stack([with_cls(pairs, special) for pairs in (local, local, *[strided_pairs(4, 4, 2)] * 2)])
+            near, far = (on_grid(side, side) for side in (block_pairs(4, 2), strided_pairs(4, 2)))
+            seen = np.stack([with_cls(pairs, special) for pairs in (near, near, far, far)])
         case "linear":
             return np.stack([linear_attention(*pair, one) for pair in zip(q, k, strict=True)])
         case "locality":

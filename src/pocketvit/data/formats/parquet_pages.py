@@ -82,7 +82,7 @@ def rows_at_once(parquet: "pq.ParquetFile", file: Path, column: str) -> int:
                 largest, packed, unpacked = max(largest, page.unpacked), packed + page.packed, unpacked + page.unpacked
     if unpacked > max(FREELY_UNPACKED, MOST_UNPACKED * packed):
         raise InputError(f"{file}: column {column} would unpack from {packed:,} bytes to {unpacked:,}")
-    return max(1, min(ROWS_AT_ONCE, FREELY_UNPACKED // largest))
+    return max(1, min(ROWS_AT_ONCE, FREELY_UNPACKED // (8 * largest)))  # Arrow and Python hold each several times
 
 
 def _check(page: _Page, rows: int, physical_type: str, where: str) -> None:

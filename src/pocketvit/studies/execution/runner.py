@@ -213,7 +213,7 @@ def run_study(
         for line in outdated(jobs, gathered):
             shown.print(Text(printable(line)), soft_wrap=True)
         tried: set[str] = set()
-        while signum is None and time.monotonic() < began + time_limit_s:  # again for cells that waited for models
+        while signum is None and (not tried or time.monotonic() < began + time_limit_s):  # again for cells that waited
             cells = dict(zip(jobs, gathered, strict=True))
             ready = [job for job in jobs if job.cell.row in chosen and not job.waits_for and job.key not in tried]
             todo = [job for job in ready if cells[job].state != "done"]
