@@ -49,11 +49,11 @@ train: $(VENV)/.installed
 	$(BIN)/pocketvit train
 
 test: $(VENV)/.installed-dev
-	@echo "Running the CPU tests: three to six minutes on two cores."
+	@echo "Running the CPU tests: about six minutes on two cores."
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not gpu and not long'
 
 test-long: $(VENV)/.installed-ray
-	@echo "Running the long CPU tests: five to ten minutes on two cores."
+	@echo "Running the long CPU tests: six to twelve minutes on two cores."
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'long and not gpu'
 
 tables: $(VENV)/.installed

@@ -75,6 +75,7 @@ def assert_small(found: dict[str, float], bound: float) -> None:
 
 
 @natively
+@pytest.mark.long
 def test_kernels_in_the_interpreter():
     assert_green_in_the_interpreter("reference/test_attention_kernel.py", "property/test_attention_kernel_property.py")
 

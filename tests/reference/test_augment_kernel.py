@@ -41,6 +41,7 @@ def table_for(images: Tensor, **config) -> ImageTable:
 
 
 @natively
+@pytest.mark.long
 def test_kernel_in_the_interpreter():
     assert_green_in_the_interpreter(
         "reference/test_augment_kernel.py",

@@ -86,6 +86,7 @@ def plain_blocks(x: Tensor, keep: Tensor | None, model: ViT) -> Tensor:
 
 
 @natively
+@pytest.mark.long
 def test_kernels_in_the_interpreter():
     assert_green_in_the_interpreter(
         "reference/test_blocks_kernel.py",

@@ -211,5 +211,6 @@ def test_the_fused_kernels_give_the_same_gradients(name, tmp_path):
 
 
 @natively
+@pytest.mark.long
 def test_the_kernels_are_green_in_the_interpreter():
     assert_green_in_the_interpreter("reference/test_objectives.py")

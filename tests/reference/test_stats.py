@@ -188,6 +188,7 @@ def test_the_unpaired_interval_is_careful_whether_or_not_seeds_matter():
         assert covered / STUDIES > 0.94
 
 
+@pytest.mark.long
 def test_false_alarms_of_a_whole_study_stay_below_5_of_100():
     """Six rows that are all alike: how often does any of the five comparisons claim a difference?"""
     rng, alarms = np.random.default_rng(6), 0

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pocketvit.model.mixers.standard import Attention
 
-LEAST = -30.0  # where the exponential stops to fall
+LEAST = -30.0  # where the exponential stops falling
 
 
 class LinearAttention(Attention):
