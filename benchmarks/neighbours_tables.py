@@ -5,8 +5,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from benchmarks.scaling_tables import measured_findings, noted
-from pocketvit.report.tables import ABSENT, ABSENT_YET, mean_and_spread
+from benchmarks.scaling_tables import measured_findings, noted, spread
+from pocketvit.report.tables import ABSENT, ABSENT_YET
 from pocketvit.runs.result import RunResult
 from pocketvit.studies.analysis.findings import Finding
 from pocketvit.studies.definition.choose import find_study
@@ -76,15 +76,16 @@ CONVOLUTIONAL = {
     ),
 }
 
+ALL = IDEAS | CONVOLUTIONAL  # in the order of the table
+
 
 def neighbours(results: Path) -> str:
     """All rows of the study, those with convolutions last, with notes."""
     study = find_study(STUDY)
     found = {finding.row: finding for finding in measured_findings(study, results)}
-    ideas = IDEAS | CONVOLUTIONAL
-    if missing := found.keys() ^ ideas.keys():
+    if missing := found.keys() ^ ALL.keys():
         raise ValueError(f"rows and ideas differ: {', '.join(sorted(missing))}")
-    rows = [_row(name, found[name]) for name in ideas]
+    rows = [_row(name, found[name]) for name in ALL]
     reading = [
         "`conv-stem` and `depthwise` have convolutions; the others are plain vision transformers beyond their patches. Held "
         "out: accuracy on 5,000 training images after the last step. Test: opened once, after the last step; with flips: by "
@@ -92,16 +93,15 @@ def neighbours(results: Path) -> str:
         f"learns from. To run: `pocketvit study {STUDY}`.",
         " ".join(notes(study, list(found.values()))[2:]),
     ]
-    return noted(rows, [found[name].results for name in ideas], reading)
+    return noted(rows, [found[name].results for name in ALL], reading)
 
 
 def neighbours_in_short(results: Path) -> str:
     """The rows whose difference is told, in a sentence; for the README."""
     found = measured_findings(find_study(STUDY), results)
-    ideas = IDEAS | CONVOLUTIONAL
     if not any(finding.results for finding in found):
         return f"{ABSENT_YET.capitalize()}."
-    told = {kind: [ideas[finding.row].what for finding in found if finding.kind == kind] for kind in ("helps", "hurts")}
+    told = {kind: [ALL[finding.row].what for finding in found if finding.kind == kind] for kind in ("helps", "hurts")}
     open_rows = sum(finding.kind in ("equal", "untold") for finding in found)
     helps, hurts = (", ".join(names) or "none" for names in told.values())
     return f"Helps: {helps}. Hurts: {hurts}. For {open_rows} others, these seeds show no difference."
@@ -109,27 +109,21 @@ def neighbours_in_short(results: Path) -> str:
 
 def _row(name: str, finding: Finding) -> dict[str, str]:
     """A row by column."""
-    idea, told = (IDEAS | CONVOLUTIONAL)[name], table_row(finding)
+    idea, told = ALL[name], table_row(finding)
     return {
         "row": f"`{name}`",
         "idea": idea.what,
         "source": idea.source,
         "published": idea.gain,
-        "held out (%)": _spread(finding.results, "val_accuracy"),
+        "held out (%)": spread(finding, "val_accuracy"),
         "n": told["n"],
         **{column: told[column] for column in ("against", "difference", "95 % CI", "verdict")},
-        "test (%)": _spread(finding.results, "test_accuracy"),
-        "with flips (%)": _spread(finding.results, "test_accuracy_tta"),
+        "test (%)": spread(finding, "test_accuracy"),
+        "with flips (%)": spread(finding, "test_accuracy_tta"),
         **{column: told[column] for column in ("images/s", "training time", "parameters", "memory (GiB)")},
         "images used": _images(finding.results),
         "kernels": ", ".join(sorted({result.kernels or "unknown" for result in finding.results})) or ABSENT,
     }
-
-
-def _spread(results: Sequence[RunResult], key: str) -> str:
-    """Mean and standard deviation of an accuracy, percent."""
-    values = [100 * value for result in results if (value := getattr(result, key)) is not None]
-    return mean_and_spread(values) if values else ABSENT
 
 
 def _images(results: Sequence[RunResult]) -> str:

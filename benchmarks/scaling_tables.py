@@ -218,8 +218,8 @@ def run_cells(finding: Finding) -> dict[str, str]:
     """A row in the tables of runs, by column."""
     told = table_row(finding)
     return {
-        "best of 20 (%)": _spread(finding, "best_test_accuracy"),
-        "last step (%)": _spread(finding, "test_accuracy") if finding.count("done") else ABSENT_YET,
+        "best of 20 (%)": spread(finding, "best_test_accuracy"),
+        "last step (%)": spread(finding, "test_accuracy") if finding.count("done") else ABSENT_YET,
         "n": told["n"],
         **{column: told[column] for column in (*COMPARED, "images/s", "training time", "memory (GiB)")},
     }
@@ -240,7 +240,7 @@ def noted(rows: Sequence[Mapping[str, str]], behind: Sequence[Sequence[RunResult
     return "\n\n".join(part for part in parts if part)
 
 
-def _spread(finding: Finding, key: str) -> str:
+def spread(finding: Finding, key: str) -> str:
     """Mean and standard deviation of an accuracy over a row's runs, percent."""
     values = [100 * value for result in finding.results if (value := getattr(result, key)) is not None]
     return mean_and_spread(values) if values else ABSENT

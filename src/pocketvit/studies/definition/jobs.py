@@ -67,8 +67,9 @@ def study_jobs(study: Study, out: Path, fingerprints: Fingerprints, results: Pat
     jobs: dict[str, Job] = {}
     keys: dict[tuple[str, int], str] = {}
     folders = [out] if results is None else [results, out]
-    found = find_results(folders, one_gpu=True) if any(_waits_for(cell) for cell in study.cells()) else {}
-    for cell in study.cells():
+    cells = study.cells()
+    found = find_results(folders, one_gpu=True) if any(map(_waits_for, cells)) else {}
+    for cell in cells:
         fingerprint = fingerprints(cell.config.data)
         trained = {name: _model(found.get(keys[row, cell.seed])) for name, row in _waits_for(cell).items()}
         ready = {name: model for name, model in trained.items() if model is not None}
