@@ -108,7 +108,10 @@ def _layers(model: ViT) -> list[Mixer]:
         InputError: some are user-defined.
     """
     built_in = tuple(MIXERS.values())
-    found = [[layer for layer in block.modules() if type(layer) in built_in] for block in model.blocks]
+    found = [
+        [layer for layer in block.modules() if isinstance(layer, Mixer) and type(layer) in built_in]
+        for block in model.blocks
+    ]
     if all(found):
         return [layer for layers in found for layer in layers]
     config = model.config

@@ -154,8 +154,9 @@ class Dino(Objective):
     def update(self, model: ViT, shared: dict[str, Tensor], progress: Tensor) -> None:
         """Move the teacher towards the student, and the center towards the teacher's mean answer; see `Objective`."""
         self.own.center.lerp_(shared["center"], 1 - CENTER_MOMENTUM)
-        kept = [*self.own.teacher.parameters(), *self.own.teacher_projection.parameters()]
-        moves = torch._foreach_sub([*model.parameters(), *self.own.projection.parameters()], kept)
+        kept: list[Tensor] = [*self.own.teacher.parameters(), *self.own.teacher_projection.parameters()]
+        student: list[Tensor] = [*model.parameters(), *self.own.projection.parameters()]
+        moves = torch._foreach_sub(student, kept)
         torch._foreach_mul_(moves, (1 - MOMENTUM) * (torch.cos(pi * progress.squeeze(0)) + 1) / 2)
         torch._foreach_add_(kept, moves)
 
