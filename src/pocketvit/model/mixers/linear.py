@@ -37,7 +37,7 @@ class LinearAttention(Attention):
 
 def features(x: Tensor) -> Tensor:
     """φ(x) = elu(x) + 1 > 0."""
-    return x.clamp(min=0) + x.clamp(LEAST, 0).exp().to(x.dtype)
+    return x.clamp(min=0.0) + x.clamp(LEAST, 0.0).exp().to(x.dtype)
 
 
 MIXER = LinearAttention
