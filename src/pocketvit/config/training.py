@@ -16,6 +16,8 @@ class OptimConfig:
     """Optimizer; muon and soap_muon update the blocks' matrices so, the rest by AdamW. Or FILE.py:NAME, your own class."""
     lr: Positive = 1e-3
     """Peak learning rate; with muon, that of its AdamW part."""
+    layer_decay: Annotated[float, Bounds(0, 1, open_left=True)] = 1.0
+    """For fine-tuning: each layer's learning rate is that of the layer above it times this; the classifier's is the whole."""
     weight_decay: NotNegative = 0.05
     """Decoupled weight decay."""
     decay: Literal["all", "matrices"] = "all"

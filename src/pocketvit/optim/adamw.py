@@ -1,6 +1,6 @@
 """PyTorch's AdamW without the wrapper that keeps `torch.compile` (Dynamo) out of it, and with cautious decay."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -38,9 +38,11 @@ class AdamW(torch.optim.AdamW):
         return loss
 
 
-def build(config: OptimConfig, named: dict[str, nn.Parameter], *, fused: bool) -> list[Optimizer]:
+def build(
+    config: OptimConfig, named: dict[str, nn.Parameter], scales: Mapping[str, float], *, fused: bool
+) -> list[Optimizer]:
     """AdamW for these parameters, on a GPU by one kernel if wanted."""
-    groups, betas = param_groups(config, named, config.lr), config.betas or (0.9, 0.999)
+    groups, betas = param_groups(config, named, config.lr, scales), config.betas or (0.9, 0.999)
     if fused:
         from pocketvit.optim import flat  # needs Triton
 

@@ -6,7 +6,8 @@ step, including its learning rate, can be captured in a CUDA graph.
 """
 
 import itertools
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -32,10 +33,11 @@ def build_optimizers(
             not meet the requirements.
     """
     named = dict(named_parameters(model, layers))
+    scales = lr_scales(named, config.layer_decay)
     if isinstance(config.name, Code):
         check_optimizer(config.name, config)
-        return [make_optimizer(config.name, param_groups(config, named, config.lr), config)]
-    return import_module(f"pocketvit.optim.{config.name}").build(config, named, fused=fused)
+        return [make_optimizer(config.name, param_groups(config, named, config.lr, scales), config)]
+    return import_module(f"pocketvit.optim.{config.name}").build(config, named, scales, fused=fused)
 
 
 def named_parameters(model: nn.Module, layers: nn.Module | None = None) -> Iterator[tuple[str, nn.Parameter]]:
@@ -48,18 +50,46 @@ DECAYED = {"all": lambda *_: True, "matrices": lambda name, p: name.endswith("we
 """Whether a parameter decays, by `optim.decay`."""
 
 
-def param_groups(config: OptimConfig, named: dict[str, nn.Parameter], peak_lr: float) -> list[dict[str, Any]]:
-    """The parameters in one group, or in two, with and without weight decay.
+def lr_scales(names: Collection[str], layer_decay: float) -> dict[str, float]:
+    """What each parameter's learning rate is multiplied by, by name: `layer_decay` to the power of the layers above its own.
+
+    Layers are the tokens with their positions, each block, the last norm being part of the last one, and what follows
+    the norm, which keeps its learning rate, as an objective's layers do.
+
+    Source: BEiT, Bao et al. 2021, https://arxiv.org/abs/2106.08254; the layers are timm's
+    """
+    blocks = {name: int(found[1]) for name in names if (found := re.match(r"blocks\.(\d+)\.", name))}
+    depth = 1 + max(blocks.values(), default=-1)
+
+    def above(name: str) -> int:
+        if name in blocks:
+            return depth - blocks[name]
+        return depth + 1 if name.startswith("tokens.") else int(name.startswith("norm."))
+
+    return {name: layer_decay ** above(name) for name in names}
+
+
+def param_groups(
+    config: OptimConfig, named: dict[str, nn.Parameter], peak_lr: float, scales: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """The parameters in groups of the same weight decay and learning rate.
 
     `optim.decay=matrices` decays the weights of linear layers and of the patch embedding; biases, norms, CLS tokens,
     registers and positions do not decay.
+
+    Args:
+        peak_lr: of parameters whose scale is 1.
+        scales: from `lr_scales`.
     """
-    decayed = {name: DECAYED[config.decay](name, p) for name, p in named.items()}
-    groups = []
-    for decays in (True, False):
-        parameters = [p for name, p in named.items() if decayed[name] == decays]
-        if parameters:
-            lr = torch.zeros((), device=parameters[0].device)
-            decay = config.weight_decay if decays else 0.0
-            groups.append({"params": parameters, "lr": lr, "peak_lr": peak_lr, "weight_decay": decay})
-    return groups
+    alike: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, p in named.items():
+        alike.setdefault((DECAYED[config.decay](name, p), scales[name]), []).append(p)
+    return [
+        {
+            "params": parameters,
+            "lr": torch.zeros((), device=parameters[0].device),
+            "peak_lr": peak_lr * scale,
+            "weight_decay": config.weight_decay if decays else 0.0,
+        }
+        for (decays, scale), parameters in sorted(alike.items(), reverse=True)
+    ]

@@ -1,5 +1,6 @@
 """Lion: steps by the sign of an interpolated momentum, with one state tensor per parameter."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -55,8 +56,10 @@ class Lion(CapturableOptimizer):
         descend(params, directions, group["lr"], group["weight_decay"], group["cautious"])
 
 
-def build(config: OptimConfig, named: dict[str, nn.Parameter], *, fused: bool) -> list[Optimizer]:
+def build(
+    config: OptimConfig, named: dict[str, nn.Parameter], scales: Mapping[str, float], *, fused: bool
+) -> list[Optimizer]:
     """Lion for these parameters."""
     kind = import_module("pocketvit.optim.flat").Lion if fused else Lion  # flat needs Triton
-    betas, groups = config.betas or (0.9, 0.99), param_groups(config, named, config.lr)
+    betas, groups = config.betas or (0.9, 0.99), param_groups(config, named, config.lr, scales)
     return [kind(groups, lr=0.0, betas=betas, cautious=config.cautious_decay)]

@@ -10,7 +10,7 @@ Shapes: G matrices stacked together, n rows, m columns, n <= m.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -165,7 +165,12 @@ class Muon(CapturableOptimizer):
 
 
 def build(
-    config: OptimConfig, named: dict[str, nn.Parameter], *, fused: bool, kind: type["Muon"] = Muon
+    config: OptimConfig,
+    named: dict[str, nn.Parameter],
+    scales: Mapping[str, float],
+    *,
+    fused: bool,
+    kind: type["Muon"] = Muon,
 ) -> list[Optimizer]:
     """Muon for the matrices of the blocks, AdamW for the rest.
 
@@ -175,6 +180,7 @@ def build(
     hidden = {name: p for name, p in named.items() if name.startswith("blocks.") and p.ndim == 2}
     if not hidden:
         raise InputError(f"optim.name={config.name} needs matrices in the model's blocks, and there are none")
-    groups = param_groups(config, hidden, config.muon_lr)
+    groups = param_groups(config, hidden, config.muon_lr, scales)
     muon = kind(groups, lr=0.0, momentum=config.muon_momentum, cautious=config.cautious_decay)
-    return [muon, *adamw.build(config, {name: p for name, p in named.items() if name not in hidden}, fused=fused)]
+    rest = {name: p for name, p in named.items() if name not in hidden}
+    return [muon, *adamw.build(config, rest, scales, fused=fused)]

@@ -7,6 +7,8 @@ scaling decides what Muon's orthogonalization sees.
 Shapes: G matrices of a shape stacked together, n rows, m columns; a basis is (G, n, n) or (G, m, m), its vectors as columns.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -115,10 +117,12 @@ def turned(basis: Tensor, gram: Tensor) -> Tensor:
     return x
 
 
-def build(config: OptimConfig, named: dict[str, nn.Parameter], *, fused: bool) -> list[Optimizer]:
+def build(
+    config: OptimConfig, named: dict[str, nn.Parameter], scales: Mapping[str, float], *, fused: bool
+) -> list[Optimizer]:
     """SOAP-Muon for the matrices of the blocks, AdamW for the rest.
 
     Raises:
         InputError: there are no such matrices.
     """
-    return muon.build(config, named, fused=fused, kind=SOAPMuon)
+    return muon.build(config, named, scales, fused=fused, kind=SOAPMuon)
