@@ -35,6 +35,7 @@ class Stream(IntEnum):
     REPEATS = 9  # the order within each batch where images are repeated: a row per step
     OBJECTIVE = 10  # what an objective draws for each image, such as pairs of patches: a row per step
     OBJECTIVE_INIT = 11  # the initial weights of an objective's own layers
+    BALANCE = 12  # the order of a pass in which all classes come equally often
     ERASE_TRIES = 1000  # the boxes that random erasing tries: ERASE_TRIES + t for try t = 0 … 99, a row per image
 
 

@@ -60,6 +60,8 @@ class DataConfig:
     """fresh: a pass is one shuffle of the images; batch: each image `num_repeats` times in a row, then each batch shuffled."""
     num_repeats: Count = 3
     """Copies of each image with repeats=batch; that many passes share one shuffle."""
+    balance: Literal["none", "loss", "sampling"] = "none"
+    """For uneven classes. loss: weigh each class by 1 / its number of images; sampling: as many images of each in a pass."""
     cache_dir: Path | None = None
     """Folder for downloaded and decoded data sets; by default $POCKETVIT_DATA or ~/.cache/pocketvit."""
     keep: Literal["auto", "gpu", "host", "disk"] = "auto"
@@ -67,6 +69,10 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_types("data", self)
+        if self.balance == "sampling" and self.repeats == "batch":
+            raise InputError(
+                "data.balance=sampling cannot be combined with data.repeats=batch, which repeats all images"
+            )
         if self.value_range != "auto" and not 0 <= self.value_range[0] < self.value_range[1] <= 65535:
             raise InputError(f"data.value_range={self.value_range}: must satisfy 0 <= least < greatest <= 65535")
 

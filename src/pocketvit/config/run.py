@@ -41,10 +41,15 @@ class RunConfig:
         muon = [f"optim.name={self.optim.name}"] if self.optim.name in ("muon", "soap_muon") else []
         frozen = None if self.train.freeze == "none" else self.train.freeze
         mae = self.objective.name if self.objective.name == "mae" else None
+        balance = self.data.balance
+        beside = [] if self.objective.name == "classification" else [f"objective.name={self.objective.name}"]
+        alternating = ["augment.flips=alternating"] if self.augment.flips == "alternating" else []
         for name, value, others in (
             ("objective.name", mae, [*on_grid, *self.model.overlapping]),
             ("model.patch_drop", self.model.patch_drop, [*self._objective("teacher"), *on_grid]),
             ("schedule.sides", self.schedule.sides, [*self._objective("drloc", "teacher"), *on_grid]),
+            ("data.balance", balance if balance == "loss" else None, beside),
+            ("data.balance", balance if balance == "sampling" else None, alternating),
             ("train.freeze", frozen, [*self._objective(), *muon]),
         ):
             if value and others:

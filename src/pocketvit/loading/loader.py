@@ -24,6 +24,7 @@ from pocketvit.config.training import Kernels
 from pocketvit.data.dataset import Split
 from pocketvit.device import to_device
 from pocketvit.errors import InputError
+from pocketvit.loading.balance import balanced_order
 from pocketvit.loading.image_store import TrainImages
 from pocketvit.randomness import Stream, permutation, raw
 from pocketvit.usercode import Code
@@ -96,11 +97,15 @@ class TrainLoader:
     def plan(self, pass_index: int) -> PassPlan:
         """Draw a pass. The same for a given seed and pass, whatever ran before."""
         taken = self.steps_per_pass * self.batch_size
-        match self.data.repeats:
-            case "fresh":
+        match self.data.repeats, self.data.balance:
+            case "fresh", "sampling":
+                # An image that comes twice is augmented anew, so rows belong to places in the pass.
+                where = {"seed": self.seed, "pass_index": pass_index, "length": taken}
+                indices, images = balanced_order(self.split.labels, **where), self._draw_images(pass_index)[:taken]
+            case "fresh", "none" | "loss":
                 indices = permutation(self.seed, Stream.ORDER, pass_index, len(self.split))[:taken]
                 images = self._draw_images(pass_index)[indices]
-            case "batch":
+            case "batch", _:
                 indices, images = self._plan_repeats(pass_index, taken)
             case other:
                 assert_never(other)

@@ -19,26 +19,33 @@ class Classification(Objective):
 
     Args:
         batch_size: images of a step over all processes.
+        weights: of the classes in the loss, (K,); None weighs all alike.
     """
 
     batch_size: int
+    weights: Tensor | None = None
     logged = (ACCURACY,)
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum of the images' losses over the batch size; see `Objective`."""
         logits = model(batch.images, batch.drop_path)  # (B, K)
         right = count_right(logits, batch.targets) / self.batch_size
-        return cross_entropy(logits, batch.targets) / self.batch_size, {ACCURACY: right}
+        return cross_entropy(logits, batch.targets, self.weights) / self.batch_size, {ACCURACY: right}
 
     def of_tokens(self, model: ViT, batch: Batch, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of the images' losses and how many are right, 0-dim each, given the model's tokens of the batch."""
         logits = model.classify(tokens)
-        return cross_entropy(logits, batch.targets), count_right(logits, batch.targets)
+        return cross_entropy(logits, batch.targets, self.weights), count_right(logits, batch.targets)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """The sum over images of the cross-entropy of logits (B, K) against class probabilities (B, K), 0-dim."""
+def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The sum over images of the cross-entropy of logits (B, K) against class probabilities (B, K), 0-dim.
+
+    With weights (K,), each class's part of a target counts by the class's weight, as in PyTorch: so an image mixed of two
+    classes by both of theirs, and the share that smoothing gives to other classes by those.
+    """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # bf16 is too coarse for a sum
+    targets = targets if weights is None else targets * weights
     return -(targets * torch.log_softmax(logits, dim=1)).sum()
 
 

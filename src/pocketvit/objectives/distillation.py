@@ -28,13 +28,21 @@ class Distillation(Objective):
         mean: of the teacher's training pixels in [0, 1], one number per channel.
         std: of the same pixels.
         images: that the teacher has seen in training; None if unknown.
+        weights: of the classes in the half by the labels, (K,); None weighs all alike.
     """
 
     logged = (ACCURACY,)
 
     def __init__(
-        self, batch_size: int, teacher: ViT, mean: Sequence[float], std: Sequence[float], images: int | None
+        self,
+        batch_size: int,
+        teacher: ViT,
+        mean: Sequence[float],
+        std: Sequence[float],
+        images: int | None,
+        weights: Tensor | None = None,
     ) -> None:
+        self.weights = weights
         self.batch_size, self.teacher, self.stats, self.images_before = batch_size, teacher, (mean, std), images
 
     def prepare(self, model: ViT, mean: Tensor, std: Tensor) -> None:
@@ -54,7 +62,7 @@ class Distillation(Objective):
         distilled = distilled.to(torch.promote_types(distilled.dtype, torch.float32))
         by_answers = F.cross_entropy(distilled, self.answers(batch.images), reduction="sum")
         right = count_right(model.classify(tokens), batch.targets)
-        return (cross_entropy(own, batch.targets) + by_answers) / 2, right
+        return (cross_entropy(own, batch.targets, self.weights) + by_answers) / 2, right
 
     @torch.no_grad()
     def answers(self, images: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from pocketvit.terminal import NAME, printable
 
+TRY = "; if they are rare in training, try data.balance=sampling or data.balance=loss"
 UNEVEN = 1.5  # ratio of test images in the largest and the smallest class from which classes are uneven
 
 
@@ -42,4 +43,6 @@ def balance_lines(found: Mapping[str, Any]) -> list[str]:
     lines = [
         f"balanced accuracy {balanced:.2%} (mean over classes; the largest class has {share:.2%} of the test images)"
     ]
-    return lines + ([f"CAUTION: no test image of these classes is classified correctly (0 %): {names}"] if zero else [])
+    return lines + (
+        [f"CAUTION: no test image of these classes is classified correctly (0 %): {names}{TRY}"] if zero else []
+    )

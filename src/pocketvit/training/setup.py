@@ -12,8 +12,10 @@ from pocketvit.augment.batch import BatchMaker
 from pocketvit.config import RunConfig, TrainConfig
 from pocketvit.config.checks import describe_size
 from pocketvit.config.training import Kernels
+from pocketvit.data import Splits
 from pocketvit.device import uses_bf16
 from pocketvit.errors import InputError
+from pocketvit.loading.balance import class_weights
 from pocketvit.loading.loader import TrainLoader
 from pocketvit.model import ViT
 from pocketvit.model.custom import check_trains
@@ -49,7 +51,7 @@ def freeze(model: ViT, what: Literal["none", "encoder"]) -> None:
         part.requires_grad_(False)
 
 
-def make_objective(config: RunConfig, model: ViT, class_names: tuple[str, ...]) -> Objective:
+def make_objective(config: RunConfig, model: ViT, splits: Splits) -> Objective:
     """What a run minimizes, its own layers on the model's device with their initial weights.
 
     Raises:
@@ -58,7 +60,7 @@ def make_objective(config: RunConfig, model: ViT, class_names: tuple[str, ...]) 
     with seeded(torch_seed(config.seed, Stream.OBJECTIVE_INIT)):
         match config.objective.name:
             case "classification":
-                objective = _classification(config, model, class_names)
+                objective = _classification(config, model, splits)
             case "dino":
                 objective = Dino(config.batch_size, model)
             case "mae":
@@ -69,12 +71,16 @@ def make_objective(config: RunConfig, model: ViT, class_names: tuple[str, ...]) 
     return objective
 
 
-def _classification(config: RunConfig, model: ViT, class_names: tuple[str, ...]) -> Objective:
+def _classification(config: RunConfig, model: ViT, splits: Splits) -> Objective:
     """Classification, with what the configuration adds to it."""
-    chosen, classes = config.objective, Classification(config.batch_size)
+    chosen, weights = config.objective, None
+    if config.data.balance == "loss":
+        weights = next(model.parameters()).new_tensor(class_weights(splits.train.labels, model.num_classes))
+    classes = Classification(config.batch_size, weights)
     if chosen.teacher is not None:
-        teacher = load_teacher(chosen.teacher, model, class_names, config.train.kernels)
-        classes = Distillation(config.batch_size, teacher.model, teacher.mean, teacher.std, teacher.images)
+        teacher = load_teacher(chosen.teacher, model, splits.class_names, config.train.kernels)
+        seen = teacher.mean, teacher.std, teacher.images
+        classes = Distillation(config.batch_size, teacher.model, *seen, weights)
     if chosen.drloc:
         return RelativeLocalization(classes, model, chosen.drloc)
     return PatchDropout(classes, model) if config.model.patch_drop else classes

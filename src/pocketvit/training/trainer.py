@@ -22,6 +22,7 @@ from pocketvit.device import fitting_threads, largest_batch, synchronize, uses_b
 from pocketvit.errors import InputError
 from pocketvit.inference.logits import accuracy, mean_loss, predict_logits
 from pocketvit.inference.trained_model import TrainedModel
+from pocketvit.loading.balance import balance_note
 from pocketvit.loading.chunks import Chunks
 from pocketvit.loading.loader import TrainLoader
 from pocketvit.model import ViT
@@ -62,8 +63,9 @@ class Trainer:
             share=processes.share(config.batch_size),
             kernels="fused" if config.train.kernels == "persistent" else config.train.kernels,
         )
-        if self.loader.images.note is not None:
-            reporter.note(self.loader.images.note)
+        for note in (self.loader.images.note, balance_note(config.data.balance, splits.train.labels)):
+            if note is not None:
+                reporter.note(note)
         self.model = ViT(
             config.model,
             image_size=self.loader.image_size,
@@ -76,7 +78,7 @@ class Trainer:
             self.start = start_from(self.model, splits.class_names, config.init_from)
             reporter.note(f"init_from: {self.start.note}")
         freeze(self.model, config.train.freeze)
-        self.objective = make_objective(config, self.model, splits.class_names)
+        self.objective = make_objective(config, self.model, splits)
         self.chunks = Chunks(config, self.loader, self.objective.num_draws)
         by_side = stacks_by_side(config, self.model, self.objective)
         first = [stacks[0] for stacks in by_side]
