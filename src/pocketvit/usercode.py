@@ -144,7 +144,7 @@ def _module(code: Code) -> ModuleType:
         sys.modules[name] = module = ModuleType(name)
         module.__file__ = str(code.path)
         try:
-            exec(compile(code.source, module.__file__, "exec", dont_inherit=True), vars(module))
+            exec(compile(code.source, module.__file__, "exec", dont_inherit=True), vars(module))  # noqa: S102 (after consent)
         except BaseException:
             del sys.modules[name]
             raise

@@ -125,4 +125,4 @@ def _embeddable(figure: Figure, name: str, description: str) -> Markup:
     body = re.sub(r">\s+<", "><", body)
     width, height = (72 * inches for inches in SIZE_INCHES)
     box = f'viewBox="0 0 {width:g} {height:g}"'
-    return Markup(f'<svg class="plot" {box} role="img" aria-label="{escape(description)}">{body}</svg>')
+    return Markup(f'<svg class="plot" {box} role="img" aria-label="{escape(description)}">{body}</svg>')  # noqa: S704
