@@ -8,6 +8,7 @@
 #   make test-lowest  the CPU suite with the lowest versions that pyproject.toml allows, in .venv-lowest
 #   make lint       ruff: the rules of pyproject.toml, and the layout; pyright: the types
 #   make fuzz       every reader on CASES changed files (1000), each in a process with limits of time and memory
+#   make docs       the documentation site, into site/; open site/index.html
 #   make tables     every table and figure of the README and the docs, from results/
 #
 # `make train TORCH='torch torchvision --index-url ADDRESS'` takes another build of PyTorch, such as the CPU's on a
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 TORCH ?=
 
-.PHONY: train test test-long test-gpu test-lowest fuzz lint tables clean
+.PHONY: train test test-long test-gpu test-lowest fuzz lint docs tables clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +46,11 @@ $(VENV)/.installed-ray: pyproject.toml | $(BIN)/python
 	$(call install,test-long)
 	@touch $(VENV)/.installed $(VENV)/.installed-dev $@
 
+$(VENV)/.installed-docs: EXTRAS := [docs]
+$(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
+	$(call install,docs)
+	@touch $(VENV)/.installed $@
+
 train: $(VENV)/.installed
 	$(BIN)/pocketvit train
 
@@ -55,6 +61,9 @@ test: $(VENV)/.installed-dev
 test-long: $(VENV)/.installed-ray
 	@echo "Running the long CPU tests: six to twelve minutes on two cores."
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'long and not gpu'
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 tables: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.tables
@@ -80,4 +89,4 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest build dist
+	rm -rf $(VENV) $(VENV)-lowest build dist site

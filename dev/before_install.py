@@ -7,7 +7,12 @@ import importlib.util
 import shutil
 import sys
 
-EXTRA = {"train": "", "test": " and the test tools", "test-long": ", the test tools and Ray"}
+EXTRA = {
+    "train": "",
+    "test": " and the test tools",
+    "test-long": ", the test tools and Ray",
+    "docs": " and what builds the site",
+}
 CUDA = "PyTorch's default build for Linux includes CUDA: about 3 GB to download, 6 GB on disk, two minutes or more."
 NO_GPU = """\
 No NVIDIA GPU was found (no nvidia-smi), so PyTorch's CPU build is enough: 0.3 GB to download, 1.3 GB on disk in all.

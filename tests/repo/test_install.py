@@ -34,7 +34,7 @@ def test_others_are_told_what_it_costs_alone(lines, machine, size):
 
 def test_every_target_that_installs_says_so_first():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert set(re.findall(r"\$\(call install,([\w-]+)\)", makefile)) == {"train", "test", "test-long"}
+    assert set(re.findall(r"\$\(call install,([\w-]+)\)", makefile)) == {"train", "test", "test-long", "docs"}
     recipe = makefile.partition("define install\n")[2].partition("endef")[0]
     assert recipe.index("dev/before_install.py $(1)") < recipe.index("--editable") and "--quiet" not in recipe
 
