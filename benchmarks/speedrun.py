@@ -4,8 +4,9 @@
 
 First the recipe trains some steps on random labels, which compiles and captures everything. Then each seed starts
 from nothing, and its clock contains: the images' way to the GPU, the initial weights, whitening, all random numbers,
-augmentation and every step; with `schedule.sides`, also the capture for each size. Evaluation comes after the clock. The rules are those of airbench
-(https://github.com/KellerJordan/cifar10-airbench), where the mean and the spread of the pixels are constants as well.
+augmentation and every step; with `schedule.sides`, also the capture for each size. Evaluation comes after the clock.
+The rules are those of airbench (https://github.com/KellerJordan/cifar10-airbench), where the mean and the spread of the
+pixels are constants as well.
 
 What the first, cold run of a command takes in all is `total_s` in its result.json.
 """
@@ -110,7 +111,9 @@ def main() -> None:
     parser.add_argument("recipe", nargs="?", default="minute")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--source")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field, as in --set depth=6")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field, as in --set depth=6"
+    )
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     changes = dict(change.split("=", 1) for change in arguments.set)
