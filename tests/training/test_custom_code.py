@@ -100,7 +100,9 @@ def test_the_example_trains_and_is_used_only_with_consent(mine, tmp_path, capsys
         assert code == 0 and out
     (folder / "report.html").unlink()
     assert run(["report", folder], capsys)[0] == 0, "a report runs no code"
-    assert "code/my_attention.py:MyAttention@" in write_report(folder).read_text()
+    page = write_report(folder).read_text()
+    assert "code/my_attention.py:MyAttention@" in page
+    assert "There are no attention maps: " in page and "mixes tokens in its own way" in page
 
 
 def test_nothing_of_a_strangers_run_folder_runs_before_consent(mine, tmp_path, capsys):

@@ -113,7 +113,14 @@ def test_a_run_learns_and_leaves_everything(small):
     assert load_config(folder / "config.yaml") == small
     env = json.loads((folder / "env.json").read_text())
     assert env["versions"]["torch"] == torch.__version__.split("+")[0] or env["versions"]["torch"] == torch.__version__
-    assert (folder / "report.html").read_text().count("<img") >= 5
+    page = (folder / "report.html").read_text()
+    assert page.count("<img") >= 5
+    with np.load(folder / "figures.npz") as held:
+        rows, hits = held["attention_rows"], logits.argmax(dim=1) == labels
+        assert rows.tolist() == [int(((labels == k) & hits).nonzero()[0]) for k in range(3)] + rows[3:].tolist()
+        assert not hits[rows[3:]].any() and len(rows[3:]) == min(6, int((~hits).sum()))
+    assert page.count('<div class="look') == 1 + len(rows), "the list of correct ones, and each image"
+    assert "Patch filters" in page and "Position similarity" in page
 
 
 def test_train_says_how_it_goes_and_where_the_run_is(small, capsys, monkeypatch, tmp_path):

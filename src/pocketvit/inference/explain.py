@@ -35,11 +35,11 @@ def explain_each(
         InputError: no trained model there, it has code and `allow_code` does not agree, or has no attention maps.
     """
     trained = load_model(run, choose_device(device), allow_code=allow_code)
-    yield from answer_each(run, files, trained.model.image_size, partial(_explained, trained), AT_A_TIME)
+    yield from answer_each(run, files, trained.model.image_size, partial(explained, trained), AT_A_TIME)
 
 
-def _explained(trained: TrainedModel, images: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Predictions and maps of uint8 images (B, H, W, 3)."""
+def explained(trained: TrainedModel, images: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Predictions and maps of uint8 images (B, H, W, 3), as `explain_each` gives them."""
     found = trained.attention_maps(images)
     per_class = trained.model.config.pool == "cls_per_class"
     matrices = (found.rollout(), found.gradient_weighted(), found.weights[-1])

@@ -64,6 +64,11 @@ class PatchEmbedding(nn.Module):
         assert self.proj.bias is not None  # a convolution has one unless told otherwise
         return self.proj.bias
 
+    @property
+    def filters(self) -> Tensor:
+        """The weights of an image's own pixels in the first layer, (filters, 3, rows, columns)."""
+        return self.proj.weight[:, :CHANNELS]
+
     def forward(self, images: Tensor, lead: int = 0) -> Tensor:
         """Project the patches of images (B, C, H, W), row by row, after `lead` zero tokens, without the bias.
 
@@ -143,6 +148,11 @@ class ConvolutionalStem(nn.Module):
     def num_patches(self) -> int:
         """P."""
         return self.grid[0] * self.grid[1]
+
+    @property
+    def filters(self) -> Tensor:
+        """As `PatchEmbedding`."""
+        return self.convolutions[0].weight
 
     def forward(self, images: Tensor, lead: int = 0) -> Tensor:
         """As `PatchEmbedding`: images (B, C, H, W) -> (B, L + P, D)."""

@@ -9,20 +9,18 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from pocketvit.files import write_atomically
-from pocketvit.report.pictures import image_uri, is_small, png_uri
+from pocketvit.report.pictures import COLOURS, image_uri, is_small, map_uri, scaled
 from pocketvit.report.templating import page_environment
 
 MOST_DRAWN = 20  # images in the picture; the page has all
 MOST_CLASSES = 5  # most probable classes that the page names for an image
-COLOURS = "viridis"
-OPACITY = 0.7  # of a map on its image
+OPACITY = 0.7  # of a map on its image, as in style.css
 TILE_INCHES, DPI = 1.15, 110
 INK, MUTED = "#1d2126", "#5b626b"
 
@@ -69,24 +67,13 @@ def render(run: str, explanations: Sequence[Explanation]) -> str:
             "pixelated": is_small(one.image),
             "aspect": f"{one.image.shape[1]} / {one.image.shape[0]}",
             "maps": [
-                (name, _map_uri(values), f"{values.min():.3f} to {values.max():.3f}")
+                (name, map_uri(values), f"{values.min():.3f} to {values.max():.3f}")
                 for name, values in one.maps.items()
             ],
         }
         for one in explanations
     ]
-    return page_environment().get_template("explain.html.j2").render(run=run, images=images, opacity=OPACITY)
-
-
-def _scaled(values: np.ndarray) -> np.ndarray:
-    """A map from its least value, 0, to its greatest, 1; all 0 if there is no difference."""
-    span = float(values.max() - values.min())
-    return (values - values.min()) / span if span > 0 else np.zeros_like(values)
-
-
-def _map_uri(values: np.ndarray) -> str:
-    """A map (rows, columns) in colors, a pixel for each patch."""
-    return png_uri(np.round(255 * matplotlib.colormaps[COLOURS](_scaled(values))[..., :3]).astype(np.uint8))
+    return page_environment().get_template("explain.html.j2").render(run=run, images=images)
 
 
 def draw(explanations: Sequence[Explanation]) -> bytes:
@@ -104,7 +91,7 @@ def draw(explanations: Sequence[Explanation]) -> bytes:
         for axes, (name, values) in zip(line[1:], one.maps.items(), strict=True):
             axes.imshow(grey, cmap="gray", vmin=0, vmax=255)
             over = {"cmap": COLOURS, "vmin": 0, "vmax": 1, "alpha": OPACITY, "interpolation": "nearest"}
-            axes.imshow(_scaled(values), extent=(-0.5, width - 0.5, height - 0.5, -0.5), **over)
+            axes.imshow(scaled(values), extent=(-0.5, width - 0.5, height - 0.5, -0.5), **over)
             axes.set_title(name, fontsize=9 if len(name) < 12 else 7.5, color=MUTED)
         for axes in line:
             axes.set_axis_off()

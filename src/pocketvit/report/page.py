@@ -7,7 +7,6 @@ folder gives the same bytes.
 
 import shlex
 from collections.abc import Mapping
-from math import isqrt
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,8 @@ from pocketvit.report import text
 from pocketvit.report.by_class import classes, confusions
 from pocketvit.report.calibration import calibration
 from pocketvit.report.curves import accuracy_curves, pass_curves
-from pocketvit.report.pictures import filter_sheet_uri, image_uri, is_small, similarity_sheet_uri
+from pocketvit.report.inside import attention, first_layer, low_rank
+from pocketvit.report.pictures import image_uri, is_small
 from pocketvit.report.scores import confusion_matrix, log_softmax, wilson_interval
 from pocketvit.report.templating import page_environment
 from pocketvit.runs.balance import balance_lines
@@ -27,8 +27,6 @@ from pocketvit.runs.hardware import device
 from pocketvit.runs.result import RunResult
 
 # K is the number of classes, T the number of test images.
-
-TILE = 120  # greatest side of a tile of a square sheet, in CSS pixels
 
 
 def write_report(run_dir: Path, result: RunResult | None = None) -> Path:
@@ -72,7 +70,9 @@ def render(run: FinishedRun) -> str:
         train_images=_train_images(run.samples),
         errors=_errors(run.samples, predictions, log_probabilities),
         num_errors=int((predicted != predictions.labels).sum()),
-        sheets=_sheets(run.figures),
+        attention=attention(run.figures, predictions, log_probabilities),
+        sheets=first_layer(run.figures),
+        low_rank=low_rank(run.figures),
         rerun=_rerun(run),
         config_text=run.config_text.strip(),
         environment=flat({"versions": run.result.versions} | run.env),
@@ -193,25 +193,6 @@ def _errors(samples: Samples | None, predictions: Predictions, log_probabilities
 def _picture(image: np.ndarray) -> dict:
     height, width = image.shape[:2]
     return {"uri": image_uri(image), "pixelated": is_small(image), "width": width, "height": height}
-
-
-def _sheets(figures: Mapping[str, np.ndarray]) -> list[dict]:
-    """Pictures of the model's first layer, if the run saved it."""
-    sheets = []
-    if "whitening_filters" in figures:
-        filters = figures["whitening_filters"]
-        remark = f"{len(filters)} patch filters in order of decreasing eigenvalue, each scaled by its largest weight"
-        sheets.append(_sheet("Whitening filters", remark, filter_sheet_uri(filters), len(filters)))
-    if "position_similarity" in figures:
-        similarity = figures["position_similarity"]
-        remark = f"cosine similarity of each of {len(similarity)} positions to all others; dark −1, yellow 1"
-        sheets.append(_sheet("Position similarity", remark, similarity_sheet_uri(similarity), len(similarity)))
-    return sheets
-
-
-def _sheet(title: str, remark: str, uri: str, num_tiles: int) -> dict:
-    """A sheet with its width, so that few tiles are not stretched to the width of the page."""
-    return {"title": title, "remark": remark, "uri": uri, "width": TILE * isqrt(num_tiles)}
 
 
 def flat(values: Mapping, prefix: str = "") -> list[tuple[str, str]]:

@@ -19,6 +19,8 @@ ACCENT = (15, 118, 138)
 WARM = (214, 92, 48)  # the page's two colors in a tone that is readable on light and on dark
 LEAST_TILE = 8
 """Smaller position maps are enlarged to this many pixels a side, so that the lines between them stay thin."""
+COLOURS = "viridis"
+"""Matplotlib's name for the colors of maps, from dark to yellow."""
 FAINTEST = 0.2  # opacity of the faintest error in a heat map
 
 
@@ -72,7 +74,7 @@ def similarity_sheet_uri(similarity: np.ndarray) -> str:
     maps = similarity.reshape(-1, side, side) if side * side == len(similarity) else similarity[None]  # (P, side, side)
     scale = -(-LEAST_TILE // maps.shape[1])
     maps = maps.repeat(scale, axis=1).repeat(scale, axis=2)  # (P, scale * side, scale * side)
-    colours = matplotlib.colormaps["viridis"]((np.clip(maps, -1, 1) + 1) / 2)[..., :3]
+    colours = matplotlib.colormaps[COLOURS]((np.clip(maps, -1, 1) + 1) / 2)[..., :3]
     return _uri(Image.fromarray(_tiled(colours, columns=isqrt(len(maps)))), "PNG", optimize=True)
 
 
@@ -88,6 +90,17 @@ def _tiled(tiles: np.ndarray, columns: int) -> np.ndarray:
     return sheet
 
 
+def map_uri(values: np.ndarray) -> str:
+    """A map (rows, columns) in colors from its least value to its greatest, a pixel for each patch; see `scaled`."""
+    return png_uri(np.round(255 * matplotlib.colormaps[COLOURS](scaled(values))[..., :3]).astype(np.uint8))
+
+
+def scaled(values: np.ndarray) -> np.ndarray:
+    """A map from its least value, 0, to its greatest, 1; all 0 if there is no difference."""
+    span = float(values.max() - values.min())
+    return (values - values.min()) / span if span > 0 else np.zeros_like(values)
+
+
 def png_uri(pixels: np.ndarray) -> str:
     """Pixels, uint8 (H, W, 3), as they are, as a data URI."""
     return _uri(Image.fromarray(pixels), "PNG", optimize=True)
@@ -97,3 +110,7 @@ def _uri(image: Image.Image, file_format: str, **options) -> str:
     file = io.BytesIO()
     image.save(file, file_format, **options)
     return f"data:image/{file_format.lower()};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+
+
+COLOUR_BAR = map_uri(np.arange(64)[None])
+"""The colors of maps in a row, from the least value to the greatest, for legends."""

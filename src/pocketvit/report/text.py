@@ -1,5 +1,7 @@
 """Number formats of reports and tables. A no-break space joins numbers and units."""
 
+from collections.abc import Sequence
+
 NBSP = "\N{NO-BREAK SPACE}"
 
 
@@ -12,6 +14,11 @@ def counted(number: int, noun: str) -> str:
     """A number with a noun in the singular or plural: 1 run, 1,437 passes."""
     ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
     return f"{number:,} {noun}{ending}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Parts of a sentence: a, b and c."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
 def short_count(number: float) -> str:

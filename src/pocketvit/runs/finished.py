@@ -1,9 +1,9 @@
 """Read a finished run, with one-line errors for missing or damaged files.
 
 A run folder contains config.yaml, env.json, metrics.jsonl, predictions.npz and, written last, result.json. Two files
-are optional: samples.npz (pictures) and figures.npz (whitening filters, position similarity).
+are optional: samples.npz (pictures) and figures.npz (what the model is like inside).
 
-T test images, K classes, S sample pictures, E error pictures, F filters of p×p pixels, P patches, H W pixels.
+T test images, K classes, S sample pictures, E error pictures, H W pixels.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,17 @@ _ARRAYS = {
     **dict.fromkeys(("labels", "indices", "error_indices"), ("iu", 1)),
     **dict.fromkeys(("class_names", "files", "train_captions"), ("U", 1)),
     **dict.fromkeys(("train_images", "error_images"), ("u", 4)),
-    "whitening_filters": ("f", 4),
-    "position_similarity": ("f", 2),
+    **dict.fromkeys(("whitening_filters", "patch_filters", "attention_maps"), ("f", 4)),
+    **dict.fromkeys(("position_similarity", *(f"singular_values_{name}" for name in "qkv")), ("f", 2)),
+    "attention_rows": ("iu", 1),
+    "attention_images": ("u", 4),
+    "attention_refused": ("U", 0),
 }
 """Each array's kinds, by NumPy's names, and number of axes."""
+FIGURES = tuple(
+    name for name in _ARRAYS if name.startswith(("whitening", "patch", "position", "singular", "attention"))
+)
+"""The arrays of figures.npz."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class FinishedRun:
     predictions: Predictions
     samples: Samples | None
     figures: dict[str, np.ndarray]
-    """`whitening_filters` (F, p, p, 3) and `position_similarity` (P, P), if the run wrote them."""
+    """Those of `FIGURES` that the run wrote; see `pocketvit.inference.figures`."""
 
 
 def refuse_many(folder: Path) -> None:
@@ -104,7 +111,7 @@ def read_run(run_dir: Path, result: RunResult | None = None) -> FinishedRun:
         result=result,
         predictions=predictions,
         samples=_read_samples(run_dir / "samples.npz", len(predictions.labels)),
-        figures=_read_figures(run_dir / "figures.npz"),
+        figures=_read_figures(run_dir / "figures.npz", len(predictions.labels)),
     )
 
 
@@ -163,13 +170,34 @@ def _read_samples(path: Path, num_predictions: int) -> Samples | None:
     return Samples(train_images, tuple(str(caption) for caption in captions), error_images, rows)
 
 
-def _read_figures(path: Path) -> dict[str, np.ndarray]:
+def _read_figures(path: Path, num_predictions: int) -> dict[str, np.ndarray]:
     if not path.is_file():
         return {}
-    names = ("whitening_filters", "position_similarity")
-    filters, similarity = _read_arrays(path, *names, needed=False)
-    if filters is not None and (filters.shape[-1] != 3 or filters.size == 0):
-        raise InputError(f"{path}: whitening_filters has shape {filters.shape}; expected (filters, p, p, 3)")
-    if similarity is not None and (len(set(similarity.shape)) != 1 or similarity.size == 0):
+    arrays = _read_arrays(path, *FIGURES, needed=False)
+    figures = {name: array for name, array in zip(FIGURES, arrays, strict=True) if array is not None}
+    for name, array in figures.items():
+        if array.size == 0 and not name.startswith("attention") or "filters" in name and array.shape[-1] != 3:
+            raise InputError(
+                f"{path}: {name} has shape {array.shape}; expected (filters, p, p, 3) or numbers in both axes"
+            )
+    similarity = figures.get("position_similarity")
+    if similarity is not None and len(set(similarity.shape)) != 1:
         raise InputError(f"{path}: position_similarity has shape {similarity.shape}; expected (patches, patches)")
-    return {name: array for name, array in zip(names, (filters, similarity), strict=True) if array is not None}
+    if "attention_maps" in figures:
+        _check_attention(path, figures, num_predictions)
+    return figures
+
+
+def _check_attention(path: Path, figures: dict[str, np.ndarray], num_predictions: int) -> None:
+    """Refuse maps that do not fit their images."""
+    if not {"attention_rows", "attention_images"} <= figures.keys():
+        raise InputError(f"{path} has attention_maps, but not both attention_rows and attention_images")
+    maps, rows, images = (figures[f"attention_{name}"] for name in ("maps", "rows", "images"))
+    if images.dtype != np.uint8 or images.shape[-1] != 3 or 0 in images.shape[1:] or 0 in maps.shape[2:]:
+        raise InputError(f"{path}: attention_images is {images.dtype} {images.shape}; expected uint8 (count, H, W, 3)")
+    if len(maps) != 2 or not len(rows) == len(images) == maps.shape[1]:
+        raise InputError(
+            f"{path}: attention_maps has shape {maps.shape}; expected two for each of {len(images)} images"
+        )
+    if len(rows) and (rows.min() < 0 or rows.max() >= num_predictions):
+        raise InputError(f"{path}: attention_rows from {rows.min()} to {rows.max()}, but {num_predictions} predictions")

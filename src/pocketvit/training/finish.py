@@ -16,10 +16,10 @@ from pocketvit.data import Splits
 from pocketvit.data.pixels import one_line
 from pocketvit.device import peak_memory_gib
 from pocketvit.files import write_arrays
+from pocketvit.inference.figures import attention_figures, model_figures
 from pocketvit.inference.logits import accuracy, per_class_accuracy
 from pocketvit.inference.trained_model import TrainedModel
 from pocketvit.loading.loader import TrainLoader
-from pocketvit.model import ViT
 from pocketvit.runs.balance import class_balance
 from pocketvit.runs.metrics import read_metrics
 from pocketvit.runs.result import Evaluation, RunResult
@@ -28,6 +28,7 @@ from pocketvit.training.trainer import Trainer
 SAMPLE_BATCHES = 8  # batches that the report shows some images of; a batch is mixed as a whole, so several are needed
 SAMPLES_PER_BATCH = 5
 MAX_ERRORS = 40
+MAX_LOOKS = 6  # correct test images whose attention the report shows, and as many errors
 
 
 def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> RunResult:
@@ -45,7 +46,6 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
     images_seen, trained = int(trainer.step.step) * config.batch_size, trainer.trained()
     logits, labels = trained.logits(splits.test.images), splits.test.labels
     metrics = read_metrics(folder.metrics)
-    save_figures(folder.figures, trainer.model, trainer.filters)
     trained.save(folder.model)
     write_arrays(
         folder.predictions,
@@ -55,7 +55,10 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
         class_names=np.array(splits.class_names),
         files=np.array(splits.test.files),
     )
-    save_samples(folder.samples, logits, splits, seen_images(trainer.loader, trained))
+    right, worst = examples(logits, labels)
+    save_samples(folder.samples, splits, seen_images(trainer.loader, trained), worst)
+    looks = attention_figures(trained, splits.test.images, np.concatenate([right, worst[:MAX_LOOKS]]))
+    write_arrays(folder.figures, **model_figures(trained.model, trainer.filters), **looks)
     result = RunResult(
         file=folder.result,
         test_accuracy=accuracy(logits, labels),
@@ -126,25 +129,6 @@ def seen_images(loader: TrainLoader, trained: TrainedModel) -> tuple[np.ndarray,
     return np.concatenate(images), captions
 
 
-def save_figures(path: Path, model: ViT, filters: Tensor | None) -> None:
-    """Write the report's pictures of the model: whitening filters and the similarity of learned positions.
-
-    Args:
-        path: of figures.npz; not written if there is nothing to draw.
-        filters: initial ones of the patch embedding, (F, C, p, p); None if they were random.
-    """
-    figures = {}
-    if filters is not None:
-        figures["whitening_filters"] = filters.permute(0, 2, 3, 1).numpy()  # (F, p, p, C)
-    positions = model.tokens.positions
-    if model.config.positions == "learned" and positions is not None:
-        table = positions.detach()[0, model.tokens.num_special :].cpu()  # (P, D)
-        unit = torch.nn.functional.normalize(table, dim=1)
-        figures["position_similarity"] = (unit @ unit.T).numpy()  # (P, P)
-    if figures:
-        write_arrays(path, **figures)
-
-
 def _told(target: np.ndarray, class_names: tuple[str, ...]) -> str:
     """A target (K,) in words: its class, or two classes with their shares."""
     kinds = np.flatnonzero(target > 0.005)
@@ -153,12 +137,22 @@ def _told(target: np.ndarray, class_names: tuple[str, ...]) -> str:
     return " + ".join(f"{class_names[k]} {target[k]:.0%}" for k in kinds)
 
 
-def save_samples(path: Path, logits: Tensor, splits: Splits, seen: tuple[np.ndarray, list[str]]) -> None:
-    """Write augmented training images with captions, and the test images with the highest loss."""
-    labels = torch.from_numpy(np.array(splits.test.labels))
-    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    wrong = logits.argmax(dim=1) != labels
-    worst = torch.where(wrong, losses, -1).argsort(descending=True)[: min(MAX_ERRORS, int(wrong.sum()))].numpy()
+def examples(logits: Tensor, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Test images for the report.
+
+    Returns:
+        rows of some right ones, the first of each of some classes, by class; and of wrong ones, highest loss first.
+    """
+    losses = torch.nn.functional.cross_entropy(logits, torch.from_numpy(np.array(labels)), reduction="none").numpy()
+    hits = logits.argmax(dim=1).numpy() == labels
+    wrong = np.flatnonzero(~hits)
+    classes, first = np.unique(labels[hits], return_index=True)
+    spread = np.linspace(0, len(classes) - 1, min(MAX_LOOKS, len(classes))).round().astype(int)
+    return np.flatnonzero(hits)[first[spread]], wrong[np.argsort(-losses[wrong], kind="stable")][:MAX_ERRORS]
+
+
+def save_samples(path: Path, splits: Splits, seen: tuple[np.ndarray, list[str]], worst: np.ndarray) -> None:
+    """Write augmented training images with captions, and the test images in these rows."""
     write_arrays(
         path,
         train_images=seen[0],

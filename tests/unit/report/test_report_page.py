@@ -265,6 +265,60 @@ def test_the_first_layer_is_shown_where_the_run_wrote_it(make_run):
     assert "max-width:480px" in page.values("style"), "four maps a row do not fill the page"
 
 
+def write_attention(run: Path, rows: list[int], **arrays) -> None:
+    image = np.zeros((len(rows), 8, 8, 3), np.uint8)
+    maps = np.random.default_rng(0).random((2, len(rows), 2, 2))
+    held = {"attention_rows": np.array(rows, np.int64), "attention_images": image, "attention_maps": maps}
+    np.savez(run / "figures.npz", **held | arrays)
+
+
+def test_attention_is_shown_on_right_and_wrong_images(make_run):
+    run = make_run()
+    with np.load(run / "predictions.npz") as held:
+        predicted, labels = held["logits"].argmax(axis=1), held["labels"]
+    right, wrong = (np.flatnonzero((predicted == labels) == hit)[:3].tolist() for hit in (True, False))
+    write_attention(run, [*right, *wrong[:2]])
+    page = page_of(run)
+    assert page.values("class").count("look pixelated") == 3 and page.values("class").count("look wrong pixelated") == 2
+    assert page.values("alt").count("gradient-weighted map") == page.values("alt").count("rollout") == 5
+    text = page.text.split("Wrong, highest loss first")[1]
+    assert re.match(rf" {predicted[wrong[0]]} [\d.]+ % is {labels[wrong[0]]} {predicted[wrong[1]]} ", text)
+    assert "least" in page.text and "#attention" in page.values("href")
+    write_attention(run, right)
+    assert "Wrong, highest loss first" not in page_of(run).text
+
+
+def test_a_model_without_attention_maps_says_so_in_one_sentence(make_run):
+    run = make_run()
+    assert "#attention" not in page_of(run).values("href"), "a run of before there were any"
+    np.savez(run / "figures.npz", attention_refused=np.array(EVIL))
+    page = page_of(run)
+    assert f"There are no attention maps: {EVIL}." in page.text and "script" not in page.tags
+
+
+def test_low_rank_projections_show_how_much_of_their_rank_is_used(make_run):
+    run = make_run()
+    assert "Low-rank" not in page_of(run).text
+    values = np.tile([10.0, 1.0, 0.5, 0.1], (3, 1))  # squares 100, 1, 0.25, 0.01: two have 99.7 %, one 98.8 %
+    np.savez(run / "figures.npz", singular_values_q=values, singular_values_v=np.ones((3, 2)))
+    page = page_of(run)
+    assert "the largest 2 of 4 of the queries and 2 of 2 of the values have 99 %" in page.text
+    assert ">queries</text>" in page.html and ">values</text>" in page.html and ">keys</text>" not in page.html
+
+
+def test_filters_and_positions_are_explained(make_run):
+    run, filters = make_run(), np.linspace(-1, 1, 32 * 12).reshape(32, 2, 2, 3)
+    np.savez(run / "figures.npz", patch_filters=filters, position_similarity=np.eye(16))
+    page = page_of(run)
+    assert (
+        "The 32 strongest patterns of the trained filters" in page.text
+        and "noise is left of the random start" in page.text
+    )
+    assert "colors from −1 to 1" in page.values("alt")
+    replace_arrays(run / "figures.npz", whitening_filters=filters)
+    assert "After whitening, fine ones have the greatest weights" in page_of(run).text
+
+
 def test_files_of_two_runs_are_noticed(make_run):
     assert "of the same run?" not in page_of(make_run("whole")).text
     assert "The stored predictions give 95.6 %" in page_of(make_run("mixed", test_accuracy=0.9)).text
@@ -357,6 +411,20 @@ DAMAGES = {
     ),
     "samples.npz: error_indices is float64": lambda run: replace_arrays(
         run / "samples.npz", error_indices=np.zeros(16)
+    ),
+    "figures.npz: attention_rows from 360 to 360": lambda run: write_attention(run, [360]),
+    "figures.npz: attention_maps has shape (1,": lambda run: write_attention(run, [0], attention_maps=np.ones((1, 1, 2, 2))),
+    "figures.npz: attention_images is uint8 (1, 8, 8, 4)": lambda run: write_attention(
+        run, [0], attention_images=np.zeros((1, 8, 8, 4), np.uint8)
+    ),
+    "figures.npz has attention_maps, but not": lambda run: np.savez(
+        run / "figures.npz", attention_maps=np.ones((2, 1, 2, 2))
+    ),
+    "figures.npz: attention_refused has shape (1,)": lambda run: np.savez(
+        run / "figures.npz", attention_refused=np.array(["no"])
+    ),
+    "figures.npz: singular_values_q has shape (0, 4)": lambda run: np.savez(
+        run / "figures.npz", singular_values_q=np.ones((0, 4))
     ),
     "figures.npz: position_similarity is <U1": lambda run: np.savez(
         run / "figures.npz", position_similarity=np.array([["a"]])

@@ -106,6 +106,17 @@ class Attention(Mixer):
         q, k, v = (y.unflatten(2, (-1, self.head_dim)).transpose(1, 2) for y in projected)
         return q, k, v
 
+    def low_rank(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """The low-rank ones of the projections q, k and v as two factors, D -> R -> out: (R, D) and (out, R)."""
+        found = {}
+        for name in () if self.packed else ("q", "k", "v"):
+            layer = getattr(self, name)
+            if isinstance(layer, nn.Sequential):
+                found[name] = layer[0].weight, layer[1].weight
+            elif self.shared_latent and name != "q":
+                found[name] = self.kv_latent.weight, layer.weight
+        return found
+
     @staticmethod
     def not_foldable(config: ModelConfig) -> str | None:
         """None unless there is an operation between projection and attention."""

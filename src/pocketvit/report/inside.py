@@ -1,0 +1,124 @@
+"""The sections of a run's report on the model itself: attention on test images, first layer, low-rank projections.
+
+K classes, T test images, n images with maps, F filters of p × p pixels, P patches, L layers, R rank.
+"""
+
+from collections.abc import Mapping
+from math import isqrt
+from typing import Any
+
+import numpy as np
+
+from pocketvit.report.pictures import COLOUR_BAR, filter_sheet_uri, image_uri, is_small, map_uri, similarity_sheet_uri
+from pocketvit.report.plots import Series, line_plot
+from pocketvit.report.text import listed
+from pocketvit.runs.finished import Predictions
+
+TILE = 120  # greatest side of a tile of a square sheet, in CSS pixels
+PROJECTIONS = {"q": ("queries", "accent"), "k": ("keys", "warm"), "v": ("values", "ink")}
+
+
+def attention(
+    figures: Mapping[str, np.ndarray], predictions: Predictions, log_probabilities: np.ndarray
+) -> dict | None:
+    """The maps on right and wrong test images, or why there are none; None for runs of before there were any.
+
+    Args:
+        log_probabilities: of the test images, (T, K).
+    """
+    if "attention_refused" in figures:
+        return {"refused": str(figures["attention_refused"])}
+    if "attention_maps" not in figures:
+        return None
+    groups: dict[bool, list[dict]] = {True: [], False: []}
+    weighted, rollout = figures["attention_maps"]  # (n, rows, columns) each
+    shown = zip(figures["attention_rows"], figures["attention_images"], weighted, rollout, strict=True)
+    for row, image, *maps in shown:
+        label, predicted = int(predictions.labels[row]), int(log_probabilities[row].argmax())
+        groups[label == predicted].append(
+            {
+                "uri": image_uri(image),
+                "pixelated": is_small(image),
+                "aspect": f"{image.shape[1]} / {image.shape[0]}",
+                "maps": [map_uri(values) for values in maps],
+                "predicted": predictions.class_names[predicted],
+                "probability": float(np.exp(log_probabilities[row, predicted])),
+                "true": predictions.class_names[label],
+            }
+        )
+    return {"refused": None, "right": groups[True], "wrong": groups[False], "bar": COLOUR_BAR}
+
+
+def first_layer(figures: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Pictures of the patch filters and of learned positions, each with what it means."""
+    sheets = []
+    if "patch_filters" in figures:
+        meaning = "A patch becomes a token by how much it has of each of these patterns. " + (
+            "After whitening, fine ones have the greatest weights, since images have least of them."
+            if "whitening_filters" in figures
+            else "Areas, edges and colors have been learned from images; noise is left of the random start."
+        )
+        remark = "strongest patterns of the trained filters (their singular vectors); gray is zero, the largest weight is full"
+        sheets.append(_filters("Patch filters", figures["patch_filters"], remark, meaning))
+    if "whitening_filters" in figures:
+        meaning = (
+            "They are the principal patterns of the training images' patches, weighted so that each is equally strong."
+        )
+        remark = (
+            "patch filters that the first layer began with, in order of decreasing eigenvalue, scaled in the same way"
+        )
+        sheets.append(_filters("Whitening filters", figures["whitening_filters"], remark, meaning))
+    if "position_similarity" in figures:
+        similarity = figures["position_similarity"]
+        meaning = (
+            "Each small map is one patch, in its place in the image. Bright around this place: the model has learned which "
+            "patches are neighbors. A bright row or column: which ones share it. Bright at a single point: only which is which."
+        )
+        sheets.append(
+            {
+                "title": "Position similarity",
+                "remark": f"Cosine similarity of the learned embedding of each of {len(similarity)} positions to all others",
+                "meaning": meaning,
+                "uri": similarity_sheet_uri(similarity),
+                "width": TILE * isqrt(len(similarity)),
+                "legend": COLOUR_BAR,
+            }
+        )
+    return sheets
+
+
+def _filters(title: str, filters: np.ndarray, remark: str, meaning: str) -> dict[str, Any]:
+    """A sheet with its width, so that few tiles are not stretched to the width of the page."""
+    return {
+        "title": title,
+        "remark": f"The {len(filters)} {remark}",
+        "meaning": meaning,
+        "uri": filter_sheet_uri(filters),
+        "width": TILE * isqrt(len(filters)),
+        "legend": None,
+    }
+
+
+def low_rank(figures: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+    """The singular values of low-rank projections; None if there are none."""
+    lines, used = [], []
+    for short, (name, colour) in PROJECTIONS.items():
+        if (values := figures.get(f"singular_values_{short}")) is None:
+            continue
+        shares = values / np.maximum(values[:, :1], 1e-12)  # (L, R)
+        band = shares.min(axis=0).tolist(), shares.max(axis=0).tolist()
+        places = list(range(1, shares.shape[1] + 1))
+        lines.append(Series(name, places, shares.mean(axis=0).tolist(), colour, band=band))
+        energy = (values**2).mean(axis=0)
+        enough = 1 + int(np.searchsorted(energy.cumsum() / max(energy.sum(), 1e-12), 0.99 - 1e-9))
+        used.append(f"{min(enough, len(places))} of {len(places)} of the {name}")
+    if not lines:
+        return None
+    plot = line_plot(
+        "Singular values",
+        lines,
+        description="Singular values of the low-rank projections, relative to the largest of each layer",
+        x_label="number, largest first", x_format="{:g}".format, y_format="{:g}".format, y_range=(0.0, 1.0),
+        legend_at="upper right",
+    )  # fmt: skip
+    return {"plot": plot, "used": listed(used)}
