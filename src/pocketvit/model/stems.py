@@ -152,7 +152,7 @@ class ConvolutionalStem(nn.Module):
     @property
     def filters(self) -> Tensor:
         """As `PatchEmbedding`."""
-        return self.convolutions[0].weight
+        return next(self.convolutions.parameters())
 
     def forward(self, images: Tensor, lead: int = 0) -> Tensor:
         """As `PatchEmbedding`: images (B, C, H, W) -> (B, L + P, D)."""
