@@ -128,6 +128,9 @@ def test_a_run_without_labels_is_started_from_and_probed(small, tmp_path, name):
     probe = train(override(small, values))
     assert probe.test_accuracy >= 0.9, "three colours are easy"
     assert probe.images_total == 7 * 96 and first.images_total is None
+    start = prepare(override(small, values), ALONE, SilentReporter()).start
+    assert start.notes[0] == f"the head is new: {name} learns without labels, so the head was only a probe"
+    assert start.notes[1].endswith("; new: head.bias, head.weight")
 
 
 @pytest.mark.parametrize(

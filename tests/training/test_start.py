@@ -157,6 +157,12 @@ def test_whitening_leaves_what_was_taken_over(tuned, source):
     assert anew.filters is not None
 
 
+def test_what_tensors_do_not_show_is_said(tuned):
+    _, said = start(override(tuned, {"model.num_heads": 4, "model.activation": "gelu_tanh"}))
+    had = "model.num_heads=2, model.activation=gelu"
+    assert said[0] == f"init_from: that model had {had}, so the same weights compute something else here"
+
+
 def test_what_cannot_be_started_from_is_refused(tuned, source, tmp_path):
     with pytest.raises(InputError, match="none of its blocks fits this model; give it the same model.width"):
         started(override(tuned, {"model.width": 48}))

@@ -179,7 +179,9 @@ def _name_or_code(name: str, value: Any, built_in: tuple[str, ...]) -> str | Cod
 def _weights(name: str, value: Any) -> Weights:
     """The trained model in a run folder or file."""
     if not isinstance(value, str | Path):
-        raise InputError(f"{name}={value!r}: must be the folder of a finished run, its model.safetensors, or none")
+        raise InputError(
+            f"{name}={value!r}: must be the folder of a finished run, a file of weights, hf:OWNER/NAME, or none"
+        )
     try:
         return Weights.find(value)
     except InputError as error:

@@ -25,7 +25,7 @@ class RunConfig:
     batch_size: Count = 256
     """Images per step, over all processes. Each pass drops its last partial batch, a different one each time."""
     init_from: Weights | None = None
-    """Start with the weights of a trained model, a run folder or its model.safetensors, wherever they fit."""
+    """Start with trained weights wherever they fit: a run folder, a file (also of timm's VisionTransformer), hf:OWNER/NAME."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -1,11 +1,12 @@
 """Trained models in a configuration: what a run starts from.
 
-A model is given as a finished run's folder or its model.safetensors, and counts by its file's content: a moved model is
-the same, a changed one is not. A run keeps a copy, named by the content's digest, in weights/ of its folder, so that it
-goes on without the original.
+A model is given as a finished run's folder, a file of weights or a name on the Hugging Face Hub, and counts by its file's
+content: a moved model is the same, a changed one is not. A run keeps a copy, named by the content's digest, in weights/ of
+its folder, so that it goes on without the original.
 """
 
 import hashlib
+import importlib.util
 import os
 import re
 from collections.abc import Iterable
@@ -15,7 +16,9 @@ from pocketvit.errors import InputError
 from pocketvit.files import path_of, read_bytes, write_atomically
 
 FOLDER = "weights"  # the folder of copies, next to the file that refers to them
-COPY = re.compile(r"[0-9a-f]{16}\.safetensors")  # the name of a copy
+PICKLED = (".pt", ".pth")  # endings of PyTorch's own format; all other files are safetensors
+COPY = re.compile(r"[0-9a-f]{16}\.(safetensors|pt|pth)")  # the name of a copy
+PUBLISHED = re.compile(r"hf:(\w[\w.-]*/\w[\w.-]*)")  # the name of a model on the Hub
 
 
 class Weights:
@@ -26,13 +29,14 @@ class Weights:
 
     @classmethod
     def find(cls, given: str | os.PathLike, folder: Path = Path()) -> "Weights":
-        """The model in a run folder or file; a relative path is relative to `folder`.
+        """The model in a run folder or file, or named hf:OWNER/NAME; a relative path is relative to `folder`.
 
         The digest of a copy is taken from its name, and checked when it is read.
 
         Raises:
-            InputError: there is none, or it cannot be read.
+            InputError: there is none, or it cannot be read or downloaded.
         """
+        given = downloaded(given) if isinstance(given, str) and given.startswith("hf:") else given
         path = Path(os.path.abspath(folder / path_of(given)))
         path = path / "model.safetensors" if path.is_dir() else path
         if path.parent.name == FOLDER and COPY.fullmatch(path.name):
@@ -53,7 +57,12 @@ class Weights:
     @property
     def copied(self) -> str:
         """The path of the copy, for a file next to the folder of copies."""
-        return f"{FOLDER}/{self.digest}.safetensors"
+        return f"{FOLDER}/{self.digest}{self.path.suffix if self.pickled else '.safetensors'}"
+
+    @property
+    def pickled(self) -> bool:
+        """Whether the file has PyTorch's own format."""
+        return self.path.suffix in PICKLED
 
     def __str__(self) -> str:
         return str(self.path)
@@ -74,6 +83,25 @@ class RunOf(Weights):
     def __init__(self, row: str) -> None:
         super().__init__(Path(f"the model of row {row}"), f"row {row}")
         self.row = row
+
+
+def downloaded(name: str) -> Path:
+    """The file model.safetensors of hf:OWNER/NAME in the Hub's cache; downloaded if it is not there or has changed.
+
+    Raises:
+        InputError: another form, it cannot be downloaded, or huggingface_hub is not installed.
+    """
+    if not (parts := PUBLISHED.fullmatch(name)):
+        raise InputError(f"{name!r} is not a model on the Hub: expected hf:OWNER/NAME")
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise InputError(f"{name} needs huggingface_hub: pip install 'pocketvit[data]'")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(parts[1], "model.safetensors"))
+    except Exception as error:  # the library's own, those of its network libraries and those of the system
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(f"{name} cannot be downloaded: {why}") from error
 
 
 def _read(path: Path) -> bytes:

@@ -3,6 +3,8 @@
 NAMES = {
     "tokens.patches.proj.": "patch_embed.proj.",
     "tokens.cls": "cls_token",
+    "tokens.distilled": "dist_token",
+    "distilled_head.": "head_dist.",
     "tokens.registers": "reg_token",
     "tokens.positions": "pos_embed",
     ".scale1.gamma": ".ls1.gamma",

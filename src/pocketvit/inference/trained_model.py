@@ -28,11 +28,12 @@ from pocketvit.data.pixels import channels_last_remedy, one_line, uint8_remedy
 from pocketvit.errors import InputError
 from pocketvit.files import path_of, utf8_name, write_atomically
 from pocketvit.inference.attention_maps import AttentionMaps, attention_maps
+from pocketvit.inference.foreign import unpickled
 from pocketvit.inference.logits import in_batches, predict_logits
 from pocketvit.model import ViT
 from pocketvit.model.stems import CHANNELS
 from pocketvit.runs.finished import refuse_many
-from pocketvit.runs.result import Natural, is_number, take_fields
+from pocketvit.runs.result import Natural, Text, is_number, take_fields
 from pocketvit.usercode import Code, resolve, save_copies
 
 MOST_CONSTANTS = 2**24
@@ -52,6 +53,8 @@ class TrainedModel:
     std: tuple[float, ...]
     images: int | None = None
     """Training images that it has seen, with those of the models that it was started and learned from; None if unknown."""
+    objective: str = "classification"
+    """What it has learned by, `objective.name`. Without labels, the head is a probe that was trained beside."""
 
     def logits(self, images: np.ndarray | MappedRows, *, flip_average: bool = False) -> Tensor:
         """Classify uint8 images (N, H, W, C), C = 3: logits (N, K) on the CPU; (0, K) without images.
@@ -141,6 +144,7 @@ class TrainedModel:
         }
         about |= {"distilled": True} if self.model.distilled_head else {}
         about |= {} if self.images is None else {"images": self.images}
+        about |= {} if self.objective == "classification" else {"objective": self.objective}
         state = self.model.state_dict().items()
         # Copies, also of tied tensors.
         weights = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state}
@@ -159,7 +163,7 @@ def _numbers(least: float, *kinds: type, most: float = math.inf, count: int = CH
 
 
 @dataclass(frozen=True)
-class _About:
+class About:
     """The metadata of a model's file."""
 
     model: Annotated[Mapping[str, Any], "the model's fields by name", lambda value: isinstance(value, dict)]
@@ -173,9 +177,10 @@ class _About:
     std: Annotated[list[float], "three numbers above 0", _numbers(1e-30, int, float)]
     images: Natural | None = None
     distilled: Annotated[bool, "true or false", lambda value: isinstance(value, bool)] = False
+    objective: Text = "classification"
 
     @classmethod
-    def read(cls, where: str, metadata: Mapping[str, str]) -> "_About":
+    def read(cls, where: str, metadata: Mapping[str, str]) -> "About":
         """The metadata of a file; those of older versions have one key per field."""
         held = {key: json.loads(value) for key, value in metadata.items()}
         return cls(**take_fields(where, cls, held.get("pocketvit", held)))
@@ -221,7 +226,7 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
         raise InputError(f"{path} cannot be read; ask its owner for permission")
     try:
         with utf8_name(path) as name, safe_open(name, framework="pt") as file:
-            about = _About.read(str(path), file.metadata())
+            about = About.read(str(path), file.metadata())
             chosen, fields = {f"model.{name}": value for name, value in about.model.items()}, code_fields(RunConfig)
             chosen = resolve(
                 chosen, fields=fields, folder=path.parent, where=str(path), allow_code=allow_code, inside=True
@@ -241,20 +246,36 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
         raise InputError(f"{path} is not a model that PocketViT saved: {one_line(error)}") from error
     if len(set(about.class_names)) < len(about.class_names):
         raise InputError(f"{path}: two of its classes have the same name, so their probabilities are ambiguous")
-    numbers = tuple(about.mean), tuple(about.std), about.images
-    return TrainedModel(model.to(device).eval(), tuple(about.class_names), *numbers)
+    rest = tuple(about.mean), tuple(about.std), about.images, about.objective
+    return TrainedModel(model.to(device).eval(), tuple(about.class_names), *rest)
 
 
-def read_weights(weights: Weights) -> tuple[dict[str, Tensor], _About]:
+def read_weights(weights: Weights) -> tuple[dict[str, Tensor], About]:
     """The tensors in a trained model's file, and its metadata.
 
     Raises:
         InputError: it cannot be read, has changed, or is not a model that PocketViT saved.
     """
+    tensors, about = read_tensors(weights)
+    if about is None:
+        raise InputError(f"{weights} is not a model that PocketViT saved")
+    return tensors, about
+
+
+def read_tensors(weights: Weights) -> tuple[dict[str, Tensor], About | None]:
+    """The tensors in a file of weights, and its metadata if PocketViT saved it.
+
+    Raises:
+        InputError: it cannot be read, or has changed.
+    """
     content = weights.read()
+    if weights.pickled:
+        return unpickled(content, str(weights)), None
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return load(content), _About.read(str(weights), header["__metadata__"])
+        metadata = header.get("__metadata__", {})
+        ours = "pocketvit" in metadata or "class_names" in metadata
+        return load(content), About.read(str(weights), metadata) if ours else None
     except InputError:
         raise
     except BROKEN as error:

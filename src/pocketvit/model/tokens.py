@@ -17,6 +17,7 @@ from pocketvit.model.positions import sincos_table
 from pocketvit.model.resize import grid_matrix, resize_matrix
 from pocketvit.model.stems import STEMS
 
+POSITIONS = "tokens.positions"  # the name of learned positions in a model
 SPECIAL = ("cls", "distilled", "registers")
 """The parameters of tokens that are no patches, in their order; each (1, tokens, D), if there are some."""
 

@@ -76,7 +76,8 @@ class Trainer:
         self.start = Start()
         if config.init_from is not None:
             self.start = start_from(self.model, splits.class_names, config.init_from)
-            reporter.note(f"init_from: {self.start.note}")
+            for note in self.start.notes:
+                reporter.note(f"init_from: {note}")
         freeze(self.model, config.train.freeze)
         self.objective = make_objective(config, self.model, splits)
         self.chunks = Chunks(config, self.loader, self.objective.num_draws)
@@ -315,7 +316,8 @@ class Trainer:
     def trained(self) -> TrainedModel:
         """The current model, with what it needs to be used alone."""
         mean, std = (tuple(float(x) for x in s) for s in self.stats)
-        return TrainedModel(self.averaged(), self.splits.class_names, mean, std, self.images_total)
+        about = self.images_total, self.config.objective.name
+        return TrainedModel(self.averaged(), self.splits.class_names, mean, std, *about)
 
     @property
     def images_total(self) -> int | None:
