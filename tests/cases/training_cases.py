@@ -11,6 +11,8 @@ from pocketvit.training.trainer import Trainer
 TRICKS = {
     "optim.name": "soap_muon",
     "optim.cautious_decay": True,
+    "optim.grad_clip": 0.5,
+    "optim.layer_decay": 0.9,
     "optim.ema_decay": 0.9,
     "optim.ema_start": 0.4,
     "optim.ema_share": 0.6,

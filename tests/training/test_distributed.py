@@ -52,10 +52,11 @@ def test_a_batch_too_small_for_the_processes_is_refused():
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=str)
-@pytest.mark.parametrize(("size", "batch_size"), [(1, 16), (2, 16), (3, 16), (2, 17)])
-def test_gradients_equal_those_of_one_process(small, tmp_path, size, batch_size, dtype, tolerance):
-    config = override(small, {"batch_size": batch_size})
+@pytest.mark.parametrize(("size", "batch_size", "clip"), [(1, 16, None), (2, 16, None), (3, 16, 0.1), (2, 17, None)])
+def test_gradients_equal_those_of_one_process(small, tmp_path, size, batch_size, clip, dtype, tolerance):
+    config = override(small, {"batch_size": batch_size, "optim.grad_clip": clip})
     losses, rows = gradients(config, dtype)
+    assert clip is None or rows.norm(dim=1).allclose(rows.new_tensor(clip), rtol=1e-4), "of the whole gradient"
     for other_losses, other_rows in together(size, tmp_path, gradients, config, dtype):
         torch.testing.assert_close(other_losses, losses, rtol=tolerance, atol=0)
         error = (other_rows - rows).norm(dim=1) / rows.norm(dim=1)

@@ -29,8 +29,8 @@ MEANT = {
     "amp bf16 fp16": "--train.precision",
     "output output-dir save-dir": "--out",
     "checkpoint fine-tune finetune init pretrained": "--init-from",
-    "clip-grad clip-grad-norm gradient-clip-val grad-clip max-grad-norm": "gradients are not clipped; if training "
-    "diverges, lower --optim.lr or raise --schedule.warmup-passes",
+    "clip-grad clip-grad-norm gradient-clip-val max-grad-norm": "--optim.grad-clip",
+    "layer-wise-lr-decay llrd": "--optim.layer-decay",
     "num-workers workers": "images are decoded once and augmented in chunks, without worker processes",
     "early-stopping patience": "a run takes as many passes as its schedule; set --schedule.passes",
     "accum-iter accumulate-grad-batches gradient-accumulation-steps": "gradients are not accumulated; set --batch-size",

@@ -26,6 +26,8 @@ class OptimConfig:
     """Decay a weight only in steps whose update also makes it smaller, or that do not move it."""
     betas: tuple[Fraction, Fraction] | None = None
     """Decay rates of the running moments; by default AdamW 0.9 0.999, Lion 0.9 0.99."""
+    grad_clip: Positive | None = None
+    """Greatest L2 norm of the gradients of a step, all together; greater ones are scaled down to it. None leaves them."""
     muon_lr: Positive = 0.02
     """Peak learning rate of Muon."""
     muon_momentum: Fraction = 0.95

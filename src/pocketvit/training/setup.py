@@ -203,4 +203,5 @@ def make_step(
         cuda_graph=cuda_graph,
         warm_up=compile or fused,
         objective=objective,
+        grad_clip=optim.grad_clip,
     )

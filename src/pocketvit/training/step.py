@@ -69,6 +69,7 @@ class TrainStep:
         cuda_graph: capture the step; only on CUDA.
         warm_up: run the step a few times first, because its first runs compile; captured steps always are.
         objective: of the loss; its layers are trained as the model is.
+        grad_clip: greatest L2 norm of all gradients together; None leaves them as they are.
     """
 
     def __init__(
@@ -83,10 +84,11 @@ class TrainStep:
         cuda_graph: bool,
         warm_up: bool = False,
         objective: Objective | None = None,
+        grad_clip: float | None = None,
     ) -> None:
         device = next(model.parameters()).device
         self.model, self.optimizers, self.loss, self.ema = model, optimizers, loss, ema
-        self.processes, self.objective = processes, objective
+        self.processes, self.objective, self.grad_clip = processes, objective, grad_clip
         self.layers = nn.Module() if objective is None else objective.layers
         self.cuda_graph = cuda_graph and device.type == "cuda"
         self.warm_up = warm_up
@@ -136,15 +138,17 @@ class TrainStep:
             self.graph.replay()
 
     def backward(self) -> list[Tensor]:
-        """Compute the gradients of the next batch over all processes; returns its loss and logged values, 0-dim."""
+        """Compute the gradients of the next batch over all processes, clipped; returns its loss and logged values, 0-dim."""
         with record_function("forward"):
             loss, logged = self.loss(self.model, self.chunk, self.position)
         with record_function("backward"):
             loss.backward()
-        parameters = (parameter for _, parameter in named_parameters(self.model, self.layers))
+        parameters = [parameter for _, parameter in named_parameters(self.model, self.layers)]
         shared = self.objective.shared if self.objective else ()
         found = self.processes.sum_gradients(parameters, [loss, *(logged[name] for name in (*self.logged, *shared))])
         self.shared = dict(zip(shared, found[1 + len(self.logged) :], strict=True))
+        if self.grad_clip is not None:
+            nn.utils.clip_grad_norm_(parameters, self.grad_clip)  # never waits for the host
         return found[: 1 + len(self.logged)]
 
     def _run(self) -> None:
