@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from pocketvit.optim.lion import Lion
 
-PLAIN = {"adamw": torch.optim.AdamW, "lion": Lion}
+PLAIN = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "lion": Lion}
 BEHIND = 2048
 """Numbers behind the flat arrays that must stay as they are; a program of the kernels takes 1,024."""
 STEPS = 4
@@ -27,7 +27,7 @@ def assert_equals_float64(
     reference = nn.Parameter(start.double())
     theirs = PLAIN[name]([reference], lr=0.0, betas=betas, weight_decay=weight_decay)
     with poisoned_memory(device):
-        ours = {"adamw": flat.AdamW, "lion": flat.Lion}[name](
+        ours = {"adamw": flat.AdamW, "adam": flat.Adam, "lion": flat.Lion}[name](
             [nn.Parameter(start.to(device))], lr=0.0, betas=betas, weight_decay=weight_decay
         )
         ((group,), ((_, moments),)) = ours.param_groups, ours._flat

@@ -92,6 +92,18 @@ def test_equals_torch(decays, betas):
 
 
 @in_interpreter
+@pytest.mark.parametrize("decays", [(0.0,), (0.3, 0.0)], ids=str)
+def test_adam_equals_torch(decays):
+    from pocketvit.optim import flat
+
+    params, reference = start(), [nn.Parameter(tensor.double()) for tensor in draw(0)]
+    train(flat.Adam(groups_of(params, decays), lr=0.0), params, range(STEPS))
+    train(torch.optim.Adam(groups_of(reference, decays)), reference, range(STEPS))
+    for param, expected in zip(params, reference, strict=True):
+        torch.testing.assert_close(param.double(), expected, rtol=1e-5, atol=1e-4 * lr_at(0))
+
+
+@in_interpreter
 @pytest.mark.parametrize("betas", [(0.9, 0.99), (0.0, 0.5)], ids=str)
 @pytest.mark.parametrize("decays", [(0.0,), (0.3, 0.0)], ids=str)
 def test_lion_equals_the_plain_one(decays, betas):
@@ -237,14 +249,14 @@ def test_stacks_of_other_tensors_are_copies():
 
 
 @in_interpreter
-@pytest.mark.parametrize("name", ["adamw", "lion", "muon", "soap_muon"])
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lion", "muon", "soap_muon"])
 def test_state_is_made_and_named_as_with_torchs(name):
     config, states = OptimConfig(name=name, decay="matrices"), []
     for fused in (True, False):
         model = model_of(depth=1)
         before = copy.deepcopy(model.state_dict())
         optimizers = build_optimizers(config, model, fused=fused)
-        assert isinstance(optimizers[-1], torch.optim.AdamW) == (not fused and name != "lion")
+        assert isinstance(optimizers[-1], torch.optim.Adam) == (not fused and name not in ("sgd", "lion"))
         create_state(optimizers)
         assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
         states.append(state_tensors(optimizers, {p: key for key, p in model.named_parameters()}))

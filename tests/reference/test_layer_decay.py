@@ -50,7 +50,7 @@ def test_scales_equal_timms(kind, depth):
     assert len(set(found.values())) == depth + 2
 
 
-@pytest.mark.parametrize("name", ["adamw", "lion", "muon", "soap_muon"])
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lion", "muon", "soap_muon"])
 @pytest.mark.parametrize("decay", ["all", "matrices"])
 def test_each_parameter_steps_as_with_its_own_learning_rate(name, decay):
     start, steps = model_of(), {}

@@ -90,3 +90,17 @@ def test_wsd_equals_its_closed_form(steps, warmup_steps, decay_frac, decay_steps
             expected.append(final_lr + (peak - final_lr) * (steps - t) / decay_steps)
     result = table("wsd", steps, warmup_steps, peak, warmup_lr, final_lr, decay_frac=decay_frac)
     np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-18)
+
+
+@pytest.mark.parametrize(("steps", "warmup_steps"), [(100, 10), (100, 1), (7, 6)])
+def test_constant_equals_torchs_warm_up_that_stays(steps, warmup_steps):
+    peak, warmup_lr = 1e-3, 1e-6
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, warmup_lr / peak, 1.0, warmup_steps)
+    expected = []
+    for _ in range(steps):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    np.testing.assert_allclose(table("constant", steps, warmup_steps, peak, warmup_lr, 1e-5), expected, rtol=1e-9)
+    assert (table("constant", steps, 0, peak, warmup_lr, 1e-5) == peak).all()

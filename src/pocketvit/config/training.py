@@ -12,20 +12,24 @@ from pocketvit.usercode import Code
 class OptimConfig:
     """The optimizer, the average of the weights, and label smoothing."""
 
-    name: Literal["adamw", "lion", "muon", "soap_muon"] | Code = "adamw"
+    name: Literal["adamw", "adam", "sgd", "lion", "muon", "soap_muon"] | Code = "adamw"
     """Optimizer; muon and soap_muon update the blocks' matrices so, the rest by AdamW. Or FILE.py:NAME, your own class."""
     lr: Positive = 1e-3
     """Peak learning rate; with muon, that of its AdamW part."""
     layer_decay: Annotated[float, Bounds(0, 1, open_left=True)] = 1.0
     """For fine-tuning: each layer's learning rate is that of the layer above it times this; the classifier's is the whole."""
     weight_decay: NotNegative = 0.05
-    """Decoupled weight decay."""
+    """Decoupled weight decay; sgd and adam, as in PyTorch, add it to the gradient, where 1e-4 is usual."""
     decay: Literal["all", "matrices"] = "all"
     """What decays: all parameters, as in the paper, or only the matrices of layers."""
     cautious_decay: bool = False
     """Decay a weight only in steps whose update also makes it smaller, or that do not move it."""
     betas: tuple[Fraction, Fraction] | None = None
-    """Decay rates of the running moments; by default AdamW 0.9 0.999, Lion 0.9 0.99."""
+    """Decay rates of the running moments; by default AdamW and Adam 0.9 0.999, Lion 0.9 0.99."""
+    momentum: Fraction = 0.9
+    """Decay rate of SGD's running sum of gradients; 0 keeps none."""
+    nesterov: bool = True
+    """SGD with Nesterov's momentum: a step also takes the next decay of the sum into account."""
     grad_clip: Positive | None = None
     """Greatest L2 norm of the gradients of a step, all together; greater ones are scaled down to it. None leaves them."""
     muon_lr: Positive = 0.02
@@ -48,14 +52,25 @@ class OptimConfig:
                 raise InputError(f"optim.{name}={getattr(self, name)} has no effect with optim.ema_decay=0")
         if self.cautious_decay and isinstance(self.name, Code):
             raise InputError(f"optim.cautious_decay=True has no effect with optim.name={self.name}; decay there")
+        if self.cautious_decay and self.decays_gradient:
+            raise InputError(
+                f"optim.cautious_decay=True needs decoupled weight decay, and optim.name={self.name} adds it to the gradient; "
+                "use adamw"
+            )
+
+    @property
+    def decays_gradient(self) -> bool:
+        """Whether weight decay is part of the gradient, so that moments see it."""
+        return self.name in ("sgd", "adam")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """How long to train, and the learning rate over the steps."""
 
-    name: Literal["cosine", "linear", "wsd"] | Code = "cosine"
-    """Decay after the warm-up: cosine, linear, or constant and then linear (wsd); or FILE.py:NAME, your own function."""
+    name: Literal["cosine", "linear", "wsd", "constant"] | Code = "cosine"
+    """Decay after the warm-up: cosine, linear, constant and then linear (wsd), or none (constant); or FILE.py:NAME, your own
+    function."""
     passes: Count = 300
     """Passes over the training images; the paper's 100 epochs are 300 passes."""
     sides: tuple[Count, ...] = ()
@@ -67,7 +82,7 @@ class ScheduleConfig:
     warmup_lr: NotNegative = 1e-6
     """Learning rate at the first step."""
     final_lr: NotNegative = 1e-6
-    """Learning rate at the end."""
+    """Learning rate at the end; with constant, it stays at its peak."""
     decay_frac: Annotated[float, Bounds(0, 1, open_left=True)] = 0.2
     """Fraction of the run in which wsd decays."""
 

@@ -39,15 +39,21 @@ class AdamW(torch.optim.AdamW):
 
 
 def build(
-    config: OptimConfig, named: dict[str, nn.Parameter], scales: Mapping[str, float], *, fused: bool
+    config: OptimConfig,
+    named: dict[str, nn.Parameter],
+    scales: Mapping[str, float],
+    *,
+    fused: bool,
+    kind: type[torch.optim.Adam] = AdamW,
 ) -> list[Optimizer]:
-    """AdamW for these parameters, on a GPU by one kernel if wanted."""
+    """AdamW or Adam for these parameters, on a GPU by one kernel if wanted."""
     groups, betas = param_groups(config, named, config.lr, scales), config.betas or (0.9, 0.999)
     if fused:
         from pocketvit.optim import flat  # needs Triton
 
-        return [flat.AdamW(groups, lr=0.0, betas=betas, cautious=config.cautious_decay)]
+        flat_kind = getattr(flat, kind.__name__)
+        return [flat_kind(groups, lr=0.0, betas=betas, cautious=config.cautious_decay)]
     if config.cautious_decay:
         groups = [group | {"cautious_decay": group["weight_decay"], "weight_decay": 0.0} for group in groups]
     on_cuda = next(iter(named.values())).is_cuda
-    return [AdamW(groups, betas=betas, fused=True, capturable=on_cuda)]
+    return [kind(groups, betas=betas, fused=True, capturable=on_cuda)]

@@ -1,9 +1,9 @@
-"""AdamW and Lion over flat memory: all parameters of a group are updated by one kernel, on a GPU.
+"""AdamW, Adam, SGD and Lion over flat memory: all parameters of a group are updated as one array, on a GPU.
 
 PyTorch's fused AdamW walks over a list of tensors with few thread blocks for each; a small model's hundred tensors
 keep a GPU busy for 140 µs per step, five times longer than reading and writing them. In contiguous memory,
-they are one array. On the CPU, `torch.optim.AdamW` and `pocketvit.optim.lion.Lion` are as fast, and they are the
-references of these.
+they are one array, which one kernel updates, or for SGD a few. On the CPU, `torch.optim.AdamW` and
+`pocketvit.optim.lion.Lion` are as fast, and they are the references of these.
 """
 
 import math
@@ -19,7 +19,7 @@ from pocketvit.config.checks import Bounds
 from pocketvit.errors import InputError
 from pocketvit.kernels.launch import launch
 from pocketvit.kernels.optim_triton import adamw_kernel, lion_kernel
-from pocketvit.optim import lion
+from pocketvit.optim import lion, sgd
 from pocketvit.optim.capturable import CapturableOptimizer
 
 BLOCK = 1024
@@ -111,6 +111,23 @@ class AdamW(FlatOptimizer):
             BETA1=beta1, BETA2=beta2, LOG2_BETA1=log2(beta1), LOG2_BETA2=log2(beta2),
             EPS=group["eps"], WEIGHT_DECAY=group["weight_decay"], CAUTIOUS=group["cautious"], BLOCK=BLOCK,
         )  # fmt: skip
+
+
+class Adam(AdamW):
+    """Adam, whose weight decay is part of the gradient; its other arguments are AdamW's."""
+
+    def _update_flat(self, param: Tensor, grad: Tensor, moments: dict[str, Tensor], group: dict[str, Any]) -> None:
+        grad = grad.add(param, alpha=group["weight_decay"])
+        super()._update_flat(param, grad, moments, group | {"weight_decay": 0.0})
+
+
+class SGD(FlatOptimizer, sgd.SGD):
+    """`pocketvit.optim.sgd.SGD` on flat memory; its formulas and arguments are there."""
+
+    MOMENTS = ("momentum_buffer",)
+
+    def _update_flat(self, param: Tensor, grad: Tensor, moments: dict[str, Tensor], group: dict[str, Any]) -> None:
+        sgd.descend_with_momentum([param], [grad], [moments["momentum_buffer"]], group)
 
 
 class Lion(FlatOptimizer, lion.Lion):

@@ -14,6 +14,7 @@ SHAPES = {
     "cosine": lambda progress: (1 + np.cos(np.pi * progress)) / 2,
     "linear": lambda progress: 1 - progress,
     "wsd": lambda progress: 1 - progress,
+    "constant": np.ones_like,
 }
 """The remaining share of the decay from the peak, by `schedule.name`; progress is 0 until it starts, then grows to 1."""
 
@@ -23,8 +24,8 @@ def lr_table(schedule: ScheduleConfig, *, peak: float, steps_per_pass: int) -> n
 
     In the warm-up, the rate rises linearly from `warmup_lr` at step 0 to `peak`, which the first step
     after it has (without a warm-up, step 0). Then it decays from `peak` to `final_lr`, over all
-    remaining steps (cosine, linear) or over the last `decay_frac` of the run, rounded to whole steps (wsd). The
-    decay would reach `final_lr` at t = steps; the last step, t = steps - 1, is one step before that.
+    remaining steps (cosine, linear) or over the last `decay_frac` of the run, rounded to whole steps (wsd), or stays
+    (constant). The decay would reach `final_lr` at t = steps; the last step, t = steps - 1, is one step before that.
 
     Source: cosine: Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983; warmup-stable-decay: Hu et al. 2024,
         https://arxiv.org/abs/2404.06395.

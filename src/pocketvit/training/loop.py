@@ -150,6 +150,9 @@ def prepare(config: RunConfig, processes: Processes, reporter: Reporter, data: D
         raise InputError(f"{here} differs from that of the first process; give every host the same files")
     for note in splits.notes:
         reporter.note(note)
+    if config.optim.decays_gradient and config.optim.weight_decay > MOST_DECAY:
+        what = f"optim.weight_decay={config.optim.weight_decay} is added to the gradient with optim.name={config.optim.name}"
+        reporter.note(f"CAUTION: {what}, where 1e-4 is usual; so much can prevent learning")
     size = len(splits.train), splits.train.image_size
     if not known and (slow := slow_note(config, device, *size, processes.size)):
         reporter.note(slow)
@@ -160,6 +163,9 @@ def prepare(config: RunConfig, processes: Processes, reporter: Reporter, data: D
             "out of GPU memory before the first step; is another process using this GPU? If not, choose a smaller model"
         ) from error
 
+
+MOST_DECAY = 0.01
+"""More weight decay than this is noted, if it is part of the gradient."""
 
 CPU_FLOP_PER_S = 80e9
 """Of one thread in training: 86 GFLOP/s in paper's model and 55 in digits', on the Xeon of results/speed/cpu.json."""

@@ -1,6 +1,7 @@
 """What a captured training step relies on: everything that changes lives in tensors that keep their place."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from pocketvit.optim.capturable import CapturableOptimizer
 from pocketvit.optim.ema import EMA
 from pocketvit.optim.lion import Lion
 from pocketvit.optim.muon import Muon
+from pocketvit.optim.sgd import SGD
 from pocketvit.optim.soap_muon import SOAPMuon
 
-OPTIMIZERS = pytest.mark.parametrize("make", [Lion, Muon, SOAPMuon])
+KINDS = {"lion": Lion, "muon": Muon, "soap_muon": SOAPMuon, "sgd": partial(SGD, momentum=0.9)}
+OPTIMIZERS = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 
 
 def weights() -> list[nn.Parameter]:
