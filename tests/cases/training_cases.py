@@ -54,6 +54,7 @@ class Spread(Objective):
     """An objective that works on tokens, and logs beside the loss."""
 
     batch_size: int
+    weights: Tensor | None = None  # of the classes, which count alike here
     logged: tuple[str, ...] = ("spread", "pixels")
 
     def __call__(self, model, batch):
