@@ -1,4 +1,4 @@
-"""What docs/studies.md shows of results/simulations: how often a study's statistics are right."""
+"""What docs/reading.md shows of results/simulations: how often a study's statistics are right."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -60,7 +60,7 @@ PLACES = {
         "kernels",
         "persistent-accuracy",
     ),
-    "docs/studies.md": ("simulated-errors", "simulated-power", "simulated-seeds"),
+    "docs/reading.md": ("simulated-errors", "simulated-power", "simulated-seeds"),
     "docs/scaling.md": ("scaling-speed", "scaling-accuracy", "scaling-rows"),
 }
 """The tables of each document."""

@@ -32,7 +32,7 @@ RULES = """\
 Between the two, a claim *cannot be told*; likewise if one of its rows has fewer than {least} runs. Accuracies are those
 after the last step, except in claim 1; differences are those of the means over all seeds. Each interval has a confidence
 level of 95 %: it comes from Student's t, with each row's variance over seeds moderated by that of the rows of the table,
-except for rows that scatter far more than the others ([how often that is right](studies.md#how-often-it-is-right)). The
+except for rows that scatter far more than the others ([how often that is right](reading.md#how-often-it-is-right)). The
 interval of a ratio of images/s is that of the difference of the logarithms.
 
 p is corrected (Holm) over all comparisons of accuracy in its table, measured or not: {families}."""

@@ -102,6 +102,8 @@ def about(name: str) -> str:
 def recipe(name: str) -> RunConfig:
     """The configuration of a named recipe.
 
+    Args:
+        name: one of `RECIPES`.
     Raises:
         InputError: no recipe of that name.
     """

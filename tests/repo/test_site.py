@@ -8,8 +8,11 @@ import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import griffe
 import pytest
+import yaml
 from browser import Browser
 
 import pocketvit
@@ -18,7 +21,7 @@ from dev.site_hooks import rewritten
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NAV = (
-    "First run", "Your own images", "Ask a question: write a study",
+    "First run", "What a ViT is", "Your own images", "Ask a question: write a study", "Read a result",
     "Add an attention variant", "Fine-tune, explain, export", "How it is fast", "The paper, checked", "Records", "Scaling",
     "Configuration", "API",
 )  # fmt: skip
@@ -86,6 +89,44 @@ def test_the_pages_stand_in_their_order(site):
 def test_every_public_name_is_on_the_page_of_the_api(site):
     page = (site / "api.html").read_text()
     assert [name for name in pocketvit.__all__ if f'id="pocketvit.{name}"' not in page] == ["__version__"]
+
+
+def directives() -> dict[str, dict[str, Any]]:
+    """What docs/api.md shows, by its path, and the options of each."""
+    found = re.findall(r"^::: (\S+)\n((?: {4}.*\n)*)", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    return {path: (yaml.safe_load(options) or {}).get("options", {}) for path, options in found}
+
+
+@pytest.fixture(scope="module")
+def documented() -> list[griffe.Object]:
+    """Functions, classes and methods on the page of the API, as they stand in the source."""
+    extensions = griffe.load_extensions(str(ROOT / "dev" / "site_docstrings.py"))
+    package = griffe.load("pocketvit", search_paths=[str(ROOT / "src")], extensions=extensions)
+    found = []
+    for path, options in directives().items():
+        each = package[path.removeprefix("pocketvit.")]
+        each = each.final_target if each.is_alias else each
+        chosen = options.get("members", each.members)
+        methods = [each[name] for name in chosen or () if not name.startswith("_")] if each.is_class else []
+        found += [each, *(method for method in methods if method.is_function and method.docstring)]
+    return found
+
+
+def test_parameters_on_the_page_of_the_api_are_those_of_the_signatures(documented):
+    wrong = {}
+    for each in documented:
+        if each.is_attribute or "dataclass" in each.labels:
+            continue
+        source = each.all_members["__init__"] if each.is_class and "__init__" in each.members else each
+        signature = [p.name for p in getattr(source, "parameters", ()) if p.name not in ("self", "cls")]
+        sections = each.docstring.parse("google", warnings=False)
+        named = [
+            p.name.lstrip("*") for section in sections if section.kind.value == "parameters" for p in section.value
+        ]
+        if signature != named:
+            wrong[each.path] = (signature, named)
+    assert wrong == {}
+    assert len(documented) > 40
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,9 @@ def override(config: RunConfig, values: Mapping[str, object]) -> RunConfig:
 
     A new `schedule.warmup_passes` takes the place of a `schedule.warmup_frac`.
 
+    Args:
+        config: stays as it is.
+        values: by dotted name, such as `{"optim.lr": 2e-3}`.
     Raises:
         InputError: an unknown name (with the nearest one), or a value that its field refuses.
     """

@@ -49,6 +49,7 @@ def evaluate(trained: TrainedModel, data: Data) -> Scores:
     """Accuracy on a data set's test images, overall and by class.
 
     Args:
+        trained: the model, from `load_model`.
         data: from `load_dataset`, or images in memory as for `train`; without a test split, all are used.
     Raises:
         InputError: the classes or the image size are not the model's, or these are a run folder and a source, not loaded.

@@ -60,6 +60,7 @@ class TrainedModel:
         """Classify uint8 images (N, H, W, C), C = 3: logits (N, K) on the CPU; (0, K) without images.
 
         Args:
+            images: their size is the model's.
             flip_average: return the mean of the logits of each image and its mirror image.
         Raises:
             InputError: other inputs, or images of another size than the model's.
@@ -79,6 +80,8 @@ class TrainedModel:
     def features(self, images: np.ndarray | MappedRows) -> Tensor:
         """What the head reads of uint8 images (N, H, W, C), on the CPU: the pooled tokens after the last norm.
 
+        Args:
+            images: as for `logits`.
         Returns:
             by `model.pool`: with `cls` all CLS tokens in a row, (N, CLS tokens · D); with `mean` and `attention`
             (N, D); with `cls_per_class` (N, K, D). Without a distillation token, which has a head of its own.
@@ -98,6 +101,7 @@ class TrainedModel:
         Some images at a time: the 12 heads of the paper's 9 layers have 4 MB an image.
 
         Args:
+            images: as for `logits`.
             classes: for each image the number of the class whose logit the gradients are of; by default the predicted one.
         Raises:
             InputError: as `logits`, no image, numbers that are not the images' classes, or the model has attention by
@@ -123,6 +127,8 @@ class TrainedModel:
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Class probabilities of uint8 images (N, H, W, C): float32 (N, K), rows sum to 1.
 
+        Args:
+            images: as for `logits`.
         Raises:
             InputError: as `logits`.
         """
@@ -131,6 +137,8 @@ class TrainedModel:
     def save(self, path: Path) -> None:
         """Write weights and all else to one safetensors file; user-defined code, if any, to code/ next to it.
 
+        Args:
+            path: of the file.
         Raises:
             InputError: it cannot be written.
         """
@@ -207,6 +215,7 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
 
     Args:
         run: the folder or the file. A model with user-defined code needs the folder code/ next to the file.
+        device: where the model is to compute.
         allow_code: agree to run that code.
     Raises:
         InputError: there is none, it is not one of ours, or it has code without consent.

@@ -24,7 +24,9 @@ def create_model(
     >>> create_model("paper", num_cls_tokens=2, width=96)
 
     Args:
+        name: of the recipe.
         image_size: side of a square image or (H, W), pixels; by default that of the recipe's own images.
+        num_classes: K.
         **overrides: fields of `ModelConfig`.
     Raises:
         InputError: an unknown recipe or field, or an unsupported combination.

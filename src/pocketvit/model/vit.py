@@ -35,6 +35,7 @@ class ViT(nn.Module):
     """A small vision transformer.
 
     Args:
+        config: the fields under `model`.
         image_size: (H, W), pixels.
         num_classes: K.
         generator: of the initial weights, on the CPU; None uses PyTorch's global one.
@@ -115,13 +116,21 @@ class ViT(nn.Module):
         INITS[self.config.init](self.blocks, generator)
 
     def forward(self, images: Tensor, drop_path: Tensor | None = None) -> Tensor:
-        """The logits (B, K) of images, as for `features`; without pooled patches, the last block computes only CLS tokens."""
+        """The logits (B, K) of images; without pooled patches, the last block computes only CLS tokens.
+
+        Args:
+            images: as for `features`.
+            drop_path: as for `features`.
+        """
         return self.classify(self.features(images, drop_path, taken=self.tokens.num_read))
 
     def classify(self, tokens: Tensor) -> Tensor:
         """The logits (B, K) of the output of `features`, (B, N, D).
 
         With a distillation token, both heads' probabilities are averaged, and the logits are their logarithms.
+
+        Args:
+            tokens: (B, N, D).
         """
         logits = self.heads(tokens)
         return logits[0] if len(logits) == 1 else torch.stack(logits).log_softmax(dim=2).logsumexp(dim=0) - log(2)

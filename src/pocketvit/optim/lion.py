@@ -30,8 +30,10 @@ class Lion(CapturableOptimizer):
     Source: Chen et al. 2023, "Symbolic discovery of optimization algorithms", https://arxiv.org/abs/2302.06675
 
     Args:
+        params: parameters or groups of them.
         lr: learning rate, a number or a 0-dim tensor on the parameters' device.
         betas: (beta1, beta2) above, each in [0, 1).
+        weight_decay: decoupled weight decay.
         cautious: decay only where the direction does not make the weight larger.
     Raises:
         InputError: a value out of its range.

@@ -147,6 +147,8 @@ class RunResult:
     def read(cls, file: Path) -> "RunResult":
         """Read and check a file.
 
+        Args:
+            file: a result.json.
         Raises:
             InputError: it cannot be read, lacks a field, or a field has an invalid value.
         """

@@ -16,16 +16,33 @@ class Reporter(Protocol):
     """Receives the progress of a run; methods that a subclass does not override do nothing."""
 
     def note(self, line: str) -> None:
-        """Print one line."""
+        """Print one line.
+
+        Args:
+            line: without a line break.
+        """
 
     def start(self, total_steps: int, done_steps: int) -> None:
-        """Training begins or resumes, after some steps."""
+        """Training begins or resumes.
+
+        Args:
+            total_steps: of the run.
+            done_steps: before it was interrupted; 0 for a new one.
+        """
 
     def advance(self, steps: int) -> None:
-        """More steps are done."""
+        """More steps are done.
+
+        Args:
+            steps: since the last call.
+        """
 
     def passed(self, line: dict[str, Any]) -> None:
-        """A pass is done; `line` is the one in metrics.jsonl."""
+        """A pass is done.
+
+        Args:
+            line: what metrics.jsonl says of it.
+        """
 
     def stop(self) -> None:
         """Training has ended, for whatever reason."""
@@ -56,7 +73,11 @@ def pass_text(line: dict[str, Any]) -> str:
 
 
 class LineReporter(SilentReporter):
-    """A line for each evaluated pass, and at least one every ten seconds."""
+    """A line for each evaluated pass, and at least one every ten seconds.
+
+    Args:
+        console: where to print; by default standard output.
+    """
 
     EVERY_S = 10.0
 
@@ -87,7 +108,11 @@ class _TwoLines(Progress):
 
 
 class BarReporter(SilentReporter):
-    """A live bar with the time left; below it the last pass, above it a line for each evaluated one."""
+    """A live bar with the time left; below it the last pass, above it a line for each evaluated one.
+
+    Args:
+        console: where to print; by default standard output.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self.progress = _TwoLines(

@@ -15,8 +15,9 @@ AGAIN_S = 1.0  # from then on, a second Ctrl-C counts: a terminal and torchrun b
 class Stopped(Exception):
     """A signal asked the run to stop; it has been saved.
 
-    Attributes:
-        signum: the signal.
+    Args:
+        signum: the signal, also an attribute.
+        folder: of the run.
     """
 
     def __init__(self, signum: int, folder: Path) -> None:

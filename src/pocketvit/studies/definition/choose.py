@@ -23,6 +23,9 @@ def builtin_studies() -> list[str]:
 def find_study(name: str | Path, *, allow_code: bool = False) -> Study:
     """A built-in study by its name, or any study by its file.
 
+    Args:
+        name: of the study, or the path of its file.
+        allow_code: agree to run the code that the file names.
     Raises:
         InputError: neither, or a file that cannot be run.
     """

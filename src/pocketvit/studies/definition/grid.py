@@ -47,9 +47,12 @@ class Study:
 
     name: str
     recipe: str
-    base: Mapping[str, Any]  # overrides of every row
-    rows: tuple[Row, ...]  # in the order of the file; a grid's rows replace their template
-    compare: Mapping[str, str]  # the row that each row is compared with; a row that is absent is not compared
+    base: Mapping[str, Any]
+    """Overrides of every row."""
+    rows: tuple[Row, ...]
+    """In the order of the file; a grid's rows replace their template."""
+    compare: Mapping[str, str]
+    """The row that each row is compared with; a row that is absent is not compared."""
 
     @property
     def measure(self) -> Measure:

@@ -193,6 +193,7 @@ def run_study(
     """Run what is left of a study.
 
     Args:
+        study: from `find_study`.
         out: the study's folder.
         gpus: to use, named as in CUDA_VISIBLE_DEVICES; by default all.
         address: of a Ray cluster to run on instead of this machine.
