@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection
 from dataclasses import replace
+from pathlib import Path
 from shlex import quote
 
 import tyro
@@ -26,7 +27,7 @@ RECIPE is {recipes}: by default photos if --data names a file or folder of your 
 The defaults below are those of the recipe.
 --data SOURCE is short for --data.source, --resize N for --data.resize.
 --config FILE.yaml starts from a saved configuration instead of a recipe.
---resume DIR resumes an unfinished run.
+--resume DIR resumes an unfinished run; with --schedule.passes N, an unfinished or finished one takes more passes.
 --allow-code agrees to run the code that a configuration or a run names.
 
 {about}
@@ -70,13 +71,7 @@ def parse_train(arguments: list[str], others: Collection[str] = ()) -> RunConfig
     if sum(base is not None for base in (named, saved, resumed)) > 1:
         raise InputError("give only one of RECIPE, --config FILE.yaml and --resume DIR")
     if resumed is not None:
-        if rest:
-            raise InputError(f"--resume uses the saved configuration and takes no other flags, such as {rest[0]}")
-        folder = path_of(resumed)
-        config = folder / "config.yaml"
-        if not config.exists():
-            raise InputError(f"--resume {resumed}: no run there; start one by: pocketvit train --out {quote(resumed)}")
-        return replace(load_config(config, allow_code=allow_code), out=folder)
+        return _resumed(path_of(resumed), rest, allow_code=allow_code)
     source, _ = _take(rest, "--data.source")
     own = saved is None and (named == "photos" or named is None and source is not None and _is_own(source))
     base = recipe("photos" if own else named or "digits")
@@ -92,6 +87,26 @@ def parse_train(arguments: list[str], others: Collection[str] = ()) -> RunConfig
     if config.recipe != base.recipe and config.recipe in RECIPES:
         raise InputError(f"--recipe is only a label; to train {config.recipe}, use: pocketvit train {config.recipe}")
     return config
+
+
+def _resumed(folder: Path, rest: list[str], *, allow_code: bool) -> RunConfig:
+    """The saved configuration of a run, perhaps with more passes."""
+    passes, rest = _take(rest, "--schedule.passes")
+    if rest:
+        raise InputError(
+            f"--resume uses the saved configuration and takes no other flags, such as {rest[0]}, but --schedule.passes"
+        )
+    file = folder / "config.yaml"
+    if not file.exists():
+        raise InputError(f"--resume {folder}: no run there; start one by: pocketvit train --out {quote(str(folder))}")
+    config = replace(load_config(file, allow_code=allow_code), out=folder)
+    if passes is None:
+        return config
+    if not passes.isdecimal():
+        raise InputError(f"--schedule.passes takes a whole number, not {passes!r}")
+    from pocketvit.training.extend import extended
+
+    return extended(config, folder, int(passes))
 
 
 def _is_own(source: str) -> bool:

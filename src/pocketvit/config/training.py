@@ -1,6 +1,7 @@
 """The sections `optim`, `schedule` and `train`: the optimizer, its schedule, and how the machine is used."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pocketvit.config.checks import Bounds, Count, Fraction, Natural, NotNegative, Positive, check_types
@@ -85,9 +86,18 @@ class ScheduleConfig:
     """Learning rate at the end; with constant, it stays at its peak."""
     decay_frac: Annotated[float, Bounds(0, 1, open_left=True)] = 0.2
     """Fraction of the run in which wsd decays."""
+    extended: tuple[Natural, ...] = ()
+    """Written by --resume RUN --schedule.passes N: the passes that the run had, and after which pass it got more; each time."""
 
     def __post_init__(self) -> None:
         check_types("schedule", self)
+        had, done = self.extended[::2], self.extended[1::2]
+        rising = all(a < b for a, b in pairwise((0, *had, self.passes))) or not had
+        if not rising or len(had) != len(done) or any(a > b for a, b in zip(done, had, strict=True)):
+            raise InputError(
+                f"schedule.extended={self.extended}: must be pairs of numbers of passes, before schedule.passes={self.passes}; "
+                "use --resume RUN --schedule.passes N"
+            )
         if len(self.sides) >= self.passes:
             raise InputError(f"schedule.sides={self.sides} need more than schedule.passes={self.passes}")
         if self.warmup_frac is None and self.warmup_passes >= self.passes:

@@ -4,6 +4,8 @@ A table can be plotted, tested against a formula and indexed by the step, so a r
 the training loop copies entry t into the optimizer's learning-rate tensor.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from pocketvit.config import ScheduleConfig
@@ -25,7 +27,8 @@ def lr_table(schedule: ScheduleConfig, *, peak: float, steps_per_pass: int) -> n
     In the warm-up, the rate rises linearly from `warmup_lr` at step 0 to `peak`, which the first step
     after it has (without a warm-up, step 0). Then it decays from `peak` to `final_lr`, over all
     remaining steps (cosine, linear) or over the last `decay_frac` of the run, rounded to whole steps (wsd), or stays
-    (constant). The decay would reach `final_lr` at t = steps; the last step, t = steps - 1, is one step before that.
+    (constant). The decay would reach `final_lr` at t = steps; the last step, t = steps - 1, is one step before that. A run
+    that was given more passes follows the table of its former length up to there, and that of the new one from there.
 
     Source: cosine: Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983; warmup-stable-decay: Hu et al. 2024,
         https://arxiv.org/abs/2404.06395.
@@ -50,6 +53,11 @@ def lr_table(schedule: ScheduleConfig, *, peak: float, steps_per_pass: int) -> n
     table = schedule.final_lr + (peak - schedule.final_lr) * remaining
     warmup_lr = schedule.warmup_lr
     table[:warmup_steps] = warmup_lr + (peak - warmup_lr) * t[:warmup_steps] / max(warmup_steps, 1)
+    if schedule.extended:
+        *before, passes, done = schedule.extended
+        earlier = replace(schedule, passes=passes, extended=tuple(before))
+        taken = slice(done * steps_per_pass)
+        table[taken] = lr_table(earlier, peak=peak, steps_per_pass=steps_per_pass)[taken]
     return table
 
 

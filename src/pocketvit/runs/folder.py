@@ -63,13 +63,17 @@ class RunFolder:
     def begin(self, config: RunConfig, data_fingerprint: str) -> None:
         """Claim the existing folder for a run, by the rule for resuming runs.
 
-        An unfinished run with the same config hash and seed, on the same data, is resumed; a finished one,
-        another config or other data are refused.
+        An unfinished run with the same config hash and seed, on the same data, is resumed, and with more passes also a
+        finished one, whose result is set aside; another config or other data are refused.
 
         Raises:
             InputError: refused, or the folder cannot be used.
         """
-        self.check_unfinished()
+        self.check_unfinished(config)
+        if self.is_extended_by(config):
+            if self.result.exists():
+                self.result.rename(f"{self.result}.{config.schedule.extended[-2]}-passes")
+            save_config(with_lasting_data(config), self.config)
         if self.config.exists():
             self._check_same_run(config, data_fingerprint)
             return
@@ -100,7 +104,7 @@ class RunFolder:
                 f"{self.path} contains a run from before {' and '.join(revised(held))} was changed, which cannot be resumed; "
                 "choose another --out"
             )
-        if began != saved:
+        if began not in (saved, (config_hash(without_extension(held), data_fingerprint), held.seed)):
             raise InputError(
                 f"{self.config} was changed after its run began; change it back to resume, or start another run: "
                 f"pocketvit train --config {quote(str(self.config))}"
@@ -114,16 +118,26 @@ class RunFolder:
             )
         raise InputError(f"{self.path} contains a run with another config or seed; choose another --out")
 
-    def check_unfinished(self) -> None:
-        """Refuse a folder whose run is finished.
+    def check_unfinished(self, config: RunConfig) -> None:
+        """Refuse a folder whose run is finished, unless the configuration gives it more passes.
 
         Raises:
             InputError: it is, or its result is damaged.
         """
-        if self.result.exists():
+        if self.result.exists() and not self.is_extended_by(config):
             if result_at(self.result) is None:
                 raise InputError(f"{self.result} is damaged; remove it to resume the run")
-            raise InputError(f"{self.path} contains a finished run; for a new one, choose another --out or remove it")
+            raise InputError(
+                f"{self.path} contains a finished run; for a new one, choose another --out or remove it; to train it longer: "
+                f"pocketvit train --resume {quote(str(self.path))} --schedule.passes {2 * config.schedule.passes}"
+            )
+
+    def is_extended_by(self, config: RunConfig) -> bool:
+        """Whether a configuration is that of the folder's run with more passes."""
+        if not config.schedule.extended or not self.config.exists():
+            return False
+        held = load_config(self.config, allow_code=True)  # only to compare it
+        return override(held, {"out": config.out}) == without_extension(config)
 
     @contextlib.contextmanager
     def locked(self, say: Callable[[str], None]) -> Iterator[None]:
@@ -209,6 +223,14 @@ class RunFolder:
         if (whole := b"".join(kept.values())) != content:
             write_atomically(self.metrics, whole)
         return [number for number in range(1, passes + 1) if number not in kept]
+
+
+def without_extension(config: RunConfig) -> RunConfig:
+    """The configuration before its run was last given more passes, if ever."""
+    if not config.schedule.extended:
+        return config
+    *before, passes, _ = config.schedule.extended
+    return override(config, {"schedule.passes": passes, "schedule.extended": tuple(before)})
 
 
 def with_lasting_data(config: RunConfig) -> RunConfig:

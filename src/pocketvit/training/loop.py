@@ -28,6 +28,7 @@ from pocketvit.runs.folder import RUNS, RunFolder
 from pocketvit.runs.result import RunResult
 from pocketvit.terminal import outliving_output
 from pocketvit.training.distributed import Processes, join
+from pocketvit.training.extend import extension_note
 from pocketvit.training.finish import finish
 from pocketvit.training.progress import Reporter, SilentReporter, console_reporter
 from pocketvit.training.stop import StopRequest
@@ -71,7 +72,7 @@ def train(
         if processes.launched and config.out is None:
             raise processes.error("torchrun needs --out DIR, so that a restarted command finds its run")
         if (out := config.out) is not None:  # checked before anything takes time
-            result = processes.from_first(lambda: left_by_the_last_start(RunFolder(out)))
+            result = processes.from_first(lambda: left_by_the_last_start(RunFolder(out), config))
             if result is not None:
                 return result
         reporter = (reporter or console_reporter(Console())) if processes.first else SilentReporter()
@@ -89,7 +90,7 @@ def train(
             trainer.drop_graph()
 
 
-def left_by_the_last_start(folder: RunFolder) -> RunResult | None:
+def left_by_the_last_start(folder: RunFolder, config: RunConfig) -> RunResult | None:
     """The result of a run that torchrun restarts because a worker was lost after the result was written.
 
     Raises:
@@ -97,7 +98,7 @@ def left_by_the_last_start(folder: RunFolder) -> RunResult | None:
     """
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) and folder.result.exists():
         return RunResult.read(folder.result)
-    folder.check_unfinished()
+    folder.check_unfinished(config)
     return None
 
 
@@ -122,6 +123,8 @@ def opened_folder(trainer: Trainer) -> Iterator[dict[str, Any]]:
         trainer.reporter.note(f"run folder: {trainer.folder.path}")
         trainer.reporter.note(f"recipe: {config.recipe}")
         trainer.reporter.note(trainer.splits.counts())
+        if config.schedule.extended:
+            trainer.reporter.note(extension_note(config, trainer.loader.steps_per_pass))
         for line in processes.from_first(lambda: trainer.folder.code_notes(config)):
             trainer.reporter.note(line)
         yield processes.from_first(lambda: trainer.folder.write_env(config, device_name(trainer.device), fingerprint))

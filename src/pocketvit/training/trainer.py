@@ -32,6 +32,7 @@ from pocketvit.runs.folder import RunFolder
 from pocketvit.training.checkpoint import CheckpointWriter, Progress, list_checkpoints, load_checkpoint
 from pocketvit.training.compiling import kernels_compiled
 from pocketvit.training.distributed import ALONE, Processes
+from pocketvit.training.extend import lengthened
 from pocketvit.training.progress import Reporter
 from pocketvit.training.setup import PATCH_INITS, choose_kernels, freeze, make_objective, make_step, stacks_by_side
 from pocketvit.training.start import Start, start_from
@@ -168,7 +169,7 @@ class Trainer:
             return Progress(pass_index=0, step_in_pass=0, train_s=0.0, kernels=self.kernels)
         state, progress = found
         try:
-            self.step.load_state(state)
+            self.step.load_state(lengthened(state, len(self.lr)))
             step, place = int(self.step.step), (progress.pass_index, progress.step_in_pass)
             if divmod(step, self.loader.steps_per_pass) != place or step > len(self.lr):
                 raise InputError(f"step {step} is not step {place[1]} of pass {place[0]}")

@@ -180,7 +180,8 @@ def test_the_bounds_beside_a_field_are_enforced(name, bounds):
     if bounds.high < inf:
         outside |= {bounds.high + 1, *[bounds.high] * bounds.open_right}
     for value in outside:
-        given = {"optim.betas": [0.5, value], "schedule.sides": [value]}.get(name, value)
+        listed = {"optim.betas": [0.5, value], "schedule.sides": [value], "schedule.extended": [value]}
+        given = listed.get(name, value)
         with pytest.raises(InputError, match=re.escape(f": must be {bounds}") + "$") as refused:
             override(RunConfig(), {name: given})
         assert str(refused.value).startswith(f"{name}={value}")
