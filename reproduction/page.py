@@ -17,7 +17,7 @@ from reproduction.numbers import PublishedRun
 from reproduction.rules import GOOD, LEAST_RUNS, NARROW
 
 HEAD = """\
-# Reproducing the paper
+# The paper, checked
 
 Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10", ran everything once and reports the best of 20
 evaluations on the test set. Here every row is repeated with several seeds, and compared like with like: the paper's
@@ -70,6 +70,7 @@ degrees of freedom by the estimated shares of seeds and noise.{held} If it is wi
 it cannot be told. Time: training with augmentation; the paper's on an RTX 3090 (on
 four under DDP), ours on one {device}.{others}"""
 
+VERDICTS = ("reproduced", "not reproduced", "cannot be told")
 AGREES = "agrees"
 """The beginning of the verdict on a row that agrees."""
 
@@ -150,14 +151,14 @@ def _picture(images: Path, name: str, words: str) -> str:
 def decided_claims(results: Path) -> str:
     """The decided claims in a few lines for the README, without the reasons."""
     judged = _judged(read_evidence(results))
+    decided = (f"- **{verdict.capitalize()}:** {_claimed(judged, verdict)}" for verdict in VERDICTS[:2])
+    where = "[docs/paper.md](docs/paper.md) has the tables, the rules and the reasons."
+    return f"{_totals(judged)} {where}\n\n" + "\n".join(decided)
 
-    def claims(verdict: str) -> str:
-        return " ".join(claim.words for claim, judgement in judged if judgement.verdict == verdict)
 
-    return (
-        f"{_totals(judged)} [docs/paper.md](docs/paper.md) has the tables, the rules and the reasons.\n\n"
-        f"- **Reproduced:** {claims('reproduced')}\n- **Not reproduced:** {claims('not reproduced')}"
-    )
+def _claimed(judged: Sequence[tuple[Claim, Judgement]], verdict: str) -> str:
+    """The claims with one verdict, in the paper's order."""
+    return " ".join(claim.words for claim, judgement in judged if judgement.verdict == verdict)
 
 
 def _judged(evidence: Evidence) -> list[tuple[Claim, Judgement]]:
@@ -166,7 +167,7 @@ def _judged(evidence: Evidence) -> list[tuple[Claim, Judgement]]:
 
 def _totals(judged: Sequence[tuple[Claim, Judgement]]) -> str:
     totals = Counter(judgement.verdict for _, judgement in judged)
-    total = ", ".join(f"{totals[v]} {v}" for v in ("reproduced", "not reproduced", "cannot be told"))
+    total = ", ".join(f"{totals[v]} {v}" for v in VERDICTS)
     if waiting := sum(judgement == NOT_MEASURED for _, judgement in judged):
         total += f" ({waiting} {ABSENT_YET})"
     return f"{len(judged)} claims: {total}."
@@ -179,8 +180,15 @@ def _claims(evidence: Evidence) -> str:
          "verdict": f"*{judgement.verdict}*", "reason": judgement.reason}
         for number, (claim, judgement) in enumerate(judged, start=1)
     ]  # fmt: skip
-    rest = "\n\nClaims that compare rows marked ‡ below rest on runs to be made again." if evidence.earlier else ""
-    return f"{_totals(judged)}\n\n{markdown_table(rows, list(rows[0]))}{rest}"
+    parts = [_totals(judged), "\n".join(f"- **{v.capitalize()}:** {_claimed(judged, v)}" for v in VERDICTS)]
+    if evidence.earlier:
+        parts.append("Claims that compare rows marked ‡ below rest on runs to be made again.")
+    return "\n\n".join([*parts, folded("Each claim, what decided it, and why", markdown_table(rows, list(rows[0])))])
+
+
+def folded(summary: str, text: str) -> str:
+    """Text that a page shows only when its summary is clicked."""
+    return f'<details markdown="1">\n<summary>{summary}</summary>\n\n{text}\n\n</details>'
 
 
 def _rules() -> str:
@@ -197,7 +205,8 @@ def _rules() -> str:
         name = study.removeprefix("paper-").replace("table", "Table ").replace("fig", "Figure ")
         others = ", ".join(f"`{row}` − `{reference}`" for row, reference in added.items())
         families.append(f"in {name}, the {len(find_study(study).compare)} of its study, and {others}")
-    return f"{markdown_table(rows, list(rows[0]))}\n\n{RULES.format(families='; '.join(families), least=LEAST_RUNS)}"
+    table = folded("When a claim counts as reproduced, and when not", markdown_table(rows, list(rows[0])))
+    return f"{table}\n\n{RULES.format(families='; '.join(families), least=LEAST_RUNS)}"
 
 
 def _changes(evidence: Evidence, results: Path) -> str:
@@ -207,8 +216,8 @@ def _changes(evidence: Evidence, results: Path) -> str:
         before = [number + (number > MERGED)] + [number + 1] * (number == MERGED)
         words = "; ".join(f"{old}: {EARLIER[old - 1]}" for old in before)
         rows.append({"claim": str(number), "the paper": claim.words, "before": words, "now": judgement.verdict})
-    verdicts, rates = markdown_table(rows, list(rows[0])), _rates(results / SIMULATIONS / "claims.json")
-    return CHANGES.format(verdicts=verdicts, rates=rates)
+    verdicts = folded("The verdicts before and now", markdown_table(rows, list(rows[0])))
+    return CHANGES.format(verdicts=verdicts, rates=_rates(results / SIMULATIONS / "claims.json"))
 
 
 def _rates(file: Path) -> str:
@@ -224,7 +233,8 @@ def _rates(file: Path) -> str:
         for rule in RATED
         for share in sorted({share for share, _, _ in found})
     ]  # fmt: skip
-    return f"{markdown_table(rows, list(rows[0]))}\n\nReproduced / not reproduced, in percent of studies."
+    note = "Reproduced / not reproduced, in percent of studies."
+    return folded("How often the rules decide", f"{markdown_table(rows, list(rows[0]))}\n\n{note}")
 
 
 def _held(file: Path) -> str:

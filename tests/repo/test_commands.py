@@ -34,8 +34,8 @@ ELSEWHERE = {
     "pip install": "tests/repo/test_distribution.py",
 }
 """What commands that are not run here begin with, and where they are run or defined instead."""
-FOREIGN = {"README.md", "own-idea.md"}
-"""Documents whose Python is run by tests of their own: `test_docs.py`, `test_custom_code.py`."""
+FOREIGN = {"README.md"}
+"""Documents whose Python is run by tests of their own: `test_docs.py`."""
 
 
 def blocks(document: Path) -> list[tuple[str, str]]:
@@ -168,6 +168,15 @@ def test_commands_within_the_text_are_known(document):
     """`pocketvit COMMAND …` between backquotes, in text and tables."""
     for words in (line.split()[1:] for line in spans(document) if line.startswith("pocketvit ")):
         assert words[0] in COMMANDS or " ".join(words[:2]) in COMMANDS or words[0].isupper(), words
+
+
+def test_the_example_on_the_page_is_the_one_in_the_files():
+    page = (ROOT / "docs" / "own-idea.md").read_text()
+    shown = re.findall(r"```(?:python|yaml)\n(.*?)```", page, re.DOTALL)
+    files = [(ROOT / "docs" / "examples" / name).read_text() for name in (
+        "my_attention.py", "test_my_attention.py", "my_study.yaml")]  # fmt: skip
+    assert shown[0] == files[0] and shown[2] == files[2]
+    assert shown[1].startswith("def test_") and files[1].endswith(shown[1])
 
 
 def test_the_simulation_on_the_page_is_what_the_script_prints(tmp_path):

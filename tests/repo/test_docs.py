@@ -189,6 +189,15 @@ def test_a_steps_time_is_the_same_in_all_documents():
     assert re.search(r"A step at batch 256 takes ([0-9.]+) ms", scaling)[1] == f"{step_ms:.1f}"
 
 
+def test_the_sentence_before_the_table_of_speeds_says_what_is_in_it():
+    rows = json.loads((ROOT / "results" / "paper-table1" / "bench.json").read_text())["rows"]
+    found = {(row["variant"], row["mode"]): row for row in rows if row["batch_size"] == 256}
+    said = (ROOT / "docs" / "fast.md").read_text().partition("## Where it stands\n\n")[2].partition("\n\n")[0]
+    fused, compiled = (found[variant, "step"]["batch_ms"] for variant in ("fused", "compiled"))
+    assert f"takes {fused:.2f} ms, less than half of the {compiled:.2f} ms" in said and fused < compiled / 2
+    assert f"{found['fused', 'recipe']['images_per_s'] / 1000:.0f} thousand images/s" in said
+
+
 @pytest.mark.parametrize(
     ("before", "srun", "restarts", "started", "requeued"),
     [
