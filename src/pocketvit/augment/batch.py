@@ -23,7 +23,7 @@ class Chunk(NamedTuple):
     """Consecutive batches of a pass on the device, not yet normalized, erased and mixed."""
 
     images: Tensor  # uint8, (S·B, H, W, C)
-    labels: Tensor  # int64, (S·B,)
+    labels: Tensor  # class numbers, int64, (S·B,), or whether an image has each class, bool, (S·B, K)
     erase: Tensor  # boxes to erase, int64, (S·B, 4)
     mix: Tensor  # how each batch is mixed, float32, (S, 7)
     drop_path: Tensor | None = None  # stochastic depth's factors, float32, (S, L, 2, B); None keeps every branch
@@ -46,7 +46,7 @@ class Batch(NamedTuple):
     """The inputs and targets of a step, the argument of an objective."""
 
     images: Tensor  # normalized, erased and mixed pixels, (B, C, H, W)
-    targets: Tensor  # class probabilities, float32, (B, K)
+    targets: Tensor  # class probabilities, float32, (B, K); of several classes an image, that of each
     drop_path: Tensor | None  # stochastic depth's factors, float32, (L, 2, B); None keeps every branch
     draws: Tensor | None = None  # uniform numbers for the objective, float32, (B, n); None if it draws none
 
@@ -79,6 +79,9 @@ class BatchMaker:
 
         Without it, this takes a dozen small kernels, or compiling at every start.
         """
+        if chunk.labels.ndim == 2:  # the kernel makes targets of one class each
+            batch = self.finish(chunk.take(position))
+            return batch._replace(images=batch.images.to(dtype))
         from pocketvit.kernels.batch_triton import batch_kernel  # needs Triton
 
         *tensors, drop_path, draws = chunk

@@ -67,7 +67,7 @@ def mix(images: Tensor, targets: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         images: normalized pixels, (B, C, H, W).
-        targets: class probabilities, rows sum to 1, (B, K).
+        targets: class probabilities, (B, K).
         row: a row of `draw_mix`'s table, (7,).
     Returns:
         mixed images (B, C, H, W) and targets (B, K).
@@ -85,7 +85,11 @@ def mix(images: Tensor, targets: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
 def smooth_targets(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
     """Labels (B,) as class probabilities (B, K), `smoothing` of each spread evenly over all classes.
 
+    Where an image may have several classes, labels are (B, K), and `smoothing` of each is spread over yes and no.
+
     Source: Szegedy et al. 2015, https://arxiv.org/abs/1512.00567
     """
+    if labels.ndim == 2:
+        return labels.float() * (1 - smoothing) + smoothing / 2
     one_hot = torch.nn.functional.one_hot(labels, num_classes).float()  # (B, K)
     return one_hot * (1 - smoothing) + smoothing / num_classes

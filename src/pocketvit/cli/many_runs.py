@@ -27,7 +27,7 @@ class RunsArguments:
     folder: tyro.conf.Positional[Path] = Path("runs")
     """Looked through at any depth."""
     sort: Literal["started", "name", "accuracy", "time"] = "started"
-    """By when they were started, by folder, by test accuracy (best first), or by training time."""
+    """By when they were started, by folder, by test accuracy or mAP (best first), or by training time."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -35,7 +35,7 @@ class RunsArguments:
 SORTS: dict[str, Any] = {
     "started": lambda run: 0,  # as they come
     "name": lambda run: run.folder,
-    "accuracy": lambda run: -(run.test_accuracy or 0),
+    "accuracy": lambda run: -(run.test_map or run.test_accuracy or 0),
     "time": lambda run: run.train_s or 0,
 }
 
@@ -81,6 +81,7 @@ def _cells(run: "ListedRun") -> dict[str, str]:
         "recipe": run.recipe or "",
         "seed": "" if run.seed is None else str(run.seed),
         "test accuracy": "" if run.test_accuracy is None else percent(run.test_accuracy, 2),
+        "test mAP": "" if run.test_map is None else percent(run.test_map, 2),
         "validation": "" if run.val_accuracy is None else percent(run.val_accuracy, 2),
         "passes": f"{run.passes:,}"
         if run.all_passes in (None, run.passes)

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ class EvalArguments:
     json: bool = False
     """Print JSON instead of a table."""
     csv: bool = False
-    """Print a line of CSV for each image: file, label, prediction and its probability."""
+    """Print a line of CSV for each image: file, label, prediction and its probability; of several classes that of each."""
     device: Device = "auto"
     """auto: CUDA if available, else Apple's MPS, else the CPU."""
     allow_code: bool = False
@@ -48,9 +49,9 @@ def eval_command(arguments: list[str]) -> int:
     options = {"resize": parsed.resize, "device": parsed.device, "allow_code": parsed.allow_code}
     if parsed.csv:
         rows = list(evaluate_images(parsed.run, source=parsed.data, **options))
-        table = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+        table = csv.writer(sys.stdout, lineterminator="\n")
+        table.writerow(map(_cell, rows[0]))
+        table.writerows(map(_cell, row.values()) for row in rows)
         return 0
     scores = evaluate_run(parsed.run, source=parsed.data, **options)
     if parsed.json:
@@ -58,7 +59,11 @@ def eval_command(arguments: list[str]) -> int:
         return 0
     for note in scores["notes"]:
         print(printable(note))
-    lines = [f"test accuracy {scores['accuracy']:.2%} on {scores['images']:,} images", *balance_lines(scores)]
+    exact = f"{scores['accuracy']:.2%} of the {scores['images']:,} images have exactly their classes at 50 % or more"
+    if mean := scores.get("map"):
+        lines = [f"test mAP {mean:.2%}, the mean over classes of average precision", exact]
+    else:
+        lines = [f"test accuracy {scores['accuracy']:.2%} on {scores['images']:,} images", *balance_lines(scores)]
     say("\n".join(lines))
     names = aligned([printable(name, NAME) for name in scores["per_class"]], 16)
     for name, value in zip(names, scores["per_class"].values(), strict=True):
@@ -87,7 +92,7 @@ class PredictArguments:
     jsonl: bool = False
     """Print a line of JSON for each image."""
     csv: bool = False
-    """Print a line of CSV for each image: file, prediction and its probability."""
+    """Print a line of CSV for each image: file, prediction and its probability; of several classes that of each."""
     top: int = 3
     """Number of classes to show per image in the table."""
     device: Device = "auto"
@@ -157,17 +162,26 @@ def _show(answers: Iterator[dict[str, Any]], parsed: PredictArguments) -> None:
             print_json(answer, indent=None)
         return None
     if parsed.csv:
-        table = csv.writer(sys.stdout, lineterminator="\n")
-        table.writerow(("file", "prediction", "probability"))
-        for answer in answers:
-            best, share = max(answer["probabilities"].items(), key=lambda item: item[1])
-            table.writerow((_cell(answer["file"]), _cell(best), round(share, 4)))
+        _print_csv(answers)
         return None
     shown = list(answers)
     for name, answer in zip(aligned([printable(answer["file"]) for answer in shown]), shown, strict=True):
         best = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[: parsed.top]
         print(f"{name}  " + "  ".join(f"{printable(label, NAME)} {share:.1%}" for label, share in best))
     return None
+
+
+def _print_csv(answers: Iterator[dict[str, Any]]) -> None:
+    """A line for each prediction; where an image may have several classes, with the probability of each class."""
+    table, first = csv.writer(sys.stdout, lineterminator="\n"), next(answers, {})
+    several = "classes" in first
+    shares = [f"p({name})" for name in first["probabilities"]] if several else ["probability"]
+    table.writerow(map(_cell, ("file", "prediction", *shares)))
+    for answer in chain([first] if first else [], answers):
+        named = answer["probabilities"]
+        best = max(named, key=lambda name: named[name])
+        prediction, values = ("|".join(answer["classes"]), named.values()) if several else (best, [named[best]])
+        table.writerow((_cell(answer["file"]), _cell(prediction), *(round(share, 4) for share in values)))
 
 
 def _cell(value: str | float) -> str | float:

@@ -157,7 +157,11 @@ def _take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
 def result_text(result: RunResult) -> str:
     """A finished run in a few lines, and what its accuracy alone hides."""
     accuracy = f"test accuracy {result.test_accuracy:.2%} after the last step"
-    if result.val_accuracy is not None:
+    if result.test_map is not None:
+        accuracy = f"test mAP {result.test_map:.2%} after the last step"
+        accuracy += "" if result.val_map is None else f" (validation {result.val_map:.2%})"
+        accuracy += f"\n{result.test_accuracy:.2%} of the test images have exactly their classes at 50 % or more"
+    elif result.val_accuracy is not None:
         accuracy += f" (validation {result.val_accuracy:.2%})"
     elif len(result.curve) > 1:
         accuracy += f" (best of {len(result.curve)} evaluations: {result.best_test_accuracy:.2%})"

@@ -21,6 +21,7 @@ class ReadingFields(TypedDict, total=False):
     skip_unreadable: bool
     image_column: str | None
     label_column: str | None
+    label_separator: str | None
 
 
 READING = tuple(ReadingFields.__annotations__)
@@ -50,6 +51,8 @@ class DataConfig:
     """Column of a parquet or CSV file that holds the images or their files; none finds it by its name."""
     label_column: str | None = None
     """Column that holds the labels, such as coarse_label of CIFAR-100; none finds it by its name."""
+    label_separator: str | None = None
+    """Between the classes in a label of a CSV file, such as | or ;, if an image may have several; none: a label is one class."""
     val_frac: Fraction = 0.0
     """Fraction of the training images held out for validation; the test images are then used once, at the end."""
     test_frac: Annotated[float, Bounds(0, 1, open_left=True, open_right=True)] = 0.2
@@ -69,6 +72,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_types("data", self)
+        if self.label_separator == "":
+            raise InputError("data.label_separator='': must have at least one character")
         if self.balance == "sampling" and self.repeats == "batch":
             raise InputError(
                 "data.balance=sampling cannot be combined with data.repeats=batch, which repeats all images"

@@ -12,8 +12,9 @@ from pocketvit.errors import InputError
 class ObjectiveConfig:
     """What training minimizes."""
 
-    name: Literal["classification", "dino", "mae"] = "classification"
-    """Classification; or without labels, to start other runs from by init_from: DINO, or a masked autoencoder."""
+    name: Literal["classification", "multilabel", "dino", "mae"] = "classification"
+    """Classification; multilabel, by several classes an image; or without labels, to start others from (init_from): DINO, or a
+    masked autoencoder."""
     teacher: Weights | None = None
     """A trained model, a run folder or its model.safetensors, whose answers a token of its own learns (DeiT)."""
     drloc: NotNegative = 0.0

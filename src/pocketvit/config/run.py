@@ -42,21 +42,26 @@ class RunConfig:
         frozen = None if self.train.freeze == "none" else self.train.freeze
         mae = self.objective.name if self.objective.name == "mae" else None
         balance = self.data.balance
-        beside = [] if self.objective.name == "classification" else [f"objective.name={self.objective.name}"]
+        beside = self._objective("teacher", "drloc")
+        several = [name for name in beside if self.objective.name == "multilabel"]
         alternating = ["augment.flips=alternating"] if self.augment.flips == "alternating" else []
         for name, value, others in (
             ("objective.name", mae, [*on_grid, *self.model.overlapping]),
             ("model.patch_drop", self.model.patch_drop, [*self._objective("teacher"), *on_grid]),
-            ("schedule.sides", self.schedule.sides, [*self._objective("drloc", "teacher"), *on_grid]),
+            ("schedule.sides", self.schedule.sides, [*self._objective("drloc", "teacher", "multilabel"), *on_grid]),
             ("data.balance", balance if balance == "loss" else None, beside),
-            ("data.balance", balance if balance == "sampling" else None, alternating),
-            ("train.freeze", frozen, [*self._objective(), *muon]),
+            ("data.balance", balance if balance == "sampling" else None, [*several, *alternating]),
+            ("train.freeze", frozen, [*self._objective("multilabel"), *muon]),
         ):
             if value and others:
                 raise InputError(f"{name}={value} cannot be combined with {others[0]}")
 
     def _objective(self, *left_out: str) -> list[str]:
-        """The fields of the objective that are not at their default, as `field=value`."""
+        """The fields of the objective that are not at their default, as `field=value`, but for some fields or values."""
         items = [item for item in fields(self.objective) if item.name not in left_out]
         values = {item.name: getattr(self.objective, item.name) for item in items}
-        return [f"objective.{item.name}={values[item.name]}" for item in items if values[item.name] != item.default]
+        return [
+            f"objective.{item.name}={values[item.name]}"
+            for item in items
+            if values[item.name] not in (item.default, *left_out)
+        ]

@@ -115,12 +115,17 @@ def _load(entry: Path) -> Decoded | None:
         class_names, notes = tuple(meta["class_names"]), tuple(meta["notes"])
         if not all(isinstance(text, str) for text in (*class_names, *notes)):
             return None
-        if any(split.labels.max() >= len(class_names) for split in splits.values()):
+        if not all(_fits(split, len(class_names)) for split in splits.values()):
             return None
         decoded = Decoded(splits["train"], splits.get("test"), class_names, notes)
         return decoded if meta["checksum"] == _checksum(decoded) else None
     except Exception:  # with a damaged header, NumPy raises anything from SyntaxError to MemoryError
         return None
+
+
+def _fits(split: Split, num_classes: int) -> bool:
+    """Whether a split's labels are of so many classes."""
+    return split.labels.shape[1] == num_classes if split.multilabel else bool(split.labels.max() < num_classes)
 
 
 def _checksum(decoded: Decoded) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pocketvit.config.checks import describe_size
-from pocketvit.data.dataset import Dataset, channel_stats, is_cifar10, note_shared
+from pocketvit.data.dataset import Dataset, channel_stats, class_counts, is_cifar10, note_shared
 from pocketvit.data.fetch.paths import data_home
 from pocketvit.data.sources import DIGITS, format_of, load_dataset, locate
 from pocketvit.terminal import NAME, aligned, printable
@@ -36,6 +36,8 @@ class CheckReport:
     std: tuple[float, float, float]
     """Standard deviation of each channel of the training images; 255 counts as 1."""
     fingerprint: str
+    multilabel: bool
+    """Whether an image may have several classes."""
     is_cifar10: bool
     """Whether these are exactly the images, labels and splits of CIFAR-10."""
     notes: tuple[str, ...]
@@ -46,7 +48,8 @@ class CheckReport:
         counts = zip(names, self.train_counts, self.test_counts, strict=True)
         lines = [
             f"{printable(self.name, NAME)} ({self.format}): {self.num_train:,} training and {self.num_test:,} test images "
-            f"of {describe_size(self.image_size)} in {len(self.class_names)} classes",
+            f"of {describe_size(self.image_size)} in {len(self.class_names)} classes"
+            + (", several for an image" if self.multilabel else ""),
             f"{head}  {'train':>9}  {'test':>9}",
             *(f"{name}  {train:>9,}  {test:>9,}" for name, train, test in counts),
             "mean of the channels (training, 255 = 1)  " + "  ".join(f"{value:.8f}" for value in self.mean),
@@ -67,7 +70,7 @@ def check(source: str | Path, **options: Any) -> CheckReport:
     kind = "built in" if path is None else format_of(path, options.get("format")).name
     dataset = load_dataset(source, **options)
     mean, std = channel_stats(dataset.train.images)
-    counts = [np.bincount(split.labels, minlength=dataset.num_classes) for split in (dataset.train, dataset.test)]
+    counts = [class_counts(split.labels, dataset.num_classes) for split in (dataset.train, dataset.test)]
     looks_like = dataset.class_names == CIFAR10_CLASSES and bool((np.stack(counts).T == (5_000, 1_000)).all())
     return CheckReport(
         name=dataset.name,
@@ -81,6 +84,7 @@ def check(source: str | Path, **options: Any) -> CheckReport:
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
         fingerprint=dataset.fingerprint,
+        multilabel=dataset.train.multilabel,
         is_cifar10=is_cifar10(dataset),
         notes=(
             *dataset.notes,

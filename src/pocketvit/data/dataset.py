@@ -61,20 +61,27 @@ class Split:
     images: np.ndarray | MappedRows
     """Pixels, uint8, (N, H, W, 3), C-contiguous; from the cache, a `np.memmap` or rows of one."""
     labels: np.ndarray
-    """Class numbers, int64, (N,)."""
+    """Class numbers, int64, (N,); or, where an image may have several classes, whether it has each, bool, (N, K)."""
     names: np.ndarray | None = None
     """Each image's file or row in its source, as UTF-8, (N,); None for images without a source."""
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[3] != 3:
             raise ValueError(f"images must be uint8 (N, H, W, 3), not {self.images.dtype} {self.images.shape}")
-        if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
-            raise ValueError(f"labels must be int64 ({len(self.images)},), not {self.labels.dtype} {self.labels.shape}")
-        if self.names is not None and (self.names.dtype.kind != "S" or self.names.shape != self.labels.shape):
+        kind = np.bool_ if self.multilabel else np.int64
+        if self.labels.dtype != kind or len(self.labels) != len(self.images) or self.labels.ndim > 2:
+            wanted = f"int64 ({len(self.images)},) or bool ({len(self.images)}, K)"
+            raise ValueError(f"labels must be {wanted}, not {self.labels.dtype} {self.labels.shape}")
+        if self.names is not None and (self.names.dtype.kind != "S" or self.names.shape != (len(self.images),)):
             raise ValueError(f"names must be bytes ({len(self.images)},), not {self.names.dtype} {self.names.shape}")
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have several classes, or none."""
+        return self.labels.ndim == 2
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -110,9 +117,13 @@ class Split:
     def digests(self) -> np.ndarray:
         """The hash of each image with its size and label, 16 bytes, (N,). Takes about 5 µs per image of 32×32."""
         height, width = self.images.shape[1:3]
+        if self.multilabel:
+            labels = [np.packbits(row).tobytes() for row in self.labels]
+        else:
+            labels = [b"%d" % label for label in self.labels.tolist()]
         digests = [
-            _digest(b"%d %d %d " % (height, width, label), image.data)
-            for image, label in zip(self.images, self.labels.tolist(), strict=True)
+            _digest(b"%d %d %b " % (height, width, label), image.data)
+            for image, label in zip(self.images, labels, strict=True)
         ]
         return np.frombuffer(b"".join(digests), dtype="S16")
 
@@ -152,6 +163,11 @@ class Dataset:
     def fingerprint(self) -> str:
         """The identity of train and test, independent of file format and order; 32 hex digits."""
         return _digest(f"{self.train.fingerprint} {self.test.fingerprint}".encode()).hex()
+
+
+def class_counts(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """The number of images of each class, int64, (K,); labels as in `Split`."""
+    return labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=num_classes)
 
 
 def note_shared(
@@ -195,10 +211,10 @@ def is_cifar10(dataset: Dataset | Decoded) -> bool:
 def stratified_split(
     labels: np.ndarray, frac: float, seed: int, class_names: Sequence[str] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hold out the same fraction of every class, chosen at random.
+    """Hold out the same fraction of every class, chosen at random; of all images where they may have several classes.
 
     Args:
-        labels: class numbers, int64, (N,).
+        labels: as in `Split`.
         frac: fraction to hold out, in (0, 1). Of a class of n images, round(frac · n) are held out, at least one and
             at most n − 1.
         seed: of the draw.
@@ -210,6 +226,8 @@ def stratified_split(
     """
     if not 0 < frac < 1:
         raise InputError(f"the fraction to hold out is {frac}: it must be between 0 and 1")
+    if labels.ndim == 2:
+        labels = np.zeros(len(labels), np.int64)
     sizes = np.bincount(labels)
     if (sizes == 1).any():
         label = int(np.flatnonzero(sizes == 1)[0])

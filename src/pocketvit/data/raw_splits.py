@@ -18,7 +18,7 @@ import numpy as np
 
 from pocketvit.config.checks import FEW
 from pocketvit.config.data import DataConfig
-from pocketvit.data.dataset import Decoded, Split
+from pocketvit.data.dataset import Decoded, Split, class_counts
 from pocketvit.data.labels import find_class_names, number_labels
 from pocketvit.data.pixels import PLAIN, BrokenImage, Conversions, Fitter
 from pocketvit.errors import InputError
@@ -51,7 +51,7 @@ class RawSplit:
     """One split of a file format."""
 
     labels: np.ndarray
-    """Integers or class names, (N,)."""
+    """Integers or class names, (N,); or whether an image has each of the classes, bool, (N, K)."""
     images: Iterable[np.ndarray]
     """N images, uint8, (H, W, 3) each, decoded on demand. One that cannot be read raises `BrokenImage`, after which the next
     can be asked for, as with `map` but not with a generator."""
@@ -161,7 +161,10 @@ def assemble(
     if not class_names:
         raise InputError(f"{name} has an empty list of class names: name every class, or leave the list out")
     labels = {
-        split: number_labels(raw.labels, class_names, raw.name_label, listed=listed) for split, raw in used.items()
+        split: raw.labels
+        if raw.labels.ndim == 2
+        else number_labels(raw.labels, class_names, raw.name_label, listed=listed)
+        for split, raw in used.items()
     }
     notes += _check_classes(labels, used, class_names, name)
     fitter, converted = Fitter(config), Conversions()
@@ -229,7 +232,7 @@ def _check_classes(
     """Refuse test images of a class without training images, and note the classes that lack images.
 
     Args:
-        labels: of "train" and of the test split, if any: class numbers, int64, (N,).
+        labels: of "train" and of the test split, if any, as in `Split`.
         used: their raw splits.
         class_names: the classes in their order.
         name: of the data set in messages.
@@ -238,19 +241,21 @@ def _check_classes(
     Raises:
         InputError: a class has test images, but no training images.
     """
-    present = {split: np.bincount(numbers, minlength=len(class_names)) > 0 for split, numbers in labels.items()}
+    present = {split: class_counts(numbers, len(class_names)) > 0 for split, numbers in labels.items()}
     trained = present["train"]
     lacking = {"images": ~trained}
     for split in labels.keys() - {"train"}:
-        strange = np.flatnonzero(~trained[labels[split]])
+        multilabel = labels[split].ndim == 2  # then a class that is never seen is only noted: rare ones are common
+        strange = np.flatnonzero(False if multilabel else ~trained[labels[split]])
         if len(strange):
             class_name = class_names[int(labels[split][strange[0]])]
             why = f"class {class_name} has no training images; add some, or remove its test images"
             raise InputError(f"{used[split].name_label(int(strange[0]))}: {why}")
         lacking["test images"] = trained & ~present[split]
+    bare = {split: np.count_nonzero(~numbers.any(axis=1)) for split, numbers in labels.items() if numbers.ndim == 2}
     return [
-        f"{name} has no {what} of {_list_names(class_names, lacks)}" for what, lacks in lacking.items() if lacks.any()
-    ]
+        f"{name}: images without a class in the {split} split: {count:,}" for split, count in bare.items() if count
+    ] + [f"{name} has no {what} of {_list_names(class_names, lacks)}" for what, lacks in lacking.items() if lacks.any()]
 
 
 def _list_names(class_names: Sequence[str], chosen: np.ndarray) -> str:

@@ -169,6 +169,10 @@ def _digits(config: DataConfig) -> Decoded:
 
 def _decode(path: Path, kind: Format, config: DataConfig, home: Path, decoded: Decoded | None = None) -> Decoded:
     """The data set at `path`, from the cache if possible; `decoded` is used if it is not cached."""
+    if config.label_separator is not None and kind.name != "csv":
+        raise InputError(
+            f"data.label_separator={config.label_separator!r} is for labels.csv, but {path} is {kind.description}"
+        )
     for column in ("image_column", "label_column"):
         if getattr(config, column) is not None and kind.name in ("folder", "npz"):
             raise InputError(
@@ -196,7 +200,7 @@ def finish(name: str, decoded: Decoded, test_frac: float, split_seed: int) -> Da
         raise InputError(f"{name} has no test split, and none can be held out of its images: {error}") from error
     note = (
         f"{name} has no test split: {len(held):,} of its {len(decoded.train):,} images are held out for testing "
-        f"({test_frac:g} of each class, seed {split_seed})"
+        f"({test_frac:g} of {'them' if decoded.train.multilabel else 'each class'}, seed {split_seed})"
     )
     train, test = decoded.train.take(kept), decoded.train.take(held)
     return Dataset(name, train, test, decoded.class_names, (*decoded.notes, note))

@@ -4,12 +4,10 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from pocketvit.config import DataConfig
 from pocketvit.config.checks import FEW
 from pocketvit.config.data import READING, ReadingFields
-from pocketvit.data.dataset import Dataset, Split, note_shared, stratified_split
+from pocketvit.data.dataset import Dataset, Split, class_counts, note_shared, stratified_split
 from pocketvit.data.formats.folders import would_read
 from pocketvit.data.formats.registry import detect
 from pocketvit.data.memory import Data, load_from_memory
@@ -37,7 +35,7 @@ class Splits:
 
     def counts(self) -> str:
         """The number of images of each class, in one line."""
-        parts = [np.bincount(part.labels, minlength=len(self.class_names)) for part in (self.train, self.test)]
+        parts = [class_counts(part.labels, len(self.class_names)) for part in (self.train, self.test)]
         each = [f"{name} ({train:,} + {test:,})" for name, train, test in zip(self.class_names, *parts, strict=True)]
         some = ", ".join(each[:FEW] + ["…"] * (len(each) > FEW))
         return f"{len(each)} classes (training + test images): {some}"

@@ -7,7 +7,7 @@ from itertools import islice, zip_longest
 from os.path import isdir
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 
@@ -25,7 +25,8 @@ from pocketvit.errors import InputError
 from pocketvit.files import path_of
 from pocketvit.inference.logits import accuracy, per_class_accuracy
 from pocketvit.inference.trained_model import TrainedModel, load_model
-from pocketvit.runs.balance import Balance, class_balance
+from pocketvit.runs.average_precision import class_precisions, mean_precision
+from pocketvit.runs.balance import NOT_COUNTED, Balance, class_balance
 from pocketvit.runs.result import RunResult
 
 
@@ -35,7 +36,11 @@ class Scores(Balance):
     images: int
     """Number of images."""
     accuracy: float
+    """Where an image may have several classes, the share of images with exactly their classes."""
     per_class: dict[str, float]
+    """Accuracy; where an image may have several classes, average precision."""
+    map: NotRequired[float]
+    """The mean of these; only where an image may have several classes."""
 
 
 class RunScores(Scores):
@@ -46,7 +51,7 @@ class RunScores(Scores):
 
 
 def evaluate(trained: TrainedModel, data: Data) -> Scores:
-    """Accuracy on a data set's test images, overall and by class.
+    """Accuracy on a data set's test images, overall and by class; average precision where they may have several classes.
 
     Args:
         trained: the model, from `load_model`.
@@ -59,6 +64,17 @@ def evaluate(trained: TrainedModel, data: Data) -> Scores:
     dataset = load_from_memory(data, test_frac=1, class_names=trained.class_names)
     _check_fits(trained, dataset)
     logits, labels = trained.logits(dataset.test.images), dataset.test.labels
+    if trained.multilabel:
+        if not labels.any():
+            raise InputError(f"no image of {dataset.name} has a class, so average precision cannot be measured")
+        precisions = class_precisions(logits.numpy(), labels, trained.class_names)
+        return {
+            "images": len(labels),
+            "accuracy": accuracy(logits, labels),
+            "map": mean_precision(precisions),
+            "per_class": precisions,
+            **NOT_COUNTED,
+        }
     per_class = per_class_accuracy(logits, labels, trained.class_names)
     balance = class_balance(per_class, labels.tolist())
     return {"images": len(labels), "accuracy": accuracy(logits, labels), "per_class": per_class, **balance}
@@ -66,6 +82,10 @@ def evaluate(trained: TrainedModel, data: Data) -> Scores:
 
 def _check_fits(trained: TrainedModel, dataset: Dataset) -> None:
     """Refuse a data set whose classes or image size are not the model's."""
+    if dataset.test.multilabel != trained.multilabel:
+        kinds = ("one class", "several classes")
+        has, knows = kinds[dataset.test.multilabel], kinds[trained.multilabel]
+        raise InputError(f"an image of {dataset.name} has {has}, but the model was trained on images with {knows}")
     name, classes, own = dataset.name, dataset.class_names, trained.class_names
     if classes != own:
         k, names = next((k, pair) for k, pair in enumerate(zip_longest(classes, own)) if pair[0] != pair[1])
@@ -84,13 +104,23 @@ def _check_fits(trained: TrainedModel, dataset: Dataset) -> None:
 def evaluate_images(run: str | Path, **options: Any) -> Iterator[dict[str, str | float]]:
     """A finished run's prediction for each image that `evaluate_run` uses: file, label, prediction and probability.
 
+    Where an image may have several classes, both name them with | between, and the probability of each class follows.
+
     Args:
         options: as for `evaluate_run`.
     Raises:
         InputError: as `evaluate_run`.
     """
     trained, dataset, _ = _open_run(run, **options)
-    probabilities, names = trained.logits(dataset.test.images).softmax(dim=1).numpy(), trained.class_names
+    probabilities, names = trained.probabilities_of(trained.logits(dataset.test.images)).numpy(), trained.class_names
+    if trained.multilabel:
+        for file, has, row in zip(dataset.test.files, dataset.test.labels, probabilities, strict=True):
+            label, prediction = (
+                "|".join(name for name, one in zip(names, which) if one) for which in (has, row >= 0.5)
+            )
+            shares = dict(zip(names, (round(float(share), 4) for share in row), strict=True))
+            yield {"file": file, "label": label, "prediction": prediction, **{f"p({k})": v for k, v in shares.items()}}
+        return
     for file, label, row in zip(dataset.test.files, dataset.test.labels, probabilities, strict=True):
         best = int(row.argmax())
         yield {
@@ -191,7 +221,8 @@ def predict_files(
     Args:
         files: images, or folders, of which every image is classified.
     Returns:
-        for each image its file name and `probabilities`, a class name -> probability mapping.
+        for each image its file name and `probabilities`, a class name -> probability mapping. Where an image may have
+        several classes, `classes` lists those of at least 50 %.
     Raises:
         InputError: no trained model there, a file is missing or no image, or the model has code and `allow_code` does
             not agree.
@@ -220,8 +251,10 @@ def predict_each(
     trained = load_model(run, choose_device(device), allow_code=allow_code)
 
     def answer(images: np.ndarray) -> list[dict[str, Any]]:
-        rows = trained.probabilities(images).tolist()
-        return [{"probabilities": dict(zip(trained.class_names, row, strict=True))} for row in rows]
+        named = [dict(zip(trained.class_names, row, strict=True)) for row in trained.probabilities(images).tolist()]
+        if not trained.multilabel:
+            return [{"probabilities": row} for row in named]
+        return [{"classes": [name for name in row if row[name] >= 0.5], "probabilities": row} for row in named]
 
     yield from answer_each(run, files, trained.model.image_size, answer, AT_A_TIME)
 

@@ -49,7 +49,7 @@ def explained(trained: TrainedModel, images: np.ndarray) -> Iterator[dict[str, A
         own = maps[image].unbind(-3)  # T maps (..., rows, columns)
         return (own[int(found.classes[image])] if per_class else torch.stack(own).mean(dim=0)).numpy()
 
-    for i, row in enumerate(found.logits.softmax(dim=1).tolist()):
+    for i, row in enumerate(trained.probabilities_of(found.logits).tolist()):
         by_head = {f"head {k}": one for k, one in enumerate(of_head(heads, i), start=1)}
         yield {
             "image": images[i],

@@ -72,13 +72,24 @@ def as_tensor(images: np.ndarray) -> Tensor:
 
 
 def accuracy(logits: Tensor, labels: np.ndarray) -> float:
-    """Fraction of rows of logits (N, K) whose largest entry is the label (N,)."""
+    """Fraction of rows of logits (N, K) whose largest entry is the label (N,).
+
+    With several classes an image, labels (N, K), the fraction with exactly their classes at 50 % or more.
+    """
+    if labels.ndim == 2:
+        return float(((logits >= 0).numpy() == labels).all(axis=1).mean())
     return float((logits.argmax(dim=1).numpy() == labels).mean())
 
 
 def mean_loss(logits: Tensor, labels: np.ndarray) -> float:
-    """Mean cross-entropy of logits (N, K) against the labels (N,), without smoothing, in nats."""
-    return float(torch.nn.functional.cross_entropy(logits.double(), torch.from_numpy(np.array(labels))))
+    """Mean cross-entropy of logits (N, K) against the labels (N,), without smoothing, in nats.
+
+    With several classes an image, labels (N, K), the mean binary one, also over classes.
+    """
+    targets = torch.from_numpy(np.array(labels))
+    if labels.ndim == 2:
+        return float(torch.nn.functional.binary_cross_entropy_with_logits(logits.double(), targets.double()))
+    return float(torch.nn.functional.cross_entropy(logits.double(), targets))
 
 
 def per_class_accuracy(logits: Tensor, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, float]:

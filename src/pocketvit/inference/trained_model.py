@@ -56,6 +56,11 @@ class TrainedModel:
     objective: str = "classification"
     """What it has learned by, `objective.name`. Without labels, the head is a probe that was trained beside."""
 
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have several classes, so that probabilities do not sum to 1."""
+        return self.objective == "multilabel"
+
     def logits(self, images: np.ndarray | MappedRows, *, flip_average: bool = False) -> Tensor:
         """Classify uint8 images (N, H, W, C), C = 3: logits (N, K) on the CPU; (0, K) without images.
 
@@ -125,14 +130,18 @@ class TrainedModel:
             raise InputError(f"images have {got}, but the model was trained on {wanted}: resize them")
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Class probabilities of uint8 images (N, H, W, C): float32 (N, K), rows sum to 1.
+        """Class probabilities of uint8 images (N, H, W, C): float32 (N, K); rows sum to 1 unless `multilabel`.
 
         Args:
             images: as for `logits`.
         Raises:
             InputError: as `logits`.
         """
-        return self.logits(images).softmax(dim=1).numpy()
+        return self.probabilities_of(self.logits(images)).numpy()
+
+    def probabilities_of(self, logits: Tensor) -> Tensor:
+        """Class probabilities of logits (N, K)."""
+        return logits.sigmoid() if self.multilabel else logits.softmax(dim=1)
 
     def save(self, path: Path) -> None:
         """Write weights and all else to one safetensors file; user-defined code, if any, to code/ next to it.

@@ -68,6 +68,8 @@ def compare(folders: Sequence[Path]) -> list[Compared]:
     if len(paths) > MOST_RUNS:
         raise InputError(f"{len(paths)} runs are too many for a page; give at most {MOST_RUNS}")
     runs = [read_run(path) for path in paths]
+    if any(run.predictions.multilabel for run in runs):
+        raise InputError("an image of these runs may have several classes, and only runs with one can be compared")
     rights = [run.predictions.logits.argmax(axis=1) == run.predictions.labels for run in runs]
     short = [path.resolve().name for path in paths]
     names = short if len(set(short)) == len(short) else list(map(str, paths))

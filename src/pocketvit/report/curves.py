@@ -29,7 +29,7 @@ class Curve:
 
 
 def accuracy_curves(points: Sequence[Evaluation], decimals: int, metrics: Sequence[Mapping] = ()) -> list[Curve]:
-    """Accuracy against images seen and against training time.
+    """Accuracy, or mAP where an image may have several classes, against images seen and against training time.
 
     Args:
         points: every evaluation of the run.
@@ -40,8 +40,8 @@ def accuracy_curves(points: Sequence[Evaluation], decimals: int, metrics: Sequen
     """
     if not points:
         return []
-    last = points[-1]
-    remark = f"{text.percent(last.accuracy, decimals)} on the {SPLITS[last.split][0]} at the end"
+    last, score = points[-1], "Accuracy" if points[-1].map is None else "mAP"
+    remark = f"{text.percent(last.score, decimals)} on the {SPLITS[last.split][0]} at the end"
     trained = [line for line in metrics if "train_accuracy" in line]
     note = (
         "On the training images over a whole pass, augmented, while the weights change; "
@@ -52,15 +52,15 @@ def accuracy_curves(points: Sequence[Evaluation], decimals: int, metrics: Sequen
     unit, seconds = time_unit(max(point.train_s for point in points))
     curves = []
     for title, key, length, x_label, x_format in (
-        ("Accuracy by images seen", "images", 1, "images", text.short_count),
-        ("Accuracy by training time", "train_s", seconds, unit, "{:g}".format),
+        (f"{score} by images seen", "images", 1, "images", text.short_count),
+        (f"{score} by training time", "train_s", seconds, unit, "{:g}".format),
     ):
         lines = []
         for split, (label, colour) in SPLITS.items():
             of_split = [point for point in points if point.split == split]
             if of_split:
                 x = [getattr(point, key) / length for point in of_split]
-                lines.append(Series(label, x, [point.accuracy for point in of_split], colour))
+                lines.append(Series(label, x, [point.score for point in of_split], colour))
         if trained:
             x = [line[key] / length for line in trained]
             lines.append(Series(TRAINING, x, [line["train_accuracy"] for line in trained], "muted"))

@@ -8,12 +8,13 @@ folder gives the same bytes.
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pocketvit.config.data import MEMORY
 from pocketvit.files import write_atomically
-from pocketvit.report import text
+from pocketvit.report import multilabel, text
 from pocketvit.report.by_class import classes, confusions
 from pocketvit.report.calibration import calibration
 from pocketvit.report.curves import accuracy_curves, pass_curves
@@ -51,32 +52,58 @@ def render(run: FinishedRun) -> str:
     """The page as HTML."""
     predictions = run.predictions
     decimals = text.percent_decimals(len(predictions.labels))
-    log_probabilities = log_softmax(predictions.logits)  # (T, K)
-    predicted = log_probabilities.argmax(axis=1)  # (T,)
-    matrix = confusion_matrix(predictions.labels, predicted, len(predictions.class_names))
+    scores = _scores_of_several(run) if predictions.multilabel else _scores_of_one(run)
     page = page_environment().get_template("report.html.j2")
     return page.render(
         result=run.result,
         title=_title(run),
         class_names=predictions.class_names,
-        headline=_headline(run, int(np.trace(matrix))),
+        multilabel=predictions.multilabel,
         cautions=[*run.result.cautions, *balance_lines(vars(run.result))],
-        facts=_facts(run, log_probabilities),
         curves=accuracy_curves(run.result.curve, decimals, run.metrics)
-        + pass_curves(run.metrics, len(predictions.class_names), _smoothing(run)),
-        confusions=confusions(matrix, predictions.class_names),
-        classes=classes(matrix, predictions.class_names),
-        calibration=calibration(log_probabilities, predictions.labels, _smoothing(run)),
+        + pass_curves(run.metrics, 2 if predictions.multilabel else len(predictions.class_names), _smoothing(run)),
         train_images=_train_images(run.samples),
-        errors=_errors(run.samples, predictions, log_probabilities),
-        num_errors=int((predicted != predictions.labels).sum()),
-        attention=attention(run.figures, predictions, log_probabilities),
         sheets=first_layer(run.figures),
         low_rank=low_rank(run.figures),
         rerun=_rerun(run),
         config_text=run.config_text.strip(),
         environment=flat({"versions": run.result.versions} | run.env),
+        **scores,
     )
+
+
+def _scores_of_one(run: FinishedRun) -> dict[str, Any]:
+    """What follows from the predictions where an image has one class."""
+    predictions, smoothing = run.predictions, _smoothing(run)
+    labels, names = predictions.labels, predictions.class_names
+    log_probabilities = log_softmax(predictions.logits)  # (T, K)
+    predicted = log_probabilities.argmax(axis=1)  # (T,)
+    matrix = confusion_matrix(labels, predicted, len(names))
+    test_loss = -log_probabilities[np.arange(len(labels)), labels].mean()
+    return {
+        "headline": _headline(run, int(np.trace(matrix))),
+        "facts": _facts(run, test_loss, "cross-entropy, in nats"),
+        "confusions": confusions(matrix, names),
+        "classes": classes(matrix, names),
+        "calibration": calibration(log_probabilities, labels, smoothing),
+        "attention": attention(run.figures, predictions, log_probabilities),
+        "errors": _errors(run.samples, predictions, log_probabilities),
+        "num_errors": int((predicted != labels).sum()),
+    }
+
+
+def _scores_of_several(run: FinishedRun) -> dict[str, Any]:
+    """What follows from the predictions where an image may have several classes."""
+    predictions, samples = run.predictions, run.samples
+    pairs = [] if samples is None else zip(samples.error_images, samples.error_rows, strict=True)
+    return {
+        "headline": multilabel.headline(run.result, predictions),
+        "facts": _facts(run, multilabel.test_loss(predictions), "binary cross-entropy, in nats"),
+        "classes": multilabel.classes(predictions),
+        "attention": attention(run.figures, predictions, predictions.logits),  # which says why there is none
+        "errors": [_picture(image) | multilabel.error(predictions, row) for image, row in pairs],
+        "num_errors": int(((predictions.logits >= 0) != predictions.labels).any(axis=1).sum()),
+    }
 
 
 def _source(run: FinishedRun) -> str:
@@ -115,7 +142,7 @@ def _headline(run: FinishedRun, num_right: int) -> dict:
     right = round(accuracy * total)
     low, high = wilson_interval(right, total)
     return {
-        "accuracy": accuracy,
+        "figure": accuracy,
         "decimals": text.percent_decimals(total),
         "low": low,
         "high": high,
@@ -126,12 +153,11 @@ def _headline(run: FinishedRun, num_right: int) -> dict:
     }
 
 
-def _facts(run: FinishedRun, log_probabilities: np.ndarray) -> list[tuple[str, str, str]]:
+def _facts(run: FinishedRun, test_loss: float, loss: str) -> list[tuple[str, str, str]]:
     """Name, value and remark of each fact beside the headline."""
     result, env = run.result, run.env
     labels = run.predictions.labels
     decimals = text.percent_decimals(len(labels))
-    test_loss = -log_probabilities[np.arange(len(labels)), labels].mean()
     source, fingerprint = _source(run), result.data_fingerprint[:12]
     facts = [
         ("Training time", text.duration(result.train_s), f"{text.duration(result.total_s)} in total"),
@@ -140,15 +166,16 @@ def _facts(run: FinishedRun, log_probabilities: np.ndarray) -> list[tuple[str, s
         ("Device", device(result), ""),
         ("Parameters", text.count(result.num_params), ""),
         ("Data", source or fingerprint, fingerprint if source else ""),
-        ("Test loss", f"{test_loss:.3f}", "cross-entropy, in nats"),
+        ("Test loss", f"{test_loss:.3f}", loss),
         ("Seed", str(result.seed), f"configuration {result.config_hash[:12]}"),
     ]
     if result.commit:
         facts.append(("Commit", result.commit[:10], "with uncommitted changes" if env.get("dirty") else ""))
     if result.val_accuracy is not None:
-        remark = "on held-out training images"
-        facts.append(("Validation accuracy", text.percent(result.val_accuracy, decimals), remark))
-    if result.best_test_accuracy is not None and len(result.curve) > 1:
+        remark, score = "on held-out training images", "accuracy" if result.val_map is None else "mAP"
+        value = result.val_accuracy if result.val_map is None else result.val_map
+        facts.append((f"Validation {score}", text.percent(value, decimals), remark))
+    if result.test_map is None and result.best_test_accuracy is not None and len(result.curve) > 1:
         remark = "test accuracy, biased upward"
         facts.append(("Best evaluation", text.percent(result.best_test_accuracy, decimals), remark))
     if result.test_accuracy_tta is not None:

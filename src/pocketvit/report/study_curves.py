@@ -47,7 +47,11 @@ class MeanCurve:
 
 
 def study_curves(
-    rows: Mapping[str, Curves], split: str, references: Sequence[str], timed: Mapping[str, Curves] | None = None
+    rows: Mapping[str, Curves],
+    split: str,
+    references: Sequence[str],
+    timed: Mapping[str, Curves] | None = None,
+    word: str = "Accuracy",
 ) -> list[CurveGroup]:
     """Draw the rows that have a curve.
 
@@ -56,6 +60,7 @@ def study_curves(
         split: whose evaluations to draw.
         references: of the compared rows, one entry per row.
         timed: the runs whose times count, by row; by default, and for a row without any, all of its runs.
+        word: what is drawn, in titles.
     Returns:
         the plots; none without evaluations.
     """
@@ -68,7 +73,7 @@ def study_curves(
     for start in range(0, max(1, len(others)), len(COLOURS)):
         chosen = dict(zip(others[start : start + len(COLOURS)], COLOURS, strict=False))
         coloured = ({reference: REFERENCE_COLOUR} if reference else {}) | chosen
-        groups.append(_draw_group(len(groups), curves, coloured, reference))
+        groups.append(_draw_group(len(groups), curves, coloured, reference, word))
     return groups
 
 
@@ -86,7 +91,7 @@ def mean_curve(runs: Curves, split: str, timed: Curves | None = None) -> MeanCur
         return None
     at = [[run[images] for run in by_images] for images in shared]
     times = [{point.images: point.train_s for point in run if point.split == split} for run in timed or runs]
-    accuracies = [[point.accuracy for point in points] for points in at]
+    accuracies = [[point.score for point in points] for points in at]
     return MeanCurve(
         images=shared,
         train_s=[fmean(run[images] for run in times) for images in shared],
@@ -97,7 +102,7 @@ def mean_curve(runs: Curves, split: str, timed: Curves | None = None) -> MeanCur
 
 
 def _draw_group(
-    number: int, curves: Mapping[str, MeanCurve], colours: Mapping[str, str], reference: str | None
+    number: int, curves: Mapping[str, MeanCurve], colours: Mapping[str, str], reference: str | None, word: str
 ) -> CurveGroup:
     """Both plots of the rows in `colours`."""
     shown = [curves[name] for name in colours]
@@ -118,8 +123,8 @@ def _draw_group(
         ]  # fmt: skip
         ends = ", ".join(f"{name} {text.percent(curves[name].mean[-1], 2)}" for name in colours)
         drawing = line_plot(
-            f"study curves {number} {key}", lines, description=f"Accuracy {title}; at the end {ends}", x_label=label,
+            f"study curves {number} {key}", lines, description=f"{word} {title}; at the end {ends}", x_label=label,
             x_format=x_format, y_format=text.axis_percent, y_start=start, y_range=(0.0, 1.0), legend=False,
         )  # fmt: skip
-        plots.append((f"Accuracy {title}", drawing))
+        plots.append((f"{word} {title}", drawing))
     return CurveGroup(list(colours.items()), reference in colours, below, plots)

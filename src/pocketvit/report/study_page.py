@@ -65,6 +65,7 @@ class StudyPage:
     facts: Sequence[tuple[str, str, str]]  # name, value and remark of each fact at the top
     rows: Sequence[PageRow]
     split: str  # the split of the accuracies, as in curves: test or val
+    word: str  # what they are: accuracy or mAP
     outcome_columns: Sequence[str]
     cost_columns: Sequence[str]  # of the two tables; the first of each is the row's name
     notes: Sequence[str]  # how to read the table, one paragraph each
@@ -76,10 +77,12 @@ def render_study(page: StudyPage) -> str:
     curves = {row.name: [cell.curve for cell in row.cells if cell.state == "done"] for row in page.rows}
     timed = {row.name: [cell.curve for cell in row.cells if cell.timed] for row in page.rows}
     references = [row.effect.reference for row in page.rows if row.effect]
-    groups = study_curves(curves, page.split, references, timed)
+    title = "Accuracy" if page.word == "accuracy" else page.word
+    groups = study_curves(curves, page.split, references, timed, title)
     return page_environment().get_template("study.html.j2").render(
         page=page,
         forest=_forest([(row, row.effect) for row in page.rows if row.effect]),
+        title=title,
         images=SPLITS[page.split][0],
         curve_groups=groups,
         failures=[(row.name, cell) for row in page.rows for cell in row.cells if cell.state == "failed"],

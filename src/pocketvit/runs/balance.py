@@ -22,11 +22,15 @@ class Balance(TypedDict):
     """Classes without a correctly classified image."""
 
 
+NOT_COUNTED: Balance = {"balanced_accuracy": None, "majority_share": None, "classes_at_zero": ()}
+"""Of even classes, and where an image may have several."""
+
+
 def class_balance(per_class: Mapping[str, float], labels: Iterable[int]) -> Balance:
     """The `Balance` of images with these labels, given the accuracy of each class that occurs."""
     sizes = Counter(labels).values()
     if max(sizes) < UNEVEN * min(sizes):
-        return {"balanced_accuracy": None, "majority_share": None, "classes_at_zero": ()}
+        return NOT_COUNTED
     zero = tuple(name for name, value in per_class.items() if value == 0)
     balanced, share = fmean(per_class.values()), max(sizes) / sum(sizes)
     return {"balanced_accuracy": balanced, "majority_share": share, "classes_at_zero": zero}

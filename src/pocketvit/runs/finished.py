@@ -20,7 +20,8 @@ from pocketvit.runs.result import RunResult
 
 _ARRAYS = {
     "logits": ("f", 2),
-    **dict.fromkeys(("labels", "indices", "error_indices"), ("iu", 1)),
+    "labels": ("iu", 1, 2),
+    **dict.fromkeys(("indices", "error_indices"), ("iu", 1)),
     **dict.fromkeys(("class_names", "files", "train_captions"), ("U", 1)),
     **dict.fromkeys(("train_images", "error_images"), ("u", 4)),
     **dict.fromkeys(("whitening_filters", "patch_filters", "attention_maps"), ("f", 4)),
@@ -29,7 +30,7 @@ _ARRAYS = {
     "attention_images": ("u", 4),
     "attention_refused": ("U", 0),
 }
-"""Each array's kinds, by NumPy's names, and number of axes."""
+"""Each array's kinds, by NumPy's names, and its possible numbers of axes."""
 FIGURES = tuple(
     name for name in _ARRAYS if name.startswith(("whitening", "patch", "position", "singular", "attention"))
 )
@@ -41,10 +42,15 @@ class Predictions:
     """The trained model's outputs on the whole test set."""
 
     logits: np.ndarray  # float32, (T, K)
-    labels: np.ndarray  # the true classes, int64, (T,)
+    labels: np.ndarray  # the true classes, int64, (T,); or where there may be several, bool, (T, K)
     indices: np.ndarray  # position of each image in the test set, int64, (T,)
     class_names: tuple[str, ...]  # the names of the K classes
     files: tuple[str, ...] | None  # the file or row of each image, T of them; older runs lack them
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have several classes."""
+        return self.labels.ndim == 2
 
 
 @dataclass(frozen=True)
@@ -126,13 +132,14 @@ def _read_arrays(path: Path, *names: str, needed: bool = True) -> list[Any]:
     if absent and needed:
         raise InputError(f"{path} lacks the arrays {', '.join(absent)}")
     for name, array in zip(names, arrays, strict=True):
-        kinds, axes = _ARRAYS[name]
+        kinds, *axes = _ARRAYS[name]
         if array is None:
             continue
         if array.dtype.kind not in kinds:
             raise InputError(f"{path}: {name} is {array.dtype} {array.shape}; expected NumPy's kind {kinds}")
-        if array.ndim != axes:
-            raise InputError(f"{path}: {name} has shape {array.shape}; expected {axes} axes")
+        if array.ndim not in axes:
+            wanted = " or ".join(map(str, axes))
+            raise InputError(f"{path}: {name} has shape {array.shape}; expected {wanted} axes")
         if kinds == "f" and not np.isfinite(array).all():
             raise InputError(f"{path}: {name} contains numbers that are not finite")
     return arrays
@@ -149,7 +156,13 @@ def _read_predictions(path: Path) -> Predictions:
             f"{path}: logits of shape {logits.shape} do not fit {len(labels)} labels, {len(indices)} indices "
             f"and {len(class_names)} classes; expected {expected}"
         )
-    if labels.min() < 0 or labels.max() >= len(class_names):
+    if labels.ndim == 2:
+        if labels.shape != expected or labels.max() > 1 or labels.min() < 0 or not labels.any():
+            raise InputError(
+                f"{path}: labels of shape {labels.shape}, from {labels.min()} to {labels.max()}; expected 0 and 1"
+            )
+        labels = labels.astype(bool)
+    elif labels.min() < 0 or labels.max() >= len(class_names):
         raise InputError(f"{path}: labels from {labels.min()} to {labels.max()}, but {len(class_names)} class names")
     names = None if files is None else tuple(map(str, files))
     return Predictions(logits, labels, indices, tuple(str(name) for name in class_names), names)

@@ -28,6 +28,8 @@ class ListedRun:
     test_accuracy: float | None
     """After the last step; of an unfinished run after its last pass, if that was tested."""
     val_accuracy: float | None
+    test_map: float | None = None
+    """Mean average precision; only where an image may have several classes."""
     passes: int
     """Done."""
     all_passes: float | None
@@ -74,6 +76,7 @@ def listed(path: Path) -> ListedRun:
         seed=result.seed if result else _of(int, config.get("seed")),
         test_accuracy=result.test_accuracy if result else last.get("test_accuracy"),
         val_accuracy=result.val_accuracy if result else last.get("val_accuracy"),
+        test_map=result.test_map if result else last.get("test_map"),
         passes=int(last.get("pass", 0)),
         all_passes=passes if is_number(passes) else None,
         train_s=result.train_s if result else last.get("train_s"),

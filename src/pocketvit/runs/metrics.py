@@ -9,7 +9,8 @@ from pocketvit.files import read_bytes, regular_size
 from pocketvit.runs.result import is_number
 
 KEYS = ("pass", "images", "loss", "lr", "train_s")
-"""The keys of every line; an evaluation adds accuracy and loss, such as `test_accuracy` and `test_loss`."""
+"""The keys of every line; an evaluation adds accuracy and loss, such as `test_accuracy` and `test_loss`, and with several
+classes an image `test_map`."""
 
 TAIL_BYTES = 4096  # more than a line; of a running run, only the end is read
 
@@ -45,7 +46,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def _wrong(held: dict[str, Any]) -> str | None:
     """The first key of a line that should have a finite number but does not."""
-    keys = (key for key in held if key in (*KEYS, "images_per_s") or key.endswith(("_accuracy", "_loss")))
+    keys = (key for key in held if key in (*KEYS, "images_per_s") or key.endswith(("_accuracy", "_loss", "_map")))
     return next((key for key in keys if not is_number(held[key])), None)
 
 

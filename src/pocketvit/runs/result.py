@@ -35,6 +35,11 @@ Natural = Annotated[int, "a whole number from 0", lambda value: _is_whole(value,
 Number = Annotated[float, "a finite number", is_number]
 Positive = Annotated[float, "a number above 0", lambda value: is_number(value) and value > 0]
 Fraction = Annotated[float, "a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1]
+Scores = Annotated[
+    Mapping[str, float],
+    "numbers from 0 to 1 by name",
+    lambda value: isinstance(value, dict) and all(is_number(number) and 0 <= number <= 1 for number in value.values()),
+]
 Split = Annotated[Literal["test", "val"], "test or val", lambda value: value in ("test", "val")]
 
 
@@ -46,6 +51,13 @@ class Evaluation:
     train_s: Number
     accuracy: Fraction
     split: Split
+    map: Fraction | None = None
+    """Mean average precision; only where an image may have several classes, as in `RunResult`."""
+
+    @property
+    def score(self) -> float:
+        """What runs are compared by: mAP where an image may have several classes, else accuracy."""
+        return self.accuracy if self.map is None else self.map
 
 
 Evaluations = Annotated[
@@ -58,7 +70,7 @@ class RunResult:
     """The fields of `result.json`, in its order."""
 
     test_accuracy: Fraction
-    """After the last step."""
+    """After the last step. Where an image may have several classes, the share of images with exactly their classes."""
     val_accuracy: Fraction | None
     """After the last step; None if no images were held out."""
     best_test_accuracy: Fraction | None
@@ -75,6 +87,12 @@ class RunResult:
     """This and the next two: see `pocketvit.runs.balance`; written only for uneven classes."""
     majority_share: Fraction | None = None
     classes_at_zero: Texts = ()
+    test_map: Fraction | None = None
+    """Mean over the classes of their average precision after the last step; this and the next two are written only where an
+    image may have several classes."""
+    val_map: Fraction | None = None
+    class_precisions: Scores | None = None
+    """Average precision of each class that has test images, by name."""
     test_accuracy_tta: Fraction | None = None
     """With `train.flip_average`: by the mean of the logits of each image and its mirror image; this and the next."""
     val_accuracy_tta: Fraction | None = None
@@ -138,8 +156,12 @@ class RunResult:
             "images_total",
             "test_accuracy_tta",
             "val_accuracy_tta",
+            "test_map",
+            "val_map",
+            "class_precisions",
             *Balance.__annotations__,
         )
+        content["curve"] = [{k: v for k, v in point.items() if (k, v) != ("map", None)} for point in content["curve"]]
         silent = {name for name in optional if content[name] in (None, ())}
         write_json(self.file, {name: value for name, value in content.items() if name not in silent} | self.extra)
 

@@ -20,6 +20,7 @@ from pocketvit.inference.figures import attention_figures, model_figures
 from pocketvit.inference.logits import accuracy, per_class_accuracy
 from pocketvit.inference.trained_model import TrainedModel
 from pocketvit.loading.loader import TrainLoader
+from pocketvit.runs.average_precision import class_precisions, mean_precision
 from pocketvit.runs.balance import class_balance
 from pocketvit.runs.metrics import read_metrics
 from pocketvit.runs.result import Evaluation, RunResult
@@ -29,6 +30,12 @@ SAMPLE_BATCHES = 8  # batches that the report shows some images of; a batch is m
 SAMPLES_PER_BATCH = 5
 MAX_ERRORS = 40
 MAX_LOOKS = 6  # correct test images whose attention the report shows, and as many errors
+
+NO_LOOKS = {
+    "attention_refused": np.array(
+        "an image may have several classes, and a map is of one; pocketvit explain draws some"
+    )
+}
 
 
 def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> RunResult:
@@ -50,14 +57,15 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
     write_arrays(
         folder.predictions,
         logits=logits.numpy(),
-        labels=splits.test.labels,
+        labels=labels.astype(np.uint8) if splits.test.multilabel else labels,
         indices=np.arange(len(splits.test)),
         class_names=np.array(splits.class_names),
         files=np.array(splits.test.files),
     )
     right, worst = examples(logits, labels)
     save_samples(folder.samples, splits, seen_images(trainer.loader, trained), worst)
-    looks = attention_figures(trained, splits.test.images, np.concatenate([right, worst[:MAX_LOOKS]]))
+    rows = np.concatenate([right, worst[:MAX_LOOKS]])
+    looks = NO_LOOKS if trained.multilabel else attention_figures(trained, splits.test.images, rows)
     write_arrays(folder.figures, **model_figures(trained.model, trainer.filters), **looks)
     result = RunResult(
         file=folder.result,
@@ -66,7 +74,7 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
         best_test_accuracy=max((m["test_accuracy"] for m in metrics if "test_accuracy" in m), default=None),
         images_per_s=images_seen / trainer.train_s,
         curve=tuple(
-            Evaluation(m["images"], m["train_s"], m[f"{split}_accuracy"], split)
+            Evaluation(m["images"], m["train_s"], m[f"{split}_accuracy"], split, m.get(f"{split}_map"))
             for m in metrics
             for split in ("val", "test")
             if f"{split}_accuracy" in m
@@ -74,7 +82,8 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
         train_fingerprint=splits.train_fingerprint,
         cautions=tuple(splits.cautions),
         **flip_averages(trained, splits, wanted=config.train.flip_average),
-        **class_balance(per_class_accuracy(logits, labels, splits.class_names), labels.tolist()),
+        val_map=metrics[-1].get("val_map"),
+        **by_class(logits, splits),
         recipe=config.recipe,
         seed=config.seed,
         config_hash=config_hash(config, splits.fingerprint),
@@ -100,6 +109,15 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
         trainer.reporter.note(f"there is no report ({one_line(error)}); make it with: pocketvit report {folder.path}")
     result.write()
     return result
+
+
+def by_class(logits: Tensor, splits: Splits) -> dict[str, Any]:
+    """The fields of the result that come from the test images' scores by class."""
+    labels, names = splits.test.labels, splits.class_names
+    if splits.test.multilabel:
+        precisions = class_precisions(logits.numpy(), labels, names)
+        return {"test_map": mean_precision(precisions), "class_precisions": precisions}
+    return {**class_balance(per_class_accuracy(logits, labels, names), labels.tolist())}
 
 
 def flip_averages(trained: TrainedModel, splits: Splits, *, wanted: bool) -> dict[str, float]:
@@ -130,10 +148,12 @@ def seen_images(loader: TrainLoader, trained: TrainedModel) -> tuple[np.ndarray,
 
 
 def _told(target: np.ndarray, class_names: tuple[str, ...]) -> str:
-    """A target (K,) in words: its class, or two classes with their shares."""
+    """A target (K,) in words: its class, or classes with their shares."""
     kinds = np.flatnonzero(target > 0.005)
-    if len(kinds) == 1:
-        return class_names[kinds[0]]
+    if not len(kinds):
+        return "no class"
+    if (target[kinds] > 0.995).all():
+        return " + ".join(class_names[k] for k in kinds)
     return " + ".join(f"{class_names[k]} {target[k]:.0%}" for k in kinds)
 
 
@@ -141,9 +161,16 @@ def examples(logits: Tensor, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """Test images for the report.
 
     Returns:
-        rows of some right ones, the first of each of some classes, by class; and of wrong ones, highest loss first.
+        rows of some right ones, the first of each of some classes, by class (none where there may be several), and of wrong
+        ones, highest loss first.
     """
-    losses = torch.nn.functional.cross_entropy(logits, torch.from_numpy(np.array(labels)), reduction="none").numpy()
+    targets = torch.from_numpy(np.array(labels))
+    if labels.ndim == 2:
+        binary = torch.nn.functional.binary_cross_entropy_with_logits
+        losses = binary(logits, targets.to(logits.dtype), reduction="none").mean(dim=1).numpy()
+        wrong = np.flatnonzero(((logits >= 0) != targets).any(dim=1).numpy())
+        return np.empty(0, np.int64), wrong[np.argsort(-losses[wrong], kind="stable")][:MAX_ERRORS]
+    losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none").numpy()
     hits = logits.argmax(dim=1).numpy() == labels
     wrong = np.flatnonzero(~hits)
     classes, first = np.unique(labels[hits], return_index=True)

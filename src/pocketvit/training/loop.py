@@ -31,6 +31,7 @@ from pocketvit.training.distributed import Processes, join
 from pocketvit.training.extend import extension_note
 from pocketvit.training.finish import finish
 from pocketvit.training.progress import Reporter, SilentReporter, console_reporter
+from pocketvit.training.setup import check_labels
 from pocketvit.training.stop import StopRequest
 from pocketvit.training.trainer import Trainer
 
@@ -151,6 +152,7 @@ def prepare(config: RunConfig, processes: Processes, reporter: Reporter, data: D
     if files != processes.from_first(lambda: files):
         here = f"{' or '.join(files)} on {platform.node()}"
         raise InputError(f"{here} differs from that of the first process; give every host the same files")
+    check_labels(config, splits)
     for note in splits.notes:
         reporter.note(note)
     if config.optim.decays_gradient and config.optim.weight_decay > MOST_DECAY:

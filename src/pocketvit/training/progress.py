@@ -56,8 +56,9 @@ Silent = SilentReporter  # its former name
 
 
 def measured(line: dict[str, Any]) -> dict[str, float]:
-    """The accuracies of the pass's evaluation; none without one."""
-    return {key: line[key] for key in ("val_accuracy", "test_accuracy") if key in line}
+    """The accuracies of the pass's evaluation; none without one. With several classes an image, their mAP instead."""
+    score = "map" if {"val_map", "test_map"} & line.keys() else "accuracy"
+    return {key: line[key] for key in (f"val_{score}", f"test_{score}") if key in line}
 
 
 def pass_text(line: dict[str, Any]) -> str:
@@ -65,7 +66,7 @@ def pass_text(line: dict[str, Any]) -> str:
     parts = [
         f"pass {line['pass']}",
         f"loss {line['loss']:.3f}",
-        *(f"{name.replace('_', ' ')} {value:.2%}" for name, value in measured(line).items()),
+        *(f"{name.replace('_', ' ').replace('map', 'mAP')} {value:.2%}" for name, value in measured(line).items()),
         f"{line['images_per_s']:,.0f} images/s",
         f"lr {line['lr']:.2g}",
     ]

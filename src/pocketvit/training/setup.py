@@ -25,6 +25,7 @@ from pocketvit.objectives.dino import Dino
 from pocketvit.objectives.distillation import Distillation
 from pocketvit.objectives.drloc import RelativeLocalization
 from pocketvit.objectives.mae import MaskedAutoencoder
+from pocketvit.objectives.multilabel import Multilabel
 from pocketvit.objectives.objective import Objective, Stack
 from pocketvit.objectives.patch_dropout import PatchDropout
 from pocketvit.optim.build import build_optimizers
@@ -63,6 +64,8 @@ def make_objective(config: RunConfig, model: ViT, splits: Splits) -> Objective:
                 objective = _classification(config, model, splits)
             case "dino":
                 objective = Dino(config.batch_size, model)
+            case "multilabel":
+                objective = Multilabel(config.batch_size)
             case "mae":
                 objective = MaskedAutoencoder(config.batch_size, model)
             case other:
@@ -84,6 +87,25 @@ def _classification(config: RunConfig, model: ViT, splits: Splits) -> Objective:
     if chosen.drloc:
         return RelativeLocalization(classes, model, chosen.drloc)
     return PatchDropout(classes, model) if config.model.patch_drop else classes
+
+
+def check_labels(config: RunConfig, splits: Splits) -> None:
+    """Refuse data whose labels are not those that the objective needs.
+
+    Raises:
+        InputError: an image may have several classes in one of them only, or no image to measure has a class.
+    """
+    wanted, source = config.objective.name == "multilabel", config.data.source
+    if splits.train.multilabel and not wanted:
+        raise InputError(f"images of {source} may have several classes; set objective.name=multilabel")
+    if wanted and not splits.train.multilabel:
+        raise InputError(
+            f"objective.name=multilabel needs images with several classes, and each of {source} has one; write them into "
+            "labels.csv with a column of 0 and 1 for each class, or say what separates them: data.label_separator"
+        )
+    for name, split in (("test", splits.test), ("validation", splits.val)):
+        if wanted and split is not None and not split.labels.any():
+            raise InputError(f"no {name} image of {source} has a class, so average precision cannot be measured")
 
 
 def stacks_by_side(config: RunConfig, model: ViT, objective: Objective) -> list[Sequence[Stack]]:

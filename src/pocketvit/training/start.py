@@ -87,7 +87,7 @@ def start_from(model: ViT, class_names: Collection[str], weights: Weights) -> St
 
 def _for_these_classes(found: dict[str, Tensor], about: About, class_names: Collection[str]) -> dict[str, Tensor]:
     """A trained model's tensors, with its head if it has learned the same classes."""
-    if about.objective == "classification" and tuple(about.class_names) == tuple(class_names):
+    if about.objective in ("classification", "multilabel") and tuple(about.class_names) == tuple(class_names):
         return found
     return {name: tensor for name, tensor in found.items() if not name.startswith(HEADS)}
 
@@ -117,6 +117,10 @@ def load_teacher(weights: Weights, model: ViT, class_names: tuple[str, ...], ker
     if any(isinstance(value, str) and REFERENCE.fullmatch(value) for value in about.model.values()):
         raise InputError(f"objective.teacher={weights} has user-defined code, which a teacher cannot have")
     teacher = load_model(weights.path, next(model.parameters()).device)
+    if teacher.multilabel:
+        raise InputError(
+            f"objective.teacher={weights} was trained on several classes an image; give one that names a single"
+        )
     if teacher.class_names != class_names:
         raise InputError(f"objective.teacher={weights} was trained on other classes: {', '.join(teacher.class_names)}")
     if teacher.model.image_size != model.image_size:

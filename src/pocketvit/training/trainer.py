@@ -28,6 +28,7 @@ from pocketvit.loading.loader import TrainLoader
 from pocketvit.model import ViT
 from pocketvit.optim.schedule import lr_table
 from pocketvit.randomness import Stream, torch_seed
+from pocketvit.runs.average_precision import class_precisions, mean_precision
 from pocketvit.runs.folder import RunFolder
 from pocketvit.training.checkpoint import CheckpointWriter, Progress, list_checkpoints, load_checkpoint
 from pocketvit.training.compiling import kernels_compiled
@@ -302,6 +303,10 @@ class Trainer:
             name, split = ("val", self.splits.val) if self.splits.val else ("test", self.splits.test)
             logits = predict_logits(self.averaged(), split.images, self.mean, self.std)
             line[f"{name}_accuracy"] = accuracy(logits, split.labels)
+            if split.multilabel:
+                line[f"{name}_map"] = mean_precision(
+                    class_precisions(logits.numpy(), split.labels, self.splits.class_names)
+                )
             if isfinite(loss := mean_loss(logits, split.labels)):
                 line[f"{name}_loss"] = loss
         return line

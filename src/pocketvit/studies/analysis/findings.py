@@ -19,7 +19,7 @@ from pocketvit.studies.analysis.spread import Accuracies
 from pocketvit.studies.analysis.stats import Comparison, Summary, compare, rounding_variance, summarise
 from pocketvit.studies.analysis.verdict import untold, verdict
 from pocketvit.studies.definition.gather import CellResult
-from pocketvit.studies.definition.grid import IMAGES_OF, Study
+from pocketvit.studies.definition.grid import IMAGES_OF, WORD_OF, Study
 
 Kind = Literal["helps", "hurts", "equal", "untold", "failed", "open"]
 """A verdict in one word. equal: no significant difference; untold: too few runs to tell; open: no result yet."""
@@ -35,7 +35,7 @@ class Finding:
     row: str
     cells: tuple[CellResult, ...]  # by seed
     accuracy: Summary  # the study's `measure` after the last step, fractions
-    test: Summary  # test accuracy after the last step, fractions; equals `accuracy` if that is the measure
+    test: Summary  # test accuracy or mAP after the last step, fractions; equals `accuracy` if that is the measure
     best_evaluation: Summary
     """The best test accuracy over the evaluations during training, fractions; empty if there were none."""
     comparison: Comparison | None  # None for a row that is not compared
@@ -89,7 +89,9 @@ def accuracies(gathered: Sequence[CellResult], key: str) -> Accuracies:
 
 def findings(study: Study, gathered: Sequence[CellResult]) -> list[Finding]:
     """Sum up a study, given all its cells, finished or not; the rows are in its order."""
-    final, test, best = (accuracies(gathered, key) for key in (study.measure, "test_accuracy", "best_test_accuracy"))
+    by_map = WORD_OF[study.measure] == "mAP"
+    final, test = (accuracies(gathered, key) for key in (study.measure, "test_map" if by_map else "test_accuracy"))
+    best = {} if by_map else accuracies(gathered, "best_test_accuracy")
     comparisons = compare(final, study.compare, apart=noisy_rows(final), least=rounding_variance(final))
     on = hardware(cell.result for cell in gathered if cell.result is not None)
     timed = [cell for cell in gathered if on.counts(cell.result)]

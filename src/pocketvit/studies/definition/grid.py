@@ -7,10 +7,19 @@ from typing import Any, Literal
 
 from pocketvit.config import RunConfig, config_hash, override
 
-Measure = Literal["test_accuracy", "val_accuracy"]  # the field of a run's result by which rows are compared
+Measure = Literal["test_accuracy", "val_accuracy", "test_map", "val_map"]
+"""The field of a run's result by which rows are compared."""
 
-IMAGES_OF: Mapping[Measure, str] = {"test_accuracy": "test", "val_accuracy": "validation"}
+IMAGES_OF: Mapping[Measure, str] = {
+    "test_accuracy": "test", "val_accuracy": "validation", "test_map": "test", "val_map": "validation",
+}  # fmt: skip
 """The images that a measure is taken on."""
+WORD_OF: Mapping[Measure, str] = {
+    **dict.fromkeys(("test_accuracy", "val_accuracy"), "accuracy"), **dict.fromkeys(("test_map", "val_map"), "mAP"),
+}  # fmt: skip
+"""What a measure is called: accuracy, or mean average precision where an image may have several classes."""
+SPELLED = {"accuracy": "Accuracy", "mAP": "mAP (the mean over classes of average precision)"}
+"""The same at the beginning of a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +66,17 @@ class Study:
     @property
     def measure(self) -> Measure:
         """Validation accuracy if all rows hold out the same share of the training images by the same split seed, so that
-        rows are not chosen on test images; otherwise test accuracy."""
+        rows are not chosen on test images; otherwise test accuracy. mAP where images may have several classes."""
         held_out = {(row.config.data.val_frac, row.config.data.split_seed) for row in self.rows}
-        return "val_accuracy" if len(held_out) == 1 and all(frac for frac, _ in held_out) else "test_accuracy"
+        held_out = len(held_out) == 1 and all(frac for frac, _ in held_out)
+        if all(row.config.objective.name == "multilabel" for row in self.rows):
+            return "val_map" if held_out else "test_map"
+        return "val_accuracy" if held_out else "test_accuracy"
 
     @property
     def held_out_in_vain(self) -> list[str]:
         """Rows that hold out validation images although rows are compared on the test images."""
-        if self.measure == "val_accuracy":
+        if IMAGES_OF[self.measure] == "validation":
             return []
         return [row.name for row in self.rows if row.config.data.val_frac]
 

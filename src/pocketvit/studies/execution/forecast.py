@@ -212,7 +212,7 @@ def _scatter(
     if spread.noise and spread.noise_df >= LEAST_DF:
         return sqrt(spread.noise), f"measured on {runs}"
     values = [value for row in found.values() for value in row.values()] or [run.test_accuracy for run in alike]
-    num_images = data.num_test if study.measure == "test_accuracy" else data.num_val
+    num_images = data.num_test if IMAGES_OF[study.measure] == "test" else data.num_val
     accuracy = min(fmean(values) if values else ASSUMED_ACCURACY[study.recipe], 1 - 1 / max(2, num_images))
     std = sqrt(accuracy * (1 - accuracy) / num_images)
     why = f"it cannot be estimated from {runs}" if num_done else "there is no run yet"

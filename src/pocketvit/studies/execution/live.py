@@ -16,7 +16,7 @@ from pocketvit.report.tables import mean_and_spread
 from pocketvit.report.text import duration
 from pocketvit.studies.analysis.findings import Finding, accuracies
 from pocketvit.studies.definition.gather import CellResult
-from pocketvit.studies.definition.grid import IMAGES_OF, Measure, Study
+from pocketvit.studies.definition.grid import IMAGES_OF, WORD_OF, Measure, Study
 from pocketvit.studies.definition.jobs import Job
 from pocketvit.studies.execution.eta import Eta, progress_of
 from pocketvit.terminal import printable
@@ -36,7 +36,7 @@ class Board:
         """One line per row of the study: finished cells, accuracy so far, and what runs or failed."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         measure = self.study.measure
-        for column in ("row", "done", f"{IMAGES_OF[measure]} accuracy so far", "now"):
+        for column in ("row", "done", f"{IMAGES_OF[measure]} {WORD_OF[measure]} so far", "now"):
             table.add_column(column, justify="right" if column == "done" else "left")
         for row in self.study.rows:
             cells = {job: cell for job, cell in self.cells.items() if cell.row == row.name}
@@ -140,14 +140,15 @@ def ended_text(cell: CellResult, measure: Measure, where: str) -> Text:
     name = f"{cell.row} seed {cell.seed}"
     if cell.result is None:
         return Text(printable(f"{name} failed: {cell.error}"), "red")
-    accuracy = f"{100 * getattr(cell.result, measure):.2f} % of the {IMAGES_OF[measure]} images"
+    of = "of" if WORD_OF[measure] == "accuracy" else f"{WORD_OF[measure]} on"
+    accuracy = f"{100 * getattr(cell.result, measure):.2f} % {of} the {IMAGES_OF[measure]} images"
     return Text(f"{name}: {accuracy} after {duration(cell.result.train_s)} of training ({where})")
 
 
 def verdict_table(study: Study, found: Sequence[Finding]) -> Table:
     """The rows of a study with their accuracies and verdicts."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("row", "n", f"{IMAGES_OF[study.measure]} accuracy", "verdict"):
+    for column in ("row", "n", f"{IMAGES_OF[study.measure]} {WORD_OF[study.measure]}", "verdict"):
         table.add_column(column, justify="right" if column == "n" else "left")
     for finding in found:
         verdict = f"against {finding.comparison.reference}: {finding.verdict}" if finding.comparison else ""

@@ -12,7 +12,7 @@ from pocketvit.studies.analysis.findings import Finding, caveats
 from pocketvit.studies.analysis.power import POWER
 from pocketvit.studies.analysis.stats import Comparison
 from pocketvit.studies.analysis.verdict import effect, interval, p_figure
-from pocketvit.studies.definition.grid import IMAGES_OF, Study
+from pocketvit.studies.definition.grid import IMAGES_OF, SPELLED, WORD_OF, Study
 
 COLUMNS = ("row", "n", "accuracy (%)", "against", "difference", "bootstrap", "p", "verdict", "time")
 VERDICTS = {"helps": "helps", "hurts": "hurts", "untold": "cannot be told", "failed": "failed", "open": ABSENT}
@@ -23,11 +23,13 @@ def study_latex(study: Study, found: Sequence[Finding]) -> str:
     rows = [_row(finding) for finding in found]
     references = {finding.comparison.reference for finding in found if finding.comparison}
     # Empty columns are left out, and a common reference is in the notes.
+    word = WORD_OF[study.measure]
     columns = [column for column in COLUMNS if any(row[column] != ABSENT for row in rows) or column in ("row", "n")]
     if len(references) == 1:
         columns.remove("against")
     notes = latex_text(" ".join(_notes(study, found, references)))
-    table = latex_table(rows, columns)
+    rows = [{column.replace("accuracy", word): text for column, text in row.items()} for row in rows]
+    table = latex_table(rows, [column.replace("accuracy", word) for column in columns])
     return "\n".join(
         ["{\\footnotesize\\setlength{\\tabcolsep}{4pt}", table, "", "\\smallskip", "\\noindent", notes, "\\par}", ""]
     )
@@ -65,7 +67,8 @@ def _compared(comparison: Comparison, kind: str) -> dict[str, str]:
 def _notes(study: Study, found: Sequence[Finding], references: set[str]) -> list[str]:
     """How to read the table, in sentences."""
     images = IMAGES_OF[study.measure]
-    texts = [f"Accuracy on the {images} images after the last step: mean ± standard deviation over n seeds."]
+    score = SPELLED[WORD_OF[study.measure]]
+    texts = [f"{score} on the {images} images after the last step: mean ± standard deviation over n seeds."]
     if any(finding.count("done") < len(finding.cells) for finding in found):
         texts.append("n: finished runs of those planned.")
     if references:

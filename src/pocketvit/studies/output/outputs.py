@@ -22,7 +22,7 @@ from pocketvit.studies.analysis.power import POWER
 from pocketvit.studies.analysis.stats import BOOTSTRAP_FROM
 from pocketvit.studies.analysis.verdict import interval, p_figure
 from pocketvit.studies.definition.gather import CellResult
-from pocketvit.studies.definition.grid import IMAGES_OF, Measure, Study
+from pocketvit.studies.definition.grid import IMAGES_OF, SPELLED, WORD_OF, Measure, Study
 from pocketvit.studies.output.latex import study_latex
 from pocketvit.studies.output.page import study_page
 
@@ -39,6 +39,7 @@ COST_NOTE = (
 CELL_FIELDS = (
     "test_accuracy", "val_accuracy", "best_test_accuracy", "balanced_accuracy", "majority_share", "train_s", "images_seen",
     "images_per_s", "peak_memory_gib", "num_params", "device", "num_gpus", "config_hash", "data_fingerprint", "commit", "command",
+    "test_map", "val_map",
 )  # fmt: skip
 """The fields of each result that cells.csv holds."""
 
@@ -54,7 +55,7 @@ def write_outputs(study: Study, found: Sequence[Finding], folder: Path) -> list[
         the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [table_row(finding) for finding in found]
+    rows = [table_row(finding, study.measure) for finding in found]
     outcome, cost = table_columns(study, found)
     columns = [*outcome, *cost[1:]]
     reading = notes(study, found)
@@ -71,7 +72,7 @@ def write_outputs(study: Study, found: Sequence[Finding], folder: Path) -> list[
 def table_columns(study: Study, found: Sequence[Finding]) -> tuple[list[str], list[str]]:
     """The columns on outcome and on cost, without those that would be empty or repeat the measure."""
     left_out = set()
-    if study.measure == "test_accuracy":
+    if IMAGES_OF[study.measure] == "test":
         left_out.add("test (%)")
     if not any(finding.best_evaluation.num_seeds for finding in found):
         left_out.add("best evaluation (%)")
@@ -79,16 +80,17 @@ def table_columns(study: Study, found: Sequence[Finding]) -> tuple[list[str], li
         left_out |= {"against", "difference", "95 % CI", "p", "verdict"}
     if not _any_bootstrap(found):
         left_out.add("bootstrap CI")
-    return [column for column in OUTCOME_COLUMNS if column not in left_out], list(COST_COLUMNS)
+    columns = [column for column in OUTCOME_COLUMNS if column not in left_out]
+    return [column.replace("accuracy", WORD_OF[study.measure]) for column in columns], list(COST_COLUMNS)
 
 
-def table_row(finding: Finding) -> dict[str, str]:
+def table_row(finding: Finding, measure: Measure = "test_accuracy") -> dict[str, str]:
     """A row as plain text, by column; unknown figures are a dash."""
     comparison = finding.comparison
     cells = {
         "row": finding.row,
         "n": runs_text(finding),
-        "accuracy (%)": _percent(finding.accuracy.mean),
+        f"{WORD_OF[measure]} (%)": _percent(finding.accuracy.mean),
         "std": _percent(finding.accuracy.std),
         "test (%)": _percent(finding.test.mean),
         "best evaluation (%)": _percent(finding.best_evaluation.mean),
@@ -120,10 +122,10 @@ def notes(study: Study, found: Sequence[Finding]) -> list[str]:
     """How to read the table, as plain-text paragraphs."""
     measure = study.measure
     texts = [
-        f"Accuracy: on the {IMAGES_OF[measure]} images after the last step, mean over seeds and standard deviation of a "
-        "single run (n − 1)."
+        f"{SPELLED[WORD_OF[measure]]}: on the {IMAGES_OF[measure]} images after the last step, mean over seeds and standard "
+        "deviation of a single run (n − 1)."
     ]
-    if measure != "test_accuracy":
+    if IMAGES_OF[measure] == "validation":
         texts.append("All rows hold these images out of the training images; the test images decide nothing here.")
     if any(finding.best_evaluation.num_seeds for finding in found):
         texts.append(f"Best evaluation: {BEST_EVALUATION}.")

@@ -17,7 +17,7 @@ from pocketvit.studies.analysis.findings import Finding, accuracies, noisy_rows
 from pocketvit.studies.analysis.spread import pooled_spread
 from pocketvit.studies.analysis.verdict import effect
 from pocketvit.studies.definition.gather import CellResult
-from pocketvit.studies.definition.grid import Measure, Row, Study
+from pocketvit.studies.definition.grid import WORD_OF, Measure, Row, Study
 from pocketvit.studies.execution.launch import command_line
 
 KINDS = {
@@ -64,7 +64,8 @@ def study_page(
         ],
         facts=_facts(study, cells, results),
         rows=[_row(row, finding, texts, [*map(shown, finding.cells)]) for row, finding, texts in rows],
-        split=study.measure.removesuffix("_accuracy"),
+        split=study.measure.partition("_")[0],
+        word=WORD_OF[study.measure],
         outcome_columns=columns[0],
         cost_columns=columns[1],
         notes=notes,

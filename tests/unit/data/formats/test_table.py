@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from pocketvit.config import DataConfig
+from pocketvit.data import load_dataset
+from pocketvit.data.check import check
 from pocketvit.data.formats import table
 from pocketvit.data.formats.registry import detect, find_format
 from pocketvit.data.survey import survey
@@ -94,3 +96,79 @@ def test_columns_may_be_named(flat):
     (flat / "labels.csv").write_text("\n".join(["label,photo,kind", *rows]))
     decoded = table.read(flat, DataConfig(image_column="photo", label_column="kind"))
     assert decoded.train.labels.tolist() == [0, 1] * 3
+
+
+SEVERAL = [("ant", "cat"), ("bee",), (), ("cat", "bee"), ("ant",), ("cat", "cat")]
+MATRIX = [[1, 0, 1], [0, 1, 0], [0, 0, 0], [0, 1, 1], [1, 0, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize(("mark", "quote"), [("|", ""), (";", ""), (" ", ""), (",", '"')])
+def test_several_classes_between_separators(flat, mark, quote):
+    rows = [f"p{i}.png,{quote}{mark.join(names)}{quote}" for i, names in enumerate(SEVERAL)]
+    (flat / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    decoded = table.read(flat, DataConfig(label_separator=mark))
+    assert decoded.class_names == ("ant", "bee", "cat")
+    assert decoded.train.labels.dtype == bool and decoded.train.labels.astype(int).tolist() == MATRIX
+    assert decoded.notes == (f"{flat}: images without a class in the train split: 1",)
+
+
+def test_a_column_of_0_and_1_for_each_class(flat):
+    rows = [f"{i},p{i}.png,{c},{40 + i},{a},{b}.0,{'test' if i > 3 else 'train'}" for i, (a, b, c) in enumerate(MATRIX)]
+    (flat / "labels.csv").write_text("\n".join([",file,cat,age,ant,bee,split", *rows]))
+    decoded = table.read(flat)
+    assert decoded.class_names == ("cat", "ant", "bee"), "in the order of the columns"
+    columns = np.array(MATRIX, bool)[:, [2, 0, 1]]
+    assert np.array_equal(decoded.train.labels, columns[:4]) and np.array_equal(decoded.test.labels, columns[4:])
+    assert decoded.notes[-1] == "1 column is ignored, such as age of labels.csv: not only 0 and 1"
+    assert any("no training images" not in note and "no test images of the class bee" in note for note in decoded.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "words"),
+    [
+        ("file,label\np0.png,ant,cat", ",", "row 2: has other columns than the head; a label that contains a comma"),
+        ("file,label\np0.png", "|", "row 2: has other columns than the head"),
+        ("file,label\np0.png,ant|" + "x" * 1001, "|", "row 2: label has a class of more than 1000 letters"),
+        ("file,ant,bee\np0.png,1,-1", None, "has the columns file, ant, bee: expected label or labels"),
+        ("file,ant,bee\np0.png,1", None, "has the columns file, ant, bee: expected label or labels"),
+        ("file,ant,bee\np0.png,1,0", "|", "has the columns file, ant, bee: expected label or labels"),
+    ],
+)
+def test_wrong_tables_of_several_classes_are_named(flat, text, separator, words):
+    (flat / "labels.csv").write_text(text)
+    with pytest.raises(InputError, match=f"labels.csv.* {words}") as found:
+        table.read(flat, DataConfig(label_separator=separator))
+    assert "\n" not in str(found.value)
+
+
+def test_tables_of_other_classes_are_not_joined(write, tmp_path):
+    for split, head in (("train", "file,ant,bee"), ("test", "file,bee,ant")):
+        write_images(write, tmp_path / split, 2)
+        (tmp_path / split / "labels.csv").write_text(f"{head}\np0,0,1\np1,1,1")
+    with pytest.raises(InputError, match="do not have the same columns of classes"):
+        table.read(tmp_path)
+
+
+def test_more_labels_than_memory_are_refused_before_they_are_made(flat, monkeypatch):
+    monkeypatch.setattr(table, "MOST_BYTES", 17)
+    rows = [f"p{i}.png,{'|'.join(names)}" for i, names in enumerate(SEVERAL)]
+    (flat / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    with pytest.raises(InputError, match="has 3 classes; with its images, that is 18 labels, too many"):
+        table.read(flat, DataConfig(label_separator="|"))
+
+
+def test_several_classes_split_and_loaded(flat, tmp_path):
+    rows = [f"p{i}.png,{'|'.join(names)}" for i, names in enumerate(SEVERAL)]
+    (flat / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    options = {"label_separator": "|", "test_frac": 0.34, "cache_dir": tmp_path / "cache"}
+    first, again = (load_dataset(flat, **options) for _ in range(2))
+    assert len(first.test) == 2 and first.train.multilabel and "(0.34 of them, seed 0)" in first.notes[-1]
+    assert first.fingerprint == again.fingerprint and np.array_equal(first.train.labels, again.train.labels)
+    report = check(flat, **options)
+    assert report.multilabel and "in 3 classes, several for an image\n" in report.text()
+    assert np.add(report.train_counts, report.test_counts).tolist() == [2, 2, 3]
+    (flat / "labels.csv").write_text("\n".join(["file,label", *rows[:-1], "p5.png,cat|ant"]))
+    assert load_dataset(flat, **options).fingerprint != first.fingerprint
+    with pytest.raises(InputError, match=r"data.label_separator='\|' is for labels.csv, but .* is a NumPy .npz file"):
+        np.savez(tmp_path / "a.npz", images=IMAGES, labels=np.arange(6))
+        load_dataset(tmp_path / "a.npz", **options)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from synthetic_study import ERROR, SPEED, changed, synthetic_cells, synthetic_study
+from synthetic_study import ERROR, SPEED, changed, result_of, synthetic_cells, synthetic_study
 
 from pocketvit.report.latex import latex_table, latex_text
 from pocketvit.report.tables import ABSENT, markdown_table, markdown_text
@@ -173,6 +173,25 @@ def test_uneven_classes_and_those_never_recognized_are_told(unfinished, tmp_path
     assert "at worst: balanced accuracy 25.00%" in said["Row baseline"] and "CAUTION" not in said["Row baseline"]
     files = {file.name: file.read_text() for file in write_outputs(study, told, tmp_path)}
     assert all("cat, dog" in files[name] and "25.00" in files[name] for name in ("table.md", "table.tex", "study.html"))
+
+
+def test_studies_of_several_classes_an_image_are_told_by_map(tmp_path):
+    study = synthetic_study(base={"objective.name": "multilabel"})
+    curves = {cell.name: result_of(cell.row, cell.seed).curve for cell in study.cells()}
+    cells = [
+        changed(cell, test_map=0.5 + 0.1 * (cell.row == "muon") + 0.01 * cell.seed,
+                curve=tuple(replace(p, map=p.accuracy / 2) for p in curves[f"{cell.row}-s{cell.seed}"]))
+        for cell in synthetic_cells(study)
+    ]  # fmt: skip
+    files = {file.name: file.read_text() for file in write_outputs(study, cells, tmp_path)}
+    assert (
+        "| mAP (%)" in files["table.md"] and "mAP (the mean over classes of average precision): on" in files["table.md"]
+    )
+    assert "best evaluation" not in files["table.md"] and "accuracy" not in files["table.md"].lower()
+    assert "mAP (\\%)" in files["table.tex"] and "61.00" in files["table.tex"]
+    assert "mAP by images seen" in files["study.html"] and "ccuracy" not in files["study.html"].partition("</style>")[2]
+    assert read_csv(tmp_path / "cells.csv")[0]["test_map"] == "0.5"
+    assert read_csv(tmp_path / "table.csv")[0]["measure"] == "test_map"
 
 
 def test_half_of_what_uneven_classes_need_says_nothing(unfinished):
