@@ -2,7 +2,7 @@
 #
 #   make train      install, then train the embedded default (digits)
 #   make test       install with the test tools, then run the CPU suite in two processes side by side
-#   make test-long  install with Ray as well, then the tests that take minutes, two files at a time
+#   make test-long  install with Ray and the trackers as well, then the tests that take minutes, two files at a time
 #   make test-gpu PYTHON=python3   the gpu-marked tests with an existing Python; installs nothing
 #                                  (FLAGS='-n 8' spreads their compiling over the cores, with pytest-xdist)
 #   make test-lowest  the CPU suite with the lowest versions that pyproject.toml allows, in .venv-lowest
@@ -41,8 +41,8 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(call install,test)
 	@touch $(VENV)/.installed $@
 
-$(VENV)/.installed-ray: EXTRAS := [dev,ray]
-$(VENV)/.installed-ray: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-long: EXTRAS := [dev,ray,track]
+$(VENV)/.installed-long: pyproject.toml | $(BIN)/python
 	$(call install,test-long)
 	@touch $(VENV)/.installed $(VENV)/.installed-dev $@
 
@@ -58,7 +58,7 @@ test: $(VENV)/.installed-dev
 	@echo "Running the CPU tests: about six minutes on two cores."
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not gpu and not long'
 
-test-long: $(VENV)/.installed-ray
+test-long: $(VENV)/.installed-long
 	@echo "Running the long CPU tests: six to twelve minutes on two cores."
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'long and not gpu'
 

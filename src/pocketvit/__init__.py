@@ -16,7 +16,7 @@ __all__ = [
     "RECIPES", "AugmentConfig", "BarReporter", "DataConfig", "Dataset", "InputError", "LineReporter", "Lion",
     "ModelConfig", "Muon", "ObjectiveConfig", "OptimConfig", "Reporter", "RunConfig", "RunResult", "ScheduleConfig", "Silent",
     "SilentReporter", "Stopped", "Study", "TrainConfig", "TrainedModel", "ViT", "__version__", "create_model", "evaluate",
-    "find_study", "load_config", "load_dataset", "load_model", "override", "recipe", "run_study", "train",
+    "find_study", "load_config", "load_dataset", "load_model", "override", "recipe", "run_study", "tracked", "train",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pocketvit.training import train
     from pocketvit.training.progress import BarReporter, LineReporter, Reporter, Silent, SilentReporter
     from pocketvit.training.stop import Stopped
+    from pocketvit.training.tracking import tracked
 else:  # hidden from type checkers: with `__getattr__` a misspelt name would pass
     _IMPORTS = re.findall(r"^    from (\S+) import (.+)", __loader__.get_source(__name__), re.MULTILINE)  # those above
     _HOME = {name: module for module, names in _IMPORTS for name in names.split(", ")}

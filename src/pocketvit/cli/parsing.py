@@ -3,8 +3,9 @@
 import dataclasses
 import re
 from collections.abc import Callable, Collection
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import tyro
 from tyro import _errors
@@ -14,6 +15,9 @@ from pocketvit.config.weights import Weights
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
 from pocketvit.usercode import Code
+
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+"""The experiment trackers, named like their packages."""
 
 MEANT = {
     "learning-rate base-lr": "--optim.lr",
@@ -62,6 +66,22 @@ def parse_command(target: type, arguments: list[str], prog: str) -> Any:
     check_flags(arguments, flags_of(target))
     short_help = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
     return parse(target, arguments, prog, config=short_help)
+
+
+def check_tracker(name: str | None) -> None:
+    """Refuse an experiment tracker that is unknown or not installed.
+
+    Raises:
+        InputError: it is; says what to install.
+    """
+    if name is None:
+        return
+    if name not in (known := get_args(Tracker)):
+        raise InputError(f"--track {name}: the trackers are {', '.join(known)}")
+    if find_spec(name) is None:
+        raise InputError(
+            f"--track {name} needs {name}: pip install {name}, or all trackers: pip install 'pocketvit[track]'"
+        )
 
 
 def flags_of(target: type) -> list[str]:

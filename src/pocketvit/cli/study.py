@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from pocketvit.cli.parsing import parse_command
+from pocketvit.cli.parsing import Tracker, check_tracker, parse_command
 from pocketvit.config import code_of
 from pocketvit.errors import InputError
 from pocketvit.terminal import outliving_output, say
@@ -52,6 +52,8 @@ class StudyArguments:
     """Resize every image to a square of this many pixels a side."""
     only: str | None = None
     """Rows to run, separated by commas; names may contain * and ?."""
+    track: Tracker | None = None
+    """Experiment tracker to send every run to."""
     plan: bool = False
     """Train nothing; load the code that the study names, to check it, and print the number of runs, the time, and which
     differences the study can detect."""
@@ -65,6 +67,7 @@ def study_command(arguments: list[str]) -> int:
     """`pocketvit study FILE|NAME [--seeds N] [--gpus 0,1] [--time-limit 9m] [--plan] ...`."""
     parsed = parse_command(StudyArguments, arguments, "pocketvit study")
     _check_together(parsed)
+    check_tracker(parsed.track)
     results = parsed.results or Path("results")
     _check_results(results, given=parsed.results is not None)
     limit = inf if parsed.time_limit is None else seconds(parsed.time_limit)
@@ -92,7 +95,8 @@ def study_command(arguments: list[str]) -> int:
 
     address = (parsed.address or "auto") if parsed.engine == "ray" else None
     with outliving_output():
-        run = run_study(study, out, gpus=gpus, address=address, results=results, time_limit_s=limit, only=only)
+        options = {"results": results, "time_limit_s": limit, "only": only, "track": parsed.track}
+        run = run_study(study, out, gpus=gpus, address=address, **options)
         return _end(study, run, out)
 
 
@@ -120,6 +124,8 @@ def _check_together(parsed: StudyArguments) -> None:
         raise InputError("--gpus '': names no GPU; write for example 0,1, or leave it out")
     if parsed.gpus is not None and parsed.engine == "ray":
         raise InputError(f"--gpus {parsed.gpus}: Ray chooses the GPUs itself; leave --gpus or --engine ray out")
+    if parsed.track is not None and parsed.plan:
+        raise InputError(f"--track {parsed.track}: a plan trains nothing; leave --track or --plan out")
     if parsed.difference is not None and not parsed.plan:
         raise InputError(f"--difference {parsed.difference:g}: only with --plan; add it or leave --difference out")
 

@@ -8,7 +8,7 @@ from shlex import quote
 
 import tyro
 
-from pocketvit.cli.parsing import check_flags, parse
+from pocketvit.cli.parsing import check_flags, check_tracker, parse
 from pocketvit.config import RunConfig, flatten, load_config, override
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
@@ -29,24 +29,28 @@ The defaults below are those of the recipe.
 --config FILE.yaml starts from a saved configuration instead of a recipe.
 --resume DIR resumes an unfinished run; with --schedule.passes N, an unfinished or finished one takes more passes.
 --allow-code agrees to run the code that a configuration or a run names.
+--track tensorboard|wandb|mlflow|trackio sends configuration, curves, result and report there.
 
 {about}
 """
 
 
 def train_command(arguments: list[str]) -> int:
-    """`pocketvit train [RECIPE] [--FIELD VALUE ...] [--config FILE.yaml | --resume DIR] [--allow-code]`."""
+    """`pocketvit train [RECIPE] [--FIELD VALUE ...] [--config FILE.yaml | --resume DIR] [--allow-code] [--track NAME]`."""
     started = time.perf_counter()
-    config = parse_train(arguments)
+    tracker, arguments = _take(arguments, "--track")
+    check_tracker(tracker)
+    config = parse_train(arguments, ["--track"])
     if config.recipe == "photos":
         side, fit = config.data.resize, config.data.fit
         size = f"images resized to {side} × {side} ({fit})" if side else "images of their own size"
         print(f"recipe photos: {size}, batches of {config.batch_size}, {config.schedule.passes} passes")
     from pocketvit.training import Stopped, train
+    from pocketvit.training.tracking import tracked
 
     with outliving_output():
         try:
-            result = train(config, started=started)
+            result = train(config, tracked(tracker) if tracker else None, started=started)
         except Stopped as stopped:
             say(stopped)
             return 128 + stopped.signum

@@ -81,14 +81,17 @@ def train(
         trainer = prepare(config, processes, reporter, data)
         try:
             with trainer.fitting_threads(), opened_folder(trainer) as env:
+                reporter.opened(config, trainer.folder.path)
                 run(trainer)
                 with StopRequest():  # a signal is too late now: the few remaining files are written first
                     result = processes.from_first(lambda: finish(trainer, env, started, held))
                 if trainer.folder.report.exists():
-                    trainer.reporter.note(f"report: {trainer.folder.report}")
+                    reporter.note(f"report: {trainer.folder.report}")
+                reporter.finished(result)
                 return result
         finally:
             trainer.drop_graph()
+            reporter.closed()
 
 
 def left_by_the_last_start(folder: RunFolder, config: RunConfig) -> RunResult | None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console, RenderableType
@@ -9,17 +10,30 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
 
+from pocketvit.config import RunConfig
+from pocketvit.runs.result import RunResult
 from pocketvit.terminal import printable
 
 
 class Reporter(Protocol):
-    """Receives the progress of a run; methods that a subclass does not override do nothing."""
+    """Receives the progress of a run; methods that a subclass does not override do nothing.
+
+    In the order of a run: `opened`, `start`, then `advance` and `passed`, `stop`, `finished`, `closed`; `note` at any time.
+    """
 
     def note(self, line: str) -> None:
         """Print one line.
 
         Args:
             line: without a line break.
+        """
+
+    def opened(self, config: RunConfig, folder: Path) -> None:
+        """The run folder is open; training has not begun.
+
+        Args:
+            config: what is run.
+            folder: the run folder.
         """
 
     def start(self, total_steps: int, done_steps: int) -> None:
@@ -46,6 +60,16 @@ class Reporter(Protocol):
 
     def stop(self) -> None:
         """Training has ended, for whatever reason."""
+
+    def finished(self, result: RunResult) -> None:
+        """All files of the run are written; not called if it stopped or failed.
+
+        Args:
+            result: the content of result.json.
+        """
+
+    def closed(self) -> None:
+        """The run has ended, for whatever reason."""
 
 
 class SilentReporter(Reporter):

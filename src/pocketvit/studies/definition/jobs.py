@@ -33,6 +33,7 @@ class Job:
     """What the key was before each revision of what the cell computes, the latest first."""
     waits_for: tuple[str, ...] = ()  # rows whose models it starts or learns from, and which are not finished
     out: Path  # the study's folder
+    track: tuple[str, str] | None = None  # experiment tracker, and the group of the row's runs there
 
     @property
     def folder(self) -> Path:

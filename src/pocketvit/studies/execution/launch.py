@@ -35,6 +35,7 @@ def launch(
     except OSError as error:
         raise InputError(f"cannot write {job.log.parent}: {error.strerror}") from error
     words = [job.config_file, *(["--exclusive"] if exclusive else [])]
+    words += ["--track", *job.track] if job.track else []
     words += ["--code", *(code.path for code in code_of(job.cell.config).values())]
     with output:
         return subprocess.Popen(

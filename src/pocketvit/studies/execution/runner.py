@@ -8,7 +8,7 @@ ends with the same table as one that was not.
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import Protocol
@@ -188,6 +188,7 @@ def run_study(
     results: Path | None = None,
     time_limit_s: float = inf,
     only: Sequence[str] = (),
+    track: str | None = None,
     console: Console | None = None,
 ) -> StudyRun:
     """Run what is left of a study.
@@ -200,13 +201,19 @@ def run_study(
         results: a folder with results of earlier studies.
         time_limit_s: after which running cells save and stop. No cell is started that would not end in time.
         only: rows to run, as `chosen_rows` takes them; by default all.
+        track: experiment tracker to send every run to, as `pocketvit.tracked` takes it.
         console: where to print progress.
     Raises:
         InputError: the study, its data, its devices or its folder cannot be used, or another study runs there.
     """
     began, out = time.monotonic(), path_of(out)
     fingerprints, chosen = data_fingerprints(), chosen_rows(study, only or ["*"])
-    jobs = study_jobs(study, out, fingerprints, results)
+
+    def make_jobs() -> list[Job]:
+        jobs = study_jobs(study, out, fingerprints, results)
+        return [replace(job, track=track and (track, f"{study.name}/{job.cell.row}")) for job in jobs]
+
+    jobs = make_jobs()
     _check_waiting(jobs, chosen)
     with study_lock(out, study.name) as lock:
         gathered = gather(jobs, results)
@@ -224,7 +231,7 @@ def run_study(
             board = Board(study, cells)
             engine = _engine(todo, gpus, address, lock)
             signum = Runner(todo, engine, board, view(board, shown), began + time_limit_s).run()
-            jobs = study_jobs(study, out, fingerprints, results)
+            jobs = make_jobs()
             gathered = gather(jobs, results)
     left = [cell for cell in gathered if cell.state == "missing" and cell.row in chosen]
     return StudyRun(gathered=gathered, signum=signum, left=len(left))

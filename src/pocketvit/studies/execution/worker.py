@@ -1,6 +1,6 @@
 """One cell of a study in its own process: an ordinary run with an ordinary run folder.
 
-    python -m pocketvit.studies.execution.worker CONFIG.yaml [--exclusive] [--code FILE ...]
+    python -m pocketvit.studies.execution.worker CONFIG.yaml [--exclusive] [--track NAME GROUP] [--code FILE ...]
 
 With --exclusive it trains only while it holds the lock of its device (`gpu_lock.py`).
 
@@ -78,12 +78,14 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("config", type=Path)
     parser.add_argument("--exclusive", action="store_true")
+    parser.add_argument("--track", nargs=2)
     parser.add_argument("--code", type=Path, nargs="*", default=[])
     given = parser.parse_args()
     from rich.console import Console  # this and torch take seconds, in which the parent may already be killed
 
     from pocketvit.studies.execution.gpu_lock import LockingReporter, device_lock
     from pocketvit.training import Stopped, train
+    from pocketvit.training.tracking import tracked
 
     codes: list[Code] = []
     try:
@@ -92,6 +94,8 @@ def main() -> int:
         codes += code_of(config).values()
         reporter = LockingReporter(Console(), device_lock if given.exclusive else None)
         sys.argv = command_line(config)  # recorded in result.json and env.json
+        if given.track:
+            reporter = tracked(given.track[0], reporter, group=given.track[1])
         train(config, reporter, started=started)
     except InputError as error:
         print(error)
