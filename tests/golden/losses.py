@@ -1,0 +1,107 @@
+"""The first losses of small fixed runs: `python tests/golden/losses.py` writes those of this machine's kind of device.
+
+Each run is made several times: with one thread and two, and on the CPU with fewer kinds of instructions, as other machines
+have. The file keeps the losses of the first, and a tolerance: the greatest relative difference of another one, times `MARGIN`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "cases"))
+
+from objective_cases import OBJECTIVES, save_teacher, with_teacher
+
+HERE = Path(__file__).parent
+STEPS = 20
+MARGIN = 20
+"""For machines that are not at hand. On the CPU the runs differ by at most 2.3e-7, so 4e-6 are allowed; an epsilon of 1e-5
+instead of 1e-6 in the norms changes the losses by 7e-5 or more, a warm-up that is longer by a step by 2e-4."""
+NAMES = ("0", "1", "2")
+SMALL = {
+    "batch_size": 16, "model.width": 32, "model.depth": 2, "model.num_heads": 2, "optim.lr": 2e-3, "schedule.passes": 5,
+    "schedule.warmup_passes": 1,
+}  # fmt: skip
+"""Of the runs with each objective: six steps a pass, so that the warm-up ends within them."""
+RUNS = {
+    "digits": {},
+    "paper": {"batch_size": 4},
+    "classification": SMALL,
+    **{name: SMALL | fields for name, fields in OBJECTIVES.items()},
+}
+"""The fields of each run that differ from those of `digits` and `paper`."""
+OTHERS = {
+    "cpu": (
+        {"OMP_NUM_THREADS": "2"},
+        {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
+        {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    ),
+    "cuda": ({"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}, {"OMP_NUM_THREADS": "2"}),
+}
+"""What the environment of the repeated runs sets, by the kind of device."""
+
+
+def made_images(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images with waves and blocks by arithmetic on integers, the same everywhere: uint8 (N, H, W, 3), and labels (N,)."""
+    n, y, x, c = np.ogrid[:count, :side, :side, :3]
+    waves = (7 + n % 5) * x + (3 + n % 7) * y + 60 * c
+    blocks = ((x // 4 + y // 4 + n) % (2 + c)) * 90
+    labels = np.arange(count) % len(NAMES)
+    return ((waves + blocks + 40 * n + 100 * (c == labels[:, None, None, None])) % 256).astype(np.uint8), labels
+
+
+def losses(name: str, device: str, folder: Path) -> list[float]:
+    """The losses of a run's first steps."""
+    from pocketvit.config import override
+    from pocketvit.recipes import recipe
+    from pocketvit.training.distributed import ALONE
+    from pocketvit.training.loop import prepare
+    from pocketvit.training.progress import SilentReporter
+
+    teacher = save_teacher(folder / "teacher.safetensors", NAMES)
+    config = override(recipe("digits" if name == "digits" else "paper"), with_teacher(RUNS[name], teacher))
+    config = override(config, {"train.device": device, "data.cache_dir": folder})
+    data = None if name == "digits" else made_images(*((64, 32) if name == "paper" else (96, 16))) * 2
+    trainer = prepare(config, ALONE, SilentReporter(), data)
+    trainer.model.train()
+    for step in range(STEPS):
+        pass_index, first = divmod(step, trainer.loader.steps_per_pass)
+        if step == 0 or first == 0:
+            trainer.step.set_chunk(trainer.chunks.load(pass_index, 0, trainer.loader.steps_per_pass))
+        trainer.step()
+    return trainer.step.losses[:STEPS].tolist()
+
+
+def repeated(device: str) -> Iterator[dict[str, list[float]]]:
+    """All losses, first as they are kept, then on each of the `OTHERS`."""
+    for variables in ({}, *OTHERS[device]):
+        command = [sys.executable, __file__, "--device", device, "--print"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
+        yield json.loads(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+
+
+def main() -> None:
+    """Write the file, or print the losses."""
+    parser = argparse.ArgumentParser("python tests/golden/losses.py", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--device", choices=OTHERS, default="cpu")
+    parser.add_argument("--print", action="store_true", help="once, without writing")
+    told = parser.parse_args()
+    if told.print:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps({name: losses(name, told.device, Path(folder)) for name in RUNS}))
+        return
+    kept, *others = repeated(told.device)
+    spread = max(np.abs(np.divide(other[name], kept[name]) - 1).max() for other in others for name in RUNS)
+    content = {"tolerance": float(f"{MARGIN * spread:.0e}"), "losses": kept}
+    (HERE / f"{told.device}.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
