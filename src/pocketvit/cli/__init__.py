@@ -16,6 +16,7 @@ from pocketvit.cli.study import study_command
 from pocketvit.cli.train import parse_train, train_command
 from pocketvit.config.checks import unknown
 from pocketvit.errors import InputError
+from pocketvit.process import collect_less
 from pocketvit.recipes import NAMES
 from pocketvit.terminal import forsake, printable, say, tolerate_any_encoding
 
@@ -57,6 +58,7 @@ For help on a command: pocketvit COMMAND --help
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 bad input, 130 or 143 stopped by a signal and saved."""
     tolerate_any_encoding()
+    collect_less()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = dispatch(arguments)

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from pocketvit.config import RunConfig, code_of, load_config, override
 from pocketvit.errors import InputError
+from pocketvit.process import collect_less
 from pocketvit.studies.execution.launch import command_line
 from pocketvit.terminal import tolerate_any_encoding
 from pocketvit.usercode import FOLDER, Code
@@ -74,6 +75,7 @@ def main() -> int:
     """
     started = time.perf_counter()
     tolerate_any_encoding()
+    collect_less()
     end_with_starter()
     parser = argparse.ArgumentParser()
     parser.add_argument("config", type=Path)
