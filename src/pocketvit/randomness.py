@@ -36,6 +36,7 @@ class Stream(IntEnum):
     OBJECTIVE = 10  # what an objective draws for each image, such as pairs of patches: a row per step
     OBJECTIVE_INIT = 11  # the initial weights of an objective's own layers
     BALANCE = 12  # the order of a pass in which all classes come equally often
+    DROPOUT = 13  # keys of dropout's masks: a row per step
     ERASE_TRIES = 1000  # the boxes that random erasing tries: ERASE_TRIES + t for try t = 0 … 99, a row per image
 
 
@@ -55,6 +56,11 @@ def uniform(seed: int, stream: int, pass_index: int, rows: int, columns: int) ->
     """A table of numbers in [0, 1), float32, (rows, columns); row r is the same whatever `rows` is."""
     words = raw(seed, stream, pass_index, rows * columns) >> 8  # 24 bits: what a float32 holds exactly
     return (words.astype(np.float32) * np.float32(2**-24)).reshape(rows, columns)
+
+
+def keys(seed: int, stream: int, pass_index: int, rows: int, columns: int) -> np.ndarray:
+    """A table of numbers of 64 bits, int64, (rows, columns); row r is the same whatever `rows` is."""
+    return raw(seed, stream, pass_index, 2 * rows * columns).view("<i8").astype(np.int64).reshape(rows, columns)
 
 
 def permutation(seed: int, stream: int, pass_index: int, size: int) -> np.ndarray:

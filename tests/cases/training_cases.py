@@ -18,6 +18,7 @@ TRICKS = {
     "optim.ema_share": 0.6,
     "augment.flips": "alternating",
     "model.patch_drop": 0.25,
+    "model.dropout": 0.1,
     "schedule.sides": (8, 12),
     "train.flip_average": True,
 }

@@ -12,6 +12,7 @@ from pocketvit.optim import flat
 from pocketvit.optim.ema import EMA
 from pocketvit.optim.lion import Lion
 from pocketvit.optim.muon import Muon
+from pocketvit.optim.sgd import SGD
 from pocketvit.optim.soap_muon import SOAPMuon
 
 pytestmark = pytest.mark.gpu
@@ -50,6 +51,18 @@ def adamw(params: list[nn.Parameter], lr: Tensor) -> Optimizer:
 def flat_adamw(params: list[nn.Parameter], lr: Tensor) -> Optimizer:
     """Ours, which moves the parameters' memory."""
     return flat.AdamW(params, lr=lr, weight_decay=0.1)
+
+
+def flat_adam(params: list[nn.Parameter], lr: Tensor) -> Optimizer:
+    return flat.Adam(params, lr=lr, weight_decay=0.1)
+
+
+def sgd(params: list[nn.Parameter], lr: Tensor) -> Optimizer:
+    return SGD(params, lr=lr, momentum=0.9, nesterov=True, weight_decay=0.1)
+
+
+def flat_sgd(params: list[nn.Parameter], lr: Tensor) -> Optimizer:
+    return flat.SGD(params, lr=lr, momentum=0.9, nesterov=True, weight_decay=0.1)
 
 
 def lion(params: list[nn.Parameter], lr: Tensor) -> Optimizer:
@@ -119,7 +132,10 @@ def captured_run(make: Callable[[list[nn.Parameter], Tensor], Optimizer]) -> tup
 # and then differ by bfloat16 rounding: a few hundredths of an entry of the step.
 @pytest.mark.parametrize(
     ("make", "tolerance"),
-    [(adamw, 0.0), (flat_adamw, 0.0), (lion, 0.0), (flat_lion, 0.0), (muon, 0.05 * LR), (soap_muon, 0.05 * LR)],
+    [
+        *((make, 0.0) for make in (adamw, flat_adamw, flat_adam, sgd, flat_sgd, lion, flat_lion)),
+        *((make, 0.05 * LR) for make in (muon, soap_muon)),
+    ],
 )
 def test_captured_steps_equal_eager_ones(make, tolerance):
     params, ema = captured_run(make)
@@ -130,7 +146,7 @@ def test_captured_steps_equal_eager_ones(make, tolerance):
     torch.testing.assert_close(ema.averages(), expected_ema.averages(), rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize(("ours", "plain"), [(flat_adamw, adamw), (flat_lion, lion)])
+@pytest.mark.parametrize(("ours", "plain"), [(flat_adamw, adamw), (flat_sgd, sgd), (flat_lion, lion)])
 def test_flat_captured_equals_plain(ours, plain):
     params, ema = captured_run(ours)
     expected, expected_ema = eager_run(plain)

@@ -22,7 +22,7 @@ def timm_model(ours, **changes):
     )
     renamed = {}
     for name, tensor in ours.state_dict().items():
-        name = name.replace("tokens.patches.proj", "patch_embed.proj")
+        name = name.replace("tokens.patches.proj", "patch_embed.proj").replace("scale", "ls")
         name = name.replace("tokens.cls", "cls_token").replace("tokens.positions", "pos_embed")
         renamed[name] = tensor
     theirs.load_state_dict(renamed)

@@ -28,6 +28,7 @@ class Chunk(NamedTuple):
     mix: Tensor  # how each batch is mixed, float32, (S, 7)
     drop_path: Tensor | None = None  # stochastic depth's factors, float32, (S, L, 2, B); None keeps every branch
     draws: Tensor | None = None  # uniform numbers for the objective, float32, (S, B, n); None if it draws none
+    dropout: Tensor | None = None  # keys of dropout's masks, int64, (S, 1 + 3·L, B); None drops nothing
 
     @property
     def num_steps(self) -> int:
@@ -38,7 +39,7 @@ class Chunk(NamedTuple):
         """The batch at `position`, int64 (1,), as a chunk of one step."""
         batch_size = len(self.labels) // self.num_steps
         rows = position * batch_size + torch.arange(batch_size, device=position.device)  # (B,)
-        drawn = (None if tensor is None else tensor[position] for tensor in (self.drop_path, self.draws))
+        drawn = (None if tensor is None else tensor[position] for tensor in self[4:])
         return type(self)(self.images[rows], self.labels[rows], self.erase[rows], self.mix[position], *drawn)
 
 
@@ -49,6 +50,7 @@ class Batch(NamedTuple):
     targets: Tensor  # class probabilities, float32, (B, K); of several classes an image, that of each
     drop_path: Tensor | None  # stochastic depth's factors, float32, (L, 2, B); None keeps every branch
     draws: Tensor | None = None  # uniform numbers for the objective, float32, (B, n); None if it draws none
+    dropout: Tensor | None = None  # keys of dropout's masks, int64, (1 + 3·L, B); None drops nothing
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class BatchMaker:
         """The batch of a chunk of one step, its images in float32."""
         x = normalise_and_erase(chunk.images, self.mean, self.std, chunk.erase)  # (B, C, H, W)
         targets = smooth_targets(chunk.labels, self.num_classes, self.label_smoothing)  # (B, K)
-        drawn = (None if tensor is None else tensor.squeeze(0) for tensor in (chunk.drop_path, chunk.draws))
+        drawn = (None if tensor is None else tensor.squeeze(0) for tensor in chunk[4:])
         return Batch(*mix(x, targets, chunk.mix.squeeze(0)), *drawn)
 
     def fused(self, chunk: Chunk, position: Tensor, dtype: torch.dtype) -> Batch:
@@ -84,7 +86,7 @@ class BatchMaker:
             return batch._replace(images=batch.images.to(dtype))
         from pocketvit.kernels.batch_triton import batch_kernel  # needs Triton
 
-        *tensors, drop_path, draws = chunk
+        tensors = chunk[:4]
         count, height, width, channels = chunk.images.shape
         B, K = count // chunk.num_steps, self.num_classes
         x = chunk.images.new_empty(B, channels, height, width, dtype=dtype)
@@ -95,5 +97,5 @@ class BatchMaker:
             HEIGHT=height, WIDTH=width, CHANNELS=channels, CLASSES=K, CLASSES_PADDED=triton.next_power_of_2(K),
             SMOOTHING=self.label_smoothing, BLOCK=BLOCK,
         )  # fmt: skip
-        drawn = (None if tensor is None else tensor[position].squeeze(0) for tensor in (drop_path, draws))
+        drawn = (None if tensor is None else tensor[position].squeeze(0) for tensor in chunk[4:])
         return Batch(x, targets, *drawn)

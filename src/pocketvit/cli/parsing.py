@@ -25,7 +25,7 @@ MEANT = {
     "warmup warmup-epochs warmup-ratio warmup-steps": "--schedule.warmup-passes",
     "lr-scheduler sched scheduler": "--schedule.name",
     "opt optimizer": "--optim.name",
-    "drop drop-rate dropout": "--model.drop-path",
+    "drop drop-rate hidden-dropout-prob": "--model.dropout",
     "layers num-layers": "--model.depth",
     "dim embed-dim hidden-size": "--model.width",
     "image-size img-size input-size": "--data.resize",

@@ -76,6 +76,9 @@ class ModelConfig:
     """Initial weights of attention: normal, or mimetic, whose products are near the identity, as in trained models."""
     drop_path: Fraction = 0.1
     """Stochastic depth: probability of skipping a branch for an image, rising linearly from 0 to this in the last block."""
+    dropout: Fraction = 0.0
+    """Probability of zeroing a number in training: of the tokens with positions, of attention's output and the MLP's, and of
+    the MLP's hidden layer."""
 
     def __post_init__(self) -> None:
         check_types("model", self)
@@ -115,8 +118,9 @@ class ModelConfig:
             raise InputError("model.num_heads=1 is too few for model.attention=sparse, which has two kinds of heads")
         if self.depthwise is not None and self.depthwise % 2 == 0:
             raise InputError(f"model.depthwise={self.depthwise} is even: the kernel needs a center")
-        if self.depthwise is not None and isinstance(self.block, Code):
-            raise InputError(f"model.depthwise={self.depthwise} has no effect with model.block={self.block}")
+        for name in ("depthwise", "dropout"):
+            if getattr(self, name) and isinstance(self.block, Code):
+                raise InputError(f"model.{name}={getattr(self, name)} has no effect with model.block={self.block}")
         if self.positions == "sincos" and self.width % 4:
             raise InputError(f"model.width={self.width} is not divisible by 4, as model.positions=sincos requires")
         if self.positions == "rope" and self.head_dim % 4:
@@ -196,6 +200,11 @@ class ModelConfig:
         return [name for name, chosen in choices.items() if chosen]
 
     @property
+    def num_dropouts(self) -> int:
+        """Places of dropout: the tokens with their positions, and three in each block."""
+        return 1 + 3 * self.depth
+
+    @property
     def head_dim(self) -> int:
         """Channels of one attention head."""
         return self.width // self.num_heads
@@ -239,3 +248,4 @@ class ModelFields(TypedDict, total=False):
     patch_drop: float
     init: Literal["normal", "mimetic"]
     drop_path: float
+    dropout: float

@@ -1,7 +1,7 @@
 """The chunks of a run: consecutive steps of a pass, prepared while the device trains on the previous ones.
 
-A chunk is planned, read and moved to the device by `pocketvit.loading.loader`; stochastic depth and the objective's numbers,
-which are also drawn for every image, are added to the plan here.
+A chunk is planned, read and moved to the device by `pocketvit.loading.loader`; stochastic depth, dropout and the
+objective's numbers, which are also drawn for every image, are added to the plan here.
 
 Shapes: S steps, L blocks, B batch, n numbers that the objective draws for an image.
 """
@@ -17,7 +17,7 @@ from pocketvit.augment.batch import Chunk
 from pocketvit.config import ModelConfig, RunConfig
 from pocketvit.loading.loader import PassPlan, Reading, TrainLoader
 from pocketvit.loading.prefetch import prefetch
-from pocketvit.randomness import Stream, uniform
+from pocketvit.randomness import Stream, keys, uniform
 
 
 class Chunks:
@@ -49,15 +49,19 @@ class Chunks:
             first = 0
 
     def plan(self, pass_index: int) -> PassPlan:
-        """Draw a pass, including stochastic depth and what the objective draws."""
-        plan, model, factors, draws = self.loader.plan(pass_index), self.config.model, None, None
-        if model.drop_path and self.config.train.freeze == "none":
+        """Draw a pass, including stochastic depth, dropout and what the objective draws."""
+        plan, model, factors, draws, dropout = self.loader.plan(pass_index), self.config.model, None, None, None
+        frozen = self.config.train.freeze != "none"
+        if model.drop_path and not frozen:
             factors = drop_path_factors(
                 model, self._draw(Stream.DROP_PATH, pass_index, model.depth, 2, self.config.batch_size)
             )
         if self.num_draws:
             draws = self._draw(Stream.OBJECTIVE, pass_index, self.config.batch_size, self.num_draws)
-        return dataclasses.replace(plan, drop_path=factors, draws=draws)
+        if model.dropout and not frozen:
+            steps, shape = self.loader.steps_per_pass, (model.num_dropouts, self.config.batch_size)
+            dropout = keys(self.config.seed, Stream.DROPOUT, pass_index, steps, prod(shape)).reshape(steps, *shape)
+        return dataclasses.replace(plan, drop_path=factors, draws=draws, dropout=dropout)
 
     def _draw(self, stream: Stream, pass_index: int, *shape: int) -> np.ndarray:
         """Uniform numbers for each step of a pass, (S, *shape)."""

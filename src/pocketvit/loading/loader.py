@@ -43,6 +43,7 @@ class PassPlan:
     mix: np.ndarray  # the mixing of each batch, float32, (S, 7)
     drop_path: np.ndarray | None = None  # stochastic depth's factors, float32, (S, L, 2, B); None keeps every branch
     draws: np.ndarray | None = None  # uniform numbers for the objective, float32, (S, B, n); None if it draws none
+    dropout: np.ndarray | None = None  # keys of dropout's masks, int64, (S, 1 + 3·L, B); None drops nothing
 
 
 Reading = tuple[PassPlan, np.ndarray | None]
@@ -148,7 +149,8 @@ class TrainLoader:
         here = slice(first_step, first_step + num_steps)
         drop_path = None if plan.drop_path is None else plan.drop_path[here][..., self.share]  # (S, L, 2, B′)
         draws = None if plan.draws is None else plan.draws[here][:, self.share]  # (S, B′, n)
-        part = PassPlan(plan.indices[rows], plan.images[rows], plan.mix[here], drop_path, draws)
+        dropout = None if plan.dropout is None else plan.dropout[here][..., self.share]  # (S, 1 + 3·L, B′)
+        part = PassPlan(plan.indices[rows], plan.images[rows], plan.mix[here], drop_path, draws, dropout)
         return part, self.images.collect(part.indices)
 
     def sample(self, indices: np.ndarray, *, pass_index: int | None) -> Chunk:
@@ -172,4 +174,5 @@ class TrainLoader:
             mix=to_device(plan.mix, self.device),
             drop_path=None if plan.drop_path is None else to_device(plan.drop_path, self.device),
             draws=None if plan.draws is None else to_device(plan.draws, self.device),
+            dropout=None if plan.dropout is None else to_device(plan.dropout, self.device),
         )

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from pocketvit.config import ModelConfig
 from pocketvit.model.depthwise import DepthwiseConvolution
+from pocketvit.model.dropout import drop
 from pocketvit.model.mixers import MIXERS, make_attention
 from pocketvit.model.norm import make_norm
 from pocketvit.model.positions import RotaryPositions
@@ -30,11 +31,11 @@ class MLP(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(config.width, config.hidden_width)
         self.fc2 = nn.Linear(config.hidden_width, config.width)
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation, self.dropout = ACTIVATIONS[config.activation], config.dropout
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform tokens (B, N, D) -> (B, N, D)."""
-        return self.fc2(self.activation(self.fc1(x)))  # (B, N, M) inside
+    def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Transform tokens (B, N, D) -> (B, N, D), with dropout by keys (B,) in the hidden layer."""
+        return self.fc2(drop(self.activation(self.fc1(x)), self.dropout, keys))  # (B, N, M) inside
 
 
 class LayerScale(nn.Module):
@@ -69,7 +70,9 @@ class Block(nn.Module):
         """Whether a block and its attention are the built-in ones."""
         return type(block) is Block and type(block.attn) in MIXERS.values()
 
-    def forward(self, x: Tensor, keep: Tensor | None = None, taken: int | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, keep: Tensor | None = None, taken: int | None = None, dropout: Tensor | None = None
+    ) -> Tensor:
         """Refine tokens.
 
         Args:
@@ -77,14 +80,16 @@ class Block(nn.Module):
             keep: factors of each image's two branches, (2, B): 0 if stochastic depth skips the
                 branch, else 1 / (probability of keeping it). None keeps all.
             taken: number T of tokens, from the first, that are needed; None for all.
+            dropout: keys for after attention, in the MLP's hidden layer and after the MLP, int64 (3, B); None drops nothing.
         Returns:
             tokens (B, N or T, D).
         """
+        rate, keys = self.mlp.dropout, (None,) * 3 if dropout is None else dropout.unbind()
         beside = None if self.beside is None else self.beside(x)[:, :taken]
         wanted = () if taken is None else (taken,)  # user-defined attention may not have it
-        attn = self.scale1(self.attn(self.norm1(x), *wanted))  # (B, N or T, D)
+        attn = self.scale1(drop(self.attn(self.norm1(x), *wanted), rate, keys[0]))  # (B, N or T, D)
         x = add_branch(x[:, :taken], attn, None if keep is None else keep[0])
-        mlp = self.scale2(self.mlp(self.norm2(x)))
+        mlp = self.scale2(drop(self.mlp(self.norm2(x), keys[1]), rate, keys[2]))
         x = add_branch(x, mlp, None if keep is None else keep[1])
         return x if beside is None else x + beside
 

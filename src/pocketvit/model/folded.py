@@ -47,8 +47,9 @@ def not_fused(
     """None if such blocks can be folded and run by the fused kernels; else the reason why not."""
     if not Block.is_standard(block):
         return "the blocks are the user's own"
-    if config.depthwise is not None:
-        return f"the kernels do not support model.depthwise={config.depthwise}"
+    for name in ("depthwise", "dropout"):
+        if getattr(config, name):
+            return f"the kernels do not support model.{name}={getattr(config, name)}"
     for name, known in {"attention": MIXER_KERNELS, "norm": CENTRED, "activation": TANH}.items():
         if getattr(config, name) not in known:
             return f"the kernels do not support model.{name}={getattr(config, name)}"

@@ -22,6 +22,7 @@ from pocketvit.kernels.blocks import run_blocks
 from pocketvit.kernels.launch import Choice, choose
 from pocketvit.model.block import Block, LayerScale
 from pocketvit.model.custom import check_parts, fork_of, part
+from pocketvit.model.dropout import drop
 from pocketvit.model.folded import fold, not_fused, not_persistent, plan_of
 from pocketvit.model.mimetic import start_mimetic
 from pocketvit.model.mixers import Mixer
@@ -115,14 +116,15 @@ class ViT(nn.Module):
             nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
         INITS[self.config.init](self.blocks, generator)
 
-    def forward(self, images: Tensor, drop_path: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, drop_path: Tensor | None = None, dropout: Tensor | None = None) -> Tensor:
         """The logits (B, K) of images; without pooled patches, the last block computes only CLS tokens.
 
         Args:
             images: as for `features`.
             drop_path: as for `features`.
+            dropout: as for `features`.
         """
-        return self.classify(self.features(images, drop_path, taken=self.tokens.num_read))
+        return self.classify(self.features(images, drop_path, dropout, taken=self.tokens.num_read))
 
     def classify(self, tokens: Tensor) -> Tensor:
         """The logits (B, K) of the output of `features`, (B, N, D).
@@ -140,12 +142,20 @@ class ViT(nn.Module):
         own = self.head(self.pool(tokens))
         return [own] if self.distilled_head is None else [own, self.distilled_head(tokens[:, self.tokens.num_cls])]
 
-    def features(self, images: Tensor, drop_path: Tensor | None = None, *, taken: int | None = None) -> Tensor:
+    def features(
+        self,
+        images: Tensor,
+        drop_path: Tensor | None = None,
+        dropout: Tensor | None = None,
+        *,
+        taken: int | None = None,
+    ) -> Tensor:
         """The tokens of images after the blocks and the last norm.
 
         Args:
             images: normalized pixels, (B, C, H, W).
             drop_path: factors from `drop_path_factors`, (L, 2, B); None keeps every branch.
+            dropout: keys of `pocketvit.model.dropout`, int64 (1 + 3·L, B); None drops nothing.
             taken: number of tokens needed, from the first; None for all.
         Returns:
             (B, N, D), or (B, taken, D): the tokens in the order of `Tokens`, patches row by row.
@@ -158,9 +168,11 @@ class ViT(nn.Module):
                 f"images have shape {tuple(images.shape)}, not (B, {wanted}); resize them, or make the model with "
                 "another image_size"
             )
-        return self.encode(self.tokens(images), drop_path, taken=taken)
+        return self.encode(self.tokens(images), drop_path, dropout, taken=taken)
 
-    def encode(self, x: Tensor, drop_path: Tensor | None = None, *, taken: int | None = None) -> Tensor:
+    def encode(
+        self, x: Tensor, drop_path: Tensor | None = None, dropout: Tensor | None = None, *, taken: int | None = None
+    ) -> Tensor:
         """Tokens (B, N, D), of all patches or of some, after the blocks and the last norm; as for `features`."""
         num_tokens = x.shape[1]
         kernels = cast(Kernels, self.block_kernels(x.device, x.dtype, num_tokens).name)
@@ -170,10 +182,14 @@ class ViT(nn.Module):
             plan = plan_of(self.config, num_tokens, taken or num_tokens)
             x = run_blocks(x, drop_path, weights, plan, kernels=kernels)  # (B, N or taken, D)
         else:
+            places = None
+            if dropout is not None:
+                x, places = drop(x, self.config.dropout, dropout[0]), dropout[1:].unflatten(0, (len(self.blocks), -1))
             for i, block in enumerate(self.blocks):
                 last = i == len(self.blocks) - 1 and Block.is_standard(block)
                 fewer = (taken,) if last and taken else ()
-                x = block(x, None if drop_path is None else drop_path[i], *fewer)  # (B, N or taken, D)
+                keys = {} if places is None else {"dropout": places[i]}
+                x = block(x, None if drop_path is None else drop_path[i], *fewer, **keys)  # (B, N or taken, D)
         return self.norm(x[:, :taken])  # it acts on each token separately
 
     def block_kernels(self, device: torch.device, dtype: torch.dtype, num_tokens: int | None = None) -> Choice:

@@ -28,7 +28,7 @@ class Classification(Objective):
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum of the images' losses over the batch size; see `Objective`."""
-        logits = model(batch.images, batch.drop_path)  # (B, K)
+        logits = model(batch.images, batch.drop_path, batch.dropout)  # (B, K)
         right = count_right(logits, batch.targets) / self.batch_size
         return cross_entropy(logits, batch.targets, self.weights) / self.batch_size, {ACCURACY: right}
 

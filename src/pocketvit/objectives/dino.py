@@ -101,8 +101,8 @@ class Dino(Objective):
         views = torch.cat(
             [self.view(batch.images, draws) for draws in batch.draws.split(DRAWS, dim=1)]
         )  # (2·B, C, H, W)
-        drop_path = None if batch.drop_path is None else torch.cat([batch.drop_path] * 2, dim=2)
-        tokens = model.features(views, drop_path, taken=model.tokens.num_read)  # (2·B, N, D)
+        both = (None if x is None else torch.cat([x] * 2, dim=-1) for x in (batch.drop_path, batch.dropout))
+        tokens = model.features(views, *both, taken=model.tokens.num_read)  # (2·B, N, D)
         found = self.own.projection(model.pool(tokens).flatten(1))  # (2·B, K)
         with torch.no_grad():
             teacher = self.own.teacher

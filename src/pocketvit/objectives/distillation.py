@@ -52,7 +52,7 @@ class Distillation(Objective):
 
     def __call__(self, model: ViT, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Objective`."""
-        tokens = model.features(batch.images, batch.drop_path, taken=model.tokens.num_read)  # (B, N, D)
+        tokens = model.features(batch.images, batch.drop_path, batch.dropout, taken=model.tokens.num_read)  # (B, N, D)
         loss, right = self.of_tokens(model, batch, tokens)
         return loss / self.batch_size, {ACCURACY: right / self.batch_size}
 

@@ -58,7 +58,7 @@ class RelativeLocalization(Objective):
     def __call__(self, model: ViT, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Objective`."""
         assert batch.draws is not None
-        tokens = model.features(batch.images, batch.drop_path)  # (B, N, D)
+        tokens = model.features(batch.images, batch.drop_path, batch.dropout)  # (B, N, D)
         loss, right = self.classes.of_tokens(model, batch, tokens)
         distances = self.loss(tokens[:, model.tokens.num_special :], model.tokens.patches.grid, batch.draws)
         logged = {ACCURACY: right, "drloc": distances.detach()}

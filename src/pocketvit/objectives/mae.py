@@ -36,7 +36,7 @@ class Decoder(nn.Module):
         self.hidden = nn.Parameter(0.02 * torch.randn(1, 1, width))
         config = replace(
             model.config, depth=DECODER_DEPTH, pool="mean", num_cls_tokens=1, num_registers=num_special, head="linear",
-            positions="learned", init="normal", patch_init="random", drop_path=0.0,
+            positions="learned", init="normal", patch_init="random", drop_path=0.0, dropout=0.0,
         )  # fmt: skip
         self.vit = ViT(config, image_size=model.image_size, num_classes=model.tokens.patches.proj.weight[0].numel())
         for unused in (self.vit.tokens.patches, self.vit.tokens.registers if num_special else None):
@@ -101,7 +101,9 @@ class MaskedAutoencoder(Objective):
         visible, hidden = order.split((self.num_visible, self.num_draws - self.num_visible), dim=1)
         tokens, special = model.tokens(batch.images), model.tokens.num_special  # (B, N, D)
         patches = tokens[:, special:].gather(1, visible[:, :, None].expand(-1, -1, tokens.shape[2]))  # (B, k, D)
-        tokens = model.encode(torch.cat([tokens[:, :special], patches], dim=1), batch.drop_path)  # (B, T + k, D)
+        tokens = model.encode(
+            torch.cat([tokens[:, :special], patches], dim=1), batch.drop_path, batch.dropout
+        )  # (B, T + k, D)
         loss = mae_loss(self.decoder(tokens, visible), patchify(batch.images, model.config.patch_size), hidden)
         logits = model.classify(tokens.detach())  # (B, K)
         values = {ACCURACY: count_right(logits, batch.targets), "mae": loss.detach()}

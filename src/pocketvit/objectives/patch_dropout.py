@@ -41,6 +41,6 @@ class PatchDropout(Objective):
         """See `Objective`."""
         assert batch.draws is not None
         tokens = model.tokens.drop_patches(model.tokens(batch.images), batch.draws)  # (B, T + k, D)
-        tokens = model.encode(tokens, batch.drop_path, taken=model.tokens.num_read)
+        tokens = model.encode(tokens, batch.drop_path, batch.dropout, taken=model.tokens.num_read)
         loss, right = self.classes.of_tokens(model, batch, tokens)
         return loss / self.classes.batch_size, {ACCURACY: right / self.classes.batch_size}

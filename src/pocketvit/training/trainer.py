@@ -345,11 +345,11 @@ class Trainer:
 
         def run(batch_size: int) -> None:
             step = self._make_step(plain, ALONE)
-            images, labels, erase, mix, drop_path, draws = self.chunks.load(0, 0, 1)
+            images, labels, erase, mix, drop_path, draws, dropout = self.chunks.load(0, 0, 1)
             rows = torch.arange(batch_size, device=self.device) % len(labels)  # of a smaller batch, some again
-            drop_path = None if drop_path is None else drop_path[..., rows]
+            drop_path, dropout = (None if tensor is None else tensor[..., rows] for tensor in (drop_path, dropout))
             draws = None if draws is None else draws[:, rows]
-            step.set_chunk(Chunk(images[rows], labels[rows], erase[rows], mix, drop_path, draws))
+            step.set_chunk(Chunk(images[rows], labels[rows], erase[rows], mix, drop_path, draws, dropout))
             step()
 
         return largest_batch(run, self.device) * self.processes.size

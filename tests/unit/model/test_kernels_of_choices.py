@@ -19,6 +19,7 @@ CHOICES = {
         Choice("fused", "the persistent kernels are made for 49 to 72 tokens, not 74"),
     ),
     "depthwise": ({"depthwise": 3}, Choice("reference", "the kernels do not support model.depthwise=3")),
+    "dropout": ({"dropout": 0.5}, Choice("reference", "the kernels do not support model.dropout=0.5")),
     "linear": ({"attention": "linear"}, Choice("reference", "the kernels do not support model.attention=linear")),
     "sparse": ({"attention": "sparse"}, Choice("reference", "the kernels do not support model.attention=sparse")),
     "locality": ({"attention": "locality"}, Choice("reference", "the kernels do not support model.attention=locality")),
@@ -45,15 +46,16 @@ def uncounted():
 @pytest.mark.usefixtures("uncounted")
 @pytest.mark.parametrize("name", CHOICES)
 def test_each_is_compiled_in_one_piece_with_its_backward_pass(name):
-    """As in training: under bf16 autocast, with stochastic depth."""
+    """As in training: under bf16 autocast, with stochastic depth, and with dropout if it is chosen."""
     choices, _ = CHOICES[name]
     config = ModelConfig(**{"width": 32, "num_heads": 2, "depth": 2} | choices)
     model = ViT(config, image_size=(16, 16), generator=torch.Generator().manual_seed(0))
     images, keep = torch.randn(2, 3, 16, 16), torch.tensor([[[1.0, 1.0]] * 2, [[2.0, 0.0], [0.0, 2.0]]])
+    dropout = torch.arange(2 * config.num_dropouts).view(-1, 2) if config.dropout else None
     found = []
     for call in (torch.compile(model, fullgraph=True, dynamic=False, backend="aot_eager"), model):
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-            logits = call(images, keep)
+            logits = call(images, keep, dropout)
         found.append((logits, *torch.autograd.grad(logits.float().square().sum(), list(model.parameters()))))
     for compiled, plain in zip(*found, strict=True):
         torch.testing.assert_close(compiled, plain, rtol=2e-2, atol=2e-3)

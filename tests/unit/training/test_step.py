@@ -28,8 +28,8 @@ class Listener(nn.Module):
         self.model = model
         self.calls: list[tuple[Tensor, Tensor | None, Tensor]] = []
 
-    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
-        logits = self.model(x, keep)
+    def forward(self, x: Tensor, keep: Tensor | None, dropout: Tensor | None = None) -> Tensor:
+        logits = self.model(x, keep, dropout)
         self.calls.append((x.detach().clone(), keep, logits.detach().clone()))
         return logits
 
