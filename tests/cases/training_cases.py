@@ -21,6 +21,7 @@ TRICKS = {
     "model.dropout": 0.1,
     "schedule.sides": (8, 12),
     "train.flip_average": True,
+    "train.micro_batch": 3,
 }
 """Fields that change what a step or a pass does, all at once, for images of at least 12 pixels a side."""
 

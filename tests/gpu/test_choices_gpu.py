@@ -81,6 +81,8 @@ CHOICES = {
     "cautious muon": {"optim.cautious_decay": True, "optim.name": "muon"},
     "ema": {"optim.ema_decay": 0.9, "schedule.name": "wsd"},
     "tail average": {"optim.ema_decay": 0.5, "optim.ema_start": 0.01, "optim.ema_share": 0.6},
+    "micro-batches": {"train.micro_batch": 24},
+    "micro-batches, no kernels": {"train.micro_batch": 24, "model.dropout": 0.1, "model.depth": 2},
     "no augmentation": {
         "augment.flip_prob": 0.0,
         "augment.crop_pad": 0,

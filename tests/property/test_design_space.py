@@ -92,6 +92,7 @@ def strategy(name: str):
 SECTIONS = ("model", "augment", "objective", "optim", "schedule")
 FIELDS = {name: strategy(name) for name in flatten(RunConfig()) if name.startswith(SECTIONS)}
 FIELDS["data.repeats"] = st.sampled_from(["fresh", "batch"])
+FIELDS["train.micro_batch"] = st.sampled_from([None, 1, 3, 8])
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
@@ -117,7 +118,7 @@ def combine(values: dict) -> RunConfig | None:
 def test_every_choice_is_drawn():
     """Also those of a field that is added to these sections."""
     every = {name for name in flatten(RunConfig()) if name.split(".")[0] in SECTIONS}
-    assert every == set(FIELDS) - {"data.repeats"}
+    assert every == set(FIELDS) - {"data.repeats", "train.micro_batch"}
     for name, values in FIELDS.items():
         for choice in choices(field_types(RunConfig)[name]):
             find(values, lambda value, choice=choice: choice in (value if isinstance(value, tuple) else [value]))

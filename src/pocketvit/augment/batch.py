@@ -7,7 +7,8 @@ L blocks, n numbers that the objective draws for an image.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from itertools import repeat
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -51,6 +52,18 @@ class Batch(NamedTuple):
     drop_path: Tensor | None  # stochastic depth's factors, float32, (L, 2, B); None keeps every branch
     draws: Tensor | None = None  # uniform numbers for the objective, float32, (B, n); None if it draws none
     dropout: Tensor | None = None  # keys of dropout's masks, int64, (1 + 3·L, B); None drops nothing
+
+    def split(self, size: int | None) -> "list[Batch]":
+        """The batch in pieces of so many images, the last one perhaps smaller; None keeps it whole."""
+        batch_size = len(self.images)
+        if size is None or size >= batch_size:
+            return [self]
+
+        def piece(tensor: Tensor | None, dim: int, first: int) -> Any:
+            return None if tensor is None else tensor.narrow(dim, first, min(size, batch_size - first)).contiguous()
+
+        dims = (0, 0, -1, 0, -1)  # where B is
+        return [Batch(*map(piece, self, dims, repeat(first))) for first in range(0, batch_size, size)]
 
 
 @dataclass(frozen=True)

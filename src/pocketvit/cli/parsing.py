@@ -37,7 +37,8 @@ MEANT = {
     "layer-wise-lr-decay llrd": "--optim.layer-decay",
     "num-workers workers": "images are decoded once and augmented in chunks, without worker processes",
     "early-stopping patience": "a run takes as many passes as its schedule; set --schedule.passes",
-    "accum-iter accumulate-grad-batches gradient-accumulation-steps": "gradients are not accumulated; set --batch-size",
+    "accum-iter accumulate-grad-batches gradient-accumulation-steps": "--train.micro-batch is how many images of a batch "
+    "are computed at a time",
 }
 """What others' names of flags, by their last part, mean here: a flag, or what there is instead."""
 

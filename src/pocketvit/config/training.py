@@ -142,6 +142,8 @@ class TrainConfig:
     """Use torch.compile; by default only on CUDA."""
     cuda_graph: bool = True
     """On CUDA, capture the whole step in a CUDA graph."""
+    micro_batch: Count | None = None
+    """Images that a process computes at a time, to save memory: a step adds up their gradients. None is its whole share."""
     kernels: Kernels = "auto"
     """Kernels of the blocks. auto: the fastest that are supported; reference: plain PyTorch; the others: these or an error."""
     deterministic: bool = False

@@ -62,8 +62,8 @@ class Objective(Protocol):
     def __call__(self, model: ViT, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch.
 
-        On several processes, each has a share of the batch, and their results are summed. So both are sums over
-        the local images, divided by the batch size of the run.
+        On several processes, each has a share of the batch, perhaps in pieces (`train.micro_batch`), and all results are
+        summed. So both are sums over the given images, divided by the batch size of the run.
 
         Returns:
             the loss, 0-dim, and the values of `logged`, 0-dim, and of `shared` by name, detached.

@@ -23,14 +23,18 @@ from pocketvit.objectives.objective import Stack
 
 
 @contextmanager
-def kernels_compiled(model: ViT, stacks: Sequence[Stack], batch_size: int, label_smoothing: float) -> Iterator[None]:
+def kernels_compiled(
+    model: ViT, stacks: Sequence[Stack], batch_size: int, label_smoothing: float, micro_batch: int | None = None
+) -> Iterator[None]:
     """Compile a step's kernels inside this context; they are ready when it ends.
 
     Args:
         model: on its GPU; its blocks run as fused kernels.
         stacks: of blocks like the model's, that a step runs.
         batch_size: images of a step on this process.
+        micro_batch: those that the blocks compute at a time; None for all.
     """
+    piece = min(batch_size, micro_batch or batch_size)
     device = next(model.parameters()).device
 
     def compile_all() -> None:
@@ -38,7 +42,7 @@ def kernels_compiled(model: ViT, stacks: Sequence[Stack], batch_size: int, label
             for num_tokens, taken in stacks:
                 kernels = model.block_kernels(device, torch.bfloat16, num_tokens).name
                 if kernels != "reference":
-                    shadow_blocks(plan_of(model.config, num_tokens, taken), batch_size, num_tokens, kernels=kernels)
+                    shadow_blocks(plan_of(model.config, num_tokens, taken), piece, num_tokens, kernels=kernels)
             shadow_batch(model, batch_size, label_smoothing)
 
     with ThreadPoolExecutor(max_workers=1) as thread:

@@ -224,6 +224,7 @@ def run(trainer: Trainer) -> None:
     finally:
         trainer.reporter.stop()
     if out_of_memory:
-        fits = trainer.largest_batch()
-        advice = f"about batch_size={fits} would fit" if fits else "not even a small batch fits on this GPU"
+        fits, processes = trainer.largest_batch(), trainer.processes.size
+        advice = f"about batch_size={fits} would fit, or the whole batch with train.micro_batch={fits // processes}"
+        advice = advice if fits else "not even a small batch fits on this GPU"
         raise InputError(f"out of GPU memory at batch_size={trainer.config.batch_size}; {advice}")

@@ -218,7 +218,7 @@ def make_step(
     return TrainStep(
         model,
         build_optimizers(optim, model, layers=objective.layers, fused=fused),
-        batch_loss(objective, batches, bf16=bf16, compile=compile, fused=fused),
+        batch_loss(objective, batches, bf16=bf16, compile=compile, fused=fused, micro_batch=config.train.micro_batch),
         ema=EMA(averaged, optim.ema_decay, start=start, share=optim.ema_share) if optim.ema_decay else None,
         factors=factors,
         processes=processes,

@@ -5,8 +5,9 @@ its loss. So on CUDA, all of it (the last part of augmentation, forward, backwar
 graph and replayed, and the host reads results once per chunk.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,12 +28,20 @@ from pocketvit.training.distributed import Processes
 WARMUP_STEPS = 3
 
 
-BatchLoss = Callable[[ViT, Chunk, Tensor], tuple[Tensor, dict[str, Tensor]]]
-"""From a model, a chunk and the position of a batch in it, (1,), to the loss and other logged values."""
+Losses = Iterable[tuple[Tensor, dict[str, Tensor]]]
+"""The loss and other logged values of each piece of a batch; those of the batch are their sums."""
+BatchLoss = Callable[[ViT, Chunk, Tensor], Losses]
+"""From a model, a chunk and the position of a batch in it, (1,), to the losses of its pieces, each computed when asked for."""
 
 
 def batch_loss(
-    objective: Objective, batches: BatchMaker, *, bf16: bool, compile: bool = False, fused: bool = False
+    objective: Objective,
+    batches: BatchMaker,
+    *,
+    bf16: bool,
+    compile: bool = False,
+    fused: bool = False,
+    micro_batch: int | None = None,
 ) -> BatchLoss:
     """The last part of augmentation and the objective as one function.
 
@@ -41,8 +50,12 @@ def batch_loss(
         bf16: run the objective under bf16 autocast.
         compile: with `torch.compile`, including the model.
         fused: our kernels run the blocks: one also makes the batch, and nothing is compiled.
+        micro_batch: images of a piece; None computes the batch at once.
     """
     dtype = torch.bfloat16 if bf16 else torch.float32
+
+    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        return torch.compile(function, fullgraph=True, dynamic=False) if compile else function
 
     def of_batch(model: ViT, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
@@ -51,10 +64,24 @@ def batch_loss(
     def of_taken(model: ViT, taken: Chunk) -> tuple[Tensor, dict[str, Tensor]]:
         return of_batch(model, batches.finish(taken))
 
+    pieces: Callable[[Chunk, Tensor], Sequence[Any]]
     if fused:
-        return lambda model, chunk, position: of_batch(model, batches.fused(chunk, position, dtype))
-    whole = torch.compile(of_taken, fullgraph=True, dynamic=False) if compile else of_taken
-    return lambda model, chunk, position: whole(model, chunk.take(position))
+        of_piece, pieces = of_batch, lambda chunk, position: batches.fused(chunk, position, dtype).split(micro_batch)
+    elif micro_batch is None:  # in one function, of which the compiler makes fewer kernels
+        of_piece, pieces = compiled(of_taken), lambda chunk, position: [chunk.take(position)]
+    else:
+        finish, of_piece = compiled(batches.finish), compiled(of_batch)
+        pieces = lambda chunk, position: finish(chunk.take(position)).split(micro_batch)  # noqa: E731
+
+    def losses(model: ViT, chunk: Chunk, position: Tensor) -> Losses:
+        with record_function("forward"):
+            given = pieces(chunk, position)
+        for piece in given:
+            with record_function("forward"):
+                found = of_piece(model, piece)
+            yield found
+
+    return losses
 
 
 class TrainStep:
@@ -139,16 +166,18 @@ class TrainStep:
 
     def backward(self) -> list[Tensor]:
         """Compute the gradients of the next batch over all processes, clipped; returns its loss and logged values, 0-dim."""
-        with record_function("forward"):
-            loss, logged = self.loss(self.model, self.chunk, self.position)
-        with record_function("backward"):
-            loss.backward()
+        shared, sums = self.objective.shared if self.objective else (), []
+        for loss, logged in self.loss(self.model, self.chunk, self.position):
+            with record_function("backward"):
+                loss.backward()
+            values = [value.detach() for value in (loss, *(logged[name] for name in (*self.logged, *shared)))]
+            sums = list(map(torch.add, sums, values)) if sums else values
         parameters = [parameter for _, parameter in named_parameters(self.model, self.layers)]
-        shared = self.objective.shared if self.objective else ()
-        found = self.processes.sum_gradients(parameters, [loss, *(logged[name] for name in (*self.logged, *shared))])
+        found = self.processes.sum_gradients(parameters, sums)
         self.shared = dict(zip(shared, found[1 + len(self.logged) :], strict=True))
         if self.grad_clip is not None:
-            nn.utils.clip_grad_norm_(parameters, self.grad_clip)  # never waits for the host
+            with record_function("optimizer"):
+                nn.utils.clip_grad_norm_(parameters, self.grad_clip)  # never waits for the host
         return found[: 1 + len(self.logged)]
 
     def _run(self) -> None:

@@ -89,7 +89,7 @@ class Trainer:
         """The kernels of the blocks."""
         self.fused = device.type == "cuda" and self.kernels != "reference"
         """Whether our kernels run the blocks and the update."""
-        sizes = len(self.loader.share), config.optim.label_smoothing
+        sizes = len(self.loader.share), config.optim.label_smoothing, config.train.micro_batch
         with kernels_compiled(self.model, sum(map(tuple, by_side), ()), *sizes) if self.fused else nullcontext():
             self._set_up()
         self.pass_index, self.step_in_pass, self.train_s = 0, 0, 0.0
@@ -125,7 +125,8 @@ class Trainer:
 
     def fitting_threads(self) -> AbstractContextManager[None]:
         """Inside, a CPU uses as many threads as suit the model; see `pocketvit.device`."""
-        return fitting_threads(self.device, len(self.loader.share) * self.model.numbers_per_image)
+        images = min(len(self.loader.share), self.config.train.micro_batch or len(self.loader.share))
+        return fitting_threads(self.device, images * self.model.numbers_per_image)
 
     def resume(self) -> None:
         """Resume from the folder's newest intact checkpoint, or start if there is none."""
@@ -339,9 +340,9 @@ class Trainer:
             self.step.graph = None
 
     def largest_batch(self) -> int:
-        """The batch size that would fit on GPUs like this one, one per process, after it ran out of memory."""
+        """The batch size that would fit at once on GPUs like this one, one per process, after it ran out of memory."""
         del self.step  # the next one has whole images
-        plain = override(self.config, {"train.compile": False, "train.cuda_graph": False})
+        plain = override(self.config, {"train.compile": False, "train.cuda_graph": False, "train.micro_batch": None})
 
         def run(batch_size: int) -> None:
             step = self._make_step(plain, ALONE)

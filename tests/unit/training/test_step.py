@@ -191,3 +191,18 @@ def test_an_objective_compiles_in_one_piece_and_gives_the_same(monkeypatch, obje
         losses.append(trainer.step.losses[:2])
     assert pieces == [{"fullgraph": True, "dynamic": False}]
     torch.testing.assert_close(*losses)
+
+
+def test_micro_batches_compile_in_two_pieces_and_give_the_same(monkeypatch):
+    """What makes the batch, and the objective, for each size of a piece; with dropout, whose integers wrap around."""
+    torch.compiler.reset()
+    compiled, pieces = torch.compile, []
+    monkeypatch.setattr(torch, "compile", lambda *a, **k: pieces.append(k) or compiled(*a, **k, backend="eager"))
+    losses = []
+    for compile in (False, True):
+        values = {"train__compile": compile, "train__micro_batch": 3, "model__dropout": 0.3}
+        trainer = started(listening=False, **values)
+        trainer.step()
+        losses.append(trainer.step.losses[:1])
+    assert pieces == [{"fullgraph": True, "dynamic": False}] * 2
+    torch.testing.assert_close(*losses)
