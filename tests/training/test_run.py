@@ -632,3 +632,17 @@ def test_names_that_are_no_utf_8_stop_nothing(small, synthetic_set, tmp_path):
     assert load_model(out).class_names == ("red", name, "blue")
     assert r"caf\udce9" in write_report(out).read_text()
     assert evaluate_run(out)["per_class"].keys() == {"red", name, "blue"}
+
+
+def test_weight_decay_that_is_part_of_the_gradient_is_noted_where_it_is_large(small):
+    from pocketvit.training.distributed import ALONE
+    from pocketvit.training.loop import prepare
+
+    def said(**values):
+        reporter = Heard()
+        prepare(override(small, {f"optim.{name}": value for name, value in values.items()}), ALONE, reporter)
+        return [line for line in reporter.lines if "optim.weight_decay" in line]
+
+    (line,) = said(name="sgd")
+    assert line.startswith("CAUTION: optim.weight_decay=0.05 is added to the gradient with optim.name=sgd")
+    assert not said(name="adam", weight_decay=1e-4) and not said(name="lion")
