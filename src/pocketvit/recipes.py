@@ -1,6 +1,7 @@
 """Recipes: functions that return a `RunConfig`, with the accuracy and the time it reaches."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import log2, sqrt
 from statistics import median
 
@@ -69,7 +70,7 @@ def photos(num_images: int = 240, sizes: Sequence[tuple[int, int]] = ((32, 32),)
     passes = min(400, max(10, round(200 * sqrt(240 / max(num_images, 1)))))
     return RunConfig(
         recipe="photos",
-        batch_size=min(256, max(8, 2 ** round(log2(2 * sqrt(max(num_images, 1))))), 3 * num_images // 4 or 1),
+        batch_size=_batch_size(num_images),
         model=ModelConfig(
             patch_size=min(2 * stride, drawn), patch_stride=stride, patch_init="whitening", pool="mean", positions="rope",
             width=64, depth=4, num_heads=4, drop_path=0.0,
@@ -84,14 +85,59 @@ def photos(num_images: int = 240, sizes: Sequence[tuple[int, int]] = ((32, 32),)
     )  # fmt: skip
 
 
+def finetune(model: ModelConfig | None = None, num_images: int = 240, side: int | None = 32) -> RunConfig:
+    """For few images and a trained model (`--init-from RUN`), whose fields and image size it takes; minutes on two CPU cores.
+
+    A few hundred images are passed over fifty times, many thousands ten times or less. Fine-tuning's usual settings: lower
+    layers learn more slowly (BEiT's decay by layer), flips and crops are all the augmentation, a short warm-up. It claims no
+    accuracy, which depends on the model that it starts with.
+
+    Args:
+        model: the trained model's fields.
+        num_images: to train on.
+        side: of the trained model's images in pixels, to which others are resized; None if they were not square.
+    """
+    passes = min(100, max(5, round(50 * sqrt(240 / max(num_images, 1)))))
+    return RunConfig(
+        recipe="finetune",
+        batch_size=_batch_size(num_images),
+        model=replace(model or ModelConfig(), drop_path=0.0),
+        data=DataConfig(resize=side, fit="crop"),
+        augment=AugmentConfig(
+            crop_pad=(side or 32) // 8, policy="none", erase_prob=0.0, cutmix_prob=0.0, mixup_prob=0.0
+        ),
+        optim=OptimConfig(lr=1e-3, layer_decay=0.75),
+        schedule=ScheduleConfig(passes=passes, warmup_passes=max(1, passes // 10), warmup_frac=0.1),
+        train=TrainConfig(eval_every_passes=max(1, passes // 8)),
+    )
+
+
+def _batch_size(num_images: int) -> int:
+    """Images per step for so many to train on: more for more, and never all."""
+    return min(256, max(8, 2 ** round(log2(2 * sqrt(max(num_images, 1))))), 3 * num_images // 4 or 1)
+
+
 LARGEST_KEPT = 64  # pixels a side up to which `photos` leaves squares of one size as they are
 
-RECIPES: dict[str, Callable[[], RunConfig]] = {"photos": photos, "digits": digits, "paper": paper, "minute": minute}
+RECIPES: dict[str, Callable[[], RunConfig]] = {
+    "photos": photos,
+    "finetune": finetune,
+    "digits": digits,
+    "paper": paper,
+    "minute": minute,
+}
+ADAPTED = ("photos", "finetune")  # recipes that the command line adapts to the images
 
 *_first, _last = RECIPES
 NAMES = f"{', '.join(_first)} or {_last}"  # all of them in words
 
-IMAGE_SIDE = {"digits": 8, "paper": 32, "minute": 32, "photos": 32}  # pixels a side of the images of each recipe
+IMAGE_SIDE = {
+    "digits": 8,
+    "paper": 32,
+    "minute": 32,
+    "photos": 32,
+    "finetune": 32,
+}  # pixels a side of the images of each recipe
 
 
 def about(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from pocketvit.config.weights import Weights
 from pocketvit.errors import InputError
+from pocketvit.inference.described import described
 from pocketvit.model import create_model
 from pocketvit.training.start import start_from
 
@@ -65,6 +67,16 @@ def test_the_same_model_gives_the_same_logits(form, images, tmp_path):
     assert start.images is None
     assert start.notes[0] == "the head is kept, though the file does not name its 5 classes"
     assert start.notes[-1].endswith("; new: blocks.*.attn.qkv.bias" if form == "without-bias" else ".safetensors")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_fields_of_a_model_follow_from_its_shapes(form, tmp_path):
+    options, fields = FORMS[form]
+    found, side = described(saved(timm_model(**options), tmp_path / "timm.safetensors"))
+    wanted, unseen = our_model(**fields).config, {"layer_scale": found.layer_scale, "num_heads": found.num_heads}
+    assert side == 16 and found == replace(wanted, drop_path=found.drop_path, **unseen)
+    assert found.num_heads == (2 if form == "normalized-queries" else 1), "of 64 channels, if they do not show"
+    assert (found.layer_scale is None) == (wanted.layer_scale is None)
 
 
 @pytest.mark.parametrize(("ending", "wrapped"), [(".pt", None), (".pth", "model"), (".pt", "state_dict")])

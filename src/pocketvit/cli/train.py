@@ -12,7 +12,7 @@ from pocketvit.cli.parsing import check_flags, check_tracker, parse
 from pocketvit.config import RunConfig, flatten, load_config, override
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
-from pocketvit.recipes import NAMES, RECIPES, about, photos, recipe
+from pocketvit.recipes import ADAPTED, NAMES, RECIPES, about, finetune, photos, recipe
 from pocketvit.runs.balance import balance_lines
 from pocketvit.runs.result import RunResult
 from pocketvit.terminal import outliving_output, say
@@ -24,6 +24,7 @@ HELP = """\
 Train a model.
 
 RECIPE is {recipes}: by default photos if --data names a file or folder of your own, else digits.
+finetune needs --init-from RUN.
 The defaults below are those of the recipe.
 --data SOURCE is short for --data.source, --resize N for --data.resize.
 --config FILE.yaml starts from a saved configuration instead of a recipe.
@@ -41,10 +42,10 @@ def train_command(arguments: list[str]) -> int:
     tracker, arguments = _take(arguments, "--track")
     check_tracker(tracker)
     config = parse_train(arguments, ["--track"])
-    if config.recipe == "photos":
+    if config.recipe in ADAPTED:
         side, fit = config.data.resize, config.data.fit
         size = f"images resized to {side} × {side} ({fit})" if side else "images of their own size"
-        print(f"recipe photos: {size}, batches of {config.batch_size}, {config.schedule.passes} passes")
+        print(f"recipe {config.recipe}: {size}, batches of {config.batch_size}, {config.schedule.passes} passes")
     from pocketvit.training import Stopped, train
     from pocketvit.training.tracking import tracked
 
@@ -83,14 +84,28 @@ def parse_train(arguments: list[str], others: Collection[str] = ()) -> RunConfig
         base = replace(load_config(path_of(saved), allow_code=allow_code), out=None)
     check_flags(rest, [*(f"--{name.replace('_', '-')}" for name in flatten(base)), *others])
     config = _parse_fields(rest, base)
-    if own:
-        from pocketvit.data.survey import survey
-
-        base = photos(*survey(config.data), side=config.data.resize)
+    if own or named == "finetune":
+        base = _adapted(config)
         config = _parse_fields(rest, base)
     if config.recipe != base.recipe and config.recipe in RECIPES:
         raise InputError(f"--recipe is only a label; to train {config.recipe}, use: pocketvit train {config.recipe}")
     return config
+
+
+def _adapted(config: RunConfig) -> RunConfig:
+    """The recipe `photos` or `finetune` for the images of a configuration, and the model that it starts with."""
+    from pocketvit.data.survey import survey
+
+    if config.recipe == "photos":
+        return photos(*survey(config.data), side=config.data.resize)
+    if config.init_from is None:
+        raise InputError(
+            "finetune starts with a trained model; give --init-from RUN, a file of weights or hf:OWNER/NAME"
+        )
+    from pocketvit.inference.described import described
+
+    model, side = described(config.init_from)
+    return finetune(model, survey(config.data)[0], side)
 
 
 def _resumed(folder: Path, rest: list[str], *, allow_code: bool) -> RunConfig:

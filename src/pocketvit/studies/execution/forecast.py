@@ -63,10 +63,11 @@ ASSUMED_SPEED = {
     "paper": Speed(125_000.0, 30.0, "NVIDIA H100", True, "assumed to be that of the recipe"),
     "minute": Speed(134_000.0, 12.0, "NVIDIA H100", True, "assumed to be that of the recipe"),
     "photos": Speed(1_000.0, 5.0, "Intel(R) Xeon(R) Processor (1 thread)", False, "assumed to be that of the recipe"),
+    "finetune": Speed(125_000.0, 30.0, "NVIDIA H100", True, "assumed to be that of the paper's model"),
     "digits": Speed(8_000.0, 5.0, "Intel(R) Xeon(R) Processor (1 thread)", False, "assumed to be that of the recipe"),
 }
 """By recipe, if there is no run yet; see results/paper-baseline, results/minute and results/digits."""
-ASSUMED_ACCURACY = {"paper": 0.94, "minute": 0.943, "digits": 0.97, "photos": 0.9}
+ASSUMED_ACCURACY = {"paper": 0.94, "minute": 0.943, "digits": 0.97, "photos": 0.9, "finetune": 0.9}
 
 
 def devices_here(gpus: Sequence[str] | None, wanted: str) -> Devices:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from pocketvit.config import RunConfig, code_of, flatten, override, save_config
 from pocketvit.errors import InputError
-from pocketvit.recipes import RECIPES, recipe
+from pocketvit.recipes import ADAPTED, RECIPES, recipe
 from pocketvit.runs.result import result_at
 from pocketvit.studies.definition.jobs import Job
 
@@ -76,8 +76,8 @@ def failure_of(job: Job, code: int) -> str | None:
 
 def command_line(config: RunConfig) -> list[str]:
     """The command that trains a configuration, without `--out`."""
-    # `photos` would adapt to the data anew.
-    name = config.recipe if config.recipe in RECIPES and config.recipe != "photos" else "digits"
+    # An adapted recipe would adapt to the data anew.
+    name = config.recipe if config.recipe in RECIPES and config.recipe not in ADAPTED else "digits"
     base = flatten(recipe(name))
     words = ["pocketvit", "train", name]
     for field, value in flatten(config).items():
