@@ -8,6 +8,7 @@
 #   make test-lowest  the CPU suite with the lowest versions that pyproject.toml allows, in .venv-lowest
 #   make lint       ruff: the rules of pyproject.toml, and the layout; pyright: the types
 #   make fuzz       every reader on CASES changed files (1000), each in a process with limits of time and memory
+#   make notebooks  run the notebooks of the docs
 #   make docs       the documentation site, into site/; open site/index.html
 #   make tables     every table and figure of the README and the docs, from results/
 #
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 TORCH ?=
 
-.PHONY: train test test-long test-gpu test-lowest fuzz lint docs tables clean
+.PHONY: train test test-long test-gpu test-lowest fuzz lint docs notebooks tables clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -64,6 +65,10 @@ test-long: $(VENV)/.installed-long
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+notebooks: $(VENV)/.installed-dev
+	@$(PIP) --quiet --editable '.[notebooks]'
+	$(BIN)/python -m pytest docs/notebooks
 
 tables: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.tables

@@ -14,6 +14,7 @@ from PIL import Image
 
 import pocketvit
 from pocketvit.cli import COMMANDS, main
+from pocketvit.studies import load_study
 from tests.conftest import synthetic_images
 
 ROOT = Path(__file__).parents[2]
@@ -177,6 +178,16 @@ def test_the_example_on_the_page_is_the_one_in_the_files():
         "my_attention.py", "test_my_attention.py", "my_study.yaml")]  # fmt: skip
     assert shown[0] == files[0] and shown[2] == files[2]
     assert shown[1].startswith("def test_") and files[1].endswith(shown[1])
+
+
+def test_the_study_files_on_the_pages_can_be_run(tmp_path):
+    page = (ROOT / "docs" / "studies.md").read_text()
+    found = []
+    for n, text in enumerate(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)):
+        (tmp_path / f"{n}.yaml").write_text(text)
+        found.append({row.name: row for row in load_study(tmp_path / f"{n}.yaml").rows})
+    assert found[1].keys() >= {"lr=0.001", "lr=0.002", "rank-k_rank=16-v_rank=16"}
+    assert len(found[1]) == 10 and len(found[1]["deep"].seeds) == 5 and found[1]["deep-rope"].config.model.depth == 6
 
 
 def test_the_simulation_on_the_page_is_what_the_script_prints(tmp_path):

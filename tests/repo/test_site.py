@@ -1,5 +1,6 @@
 """The documentation site: it builds without a warning, loads nothing from elsewhere, and its pages work in a browser."""
 
+import json
 import os
 import re
 import shutil
@@ -139,6 +140,17 @@ def test_a_link_out_of_the_docs_becomes_a_path_or_an_address(address, expected):
     inside = "[a](fast.md) [b](https://c.d) ![e](images/f.png)\n\n```\n[log](../dev/LOG.md)\n```\n"
     assert rewritten(inside, "", address) == inside
     assert rewritten("[log](../../dev/LOG.md#x), [a](../fast.md)", "deeper", address).endswith("), [a](../fast.md)")
+
+
+def test_notebooks_become_pages(site):
+    """With their text, their code and a link to the file, which is there."""
+    for path in (ROOT / "docs" / "notebooks").glob("*.ipynb"):
+        page = (site / "notebooks" / f"{path.stem}.html").read_text()
+        assert (
+            "pocketvit</span>" in page and f'href="{path.name}"' in page and (site / "notebooks" / path.name).is_file()
+        )
+        notebook = json.loads(path.read_text())
+        assert not any(cell.get("outputs") for cell in notebook["cells"]), "commit notebooks without outputs"
 
 
 def test_a_link_that_says_its_path_does_not_say_it_twice():
