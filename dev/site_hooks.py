@@ -42,7 +42,8 @@ def rewritten(markdown: str, folder: str, address: str | None) -> str:
             return match[0]
         if address:
             return f"[{text}]({address}/blob/main/{path}{'#' + anchor if anchor else ''})"
-        return f"`{path}`" if text.strip("`") == path else f"{text} (`{path}`)"
+        says_it = text.strip("`") in (path, path.removesuffix(".md"))
+        return f"`{path}`" if says_it else f"{text} (`{path}`)"
 
     parts = FENCE.split(markdown)  # code stands at the odd places
     return "".join(part if n % 2 else LINK.sub(link, part) for n, part in enumerate(parts))

@@ -155,6 +155,7 @@ def test_notebooks_become_pages(site):
 
 def test_a_link_that_says_its_path_does_not_say_it_twice():
     assert rewritten("[`dev/LOG.md`](../dev/LOG.md)", "", None) == "`dev/LOG.md`"
+    assert rewritten("[README](../README.md#results)", "", None) == "`README.md`"
 
 
 @pytest.mark.long
