@@ -140,7 +140,11 @@ class TrainedModel:
         return self.probabilities_of(self.logits(images)).numpy()
 
     def probabilities_of(self, logits: Tensor) -> Tensor:
-        """Class probabilities of logits (N, K)."""
+        """Class probabilities of logits; with several classes an image, each by itself.
+
+        Args:
+            logits: (N, K).
+        """
         return logits.sigmoid() if self.multilabel else logits.softmax(dim=1)
 
     def save(self, path: Path) -> None:
