@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from pocketvit.cli.bench import bench_command, profile_command
 from pocketvit.cli.data import data_check_command, data_get_command, data_list_command
+from pocketvit.cli.doctor import doctor_command
 from pocketvit.cli.explain import explain_command
 from pocketvit.cli.many_runs import compare_command, runs_command
 from pocketvit.cli.runs import eval_command, predict_command, report_command
@@ -24,6 +25,7 @@ __all__ = ["COMMANDS", "dispatch", "main", "parse_train"]
 
 TABLE: tuple[tuple[str, str, str, Callable[[list[str]], int]], ...] = (
     ("train", "[RECIPE]", f"train a model; RECIPE is {NAMES} (default digits)", train_command),
+    ("doctor", "[RECIPE]", "check in under a minute whether a run would work, and what to change", doctor_command),
     ("eval", "RUN", "measure a finished run's accuracy on its test images, or on --data", eval_command),
     ("predict", "FILES...", "predict class probabilities of image files with --run RUN", predict_command),
     ("explain", "RUN FILES...", "show what a model looked at in images: attention maps", explain_command),

@@ -1,0 +1,1 @@
+"""`pocketvit doctor`: whether a run would work, before it is started."""
