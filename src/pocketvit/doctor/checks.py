@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from pocketvit.config import DataConfig, RunConfig, code_of
@@ -90,29 +91,36 @@ def data(config: DataConfig, splits: Splits) -> Finding:
     return Finding("data", "ok", found)
 
 
-def constant_loss(train: Split, num_classes: int) -> float:
-    """The least mean loss of an answer that is the same for every image: the entropy of the classes, in nats."""
-    if train.labels.ndim == 2:
-        share = train.labels.mean(axis=0).clip(1e-9, 1 - 1e-9)
-        return float(-(share * np.log(share) + (1 - share) * np.log(1 - share)).mean())
-    share = np.bincount(train.labels, minlength=num_classes) / len(train)
-    return float(-(share[share > 0] * np.log(share[share > 0])).sum())
-
-
-def losses(trainer: Trainer, split: Split) -> np.ndarray:
-    """The model's loss on some images, clean and without smoothing: cross-entropy, or its mean over the classes of each."""
+def logits_of(trainer: Trainer, split: Split) -> tuple[Tensor, Tensor]:
+    """The model's logits (N, K) on some of a split's images, clean, and their labels, (N,) or (N, K)."""
     rows = np.sort(permutation(trainer.config.seed, Stream.SAMPLE, 0, len(split))[:MEASURED])
-    logits, labels = predict_logits(trainer.model, split.images[rows], trainer.mean, trainer.std), split.labels[rows]
+    logits = predict_logits(trainer.model, split.images[rows], trainer.mean, trainer.std)
+    return logits, torch.from_numpy(np.array(split.labels[rows]))
+
+
+def losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """The cross-entropy of each image, (N,), not smoothed; of several classes, their mean."""
     if labels.ndim == 2:
-        targets = torch.from_numpy(labels).to(logits.dtype)
-        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1).numpy()
-    return F.cross_entropy(logits, torch.from_numpy(labels), reduction="none").numpy()
+        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(dim=1)
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def constant_logits(trainer: Trainer) -> Tensor:
+    """The logits (K,) of one that sees no image: how frequent the classes are in training, smoothed as the labels are."""
+    labels, config = torch.from_numpy(np.array(trainer.splits.train.labels)), trainer.config
+    count, smoothing = len(trainer.splits.class_names), config.optim.label_smoothing
+    if labels.ndim == 2:
+        return labels.double().mean(dim=0).clamp(1e-3, 1 - 1e-3).logit().float()
+    share = labels.bincount(minlength=count) / len(labels)
+    if config.data.balance != "none":
+        share = torch.full_like(share, 1 / count)
+    return (share * (1 - smoothing) + smoothing / count).clamp(min=1e-6).log()
 
 
 def first_loss(trainer: Trainer) -> Finding:
     """Whether the untrained model holds all classes to be about as probable."""
     split, num_classes = trainer.splits.train, len(trainer.splits.class_names)
-    loss = float(losses(trainer, split).mean())
+    loss = float(losses(*logits_of(trainer, split)).mean())
     even, name = (log(2), "ln 2") if split.labels.ndim == 2 else (log(num_classes), f"ln {num_classes}")
     found = f"{loss:.2f} before training; equal probabilities give {name} = {even:.2f}"
     if not isfinite(loss):

@@ -4,7 +4,7 @@ import numpy as np
 
 from pocketvit.config import RunConfig
 from pocketvit.device import peak_memory_gib
-from pocketvit.doctor.checks import constant_loss, losses
+from pocketvit.doctor.checks import constant_logits, logits_of, losses
 from pocketvit.doctor.findings import Finding
 from pocketvit.doctor.lr_range import RangeTest, range_factors
 from pocketvit.doctor.trial import DIFFERENT, Trial
@@ -93,12 +93,13 @@ def first_steps(trial: Trial, factor: float) -> Finding:
     steps = trial.steps(0.3)
     found = trial.run(factor * np.minimum(1, np.arange(1, steps + 1) / (WARM_UP_FRAC * steps)))
     split, name = (splits.test, "test") if splits.val is None else (splits.val, "validation")
-    of_images = losses(trainer, split)
-    constant = constant_loss(splits.train, len(splits.class_names))
+    logits, labels = logits_of(trainer, split)
+    own, blind = losses(logits, labels), losses(constant_logits(trainer).expand_as(logits), labels)
+    gained = blind - own  # (N,)
     at = "" if factor == 1 else f" at a learning rate of {factor * config.optim.lr:.1g}"
-    told = f"after {len(found)} steps{at}, the loss on {len(of_images)} {name} images is {of_images.mean():.2f}; "
-    told += f"knowing only how frequent the classes are, {constant:.2f}"
-    if constant - of_images.mean() > SIGNIFICANT * of_images.std() / np.sqrt(len(of_images)):
+    told = f"after {len(found)} steps{at}, the loss on {len(own)} {name} images is {own.mean():.2f}; "
+    told += f"knowing only how frequent the classes are, {blind.mean():.2f}"
+    if gained.mean() > SIGNIFICANT * gained.std() / len(own) ** 0.5:
         return Finding("learning", "ok", told)
     if len(found) < steps or found[-FEW_STEPS:].mean() > ROSE * found[:FEW_STEPS].mean():
         return Finding("learning", "FAIL", f"{told}; the training loss rose", "lower --optim.lr, or warm up longer")

@@ -212,3 +212,13 @@ def test_every_trial_begins_at_the_same_place(small):
     trial.by_heart(trial.one_batch()[0], 1.0, 5, lambda *_: False)
     assert np.array_equal(trial.run(factors), losses) and len(losses) == 25
     assert len(trial.run(np.full(60, 1e4))) < 60, "it ends when the loss has blown up"
+
+
+@pytest.mark.parametrize("balance", ["none", "loss", "sampling"])
+def test_one_who_sees_no_image_answers_by_frequencies(small, balance):
+    labels = np.repeat([0, 1, 2], [480, 60, 60])
+    config = small({"train_labels": labels}, data__balance=balance, optim__label_smoothing=0.3)
+    trainer = Trainer(config, open_splits(config.data), torch.device("cpu"), SilentReporter())
+    shares = [0.8, 0.1, 0.1] if balance == "none" else [1 / 3] * 3
+    expected = np.log(0.7 * np.array(shares) + 0.1)
+    np.testing.assert_allclose(checks.constant_logits(trainer).numpy(), expected, rtol=1e-5)
