@@ -25,6 +25,8 @@ TINY = (
 )  # fmt: skip
 ELSEWHERE = {
     "pocketvit data get cifar10": "tests/unit/data/fetch",  # downloads
+    "pocketvit export runs/digits-000 --format hf": "tests/unit/inference/test_hub.py",  # pushes
+    "python -m benchmarks.ship": "tests/unit/inference/test_shipped.py",
     "torchrun": "tests/training/test_distributed.py",
     "ray": "tests/unit/studies/execution",
     "pocketvit study paper-table2 --engine ray": "tests/unit/studies/execution",

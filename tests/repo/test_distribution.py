@@ -93,6 +93,12 @@ def test_the_wheel_holds_the_package_and_its_data_alone(installed):
     assert about["Version"] == pocketvit.__version__ and about["License-Expression"] == "MIT"
 
 
+def test_the_wheel_is_small(built):
+    """Also with the models that come with it."""
+    (wheel,) = built.glob("*.whl")
+    assert wheel.stat().st_size < 8e6
+
+
 def test_the_wheel_trains_and_writes_its_page(installed, tmp_path):
     short = ["--schedule.passes", "1", "--schedule.warmup-passes", "0", "--model.depth", "1", "--train.device", "cpu"]
     command = [sys.executable, "-m", "pocketvit", "train", "digits", *short, "--out", "run"]

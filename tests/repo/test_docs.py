@@ -115,7 +115,7 @@ def test_fields_and_flags_in_the_documents_exist(document):
     for flag in re.findall(r"--((?:model|data|augment|objective|optim|schedule|train)\.[a-z-]+)", text):
         assert flag.replace("-", "_") in known, flag
     for field in re.findall(r"`((?:model|data|augment|objective|optim|schedule|train)\.[a-z_]+)", text):
-        if not field.endswith((".py", ".safetensors")):
+        if not field.endswith((".py", ".safetensors", ".onnx", ".pt")):
             assert field in known, field
 
 

@@ -11,6 +11,7 @@ from pocketvit.cli.bench import bench_command, profile_command
 from pocketvit.cli.data import data_check_command, data_get_command, data_list_command
 from pocketvit.cli.doctor import doctor_command
 from pocketvit.cli.explain import explain_command
+from pocketvit.cli.export import export_command
 from pocketvit.cli.many_runs import compare_command, runs_command
 from pocketvit.cli.runs import eval_command, predict_command, report_command
 from pocketvit.cli.study import study_command
@@ -27,8 +28,14 @@ TABLE: tuple[tuple[str, str, str, Callable[[list[str]], int]], ...] = (
     ("train", "[RECIPE]", f"train a model; RECIPE is {NAMES} (default digits)", train_command),
     ("doctor", "[RECIPE]", "check in under a minute whether a run would work, and what to change", doctor_command),
     ("eval", "RUN", "measure a finished run's accuracy on its test images, or on --data", eval_command),
-    ("predict", "FILES...", "predict class probabilities of image files with --run RUN", predict_command),
+    ("predict", "RUN FILES...", "predict class probabilities of image files", predict_command),
     ("explain", "RUN FILES...", "show what a model looked at in images: attention maps", explain_command),
+    (
+        "export",
+        "RUN --format F",
+        "write a trained model for other programs: onnx, torchscript, timm, hf",
+        export_command,
+    ),
     ("report", "RUN", "make a run's report.html again", report_command),
     ("runs", "[FOLDER]", "list the runs in a folder, finished or not (default runs)", runs_command),
     ("compare", "RUN RUN...", "compare finished runs on a page, with McNemar's test", compare_command),

@@ -22,7 +22,7 @@ class ExplainArguments:
     """
 
     run: tyro.conf.Positional[Path]
-    """Run folder, or a model.safetensors."""
+    """Run folder, a model.safetensors, or the name of a model that comes with PocketViT."""
     files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(help_behavior_hint="(at least one)")]
     """Images or folders of them, or -, as for pocketvit predict."""
     out: Path | None = None

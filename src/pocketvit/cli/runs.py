@@ -83,10 +83,10 @@ class PredictArguments:
     """
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(help_behavior_hint="(at least one)")]
-    """Images, such as PNG, JPEG or WebP, or folders of them; - reads an image, or names of files, one a line, from standard
-    input. Images are resized to the model's size."""
-    run: Path
-    """Run folder, or a model.safetensors."""
+    """Without --run first the run. Then images, such as PNG, JPEG or WebP, or folders of them; - reads an image, or names of
+    files, one a line, from standard input. Images are resized to the model's size."""
+    run: Path | None = None
+    """Run folder, a model.safetensors, or the name of a model that comes with PocketViT."""
     json: bool = False
     """Print JSON instead of a table."""
     jsonl: bool = False
@@ -102,18 +102,26 @@ class PredictArguments:
 
 
 def predict_command(arguments: list[str]) -> int:
-    """`pocketvit predict FILES... --run RUN [--json | --jsonl | --csv]`."""
+    """`pocketvit predict RUN FILES... [--json | --jsonl | --csv]`."""
     parsed = parse_command(PredictArguments, arguments, "pocketvit predict")
     if parsed.json + parsed.jsonl + parsed.csv > 1:
         raise InputError("give only one of --json, --jsonl and --csv")
     Bounds(1).check("--top", parsed.top)
-    files = given_files(parsed.files)
+    run, given = parsed.run, parsed.files
+    if run is None:
+        run, *given = given or [Path("RUN")]
+        if not given:
+            raise InputError(
+                "--run PATH is missing: Run folder, or a model.safetensors. It may also come first: pocketvit predict RUN "
+                f"{printable(run, NAME)}"
+            )
+    files = given_files(given)
     from pocketvit.inference.evaluate import predict_each
 
     states = set()
 
     def answers() -> Iterator[dict[str, Any]]:
-        for answer in predict_each(parsed.run, files, device=parsed.device, allow_code=parsed.allow_code):
+        for answer in predict_each(run, files, device=parsed.device, allow_code=parsed.allow_code):
             states.add("error" in answer)
             if "error" in answer:
                 print(printable(f"pocketvit: {answer['error']}"), file=sys.stderr)

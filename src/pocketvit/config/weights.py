@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from pocketvit.config.shipped import find_run
 from pocketvit.errors import InputError
-from pocketvit.files import path_of, read_bytes, write_atomically
+from pocketvit.files import read_bytes, write_atomically
 
 FOLDER = "weights"  # the folder of copies, next to the file that refers to them
 PICKLED = (".pt", ".pth")  # endings of PyTorch's own format; all other files are safetensors
@@ -29,7 +30,9 @@ class Weights:
 
     @classmethod
     def find(cls, given: str | os.PathLike, folder: Path = Path()) -> "Weights":
-        """The model in a run folder or file, or named hf:OWNER/NAME; a relative path is relative to `folder`.
+        """The model in a run folder or file, one that comes with the package by its name, or one named hf:OWNER/NAME.
+
+        A relative path is relative to `folder`.
 
         The digest of a copy is taken from its name, and checked when it is read.
 
@@ -37,7 +40,7 @@ class Weights:
             InputError: there is none, or it cannot be read or downloaded.
         """
         given = downloaded(given) if isinstance(given, str) and given.startswith("hf:") else given
-        path = Path(os.path.abspath(folder / path_of(given)))
+        path = Path(os.path.abspath(find_run(given, folder)))
         path = path / "model.safetensors" if path.is_dir() else path
         if path.parent.name == FOLDER and COPY.fullmatch(path.name):
             return cls(path, path.stem)

@@ -13,6 +13,7 @@ import numpy as np
 
 from pocketvit.config import DataConfig, load_config
 from pocketvit.config.checks import describe_size
+from pocketvit.config.shipped import find_run
 from pocketvit.data import Dataset, Split, open_dataset, open_splits, open_to_measure
 from pocketvit.data.dataset import note_shared
 from pocketvit.data.memory import Data, load_from_memory
@@ -163,7 +164,7 @@ def _open_run(
     allow_code: bool = False,
 ) -> tuple[TrainedModel, Dataset, tuple[str, ...]]:
     """A finished run's model, the data to evaluate it on, and notes on these; arguments as for `evaluate_run`."""
-    run = path_of(run)
+    run = find_run(run)
     if run.is_file():
         raise InputError(f"{run} is only a model, without its data; give its run folder, {run.parent}")
     trained = load_model(run, choose_device(device), allow_code=allow_code)
@@ -274,7 +275,7 @@ def answer_each(
         answer: from uint8 images (B, H, W, C) to an answer on each.
         at_a_time: the most images that it is given.
     """
-    config = path_of(run) / "config.yaml"  # absent if the model is a single file
+    config = find_run(run) / "config.yaml"  # absent if the model is a single file
     how = load_config(config, allow_code=True).data if config.exists() else DataConfig()
     sources = _sources(files)
     while some := list(islice(sources, at_a_time)):

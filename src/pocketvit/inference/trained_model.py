@@ -22,11 +22,12 @@ from torch import Tensor
 from pocketvit.config import ModelConfig, RunConfig, code_fields, code_of
 from pocketvit.config.checks import describe_size
 from pocketvit.config.data import LARGEST_SIDE
+from pocketvit.config.shipped import find_run, shipped_names
 from pocketvit.config.weights import Weights
 from pocketvit.data.dataset import MappedRows
 from pocketvit.data.pixels import channels_last_remedy, one_line, uint8_remedy
 from pocketvit.errors import InputError
-from pocketvit.files import path_of, utf8_name, write_atomically
+from pocketvit.files import utf8_name, write_atomically
 from pocketvit.inference.attention_maps import AttentionMaps, attention_maps
 from pocketvit.inference.foreign import unpickled
 from pocketvit.inference.logits import in_batches, predict_logits
@@ -55,6 +56,8 @@ class TrainedModel:
     """Training images that it has seen, with those of the models that it was started and learned from; None if unknown."""
     objective: str = "classification"
     """What it has learned by, `objective.name`. Without labels, the head is a probe that was trained beside."""
+    file: Path | None = None
+    """That it was loaded from; what its folder says of the run goes into the model card of `export`."""
 
     @property
     def multilabel(self) -> bool:
@@ -148,13 +151,37 @@ class TrainedModel:
         return logits.sigmoid() if self.multilabel else logits.softmax(dim=1)
 
     def save(self, path: Path) -> None:
-        """Write weights and all else to one safetensors file; user-defined code, if any, to code/ next to it.
+        """Write `content` to a file; user-defined code, if any, to code/ next to it.
 
         Args:
             path: of the file.
         Raises:
             InputError: it cannot be written.
         """
+        content = self.content()
+        save_copies(code_of(self.model.config).values(), path.parent)
+        write_atomically(path, content)
+
+    def export(self, folder: str | Path, format: str, *, license: str | None = None) -> Path:
+        """Write the model for other programs, with a model card: docs/export.md.
+
+        >>> trained.export("digits-onnx", "onnx")
+
+        Args:
+            folder: a new or an empty one.
+            format: onnx, torchscript, timm, hf or safetensors.
+            license: of the weights, for the card, by the Hugging Face Hub's short name, such as mit; None states none.
+        Returns:
+            the folder.
+        Raises:
+            InputError: the model does not fit the format, a package is missing, or the folder holds something.
+        """
+        from pocketvit.inference.export.folder import export  # late, as it needs this module
+
+        return export(self, folder, format, license=license)
+
+    def content(self) -> bytes:
+        """Weights and all else as one safetensors file; user-defined code is only named."""
         model = {name: v.copied if isinstance(v, Code) else v for name, v in asdict(self.model.config).items()}
         about = {
             "model": model,
@@ -169,9 +196,8 @@ class TrainedModel:
         state = self.model.state_dict().items()
         # Copies, also of tied tensors.
         weights = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state}
-        save_copies(code_of(self.model.config).values(), path.parent)
         # One key: safetensors writes several in random order, and equal runs should have equal files.
-        write_atomically(path, save(weights, metadata={"pocketvit": json.dumps(about, sort_keys=True)}))
+        return save(weights, metadata={"pocketvit": json.dumps(about, sort_keys=True)})
 
 
 def _numbers(least: float, *kinds: type, most: float = math.inf, count: int = CHANNELS) -> Callable[[Any], bool]:
@@ -224,16 +250,16 @@ def _advice(shape: tuple[int, ...]) -> str:
 
 
 def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_code: bool = False) -> TrainedModel:
-    """Load a trained model from its run folder or its model.safetensors.
+    """Load a trained model from its run folder or its model.safetensors, or one that comes with the package by its name.
 
     Args:
-        run: the folder or the file. A model with user-defined code needs the folder code/ next to the file.
+        run: the folder, the file or the name. A model with user-defined code needs the folder code/ next to the file.
         device: where the model is to compute.
         allow_code: agree to run that code.
     Raises:
         InputError: there is none, it is not one of ours, or it has code without consent.
     """
-    run = path_of(run)
+    run = find_run(run)
     path = run / "model.safetensors" if run.is_dir() else run
     if not path.exists():
         if (run / "config.yaml").exists():
@@ -241,7 +267,10 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
                 f"the run in {run} is not finished; resume with: pocketvit train --resume {quote(str(run))}"
             )
         refuse_many(run)
-        raise InputError(f"no trained model at {path}; give a finished run folder or a model.safetensors")
+        raise InputError(
+            f"no trained model at {path}; give a finished run folder, a model.safetensors, or the name of a model that comes "
+            f"with PocketViT: {', '.join(shipped_names()) or 'none in this version'}"
+        )
     if not path.is_file():
         raise InputError(f"{path} is not a regular file; give a finished run folder or a model.safetensors")
     if not os.access(path, os.R_OK):  # safetensors would say that there is no such file
@@ -269,7 +298,7 @@ def load_model(run: str | Path, device: str | torch.device = "cpu", *, allow_cod
     if len(set(about.class_names)) < len(about.class_names):
         raise InputError(f"{path}: two of its classes have the same name, so their probabilities are ambiguous")
     rest = tuple(about.mean), tuple(about.std), about.images, about.objective
-    return TrainedModel(model.to(device).eval(), tuple(about.class_names), *rest)
+    return TrainedModel(model.to(device).eval(), tuple(about.class_names), *rest, file=path)
 
 
 def read_weights(weights: Weights) -> tuple[dict[str, Tensor], About]:

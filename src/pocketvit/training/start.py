@@ -54,6 +54,7 @@ def start_from(model: ViT, class_names: Collection[str], weights: Weights) -> St
         InputError: neither a model's file nor timm's, or none of its blocks fits.
     """
     found, about = read_tensors(weights)
+    found = {name: tensor.float() if tensor.dtype == torch.bfloat16 else tensor for name, tensor in found.items()}
     notes: list[str] = []
     if about is None:
         notes += [FC_NORM] if "fc_norm.weight" in found else []

@@ -1,0 +1,25 @@
+"""Trained models that come with the package, each in a folder like a run's: `python -m benchmarks.ship` makes it."""
+
+import os
+from pathlib import Path
+
+from pocketvit.files import path_of
+
+SHIPPED = Path(__file__).parents[1] / "shipped"
+"""The folder of their folders, which are named like the models."""
+
+
+def shipped_names(registry: Path | None = None) -> list[str]:
+    """The names of the models in a folder of models, by default of those that come with the package."""
+    return sorted(file.parent.name for file in (registry or SHIPPED).glob("*/model.safetensors"))
+
+
+def find_run(run: str | os.PathLike, folder: Path = Path(), registry: Path | None = None) -> Path:
+    """The path of a trained model: that of a run or a file as it is, or the folder of a model that comes with the package.
+
+    Such a model's name stands for the run or the file of this name in `folder`, if there is one; a folder of images is none.
+    """
+    path = folder / path_of(run)
+    is_run = path.is_file() or any((path / name).exists() for name in ("model.safetensors", "config.yaml"))
+    known = not is_run and str(run) in shipped_names(registry)
+    return (registry or SHIPPED) / str(run) if known else path
