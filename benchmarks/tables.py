@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.choices import choices_table
 from benchmarks.fast_tables import both_designs, cpu_speed, kernels_accuracy, persistent_accuracy, step_kernels
 from benchmarks.field_tables import SECTIONS, fields_table
+from benchmarks.inference_tables import inference_speed
 from benchmarks.minute_tables import minute_compared, minute_search
 from benchmarks.run_tables import PublishedRow, results_table, update_readme
 from benchmarks.scaling_tables import scaling_accuracy, scaling_rows, scaling_speed
@@ -60,6 +61,7 @@ PLACES = {
         "kernels",
         "persistent-accuracy",
     ),
+    "docs/export.md": ("inference",),
     "docs/reading.md": ("simulated-errors", "simulated-power", "simulated-seeds"),
     "docs/scaling.md": ("scaling-speed", "scaling-accuracy", "scaling-rows"),
 }
@@ -108,6 +110,7 @@ OTHERS: dict[str, Callable[[], str]] = {
     ),
     "speed-choices": speed_of_choices,
     "speed-cpu": lambda: cpu_speed(RESULTS / "speed" / "cpu.json"),
+    "inference": lambda: inference_speed(RESULTS / "inference" / "cpu.json"),
     "kernels": lambda: kernels_accuracy(RESULTS),
     "scaling-speed": lambda: scaling_speed(RESULTS / "scaling" / "speed"),
     "scaling-accuracy": lambda: scaling_accuracy(RESULTS),
