@@ -61,6 +61,8 @@ def ship(run: Path, name: str, registry: Path = SHIPPED, data: str | None = None
         result,
         test_accuracy=scores["accuracy"],
         test_accuracy_tta=None,
+        test_map=scores.get("map"),
+        class_precisions=scores["per_class"] if "map" in scores else result.class_precisions,
         model_digest=Weights.find(folder).digest,
         command=command,
         file=folder / "result.json",

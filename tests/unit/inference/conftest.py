@@ -17,7 +17,7 @@ from pocketvit.recipes import recipe
 DIGITS = tuple(map(str, range(10)))
 
 
-def random_model(**fields) -> TrainedModel:
+def random_model(objective: str = "classification", **fields) -> TrainedModel:
     """A small model of digits, whose every part matters to the logits."""
     sizes = {"width": 32, "depth": 2, "num_heads": 4, "image_size": 8}
     model = create_model("digits", **(sizes | fields)).eval()
@@ -25,7 +25,7 @@ def random_model(**fields) -> TrainedModel:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return TrainedModel(model, DIGITS, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
+    return TrainedModel(model, DIGITS, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3), objective=objective)
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,9 @@ from pocketvit.cli import dispatch
 from pocketvit.errors import InputError
 from pocketvit.inference.trained_model import load_model
 
-LONG = [pytest.param(name, marks=pytest.mark.long) for name in ("onnx", "hf")]  # whose libraries take seconds to load
-KINDS = ["timm", "safetensors", *LONG]
+LONG = [
+    pytest.param(name, True, marks=pytest.mark.long) for name in ("onnx", "hf")
+]  # whose libraries take seconds to load
 
 
 def code_of_card(folder: Path) -> str:
@@ -38,8 +39,12 @@ def trained(run_folder):
     return load_model(run_folder)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_lines_of_the_card_give_our_probabilities(kind, trained, images, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "multilabel"), [("timm", False), ("timm", True), ("safetensors", False), ("safetensors", True), *LONG]
+)
+def test_the_lines_of_the_card_give_our_probabilities(kind, multilabel, made, images, tmp_path, monkeypatch):
+    """Also where an image may have several classes."""
+    trained = made("multilabel" if multilabel else "classification")
     folder = exported(trained, tmp_path, kind)
     Image.fromarray(images[0]).save(folder / "image.png")
     monkeypatch.chdir(folder)
@@ -114,7 +119,7 @@ FORMS = {
 
 @pytest.mark.parametrize("fields", FORMS.values(), ids=FORMS)
 def test_torchscript_takes_every_model(fields, made, images, tmp_path):
-    trained = made(**fields, depth=1)
+    trained = made("multilabel" if "head" in fields else "classification", **fields, depth=1)
     with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated
         model = torch.jit.load(exported(trained, tmp_path, "torchscript") / "model.pt")
         logits, probabilities = model(torch.from_numpy(images))
@@ -224,6 +229,18 @@ def test_a_card_has_the_numbers_of_the_run(trained, tmp_path):
         assert words in card
     config = yaml.safe_load((tmp_path / "safetensors" / "config.yaml").read_text())
     assert config["out"] is None and config["data"]["cache_dir"] is None, "no paths of this machine"
+
+
+def test_a_card_of_several_classes_has_their_score(run_folder, made, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    made("multilabel").save(run / "model.safetensors")
+    (run / "config.yaml").write_bytes((run_folder / "config.yaml").read_bytes())
+    result = json.loads((run_folder / "result.json").read_text()) | {"test_map": 0.8125}
+    del result["model_digest"]
+    (run / "result.json").write_text(json.dumps(result))
+    card = (exported(load_model(run), tmp_path, "safetensors") / "README.md").read_text()
+    assert "| test mAP | 81.25%" in card and "exactly the classes of an image" in card
 
 
 def test_other_weights_do_not_get_the_numbers_of_the_run(run_folder, made, tmp_path):

@@ -95,11 +95,13 @@ def model_card(trained: TrainedModel, format: str, origin: Origin, license: str 
     """The card, in Markdown with the Hub's metadata at its top."""
     height, width = trained.model.image_size
     sizes = {"height": height, "width": width, "classes": len(trained.class_names)}
-    code = CODE[format].format(image=_opened(origin.data, height, width), activation="softmax(dim=1)")
+    activation = "sigmoid()" if trained.multilabel else "softmax(dim=1)"
+    code = CODE[format].format(image=_opened(origin.data, height, width), activation=activation)
     if "ImageOps." not in code:
         code = code.replace("Image, ImageOps", "Image")
     named = ", ".join(map(_quoted, trained.class_names[:NAMED])) + (", …" if len(trained.class_names) > NAMED else "")
     facts = "\n".join(f"| {name} | {value} |" for name, value in _facts(trained, origin, license).items())
+    share = "of which an image may have several" if trained.multilabel else "of which an image has one"
     return f"""---
 license: {license or "unknown"}
 library_name: {LIBRARIES[format]}
@@ -110,8 +112,9 @@ tags:
 ---
 # {_quoted(origin.name)}
 
-A small vision transformer, trained with PocketViT, that tells {len(trained.class_names)} classes of images of
-{describe_size((height, width))} apart: {named}.
+A small vision transformer, trained with PocketViT, for images of {describe_size((height, width))}. It gives the probability of
+each of {len(trained.class_names)} classes, {share}:
+{named}.
 
 | | |
 |---|---|
@@ -141,7 +144,13 @@ def _facts(trained: TrainedModel, origin: Origin, license: str | None) -> dict[s
             f" ({result.test_accuracy_tta:.2%} with each image's logits and its mirror image's averaged, not done here)"
         )
     return {
-        "test accuracy": f"{accuracy}, after the last step",
+        **(
+            {}
+            if result.test_map is None
+            else {"test mAP": f"{result.test_map:.2%}, the mean over classes of average precision"}
+        ),
+        "test accuracy": f"{accuracy}, after the last step"
+        + (": exactly the classes of an image" if trained.multilabel else ""),
         **facts,
         "training images seen": f"{result.images_seen:,}",
         "training time": f"{result.train_s:,.1f} s on {_text(result.device)}",

@@ -178,7 +178,7 @@ def hf(trained: TrainedModel, about: dict[str, Any], _data: DataConfig) -> dict[
         "attention_probs_dropout_prob": 0.0,
         "id2label": {str(i): name for i, name in enumerate(trained.class_names)},
         "label2id": {name: i for i, name in enumerate(trained.class_names)},
-        "problem_type": "single_label_classification",
+        "problem_type": f"{'multi' if trained.multilabel else 'single'}_label_classification",
         "pocketvit": about,
     }
     processor = {

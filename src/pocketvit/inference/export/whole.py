@@ -33,6 +33,7 @@ class Whole(nn.Module):
         super().__init__()
         self.model = deepcopy(trained.model).cpu().float().eval()
         self.model.use_kernels("reference")
+        self.multilabel = trained.multilabel
         self.register_buffer("mean", torch.tensor(trained.mean))
         self.register_buffer("std", torch.tensor(trained.std))
         self.requires_grad_(False)
@@ -40,7 +41,7 @@ class Whole(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images uint8 (B, H, W, C) -> logits and probabilities, (B, K) each."""
         logits = self.model(normalise(images, self.mean, self.std))
-        return logits, logits.softmax(dim=1)
+        return logits, logits.sigmoid() if self.multilabel else logits.softmax(dim=1)
 
     def example(self) -> Tensor:
         """Two black images: one would be taken for all batches having one."""
