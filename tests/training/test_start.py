@@ -13,6 +13,7 @@ from pocketvit.config import config_hash, load_config, override
 from pocketvit.data import Split, Splits
 from pocketvit.errors import InputError
 from pocketvit.inference.evaluate import evaluate_run, predict_files
+from pocketvit.inference.logits import predict_logits
 from pocketvit.inference.trained_model import load_model
 from pocketvit.runs.result import RunResult
 from pocketvit.training import Stopped, train
@@ -202,6 +203,33 @@ def test_a_linear_probe_trains_the_classifier_alone(tuned, source, tmp_path, poo
         train(stopped, Interrupt(9))
     train(stopped)
     assert same_run(probe.out, stopped.out)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"model.pool": "cls"}, {"model.pool": "cls_per_class"}, {"model.head": "mlp"}], ids=str
+)
+def test_a_probe_reads_tokens_that_hardly_differ(tuned, source, tmp_path, fields):
+    """As a logistic regression on standardized features; gradient descent on the features as they are does not get there."""
+    trained, _ = started(override(tuned, fields))
+    with torch.no_grad():
+        trained.model.norm.weight.mul_(0.02)
+        trained.model.norm.bias.add_(3)
+    flat = tmp_path / "flat.safetensors"
+    trained.trained().save(flat)
+    probe = override(tuned, fields | {"init_from": flat, "train.freeze": "encoder", "optim.lr": 0.02})
+    trainer = prepare(probe, ALONE, SilentReporter())
+    images = trainer.splits.test.images
+    before = trainer.averaged()
+    torch.testing.assert_close(
+        trainer.trained().logits(images), logits_of(before, images, trainer), rtol=1e-3, atol=1e-3
+    )
+    assert train(probe).test_accuracy >= 0.9, "three colours are easy"
+    after = load_model(probe.out).model.state_dict()
+    assert torch.equal(after["norm.bias"], load_file(flat)["norm.bias"])
+
+
+def logits_of(model, images, trainer):
+    return predict_logits(model, images, trainer.mean, trainer.std)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pocketvit.usercode import Code
 SCHEMA_VERSION = 1
 """Part of `config_hash`. Raise it when a default changes, because hashes leave defaults out."""
 
-REVISIONS = {("data.repeats", "batch"): 1}
+REVISIONS = {("data.repeats", "batch"): 1, ("train.freeze", "encoder"): 1}
 """How often what a choice computes has changed, by field and value: part of the hash of the runs that make it."""
 
 NOT_HASHED = ("recipe", "seed", "out", "data.source", "data.cache_dir", "data.keep", "train.device")

@@ -153,7 +153,7 @@ class TrainConfig:
     flip_average: bool = False
     """At the end, also test with the logits of each image and its mirror averaged: test_accuracy_tta in result.json."""
     freeze: Literal["none", "encoder"] = "none"
-    """What keeps its initial weights: nothing, or all but the classifier, to see what a model's tokens are worth."""
+    """What keeps its initial weights: nothing, or all but the classifier, which learns on standardized tokens: a linear probe."""
     checkpoint_every_passes: Natural = 10
     """Passes between checkpoints; 0 saves only at the end and when stopped."""
 

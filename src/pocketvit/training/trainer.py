@@ -27,18 +27,21 @@ from pocketvit.loading.chunks import Chunks
 from pocketvit.loading.loader import TrainLoader
 from pocketvit.model import ViT
 from pocketvit.optim.schedule import lr_table
-from pocketvit.randomness import Stream, torch_seed
+from pocketvit.randomness import Stream, permutation, torch_seed
 from pocketvit.runs.average_precision import class_precisions, mean_precision
 from pocketvit.runs.folder import RunFolder
 from pocketvit.training.checkpoint import CheckpointWriter, Progress, list_checkpoints, load_checkpoint
 from pocketvit.training.compiling import kernels_compiled
 from pocketvit.training.distributed import ALONE, Processes
 from pocketvit.training.extend import lengthened
+from pocketvit.training.probe import folded, standardize
 from pocketvit.training.progress import Reporter
 from pocketvit.training.setup import PATCH_INITS, choose_kernels, freeze, make_objective, make_step, stacks_by_side
 from pocketvit.training.start import Start, start_from
 from pocketvit.training.step import TrainStep
 from pocketvit.training.stop import Stopped, StopRequest
+
+STANDARDIZING_IMAGES = 5_000  # training images from which a linear probe's features are standardized
 
 
 class Trainer:
@@ -106,6 +109,10 @@ class Trainer:
         start = PATCH_INITS["random" if taken else self.config.model.patch_init]
         self.filters: Tensor | None = start(self.model, self.loader, self.mean, self.std)
         """The initial whitening filters of the patch embedding, (F, C, p, p)."""
+        if self.config.train.freeze != "none":
+            sample = permutation(self.config.seed, Stream.SAMPLE, 0, len(self.splits.train))[:STANDARDIZING_IMAGES]
+            standardize(self.model, self.splits.train.images[np.sort(sample)], self.mean, self.std)
+            self.processes.copy_from_first(list(self.model.pool.buffers()))
         rates = {"peak": self.config.optim.lr, "steps_per_pass": self.loader.steps_per_pass}
         self.lr = lr_table(self.config.schedule, **rates)  # learning rate of every step of the run, (total steps,)
         self.step = self._make_step(self.config, self.processes)
@@ -324,7 +331,8 @@ class Trainer:
         """The current model, with what it needs to be used alone."""
         mean, std = (tuple(float(x) for x in s) for s in self.stats)
         about = self.images_total, self.config.objective.name
-        return TrainedModel(self.averaged(), self.splits.class_names, mean, std, *about)
+        model = self.averaged() if self.config.train.freeze == "none" else folded(self.averaged())
+        return TrainedModel(model, self.splits.class_names, mean, std, *about)
 
     @property
     def images_total(self) -> int | None:
