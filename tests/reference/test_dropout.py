@@ -99,13 +99,15 @@ def test_its_places_are_those_of_timms_projections_and_positions(layer_scale):
 
 
 SET = Split(np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8), np.arange(24) % 3)
-SPLITS = Splits(SET, None, SET, ("a", "b", "c"), "synthetic", ())
+SEVERAL = Split(SET.images, np.arange(24)[:, None] % (2, 3, 4) == 0)  # classes of an image
+SPLITS, OF_SEVERAL = (Splits(data, None, data, ("a", "b", "c"), "synthetic", ()) for data in (SET, SEVERAL))
 SMALL = {"batch_size": 8, "schedule.passes": 2, "schedule.warmup_passes": 0, "model.width": 24, "model.num_heads": 2}
 SMALL |= {"model.depth": 1, "model.dropout": RATE, "augment.mixup_prob": 1.0, "augment.cutmix_prob": 0.0}
 
 
 def trainer_of(share: Processes = ALONE, **values) -> Trainer:
-    trainer = Trainer(override(recipe("paper"), SMALL | values), SPLITS, torch.device("cpu"), SilentReporter(), share)
+    splits = OF_SEVERAL if values.get("objective.name") == "multilabel" else SPLITS
+    trainer = Trainer(override(recipe("paper"), SMALL | values), splits, torch.device("cpu"), SilentReporter(), share)
     trainer.model.train()
     return trainer
 
@@ -116,7 +118,9 @@ def teacher(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "values", [{}, *OBJECTIVES.values(), {"model.patch_drop": 0.5}], ids=["plain", *OBJECTIVES, "fewer"]
+    "values",
+    [{}, *OBJECTIVES.values(), {"model.patch_drop": 0.5}, {"objective.name": "multilabel"}],
+    ids=["plain", *OBJECTIVES, "fewer", "multilabel"],
 )
 def test_every_objective_drops_and_an_image_drops_the_same_in_any_share_of_the_batch(values, teacher):
     values, losses = with_teacher(values, teacher), []

@@ -15,7 +15,8 @@ from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 
 SET = Split(np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8), np.arange(24) % 3)
-SPLITS = Splits(SET, None, SET, ("a", "b", "c"), "synthetic", ())
+SEVERAL = Split(SET.images, np.arange(24)[:, None] % (2, 3, 4) == 0)  # classes of an image
+SPLITS, OF_SEVERAL = (Splits(data, None, data, ("a", "b", "c"), "synthetic", ()) for data in (SET, SEVERAL))
 SMALL = {"batch_size": 8, "schedule.passes": 2, "schedule.warmup_passes": 0, "model.width": 24, "model.num_heads": 2}
 SMALL |= {"model.depth": 2, "model.drop_path": 0.5, "model.dropout": 0.1}
 CUTMIX, MIXUP = ({"augment.cutmix_prob": cut, "augment.mixup_prob": 1 - cut} for cut in (1.0, 0.0))
@@ -24,6 +25,7 @@ CHOICES = {
     "mixup": MIXUP | {"optim.label_smoothing": 0.3, "model.pool": "mean"},
     "fewer patches": MIXUP | {"model.patch_drop": 0.5, "objective.teacher": TEACHER},
     "weighted": MIXUP | {"data.balance": "loss"},
+    "multilabel": CUTMIX | {"objective.name": "multilabel"},
     "clipped": MIXUP | {"optim.grad_clip": 0.1},
     **{name: MIXUP | values for name, values in OBJECTIVES.items()},
 }
@@ -36,7 +38,8 @@ def teacher(tmp_path_factory):
 
 def trainer_of(micro_batch: int | None, values: dict, dtype: torch.dtype = torch.float32) -> Trainer:
     config = override(recipe("paper"), SMALL | values | {"train.micro_batch": micro_batch})
-    trainer = Trainer(config, SPLITS, torch.device("cpu"), SilentReporter())
+    splits = OF_SEVERAL if config.objective.name == "multilabel" else SPLITS
+    trainer = Trainer(config, splits, torch.device("cpu"), SilentReporter())
     trainer.model.to(dtype).train()
     convert(trainer.objective, dtype)
     trainer.mean, trainer.std = trainer.mean.to(dtype), trainer.std.to(dtype)

@@ -25,7 +25,8 @@ class Multilabel(Objective):
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum of the images' losses over the batch size; see `Objective`."""
-        return binary_cross_entropy(model(batch.images, batch.drop_path), batch.targets) / self.batch_size, {}
+        logits = model(batch.images, batch.drop_path, batch.dropout)  # (B, K)
+        return binary_cross_entropy(logits, batch.targets) / self.batch_size, {}
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

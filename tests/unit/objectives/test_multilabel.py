@@ -21,8 +21,8 @@ def test_the_loss_is_binary_cross_entropy(dtype):
     targets = torch.rand(6, 5, generator=generator)
     batch = Batch(torch.zeros(6, 3, 8, 8), targets, torch.ones(2, 2, 6))
 
-    def model(images, drop_path):
-        assert images is batch.images and drop_path is batch.drop_path
+    def model(images, drop_path, dropout):
+        assert images is batch.images and drop_path is batch.drop_path and dropout is batch.dropout
         return logits
 
     loss, logged = Multilabel(batch_size=24)(model, batch)
