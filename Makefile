@@ -2,7 +2,7 @@
 #
 #   make train      install, then train the embedded default (digits)
 #   make test       install with the test tools, then run the CPU suite in two processes side by side
-#   make test-long  install with Ray and the trackers as well, then the tests that take minutes, two files at a time
+#   make test-long  install with Ray, the trackers and Gradio as well, then the tests that take minutes, two files at a time
 #   make test-gpu PYTHON=python3   the gpu-marked tests with an existing Python; installs nothing
 #                                  (FLAGS='-n 8' spreads their compiling over the cores, with pytest-xdist)
 #   make test-lowest  the CPU suite with the lowest versions that pyproject.toml allows, in .venv-lowest
@@ -42,7 +42,7 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(call install,test)
 	@touch $(VENV)/.installed $@
 
-$(VENV)/.installed-long: EXTRAS := [dev,ray,track]
+$(VENV)/.installed-long: EXTRAS := [dev,demo,ray,track]
 $(VENV)/.installed-long: pyproject.toml | $(BIN)/python
 	$(call install,test-long)
 	@touch $(VENV)/.installed $(VENV)/.installed-dev $@

@@ -10,7 +10,7 @@ import sys
 EXTRA = {
     "train": "",
     "test": " and the test tools",
-    "test-long": ", the test tools, Ray and the experiment trackers",
+    "test-long": ", the test tools, Ray, Gradio and the experiment trackers",
     "docs": " and what builds the site",
 }
 CUDA = "PyTorch's default build for Linux includes CUDA: about 3 GB to download, 6 GB on disk, two minutes or more."

@@ -55,19 +55,26 @@ class Browser:
         assert "error" not in answer, f"{method}: {answer['error']}"
         return answer["result"]
 
-    def open(self, path: Path, width: int, height: int = 900, scheme: str = "light") -> None:
-        """Load a file into a window of so many pixels; forgets earlier events."""
+    def open(self, page: Path | str, width: int, height: int = 900, scheme: str = "light") -> None:
+        """Load a file or an address into a window of so many pixels; forgets earlier events."""
         self.events.clear()
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 700}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._read())
 
     def value(self, expression: str) -> Any:
         """What a JavaScript expression gives on the page."""
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    def wait_for(self, expression: str) -> None:
+        """Return once a JavaScript expression is true on the page."""
+        end = time.monotonic() + PATIENCE_S
+        while not self.value(expression):
+            assert time.monotonic() < end, f"not within {PATIENCE_S:g} s: {expression}"
+            time.sleep(0.1)
 
     def complaints(self) -> list[str]:
         """Console output, exceptions and log entries since the page was opened."""

@@ -18,7 +18,7 @@ LAYERS = (
     {"loading", "model"},
     {"objectives", "inference", "report"},
     {"training", "interpret"},
-    {"studies", "bench", "doctor"},
+    {"studies", "bench", "doctor", "demo"},
     {"cli", "__init__", "__main__"},
 )
 """The parts of the package, from the ground up. A part may import itself and the layers below its own."""

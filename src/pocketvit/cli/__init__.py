@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from pocketvit.cli.bench import bench_command, profile_command
 from pocketvit.cli.data import data_check_command, data_get_command, data_list_command
+from pocketvit.cli.demo import demo_command
 from pocketvit.cli.doctor import doctor_command
 from pocketvit.cli.explain import explain_command
 from pocketvit.cli.export import export_command
@@ -36,6 +37,7 @@ TABLE: tuple[tuple[str, str, str, Callable[[list[str]], int]], ...] = (
         "write a trained model for other programs: onnx, torchscript, timm, hf",
         export_command,
     ),
+    ("demo", "[RUN]", "try a model in the browser: probabilities, and where it looks", demo_command),
     ("report", "RUN", "make a run's report.html again", report_command),
     ("runs", "[FOLDER]", "list the runs in a folder, finished or not (default runs)", runs_command),
     ("compare", "RUN RUN...", "compare finished runs on a page, with McNemar's test", compare_command),
