@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from PIL import Image
 
 import pocketvit
 from pocketvit.cli import COMMANDS, main
+from pocketvit.doctor import examine
+from pocketvit.doctor.trial import Budget
 from pocketvit.studies import load_study
 from tests.conftest import synthetic_images
 
@@ -100,6 +103,8 @@ def small(words: list[str]) -> list[str]:
             [] if "--data" in words else ["--data", "digits" if "digits" in words or len(words) == 1 else "cifar10.npz"]
         )
         return [*words, *own, "--batch-size", "16" if own != ["--data", "digits"] else "256", *TINY]
+    if words[0] == "doctor":
+        return [*words, *(["--data", "cifar10.npz"] if "paper" in words else []), "--batch-size", "16", *TINY]
     if words[0] == "study":
         return [*words, "--plan"]
     if words[0] == "bench":
@@ -148,6 +153,7 @@ def test_a_document_does_what_it_says(document, desk, tmp_path, monkeypatch, cap
     folder = tmp_path / "desk"
     shutil.copytree(desk, folder)
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(examine, "Budget", partial(Budget, seconds=2.0))
     names = {"pocketvit": pocketvit, "images": synthetic_images(9, 8 if "digits" in document.read_text() else 32)}
     for language, code in blocks(document):
         if language == "sh":
