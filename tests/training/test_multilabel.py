@@ -131,6 +131,20 @@ def test_the_report_tells_precision_by_class_and_no_confusions(result):
     assert "With label smoothing 0.1, even a perfect model has a training loss of 0.199" in page
 
 
+def test_attention_is_shown_on_images_with_all_classes_right_and_on_others(result):
+    logits, labels = predictions(result)
+    hits = ((logits >= 0) == labels).all(axis=1)
+    with np.load(result.run_folder / "figures.npz") as held:
+        rows = held["attention_rows"]
+    right, wrong = rows[hits[rows]], rows[~hits[rows]]
+    assert len(right) == len(set(labels[right].argmax(axis=1))) > 0 and labels[right].any(axis=1).all()
+    assert len(wrong) == min(6, int((~hits).sum())) and rows.tolist() == [*right, *wrong]
+    page = write_report(result.run_folder).read_text()
+    assert page.count('<div class="look wrong') == len(wrong) and page.count('<div class="look') == 2 + len(rows)
+    shown = page.partition('id="attention"')[2].partition("</section>")[0]
+    assert all(" + ".join(np.array(NAMES)[labels[row] == 1]) in shown for row in rows)
+
+
 def test_studies_compare_by_map(config):
     rows = {"a": {}, "b": {"optim.lr": 1e-3}}
     base = {"objective.name": "multilabel"}

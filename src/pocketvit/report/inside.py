@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pocketvit.report.multilabel import classes_of
 from pocketvit.report.pictures import COLOUR_BAR, filter_sheet_uri, image_uri, is_small, map_uri, similarity_sheet_uri
 from pocketvit.report.plots import Series, line_plot
 from pocketvit.report.text import listed
@@ -18,13 +19,11 @@ TILE = 120  # greatest side of a tile of a square sheet, in CSS pixels
 PROJECTIONS = {"q": ("queries", "accent"), "k": ("keys", "warm"), "v": ("values", "ink")}
 
 
-def attention(
-    figures: Mapping[str, np.ndarray], predictions: Predictions, log_probabilities: np.ndarray
-) -> dict | None:
+def attention(figures: Mapping[str, np.ndarray], predictions: Predictions, probabilities: np.ndarray) -> dict | None:
     """The maps on right and wrong test images, or why there are none; None for runs of before there were any.
 
     Args:
-        log_probabilities: of the test images, (T, K).
+        probabilities: of the classes of the test images, (T, K); the maps are of the most probable one.
     """
     if "attention_refused" in figures:
         return {"refused": str(figures["attention_refused"])}
@@ -34,16 +33,18 @@ def attention(
     weighted, rollout = figures["attention_maps"]  # (n, rows, columns) each
     shown = zip(figures["attention_rows"], figures["attention_images"], weighted, rollout, strict=True)
     for row, image, *maps in shown:
-        label, predicted = int(predictions.labels[row]), int(log_probabilities[row].argmax())
-        groups[label == predicted].append(
+        label, predicted = predictions.labels[row], int(probabilities[row].argmax())
+        several = predictions.multilabel
+        right = ((predictions.logits[row] >= 0) == label).all() if several else label == predicted
+        groups[bool(right)].append(
             {
                 "uri": image_uri(image),
                 "pixelated": is_small(image),
                 "aspect": f"{image.shape[1]} / {image.shape[0]}",
                 "maps": [map_uri(values) for values in maps],
                 "predicted": predictions.class_names[predicted],
-                "probability": float(np.exp(log_probabilities[row, predicted])),
-                "true": predictions.class_names[label],
+                "probability": float(probabilities[row, predicted]),
+                "true": classes_of(predictions, row) if several else predictions.class_names[label],
             }
         )
     return {"refused": None, "right": groups[True], "wrong": groups[False], "bar": COLOUR_BAR}

@@ -66,12 +66,18 @@ def classes(predictions: Predictions) -> dict[str, Any]:
     }
 
 
+def classes_of(predictions: Predictions, row: int) -> str:
+    """A test image's classes in words."""
+    pairs = zip(predictions.class_names, predictions.labels[row], strict=True)
+    return " + ".join(name for name, one in pairs if one) or "of no class"
+
+
 def error(predictions: Predictions, row: int) -> dict[str, Any]:
     """A test image's classes, its file, and the wrong answers: what is wrong, the class and its probability, worst first."""
     names, has, shares = predictions.class_names, predictions.labels[row], probabilities(predictions.logits[row])
     wrong = [k for k in np.argsort(-np.abs(shares - has), kind="stable") if (shares[k] >= 0.5) != has[k]]
     return {
-        "true": " + ".join(name for name, one in zip(names, has, strict=True) if one) or "of no class",
+        "true": classes_of(predictions, row),
         "answers": [("missed" if has[k] else "not there", names[k], float(shares[k])) for k in wrong],
         "file": predictions.files[row] if predictions.files else f"image {predictions.indices[row]}",
     }

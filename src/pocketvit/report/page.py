@@ -86,7 +86,7 @@ def _scores_of_one(run: FinishedRun) -> dict[str, Any]:
         "confusions": confusions(matrix, names),
         "classes": classes(matrix, names),
         "calibration": calibration(log_probabilities, labels, smoothing),
-        "attention": attention(run.figures, predictions, log_probabilities),
+        "attention": attention(run.figures, predictions, np.exp(log_probabilities)),
         "errors": _errors(run.samples, predictions, log_probabilities),
         "num_errors": int((predicted != labels).sum()),
     }
@@ -100,7 +100,7 @@ def _scores_of_several(run: FinishedRun) -> dict[str, Any]:
         "headline": multilabel.headline(run.result, predictions),
         "facts": _facts(run, multilabel.test_loss(predictions), "binary cross-entropy, in nats"),
         "classes": multilabel.classes(predictions),
-        "attention": attention(run.figures, predictions, predictions.logits),  # which says why there is none
+        "attention": attention(run.figures, predictions, multilabel.probabilities(predictions.logits)),
         "errors": [_picture(image) | multilabel.error(predictions, row) for image, row in pairs],
         "num_errors": int(((predictions.logits >= 0) != predictions.labels).any(axis=1).sum()),
     }

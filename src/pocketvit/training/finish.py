@@ -31,12 +31,6 @@ SAMPLES_PER_BATCH = 5
 MAX_ERRORS = 40
 MAX_LOOKS = 6  # correct test images whose attention the report shows, and as many errors
 
-NO_LOOKS = {
-    "attention_refused": np.array(
-        "an image may have several classes, and a map is of one; pocketvit explain draws some"
-    )
-}
-
 
 def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> RunResult:
     """Test the trained model once and write all files of a finished run.
@@ -65,7 +59,7 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
     right, worst = examples(logits, labels)
     save_samples(folder.samples, splits, seen_images(trainer.loader, trained), worst)
     rows = np.concatenate([right, worst[:MAX_LOOKS]])
-    looks = NO_LOOKS if trained.multilabel else attention_figures(trained, splits.test.images, rows)
+    looks = attention_figures(trained, splits.test.images, rows)
     write_arrays(folder.figures, **model_figures(trained.model, trainer.filters), **looks)
     result = RunResult(
         file=folder.result,
@@ -161,21 +155,23 @@ def examples(logits: Tensor, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """Test images for the report.
 
     Returns:
-        rows of some right ones, the first of each of some classes, by class (none where there may be several), and of wrong
-        ones, highest loss first.
+        rows of some right ones, the first of each of some classes, by class; and of wrong ones, highest loss first. Where an
+        image may have several classes, it is right if it has exactly those with 50 % or more, and counts for its first one.
     """
     targets = torch.from_numpy(np.array(labels))
     if labels.ndim == 2:
         binary = torch.nn.functional.binary_cross_entropy_with_logits
         losses = binary(logits, targets.to(logits.dtype), reduction="none").mean(dim=1).numpy()
-        wrong = np.flatnonzero(((logits >= 0) != targets).any(dim=1).numpy())
-        return np.empty(0, np.int64), wrong[np.argsort(-losses[wrong], kind="stable")][:MAX_ERRORS]
-    losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none").numpy()
-    hits = logits.argmax(dim=1).numpy() == labels
+        hits, kinds = ((logits >= 0) == targets).all(dim=1).numpy(), labels.argmax(axis=1)
+        shown = np.flatnonzero(hits & labels.any(axis=1))
+    else:
+        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none").numpy()
+        hits, kinds = logits.argmax(dim=1).numpy() == labels, labels
+        shown = np.flatnonzero(hits)
     wrong = np.flatnonzero(~hits)
-    classes, first = np.unique(labels[hits], return_index=True)
+    classes, first = np.unique(kinds[shown], return_index=True)
     spread = np.linspace(0, len(classes) - 1, min(MAX_LOOKS, len(classes))).round().astype(int)
-    return np.flatnonzero(hits)[first[spread]], wrong[np.argsort(-losses[wrong], kind="stable")][:MAX_ERRORS]
+    return shown[first[spread]], wrong[np.argsort(-losses[wrong], kind="stable")][:MAX_ERRORS]
 
 
 def save_samples(path: Path, splits: Splits, seen: tuple[np.ndarray, list[str]], worst: np.ndarray) -> None:
