@@ -1,8 +1,8 @@
 """Give every reader changed files, and count what comes of it: `make fuzz`, or `python tests/fuzz --help`.
 
-A case is a valid input with some of its files changed (`mutations.py`), read in a process of its own. It ends in a result, in a
-clear error (an `InputError`, or exit code 2), or in a fault: a traceback, a hang, too much memory, a crash, a program that
-was started, or control characters in what is printed. The same seed makes the same cases.
+A case is a valid input with some of its files changed (`mutations.py`), read in a process with limits (`worker.py`). It ends in
+a result, in a clear error (an `InputError`, or exit code 2), or in a fault: a traceback, a hang, too much memory, a crash, a
+program that was started, or control characters in what is printed. The same seed makes the same cases.
 """
 
 import argparse
@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 def main() -> int:
     """Run the cases, print a table, and return 1 if there was a fault."""
     parser = argparse.ArgumentParser("python tests/fuzz", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--cases", type=int, default=100, help="for each reader")
+    parser.add_argument("--cases", type=int, default=100, help="for each reader; a tenth for slow ones")
     parser.add_argument("--first", type=int, default=0, help="number of the first case; -1 changes nothing")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="readers whose names contain this")
@@ -36,7 +36,8 @@ def main() -> int:
     told = vars(parser.parse_args())
     told["out"] = str(told["out"].resolve())
     Path(told["out"]).mkdir(parents=True, exist_ok=True)
-    counts = {reader.name: Counter[str]() for reader, _ in cases(told["cases"], told["first"], told["only"])}
+    wanted = [reader.name for reader, _ in cases(told["cases"], told["first"], told["only"])]
+    counts = {name: Counter[str]() for name in wanted}
     with tempfile.TemporaryDirectory(prefix="pocketvit-fuzz-", ignore_cleanup_errors=True) as scratch:
         seeds = Path(scratch, "seeds")
         seeds.mkdir()
@@ -49,7 +50,7 @@ def main() -> int:
     print(table(counts))
     Path(told["out"], "table.json").write_text(json.dumps(counts, indent=2) + "\n")
     faults = sum(count[kind] for count in counts.values() for kind in OUTCOMES[2:])
-    missing = told["cases"] * len(counts) - sum(sum(count.values()) for count in counts.values())
+    missing = len(wanted) - sum(sum(count.values()) for count in counts.values())
     print(f"\n{faults} faults; {missing} cases not run" + (f"; see {told['out']}" if faults else ""))
     return int(faults > 0 or missing > 0)
 

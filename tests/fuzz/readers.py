@@ -26,6 +26,8 @@ class Reader:
     pattern: str
     """The files that are changed."""
     read: Read
+    slow: bool = False
+    """Whether a case takes as long as ten of others, since it trains or draws."""
 
 
 def command(*arguments: str) -> Read:
@@ -129,12 +131,14 @@ READERS = (
     Reader("config.yaml", "run", "config.yaml", config),
     Reader("study.yaml", "study", "x.yaml", command("study", "{}/x.yaml", "--plan")),
     Reader("study results", "results", "results/*", results),
-    Reader("study plan", "results", "results/*", command("study", "{}/x.yaml", "--plan", "--results", "{}/results")),
+    Reader(
+        "study plan", "results", "results/*", command("study", "{}/x.yaml", "--plan", "--results", "{}/results"), True
+    ),
     Reader("model", "run", "model.safetensors", PREDICT),
     Reader("predict picture", "run", "picture.png", PREDICT),
     Reader("predict config", "run", "config.yaml", PREDICT),
     *(
-        Reader(f"report {file}", "run", file, command("report", "{}"))
+        Reader(f"report {file}", "run", file, command("report", "{}"), file.endswith((".jsonl", ".npz", "env.json")))
         for file in (
             "result.json",
             "metrics.jsonl",
@@ -150,13 +154,13 @@ READERS = (
         for file in ("result.json", "metrics.jsonl", "env.json", "config.yaml")
     ),
     *(
-        Reader(f"compare {file}", "run", file, command("compare", "{}", "{seeds}/run/x"))
+        Reader(f"compare {file}", "run", file, command("compare", "{}", "{seeds}/run/x"), file == "result.json")
         for file in ("result.json", "predictions.npz")
     ),
     *(Reader(f"eval {file}", "run", file, command("eval", "{}")) for file in ("result.json", "config.yaml")),
     Reader("checkpoint", "unfinished", "checkpoint/*", checkpoint),
     *(
-        Reader(f"resume {file.partition('/')[0]}", "unfinished", file, resume)
+        Reader(f"resume {file.partition('/')[0]}", "unfinished", file, resume, file != "config.yaml")
         for file in ("env.json", "metrics.jsonl", "checkpoint/*", "config.yaml")
     ),
 )

@@ -12,9 +12,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import worker
 from mutations import mutate
 from readers import READERS, Reader
-from worker import OUTCOMES, _run
+from worker import OUTCOMES, _outcomes, _run
 
 
 def fuzz(out: Path, *arguments: str) -> dict[str, dict[str, int]]:
@@ -35,8 +36,9 @@ def test_unchanged_files_are_read(tmp_path):
 
 @pytest.mark.long
 def test_changed_files_end_in_a_result_or_one_line(tmp_path):
-    counts = fuzz(tmp_path, "--cases", "15", "--seconds", "60")
-    assert all(sum(count.values()) == 15 and not count.keys() & {*OUTCOMES[2:]} for count in counts.values())
+    counts = fuzz(tmp_path, "--cases", "150", "--seconds", "60")
+    assert all(sum(count.values()) >= 15 and not count.keys() & {*OUTCOMES[2:]} for count in counts.values())
+    assert sum(sum(count.values()) == 150 for count in counts.values()) > 30
     assert all(
         count.get("error") for name, count in counts.items() if name in ("npz", "parquet", "model", "study.yaml")
     )
@@ -66,8 +68,31 @@ def read(what: str):
 @pytest.mark.parametrize("what", OUTCOMES)
 def test_what_goes_wrong_is_told_apart(tmp_path, what):
     (tmp_path / "case").mkdir()
-    outcome, _ = _run(Reader(what, "", "", read(what)), tmp_path / "case", tmp_path, 5.0, 1.0)
+    ((outcome, _),) = _run(
+        Reader(what, "", "", read(what)), [tmp_path / "case"], tmp_path, 3.0 if what == "hang" else 60.0, 1.0
+    )
     assert outcome == what
+
+
+def test_cases_that_are_read_together_are_told_apart(tmp_path, monkeypatch):
+    before = []
+
+    def reader(folder: Path, seeds: Path) -> None:
+        number = int(folder.parent.name)
+        before.append(number)
+        if number == 1 and len(before) > 1:
+            raise KeyError("only beside others")
+        read({2: "hang", 3: "crash", 5: "traceback", 7: "error"}.get(number, "result"))(folder, seeds)
+
+    def make(_reader: Reader, cases: dict[int, Path], _seed: int, _seeds: Path) -> None:
+        for folder in cases.values():
+            folder.mkdir(parents=True)
+
+    monkeypatch.setattr(worker, "_make", make)
+    cases = {number: tmp_path / str(number) / "case" for number in range(8)}
+    found = {n: outcome for n, outcome, _ in _outcomes(Reader("x", "", "", reader), cases, 0, tmp_path, 3.0, 1.0)}
+    right = dict.fromkeys(range(8), "result") | {2: "hang", 3: "crash", 5: "traceback", 7: "error"}
+    assert found == right and not before
 
 
 def test_the_same_seed_makes_the_same_changes():

@@ -1,4 +1,7 @@
-"""Make and read the cases of one share, each in a process of its own, forked from one that has imported everything.
+"""Make and read the cases of one share, in processes forked from one that has imported everything.
+
+To fork takes ten times as long as to read most files, so a process reads some cases one after the other. What goes wrong there is
+read again by a process that has read nothing before, and that counts.
 
 Called by `__main__.py`; writes a line of JSON for each case.
 """
@@ -7,19 +10,18 @@ import gc
 import json
 import os
 import resource
-import select
 import shutil
 import signal
 import socket
 import sys
-import time
 import traceback
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from random import Random
-from typing import Any, NoReturn
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -28,6 +30,8 @@ from readers import READERS, Reader
 
 OUTCOMES = ("result", "error", "traceback", "hang", "memory", "crash", "program", "control")
 """What may come of a case. The first two are right."""
+TOGETHER = 25
+"""Cases that a process reads."""
 SPARE = 2**32
 """Bytes that a case may reserve before it is refused more; it is reported long before."""
 NAMES = (
@@ -40,30 +44,33 @@ PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.spawn", "pty.spawn")
 
 
 def cases(count: int, first: int, only: str) -> Iterator[tuple[Reader, int]]:
-    """Every reader with every number of a case; -1 changes nothing."""
-    return ((reader, number) for reader in READERS if only in reader.name for number in range(first, first + count))
+    """Every reader with every number of a case; -1 changes nothing. Slow readers get a tenth."""
+    for reader in READERS:
+        if only in reader.name:
+            yield from (
+                (reader, number) for number in range(first, first + (-(-count // 10) if reader.slow else count))
+            )
 
 
 def main() -> None:
     """Run the share that the arguments give."""
     told = json.loads(sys.argv[1])
-    share, scratch = told["share"], Path(told["scratch"]) / str(told["share"])
-    scratch.mkdir()
+    scratch, seeds, out = Path(told["scratch"], str(told["share"])), Path(told["seeds"]), Path(told["out"])
     _import_all()
-    for place, (reader, number) in enumerate(cases(told["cases"], told["first"], told["only"])):
-        if place % told["jobs"] == share:
-            folder = scratch / "case"
-            for entry in scratch.iterdir():
-                shutil.rmtree(entry, ignore_errors=True)
-            _make(reader, number, told["seed"], Path(told["seeds"]), folder)
-            outcome, detail = _run(reader, folder, Path(told["seeds"]), told["seconds"], told["gib"])
-            if outcome in OUTCOMES[2:]:
-                goal = Path(told["out"]) / f"{reader.name.replace(' ', '-').replace('/', '-')}-{number}"
-                shutil.rmtree(goal, ignore_errors=True)
-                _make(reader, number, told["seed"], Path(told["seeds"]), goal)  # as it was before it was read
-                goal.with_name(f"{goal.name}.txt").write_text(f"{outcome}\n{detail}\n", errors="backslashreplace")
-            line = json.dumps([reader.name, number, outcome, detail[-400:]]) + "\n"
-            os.write(1, line.encode())  # at once, so that the lines of two workers do not mix
+    mine = list(cases(told["cases"], told["first"], told["only"]))[told["share"] :: told["jobs"]]
+    for reader, its in groupby(mine, key=lambda case: case[0]):
+        numbers = [number for _, number in its]
+        for start in range(0, len(numbers), TOGETHER):
+            shutil.rmtree(scratch, ignore_errors=True)
+            batch = {number: scratch / str(number) / "case" for number in numbers[start : start + TOGETHER]}
+            for number, outcome, detail in _outcomes(reader, batch, told["seed"], seeds, told["seconds"], told["gib"]):
+                if outcome in OUTCOMES[2:]:
+                    goal = out / f"{reader.name.replace(' ', '-').replace('/', '-')}-{number}"
+                    shutil.rmtree(goal, ignore_errors=True)
+                    _make(reader, {number: goal}, told["seed"], seeds)  # as it was before it was read
+                    goal.with_name(f"{goal.name}.txt").write_text(f"{outcome}\n{detail}\n", errors="backslashreplace")
+                line = json.dumps([reader.name, number, outcome, detail[-400:]]) + "\n"
+                os.write(1, line.encode())  # at once, so that the lines of two workers do not mix
 
 
 def _import_all() -> None:
@@ -89,18 +96,35 @@ def _import_all() -> None:
     gc.freeze()  # else what is collected is copied in every process
 
 
-def _make(reader: Reader, number: int, seed: int, seeds: Path, folder: Path) -> None:
-    """Make a case in a process of its own, so that what takes memory is not counted to what comes later."""
+def _make(reader: Reader, cases: dict[int, Path], seed: int, seeds: Path) -> None:
+    """Make cases in a process of their own, so that what takes memory is not counted to what comes later."""
     child = os.fork()
     if child == 0:
         try:
-            _change(reader, number, seed, seeds, folder)
+            for number, folder in cases.items():
+                _change(reader, number, seed, seeds, folder)
         except BaseException:
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
     if os.waitpid(child, 0)[1]:
-        raise RuntimeError(f"case {number} of {reader.name} cannot be made")
+        raise RuntimeError(f"a case of {sorted(cases)} of {reader.name} cannot be made")
+
+
+def _outcomes(
+    reader: Reader, cases: dict[int, Path], seed: int, seeds: Path, seconds: float, gib: float
+) -> Iterator[tuple[int, str, str]]:
+    """Make cases and read them; for each, its number, what comes of it, and more on it."""
+    _make(reader, cases, seed, seeds)
+    left = list(cases)
+    while left:
+        first = left[0]
+        for outcome, detail in _run(reader, [cases[number] for number in left], seeds, seconds, gib):
+            if outcome in OUTCOMES[2:] and outcome != "crash" and left[0] != first:
+                shutil.rmtree(cases[left[0]].parent)
+                _make(reader, {left[0]: cases[left[0]]}, seed, seeds)
+                break  # and again, alone
+            yield left.pop(0), outcome, detail
 
 
 def _change(reader: Reader, number: int, seed: int, seeds: Path, folder: Path) -> None:
@@ -151,33 +175,43 @@ def _replace(file: Path, random: Random) -> None:
                 stranger.bind(file.name)
 
 
-def _run(reader: Reader, folder: Path, seeds: Path, seconds: float, gib: float) -> tuple[str, str]:
-    """What comes of reading a case, and more on it."""
-    said, ours = os.pipe()
-    printed = folder.with_name("printed")
+def _run(reader: Reader, folders: Sequence[Path], seeds: Path, seconds: float, gib: float) -> Iterator[tuple[str, str]]:
+    """What comes of reading cases in one process, and more on it, up to the first that goes wrong."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     child = os.fork()
     if child == 0:
-        os.close(said)
-        _read(reader, folder, seeds, ours, printed)
-    os.close(ours)
-    answer, end, stopped = b"", time.monotonic() + seconds, False
-    while not stopped:
-        ready, _, _ = select.select([said], [], [], max(0.0, end - time.monotonic()))
-        block = os.read(said, 65_536) if ready else b""
-        answer, stopped = answer + block, not block
-    os.close(said)
-    late = time.monotonic() >= end
-    if late:
+        try:
+            ours.close()
+            _read(reader, folders, seeds, theirs)
+        finally:
+            os._exit(1)
+    theirs.close()
+    ours.settimeout(seconds)
+    try:
+        for folder in folders:
+            try:
+                answer = ours.recv(2**17)
+            except TimeoutError:
+                answer = None
+            outcome, detail = _judge(answer, folder.with_name("printed"), gib)
+            yield outcome, f"more than {seconds:g} s\n{detail}" if outcome == "hang" else detail
+            if outcome in OUTCOMES[2:]:
+                return
+    finally:
         os.kill(child, signal.SIGKILL)
-    _, status, used = os.wait4(child, 0)
+        os.waitpid(child, 0)
+        ours.close()
+
+
+def _judge(answer: bytes | None, printed: Path, gib: float) -> tuple[str, str]:
+    """What came of a case by the process's answer, of which none came in time (None) or at all (empty), and what it printed."""
     text = printed.read_text(errors="replace") if printed.exists() else ""
-    if late:
-        return "hang", f"more than {seconds:g} s\n{text[-2_000:]}"
-    if used.ru_maxrss > gib * 2**20 or "out of memory" in text:
-        return "memory", f"{used.ru_maxrss / 2**20:.2f} GiB\n{text[-2_000:]}\n{answer.decode()}"
-    if status or not answer:
-        return "crash", f"status {status}\n{text[-2_000:]}"
-    outcome, detail = json.loads(answer)
+    if not answer:
+        kind = "hang" if answer is None else "memory" if "out of memory" in text else "crash"
+        return kind, text[-2_000:]
+    outcome, detail, peak = json.loads(answer)
+    if peak > gib * 2**20 or "out of memory" in text:
+        return "memory", f"{peak / 2**20:.2f} GiB\n{text[-2_000:]}\n{outcome} {detail}"
     if outcome in ("result", "error"):
         if "Traceback (most recent" in text:
             return "traceback", text[-2_000:]
@@ -188,31 +222,42 @@ def _run(reader: Reader, folder: Path, seeds: Path, seconds: float, gib: float) 
     return outcome, detail or text
 
 
-def _read(reader: Reader, folder: Path, seeds: Path, answer: int, printed: Path) -> NoReturn:
-    """Read a case and end the process; says what came of it."""
-    _limit()
-    os.chdir(folder.parent)
-    for place, name in ((0, os.devnull), (1, printed), (2, printed)):
-        os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND), place)
-    sys.stdout, sys.stderr = (open(place, "w", encoding="utf-8", closefd=False) for place in (1, 2))
+def _read(reader: Reader, folders: Sequence[Path], seeds: Path, answers: socket.socket) -> None:
+    """Read cases, and say what came of each and the peak of the memory so far, in KiB."""
     started: list[str] = []
     sys.addaudithook(lambda event, about: _watch(started, event, about))
-    outcome, detail = "result", ""
+    variables = dict(os.environ)
+    for folder in folders:
+        os.environ.clear()
+        os.environ.update(variables)
+        os.chdir(folder.parent)
+        _limit()
+        for place, name in ((0, os.devnull), (1, "printed"), (2, "printed")):
+            opened = os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+            os.dup2(opened, place)
+            os.close(opened)
+        sys.stdout, sys.stderr = (open(place, "w", encoding="utf-8", closefd=False) for place in (1, 2))
+        outcome, detail = _read_one(reader, folder, seeds)
+        if started:
+            outcome, detail = "program", "\n".join(started)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        answers.send(json.dumps([outcome, detail[:60_000], peak]).encode())
+
+
+def _read_one(reader: Reader, folder: Path, seeds: Path) -> tuple[str, str]:
+    from pocketvit.errors import InputError
+
     try:
         reader.read(folder, seeds)
     except SystemExit as end:
-        outcome = {0: "result", 1: "result", 3: "result", 2: "error"}.get(end.code or 0, "traceback")
-    except BaseException as error:
-        from pocketvit.errors import InputError
-
-        outcome = "error" if isinstance(error, InputError) else "traceback"
-        detail = str(error) if outcome == "error" else traceback.format_exc()[-3_000:]
-    if started:
-        outcome, detail = "program", "\n".join(started)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os.write(answer, json.dumps([outcome, detail[:60_000]]).encode())
-    os._exit(0)
+        return {0: "result", 1: "result", 3: "result", 2: "error"}.get(end.code or 0, "traceback"), ""
+    except InputError as error:
+        return "error", str(error)
+    except BaseException:
+        return "traceback", traceback.format_exc()[-3_000:]
+    return "result", ""
 
 
 def _watch(started: list[str], event: str, about: Any) -> None:
@@ -224,7 +269,7 @@ def _watch(started: list[str], event: str, about: Any) -> None:
 def _limit() -> None:
     """Let no case take the machine."""
     reserved = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (reserved + SPARE, reserved + SPARE))
+    resource.setrlimit(resource.RLIMIT_AS, (reserved + SPARE, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (SPARE, SPARE))
 
