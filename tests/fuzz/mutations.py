@@ -36,6 +36,7 @@ def _zip(content: bytes, random: Random) -> bytes:
     """A member changed, renamed, removed or repeated; packed again."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = [(info.filename, archive.read(info)) for info in archive.infolist()]
+        kind = random.choice((archive.infolist()[0].compress_type, 0, 8, 12, 14))
     at = random.randrange(len(members))
     name, inner = members[at]
     match random.randrange(8):
@@ -51,9 +52,9 @@ def _zip(content: bytes, random: Random) -> bytes:
         case 3:
             members[at] = (name, bytes(LARGE))
         case _:
-            members[at] = (name, _array(inner, random) if random.random() < 0.8 else change_bytes(inner, random))
+            members[at] = (name, mutate(inner, random))
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", random.choice((0, 8, 8, 12, 14)), compresslevel=1) as archive:
+    with zipfile.ZipFile(stream, "w", kind, compresslevel=1) as archive:
         for name, inner in members:
             archive.writestr(name, inner)
     return stream.getvalue()

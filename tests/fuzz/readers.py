@@ -79,6 +79,20 @@ def resume(folder: Path, seeds: Path) -> None:
     command("train", "--resume", "{}")(folder, seeds)
 
 
+def weights(folder: Path, _seeds: Path) -> None:
+    """Weights to start from: which model they are of, and what a small model takes over of them."""
+    from pocketvit.config import ModelConfig
+    from pocketvit.config.weights import Weights
+    from pocketvit.inference.described import described
+    from pocketvit.model import ViT
+    from pocketvit.training.start import start_from
+
+    found = Weights.find(next(iter(folder.glob("x.*")), folder / "none"))
+    described(found)
+    fields = ModelConfig(width=32, depth=1, num_heads=2, patch_size=8)
+    start_from(ViT(fields, image_size=(32, 32), num_classes=2), ("a", "b"), found)
+
+
 def results(folder: Path, _seeds: Path) -> None:
     """All results in a folder, as every study looks for them."""
     from pocketvit.runs.result import find_results
@@ -135,6 +149,7 @@ READERS = (
         "study plan", "results", "results/*", command("study", "{}/x.yaml", "--plan", "--results", "{}/results"), True
     ),
     Reader("model", "run", "model.safetensors", PREDICT),
+    Reader("weights", "weights", "x.*", weights),
     Reader("predict picture", "run", "picture.png", PREDICT),
     Reader("predict config", "run", "config.yaml", PREDICT),
     *(

@@ -9,6 +9,7 @@ import shutil
 import sys
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,28 @@ def _download(folder: Path, *, status: str, headers: str, have: int = 0, version
     (folder / "x.bin.part.from").write_text(json.dumps(origin))
 
 
+def _weights(folder: Path, ending: str) -> None:
+    """A small model of timm's, in PyTorch's own format or as safetensors."""
+    import torch
+    from safetensors.torch import save_file
+
+    shapes = {
+        "cls_token": (1, 1, 32),
+        "pos_embed": (1, 17, 32),
+        "patch_embed.proj.weight": (32, 3, 8, 8),
+        "head.weight": (2, 32),
+    }
+    linear = {"attn.qkv": (96, 32), "attn.proj": (32, 32), "mlp.fc1": (64, 32), "mlp.fc2": (32, 64)}
+    shapes |= {f"blocks.0.{name}.weight": shape for name, shape in linear.items()}
+    shapes |= {f"{name}.weight": (32,) for name in ("blocks.0.norm1", "blocks.0.norm2", "norm")}
+    biases = {name.replace("weight", "bias"): shape[:1] for name, shape in shapes.items() if name.endswith("weight")}
+    tensors = {name: torch.zeros(shape) for name, shape in (shapes | biases).items()}
+    if ending == "pth":
+        torch.save({"model": tensors}, folder / "x.pth")
+    else:
+        save_file(tensors, folder / "x.safetensors")
+
+
 DATA: dict[str, dict[str, Callable[[Path], None]]] = {
     "npz": {
         "splits": lambda folder: _npz(
@@ -182,6 +205,7 @@ DATA: dict[str, dict[str, Callable[[Path], None]]] = {
         "plain": lambda folder: _parquet(folder, compression="none", row_group_size=2, write_page_index=True),
     },
     "csv": {"split": _csv},
+    "weights": {ending: partial(_weights, ending=ending) for ending in ("pth", "safetensors")},
     "download": {
         "whole": lambda folder: _download(folder, status="200 OK", headers='ETag: "a"\r\nContent-Length: 5120'),
         "rest": lambda folder: _download(
