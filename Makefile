@@ -7,7 +7,9 @@
 #                                  (FLAGS='-n 8' spreads their compiling over the cores, with pytest-xdist)
 #   make test-lowest  the CPU suite with the lowest versions that pyproject.toml allows, in .venv-lowest
 #   make lint       ruff: the rules of pyproject.toml, and the layout; pyright: the types
-#   make fuzz       every reader on CASES changed files (1000), each in a process with limits of time and memory
+#   make fuzz       every reader on CASES changed files (10,000; slow ones a tenth), with limits of time and memory
+#   make coverage   the CPU suite once more, counting which lines and branches of the package it reaches
+#   make nightly    all that is too long for every change, one after the other, whatever fails
 #   make notebooks  run the notebooks of the docs
 #   make docs       the documentation site, into site/; open site/index.html
 #   make tables     every table and figure of the README and the docs, from results/
@@ -21,7 +23,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 TORCH ?=
 
-.PHONY: train test test-long test-gpu test-lowest fuzz lint docs notebooks tables clean
+.PHONY: train test test-long test-gpu test-lowest test-nightly fuzz coverage nightly lint docs notebooks tables clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -61,7 +63,7 @@ test: $(VENV)/.installed-dev
 
 test-long: $(VENV)/.installed-long
 	@echo "Running the long CPU tests: six to twelve minutes on two cores."
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'long and not gpu'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'long and not gpu and not nightly'
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
@@ -83,7 +85,21 @@ test-lowest:
 	$(VENV)-lowest/bin/python -m pip install --editable '.[dev]' --constraint $(VENV)-lowest/constraints.txt
 	$(VENV)-lowest/bin/python -m pytest -n 2 --dist worksteal -m 'not gpu and not long'
 
-CASES ?= 1000
+coverage: $(VENV)/.installed-dev
+	@mkdir -p runs/coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n 2 --dist worksteal -m 'not gpu and not long'
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage json --quiet -o runs/coverage/coverage.json
+	$(BIN)/python -m benchmarks.trust coverage
+
+test-nightly: $(VENV)/.installed-long
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'nightly and not gpu'
+
+nightly:
+	$(MAKE) --keep-going test-nightly coverage notebooks test-lowest fuzz
+
+CASES ?= 10000
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python tests/fuzz --cases $(CASES) $(FLAGS)
 

@@ -25,6 +25,21 @@ CIFAR = Path(os.environ["POCKETVIT_CIFAR10"]) if "POCKETVIT_CIFAR10" in os.envir
 """The real CIFAR-10 as parquet files, where $POCKETVIT_CIFAR10 names their folder."""
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is for the night is long as well, so that `-m 'not long'` leaves it out."""
+    for item in items:
+        if item.get_closest_marker("nightly"):
+            item.add_marker("long")
+
+
+def pytest_sessionfinish() -> None:
+    """Keep what `make coverage` has counted: one of several processes has ten seconds to end, too few on a busy machine."""
+    measured = sys.modules.get("coverage")
+    if measured is not None and (counting := measured.Coverage.current()) is not None:
+        counting.save()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in one line why how many tests were skipped."""
     skipped = terminalreporter.stats.get("skipped", [])

@@ -41,6 +41,11 @@ RAGGED = {
 }
 
 
+def nightly(*values: int):
+    """A case between others, for which there is time at night."""
+    return pytest.param(*values, marks=pytest.mark.nightly)
+
+
 @pytest.mark.parametrize("num_seeds", [2, 3, 5, 9])
 def test_two_rows_are_the_paired_t_test(num_seeds):
     accuracies = table(np.random.default_rng(num_seeds).normal(0.93, 0.002, (2, num_seeds)))
@@ -157,7 +162,7 @@ def simulated(rows: int, seeds: int, seed_std: float = 0.003, noise_std: float =
         yield truth + rng.normal(0, seed_std, (1, seeds)) + rng.normal(0, noise_std, (rows, seeds))
 
 
-@pytest.mark.parametrize(("rows", "seeds"), [(2, 2), (2, 5), (5, 2), (6, 3)])
+@pytest.mark.parametrize(("rows", "seeds"), [(2, 2), nightly(2, 5), nightly(5, 2), (6, 3)])
 def test_the_interval_covers_the_truth_95_times_of_100(rows, seeds):
     covered = 0
     for values in simulated(rows, seeds):
@@ -177,6 +182,7 @@ def test_the_interval_of_a_row_with_one_seed_covers_as_well():
     assert covered / STUDIES > 0.94  # a ragged table may be a little too careful
 
 
+@pytest.mark.long
 def test_the_unpaired_interval_is_careful_whether_or_not_seeds_matter():
     for seed_std, noise_std in ((0.003, 0.0005), (0.0, 0.002)):
         covered = 0
@@ -258,7 +264,9 @@ def test_two_groups_are_told_apart_by_scipys_f_test():
         assert noisy_rows(table(values)) == ([f"r{order[2]}"] if p < 0.01 / 3 else [])
 
 
-@pytest.mark.parametrize(("rows", "seeds"), [(2, 3), (2, 5), (3, 2), (3, 3), (3, 5), (6, 2), (6, 3), (6, 5)])
+@pytest.mark.parametrize(
+    ("rows", "seeds"), [(2, 5), (6, 2), *(nightly(*of) for of in ((2, 3), (3, 2), (3, 3), (3, 5), (6, 3), (6, 5)))]
+)
 def test_setting_noisy_rows_apart_leaves_the_interval_its_95_of_100(rows, seeds):
     """Where all rows scatter alike, one is set apart now and then by chance; the intervals must bear that."""
     covered = apart = 0
@@ -271,7 +279,7 @@ def test_setting_noisy_rows_apart_leaves_the_interval_its_95_of_100(rows, seeds)
     assert apart / STUDIES < 0.025
 
 
-@pytest.mark.parametrize(("rows", "seeds"), [(3, 3), (3, 5), (6, 2), (6, 3)])
+@pytest.mark.parametrize(("rows", "seeds"), [(3, 3), nightly(3, 5), (6, 2), nightly(6, 3)])
 def test_a_diverging_row_widens_its_own_comparison_alone(rows, seeds):
     """A row that loses tens of points with some seeds: the others' intervals are as wide as without it, and cover."""
     rng, covered, widths, without, missed = np.random.default_rng([rows, seeds]), 0, [], [], 0
@@ -336,7 +344,7 @@ def test_bootstrap_covers_the_truth_though_one_row_is_far_noisier():
 # ---------------------------------------------------------------- power
 
 
-@pytest.mark.parametrize(("rows", "seeds", "comparisons"), [(2, 3, 1), (6, 2, 5), (6, 5, 1)])
+@pytest.mark.parametrize(("rows", "seeds", "comparisons"), [nightly(2, 3, 1), (6, 2, 5), nightly(6, 5, 1)])
 def test_power_is_what_simulated_studies_find(rows, seeds, comparisons):
     """The detectable difference is found in 80 % of studies at the level of Holm's first step."""
     std = 0.002

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 QUICK = ["tests/repo", "tests/unit/config", "tests/unit/reproduction", "tests/unit/runs"]
 """The tests that read the docs, the results, scripts and the reproduction, which lie outside src/, and some others."""
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.nightly
 
 
 def run(command: list[str], folder: Path, *path: Path) -> str:

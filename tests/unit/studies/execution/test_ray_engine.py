@@ -68,6 +68,7 @@ def assert_left(count: int) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.nightly
 def test_a_lost_node_changes_nothing_in_the_table(cluster, tmp_path):
     head, nodes = cluster
     killer = kill_a_node(head, nodes[0], tmp_path / "ray", lines=6)
