@@ -119,7 +119,7 @@ def _reason(event: _errors.ParseErrorEvent) -> str:
     if isinstance(event, _errors.MissingArgs):
         argument = event.missing_arguments[0].arg
         about = argument.field.helptext
-        about = about() if callable(about) else about
+        about = " ".join(((about() if callable(about) else about) or "").split())
         return f"{argument.get_invocation_text()[0].as_str_no_ansi()} is missing: {about}"
     message, argument = getattr(event, "message", ""), getattr(event, "argument", None)
     if argument is None:

@@ -218,6 +218,45 @@ def test_what_does_not_fit_is_refused_by_name(kind, fields, words, made, tmp_pat
     assert not (tmp_path / kind).exists()
 
 
+@pytest.mark.parametrize("kind", ["torchscript", "safetensors"])
+def test_code_of_your_own_comes_along(kind, made, images, tmp_path, monkeypatch, capsys):
+    """As text for PocketViT, which the card's lines agree to run, and computed for others."""
+    example = Path(__file__).parents[3] / "docs" / "examples" / "my_attention.py"
+    trained = made(attention=f"{example}:MyAttention", depth=1)
+    folder = exported(trained, tmp_path, kind)
+    assert kind != "safetensors" or (folder / "code" / "my_attention.py").read_bytes() == example.read_bytes()
+    Image.fromarray(images[0]).save(folder / "image.png")
+    monkeypatch.chdir(folder)
+    with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated
+        exec(compile(code_of_card(folder), "card", "exec"), {})
+    found = eval(capsys.readouterr().out)
+    np.testing.assert_allclose(list(found.values()), trained.probabilities(images[:1])[0], atol=1e-5)
+    with pytest.raises(InputError, match="my_attention.py:MyAttention does not fit timm's VisionTransformer"):
+        exported(trained, tmp_path, "timm")
+
+
+def test_code_that_cannot_be_exported_is_named(made, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("""
+import torch
+from torch import nn
+
+class Watched(nn.Module):
+    def __init__(self, config, rotary):
+        super().__init__()
+        self.proj = nn.Linear(config.width, config.width)
+
+    def forward(self, x):
+        if torch.jit.is_tracing():
+            raise RuntimeError("not while I am watched")
+        return self.proj(x)
+""")
+    with pytest.raises(
+        InputError, match="mine.py:Watched cannot be exported to TorchScript: .*watched; use --format safetens"
+    ):
+        exported(made(attention=f"{file}:Watched"), tmp_path, "torchscript")
+
+
 def test_a_card_has_the_numbers_of_the_run(trained, tmp_path):
     card = (exported(trained, tmp_path, "safetensors", license="cc-by-4.0") / "README.md").read_text()
     about = yaml.safe_load(card.split("---")[1])

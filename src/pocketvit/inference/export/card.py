@@ -2,7 +2,7 @@
 
 import re
 
-from pocketvit.config import DataConfig
+from pocketvit.config import DataConfig, code_of
 from pocketvit.config.checks import describe_size
 from pocketvit.errors import InputError
 from pocketvit.inference.export.origin import Origin
@@ -56,7 +56,7 @@ print(dict(zip(model.config.id2label.values(), logits.{activation}[0].tolist()))
 import numpy as np, pocketvit
 from PIL import Image, ImageOps
 
-trained = pocketvit.load_model(".")
+trained = pocketvit.load_model("."{consent})
 image = {image}
 probabilities = trained.probabilities(np.array(image)[None])
 print(dict(zip(trained.class_names, probabilities[0].tolist())))""",
@@ -96,7 +96,8 @@ def model_card(trained: TrainedModel, format: str, origin: Origin, license: str 
     height, width = trained.model.image_size
     sizes = {"height": height, "width": width, "classes": len(trained.class_names)}
     activation = "sigmoid()" if trained.multilabel else "softmax(dim=1)"
-    code = CODE[format].format(image=_opened(origin.data, height, width), activation=activation)
+    consent = ", allow_code=True" if code_of(trained.model.config) else ""
+    code = CODE[format].format(image=_opened(origin.data, height, width), activation=activation, consent=consent)
     if "ImageOps." not in code:
         code = code.replace("Image, ImageOps", "Image")
     named = ", ".join(map(_quoted, trained.class_names[:NAMED])) + (", …" if len(trained.class_names) > NAMED else "")
