@@ -32,6 +32,7 @@ ELSEWHERE = {
     "python -m benchmarks.ship": "tests/unit/inference/test_shipped.py",
     "pocketvit train digits --track": "tests/training/test_trackers.py",  # the trackers are not installed here
     "pocketvit study digits --track": "tests/training/test_trackers.py",
+    "pocketvit demo": "tests/unit/test_demo.py",  # a server
     "torchrun": "tests/training/test_distributed.py",
     "ray": "tests/unit/studies/execution",
     "pocketvit study paper-table2 --engine ray": "tests/unit/studies/execution",

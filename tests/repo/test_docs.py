@@ -186,6 +186,14 @@ def test_every_step_of_the_road_says_what_was_predicted():
     assert len(steps) > 5 and all(len(step) == 3 and all(step) for step in steps), steps
 
 
+def test_the_log_begins_with_the_newest_and_marks_failures_in_titles():
+    log = (ROOT / "dev" / "LOG.md").read_text()
+    dates = re.findall(r"^## (\d{4}-\d\d-\d\d)\b", log, re.MULTILINE)
+    assert dates == sorted(dates, reverse=True) and len(set(dates)) > 3
+    titles = re.findall(r"^### (.+)", log, re.MULTILINE)
+    assert sum("failed" in title for title in titles) > 10 and not re.search(r"^\*\*", log, re.MULTILINE)
+
+
 def test_a_steps_time_is_the_same_in_all_documents():
     """The paper's model on one H100 at batch 256."""
     bench = json.loads((ROOT / "results" / "paper-table1" / "bench.json").read_text())
