@@ -1,6 +1,9 @@
-"""Tables in LaTeX that need no package."""
+"""Tables in LaTeX."""
 
+import re
 from collections.abc import Mapping, Sequence
+
+from pocketvit.report.tables import ABSENT
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -17,15 +20,44 @@ def latex_text(text: str) -> str:
     return text.translate(_TRANSLATION)
 
 
+_FIGURE = re.compile(r"(?:< )?[+−]?[\d,/]+(?P<decimals>\.\d+)?(?: ± (?P<spread>[\d.]+))?")
+"""A figure in a table: 94.10 ± 0.04, +0.42, < 0.001, 7/9."""
+
+
 def latex_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:
-    """Write a tabular environment.
+    """Write a tabular environment for the package booktabs; figures stand with their decimal points below each other.
 
     Args:
         rows: a mapping from column to plain text for each row; it is escaped.
         columns: the columns to show, in order.
     """
-    lines = [[latex_text(column) for column in columns]]
-    lines += [[latex_text(" ".join(row[column].split())) for column in columns] for row in rows]
-    head, *body = (" & ".join(cells) + r" \\" for cells in lines)
-    begin, end, rule = rf"\begin{{tabular}}{{{len(columns) * 'l'}}}", r"\end{tabular}", r"\hline"
-    return "\n".join([begin, rule, head, rule, *body, rule, end])
+    texts = [[" ".join(row[column].split()) for row in rows] for column in columns]
+    figures = [all(cell == ABSENT or _FIGURE.fullmatch(cell) for cell in cells) for cells in texts]
+    cells = [_padded(column) if is_figure else [*map(latex_text, column)] for column, is_figure in zip(texts, figures)]
+    head, *body = (" & ".join(line) + r" \\" for line in [[*map(latex_text, columns)], *zip(*cells)])
+    kinds = "".join("r" if is_figure else "l" for is_figure in figures)
+    begin, end = rf"\begin{{tabular}}{{{kinds}}}", r"\end{tabular}"
+    return "\n".join([begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", end])
+
+
+def _padded(figures: Sequence[str]) -> list[str]:
+    """Figures for a column that is aligned on the right, with room for what the shorter ones lack."""
+    found = [_FIGURE.fullmatch(figure) for figure in figures]
+    decimals, spreads = ([part and part[name] or "" for part in found] for name in ("decimals", "spread"))
+    widest, longest = max(spreads, key=len), max(decimals, key=len)
+    padded = []
+    for figure, own, spread in zip(figures, decimals, spreads, strict=True):
+        text = latex_text(figure.partition(" ± ")[0])
+        if figure != ABSENT:
+            text += _room("0" * (len(longest) - len(own)))
+            if spread:
+                text += latex_text(" ± ") + _room("0" * (len(widest) - len(spread))) + spread
+            elif widest:
+                text += _room(latex_text(f" ± {widest}"))
+        padded.append(text)
+    return padded
+
+
+def _room(text: str) -> str:
+    """Empty room as wide as some LaTeX."""
+    return rf"\phantom{{{text}}}" if text else ""

@@ -1,9 +1,12 @@
 """The page of a study: `study.html`, a self-contained file.
 
-Like the report of a run, the page loads no other file, runs no script, and escapes all names, settings and errors. It
-links to the reports of its runs by relative paths. Its content is passed in as text and numbers.
+Like the report of a run, the page loads no other file and escapes all names, settings and errors. Its only script copies
+commands; the page's policy names that script's hash, so that no other one runs. It links to the reports of its runs by
+relative paths. Its content is passed in as text and numbers.
 """
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -49,6 +52,7 @@ class PageRow:
     settings: Sequence[tuple[str, str]]  # the row's overrides: fields and their values
     command: str  # how to run it again
     figures: Mapping[str, str]  # the row in the tables: text by column
+    sentence: str  # what was found of it
     kind: str | None  # the kind of verdict: helps, hurts, equal, untold, failed or open; None without a verdict
     effect: PageEffect | None
     cells: Sequence[PageCell]
@@ -79,8 +83,12 @@ def render_study(page: StudyPage) -> str:
     references = [row.effect.reference for row in page.rows if row.effect]
     title = "Accuracy" if page.word == "accuracy" else page.word
     groups = study_curves(curves, page.split, references, timed, title)
-    return page_environment().get_template("study.html.j2").render(
+    environment = page_environment()
+    script = environment.get_template("copy.js").render()
+    return environment.get_template("study.html.j2").render(
         page=page,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         forest=_forest([(row, row.effect) for row in page.rows if row.effect]),
         title=title,
         images=SPLITS[page.split][0],

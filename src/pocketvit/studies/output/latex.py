@@ -1,6 +1,6 @@
 """The table of a study in LaTeX, narrow enough for a page, with notes beneath.
 
-It needs no package; use `\\input{table.tex}`, inside a `table` or outside. The other tables have all figures in full.
+It needs the package booktabs; use `\\input{table.tex}`, inside a `table` or outside. The other tables have all figures in full.
 """
 
 from collections.abc import Sequence

@@ -19,6 +19,7 @@ from pocketvit.studies.analysis.verdict import effect
 from pocketvit.studies.definition.gather import CellResult
 from pocketvit.studies.definition.grid import WORD_OF, Measure, Row, Study
 from pocketvit.studies.execution.launch import command_line
+from pocketvit.studies.output.story import sentence
 
 KINDS = {
     "helps": "Helps",
@@ -81,6 +82,7 @@ def _row(row: Row, finding: Finding, figures: Mapping[str, str], cells: Sequence
         command=f"{shlex.join(command_line(row.config))} --seed SEED",
         figures=figures,
         kind=finding.kind,
+        sentence=sentence(finding),
         effect=None if comparison is None or comparison.difference is None else PageEffect(
             reference=comparison.reference,
             difference=comparison.difference,

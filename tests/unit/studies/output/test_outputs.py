@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -372,6 +373,7 @@ def test_the_latex_table_is_as_wide_as_a_page(tmp_path):
     assert r"Difference to baseline: in points" in text and "n: finished runs of those planned" in text
     # A4 has room for about 95 characters of this size.
     printed = text.replace(r"$\pm$", "±").replace(r"\dots{}", "…").replace("$", "")
+    printed = re.sub(r"\\phantom\{([^}]*)\}", r"\1", printed)  # as wide as what it leaves room for
     columns = zip(*[line.split(" & ") for line in printed.splitlines() if " & " in line], strict=True)
     assert sum(max(map(len, column)) + 2 for column in columns) < 105
 
@@ -397,3 +399,18 @@ def test_latex_is_escaped():
     table = latex_table([{"a": "[x]", "b": "1\n2"}], ["a", "b"])
     assert table.splitlines()[0] == r"\begin{tabular}{ll}"
     assert r"{[}x] & 1 2 \\" in table  # a bare [ after a line break is an argument of it
+
+
+def test_figures_stand_below_each_other_in_latex():
+    """As far as LaTeX is told: right-aligned, with room for the digits that the shorter ones lack."""
+    rows = [
+        {"row": "a", "n": "3", "acc": "94.10 ± 0.04", "p": "0.012", "d": "+0.5"},
+        {"row": "b", "n": "2/3", "acc": "9.32 ± 12.50", "p": "< 0.001", "d": "−12.5"},
+        {"row": "c", "n": "1", "acc": "93.00", "p": "0.34", "d": "—"},
+    ]
+    lines = latex_table(rows, ["row", "n", "acc", "p", "d"]).splitlines()
+    assert lines[:3] == [r"\begin{tabular}{lrrrr}", r"\toprule", r"row & n & acc & p & d \\"]
+    assert lines[3] == r"\midrule" and lines[7:] == [r"\bottomrule", r"\end{tabular}"]
+    assert lines[4] == r"a & 3 & 94.10 $\pm$ \phantom{0}0.04 & 0.012 & +0.5 \\"
+    assert lines[5] == r"b & 2/3 & 9.32 $\pm$ 12.50 & $<$ 0.001 & $-$12.5 \\"
+    assert lines[6] == r"c & 1 & 93.00\phantom{ $\pm$ 12.50} & 0.34\phantom{0} & --- \\"
