@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -84,7 +85,17 @@ def torchscript(trained: TrainedModel, about: dict[str, Any]) -> dict[str, bytes
     with _quietly("TorchScript", trained):
         script = torch.jit.trace(whole, whole.example())
         torch.jit.save(script, stream, _extra_files={"about.json": json.dumps(about)})
-    return {"model.pt": stream.getvalue()}
+    return {"model.pt": _without_traces(stream)}
+
+
+def _without_traces(file: io.BytesIO) -> bytes:
+    """A file of TorchScript's format without the parts for debuggers, which have the paths of this machine."""
+    kept = io.BytesIO()
+    with zipfile.ZipFile(file) as given, zipfile.ZipFile(kept, "w") as archive:
+        for member in given.infolist():
+            if not member.filename.endswith(".debug_pkl"):
+                archive.writestr(member, given.read(member))
+    return kept.getvalue()
 
 
 @contextmanager
