@@ -1,9 +1,10 @@
 """Tables of docs/scaling.md: speed and accuracy on several GPUs, and the paper's multi-GPU rows."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 from benchmarks.scaling import BATCH_SIZES, PASSES, accuracy_config
 from pocketvit.config import config_hash
@@ -12,7 +13,7 @@ from pocketvit.data.dataset import CIFAR10_FINGERPRINT
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
 from pocketvit.report.tables import ABSENT, ABSENT_YET, markdown_table, mean_and_spread
-from pocketvit.report.text import count
+from pocketvit.report.text import count, duration
 from pocketvit.runs.result import RunResult, find_results
 from pocketvit.studies import Study, load_study
 from pocketvit.studies.analysis.findings import Finding, findings
@@ -257,3 +258,36 @@ def _where(results: Sequence[RunResult]) -> str:
 
 def _devices(results: Sequence[RunResult]) -> str:
     return " or ".join(sorted({result.device for result in results}))
+
+
+def scaling_cost(results: Path) -> str:
+    """What a study of 1,000 runs of the paper's recipe costs, by the runs of each kind of kernels.
+
+    Args:
+        results: the folder of all results.
+    """
+    rows = []
+    for kernels, folder in (("persistent", "persistent-accuracy"), ("fused", "paper-baseline")):
+        runs = list(find_results([results / folder], one_gpu=True).values())
+        device = Counter(run.device for run in runs).most_common(1)[0][0]
+        runs = [run for run in runs if run.device == device]
+        train_s, beside_s = fmean(run.train_s for run in runs), min(run.total_s - run.train_s for run in runs)
+        hours = 1000 * (train_s + beside_s) / 3600
+        rows.append(
+            {
+                "kernels": kernels,
+                "measured on": f"{device}, {len(runs)} runs",
+                "training a run": duration(train_s),
+                "besides": duration(beside_s),
+                "1,000 runs": f"{hours:.1f} GPU hours",
+                "on 8 GPUs": duration(3600 * hours / 8),
+                "on 64 GPUs": duration(3600 * hours / 64),
+            }
+        )
+    note = (
+        "The recipe `paper`, from the runs under `results/persistent-accuracy` and `results/paper-baseline`. Besides: importing, "
+        "compiling, evaluation and report, the least of the runs, since a run may also have waited for its turn. Calculated "
+        "from single runs, not measured: on its GPU a run gets ready while the one before it trains, which saves most of it, and "
+        "many runs at once read one file system."
+    )
+    return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"

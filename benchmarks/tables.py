@@ -11,7 +11,7 @@ from benchmarks.field_tables import SECTIONS, fields_table
 from benchmarks.inference_tables import inference_speed
 from benchmarks.minute_tables import minute_compared, minute_search
 from benchmarks.run_tables import PublishedRow, results_table, update_readme
-from benchmarks.scaling_tables import scaling_accuracy, scaling_rows, scaling_speed
+from benchmarks.scaling_tables import scaling_accuracy, scaling_cost, scaling_rows, scaling_speed
 from benchmarks.simulation_tables import simulated_errors, simulated_power, simulated_seeds
 from benchmarks.speed import CHOICES
 from pocketvit.bench.table import speed_table
@@ -63,7 +63,7 @@ PLACES = {
     ),
     "docs/export.md": ("inference",),
     "docs/reading.md": ("simulated-errors", "simulated-power", "simulated-seeds"),
-    "docs/scaling.md": ("scaling-speed", "scaling-accuracy", "scaling-rows"),
+    "docs/scaling.md": ("scaling-cost", "scaling-speed", "scaling-accuracy", "scaling-rows"),
 }
 """The tables of each document."""
 
@@ -112,6 +112,7 @@ OTHERS: dict[str, Callable[[], str]] = {
     "speed-cpu": lambda: cpu_speed(RESULTS / "speed" / "cpu.json"),
     "inference": lambda: inference_speed(RESULTS / "inference" / "cpu.json"),
     "kernels": lambda: kernels_accuracy(RESULTS),
+    "scaling-cost": lambda: scaling_cost(RESULTS),
     "scaling-speed": lambda: scaling_speed(RESULTS / "scaling" / "speed"),
     "scaling-accuracy": lambda: scaling_accuracy(RESULTS),
     "scaling-rows": lambda: scaling_rows(RESULTS),
