@@ -17,6 +17,7 @@ from benchmarks.speed import CHOICES
 from pocketvit.bench.table import speed_table
 from pocketvit.config import override
 from pocketvit.data.formats.registry import FORMATS
+from pocketvit.data.sources import known_sources
 from pocketvit.files import read_json
 from pocketvit.report.tables import markdown_table
 from pocketvit.studies import load_study
@@ -50,7 +51,7 @@ PLACES = {
     "docs/design-space.md": ("design-space",),
     "docs/configuration.md": tuple(f"fields-{section}" for section in SECTIONS),
     "docs/paper-baseline.md": ("learning-rate", "paper-baseline"),
-    "docs/data.md": ("formats",),
+    "docs/data.md": ("sets", "formats"),
     "docs/minute.md": ("minute", "minute-compared", "minute-search"),
     "docs/fast.md": (
         "paper-table1",
@@ -96,8 +97,26 @@ def formats() -> str:
     return markdown_table(rows, list(rows[0])).replace("<", "&lt;").replace("*", r"\*")
 
 
+def sets() -> str:
+    """The data sets known by name."""
+    rows = [
+        {
+            "name": f"`{known.name}`",
+            "images": known.description,
+            "download": known.size,
+            "licence": known.licence,
+            "train with": f"`{known.train.removeprefix('pocketvit ')}`",
+        }
+        for known in known_sources()
+    ]
+    return markdown_table(rows, list(rows[0])).replace(
+        "---:", "---"
+    )  # these are sentences, though they begin with a number
+
+
 OTHERS: dict[str, Callable[[], str]] = {
     "formats": formats,
+    "sets": sets,
     "reached": lambda: study_table("paper-baseline", "minute", "digits"),
     "minute-compared": lambda: minute_compared(RESULTS),
     "minute-search": lambda: minute_search(RESULTS),

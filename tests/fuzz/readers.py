@@ -127,6 +127,14 @@ def download(folder: Path, _seeds: Path) -> None:
     fetch(url, folder / "x.bin", checksum=f"md5:{'0' * 32}", tries=3, timeout_s=2.0, sleep=lambda _: None)
 
 
+def unpacked(folder: Path, _seeds: Path) -> None:
+    """A downloaded archive, unpacked beside itself."""
+    from pocketvit.data.fetch.unpack import unpack
+
+    for file in sorted(folder.glob("x.*")):
+        unpack(file, folder.with_name(f"{folder.name}.out"), lambda name: True, 2**20)
+
+
 CHECK = command("data", "check", "{}")
 PREDICT = command("predict", "{}/picture.png", "--run", "{}")
 
@@ -140,6 +148,13 @@ READERS = (
     Reader("cifar tar", "cifar tar", "*.tar*", first("*.tar*", "data", "check")),
     Reader("parquet", "parquet", "*.parquet", CHECK),
     Reader("labels.csv", "csv", "labels.csv", CHECK),
+    Reader(
+        "labels.csv separator", "csv separator", "labels.csv", command("data", "check", "{}", "--label-separator", "|")
+    ),
+    Reader("idx", "idx", "*ubyte*", CHECK),
+    Reader("svhn", "svhn", "*.mat", CHECK),
+    Reader("stl10", "stl10", "*", CHECK),
+    Reader("archive", "archive", "x.*", unpacked),
     Reader("cache", "cache", "decoded/*/*", cache),
     Reader("download", "download", "*", download),
     Reader("config.yaml", "run", "config.yaml", config),

@@ -8,12 +8,18 @@ import pickle
 import shutil
 import sys
 import tarfile
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "cases"))
+
+import named_sets
+from named_sets import write_idx, write_stl10, write_svhn
 
 RNG = np.random.default_rng(0)
 SIDE = 16
@@ -143,13 +149,30 @@ def _parquet(folder: Path, **options: object) -> None:
         pq.write_table(table, folder / f"{split}.parquet", **options)
 
 
-def _csv(folder: Path) -> None:
+def _csv(
+    folder: Path, columns: tuple[str, ...] = ("label",), cells: Sequence[tuple[str, ...]] = (("a",), ("b",))
+) -> None:
     for i in range(6):
         (folder / f"{i}.png").write_bytes(content())
     with (folder / "labels.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(("file_name", "label", "split"))
-        table.writerows((f"{i}.png", "ab"[i % 2], ("train", "test")[i > 3]) for i in range(6))
+        table.writerow(("file_name", *columns, "split"))
+        table.writerows((f"{i}.png", *cells[i % len(cells)], ("train", "test")[i > 3]) for i in range(6))
+
+
+def _archive(folder: Path, ending: str) -> None:
+    """An archive of four files."""
+    files = {f"a/{i}.bin": bytes(range(256)) * i for i in range(4)}
+    if ending == "zip":
+        with zipfile.ZipFile(folder / "x.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+            for name, held in files.items():
+                packed.writestr(name, held)
+        return
+    with tarfile.open(folder / "x.tar.gz", "w:gz") as packed:
+        for name, held in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(held)
+            packed.addfile(member, io.BytesIO(held))
 
 
 def _download(folder: Path, *, status: str, headers: str, have: int = 0, version: str = '"a"') -> None:
@@ -184,7 +207,7 @@ def _weights(folder: Path, ending: str) -> None:
         save_file(tensors, folder / "x.safetensors")
 
 
-DATA: dict[str, dict[str, Callable[[Path], None]]] = {
+DATA: dict[str, dict[str, Callable[[Path], object]]] = {
     "npz": {
         "splits": lambda folder: _npz(
             folder, train_images=_pixels(6), train_labels=np.arange(6) % 2, test_images=_pixels(4),
@@ -204,7 +227,21 @@ DATA: dict[str, dict[str, Callable[[Path], None]]] = {
         "zstd": lambda folder: _parquet(folder, compression="zstd", use_dictionary=False, data_page_version="2.0"),
         "plain": lambda folder: _parquet(folder, compression="none", row_group_size=2, write_page_index=True),
     },
-    "csv": {"split": _csv},
+    "csv": {
+        "split": _csv,
+        "columns": lambda folder: _csv(folder, ("ant", "bee", "age"), (("0", "1", "7"), ("1", "0", "8"), ("1", "1", "9"))),
+    },
+    "csv separator": {"split": lambda folder: _csv(folder, cells=(("a|b",), ("b",), ("",)))},
+    "idx": {
+        "packed": lambda folder: write_idx(folder, named_sets.GRAY, named_sets.LABELS),
+        "plain": lambda folder: write_idx(folder, named_sets.GRAY, named_sets.LABELS, "emnist-digits-", "test", pack=False),
+    },
+    "svhn": {
+        "packed": lambda folder: write_svhn(folder),
+        "plain": lambda folder: write_svhn(folder, pack=False, kind=np.float64),
+    },
+    "stl10": {"binary": lambda folder: write_stl10(folder, 2)},
+    "archive": {"zip": lambda folder: _archive(folder, "zip"), "tar": lambda folder: _archive(folder, "tar.gz")},
     "weights": {ending: partial(_weights, ending=ending) for ending in ("pth", "safetensors")},
     "download": {
         "whole": lambda folder: _download(folder, status="200 OK", headers='ETag: "a"\r\nContent-Length: 5120'),

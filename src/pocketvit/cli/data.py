@@ -20,6 +20,7 @@ def data_list_command(arguments: list[str]) -> int:
     for source in known_sources():
         state = "ready" if source.present else f"pocketvit data get {source.name}"
         print(f"{source.name:<14} {source.description} ({source.size}; {state})")
+        print(f"{'':<14} licence: {source.licence}; to train: {source.train}")
     print("hf:OWNER/NAME  a data set on the Hugging Face Hub (pocketvit data get hf:OWNER/NAME)")
     print("PATH           a file or folder of your own:")
     for known in FORMATS:

@@ -20,8 +20,9 @@ from pocketvit.config.checks import FEW
 from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Decoded, Split, class_counts
 from pocketvit.data.labels import find_class_names, number_labels
-from pocketvit.data.pixels import PLAIN, BrokenImage, Conversions, Fitter
+from pocketvit.data.pixels import PLAIN, BrokenImage, Conversions, Fitter, one_line
 from pocketvit.errors import InputError
+from pocketvit.files import read_bytes
 
 SPLIT_OF_WORD = {
     "train": "train", "training": "train", "test": "test", "testing": "test",
@@ -43,6 +44,7 @@ _IMAGE_ENDINGS = {
 
 Store = Callable[[str, Iterable[np.ndarray], int], np.ndarray]
 """Takes a split's name, its images, uint8 (H, W, 3) of one size, and their greatest number; returns them as (N, H, W, 3)."""
+MOST_NAMES_BYTES = 2**20  # of a file of class names
 MOST_LISTED = 20  # the most images that a message on broken ones lists
 
 
@@ -87,6 +89,25 @@ def note_left_aside(decoded: Decoded, why: str, members: Sequence[Path | str], k
         return decoded
     note = f"{len(members):,} {kind}{'s are' if len(members) > 1 else ' is'} ignored, such as {members[0]}: {why}"
     return dataclasses.replace(decoded, notes=(*decoded.notes, note))
+
+
+CLASS_NAMES = "class_names.txt"
+"""A file with the names of the classes in their order, one a line, beside files that only number them."""
+
+
+def class_names_beside(folder: Path) -> list[str] | None:
+    """The names in `CLASS_NAMES`, if a folder has it.
+
+    Raises:
+        InputError: it is no text in UTF-8, or too long.
+    """
+    try:
+        lines = read_bytes(folder / CLASS_NAMES, MOST_NAMES_BYTES).decode().splitlines()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{folder / CLASS_NAMES} is not a list of names in UTF-8: {one_line(error)}") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def name_row(files: Sequence[tuple[str, int]], index: int) -> str:

@@ -41,6 +41,9 @@ class SourceInfo:
     """Size of the download, or that it is built in."""
     present: bool
     """Whether it can be loaded now."""
+    licence: str
+    train: str
+    """A command that trains on it, with a recipe for the size and kind of its images."""
 
 
 def load_dataset(
@@ -93,9 +96,17 @@ def lasting_source(source: str) -> str:
 
 def known_sources() -> list[SourceInfo]:
     """The data sets known by name."""
-    digits = SourceInfo(DIGITS, "1,797 gray digits of 8 × 8 pixels in 10 classes", "built in", True)
+    about = "1,797 gray digits of 8 × 8 pixels in 10 classes", "built in", True, "CC BY 4.0", "pocketvit train digits"
+    digits = SourceInfo(DIGITS, *about)
     fetchable = (
-        SourceInfo(known.name, known.description, known.size, (data_home() / "fetched" / known.name).is_dir())
+        SourceInfo(
+            known.name,
+            known.description,
+            known.size,
+            (data_home() / "fetched" / known.name).is_dir(),
+            known.licence,
+            f"pocketvit train paper --data {known.name} {known.flags}".strip(),
+        )
         for known in remote.REMOTE_SETS.values()
     )
     return [digits, *fetchable]
@@ -174,7 +185,7 @@ def _decode(path: Path, kind: Format, config: DataConfig, home: Path, decoded: D
             f"data.label_separator={config.label_separator!r} is for labels.csv, but {path} is {kind.description}"
         )
     for column in ("image_column", "label_column"):
-        if getattr(config, column) is not None and kind.name in ("folder", "npz"):
+        if getattr(config, column) is not None and kind.name not in ("csv", "parquet", "cifar"):
             raise InputError(
                 f"data.{column}={getattr(config, column)}, but {path} has no columns: it is {kind.description}"
             )

@@ -753,6 +753,9 @@ def test_data_list_and_check(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path))
     code, out, _ = run(["data", "list"], capsys)
     assert code == 0 and "digits" in out and "pocketvit data get cifar10" in out
+    assert (
+        "licence: for non-commercial use only; to train: pocketvit train paper --data svhn --augment.policy svhn" in out
+    )
     code, out, _ = run(["data", "check", "digits"], capsys)
     assert code == 0 and "1,437 training and 360 test images of 8 × 8 pixels in 10 classes" in out
     assert "not CIFAR-10" in out

@@ -6,52 +6,22 @@ a folder with the name of a data set is always complete.
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pocketvit.data.dataset import Decoded, channel_stats, is_cifar10
 from pocketvit.data.fetch.download import Progress, download
+from pocketvit.data.fetch.offers import Offer, RemoteFile, RemoteSet
+from pocketvit.data.fetch.other_sets import SETS
 from pocketvit.data.fetch.paths import write_error
+from pocketvit.data.fetch.unpack import unpack
 from pocketvit.data.formats import parquet
 from pocketvit.data.formats import registry as formats
 from pocketvit.data.pixels import PLAIN
-from pocketvit.data.raw_splits import in_memory
+from pocketvit.data.raw_splits import CLASS_NAMES, in_memory
 from pocketvit.errors import InputError
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file that can be downloaded."""
-
-    url: str
-    checksum: str | None = None
-    """Such as "md5:098f6b…"."""
-
-    @property
-    def name(self) -> str:
-        return self.url.rpartition("/")[2]
-
-
-@dataclass(frozen=True)
-class Offer:
-    """One of the ways to get a data set."""
-
-    name: str
-    files: tuple[RemoteFile, ...]
-    needs_pyarrow: bool = False
-
-
-@dataclass(frozen=True)
-class RemoteSet:
-    """A data set that can be downloaded by its name."""
-
-    name: str
-    description: str
-    size: str  # of the download
-    offers: tuple[Offer, ...]  # in the order to try
-    is_real: Callable[[Decoded], bool]  # whether these are the true images, labels and splits
+from pocketvit.files import write_atomically
 
 
 def fetch(remote: RemoteSet, folder: Path, progress: Progress | None) -> Decoded:
@@ -96,15 +66,23 @@ def _accept(remote: RemoteSet, offer: Offer, place: Path, progress: Progress | N
     if offer.needs_pyarrow:
         parquet.require_pyarrow()
     for file in offer.files:
-        if not (place / file.name).exists():
-            download(file.url, place / file.name, checksum=file.checksum, progress=progress)
+        if not file.place(place).exists():
+            options = {"checksum": file.checksum, "progress": progress, "most_bytes": file.most_bytes}
+            download(file.url, file.place(place), **options)
     try:
+        for file in offer.files:
+            if file.archive is not None:
+                unpack(file.place(place), place, file.archive.wants, file.archive.most_bytes)
+        if remote.class_names:
+            write_atomically(place / CLASS_NAMES, "\n".join(remote.class_names).encode())
         decoded = formats.find_format(formats.detect(place)).read(place, PLAIN, in_memory)
         if remote.is_real(decoded):
             return decoded
         raise InputError(f"the downloaded images are not those of {remote.name}")
     except InputError:
-        shutil.rmtree(place)  # the next call must not use a broken download
+        shutil.rmtree(place, ignore_errors=True)  # the next call must not use a broken download
+        for file in offer.files:
+            file.place(place).unlink(missing_ok=True)
         raise
 
 
@@ -191,4 +169,6 @@ _CIFAR100 = _cifar(
     is_real=_is_cifar100,
 )
 
-REMOTE_SETS = {known.name: known for known in (_CIFAR10, _CIFAR100)}  # the data sets that can be downloaded, by name
+REMOTE_SETS = {
+    known.name: known for known in (_CIFAR10, _CIFAR100, *SETS)
+}  # the data sets that can be downloaded, by name

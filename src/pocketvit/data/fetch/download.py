@@ -33,7 +33,7 @@ Progress = Callable[[int, int | None], None]
 _BLOCK_BYTES = 1 << 16
 _MAX_WAIT_S = 60.0
 MOST_BYTES = 2**30
-"""A file is no larger; the catalogue's have less than a fifth of that, and a server may send without end."""
+"""A file is no larger, unless the catalogue says so: a server may send without end."""
 _BUSY = {408, 425, 429}  # the HTTP errors below 500 that are worth a retry
 
 
@@ -57,6 +57,7 @@ def download(
     progress: Progress | None = None,
     tries: int = 5,
     timeout_s: float = 30.0,
+    most_bytes: int | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Download a file and check it.
@@ -68,6 +69,7 @@ def download(
         progress: called after every block.
         tries: how often in a row the server may fail without sending anything new.
         timeout_s: how long a server may be silent.
+        most_bytes: greatest size of the file; by default `MOST_BYTES`.
         sleep: waits between tries, 1, 2, 4, … seconds, or as long as the server asks for (at most a minute).
     Raises:
         InputError: the server did not give the file, or it could not be written; received bytes are kept for a later
@@ -79,7 +81,13 @@ def download(
         for file in (part, _origin(part)):
             if file.is_fifo():  # which would block
                 file.unlink()
-        _persist(functools.partial(_receive, url, part, progress, timeout_s), part, checksum, tries, sleep)
+        _persist(
+            functools.partial(_receive, url, part, progress, timeout_s, most_bytes or MOST_BYTES),
+            part,
+            checksum,
+            tries,
+            sleep,
+        )
         os.replace(part, target)
         _origin(part).unlink(missing_ok=True)
     except _GiveUp as error:
@@ -112,7 +120,7 @@ def _persist(
             sleep(min(max(error.wait_s, 2.0 ** (num_failed - 1)), _MAX_WAIT_S))
 
 
-def _receive(url: str, part: Path, progress: Progress | None, timeout_s: float) -> int:
+def _receive(url: str, part: Path, progress: Progress | None, timeout_s: float, most_bytes: int) -> int:
     """Request the missing bytes of the file once, and append them to `part`.
 
     Returns:
@@ -142,7 +150,7 @@ def _receive(url: str, part: Path, progress: Progress | None, timeout_s: float) 
             _check_resumed(response, start, version, part)
         else:
             start = 0  # the server does not resume, or has another version now
-        _append(response, url, part, start, progress, timeout_s)
+        _append(response, url, part, start, progress, timeout_s, most_bytes)
     return start
 
 
@@ -175,7 +183,13 @@ def _network(timeout_s: float) -> Iterator[None]:
 
 
 def _append(
-    response: http.client.HTTPResponse, url: str, part: Path, start: int, progress: Progress | None, timeout_s: float
+    response: http.client.HTTPResponse,
+    url: str,
+    part: Path,
+    start: int,
+    progress: Progress | None,
+    timeout_s: float,
+    most_bytes: int,
 ) -> None:
     """Write the server's bytes to `part`, from byte `start` on."""
     length = response.headers.get("Content-Length", "")
@@ -189,10 +203,10 @@ def _append(
                 block = response.read1(_BLOCK_BYTES)  # not read(), which waits until the block is full
             if not block:
                 break
-            if num_bytes + len(block) > MOST_BYTES:
+            if num_bytes + len(block) > most_bytes:
                 part.unlink()
                 _origin(part).unlink()
-                raise _GiveUp(f"it sends more than {MOST_BYTES:,} bytes")
+                raise _GiveUp(f"it sends more than {most_bytes:,} bytes")
             file.write(block)
             num_bytes += len(block)
             if progress is not None:

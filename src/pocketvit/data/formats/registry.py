@@ -11,7 +11,7 @@ from pathlib import Path
 from pocketvit.config.checks import unknown
 from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Decoded
-from pocketvit.data.formats import cifar, folders, npz, parquet, table
+from pocketvit.data.formats import cifar, folders, idx, npz, parquet, stl10, svhn, table
 from pocketvit.data.raw_splits import Store
 from pocketvit.errors import InputError
 
@@ -36,6 +36,9 @@ FORMATS = tuple(
         ("cifar", "the CIFAR-10 or CIFAR-100 python archive, packed or unpacked", cifar),
         ("parquet", "parquet files as on the Hugging Face Hub", parquet),
         ("npz", "a NumPy .npz file", npz),
+        ("idx", "the files of MNIST, Fashion-MNIST or EMNIST: train-images-idx3-ubyte.gz and the like", idx),
+        ("svhn", "SVHN's train_32x32.mat and test_32x32.mat", svhn),
+        ("stl10", "STL-10's train_X.bin, train_y.bin, test_X.bin and test_y.bin", stl10),
         ("csv", "images beside labels.csv or metadata.csv", table),
         ("folder", "image folders: train/<class>/* and test/<class>/*, or <class>/*", folders),
     )

@@ -149,7 +149,8 @@ def test_a_fetch_that_takes_long_is_not_waited_for_to_its_end(toy, server, get, 
 
 
 def test_known_sets_have_published_addresses():
-    for name, known in remote.REMOTE_SETS.items():
+    for name in ("cifar10", "cifar100"):
+        known = remote.REMOTE_SETS[name]
         parquet, archive = known.offers
         assert [file.name for file in parquet.files] == [f"{s}-00000-of-00001.parquet" for s in ("train", "test")]
         assert parquet.needs_pyarrow and all(f"/{name}/" in file.url for file in parquet.files)

@@ -1,0 +1,66 @@
+"""What is known of a data set that can be downloaded."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pocketvit.data.dataset import Decoded
+
+
+@dataclass(frozen=True)
+class Archive:
+    """How to unpack a file that is an archive; it is removed afterwards."""
+
+    most_bytes: int
+    """That it may unpack to."""
+    wanted: str = ".*"
+    """Regular expression of the members that are needed."""
+
+    def wants(self, name: str) -> bool:
+        """Whether a member is needed."""
+        return re.fullmatch(self.wanted, name) is not None
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file that can be downloaded."""
+
+    url: str
+    checksum: str | None = None
+    """Such as "md5:098f6b…"."""
+    archive: Archive | None = None
+    """How to unpack it; None keeps it as it is."""
+    most_bytes: int | None = None
+    """Its greatest size; None is that of `download`."""
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+    def place(self, folder: Path) -> Path:
+        """Where it is downloaded to, for a data set in `folder`: an archive beside it."""
+        return folder.with_name(f"{folder.name}-{self.name}") if self.archive else folder / self.name
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One of the ways to get a data set."""
+
+    name: str
+    files: tuple[RemoteFile, ...]
+    needs_pyarrow: bool = False
+
+
+@dataclass(frozen=True)
+class RemoteSet:
+    """A data set that can be downloaded by its name."""
+
+    name: str
+    description: str
+    size: str  # of the download
+    offers: tuple[Offer, ...]  # in the order to try
+    is_real: Callable[[Decoded], bool]  # whether these are the true images, labels and splits
+    licence: str = "none stated"
+    flags: str = ""  # of `pocketvit train paper --data NAME`, that suit its images
+    class_names: tuple[str, ...] = ()  # where the files do not name the classes
