@@ -83,11 +83,10 @@ def data(config: DataConfig, splits: Splits) -> Finding:
     absent = [names[k] for k in np.flatnonzero(counts == 0)]
     warnings = [f"no training image of {', '.join(absent[:FEW])}"] if absent else []
     warnings += [f"only {pixels:,} of the training images differ"] if pixels < len(train) / 2 else []
-    warnings += dict.fromkeys([*splits.cautions, *report.notes])
+    warnings += dict.fromkeys([*splits.cautions, *(note for note in report.notes if note not in splits.notes)])
+    found = "; ".join([found, *warnings, *(note for note in splits.notes if note not in warnings)])
     if warnings:
-        return Finding(
-            "data", "warn", f"{found}; {'; '.join(warnings)}", f"pocketvit data check {config.source} tells more"
-        )
+        return Finding("data", "warn", found, f"pocketvit data check {config.source} tells more")
     return Finding("data", "ok", found)
 
 

@@ -17,6 +17,7 @@ TRY = 1 / 10, 1 / 2
 LEARNED = 0.1  # share of the first loss, beyond what smoothing leaves, below which a batch is known by heart
 SIGNIFICANT = 3.0  # standard errors by which a loss must be lower
 WARM_UP_FRAC = 0.3
+ENOUGH = 200  # steps of a trial that must show something; after fewer, there is only a warning
 FEW_STEPS, ROSE = 5, 1.05  # the mean loss of the last ones over that of the first ones, above which it has risen
 
 
@@ -74,7 +75,7 @@ def by_heart(trial: Trial, factor: float) -> Finding:
     advice = (
         "the model cannot tell these images apart, or is not reached: try the built-in block, attention and optimizer"
     )
-    if most < trial.budget.most:
+    if most < min(ENOUGH, trial.budget.most):
         return Finding(
             "one batch", "warn", f"not learned by heart, {told}", f"too few steps on this machine, or {advice}"
         )
@@ -106,7 +107,7 @@ def first_steps(trial: Trial, factor: float) -> Finding:
     advice = (
         "are the labels those of these images, and does the augmentation leave anything to see? Look at some images"
     )
-    if not _learns_labels(config) or steps < trial.budget.most:
+    if not _learns_labels(config) or steps < min(ENOUGH, trial.budget.most):
         more = f"too few steps to tell; if a longer run does not learn either: {advice}"
         return Finding("learning", "warn", told, more)
     return Finding("learning", "FAIL", told, advice)
