@@ -15,8 +15,10 @@ from PIL import Image
 
 import pocketvit
 from pocketvit.cli import COMMANDS, main
+from pocketvit.config import override
 from pocketvit.doctor import examine
 from pocketvit.doctor.trial import Budget
+from pocketvit.recipes import recipe
 from pocketvit.studies import load_study
 from tests.conftest import synthetic_images
 
@@ -155,6 +157,8 @@ def test_a_document_does_what_it_says(document, desk, tmp_path, monkeypatch, cap
     shutil.copytree(desk, folder)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(examine, "Budget", partial(Budget, seconds=2.0))
+    short = {"schedule.passes": 1, "schedule.warmup_passes": 0, "model.depth": 1}
+    monkeypatch.setattr(pocketvit, "recipe", lambda name: override(recipe(name), short))
     names = {"pocketvit": pocketvit, "images": synthetic_images(9, 8 if "digits" in document.read_text() else 32)}
     for language, code in blocks(document):
         if language == "sh":
