@@ -36,7 +36,7 @@ MEANT = {
     "clip-grad clip-grad-norm gradient-clip-val max-grad-norm": "--optim.grad-clip",
     "layer-wise-lr-decay llrd": "--optim.layer-decay",
     "num-workers workers": "images are decoded once and augmented in chunks, without worker processes",
-    "early-stopping patience": "a run takes as many passes as its schedule; set --schedule.passes",
+    "early-stopping early-stopping-patience patience": "--train.patience",
     "accum-iter accumulate-grad-batches gradient-accumulation-steps": "--train.micro-batch is how many images of a batch "
     "are computed at a time",
 }

@@ -56,6 +56,12 @@ class RunConfig:
             if value and others:
                 raise InputError(f"{name}={value} cannot be combined with {others[0]}")
 
+        if self.train.patience is not None and not self.data.val_frac:
+            raise InputError(
+                f"train.patience={self.train.patience} looks at held-out images, and there are none; set data.val_frac, such as "
+                "0.1"
+            )
+
     def _objective(self, *left_out: str) -> list[str]:
         """The fields of the objective that are not at their default, as `field=value`, but for some fields or values."""
         items = [item for item in fields(self.objective) if item.name not in left_out]

@@ -96,6 +96,8 @@ class RunResult:
     test_accuracy_tta: Fraction | None = None
     """With `train.flip_average`: by the mean of the logits of each image and its mirror image; this and the next."""
     val_accuracy_tta: Fraction | None = None
+    best_pass: Whole | None = None
+    """The pass whose weights are kept; only written with `train.patience`, and the accuracies are those of these weights."""
     recipe: Text
     seed: Whole
     config_hash: Text
@@ -156,6 +158,7 @@ class RunResult:
             "images_total",
             "test_accuracy_tta",
             "val_accuracy_tta",
+            "best_pass",
             "test_map",
             "val_map",
             "class_precisions",

@@ -23,7 +23,7 @@ from torch import Tensor
 from pocketvit.config.training import Kernels
 from pocketvit.errors import InputError
 from pocketvit.files import read_bytes, utf8_name, write_atomically
-from pocketvit.runs.result import Natural, Positive, take_fields
+from pocketvit.runs.result import Fraction, Natural, Positive, take_fields
 
 KEEP = 2
 
@@ -38,6 +38,8 @@ class Progress:
     kernels: Annotated[Kernels, "a kind of kernels", lambda value: value in get_args(Kernels)] = (
         "fused"  # kernels of the blocks; older versions had one kind and did not record it
     )
+    best_pass: Natural = 0  # of the weights that `train.patience` keeps; 0 for none
+    best_accuracy: Fraction = 0.0  # on the held-out images then
 
 
 class CheckpointWriter:

@@ -32,6 +32,8 @@ def extended(config: RunConfig, folder: Path, passes: int) -> RunConfig:
         raise InputError(f"--schedule.passes {passes}: the run in {folder} has {schedule.passes}; give more")
     if schedule.sides:
         raise InputError(f"schedule.sides={schedule.sides} shrinks images in parts of the whole run: no more passes")
+    if config.train.patience is not None:
+        raise InputError(f"train.patience={config.train.patience} decides when this run ends: no more passes")
     found, _ = load_checkpoint(RunFolder(folder).checkpoints)
     if found is None:
         raise InputError(f"the run in {folder} has no checkpoint to go on from; start it anew with more passes")

@@ -61,10 +61,11 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
     rows = np.concatenate([right, worst[:MAX_LOOKS]])
     looks = attention_figures(trained, splits.test.images, rows)
     write_arrays(folder.figures, **model_figures(trained.model, trainer.filters), **looks)
+    best = trainer.patience.pass_index or None
     result = RunResult(
         file=folder.result,
         test_accuracy=accuracy(logits, labels),
-        val_accuracy=metrics[-1].get("val_accuracy"),
+        val_accuracy=trainer.patience.accuracy if best else metrics[-1].get("val_accuracy"),
         best_test_accuracy=max((m["test_accuracy"] for m in metrics if "test_accuracy" in m), default=None),
         images_per_s=images_seen / trainer.train_s,
         curve=tuple(
@@ -76,7 +77,8 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
         train_fingerprint=splits.train_fingerprint,
         cautions=tuple(splits.cautions),
         **flip_averages(trained, splits, wanted=config.train.flip_average),
-        val_map=metrics[-1].get("val_map"),
+        val_map=metrics[(best or 0) - 1].get("val_map"),
+        best_pass=best,
         **by_class(logits, splits),
         recipe=config.recipe,
         seed=config.seed,

@@ -34,6 +34,7 @@ from pocketvit.training.checkpoint import CheckpointWriter, Progress, list_check
 from pocketvit.training.compiling import kernels_compiled
 from pocketvit.training.distributed import ALONE, Processes
 from pocketvit.training.extend import lengthened
+from pocketvit.training.patience import Patience
 from pocketvit.training.probe import folded, standardize
 from pocketvit.training.progress import Reporter
 from pocketvit.training.setup import PATCH_INITS, choose_kernels, freeze, make_objective, make_step, stacks_by_side
@@ -96,6 +97,7 @@ class Trainer:
         with kernels_compiled(self.model, sum(map(tuple, by_side), ()), *sizes) if self.fused else nullcontext():
             self._set_up()
         self.pass_index, self.step_in_pass, self.train_s = 0, 0, 0.0
+        self.patience = Patience(config.train)
 
     def _set_up(self) -> None:
         """Build the rest up to the first step, while kernels are compiled."""
@@ -141,6 +143,7 @@ class Trainer:
         self.processes.copy_from_first(list(self.step.state().values()))
         self.pass_index, self.step_in_pass = progress.pass_index, progress.step_in_pass
         self.train_s = progress.train_s
+        self.patience.pass_index, self.patience.accuracy = progress.best_pass, progress.best_accuracy
         self._keep_kernels(progress.kernels)
         lost = self.processes.from_first(lambda: self.folder.cut_metrics(self.pass_index))
         if self.pass_index in lost and self.step_in_pass == 0:  # the model is still that after the pass
@@ -178,7 +181,7 @@ class Trainer:
             return Progress(pass_index=0, step_in_pass=0, train_s=0.0, kernels=self.kernels)
         state, progress = found
         try:
-            self.step.load_state(lengthened(state, len(self.lr)))
+            self.step.load_state(lengthened(self.patience.take(state), len(self.lr)))
             step, place = int(self.step.step), (progress.pass_index, progress.step_in_pass)
             if divmod(step, self.loader.steps_per_pass) != place or step > len(self.lr):
                 raise InputError(f"step {step} is not step {place[1]} of pass {place[0]}")
@@ -196,8 +199,9 @@ class Trainer:
         """
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
             raise self._not_finite("the weights are", int(self.step.step) - 1)
-        progress = Progress(self.pass_index, self.step_in_pass, self.train_s, self.kernels)
-        self.processes.from_first(lambda: checkpoints.save(int(self.step.step), self.step.state(), progress))
+        place, best = (self.pass_index, self.step_in_pass), (self.patience.pass_index, self.patience.accuracy)
+        progress, state = Progress(*place, self.train_s, self.kernels, *best), self.step.state() | self.patience.state()
+        self.processes.from_first(lambda: checkpoints.save(int(self.step.step), state, progress))
 
     def run(self) -> None:
         """Train to the end of the schedule.
@@ -213,7 +217,7 @@ class Trainer:
         ):
             began = time.perf_counter()
             chunks = self.chunks.remaining(threads, self.pass_index, self.step_in_pass)
-            current = next(chunks, None)
+            current = None if self.patience.is_over(self.pass_index) else next(chunks, None)
             synchronize(self.device)
             self.train_s += time.perf_counter() - began
             if current is not None:
@@ -230,11 +234,15 @@ class Trainer:
                 synchronize(self.device)
                 self.train_s += time.perf_counter() - began
                 due, signum = self.end_chunk(done), self.processes.agree(stop.signum)
-                if due or signum is not None:
+                over = self.patience.is_over(self.pass_index)
+                if due or over or signum is not None:
                     self.save(checkpoints)
                 if signum is not None:
                     self.processes.from_first(checkpoints.wait)
                     raise Stopped(signum, self.folder.path)
+                if over:
+                    self.reporter.note(self.patience.note(self.pass_index))
+                    break
             self.processes.from_first(checkpoints.wait)
 
     def run_chunk(self, chunk: Chunk, stop: StopRequest) -> int:
@@ -259,7 +267,7 @@ class Trainer:
         if self.step_in_pass < self.loader.steps_per_pass:
             return False
         self.pass_index, self.step_in_pass = self.pass_index + 1, 0
-        self.processes.from_first(self.end_pass)
+        self.patience.look(self.pass_index, self.processes.from_first(self.end_pass), self.averaged)
         every, last = self.config.train.checkpoint_every_passes, self.pass_index == self.config.schedule.passes
         return last or (bool(every) and self.pass_index % every == 0)
 
@@ -282,11 +290,12 @@ class Trainer:
             f"({kept} {self.folder.checkpoints})"
         )
 
-    def end_pass(self) -> None:
-        """Write the pass's line in metrics.jsonl, and report it."""
+    def end_pass(self) -> float | None:
+        """Write the pass's line in metrics.jsonl, and report it; returns its accuracy on held-out images, if measured."""
         line = self.pass_line()
         self.folder.append_metrics(line)
         self.reporter.passed(line)
+        return line.get("val_accuracy")
 
     def pass_line(self) -> dict[str, Any]:
         """The line of metrics.jsonl for the last pass, with accuracy and loss if an evaluation is due."""
@@ -331,7 +340,11 @@ class Trainer:
         """The current model, with what it needs to be used alone."""
         mean, std = (tuple(float(x) for x in s) for s in self.stats)
         about = self.images_total, self.config.objective.name
-        model = self.averaged() if self.config.train.freeze == "none" else folded(self.averaged())
+        model = self.averaged()
+        if self.patience.weights:
+            model = copy.deepcopy(model)
+            model.load_state_dict(self.patience.weights)
+        model = model if self.config.train.freeze == "none" else folded(model)
         return TrainedModel(model, self.splits.class_names, mean, std, *about)
 
     @property
