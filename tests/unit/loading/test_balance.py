@@ -6,6 +6,7 @@ import torch
 from objective_cases import batch_of, model_of
 from sklearn.utils.class_weight import compute_class_weight
 
+from pocketvit.augment.batch import Batch
 from pocketvit.augment.mix import mix, smooth_targets
 from pocketvit.config import AugmentConfig, DataConfig, RunConfig, override
 from pocketvit.data import Split
@@ -43,7 +44,7 @@ def test_the_weighted_loss_is_pytorchs_also_of_mixed_and_smoothed_targets(smooth
 
 def test_weights_leave_the_accuracy_as_it_is():
     logits, targets = torch.tensor([[2.0, 1.0]]), torch.tensor([[0.6, 0.4]])
-    batch = type("Batch", (), {"images": None, "targets": targets, "drop_path": None})
+    batch = Batch(torch.zeros(1, 3, 2, 2), targets, None)
     loss, logged = Classification(1, torch.tensor([0.1, 100.0]))(lambda *_: logits, batch)
     assert float(logged["train_accuracy"]) == 1 and float(loss) > 10
 

@@ -19,7 +19,7 @@ def test_the_loss_is_binary_cross_entropy(dtype):
     generator = torch.Generator().manual_seed(0)
     logits = (4 * torch.randn(6, 5, generator=generator, dtype=torch.float64)).to(dtype)
     targets = torch.rand(6, 5, generator=generator)
-    batch = Batch(torch.zeros(6, 3, 8, 8), targets, torch.ones(2, 2, 6))
+    batch = Batch(torch.zeros(6, 3, 8, 8), targets, torch.ones(2, 2, 6), dropout=torch.ones(1))
 
     def model(images, drop_path, dropout):
         assert images is batch.images and drop_path is batch.drop_path and dropout is batch.dropout
