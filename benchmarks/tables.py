@@ -14,7 +14,7 @@ from benchmarks.run_tables import PublishedRow, results_table, update_readme
 from benchmarks.scaling_tables import scaling_accuracy, scaling_cost, scaling_rows, scaling_speed
 from benchmarks.simulation_tables import simulated_errors, simulated_power, simulated_seeds
 from benchmarks.speed import CHOICES
-from benchmarks.trust import fuzz_table
+from benchmarks.trust import coverage_table, fuzz_table
 from pocketvit.bench.table import speed_table
 from pocketvit.config import override
 from pocketvit.data.formats.registry import FORMATS
@@ -54,6 +54,7 @@ PLACES = {
     "docs/paper-baseline.md": ("learning-rate", "paper-baseline"),
     "docs/data.md": ("sets", "formats"),
     "SECURITY.md": ("fuzz",),
+    "CONTRIBUTING.md": ("coverage",),
     "docs/minute.md": ("minute", "minute-compared", "minute-search"),
     "docs/fast.md": (
         "paper-table1",
@@ -119,6 +120,7 @@ def sets() -> str:
 OTHERS: dict[str, Callable[[], str]] = {
     "formats": formats,
     "sets": sets,
+    "coverage": lambda: coverage_table(RESULTS / "coverage" / "cpu.json"),
     "fuzz": lambda: fuzz_table(RESULTS / "fuzz" / "cpu.json"),
     "reached": lambda: study_table("paper-baseline", "minute", "digits"),
     "minute-compared": lambda: minute_compared(RESULTS),
