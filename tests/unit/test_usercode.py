@@ -97,7 +97,7 @@ def test_a_configuration_reads_code_and_does_not_run_it(tmp_path):
     ("value", "words"),
     [
         ("absent.py:Mine", "absent.py: No such file"),
-        ("idea.py", "must be one of adamw, lion, muon, soap_muon, or FILE.py:NAME"),
+        ("idea.py", "must be one of adamw, adam, sgd, lion, muon, soap_muon, or FILE.py:NAME"),
         ("idea.py:", "or FILE.py:NAME"),
         ("idea.py:not a name", "or FILE.py:NAME"),
         ("idea.txt:Mine", "or FILE.py:NAME"),

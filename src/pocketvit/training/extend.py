@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pocketvit.config import RunConfig, override
+from pocketvit.config import RunConfig, ScheduleConfig, override
 from pocketvit.errors import InputError
 from pocketvit.optim.schedule import lr_table
 from pocketvit.runs.folder import RunFolder
@@ -57,11 +57,12 @@ def extension_note(config: RunConfig, steps_per_pass: int) -> str:
     )
 
 
-def lengthened(state: dict[str, Tensor], steps: int) -> dict[str, Tensor]:
-    """A checkpoint's tensors, with room for the logged values of more steps."""
+def lengthened(state: dict[str, Tensor], schedule: ScheduleConfig, steps_per_pass: int) -> dict[str, Tensor]:
+    """The tensors of a checkpoint; those of a run that had fewer passes with room for the logged values of all steps."""
+    earlier, steps = {passes * steps_per_pass for passes in schedule.extended[::2]}, schedule.passes * steps_per_pass
     return {
         name: torch.cat([tensor, tensor.new_full((steps - len(tensor),), torch.nan)])
-        if (name == "run.losses" or name.startswith("logged.")) and len(tensor) < steps
+        if (name == "run.losses" or name.startswith("logged.")) and len(tensor) in earlier
         else tensor
         for name, tensor in state.items()
     }

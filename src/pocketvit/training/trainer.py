@@ -181,7 +181,8 @@ class Trainer:
             return Progress(pass_index=0, step_in_pass=0, train_s=0.0, kernels=self.kernels)
         state, progress = found
         try:
-            self.step.load_state(lengthened(self.patience.take(state), len(self.lr)))
+            state = lengthened(self.patience.take(state), self.config.schedule, self.loader.steps_per_pass)
+            self.step.load_state(state)
             step, place = int(self.step.step), (progress.pass_index, progress.step_in_pass)
             if divmod(step, self.loader.steps_per_pass) != place or step > len(self.lr):
                 raise InputError(f"step {step} is not step {place[1]} of pass {place[0]}")

@@ -16,8 +16,8 @@ def test_the_loss_is_cross_entropy_against_class_probabilities(dtype):
     targets = torch.rand(6, 10, generator=generator, dtype=torch.float64).softmax(dim=1).to(logits.dtype)
     given = Batch(torch.zeros(6, 3, 8, 8), targets, torch.ones(2, 2, 6))
 
-    def model(images, drop_path):
-        assert images is given.images and drop_path is given.drop_path
+    def model(images, drop_path, dropout):
+        assert images is given.images and drop_path is given.drop_path and dropout is given.dropout
         return logits
 
     loss, logged = Classification(batch_size=24)(model, given)
