@@ -7,7 +7,7 @@
 #                                  (FLAGS='-n 8' spreads their compiling over the cores, with pytest-xdist)
 #   make test-lowest  the CPU suite with the lowest versions that pyproject.toml allows, in .venv-lowest
 #   make lint       ruff: the rules of pyproject.toml, and the layout; pyright: the types
-#   make fuzz       every reader on CASES changed files (10,000; slow ones a tenth), with limits of time and memory
+#   make fuzz       every reader on CASES changed files (10,000; slow ones a sixth), with limits of time and memory
 #   make coverage   the CPU suite once more, counting which lines and branches of the package it reaches
 #   make nightly    all that is too long for every change, one after the other, whatever fails
 #   make notebooks  run the notebooks of the docs

@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 def main() -> int:
     """Run the cases, print a table, and return 1 if there was a fault."""
     parser = argparse.ArgumentParser("python tests/fuzz", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--cases", type=int, default=100, help="for each reader; a tenth for slow ones")
+    parser.add_argument("--cases", type=int, default=100, help="for each reader; a sixth for slow ones")
     parser.add_argument("--first", type=int, default=0, help="number of the first case; -1 changes nothing")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="readers whose names contain this")

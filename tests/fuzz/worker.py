@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mutations import mutate
+from mutations import bomb, mutate
 from readers import READERS, Reader
 
 OUTCOMES = ("result", "error", "traceback", "hang", "memory", "crash", "program", "control")
@@ -44,12 +44,10 @@ PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.spawn", "pty.spawn")
 
 
 def cases(count: int, first: int, only: str) -> Iterator[tuple[Reader, int]]:
-    """Every reader with every number of a case; -1 changes nothing. Slow readers get a tenth."""
+    """Every reader with every number of a case; -1 changes nothing. Slow readers get a sixth."""
     for reader in READERS:
         if only in reader.name:
-            yield from (
-                (reader, number) for number in range(first, first + (-(-count // 10) if reader.slow else count))
-            )
+            yield from ((reader, number) for number in range(first, first + (-(-count // 6) if reader.slow else count)))
 
 
 def main() -> None:
@@ -93,6 +91,7 @@ def _import_all() -> None:
     pyarrow.set_cpu_count(1)
     sklearn.datasets.load_digits()
     warnings.simplefilter("ignore")  # such as that of a name that is twice in a zip file
+    bomb()
     gc.freeze()  # else what is collected is copied in every process
 
 
@@ -150,7 +149,9 @@ def _rename(path: Path, random: Random) -> None:
             if random.random() < 0.8
             else random.randbytes(8).replace(b"/", b"").replace(b"\0", b"")
         )
-        os.rename(path, os.path.join(os.fsencode(path.parent), (name[: 255 - len(ending)] or b"x") + ending))
+        goal = os.path.join(os.fsencode(path.parent), (name[: 255 - len(ending)] or b"x") + ending)
+        if not os.path.lexists(goal):
+            os.rename(path, goal)
 
 
 def _replace(file: Path, random: Random) -> None:
