@@ -39,6 +39,8 @@ ELSEWHERE = {
     "ray": "tests/unit/studies/execution",
     "pocketvit study paper-table2 --engine ray": "tests/unit/studies/execution",
     "#!/bin/bash": "tests/repo/test_docs.py",  # the job for SLURM
+    "sbatch docs/examples/study_array.sh": "tests/repo/test_study_array.py",
+    "bash docs/examples/study_array.sh": "tests/repo/test_study_array.py",
     "source .venv/bin/activate": "Makefile",
     "export": "tests/training/test_distributed.py",
     "make": "Makefile",

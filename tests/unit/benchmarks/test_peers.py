@@ -30,6 +30,7 @@ def f():
     assert _lines(text) == 1 + 4 + 2
 
 
+@pytest.mark.nightly
 @pytest.mark.long
 def test_every_peer_trains_and_is_measured(tmp_path, monkeypatch):
     out = tmp_path / "peers.json"
