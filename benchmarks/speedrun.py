@@ -49,8 +49,8 @@ class WarmRecipe:
 
     def __init__(self, config: RunConfig, splits: Splits, device: torch.device) -> None:
         self.config, self.splits, self.device = config, splits, device
-        labels = np.random.default_rng(0).integers(len(splits.class_names), size=len(splits.train))
-        warm = replace(splits, train=replace(splits.train, labels=labels.astype(splits.train.labels.dtype)))
+        labels = np.random.default_rng(0).permutation(splits.train.labels)  # as many of each class, for `data.balance`
+        warm = replace(splits, train=replace(splits.train, labels=labels))
         self.trainer = Trainer(config, warm, device, SilentReporter())
         self.blank = {name: tensor.clone() for name, tensor in self.trainer.step.state().items()}
         self.trainer.model.train()

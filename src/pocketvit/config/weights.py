@@ -19,7 +19,7 @@ from pocketvit.files import read_bytes, write_atomically
 FOLDER = "weights"  # the folder of copies, next to the file that refers to them
 PICKLED = (".pt", ".pth")  # endings of PyTorch's own format; all other files are safetensors
 COPY = re.compile(r"[0-9a-f]{16}\.(safetensors|pt|pth)")  # the name of a copy
-PUBLISHED = re.compile(r"hf:(\w[\w.-]*/\w[\w.-]*)")  # the name of a model on the Hub
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # of a model on the Hub
 
 
 class Weights:
@@ -88,23 +88,23 @@ class RunOf(Weights):
         self.row = row
 
 
-def downloaded(name: str) -> Path:
+def downloaded(given: str) -> Path:
     """The file model.safetensors of hf:OWNER/NAME in the Hub's cache; downloaded if it is not there or has changed.
 
     Raises:
         InputError: another form, it cannot be downloaded, or huggingface_hub is not installed.
     """
-    if not (parts := PUBLISHED.fullmatch(name)):
-        raise InputError(f"{name!r} is not a model on the Hub: expected hf:OWNER/NAME")
+    if not HUB_NAME.fullmatch(name := given.removeprefix("hf:")):
+        raise InputError(f"{given!r} is not a model on the Hub: expected hf:OWNER/NAME")
     if importlib.util.find_spec("huggingface_hub") is None:
-        raise InputError(f"{name} needs huggingface_hub: pip install 'pocketvit[data]'")
+        raise InputError(f"{given} needs huggingface_hub: pip install 'pocketvit[data]'")
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(parts[1], "model.safetensors"))
+        return Path(hf_hub_download(name, "model.safetensors"))
     except Exception as error:  # the library's own, those of its network libraries and those of the system
         why = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise InputError(f"{name} cannot be downloaded: {why}") from error
+        raise InputError(f"{given} cannot be downloaded: {why}") from error
 
 
 def _read(path: Path) -> bytes:

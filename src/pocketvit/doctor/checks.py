@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pocketvit.config import DataConfig, RunConfig, code_of
 from pocketvit.config.checks import FEW, describe_size
 from pocketvit.data import Split, Splits
 from pocketvit.data.check import check
+from pocketvit.data.dataset import class_counts
 from pocketvit.data.splits import reading_of
 from pocketvit.device import device_name, uses_bf16
 from pocketvit.doctor.findings import Finding
-from pocketvit.inference.logits import predict_logits
+from pocketvit.inference.logits import image_losses, predict_logits
 from pocketvit.optim.build import named_parameters
 from pocketvit.randomness import Stream, permutation
 from pocketvit.runs.provenance import versions
@@ -74,7 +74,7 @@ def data(config: DataConfig, splits: Splits) -> Finding:
     train, names = splits.train, splits.class_names
     found = f"{len(train):,} training and {len(splits.test):,} test images of {describe_size(train.image_size)} in "
     found += f"{len(names)} classes"
-    counts = train.labels.sum(axis=0) if train.labels.ndim == 2 else np.bincount(train.labels, minlength=len(names))
+    counts = class_counts(train.labels, len(names))
     pixels = len(np.unique(replace(train, labels=np.zeros_like(train.labels)).digests))
     if pixels == 1:
         return Finding(
@@ -90,18 +90,11 @@ def data(config: DataConfig, splits: Splits) -> Finding:
     return Finding("data", "ok", found)
 
 
-def logits_of(trainer: Trainer, split: Split) -> tuple[Tensor, Tensor]:
+def logits_of(trainer: Trainer, split: Split) -> tuple[Tensor, np.ndarray]:
     """The model's logits (N, K) on some of a split's images, clean, and their labels, (N,) or (N, K)."""
     rows = np.sort(permutation(trainer.config.seed, Stream.SAMPLE, 0, len(split))[:MEASURED])
     logits = predict_logits(trainer.model, split.images[rows], trainer.mean, trainer.std)
-    return logits, torch.from_numpy(np.array(split.labels[rows]))
-
-
-def losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """The cross-entropy of each image, (N,), not smoothed; of several classes, their mean."""
-    if labels.ndim == 2:
-        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(dim=1)
-    return F.cross_entropy(logits, labels, reduction="none")
+    return logits, split.labels[rows]
 
 
 def constant_logits(trainer: Trainer) -> Tensor:
@@ -119,8 +112,8 @@ def constant_logits(trainer: Trainer) -> Tensor:
 def first_loss(trainer: Trainer) -> Finding:
     """Whether the untrained model holds all classes to be about as probable."""
     split, num_classes = trainer.splits.train, len(trainer.splits.class_names)
-    loss = float(losses(*logits_of(trainer, split)).mean())
-    even, name = (log(2), "ln 2") if split.labels.ndim == 2 else (log(num_classes), f"ln {num_classes}")
+    loss = float(image_losses(*logits_of(trainer, split)).mean())
+    even, name = (log(2), "ln 2") if split.multilabel else (log(num_classes), f"ln {num_classes}")
     found = f"{loss:.2f} before training; equal probabilities give {name} = {even:.2f}"
     if not isfinite(loss):
         return Finding(

@@ -125,7 +125,7 @@ class Trial:
             BatchMaker(*stats, **sizes, label_smoothing=trainer.config.optim.label_smoothing).finish(chunk).targets
         )
         entropy = torch.special.entr(targets)  # (B, K)
-        if trainer.splits.train.labels.ndim == 2:
+        if trainer.splits.train.multilabel:
             return chunk, float((entropy + torch.special.entr(1 - targets)).mean())
         return chunk, float(entropy.sum(dim=1).mean())
 

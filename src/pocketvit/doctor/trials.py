@@ -4,10 +4,11 @@ import numpy as np
 
 from pocketvit.config import RunConfig
 from pocketvit.device import peak_memory_gib
-from pocketvit.doctor.checks import constant_logits, logits_of, losses
+from pocketvit.doctor.checks import constant_logits, logits_of
 from pocketvit.doctor.findings import Finding
 from pocketvit.doctor.lr_range import RangeTest, range_factors
 from pocketvit.doctor.trial import DIFFERENT, Trial
+from pocketvit.inference.logits import image_losses
 from pocketvit.report import text
 
 HIGH, LOW = 2.0, 1 / 50
@@ -95,7 +96,7 @@ def first_steps(trial: Trial, factor: float) -> Finding:
     found = trial.run(factor * np.minimum(1, np.arange(1, steps + 1) / (WARM_UP_FRAC * steps)))
     split, name = (splits.test, "test") if splits.val is None else (splits.val, "validation")
     logits, labels = logits_of(trainer, split)
-    own, blind = losses(logits, labels), losses(constant_logits(trainer).expand_as(logits), labels)
+    own, blind = image_losses(logits, labels), image_losses(constant_logits(trainer).expand_as(logits), labels)
     gained = blind - own  # (N,)
     at = "" if factor == 1 else f" at a learning rate of {factor * config.optim.lr:.1g}"
     told = f"after {len(found)} steps{at}, the loss on {len(own)} {name} images is {own.mean():.2f}; "

@@ -76,9 +76,14 @@ def accuracy(logits: Tensor, labels: np.ndarray) -> float:
 
     With several classes an image, labels (N, K), the fraction with exactly their classes at 50 % or more.
     """
+    return float(right(logits, labels).mean())
+
+
+def right(logits: Tensor, labels: np.ndarray) -> np.ndarray:
+    """Which rows of logits `accuracy` counts as right, bool, (N,)."""
     if labels.ndim == 2:
-        return float(((logits >= 0).numpy() == labels).all(axis=1).mean())
-    return float((logits.argmax(dim=1).numpy() == labels).mean())
+        return ((logits >= 0).numpy() == labels).all(axis=1)
+    return logits.argmax(dim=1).numpy() == labels
 
 
 def mean_loss(logits: Tensor, labels: np.ndarray) -> float:
@@ -86,13 +91,19 @@ def mean_loss(logits: Tensor, labels: np.ndarray) -> float:
 
     With several classes an image, labels (N, K), the mean binary one, also over classes.
     """
+    return float(image_losses(logits.double(), labels).mean())
+
+
+def image_losses(logits: Tensor, labels: np.ndarray) -> Tensor:
+    """The loss of each image, (N,), whose mean is `mean_loss`."""
     targets = torch.from_numpy(np.array(labels))
     if labels.ndim == 2:
-        return float(torch.nn.functional.binary_cross_entropy_with_logits(logits.double(), targets.double()))
-    return float(torch.nn.functional.cross_entropy(logits.double(), targets))
+        binary = torch.nn.functional.binary_cross_entropy_with_logits
+        return binary(logits, targets.to(logits.dtype), reduction="none").mean(dim=1)
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
 
 
 def per_class_accuracy(logits: Tensor, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, float]:
     """`accuracy` of each class that has images, by its name."""
-    hits = logits.argmax(dim=1).numpy() == labels
+    hits = right(logits, labels)
     return {name: float(hits[labels == k].mean()) for k, name in enumerate(class_names) if k in labels}

@@ -17,7 +17,7 @@ from pocketvit.data.pixels import one_line
 from pocketvit.device import peak_memory_gib
 from pocketvit.files import write_arrays
 from pocketvit.inference.figures import attention_figures, model_figures
-from pocketvit.inference.logits import accuracy, per_class_accuracy
+from pocketvit.inference.logits import accuracy, image_losses, per_class_accuracy, right
 from pocketvit.inference.trained_model import TrainedModel
 from pocketvit.loading.loader import TrainLoader
 from pocketvit.runs.average_precision import class_precisions, mean_precision
@@ -160,16 +160,11 @@ def examples(logits: Tensor, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray
         rows of some right ones, the first of each of some classes, by class; and of wrong ones, highest loss first. Where an
         image may have several classes, it is right if it has exactly those with 50 % or more, and counts for its first one.
     """
-    targets = torch.from_numpy(np.array(labels))
+    losses, hits = image_losses(logits, labels).numpy(), right(logits, labels)
     if labels.ndim == 2:
-        binary = torch.nn.functional.binary_cross_entropy_with_logits
-        losses = binary(logits, targets.to(logits.dtype), reduction="none").mean(dim=1).numpy()
-        hits, kinds = ((logits >= 0) == targets).all(dim=1).numpy(), labels.argmax(axis=1)
-        shown = np.flatnonzero(hits & labels.any(axis=1))
+        kinds, shown = labels.argmax(axis=1), np.flatnonzero(hits & labels.any(axis=1))
     else:
-        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none").numpy()
-        hits, kinds = logits.argmax(dim=1).numpy() == labels, labels
-        shown = np.flatnonzero(hits)
+        kinds, shown = labels, np.flatnonzero(hits)
     wrong = np.flatnonzero(~hits)
     classes, first = np.unique(kinds[shown], return_index=True)
     spread = np.linspace(0, len(classes) - 1, min(MAX_LOOKS, len(classes))).round().astype(int)

@@ -169,6 +169,5 @@ _CIFAR100 = _cifar(
     is_real=_is_cifar100,
 )
 
-REMOTE_SETS = {
-    known.name: known for known in (_CIFAR10, _CIFAR100, *SETS)
-}  # the data sets that can be downloaded, by name
+REMOTE_SETS = {known.name: known for known in (_CIFAR10, _CIFAR100, *SETS)}
+"""The data sets that can be downloaded, by name."""

@@ -13,7 +13,7 @@ import numpy as np
 from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Decoded
 from pocketvit.data.pixels import PLAIN
-from pocketvit.data.raw_splits import RawSplit, Store, assemble, class_names_beside, in_memory
+from pocketvit.data.raw_splits import CLASS_NAMES, RawSplit, Store, assemble, class_names_beside, in_memory
 from pocketvit.errors import InputError
 from pocketvit.files import read_bytes
 
@@ -30,7 +30,7 @@ def matches(path: Path) -> bool:
 def files(path: Path) -> list[Path]:
     """The files that are read."""
     names = [f"{split}_{part}.bin" for split in _SPLITS for part in "Xy"]
-    return [file for name in (*names, "class_names.txt") if (file := _place(path) / name).is_file()]
+    return [file for name in (*names, CLASS_NAMES) if (file := _place(path) / name).is_file()]
 
 
 def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> Decoded:

@@ -1,9 +1,9 @@
 """Push an exported model to the Hugging Face Hub."""
 
-import re
 from importlib.util import find_spec
 from pathlib import Path
 
+from pocketvit.config.weights import HUB_NAME
 from pocketvit.errors import InputError
 
 
@@ -13,7 +13,7 @@ def check_push(name: str) -> None:
     Raises:
         InputError: a name that is not OWNER/NAME, huggingface_hub is missing, or there is no token.
     """
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+    if not HUB_NAME.fullmatch(name):
         raise InputError(f"--push {name!r} is not a name on the Hugging Face Hub: expected OWNER/NAME")
     if find_spec("huggingface_hub") is None:
         raise InputError("--push needs huggingface_hub: pip install 'pocketvit[export]'")
