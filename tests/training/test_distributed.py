@@ -18,6 +18,7 @@ import pocketvit
 from pocketvit.config import override
 from pocketvit.data import open_splits
 from pocketvit.errors import InputError
+from pocketvit.kernels.gradient_memory import room_for
 from pocketvit.loading.loader import TrainLoader
 from pocketvit.runs.result import RunResult
 from pocketvit.training import train
@@ -74,6 +75,28 @@ def test_what_is_logged_is_summed_with_the_gradients_in_one_exchange(monkeypatch
     assert [float(value) for value in sums] == [36, 10] and not any(value.requires_grad for value in sums)
     assert torch.equal(weight.grad, torch.full((2, 3), 6.0)) and unused.grad is None
     assert exchanged == [8]
+
+
+def test_gradients_in_an_optimizers_array_are_summed_there(monkeypatch):
+    """With what is logged behind them, nothing copied; but only if the array holds all gradients."""
+    flat = pytest.importorskip("pocketvit.optim.flat", reason="needs Triton")
+    exchanged = []
+    monkeypatch.setattr(dist, "all_reduce", lambda array: exchanged.append(array) or array.mul_(2))
+    weights = [torch.nn.Parameter(torch.ones(shape)) for shape in ((3,), (4, 4))]
+    optimizer = flat.AdamW(weights)
+    optimizer.offer_gradient_memory()
+    for weight in weights:
+        weight.grad = room_for(weight).fill_(3)
+    places = [weight.grad.data_ptr() for weight in weights]
+    sums = Processes(0, 2).sum_gradients(iter(weights), [torch.tensor(4.0, requires_grad=True), torch.tensor(5.0)])
+    assert [float(value) for value in sums] == [8, 10] and not any(value.requires_grad for value in sums)
+    assert all((weight.grad == 6).all() for weight in weights)
+    assert [weight.grad.data_ptr() for weight in weights] == places
+    assert [len(array) for array in exchanged] == [21] and exchanged[0].data_ptr() == optimizer._gradients[0].data_ptr()
+    other = torch.nn.Parameter(torch.ones(2))
+    other.grad = torch.ones(2)
+    assert [float(value) for value in Processes(0, 2).sum_gradients([*weights, other], [sums[0]])] == [16]
+    assert all((weight.grad == 12).all() for weight in weights) and len(exchanged[1]) == 22
 
 
 def test_the_compared_batches_are_plain_cut_and_mixed(small):

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from pocketvit.kernels.block_weights import chunk
+from pocketvit.kernels.gradient_memory import offer_stacked
 from pocketvit.kernels.launch import is_compiling, launch, needs_gpu, triton
 
 if TYPE_CHECKING or triton is not None:
@@ -104,7 +105,9 @@ def stack(tensors: Sequence[Tensor]) -> Tensor:
     shared = len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == 1
     distances = {after - before for before, after in pairwise(places)}
     if shared and len(distances) == 1 and distances.pop() > 0:
-        return _EvenlySpaced.apply(*tensors)
+        stacked = _EvenlySpaced.apply(*tensors)
+        offer_stacked(stacked, tensors)
+        return stacked
     return torch.stack(list(tensors))
 
 

@@ -7,7 +7,7 @@ step, including its learning rate, can be captured in a CUDA graph.
 
 import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -38,6 +38,15 @@ def build_optimizers(
         check_optimizer(config.name, config)
         return [make_optimizer(config.name, param_groups(config, named, config.lr, scales), config)]
     return import_module(f"pocketvit.optim.{config.name}").build(config, named, scales, fused=fused)
+
+
+def offer_gradient_memory(optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Let the flat ones offer their memory to the kernels that compute gradients, see `FlatOptimizer`."""
+    from pocketvit.optim.flat import FlatOptimizer  # needs Triton
+
+    for optimizer in optimizers:
+        if isinstance(optimizer, FlatOptimizer):
+            optimizer.offer_gradient_memory()
 
 
 def named_parameters(model: nn.Module, layers: nn.Module | None = None) -> Iterator[tuple[str, nn.Parameter]]:

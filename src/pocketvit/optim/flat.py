@@ -17,6 +17,7 @@ from torch.optim.optimizer import ParamsT
 
 from pocketvit.config.checks import Bounds
 from pocketvit.errors import InputError
+from pocketvit.kernels import gradient_memory
 from pocketvit.kernels.launch import launch
 from pocketvit.kernels.optim_triton import adamw_kernel, lion_kernel
 from pocketvit.optim import lion, sgd
@@ -37,6 +38,7 @@ class FlatOptimizer(CapturableOptimizer):
     """
 
     MOMENTS: ClassVar[tuple[str, ...]]  # state tensors of the parameters' sizes
+    _gradients: Sequence[Tensor] = ()  # of each group, if offered
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, and move its parameters and their moments to flat memory."""
@@ -51,13 +53,35 @@ class FlatOptimizer(CapturableOptimizer):
             start += param.numel()
         self._flat = [*getattr(self, "_flat", []), (flat, moments)]
 
+    def offer_gradient_memory(self) -> None:
+        """Keep an array for the gradients of each group, and offer it to the kernels that compute them.
+
+        Gradients that are there need not be gathered; any others are copied there.
+        """
+        self._gradients = []
+        for group in self.param_groups:
+            params = in_order(group["params"])
+            self._gradients.append(params[0].new_zeros(sum(p.numel() for p in params) + gradient_memory.SPARE))
+            gradient_memory.offer(self._gradients[-1], params)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, or make them zero."""
+        super().zero_grad(set_to_none)
+        if self._gradients and set_to_none:
+            gradient_memory.forget(param for group in self.param_groups for param in group["params"])
+
     def _update(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
         index = next(i for i, other in enumerate(self.param_groups) if other is group)
         if len(params) < len(group["params"]):
             missing = f"{len(group['params']) - len(params)} of {len(group['params'])} parameters of a group"
             raise InputError(f"{type(self).__name__}: {missing} have no gradient; all must")
         flat, moments = self._flat[index]
-        grad = torch.cat([param.grad.flatten() for param in in_order(params) if param.grad is not None])
+        params = in_order(params)
+        if self._gradients:
+            gradient_memory.gather(params)
+            grad = self._gradients[index][: flat.numel()]
+        else:
+            grad = torch.cat([param.grad.flatten() for param in params if param.grad is not None])
         self._update_flat(flat, grad, moments, group)
 
     def _update_flat(self, param: Tensor, grad: Tensor, moments: dict[str, Tensor], group: dict[str, Any]) -> None:

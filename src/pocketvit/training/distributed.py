@@ -31,6 +31,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pocketvit.errors import InputError
+from pocketvit.kernels.gradient_memory import SPARE, whole_array
 
 T = TypeVar("T")
 
@@ -73,8 +74,8 @@ class Processes:
     def sum_gradients(self, parameters: Iterable[nn.Parameter], values: Sequence[Tensor]) -> list[Tensor]:
         """Replace the gradients by their sums over all processes, in one exchange with some other values.
 
-        The new gradients are views of one flat buffer. Nothing waits for the host, so this can be captured in a CUDA
-        graph.
+        The new gradients are views of one flat buffer; if the optimizer's own array holds all of them, it is that, and
+        nothing is copied. Nothing waits for the host, so this can be captured in a CUDA graph.
 
         Args:
             parameters: in the same order on all processes; those without a gradient are skipped.
@@ -84,6 +85,14 @@ class Processes:
         """
         if self.size == 1:
             return [value.detach() for value in values]
+        parameters, sizes = list(parameters), [value.numel() for value in values]
+        array = whole_array(parameters)
+        if array is not None and sum(sizes) <= SPARE:
+            gradients = array.numel() - SPARE
+            behind = array[gradients : gradients + sum(sizes)]
+            torch.cat([value.detach().to(array.dtype).flatten() for value in values], out=behind)
+            dist.all_reduce(array[: gradients + sum(sizes)])
+            return [total.view_as(value) for total, value in zip(behind.split(sizes), values, strict=True)]
         with_grad = {parameter: grad for parameter in parameters if (grad := parameter.grad) is not None}
         parts = [*with_grad.values(), *(value.detach() for value in values)]
         flat = torch.cat([part.flatten() for part in parts])

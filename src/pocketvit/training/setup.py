@@ -28,7 +28,7 @@ from pocketvit.objectives.mae import MaskedAutoencoder
 from pocketvit.objectives.multilabel import Multilabel
 from pocketvit.objectives.objective import Objective, Stack
 from pocketvit.objectives.patch_dropout import PatchDropout
-from pocketvit.optim.build import build_optimizers
+from pocketvit.optim.build import build_optimizers, offer_gradient_memory
 from pocketvit.optim.ema import EMA
 from pocketvit.randomness import Stream, permutation, seeded, torch_seed
 from pocketvit.training.distributed import Processes
@@ -192,6 +192,7 @@ def make_step(
     factors: np.ndarray,
     processes: Processes,
     fused: bool,
+    in_place: bool = False,
 ) -> TrainStep:
     """The training step of a run.
 
@@ -201,6 +202,7 @@ def make_step(
         stats: mean and standard deviation of the training pixels in [0, 1], (C,) each.
         factors: learning rate of every step over the peak, (total steps,).
         fused: whether our kernels run the blocks and the update.
+        in_place: whether they write gradients where a flat optimizer wants them.
     Raises:
         InputError: user-defined code does not support the run's settings.
     """
@@ -215,9 +217,12 @@ def make_step(
     objective.prepare(model, mean, std)
     averaged, optim = {name: p for name, p in model.named_parameters() if p.is_floating_point()}, config.optim
     start = int(optim.ema_start * len(factors))
+    optimizers = build_optimizers(optim, model, layers=objective.layers, fused=fused)
+    if in_place:
+        offer_gradient_memory(optimizers)
     return TrainStep(
         model,
-        build_optimizers(optim, model, layers=objective.layers, fused=fused),
+        optimizers,
         batch_loss(objective, batches, bf16=bf16, compile=compile, fused=fused, micro_batch=config.train.micro_batch),
         ema=EMA(averaged, optim.ema_decay, start=start, share=optim.ema_share) if optim.ema_decay else None,
         factors=factors,

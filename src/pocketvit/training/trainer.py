@@ -130,6 +130,7 @@ class Trainer:
             factors=self.lr / config.optim.lr,
             processes=processes,
             fused=self.fused,
+            in_place=self.kernels == "persistent",
         )
 
     def fitting_threads(self) -> AbstractContextManager[None]:
