@@ -1,12 +1,18 @@
-"""Gradients that kernels write where a flat optimizer wants them: no copies, and the same steps as with gathering."""
+"""Gradients that kernels write where a flat optimizer wants them: no copies, and the same steps as with gathering.
+
+The tests marked `in_interpreter` are run by `test_kernels_in_the_interpreter`, in a process of their own.
+"""
 
 import pytest
 import torch
-from interpreter import natively
-from torch import nn
+from interpreter import assert_green_in_the_interpreter, in_interpreter, natively
+from torch import Tensor, nn
 
+from pocketvit.config import ModelConfig, OptimConfig
 from pocketvit.kernels.fold import stack
 from pocketvit.kernels.gradient_memory import SPARE, gather, room_for, whole_array
+from pocketvit.model import ViT
+from pocketvit.optim.build import build_optimizers, offer_gradient_memory
 
 flat = pytest.importorskip("pocketvit.optim.flat", reason="needs Triton")
 
@@ -104,3 +110,51 @@ def test_without_an_offer_memory_is_new():
     sum(Doubled.apply(p).sum() for p in params).backward()
     assert all((p.grad == 2).all() for p in params) and whole_array(params) is None
     assert whole_array([]) is None
+
+
+@natively
+def test_kernels_in_the_interpreter():
+    assert_green_in_the_interpreter("reference/test_gradient_memory.py")
+
+
+def small_model() -> ViT:
+    config = ModelConfig(width=32, num_heads=2, depth=2, mlp_ratio=1, patch_size=4, num_cls_tokens=2, num_registers=1)
+    return ViT(config, image_size=(8, 8), generator=torch.Generator().manual_seed(0))
+
+
+@in_interpreter
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+@pytest.mark.parametrize("decay", ["all", "matrices"])
+def test_steps_are_those_of_gathered_gradients(name, decay):
+    """Bit for bit, with stem and head by kernels that write in place, and blocks whose gradients are copied there."""
+    from pocketvit.kernels.head import head_loss
+    from pocketvit.kernels.stem import stem
+    from pocketvit.model.ends import head_parts, stem_parts
+
+    generator = torch.Generator().manual_seed(1)
+    batches = [(torch.randn(3, 3, 8, 8, generator=generator), torch.rand(3, 10, generator=generator)) for _ in range(3)]
+    trained: list[list[Tensor]] = []
+    for in_place in (True, False):
+        model = small_model()
+        optimizers = build_optimizers(OptimConfig(name=name, decay=decay), model, fused=True)
+        if in_place:
+            offer_gradient_memory(optimizers)
+        for group in optimizers[0].param_groups:
+            group["lr"].fill_(0.01)
+        for images, targets in batches:
+            weights, plan = stem_parts(model.tokens)
+            tokens = model.refine(stem(images, weights, plan), taken=2)
+            head_loss(tokens, targets, *head_parts(model, 1 / 3))[0].backward()
+            if in_place:
+                ends = [*model.tokens.parameters(), *model.norm.parameters(), *model.head.parameters()]
+                arrays = list(optimizers[0]._gradients)
+                assert all(any(holds(array, p.grad) for array in arrays) for p in ends)
+            optimizers[0].step()
+            optimizers[0].zero_grad()
+        trained.append([p.detach() for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*trained, strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(trained[0], small_model().parameters(), strict=True))
+
+
+def holds(array: Tensor, part: Tensor) -> bool:
+    return array.untyped_storage().data_ptr() == part.untyped_storage().data_ptr()

@@ -8,6 +8,7 @@ Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929; the sizes are
 of Small Vision Transformer on CIFAR10".
 """
 
+from collections.abc import Callable
 from functools import partial
 from math import log
 from typing import cast
@@ -19,10 +20,13 @@ from pocketvit.config import ModelConfig
 from pocketvit.config.training import Kernels
 from pocketvit.errors import InputError
 from pocketvit.kernels.blocks import run_blocks
+from pocketvit.kernels.head import head_loss
 from pocketvit.kernels.launch import Choice, choose
+from pocketvit.kernels.stem import stem
 from pocketvit.model.block import Block, LayerScale
 from pocketvit.model.custom import check_parts, fork_of, part
 from pocketvit.model.dropout import drop
+from pocketvit.model.ends import head_parts, not_head, not_stem, stem_parts
 from pocketvit.model.folded import fold, not_fused, not_persistent, plan_of
 from pocketvit.model.mimetic import start_mimetic
 from pocketvit.model.mixers import Mixer
@@ -142,6 +146,17 @@ class ViT(nn.Module):
         own = self.head(self.pool(tokens))
         return [own] if self.distilled_head is None else [own, self.distilled_head(tokens[:, self.tokens.num_cls])]
 
+    def loss(
+        self, images: Tensor, targets: Tensor, drop_path: Tensor | None = None, *, scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """`scale` times the sum of the images' cross-entropies, and `scale` times how many are right, by `head_kernels`.
+
+        Args:
+            targets: class probabilities, (B, K).
+        """
+        tokens = self.refine(self.embed(images), drop_path, taken=self.tokens.num_read)
+        return head_loss(tokens, targets, *head_parts(self, scale))
+
     def features(
         self,
         images: Tensor,
@@ -162,35 +177,46 @@ class ViT(nn.Module):
         Raises:
             InputError: images of another shape than the model's.
         """
+        return self.encode(self.embed(images), drop_path, dropout, taken=taken)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) as tokens (B, N, D) with their positions; raises as `features`."""
         if images.shape[1:] != self.image_shape:
             wanted = ", ".join(map(str, self.image_shape))
             raise InputError(
                 f"images have shape {tuple(images.shape)}, not (B, {wanted}); resize them, or make the model with "
                 "another image_size"
             )
-        return self.encode(self.tokens(images), drop_path, dropout, taken=taken)
+        if self.stem_kernels(images).name == "reference":
+            return self.tokens(images)
+        return stem(images, *stem_parts(self.tokens))
 
     def encode(
         self, x: Tensor, drop_path: Tensor | None = None, dropout: Tensor | None = None, *, taken: int | None = None
     ) -> Tensor:
         """Tokens (B, N, D), of all patches or of some, after the blocks and the last norm; as for `features`."""
+        return self.norm(self.refine(x, drop_path, dropout, taken=taken))  # it acts on each token separately
+
+    def refine(
+        self, x: Tensor, drop_path: Tensor | None = None, dropout: Tensor | None = None, *, taken: int | None = None
+    ) -> Tensor:
+        """Tokens (B, N, D) after the blocks, but before the last norm; as for `features`."""
         num_tokens = x.shape[1]
         kernels = cast(Kernels, self.block_kernels(x.device, x.dtype, num_tokens).name)
         if kernels != "reference":
             with torch.autocast(x.device.type, enabled=False):
                 weights = fold([block for block in self.blocks if isinstance(block, Block)])
             plan = plan_of(self.config, num_tokens, taken or num_tokens)
-            x = run_blocks(x, drop_path, weights, plan, kernels=kernels)  # (B, N or taken, D)
-        else:
-            places = None
-            if dropout is not None:
-                x, places = drop(x, self.config.dropout, dropout[0]), dropout[1:].unflatten(0, (len(self.blocks), -1))
-            for i, block in enumerate(self.blocks):
-                last = i == len(self.blocks) - 1 and Block.is_standard(block)
-                fewer = (taken,) if last and taken else ()
-                keys = {} if places is None else {"dropout": places[i]}
-                x = block(x, None if drop_path is None else drop_path[i], *fewer, **keys)  # (B, N or taken, D)
-        return self.norm(x[:, :taken])  # it acts on each token separately
+            return run_blocks(x, drop_path, weights, plan, kernels=kernels)  # (B, N or taken, D)
+        places = None
+        if dropout is not None:
+            x, places = drop(x, self.config.dropout, dropout[0]), dropout[1:].unflatten(0, (len(self.blocks), -1))
+        for i, block in enumerate(self.blocks):
+            last = i == len(self.blocks) - 1 and Block.is_standard(block)
+            fewer = (taken,) if last and taken else ()
+            keys = {} if places is None else {"dropout": places[i]}
+            x = block(x, None if drop_path is None else drop_path[i], *fewer, **keys)  # (B, N or taken, D)
+        return x[:, :taken]
 
     def block_kernels(self, device: torch.device, dtype: torch.dtype, num_tokens: int | None = None) -> Choice:
         """The implementation of the blocks for tokens of this type: the chosen kernels if supported, else PyTorch."""
@@ -201,6 +227,22 @@ class ViT(nn.Module):
     def use_side(self, side: int | None) -> None:
         """From now on, train on images of this side in pixels; see `Tokens.use_side`."""
         self.tokens.use_side(side)
+
+    def stem_kernels(self, images: Tensor) -> Choice:
+        """The implementation of the stem for such images: the kernels beside persistent blocks if supported, else PyTorch."""
+        return self._beside("the stem", images, partial(not_stem, self.tokens, images.device))
+
+    def head_kernels(self, images: Tensor) -> Choice:
+        """The same for the head and its loss, `loss`."""
+        return self._beside("the head", images, partial(not_head, self, images.device))
+
+    def _beside(self, what: str, images: Tensor, why_not: Callable[[], str | None]) -> Choice:
+        def not_persistent_or() -> str | None:
+            blocks = self.block_kernels(images.device, images.dtype).name
+            return why_not() if blocks == "persistent" else f"the blocks run as {blocks}"
+
+        kinds = {"persistent": not_persistent_or, "fused": lambda: "only persistent blocks have it"}
+        return choose(what, self.kernels, kinds, fall_back=True)
 
     def use_kernels(self, kernels: Kernels) -> None:
         """Choose the implementation of blocks and attention: `train.kernels`."""

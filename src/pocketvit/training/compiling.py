@@ -5,9 +5,10 @@ step, forward and backward, where every launch only compiles (`pocketvit.kernels
 have them, because most of PyTorch's own operations on such tensors are written in Python and load its compiler.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +16,11 @@ from torch import Tensor
 from pocketvit.augment.batch import BatchMaker, Chunk
 from pocketvit.kernels.block_weights import BlockPlan
 from pocketvit.kernels.fold import fold_norm
+from pocketvit.kernels.head import HeadWeights, head_loss
 from pocketvit.kernels.launch import compiling
+from pocketvit.kernels.stem import StemWeights, stem
 from pocketvit.model import ViT
+from pocketvit.model.ends import head_parts, stem_parts
 from pocketvit.model.folded import plan_of
 from pocketvit.model.stems import CHANNELS
 from pocketvit.objectives.objective import Stack
@@ -44,6 +48,7 @@ def kernels_compiled(
                 if kernels != "reference":
                     shadow_blocks(plan_of(model.config, num_tokens, taken), piece, num_tokens, kernels=kernels)
             shadow_batch(model, batch_size, label_smoothing)
+            shadow_ends(model, batch_size)
 
     with ThreadPoolExecutor(max_workers=1) as thread:
         done = thread.submit(compile_all)
@@ -76,6 +81,30 @@ def shadow_batch(model: ViT, batch_size: int, label_smoothing: float, dtype: tor
     images = empty(batch_size, *model.image_size, CHANNELS, dtype=torch.uint8)
     labels, erase, position = (empty(*shape, dtype=torch.int64) for shape in ((batch_size,), (batch_size, 4), (1,)))
     batches.fused(Chunk(images, labels, erase, empty(1, 7)), position, dtype)
+
+
+def shadow_ends(model: ViT, batch_size: int, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Launch a step's kernels for the model's stem and head, where they run."""
+    like = torch.empty(0, dtype=dtype, device=next(model.parameters()).device)
+    parts = []
+    if model.stem_kernels(like).name != "reference":
+        weights, plan = stem_parts(model.tokens)
+        images = empty(batch_size, *model.image_shape, dtype=dtype)
+        parts.append(stem(images, StemWeights(*shadows(weights)), plan))
+    if model.head_kernels(like).name != "reference":
+        weights, plan = head_parts(model, 1.0)
+        tokens = empty(batch_size, model.tokens.num_read or model.tokens.num_tokens, model.config.width, dtype=dtype)
+        targets = empty(batch_size, model.num_classes)
+        loss, _ = head_loss(tokens.requires_grad_(), targets, HeadWeights(*shadows(weights)), plan)
+        parts.append(loss)
+    for out in parts:
+        out.backward(torch.empty_like(out))
+
+
+def shadows(tensors: Iterable[Tensor | None]) -> list[Any]:
+    """The same tensors without memory."""
+    made = (None if t is None else empty(*t.shape, dtype=t.dtype).requires_grad_(t.requires_grad) for t in tensors)
+    return list(made)
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

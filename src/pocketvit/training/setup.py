@@ -157,7 +157,13 @@ def choose_kernels(
         if chosen.reason and device.type == "cuda" and config.kernels == "auto":
             instead = "without fused kernels" if chosen.name == "reference" else f"as {chosen.name} kernels"
             reporter.note(f"the blocks run {instead}: {chosen.reason}")
-    return cast(Kernels, next(iter(choices)).name)
+    kernels = next(iter(choices)).name
+    if kernels == "persistent":
+        images = torch.empty(0, device=device, dtype=dtype)
+        for part, beside in {"stem": model.stem_kernels(images), "head": model.head_kernels(images)}.items():
+            if beside.name != "persistent":
+                reporter.note(f"the {part} runs in PyTorch: {beside.reason}")
+    return cast(Kernels, kernels)
 
 
 def start_whitened(model: ViT, loader: TrainLoader, mean: Tensor, std: Tensor) -> Tensor:

@@ -16,9 +16,11 @@ from interpreter import in_interpreter, natively
 from pocketvit.augment.batch import BatchMaker, Chunk
 from pocketvit.config import ModelConfig
 from pocketvit.kernels import launch as launching
+from pocketvit.kernels.head import head_loss
 from pocketvit.model import ViT
+from pocketvit.model.ends import head_parts
 from pocketvit.model.folded import plan_of
-from pocketvit.training.compiling import shadow_batch, shadow_blocks
+from pocketvit.training.compiling import shadow_batch, shadow_blocks, shadow_ends
 
 pytest.importorskip("triton", reason="needs Triton")
 
@@ -32,7 +34,7 @@ CHOICES = {
 @pytest.fixture
 def launched(monkeypatch) -> Callable[[], set]:
     """Gives what was launched since the last call, as far as Triton compiles for it."""
-    for name in ("attention_ops", "blocks_ops", "fold"):
+    for name in ("attention_ops", "blocks_ops", "fold", "head", "stem"):
         importlib.import_module(f"pocketvit.kernels.{name}")  # those that are loaded late would keep the substitute
     seen = set()
 
@@ -79,6 +81,27 @@ def test_the_shadow_launches_what_a_step_launches(name, launched, monkeypatch):
     monkeypatch.setattr(launching, "_compiling", _Set())
     shadow_blocks(plan_of(model.config, model.tokens.num_tokens), 4, model.tokens.num_tokens, torch.float32)
     shadow_batch(model, 4, 0.1, torch.float32)
+    assert launched() == real
+
+
+@in_interpreter
+@pytest.mark.parametrize("choices", [{}, {"pool": "mean", "num_registers": 1, "positions": "sincos"}], ids=str)
+def test_the_shadow_launches_the_ends_that_a_step_launches(choices, launched, monkeypatch):
+    """With stem and head chosen as beside persistent blocks, which the interpreter cannot run."""
+    from pocketvit.optim.flat import AdamW
+
+    model = ViT(ModelConfig(width=32, depth=1, num_heads=2, **choices), image_size=(16, 16))
+    optimizer = AdamW(model.parameters())
+    optimizer.offer_gradient_memory()
+    monkeypatch.setattr(ViT, "_beside", lambda self, what, images, why_not: launching.Choice("persistent", why_not()))
+    launched()
+    tokens = model.embed(torch.zeros(4, 3, 16, 16))
+    weights, plan = head_parts(model, 0.25)
+    head_loss(tokens[:, : model.tokens.num_read].contiguous(), torch.ones(4, 10), weights, plan)[0].backward()
+    real = launched()
+    assert len({kernel for kernel, *_ in real}) == 5
+    monkeypatch.setattr(launching, "_compiling", _Set())
+    shadow_ends(model, 4, torch.float32)
     assert launched() == real
 
 
