@@ -66,7 +66,7 @@ def head_inputs(case: HeadCase, device: str = "cpu", dtype: torch.dtype = torch.
 
 
 def head_results(inputs: HeadInputs, plan: HeadPlan, *, exact: bool = False, upstream: float = 1.0) -> list[Tensor]:
-    """The loss, how many are right, and the gradients of `upstream` times the loss, the latter in the order of `NAMES`; `exact` is the reference in float64."""
+    """The loss, how many are right, and the gradients of `upstream` times the loss; `exact` is the reference in float64."""
     leaves = [(t.double() if exact else t).detach().clone().requires_grad_() for t in (inputs.x, *inputs.weights)]
     function = head_loss_reference if exact else head_loss
     loss, right = function(leaves[0], inputs.targets, HeadWeights(*leaves[1:]), plan)

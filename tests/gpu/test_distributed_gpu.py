@@ -29,6 +29,20 @@ def test_two_gpus_make_the_run_of_one(small, tmp_path, captured):
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
 
 
+def test_two_gpus_with_persistent_kernels_make_the_run_of_one(small, tmp_path):
+    """Gradients are summed in the optimizer's array, inside the captured step."""
+    config = override(small, {"model.width": 192, "model.num_heads": 12, "train.kernels": "persistent"})
+    config = override(config, {"train.precision": "bf16", "train.deterministic": False})
+    losses = []
+    for count in (1, 2, 2):
+        on_count = override(config, {"out": tmp_path / f"run-{len(losses)}"})
+        with Launcher(on_count, "--standalone", f"--nproc-per-node={count}", **NCCL) as launcher:
+            launcher.finish()
+        losses.append([line["loss"] for line in metrics(on_count.out)])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=2e-2)
+    assert losses[1] == losses[2], "the same bits"
+
+
 def test_a_killed_worker_is_started_again_and_the_run_ends_the_same(small, tmp_path):
     """The one that is left waits on its GPU for the dead one, in a captured exchange that nothing times out."""
     values = {"schedule.passes": 400, "train.eval_every_passes": 100, "train.checkpoint_every_passes": 5}

@@ -10,7 +10,10 @@ from training_cases import first_gradients, gradient_errors
 from worker_processes import start
 
 from pocketvit.config import override
+from pocketvit.kernels import gradient_memory
+from pocketvit.kernels.block_weights import BlockWeights
 from pocketvit.kernels.blocks import blocks_reference
+from pocketvit.kernels.fold import fold_norm
 from pocketvit.kernels.persistent.blocks import PersistentBlocks, supported
 from pocketvit.recipes import recipe
 from pocketvit.training.checkpoint import Progress
@@ -59,6 +62,51 @@ def test_values_and_gradients(case):
     assert supported(inputs.x.device, inputs.x.dtype, case.N, case.plan) is None
     exact = results(blocks_reference, inputs, case.plan, exact=True)
     assert_small(relative_errors(poisoned_results(inputs, case), exact), 1e-2)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_norms_that_the_kernels_merge(in_place):
+    """Against float64, the layers' gradients in memory of their own or as evenly spaced as in an optimizer's array."""
+    case = Case(37, 65, 192, 12, 2, 1, num_layers=3)
+    inputs, generator = on_gpu(case), torch.Generator("cuda").manual_seed(1)
+    norms = [torch.randn(3, 192, device="cuda", generator=generator) for _ in range(4)]
+    norms = [1 + 0.3 * norm if i % 2 == 0 else 0.3 * norm for i, norm in enumerate(norms)]
+    found, wanted = [], []
+    for gradients, exact in ((found, False), (wanted, True)):
+        leaves = [t.double() if exact else t for t in (inputs.x, *inputs.weights, *norms)]
+        if not exact:
+            leaves = [evenly_spaced(leaf) if i and in_place else leaf for i, leaf in enumerate(leaves)]
+        leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+        x, weights, (factor1, offset1, factor2, offset2) = leaves[0], BlockWeights(*leaves[1:9]), leaves[9:]
+        if exact:
+            w_qkv, b_qkv = fold_norm(weights.w_qkv, weights.b_qkv, factor1, offset1)
+            w_fc1, b_fc1 = fold_norm(weights.w_fc1, weights.b_fc1, factor2, offset2)
+            merged = weights._replace(w_qkv=w_qkv, b_qkv=b_qkv, w_fc1=w_fc1, b_fc1=b_fc1)
+            out = blocks_reference(x, inputs.keep, merged, case.plan)
+        else:
+            if in_place:
+                offer_places(leaves[1:])
+            with poisoned_memory("cuda"):
+                out = PersistentBlocks.apply(x, inputs.keep, case.plan, True, *leaves[1:])
+        gradients += [out.detach(), *torch.autograd.grad(out, leaves, inputs.dout.to(out.dtype))]
+    errors = {
+        str(i): float((a.double() - b).norm() / b.norm()) for i, (a, b) in enumerate(zip(found, wanted, strict=True))
+    }
+    assert_small(errors, 1e-2)
+    assert all(t.stride(0) == t[0].numel() + 16 * in_place for t in found[2:])
+
+
+def evenly_spaced(tensor: Tensor) -> Tensor:
+    """A copy whose layers are contiguous, 16 numbers of NaN between them."""
+    memory = torch.full((len(tensor), tensor[0].numel() + 16), torch.nan, device=tensor.device)
+    return memory[:, :-16].view(tensor.shape).copy_(tensor)
+
+
+def offer_places(tensors: list[Tensor]) -> None:
+    """For the gradient of each tensor memory as evenly spaced as itself."""
+    for tensor in tensors:
+        room = evenly_spaced(torch.full_like(tensor, torch.nan))
+        gradient_memory._offers[tensor] = gradient_memory._Offer(room, [gradient_memory._Room(room, room)])
 
 
 @pytest.mark.parametrize("case", [PAPER, CASES[4], CASES[5], CASES[9]], ids=str)

@@ -25,6 +25,15 @@ class BlockWeights(NamedTuple):
     b_fc2: Tensor  # (L, D)
 
 
+class BlockNorms(NamedTuple):
+    """The factors and offsets of L blocks' norms, where `BlockWeights` are given before they are merged in."""
+
+    factor1: Tensor  # in front of queries, keys and values, (L, D)
+    offset1: Tensor | None  # (L, D); None for RMSNorm
+    factor2: Tensor  # in front of the MLP, (L, D)
+    offset2: Tensor | None  # (L, D)
+
+
 class MixerKernels(NamedTuple):
     """What mixes tokens inside the blocks: functions of q, k and v, with arguments as in `attention_ops`."""
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from pocketvit.config.training import Kernels
 from pocketvit.errors import InputError
-from pocketvit.kernels.block_weights import BlockPlan, BlockWeights
+from pocketvit.kernels.block_weights import BlockNorms, BlockPlan, BlockWeights
 from pocketvit.kernels.launch import INTERPRETED, choose, needs_gpu, triton
 
 if TYPE_CHECKING or triton is not None:
@@ -32,7 +32,13 @@ MAX_NUMBERS = 2**31  # numbers of a tensor that the kernels' 32-bit offsets reac
 
 
 def run_blocks(
-    x: Tensor, keep: Tensor | None, weights: BlockWeights, plan: BlockPlan, *, kernels: Kernels = "auto"
+    x: Tensor,
+    keep: Tensor | None,
+    weights: BlockWeights,
+    plan: BlockPlan,
+    *,
+    norms: BlockNorms | None = None,
+    kernels: Kernels = "auto",
 ) -> Tensor:
     """Refine tokens by L pre-norm blocks: x ← x + keep₁ · attention(norm(x)), then x ← x + keep₂ · MLP(norm(x)).
 
@@ -41,6 +47,7 @@ def run_blocks(
         keep: factor of each image's two branches in each layer, float32 (L, 2, B); none is 1.
         weights: of all layers, float32; they are rounded to the dtype of x, their gradients are not.
         plan: heads, norm, activation, and how many tokens are wanted in the end.
+        norms: that are not yet merged into the weights; only with `kernels`="persistent".
         kernels: "auto", "persistent", "fused" or "reference".
     Returns:
         the first `plan.taken` tokens of each image, (B, taken, D).
@@ -48,6 +55,8 @@ def run_blocks(
         InputError: an unknown `kernels`, one that does not support the inputs, or more images than the kernels can
             count.
     """
+    if norms is not None and kernels != "persistent":
+        raise ValueError(f"kernels={kernels!r}: only the persistent ones merge norms")
     chosen = choose("these blocks", kernels, implementations(x.device, x.dtype, x.shape[1], plan)).name
     if chosen == "reference":
         return blocks_reference(x, keep, weights, plan)
@@ -58,8 +67,9 @@ def run_blocks(
         )
     if keep is None:
         keep = torch.ones(len(weights.w_qkv), 2, len(x), device=x.device)
-    save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *weights))
-    return FUNCTIONS[chosen].apply(x, keep, plan, save, *weights)
+    tensors = [*weights, *(tensor for tensor in norms or () if tensor is not None)]
+    save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *tensors))
+    return FUNCTIONS[chosen].apply(x, keep, plan, save, *tensors)
 
 
 def blocks_reference(x: Tensor, keep: Tensor | None, weights: BlockWeights, plan: BlockPlan) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pocketvit.config import ModelConfig
-from pocketvit.kernels.block_weights import BlockPlan, BlockWeights
+from pocketvit.kernels.block_weights import BlockNorms, BlockPlan, BlockWeights
 from pocketvit.kernels.blocks import persistent_supported, supported
 from pocketvit.kernels.fold import fold_norm, linear, stack
 from pocketvit.model.block import Block, LayerScale
@@ -70,19 +70,29 @@ def fold(blocks: Sequence[Block]) -> BlockWeights:
     Args:
         blocks: of one model, that are not `not_fused`; autocast must be off.
     """
-    return BlockWeights(
-        *_behind_norms([block.norm1 for block in blocks], *blocks[0].attn.fold([block.attn for block in blocks])),
+    w, norms = fold_but_norms(blocks)
+    w_qkv, b_qkv = fold_norm(w.w_qkv, w.b_qkv, norms.factor1, norms.offset1)
+    w_fc1, b_fc1 = fold_norm(w.w_fc1, w.b_fc1, norms.factor2, norms.offset2)
+    return w._replace(w_qkv=w_qkv, b_qkv=b_qkv, w_fc1=w_fc1, b_fc1=b_fc1)
+
+
+def fold_but_norms(blocks: Sequence[Block]) -> tuple[BlockWeights, BlockNorms]:
+    """The same, with the norms yet to be merged: the persistent kernels do that themselves."""
+    qkv: tuple[Tensor, Tensor] = blocks[0].attn.fold([block.attn for block in blocks])
+    weights = BlockWeights(
+        *qkv,
         *_before_scales(*linear([block.attn.proj for block in blocks]), [block.scale1 for block in blocks]),
-        *_behind_norms([block.norm2 for block in blocks], *linear([block.mlp.fc1 for block in blocks])),
+        *linear([block.mlp.fc1 for block in blocks]),
         *_before_scales(*linear([block.mlp.fc2 for block in blocks]), [block.scale2 for block in blocks]),
     )
+    (factor1, offset1), (factor2, offset2) = (_norms([getattr(b, name) for b in blocks]) for name in ("norm1", "norm2"))
+    return weights, BlockNorms(factor1, offset1, factor2, offset2)
 
 
-def _behind_norms(norms: Sequence[nn.LayerNorm | nn.RMSNorm], w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """A linear layer W (L, out, D), b (L, out) with the factor and offset of the norm in front of it."""
-    factors = stack([norm.weight for norm in norms])  # (L, D)
+def _norms(norms: Sequence[nn.LayerNorm | nn.RMSNorm]) -> tuple[Tensor, Tensor | None]:
+    """The factors (L, D) and offsets (L, D) of norms; RMSNorm has none."""
     offsets = [norm.bias for norm in norms if isinstance(norm, nn.LayerNorm)]
-    return fold_norm(w, b, factors, stack(offsets) if offsets else None)
+    return stack([norm.weight for norm in norms]), stack(offsets) if offsets else None
 
 
 def _before_scales(w: Tensor, b: Tensor, scales: Sequence[LayerScale | nn.Identity]) -> tuple[Tensor, Tensor]:

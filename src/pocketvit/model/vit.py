@@ -27,7 +27,7 @@ from pocketvit.model.block import Block, LayerScale
 from pocketvit.model.custom import check_parts, fork_of, part
 from pocketvit.model.dropout import drop
 from pocketvit.model.ends import head_parts, not_head, not_stem, stem_parts
-from pocketvit.model.folded import fold, not_fused, not_persistent, plan_of
+from pocketvit.model.folded import fold, fold_but_norms, not_fused, not_persistent, plan_of
 from pocketvit.model.mimetic import start_mimetic
 from pocketvit.model.mixers import Mixer
 from pocketvit.model.norm import make_norm
@@ -204,10 +204,14 @@ class ViT(nn.Module):
         num_tokens = x.shape[1]
         kernels = cast(Kernels, self.block_kernels(x.device, x.dtype, num_tokens).name)
         if kernels != "reference":
+            blocks, norms = [block for block in self.blocks if isinstance(block, Block)], None
             with torch.autocast(x.device.type, enabled=False):
-                weights = fold([block for block in self.blocks if isinstance(block, Block)])
+                if kernels == "persistent":
+                    weights, norms = fold_but_norms(blocks)
+                else:
+                    weights = fold(blocks)
             plan = plan_of(self.config, num_tokens, taken or num_tokens)
-            return run_blocks(x, drop_path, weights, plan, kernels=kernels)  # (B, N or taken, D)
+            return run_blocks(x, drop_path, weights, plan, norms=norms, kernels=kernels)  # (B, N or taken, D)
         places = None
         if dropout is not None:
             x, places = drop(x, self.config.dropout, dropout[0]), dropout[1:].unflatten(0, (len(self.blocks), -1))

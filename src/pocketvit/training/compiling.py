@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pocketvit.augment.batch import BatchMaker, Chunk
-from pocketvit.kernels.block_weights import BlockPlan
+from pocketvit.kernels.block_weights import BlockNorms, BlockPlan
 from pocketvit.kernels.fold import fold_norm
 from pocketvit.kernels.head import HeadWeights, head_loss
 from pocketvit.kernels.launch import compiling
@@ -67,8 +67,11 @@ def shadow_blocks(
 
     x = leaf(batch_size, num_tokens, plan.width, dtype=dtype)
     weights = [leaf(1, *shape) for shape in plan.shapes]
-    out = FUNCTIONS[kernels].apply(x, empty(1, 2, batch_size), plan, True, *weights)
+    norms = [leaf(1, plan.width) for _ in BlockNorms._fields] if kernels == "persistent" else []
+    out = FUNCTIONS[kernels].apply(x, empty(1, 2, batch_size), plan, True, *weights, *norms)
     out.backward(torch.empty_like(out))
+    if norms:  # these kernels merge them themselves
+        return
     for w, b in (weights[:2], weights[4:6]):  # the layers behind a norm
         factor, offset = leaf(1, plan.width), leaf(1, plan.width) if plan.centred else None
         folded = fold_norm(w, b, factor, offset)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from block_cases import Case
 
-from pocketvit.kernels import blocks, fold, launch
+from pocketvit.kernels import blocks, launch
 from pocketvit.kernels.persistent import build, layout
 from pocketvit.kernels.persistent.driver import Box, Params
 
@@ -16,7 +16,7 @@ PAPER = Case(2, 65, 192, 12, 2, 1)
 KERNELS = {
     "forward": (layout.FORWARD_KERNEL, Params([None] * 6, [None] * 7, [0] * 5, [0.0])),
     "backward": (layout.BACKWARD_KERNEL, Params([None] * 14, [None] * 6, [0] * 5, [])),
-    "weights": (layout.WEIGHTS_KERNEL, Params([None] * 14, [None] * 11, [0] * 3, [])),
+    "weights": (layout.WEIGHTS_KERNEL, Params([None] * 14, [None] * 11, [0] * 11, [])),
 }
 needs_nvrtc = pytest.mark.skipif(build.missing() is not None, reason="needs NVRTC, which PyTorch for CUDA brings")
 
@@ -141,10 +141,8 @@ def test_all_three_are_compiled_ahead(monkeypatch):
     asked, packed = [], []
     monkeypatch.setattr(launch, "is_compiling", lambda: True)
     monkeypatch.setattr(launch, "launch", lambda kernel, *_, **__: packed.append(kernel.__name__))
-    monkeypatch.setattr(fold, "launch", lambda *_, **__: None)
-    monkeypatch.setattr(fold, "is_compiling", lambda: True)
     monkeypatch.setattr(build, "ahead", asked.append)
     monkeypatch.setattr("pocketvit.kernels.persistent.blocks.launch", lambda *_: pytest.fail("ran"))
     shadow_blocks(PAPER._replace(tanh=True).plan, 4, 65, kernels="persistent")
-    assert packed == ["pack_kernel"]
+    assert packed == ["pack_kernel", "unfold_kernel"]
     assert asked == [instance(name)._replace(tanh=True) for name in ("forward", "backward", "weights")]

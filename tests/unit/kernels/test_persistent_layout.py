@@ -8,7 +8,8 @@ from block_cases import Case, random_inputs
 from interpreter import assert_green_in_the_interpreter, in_interpreter, natively
 from torch import Tensor
 
-from pocketvit.kernels.block_weights import BlockWeights
+from pocketvit.kernels.block_weights import BlockNorms, BlockWeights
+from pocketvit.kernels.fold import fold_norm
 from pocketvit.kernels.persistent import layout
 
 PAPER = Case(2, 65, 192, 12, 2, 1, num_layers=2)
@@ -99,6 +100,64 @@ def test_packed_weights():
         assert torch.equal(tile[: 3 * layout.SUB_TILE_BYTES].view(torch.bfloat16), numbers.bfloat16().flatten())
         if biases is not None:
             assert torch.equal(tile[3 * layout.SUB_TILE_BYTES :].view(torch.float32), biases)
+
+
+def random_norms(width: int = 192) -> BlockNorms:
+    """Of layers that lie apart, as in an optimizer's flat memory."""
+    generator = torch.Generator().manual_seed(1)
+    return BlockNorms(*(torch.randn(2, 3, width, generator=generator)[:, 1] for _ in range(4)))
+
+
+@in_interpreter
+def test_norms_are_merged_on_the_way_into_the_tiles():
+    from pocketvit.kernels.persistent.blocks import pack
+
+    w, norms = random_inputs(PAPER).weights, random_norms()
+    merged = w._replace(
+        w_qkv=w.w_qkv * norms.factor1[:, None],
+        b_qkv=w.b_qkv + torch.einsum("lfd,ld->lf", w.w_qkv, norms.offset1),
+        w_fc1=w.w_fc1 * norms.factor2[:, None],
+        b_fc1=w.b_fc1 + torch.einsum("lfd,ld->lf", w.w_fc1, norms.offset2),
+    )
+    tiles = pack(w, norms).reshape(-1, layout.TILE_BYTES)
+    for tile, (numbers, biases) in zip(tiles, packed_plainly(merged), strict=True):
+        found = tile[: 3 * layout.SUB_TILE_BYTES].view(torch.bfloat16)
+        torch.testing.assert_close(found.float(), numbers.flatten(), rtol=2**-7, atol=0)
+        if biases is not None:
+            found = tile[3 * layout.SUB_TILE_BYTES :].view(torch.float32)
+            torch.testing.assert_close(found, biases, rtol=1e-5, atol=1e-5)
+
+
+@in_interpreter
+@pytest.mark.parametrize("in_place", [False, True])
+def test_gradients_of_merged_weights_become_the_parameters(in_place):
+    """Against autograd through the formulas in float64; in an array of gradients, and in memory of their own."""
+    from pocketvit.kernels.persistent.blocks import unfold
+
+    w, norms = random_inputs(PAPER).weights, random_norms()
+    gap = 1000 if in_place else 0
+    dw = BlockWeights(*(apart(torch.randn(t.shape, generator=torch.Generator().manual_seed(2)), gap) for t in w))
+    leaves = [t.double().requires_grad_() for t in (w.w_qkv, norms.factor1, norms.offset1, w.w_fc1, norms.factor2,
+                                                    norms.offset2)]  # fmt: skip
+    outputs = [
+        *fold_norm(leaves[0], w.b_qkv.double(), *leaves[1:3]),
+        *fold_norm(leaves[3], w.b_fc1.double(), *leaves[4:]),
+    ]
+    wanted = torch.autograd.grad(outputs, leaves, [t.double() for t in (dw.w_qkv, dw.b_qkv, dw.w_fc1, dw.b_fc1)])
+    kept = [t.clone() for t in (dw.b_qkv, dw.w_proj, dw.b_proj, dw.b_fc1, dw.w_fc2, dw.b_fc2)]
+    dnorms = unfold(w, norms, dw)
+    found = dw.w_qkv, dnorms.factor1, dnorms.offset1, dw.w_fc1, dnorms.factor2, dnorms.offset2
+    for ours, exact in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=2e-5)
+    left = dw.b_qkv, dw.w_proj, dw.b_proj, dw.b_fc1, dw.w_fc2, dw.b_fc2
+    assert all(torch.equal(a, b) for a, b in zip(left, kept, strict=True))
+
+
+def apart(tensor: Tensor, gap: int) -> Tensor:
+    """A tensor (L, ...) whose layers are contiguous, with NaN between them."""
+    memory = torch.full((len(tensor), tensor[0].numel() + gap), torch.nan)
+    place = memory[:, : tensor[0].numel()].view(tensor.shape)
+    return place.copy_(tensor)
 
 
 @natively

@@ -1,9 +1,14 @@
-"""A stack of blocks in one launch forward and two backward, an autograd function with the interface of `FusedBlocks`.
+"""A stack of blocks in two launches forward and three backward, an autograd function with the interface of `FusedBlocks`.
+
+The first one packs the weights and the last one takes their gradients back; the norms in front of linear layers are
+merged into these on the way, so no merged weight is ever in memory but in the tiles. Gradients are written where an
+optimizer wants them (`gradient_memory`), those of the merged weights too, and become the parameters' there.
 
 The tensors between the launches are those of `blocks_ops`, and so are the letters; of the last layer, what lies behind its
 attention is kept for the `taken` tokens of each image only, at the beginning of the layer's place.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -12,11 +17,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pocketvit.kernels import launch as triton_launch
-from pocketvit.kernels.block_weights import BlockPlan, BlockWeights
+from pocketvit.kernels.block_weights import BlockNorms, BlockPlan, BlockWeights
 from pocketvit.kernels.blocks_ops import Gradients, Saved, Sizes, sizes_of
+from pocketvit.kernels.gradient_memory import room_for
 from pocketvit.kernels.persistent import build, layout
 from pocketvit.kernels.persistent.driver import Box, Params, launch
-from pocketvit.kernels.persistent.pack_triton import pack_kernel
+from pocketvit.kernels.persistent.pack_triton import pack_kernel, unfold_kernel
+
+NUM_WEIGHTS = len(BlockWeights._fields)
+UNFOLD_COLUMNS, UNFOLD_ROWS = 16, 128
+"""Columns of a linear layer that a program of `unfold_kernel` owns, and rows that it takes at a time."""
 
 
 def supported(device: torch.device, dtype: torch.dtype, num_tokens: int, plan: BlockPlan) -> str | None:
@@ -36,15 +46,15 @@ class PersistentBlocks(torch.autograd.Function):
     """L blocks on tokens x (B, N, D), with stochastic depth keep (L, 2, B); (B, taken, D)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, keep: Tensor, plan: BlockPlan, save: bool, *weights: Tensor) -> Tensor:
-        """`save` keeps what backward needs."""
-        w = BlockWeights(*weights)
+    def forward(ctx: Any, x: Tensor, keep: Tensor, plan: BlockPlan, save: bool, *tensors: Tensor) -> Tensor:
+        """`save` keeps what backward needs; `tensors` are those of `BlockWeights`, and of `BlockNorms` if not yet merged."""
+        w, norms = BlockWeights(*tensors[:NUM_WEIGHTS]), _norms(tensors[NUM_WEIGHTS:])
         s, x, keep = sizes_of(x, w), x.contiguous(), keep.contiguous()
-        out, tiles = x.new_empty(s.B, plan.taken, s.D), pack(w)
+        out, tiles = x.new_empty(s.B, plan.taken, s.D), pack(w, norms)
         saved = Saved.new(x, s, plan, s.L if save else 0)
         _forward(x, out, tiles, keep, saved if save else None, s, plan)
         if save:
-            ctx.plan, ctx.sizes = plan, s
+            ctx.plan, ctx.sizes, ctx.weights, ctx.norms = plan, s, w, norms
             ctx.save_for_backward(keep, tiles, *saved)
         return out
 
@@ -52,21 +62,47 @@ class PersistentBlocks(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         keep, tiles, *rest = ctx.saved_tensors
-        dx, dw = _backward(dout, tiles, keep, Saved(*rest), ctx.sizes, ctx.plan)
-        return dx, None, None, None, *dw
+        dw = BlockWeights(*map(room_for, ctx.weights))
+        dx = _backward(dout, tiles, keep, Saved(*rest), dw, ctx.sizes, ctx.plan)
+        dnorms = () if ctx.norms is None else unfold(ctx.weights, ctx.norms, dw)
+        return dx, None, None, None, *dw, *dnorms
 
 
-def pack(w: BlockWeights) -> Tensor:
-    """The weights as tiles in bf16, (L, tiles, bytes of one)."""
+def _norms(tensors: Sequence[Tensor]) -> BlockNorms | None:
+    return BlockNorms(*tensors) if tensors else None
+
+
+def pack(w: BlockWeights, norms: BlockNorms | None = None) -> Tensor:
+    """The weights as tiles in bf16, (L, tiles, bytes of one), the norms in front of them merged in."""
     L = len(w.w_qkv)
-    parts = [t if t[0].is_contiguous() else t.contiguous() for t in w]
+    parts = _layers((*w, *(norms or [w.b_proj] * 4)))
     tiles = torch.empty(L, len(layout.TILES), layout.TILE_BYTES, dtype=torch.uint8, device=w.w_qkv.device)
     table = _table(tiles.device)
     triton_launch.launch(
         pack_kernel, (len(layout.TILES), L),
         *parts, *(t.stride(0) for t in parts), table, tiles.view(torch.bfloat16), tiles.view(torch.float32),
+        NORMS=norms is not None,
     )  # fmt: skip
     return tiles
+
+
+def unfold(w: BlockWeights, norms: BlockNorms, dw: BlockWeights) -> BlockNorms:
+    """From the gradients of the merged weights, in `dw`, to those of the weights, there, and of the norms."""
+    dnorms = BlockNorms(*(room_for(t) for t in norms if t is not None))
+    (_, F_QKV, D), F_FC1 = w.w_qkv.shape, w.w_fc1.shape[1]
+    qkv = w.w_qkv, dw.w_qkv, dw.b_qkv, norms.factor1, norms.offset1, dnorms.factor1, dnorms.offset1
+    fc1 = w.w_fc1, dw.w_fc1, dw.b_fc1, norms.factor2, norms.offset2, dnorms.factor2, dnorms.offset2
+    parts = _layers((*qkv, *fc1))
+    triton_launch.launch(
+        unfold_kernel, (D // UNFOLD_COLUMNS, 2 * len(w.w_qkv)), *parts, *(t.stride(0) for t in parts),
+        F_QKV=F_QKV, F_FC1=F_FC1, D=D, C=UNFOLD_COLUMNS, ROWS=UNFOLD_ROWS,
+    )  # fmt: skip
+    return dnorms
+
+
+def _layers(tensors: Sequence[Any]) -> list[Tensor]:
+    """Tensors (L, ...) whose layers are contiguous each, copied where they are not."""
+    return [t if t[0].is_contiguous() else t.contiguous() for t in tensors]
 
 
 @cache
@@ -109,9 +145,9 @@ def _forward(
 
 
 def _backward(
-    dout: Tensor, tiles: Tensor, keep: Tensor, saved: Saved, s: Sizes, plan: BlockPlan
-) -> tuple[Tensor, BlockWeights]:
-    """From the gradient of the last block's output, (B, taken, D), to those of the first one's input and of the weights."""
+    dout: Tensor, tiles: Tensor, keep: Tensor, saved: Saved, dw: BlockWeights, s: Sizes, plan: BlockPlan
+) -> Tensor:
+    """From the gradient of the last block's output, (B, taken, D), to that of the first one's input; `dw` gets the weights'."""
     grads, dx = Gradients.new(dout, s), dout.new_empty(s.B, s.N, s.D)
     dout = dout.reshape(-1, s.D)
     boxes = [saved.n, saved.n1, saved.qkv, grads.dout, grads.a, grads.dh, grads.dx1, grads.dqkv, dx[None]]
@@ -125,13 +161,13 @@ def _backward(
     params = Params(maps, pointers, [s.B, s.L, pairs, plan.taken, num_blocks], [])
     _run(layout.BACKWARD_KERNEL, params, s, plan, s.B - pairs)
 
-    dw = BlockWeights(*(keep.new_empty(s.L, *shape) for shape in plan.shapes))
     whole = [
         t.flatten(1, 2) for t in (grads.dqkv, grads.dx1, grads.dh, grads.dout, saved.n, saved.o, saved.n1, grads.a)
     ]
     lasts = [*(_taken(t, s, plan) for t in (grads.dx1, grads.dh)), dout]
     lasts += [_taken(t, s, plan) for t in (saved.o, saved.n1, grads.a)]
     maps = [Box(t, layout.BOX_TOKENS) for t in (*whole, *(t[None] for t in lasts))]
-    params = Params(maps, [*dw[::2], *dw[1::2], keep, parts, ready], [s.B, s.L, plan.taken], [])
+    pointers, strides = [*dw[::2], *dw[1::2]], [t.stride(0) for t in (*dw[::2], *dw[1::2])]
+    params = Params(maps, [*pointers, keep, parts, ready], [s.B, s.L, plan.taken, *strides], [])
     _run(layout.WEIGHTS_KERNEL, params, s, plan, num_blocks)
-    return dx, dw
+    return dx

@@ -29,11 +29,12 @@ constexpr int PARTS = 12 * 64 * 4;                             // bytes: sums of
 struct Params {
     Map dqkv, dx1, dh, dout, n, o, n1, a;                      // (layers, tokens, channels)
     Map last_dx1, last_dh, last_dout, last_o, last_n1, last_a; // of the last layer, (1, images x taken, channels)
-    float *dw[4], *db[4];                                      // of all layers: qkv, proj, fc1, fc2
+    float *dw[4], *db[4];                                      // of the first layer: qkv, proj, fc1, fc2
     const float* keep;                                         // (layers, 2, images)
     float* parts;                                              // of each block of threads, (SIDE + 1) x SIDE
     u32* ready;                                                // of each: 0 at first (backward.cu), 1 once it is there
     int images, layers, taken;
+    int dw_layer[4], db_layer[4];                              // numbers from one layer's to the next one's
 };
 constexpr int ALL = DEPTH * STEP + PARTS + 2 * DEPTH * 8;
 static_assert(ALL == SHARED_BYTES && sizeof(Params) == PARAMS_BYTES, "Python counts otherwise");
@@ -66,7 +67,6 @@ struct Piece {
         row = kind < 3 ? kind * SIDE : kind == 5 ? SIDE : 0;
         column = kind == 7 ? SIDE : 0;
     }
-    INLINE int rows() const { return weight == 0 ? 3 * SIDE : weight == 2 ? 2 * SIDE : SIDE; }
     INLINE int columns() const { return weight == 3 ? 2 * SIDE : SIDE; }
     INLINE const Map& left(const Params& P) const {
         if (weight == 0) return P.dqkv;
@@ -165,14 +165,14 @@ INLINE void add_part(const Params& P, int block, float (&d)[96], float& of_dy, c
     if (me.tid < 64) of_dy += __ldcg(part + SIDE * SIDE + me.group * 64 + me.tid);
 }
 INLINE void write_tile(const Params& P, const Piece& piece, const float (&d)[96], float of_dy, const Thread& me) {
-    const int rows = piece.rows(), columns = piece.columns(), row = piece.row + me.group * 64;   // of this warpgroup
-    float* dw = P.dw[piece.weight] + (u64)piece.layer * rows * columns;
+    const int columns = piece.columns(), row = piece.row + me.group * 64;   // of this warpgroup
+    float* dw = P.dw[piece.weight] + (u64)piece.layer * P.dw_layer[piece.weight];
     dw += (row + me.row()) * columns + piece.column + 2 * me.t();
     UNROLL for (int j = 0; j < 24; j++) {
         *(float2*)(dw + 8 * j) = make_float2(d[4 * j], d[4 * j + 1]);
         *(float2*)(dw + 8 * columns + 8 * j) = make_float2(d[4 * j + 2], d[4 * j + 3]);
     }
-    if (piece.column == 0 && me.tid < 64) P.db[piece.weight][piece.layer * rows + row + me.tid] = of_dy;
+    if (piece.column == 0 && me.tid < 64) P.db[piece.weight][piece.layer * P.db_layer[piece.weight] + row + me.tid] = of_dy;
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) vit_weights(const __grid_constant__ Params P) {
