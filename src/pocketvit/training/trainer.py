@@ -130,7 +130,7 @@ class Trainer:
             factors=self.lr / config.optim.lr,
             processes=processes,
             fused=self.fused,
-            in_place=self.kernels == "persistent",
+            in_place=self.kernels == "persistent" and config.train.micro_batch is None,
         )
 
     def fitting_threads(self) -> AbstractContextManager[None]:
