@@ -30,12 +30,10 @@ from pocketvit.device import choose_device, device_name, synchronize
 from pocketvit.inference.logits import accuracy, predict_logits
 from pocketvit.loading.chunks import Chunks
 from pocketvit.loading.loader import TrainLoader
-from pocketvit.model import ViT
-from pocketvit.randomness import Stream, torch_seed
 from pocketvit.recipes import recipe
 from pocketvit.runs.provenance import environment
 from pocketvit.training.progress import SilentReporter
-from pocketvit.training.setup import PATCH_INITS
+from pocketvit.training.setup import PATCH_INITS, make_loader, make_model
 from pocketvit.training.trainer import Trainer
 
 
@@ -68,15 +66,7 @@ class WarmRecipe:
         began = time.perf_counter()
         config = override(self.config, {"seed": seed})
         trainer = self.trainer
-        loader = TrainLoader(
-            self.splits.train,
-            data=config.data,
-            augment=config.augment,
-            seed=seed,
-            batch_size=config.batch_size,
-            device=self.device,
-            kernels=trainer.loader.kernels,
-        )
+        loader = make_loader(config, self.splits.train, self.device)
         trainer.step.load_state(self.blank | self._initial(config, loader))
         chunks = Chunks(config, loader, trainer.objective.num_draws)
         steps = 0
@@ -89,12 +79,7 @@ class WarmRecipe:
 
     def _initial(self, config: RunConfig, loader: TrainLoader) -> dict[str, Tensor]:
         """The tensors of the step's state that a seed decides."""
-        model = ViT(
-            config.model,
-            image_size=loader.image_size,
-            num_classes=len(self.splits.class_names),
-            generator=torch.Generator().manual_seed(torch_seed(config.seed, Stream.INIT)),
-        ).to(self.device)
+        model = make_model(config, self.splits, self.device)
         PATCH_INITS[config.model.patch_init](model, loader, self.trainer.mean, self.trainer.std)
         return {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
 

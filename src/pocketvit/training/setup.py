@@ -1,4 +1,4 @@
-"""Set up a run from its configuration: kernels, whitened patches, the training step."""
+"""Set up a run from its configuration: images, model, objective, kernels, whitened patches, the training step."""
 
 from collections.abc import Sequence
 from typing import Literal, assert_never, cast
@@ -12,7 +12,7 @@ from pocketvit.augment.batch import BatchMaker
 from pocketvit.config import RunConfig, TrainConfig
 from pocketvit.config.checks import describe_size
 from pocketvit.config.training import Kernels
-from pocketvit.data import Splits
+from pocketvit.data import Split, Splits
 from pocketvit.device import uses_bf16
 from pocketvit.errors import InputError
 from pocketvit.loading.balance import class_weights
@@ -31,12 +31,41 @@ from pocketvit.objectives.patch_dropout import PatchDropout
 from pocketvit.optim.build import build_optimizers, offer_gradient_memory
 from pocketvit.optim.ema import EMA
 from pocketvit.randomness import Stream, permutation, seeded, torch_seed
-from pocketvit.training.distributed import Processes
+from pocketvit.training.distributed import ALONE, Processes
 from pocketvit.training.progress import Reporter
 from pocketvit.training.start import load_teacher
 from pocketvit.training.step import TrainStep, batch_loss
 
 WHITENING_IMAGES = 5_000  # training images whose patches the whitening filters come from, as in the paper's code
+
+
+def make_loader(config: RunConfig, split: Split, device: torch.device, processes: Processes = ALONE) -> TrainLoader:
+    """The loader of the training images that one of the processes takes.
+
+    Raises:
+        InputError: fewer images than a batch or than the processes need, a policy that is invalid, or too little memory.
+    """
+    return TrainLoader(
+        split,
+        data=config.data,
+        augment=config.augment,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        device=device,
+        share=processes.share(config.batch_size),
+        kernels="fused" if config.train.kernels == "persistent" else config.train.kernels,
+    )
+
+
+def make_model(config: RunConfig, splits: Splits, device: torch.device) -> ViT:
+    """The model with the initial weights that the run's seed draws, on a device."""
+    return ViT(
+        config.model,
+        image_size=splits.train.image_size,
+        num_classes=len(splits.class_names),
+        generator=torch.Generator().manual_seed(torch_seed(config.seed, Stream.INIT)),
+        distilled=config.objective.teacher is not None,
+    ).to(device)
 
 
 def freeze(model: ViT, what: Literal["none", "encoder"]) -> None:

@@ -24,10 +24,9 @@ from pocketvit.inference.logits import accuracy, mean_loss, predict_logits
 from pocketvit.inference.trained_model import TrainedModel
 from pocketvit.loading.balance import balance_note
 from pocketvit.loading.chunks import Chunks
-from pocketvit.loading.loader import TrainLoader
 from pocketvit.model import ViT
 from pocketvit.optim.schedule import lr_table
-from pocketvit.randomness import Stream, permutation, torch_seed
+from pocketvit.randomness import Stream, permutation
 from pocketvit.runs.average_precision import class_precisions, mean_precision
 from pocketvit.runs.folder import RunFolder
 from pocketvit.training.checkpoint import CheckpointWriter, Progress, list_checkpoints, load_checkpoint
@@ -37,7 +36,16 @@ from pocketvit.training.extend import lengthened
 from pocketvit.training.patience import Patience
 from pocketvit.training.probe import folded, standardize
 from pocketvit.training.progress import Reporter
-from pocketvit.training.setup import PATCH_INITS, choose_kernels, freeze, make_objective, make_step, stacks_by_side
+from pocketvit.training.setup import (
+    PATCH_INITS,
+    choose_kernels,
+    freeze,
+    make_loader,
+    make_model,
+    make_objective,
+    make_step,
+    stacks_by_side,
+)
 from pocketvit.training.start import Start, start_from
 from pocketvit.training.step import TrainStep
 from pocketvit.training.stop import Stopped, StopRequest
@@ -59,26 +67,11 @@ class Trainer:
     ) -> None:
         self.config, self.splits, self.device, self.reporter = config, splits, device, reporter
         self.processes = processes
-        self.loader = TrainLoader(
-            splits.train,
-            data=config.data,
-            augment=config.augment,
-            seed=config.seed,
-            batch_size=config.batch_size,
-            device=device,
-            share=processes.share(config.batch_size),
-            kernels="fused" if config.train.kernels == "persistent" else config.train.kernels,
-        )
+        self.loader = make_loader(config, splits.train, device, processes)
         for note in (self.loader.images.note, balance_note(config.data.balance, splits.train.labels)):
             if note is not None:
                 reporter.note(note)
-        self.model = ViT(
-            config.model,
-            image_size=self.loader.image_size,
-            num_classes=len(splits.class_names),
-            generator=torch.Generator().manual_seed(torch_seed(config.seed, Stream.INIT)),
-            distilled=config.objective.teacher is not None,
-        ).to(device)
+        self.model = make_model(config, splits, device)
         self.start = Start()
         if config.init_from is not None:
             self.start = start_from(self.model, splits.class_names, config.init_from)
