@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score
-from test_run import Interrupt, same_run
+from test_run import Interrupt, metrics, same_run
 
 from pocketvit.cli.many_runs import runs_command
 from pocketvit.cli.runs import eval_command, predict_command
 from pocketvit.cli.train import result_text
-from pocketvit.config import override
+from pocketvit.config import TrainConfig, override
 from pocketvit.errors import InputError
 from pocketvit.inference.evaluate import evaluate, evaluate_run, predict_files
 from pocketvit.inference.explain import explain_each
@@ -24,6 +24,8 @@ from pocketvit.report.page import write_report
 from pocketvit.runs.result import RunResult
 from pocketvit.studies import parse_study
 from pocketvit.training import Stopped, train
+from pocketvit.training.finish import held_out
+from pocketvit.training.patience import Patience
 
 NAMES = ("red", "green", "blue")
 
@@ -87,6 +89,28 @@ def test_a_stopped_run_resumes_bit_for_bit(config, result, tmp_path):
         train(stopped, Interrupt(7))
     train(stopped)
     assert same_run(result.run_folder, stopped.out)
+
+
+def test_patience_looks_at_average_precision(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("pocketvit.report.page.write_report", lambda *_: None)
+    values = {"optim.lr": 2e-3, "data.val_frac": 0.3, "train.eval_every_passes": 1, "train.patience": 5}
+    patient = override(config, values | {"out": tmp_path / "patient", "train.flip_average": False})
+    result, lines = train(patient), metrics(patient.out)
+    maps, exact = ([line[f"val_{score}"] for line in lines] for score in ("map", "accuracy"))
+    best = int(np.argmax(maps))
+    assert result.best_pass == best + 1 and (result.val_map, result.val_accuracy) == (maps[best], exact[best])
+    assert exact[best] < max(exact), "exactly the right classes are found less often then"
+
+
+def test_the_kept_scores_are_told_though_their_line_is_lost():
+    lines = [{"pass": 1, "val_accuracy": 0.3, "val_map": 0.6}, {"pass": 3, "val_map": 0.7}]
+    best = Patience(TrainConfig())
+    assert held_out(best, lines, multilabel=True) == {"val_accuracy": None, "val_map": 0.7}
+    best.pass_index, best.score = 2, 0.8
+    assert held_out(best, lines, multilabel=True) == {"val_accuracy": None, "val_map": 0.8}
+    assert held_out(best, lines, multilabel=False) == {"val_accuracy": 0.8, "val_map": None}
+    best.pass_index, best.score = 1, 0.6
+    assert held_out(best, lines, multilabel=True) == {"val_accuracy": 0.3, "val_map": 0.6}
 
 
 def test_probabilities_are_of_each_class_alone(result, several, capsys):

@@ -155,7 +155,7 @@ class TrainConfig:
     freeze: Literal["none", "encoder"] = "none"
     """What keeps its initial weights: nothing, or all but the classifier, which learns on standardized tokens: a linear probe."""
     patience: Count | None = None
-    """Stop after so many evaluations without a better accuracy on held-out images (data.val_frac), and keep the best weights."""
+    """Stop after so many evaluations without a better accuracy (multilabel: mAP) on held-out images; keep the best weights."""
     checkpoint_every_passes: Natural = 10
     """Passes between checkpoints; 0 saves only at the end and when stopped."""
 

@@ -97,7 +97,7 @@ class RunResult:
     """With `train.flip_average`: by the mean of the logits of each image and its mirror image; this and the next."""
     val_accuracy_tta: Fraction | None = None
     best_pass: Whole | None = None
-    """The pass whose weights are kept; only written with `train.patience`, and the accuracies are those of these weights."""
+    """The pass whose weights are kept; only written with `train.patience`, and all scores are those of these weights."""
     recipe: Text
     seed: Whole
     config_hash: Text

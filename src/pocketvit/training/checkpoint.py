@@ -39,7 +39,7 @@ class Progress:
         "fused"  # kernels of the blocks; older versions had one kind and did not record it
     )
     best_pass: Natural = 0  # of the weights that `train.patience` keeps; 0 for none
-    best_accuracy: Fraction = 0.0  # on the held-out images then
+    best_accuracy: Fraction = 0.0  # on the held-out images then, or their mAP
 
 
 class CheckpointWriter:

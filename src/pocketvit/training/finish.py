@@ -24,6 +24,7 @@ from pocketvit.runs.average_precision import class_precisions, mean_precision
 from pocketvit.runs.balance import class_balance
 from pocketvit.runs.metrics import read_metrics
 from pocketvit.runs.result import Evaluation, RunResult
+from pocketvit.training.patience import Patience
 from pocketvit.training.trainer import Trainer
 
 SAMPLE_BATCHES = 8  # batches that the report shows some images of; a batch is mixed as a whole, so several are needed
@@ -65,7 +66,6 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
     result = RunResult(
         file=folder.result,
         test_accuracy=accuracy(logits, labels),
-        val_accuracy=trainer.patience.accuracy if best else metrics[-1].get("val_accuracy"),
         best_test_accuracy=max((m["test_accuracy"] for m in metrics if "test_accuracy" in m), default=None),
         images_per_s=images_seen / trainer.train_s,
         curve=tuple(
@@ -77,7 +77,7 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
         train_fingerprint=splits.train_fingerprint,
         cautions=tuple(splits.cautions),
         **flip_averages(trained, splits, wanted=config.train.flip_average),
-        val_map=metrics[(best or 0) - 1].get("val_map"),
+        **held_out(trainer.patience, metrics, multilabel=splits.test.multilabel),
         best_pass=best,
         **by_class(logits, splits),
         recipe=config.recipe,
@@ -114,6 +114,14 @@ def by_class(logits: Tensor, splits: Splits) -> dict[str, Any]:
         precisions = class_precisions(logits.numpy(), labels, names)
         return {"test_map": mean_precision(precisions), "class_precisions": precisions}
     return {**class_balance(per_class_accuracy(logits, labels, names), labels.tolist())}
+
+
+def held_out(patience: Patience, metrics: list[dict[str, Any]], *, multilabel: bool) -> dict[str, float | None]:
+    """The fields of the result that were measured on held-out images, if any, with the weights that are kept."""
+    best = patience.pass_index
+    line = next((line for line in metrics if line["pass"] == best), {}) if best else metrics[-1]
+    decisive = {"val_map" if multilabel else "val_accuracy": patience.score} if best else {}  # even if its line is lost
+    return {name: line.get(name) for name in ("val_accuracy", "val_map")} | decisive
 
 
 def flip_averages(trained: TrainedModel, splits: Splits, *, wanted: bool) -> dict[str, float]:

@@ -18,18 +18,18 @@ class Patience:
     """What a run with `train.patience` keeps; without, it keeps nothing and never ends a run."""
 
     config: TrainConfig
-    accuracy: float = 0.0
-    """The best on the held-out images so far."""
+    score: float = 0.0
+    """The best accuracy on the held-out images so far; with several classes an image, the best mAP."""
     pass_index: int = 0
     """The pass after which it was measured, from 1; 0 if none was."""
     weights: dict[str, Tensor] = field(default_factory=dict)
     """Of the model then, by name."""
 
-    def look(self, pass_index: int, accuracy: float | None, model: Callable[[], nn.Module]) -> None:
+    def look(self, pass_index: int, score: float | None, model: Callable[[], nn.Module]) -> None:
         """Take the evaluation after a pass into account, if there was one, of what `model` makes."""
-        if self.config.patience is None or accuracy is None or (self.pass_index and accuracy <= self.accuracy):
+        if self.config.patience is None or score is None or (self.pass_index and score <= self.score):
             return
-        self.accuracy, self.pass_index = accuracy, pass_index
+        self.score, self.pass_index = score, pass_index
         self.weights = {name: tensor.detach().clone() for name, tensor in model().state_dict().items()}
 
     def is_over(self, pass_index: int) -> bool:
@@ -42,7 +42,7 @@ class Patience:
     def note(self, pass_index: int) -> str:
         """That the run is over after a pass, and what it keeps."""
         return (
-            f"train.patience ends the run after pass {pass_index}; it keeps the best weights: {self.accuracy:.2%} on the "
+            f"train.patience ends the run after pass {pass_index}; it keeps the best weights: {self.score:.2%} on the "
             f"held-out images after pass {self.pass_index}"
         )
 

@@ -137,7 +137,7 @@ class Trainer:
         self.processes.copy_from_first(list(self.step.state().values()))
         self.pass_index, self.step_in_pass = progress.pass_index, progress.step_in_pass
         self.train_s = progress.train_s
-        self.patience.pass_index, self.patience.accuracy = progress.best_pass, progress.best_accuracy
+        self.patience.pass_index, self.patience.score = progress.best_pass, progress.best_accuracy
         self._keep_kernels(progress.kernels)
         lost = self.processes.from_first(lambda: self.folder.cut_metrics(self.pass_index))
         if self.pass_index in lost and self.step_in_pass == 0:  # the model is still that after the pass
@@ -194,7 +194,7 @@ class Trainer:
         """
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
             raise self._not_finite("the weights are", int(self.step.step) - 1)
-        place, best = (self.pass_index, self.step_in_pass), (self.patience.pass_index, self.patience.accuracy)
+        place, best = (self.pass_index, self.step_in_pass), (self.patience.pass_index, self.patience.score)
         progress, state = Progress(*place, self.train_s, self.kernels, *best), self.step.state() | self.patience.state()
         self.processes.from_first(lambda: checkpoints.save(int(self.step.step), state, progress))
 
@@ -286,11 +286,11 @@ class Trainer:
         )
 
     def end_pass(self) -> float | None:
-        """Write the pass's line in metrics.jsonl, and report it; returns its accuracy on held-out images, if measured."""
+        """Write the pass's line in metrics.jsonl, and report it; returns its score on held-out images, if measured."""
         line = self.pass_line()
         self.folder.append_metrics(line)
         self.reporter.passed(line)
-        return line.get("val_accuracy")
+        return line.get("val_map", line.get("val_accuracy"))
 
     def pass_line(self) -> dict[str, Any]:
         """The line of metrics.jsonl for the last pass, with accuracy and loss if an evaluation is due."""
