@@ -62,8 +62,8 @@ def losses(name: str, device: str, folder: Path) -> list[float]:
     from pocketvit.config import override
     from pocketvit.recipes import recipe
     from pocketvit.training.distributed import ALONE
-    from pocketvit.training.loop import prepare
     from pocketvit.training.progress import SilentReporter
+    from pocketvit.training.run import prepare
 
     teacher = save_teacher(folder / "teacher.safetensors", NAMES)
     config = override(recipe("digits" if name == "digits" else "paper"), with_teacher(RUNS[name], teacher))

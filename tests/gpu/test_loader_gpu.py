@@ -13,7 +13,7 @@ from pocketvit.loading.image_store import TrainImages
 from pocketvit.loading.loader import TrainLoader
 from pocketvit.memory import FreeMemory, free_gpu_memory
 from pocketvit.recipes import recipe
-from pocketvit.training import loop, train
+from pocketvit.training import train
 from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 
@@ -84,7 +84,7 @@ class Notes(SilentReporter):
 
 def test_a_run_is_the_same_wherever_images_are_kept(mapped, short_chunks, monkeypatch, tmp_path):
     splits = Splits(mapped, None, mapped.take(np.arange(100)), tuple("abcdefghij"), "synthetic", ())
-    monkeypatch.setattr(loop, "open_splits", lambda data: splits)
+    monkeypatch.setattr("pocketvit.training.run.open_splits", lambda data: splits)
     losses = {}
     for place in PLACES:
         values = {

@@ -18,8 +18,8 @@ from pocketvit.inference.trained_model import load_model
 from pocketvit.training import Stopped, train
 from pocketvit.training.checkpoint import list_checkpoints
 from pocketvit.training.distributed import ALONE
-from pocketvit.training.loop import prepare
 from pocketvit.training.progress import SilentReporter
+from pocketvit.training.run import prepare
 
 
 @pytest.fixture(params=OBJECTIVES)

@@ -15,8 +15,8 @@ from pocketvit.inference.trained_model import load_model
 from pocketvit.runs.result import RunResult
 from pocketvit.training import Stopped, train
 from pocketvit.training.distributed import ALONE
-from pocketvit.training.loop import prepare
 from pocketvit.training.patience import Patience
+from pocketvit.training.run import prepare
 
 VALUES = {
     "model.width": 16,

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from pocketvit.cli import parse_train
-from pocketvit.training.loop import train
 from pocketvit.training.progress import SilentReporter
+from pocketvit.training.run import train
 
 
 def draw(rng: np.random.Generator, corners: int) -> Image.Image:

@@ -26,8 +26,9 @@ from pocketvit.inference.trained_model import load_model
 from pocketvit.report.page import write_report
 from pocketvit.runs.folder import RunFolder
 from pocketvit.runs.result import RunResult
-from pocketvit.training import Stopped, finish, loop, train
+from pocketvit.training import Stopped, finish, train
 from pocketvit.training.progress import SilentReporter
+from pocketvit.training.trainer import Trainer
 
 CLOCK = {"train_s", "images_per_s"}
 
@@ -435,7 +436,7 @@ def test_a_worker_lost_after_the_result_was_written_costs_nothing(small, monkeyp
 def test_the_peak_of_memory_is_the_runs(small, monkeypatch):
     """Not that of a larger run before it in the same process."""
     watched = []
-    monkeypatch.setattr(loop, "watch_memory", lambda device: watched.append(device) or 7)
+    monkeypatch.setattr("pocketvit.training.run.watch_memory", lambda device: watched.append(device) or 7)
     monkeypatch.setattr(finish, "peak_memory_gib", lambda device, held=0: float(10 * len(watched) - held))
     assert train(small, SilentReporter()).peak_memory_gib == 3.0 and watched == [torch.device("cpu")]
 
@@ -507,7 +508,7 @@ def poison(monkeypatch):
     """Makes a reporter that makes a weight infinite after a pass."""
     trainers = []
 
-    class Watched(loop.Trainer):
+    class Watched(Trainer):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             trainers.append(self)
@@ -520,7 +521,7 @@ def poison(monkeypatch):
             if line["pass"] == self.after_pass:
                 torch.nn.init.constant_(trainers[-1].model.norm.weight, float("inf"))
 
-    monkeypatch.setattr(loop, "Trainer", Watched)
+    monkeypatch.setattr("pocketvit.training.run.Trainer", Watched)
     return Poison
 
 
@@ -563,7 +564,7 @@ def test_weights_that_are_not_finite_are_never_saved(small, poison):
 
 def test_what_compiles_is_rehearsed_off_the_clock_and_starts_from_where_it_was(small):
     from pocketvit.training.distributed import ALONE
-    from pocketvit.training.loop import prepare
+    from pocketvit.training.run import prepare
 
     assert not prepare(override(small, {"train.compile": True}), ALONE, SilentReporter()).step.warm
     losses = []
@@ -583,7 +584,7 @@ def test_what_is_captured_is_rehearsed_once(small, monkeypatch):
     """A second rehearsal would fall into the time of training."""
     from pocketvit.training import graphs
     from pocketvit.training.distributed import ALONE
-    from pocketvit.training.loop import prepare
+    from pocketvit.training.run import prepare
     from pocketvit.training.step import TrainStep
 
     calls = []
@@ -636,7 +637,7 @@ def test_names_that_are_no_utf_8_stop_nothing(small, synthetic_set, tmp_path):
 
 def test_weight_decay_that_is_part_of_the_gradient_is_noted_where_it_is_large(small):
     from pocketvit.training.distributed import ALONE
-    from pocketvit.training.loop import prepare
+    from pocketvit.training.run import prepare
 
     def said(**values):
         reporter = Heard()

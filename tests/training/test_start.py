@@ -18,8 +18,8 @@ from pocketvit.inference.trained_model import load_model
 from pocketvit.runs.result import RunResult
 from pocketvit.training import Stopped, train
 from pocketvit.training.distributed import ALONE
-from pocketvit.training.loop import prepare
 from pocketvit.training.progress import SilentReporter
+from pocketvit.training.run import prepare
 from pocketvit.training.trainer import Trainer
 
 

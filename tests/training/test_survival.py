@@ -145,7 +145,7 @@ def test_the_line_of_the_last_pass_is_written_again(small, tmp_path, monkeypatch
     config = override(small, {"data.val_frac": 0.25})
     train(override(config, {"out": tmp_path / "straight"}))
     with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
-        broken.setattr("pocketvit.training.loop.finish", lambda *_: 1 / 0)
+        broken.setattr("pocketvit.training.run.finish", lambda *_: 1 / 0)
         train(config)
     if damage:
         damage_line(config.out / "metrics.jsonl", 5, damage)

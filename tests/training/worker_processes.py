@@ -20,8 +20,8 @@ from pocketvit.config import RunConfig
 from pocketvit.optim.build import named_parameters
 from pocketvit.training import Stopped, distributed, train
 from pocketvit.training.distributed import join
-from pocketvit.training.loop import prepare
 from pocketvit.training.progress import SilentReporter
+from pocketvit.training.run import prepare
 from pocketvit.training.step import TrainStep
 
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -81,7 +81,7 @@ def time_training(config: RunConfig, device: torch.device, repeats: int) -> dict
 
 
 def _time_passes(trainer: Trainer, repeats: int) -> Timing:
-    """Train like `Trainer.run`, without logs and checkpoints; the mean time of a step in each pass."""
+    """Train like `training.loop`, without logs and checkpoints; the mean time of a step in each pass."""
     seconds = []
     with ThreadPoolExecutor(max_workers=2) as threads:
         chunks = trainer.chunks.remaining(threads, trainer.pass_index, trainer.step_in_pass)

@@ -1,6 +1,6 @@
 """Training: from a configuration to a finished run."""
 
-from pocketvit.training.loop import train
+from pocketvit.training.run import train
 from pocketvit.training.stop import Stopped
 
 __all__ = ["Stopped", "train"]

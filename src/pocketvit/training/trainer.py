@@ -1,38 +1,29 @@
-"""The state of a run, and its passes.
+"""The state of a run, built from its configuration.
 
-Training is interrupted only between steps: on Ctrl-C or SIGTERM the step finishes, and the run is saved.
+`loop` trains it, `evaluation` measures it after a pass, `resume` saves it and takes it up again.
 """
 
 import copy
-import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from math import isfinite
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pocketvit.augment.batch import Chunk
-from pocketvit.config import RunConfig, code_of, override
+from pocketvit.config import RunConfig, override
 from pocketvit.config.training import Kernels
 from pocketvit.data import Splits, channel_stats
-from pocketvit.device import fitting_threads, largest_batch, synchronize, uses_bf16
-from pocketvit.errors import InputError
-from pocketvit.inference.logits import accuracy, mean_loss, predict_logits
+from pocketvit.device import fitting_threads, largest_batch
 from pocketvit.inference.trained_model import TrainedModel
 from pocketvit.loading.balance import balance_note
 from pocketvit.loading.chunks import Chunks
 from pocketvit.model import ViT
 from pocketvit.optim.schedule import lr_table
 from pocketvit.randomness import Stream, permutation
-from pocketvit.runs.average_precision import class_precisions, mean_precision
 from pocketvit.runs.folder import RunFolder
-from pocketvit.training.checkpoint import CheckpointWriter, Progress, list_checkpoints, load_checkpoint
 from pocketvit.training.compiling import kernels_compiled
 from pocketvit.training.distributed import ALONE, Processes
-from pocketvit.training.extend import lengthened
 from pocketvit.training.patience import Patience
 from pocketvit.training.probe import folded, standardize
 from pocketvit.training.progress import Reporter
@@ -48,16 +39,15 @@ from pocketvit.training.setup import (
 )
 from pocketvit.training.start import Start, start_from
 from pocketvit.training.step import TrainStep
-from pocketvit.training.stop import Stopped, StopRequest
 
 STANDARDIZING_IMAGES = 5_000  # training images from which a linear probe's features are standardized
 
 
 class Trainer:
-    """The state of a run and the passes over it.
+    """The state of a run.
 
     Args:
-        processes: that share the work. All of them call the same methods in the same order.
+        processes: that share the work. All of them make the same calls in the same order.
     """
 
     folder: RunFolder
@@ -130,198 +120,6 @@ class Trainer:
         """Inside, a CPU uses as many threads as suit the model; see `pocketvit.device`."""
         images = min(len(self.loader.share), self.config.train.micro_batch or len(self.loader.share))
         return fitting_threads(self.device, images * self.model.numbers_per_image)
-
-    def resume(self) -> None:
-        """Resume from the folder's newest intact checkpoint, or start if there is none."""
-        progress = self.processes.from_first(self._restore)
-        self.processes.copy_from_first(list(self.step.state().values()))
-        self.pass_index, self.step_in_pass = progress.pass_index, progress.step_in_pass
-        self.train_s = progress.train_s
-        self.patience.pass_index, self.patience.score = progress.best_pass, progress.best_accuracy
-        self._keep_kernels(progress.kernels)
-        lost = self.processes.from_first(lambda: self.folder.cut_metrics(self.pass_index))
-        if self.pass_index in lost and self.step_in_pass == 0:  # the model is still that after the pass
-            self.processes.from_first(lambda: self.folder.append_metrics(self.pass_line()))
-            lost.remove(self.pass_index)
-        if lost:
-            what = f"{len(lost)} of {self.pass_index} lines lost or damaged, first that of pass {lost[0]}"
-            self.reporter.note(f"{self.folder.metrics}: {what}; continuing without them")
-
-    def _keep_kernels(self, began_with: Kernels) -> None:
-        """Keep the kernels that the run began with, if `auto` chose them and they are still supported."""
-        dtype = torch.bfloat16 if uses_bf16(self.config.train.precision, self.device) else torch.float32
-        kinds = began_with, self.kernels
-        if self.config.train.kernels != "auto" or began_with == self.kernels or "reference" in kinds:
-            return
-        self.model.use_kernels(began_with)
-        num_tokens = self.objective.stacks(self.model)[0].num_tokens
-        if self.model.block_kernels(self.device, dtype, num_tokens).name != began_with:
-            self.model.use_kernels(self.kernels)
-        else:
-            self.reporter.note(f"the blocks keep the {began_with} kernels that the run began with")
-            self.kernels = began_with
-
-    def _restore(self) -> Progress:
-        """Read the newest intact checkpoint; returns the run's progress.
-
-        Raises:
-            InputError: it cannot be read, or is of another run.
-        """
-        num_bytes = sum(tensor.nbytes for tensor in self.step.state().values())
-        found, said = load_checkpoint(self.folder.checkpoints, 2**24 + 2 * num_bytes)
-        for line in said:
-            self.reporter.note(line)
-        if found is None:
-            return Progress(pass_index=0, step_in_pass=0, train_s=0.0, kernels=self.kernels)
-        state, progress = found
-        try:
-            state = lengthened(self.patience.take(state), self.config.schedule, self.loader.steps_per_pass)
-            self.step.load_state(state)
-            step, place = int(self.step.step), (progress.pass_index, progress.step_in_pass)
-            if divmod(step, self.loader.steps_per_pass) != place or step > len(self.lr):
-                raise InputError(f"step {step} is not step {place[1]} of pass {place[0]}")
-        except InputError as error:
-            why = f"the newest checkpoint is not of this run: {error}; choose another --out"
-            raise InputError(f"{self.folder.checkpoints}: {why}") from error
-        self.reporter.note(f"resuming from step {int(self.step.step)} (pass {progress.pass_index + 1})")
-        return progress
-
-    def save(self, checkpoints: CheckpointWriter) -> None:
-        """Write a checkpoint of the current state.
-
-        Raises:
-            InputError: the weights are not finite, or the checkpoint before it could not be written.
-        """
-        if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
-            raise self._not_finite("the weights are", int(self.step.step) - 1)
-        place, best = (self.pass_index, self.step_in_pass), (self.patience.pass_index, self.patience.score)
-        progress, state = Progress(*place, self.train_s, self.kernels, *best), self.step.state() | self.patience.state()
-        self.processes.from_first(lambda: checkpoints.save(int(self.step.step), state, progress))
-
-    def run(self) -> None:
-        """Train to the end of the schedule.
-
-        Raises:
-            InputError: the loss is not finite, or a checkpoint cannot be written.
-            Stopped: a signal arrived.
-        """
-        with (
-            ThreadPoolExecutor(max_workers=2) as threads,
-            CheckpointWriter(self.folder.checkpoints) as checkpoints,
-            StopRequest() as stop,
-        ):
-            began = time.perf_counter()
-            chunks = self.chunks.remaining(threads, self.pass_index, self.step_in_pass)
-            current = None if self.patience.is_over(self.pass_index) else next(chunks, None)
-            synchronize(self.device)
-            self.train_s += time.perf_counter() - began
-            if current is not None:
-                self.model.train()
-                self.step.use_side(self.config.schedule.side(self.pass_index))
-                self.step.set_chunk(current)  # compiles and captures, not timed
-                self.reporter.start(self.config.schedule.passes * self.loader.steps_per_pass, int(self.step.step))
-            while current is not None:
-                if self.step.use_side(self.config.schedule.side(self.pass_index)):
-                    self.step.set_chunk(current)  # as before the first step
-                began = time.perf_counter()
-                done = self.run_chunk(current, stop)
-                current = next(chunks, None) if stop.signum is None else None  # loads while the device still trains
-                synchronize(self.device)
-                self.train_s += time.perf_counter() - began
-                due, signum = self.end_chunk(done), self.processes.agree(stop.signum)
-                over = self.patience.is_over(self.pass_index)
-                if due or over or signum is not None:
-                    self.save(checkpoints)
-                if signum is not None:
-                    self.processes.from_first(checkpoints.wait)
-                    raise Stopped(signum, self.folder.path)
-                if over:
-                    self.reporter.note(self.patience.note(self.pass_index))
-                    break
-            self.processes.from_first(checkpoints.wait)
-
-    def run_chunk(self, chunk: Chunk, stop: StopRequest) -> int:
-        """Launch the steps of a chunk until a signal arrives; returns their number.
-
-        All processes must stop after the same step. On GPUs they agree on it only once per chunk, because asking in
-        every step would prevent the host from running ahead.
-        """
-        self.step.set_chunk(chunk)
-        looks = self.processes.size == 1 or self.device.type != "cuda"
-        for done in range(chunk.num_steps):
-            if looks and self.processes.agree(stop.signum) is not None:
-                return done
-            self.step()
-            self.reporter.advance(1)
-        return chunk.num_steps
-
-    def end_chunk(self, done: int) -> bool:
-        """Count the steps; at the end of a pass, log and evaluate. Returns whether a checkpoint is due."""
-        self._check_finite(int(self.step.step) - done)
-        self.step_in_pass += done
-        if self.step_in_pass < self.loader.steps_per_pass:
-            return False
-        self.pass_index, self.step_in_pass = self.pass_index + 1, 0
-        self.patience.look(self.pass_index, self.processes.from_first(self.end_pass), self.averaged)
-        every, last = self.config.train.checkpoint_every_passes, self.pass_index == self.config.schedule.passes
-        return last or (bool(every) and self.pass_index % every == 0)
-
-    def _check_finite(self, first: int) -> None:
-        losses = self.step.losses[first : int(self.step.step)]
-        bad = ~torch.isfinite(losses)
-        if bad.any():
-            step = first + int(bad.nonzero()[0])
-            if step:
-                raise self._not_finite("the loss is", step)
-            cause = " and ".join(map(str, code_of(self.config.model).values())) or "the configuration"
-            raise self.processes.error(f"the loss is not finite at step 0, before any update; look at {cause}")
-
-    def _not_finite(self, what: str, step: int) -> BaseException:
-        """The exception for a diverged run."""
-        any_kept = list_checkpoints(self.folder.checkpoints)
-        kept = "the last good checkpoint is kept in" if any_kept else "no checkpoint is in"
-        return self.processes.error(
-            f"{what} not finite at step {step}; lower optim.lr={self.config.optim.lr} or lengthen the warm-up "
-            f"({kept} {self.folder.checkpoints})"
-        )
-
-    def end_pass(self) -> float | None:
-        """Write the pass's line in metrics.jsonl, and report it; returns its score on held-out images, if measured."""
-        line = self.pass_line()
-        self.folder.append_metrics(line)
-        self.reporter.passed(line)
-        return line.get("val_map", line.get("val_accuracy"))
-
-    def pass_line(self) -> dict[str, Any]:
-        """The line of metrics.jsonl for the last pass, with accuracy and loss if an evaluation is due."""
-        steps = self.loader.steps_per_pass
-        last_step = self.pass_index * steps
-        images = last_step * self.config.batch_size
-        passed = slice(last_step - steps, last_step)
-        losses = self.step.losses[passed].double()
-        logged = {name: float(log[passed].double().nanmean()) for name, log in self.step.logged.items()}
-        line = {
-            "pass": self.pass_index,
-            "step": last_step,
-            "images": images,
-            "train_s": self.train_s,
-            "loss": float(losses.mean()),
-            **{name: value for name, value in logged.items() if isfinite(value)},  # JSON knows no infinity
-            "lr": float(self.lr[last_step - 1]),
-            "images_per_s": images / self.train_s,
-        }
-        due = self.pass_index % self.config.train.eval_every_passes == 0
-        if due or self.pass_index == self.config.schedule.passes:
-            name, split = ("val", self.splits.val) if self.splits.val else ("test", self.splits.test)
-            logits = predict_logits(self.averaged(), split.images, self.mean, self.std)
-            line[f"{name}_accuracy"] = accuracy(logits, split.labels)
-            if split.multilabel:
-                line[f"{name}_map"] = mean_precision(
-                    class_precisions(logits.numpy(), split.labels, self.splits.class_names)
-                )
-            if isfinite(loss := mean_loss(logits, split.labels)):
-                line[f"{name}_loss"] = loss
-        return line
 
     def averaged(self) -> ViT:
         """The model to evaluate, with the averaged weights if the run keeps an average."""

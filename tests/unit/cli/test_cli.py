@@ -25,7 +25,7 @@ from pocketvit.errors import InputError
 from pocketvit.inference.evaluate import predict_files
 from pocketvit.recipes import photos, recipe
 from pocketvit.studies.execution.local import gpu_slots
-from pocketvit.training.loop import slow_note
+from pocketvit.training.run import slow_note
 
 TINY = ["--schedule.passes", "2", "--schedule.warmup-passes", "1", "--train.device", "cpu"]
 

@@ -13,6 +13,7 @@ from pocketvit.loading.chunks import drop_path_factors
 from pocketvit.objectives.classification import Classification
 from pocketvit.randomness import Stream, uniform
 from pocketvit.recipes import recipe
+from pocketvit.training.evaluation import pass_line
 from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 
@@ -88,7 +89,7 @@ def test_a_pass_has_the_accuracy_of_its_batches(cutmix):
         right.append((trainer.step.model.calls[s][2].numpy().argmax(1) == wanted).mean())
     assert (mix[:, 6] < 0.5).any() == bool(cutmix) and 0 < np.mean(right) < 1
     trainer.pass_index, trainer.train_s = 1, 1.0
-    assert trainer.pass_line()["train_accuracy"] == pytest.approx(np.mean(right))
+    assert pass_line(trainer)["train_accuracy"] == pytest.approx(np.mean(right))
 
 
 def test_a_run_that_an_older_version_began_goes_on_with_what_it_logged():
@@ -99,11 +100,11 @@ def test_a_run_that_an_older_version_began_goes_on_with_what_it_logged():
     other.step.load_state(old)
     assert other.step.logged["train_accuracy"].isnan().all()
     other.pass_index, other.train_s = 1, 1.0
-    assert "train_accuracy" not in other.pass_line(), "JSON knows no NaN"
+    assert "train_accuracy" not in pass_line(other), "JSON knows no NaN"
     for _ in range(4, STEPS):
         trainer.step()
     other.step.logged["train_accuracy"][4:STEPS] = trainer.step.logged["train_accuracy"][4:STEPS]
-    assert other.pass_line()["train_accuracy"] == pytest.approx(
+    assert pass_line(other)["train_accuracy"] == pytest.approx(
         float(other.step.logged["train_accuracy"][4:STEPS].mean())
     )
     with pytest.raises(ValueError, match="state has other tensors: run.losses"):
@@ -170,7 +171,7 @@ def test_an_objective_works_on_tokens_and_logs_what_it_lists(monkeypatch):
     for s, (x, _, _) in enumerate(plain.step.model.calls):
         assert float(pixels[s]) == pytest.approx(float(x.abs().mean()), rel=1e-5)
     trainer.pass_index, trainer.train_s = 1, 1.0
-    line = trainer.pass_line()
+    line = pass_line(trainer)
     means = [float(spread.mean()), float(pixels.mean())]
     assert [line["spread"], line["pixels"]] == pytest.approx(means)
     assert {"logged.spread", "logged.pixels"} <= trainer.step.state().keys(), "a stopped pass goes on with them"
