@@ -6,6 +6,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from pocketvit.config.training import ScheduleConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from losses import RUNS, STEPS, losses
+from losses import LEAST, RUNS, STEPS, losses, repeated, tolerance
 
 
 def errors(name: str, folder: Path, device: str = "cpu") -> np.ndarray:
@@ -49,3 +50,21 @@ def test_a_small_change_shows(change, tmp_path, monkeypatch):
         case "smoothing":
             monkeypatch.setitem(RUNS, "digits", {"optim.label_smoothing": 0.101})
     assert errors("digits", tmp_path).max() > 3
+
+
+def test_a_gpu_is_compared_with_plain_pytorch_and_the_cpu_with_others(monkeypatch):
+    made = []
+
+    def run(command, env, **_):
+        made.append((command[command.index("--print") + 1 :], env["OMP_NUM_THREADS"]))
+        return SimpleNamespace(stdout=json.dumps({"a": [1.0, 2.0 + 1e-3 * len(made)]}))
+
+    monkeypatch.setattr("losses.subprocess.run", run)
+    kept, *others = repeated("cuda")
+    assert made == [([], "1"), (["--plain"], "1")] and tolerance("cuda", kept, others) == 1e-3
+    made.clear()
+    assert len([*repeated("cpu")]) == 4 and made[:2] == [([], "1"), ([], "2")]
+
+
+def test_runs_that_are_all_alike_leave_a_tolerance():
+    assert tolerance("cuda", {"a": [1.0, 2.0]}, [{"a": [1.0, 2.0]}]) == LEAST > 0
