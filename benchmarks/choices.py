@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pocketvit.report.tables import ABSENT, ABSENT_YET, markdown_table
 from pocketvit.report.text import count
+from pocketvit.tables import ABSENT, ABSENT_YET, markdown_table
 
 SIDE_BY_SIDE = ((256, "compiled"), (256, "fused"), (1024, "fused"))
 """Batch size and variant of each column of speeds."""

@@ -7,11 +7,11 @@ from statistics import fmean, median
 from benchmarks.scaling_tables import measured_findings, noted, run_cells
 from pocketvit.files import read_json
 from pocketvit.recipes import recipe
-from pocketvit.report.tables import ABSENT, markdown_table
 from pocketvit.report.text import count, points
 from pocketvit.studies import load_study
 from pocketvit.studies.analysis.findings import Finding
 from pocketvit.studies.output.outputs import notes
+from pocketvit.tables import ABSENT, markdown_table
 
 KERNELS_FILE = Path(__file__).with_name("kernels.yaml")
 TEST_IMAGES = 10_000

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pocketvit.config import RunConfig, field_types, flatten
 from pocketvit.config.checks import Bounds
 from pocketvit.config.weights import Weights
-from pocketvit.report.tables import markdown_table
+from pocketvit.tables import markdown_table
 from pocketvit.usercode import Code
 
 KINDS = {int: "whole number", float: "number", str: "text", Path: "path", bool: "`True` or `False`"}

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.scaling_tables import measured_findings, noted
-from pocketvit.report.tables import ABSENT, mean_and_spread
 from pocketvit.report.text import duration
 from pocketvit.studies import compare, load_study, p_value, points
 from pocketvit.studies.analysis.findings import accuracies
 from pocketvit.studies.analysis.verdict import interval
 from pocketvit.studies.output.outputs import table_row
+from pocketvit.tables import ABSENT, mean_and_spread
 
 HERE = Path(__file__).parent
 SEARCH_FILE = HERE / "minute_search.yaml"

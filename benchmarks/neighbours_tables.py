@@ -6,11 +6,11 @@ from statistics import fmean
 from typing import NamedTuple
 
 from benchmarks.scaling_tables import measured_findings, noted, spread
-from pocketvit.report.tables import ABSENT, ABSENT_YET
 from pocketvit.runs.result import RunResult
 from pocketvit.studies.analysis.findings import Finding
 from pocketvit.studies.definition.choose import find_study
 from pocketvit.studies.output.outputs import notes, table_row
+from pocketvit.tables import ABSENT, ABSENT_YET
 
 STUDY = "neighbours"
 

@@ -4,8 +4,8 @@ from pathlib import Path
 from statistics import median
 
 from pocketvit.files import read_json
-from pocketvit.report.tables import ABSENT, markdown_table
 from pocketvit.report.text import count
+from pocketvit.tables import ABSENT, markdown_table
 
 NAMES = {
     "pocketvit": "PocketViT",

@@ -11,11 +11,11 @@ from pathlib import Path
 from statistics import mean
 
 from pocketvit.errors import InputError
-from pocketvit.report.tables import ABSENT, markdown_table, mean_and_spread
 from pocketvit.report.text import count, duration
 from pocketvit.runs.hardware import device, hardware
 from pocketvit.runs.result import RunResult
 from pocketvit.studies.output.outputs import BEST_EVALUATION, COST_NOTE
+from pocketvit.tables import ABSENT, markdown_table, mean_and_spread
 
 COLUMNS = (
     "row",

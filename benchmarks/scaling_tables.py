@@ -12,7 +12,6 @@ from pocketvit.config.hashing import earlier_hashes
 from pocketvit.data.dataset import CIFAR10_FINGERPRINT
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
-from pocketvit.report.tables import ABSENT, ABSENT_YET, markdown_table, mean_and_spread
 from pocketvit.report.text import count, duration
 from pocketvit.runs.result import RunResult, find_results
 from pocketvit.studies import Study, load_study
@@ -21,6 +20,7 @@ from pocketvit.studies.definition.gather import CellResult, outcome, with_earlie
 from pocketvit.studies.definition.grid import Row
 from pocketvit.studies.definition.jobs import study_jobs
 from pocketvit.studies.output.outputs import notes, table_row
+from pocketvit.tables import ABSENT, ABSENT_YET, markdown_table, mean_and_spread
 from reproduction.numbers import published
 from reproduction.page import EARLIER_NOTE
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketvit.files import read_json
-from pocketvit.report.tables import markdown_table
+from pocketvit.tables import markdown_table
 
 
 def simulated_errors(folder: Path) -> str:

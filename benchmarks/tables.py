@@ -20,9 +20,9 @@ from pocketvit.config import override
 from pocketvit.data.formats.registry import FORMATS
 from pocketvit.data.sources import known_sources
 from pocketvit.files import read_json
-from pocketvit.report.tables import markdown_table
 from pocketvit.studies import load_study
 from pocketvit.studies.execution.launch import command_line
+from pocketvit.tables import markdown_table
 from reproduction import decided_claims
 
 ROOT = Path(__file__).parents[1]

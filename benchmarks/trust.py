@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pocketvit.files import read_json, write_json
-from pocketvit.report.tables import ABSENT_YET, markdown_table
 from pocketvit.runs.provenance import git_state
+from pocketvit.tables import ABSENT_YET, markdown_table
 
 ROOT = Path(__file__).parents[1]
 SOURCES = {"coverage": "coverage/coverage.json", "fuzz": "fuzz/table.json"}

@@ -9,12 +9,12 @@ from math import copysign, inf
 from statistics import fmean, median
 from typing import Literal, NamedTuple
 
-from pocketvit.report.tables import ABSENT_YET
 from pocketvit.report.text import count, duration, points
 from pocketvit.runs.result import RunResult
 from pocketvit.studies.analysis.power import LEVEL
 from pocketvit.studies.analysis.stats import Comparison, compare
 from pocketvit.studies.analysis.verdict import interval, p_value
+from pocketvit.tables import ABSENT_YET
 from reproduction import numbers, rules
 from reproduction.evidence import Evidence, Ratio, images_to_reach
 from reproduction.rules import GOOD, LEAST_RUNS, MINIMAL

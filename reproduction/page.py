@@ -6,9 +6,9 @@ from pathlib import Path
 from statistics import fmean
 
 from pocketvit.files import read_json
-from pocketvit.report.tables import ABSENT, ABSENT_YET, markdown_table, mean_and_spread
 from pocketvit.report.text import count, counted, duration, points
 from pocketvit.studies.definition.choose import find_study
+from pocketvit.tables import ABSENT, ABSENT_YET, markdown_table, mean_and_spread
 from reproduction import numbers
 from reproduction.claims import CLAIMS, EARLIER, MERGED, Claim
 from reproduction.evidence import ADDED, Evidence, images_to_reach, read_evidence

@@ -13,7 +13,7 @@ from pocketvit.config import flatten
 from pocketvit.inference.trained_model import TrainedModel
 from pocketvit.model import create_model
 from pocketvit.recipes import RECIPES, about, recipe
-from pocketvit.report.tables import mean_and_spread
+from pocketvit.tables import mean_and_spread
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "src" / "pocketvit"
 LAYERS = (
-    {"errors", "files", "randomness", "terminal", "process", "lock", "memory", "device", "usercode"},
+    {"errors", "files", "randomness", "terminal", "process", "lock", "memory", "device", "usercode", "tables"},
     {"config"},
     {"kernels"},
     {"data", "optim", "recipes"},
@@ -24,7 +24,7 @@ LAYERS = (
 """The parts of the package, from the ground up. A part may import itself and the layers below its own."""
 GROUND = {"files": {"errors"}, "lock": {"errors"}, "device": {"errors", "memory"}, "usercode": {"errors", "files"}}
 """What a part of the lowest layer may import; the others import nothing of the package."""
-WITHOUT_TORCH = {"report", "config", "recipes", "errors", "files", "terminal", "process", "lock", "usercode"}
+WITHOUT_TORCH = {"report", "config", "recipes", "errors", "files", "terminal", "process", "lock", "usercode", "tables"}
 """Parts that never import torch themselves."""
 ORACLES = {"torchvision", "timm"}
 OUTSIDE = {"reproduction", "benchmarks", "tests"}

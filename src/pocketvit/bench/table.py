@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pocketvit.report.tables import ABSENT, markdown_table
 from pocketvit.report.text import count
+from pocketvit.tables import ABSENT, markdown_table
 
 MODES = {"forward": "forward", "step": "training step", "recipe": "whole recipe"}
 """The modes of a benchmark, and the headings of their columns."""

@@ -17,10 +17,10 @@ from pocketvit.report.curves import SPLITS, Curve, time_unit
 from pocketvit.report.page import flat
 from pocketvit.report.plots import Series, line_plot
 from pocketvit.report.scores import wilson_interval
-from pocketvit.report.tables import ABSENT
 from pocketvit.report.templating import page_environment
 from pocketvit.runs.finished import FinishedRun, read_run
 from pocketvit.runs.hardware import device
+from pocketvit.tables import ABSENT
 
 COLOURS = ("ink", "accent", "warm", "violet", "green", "ochre")  # of the runs in a plot; from the seventh on dashed
 MOST_RUNS = 2 * len(COLOURS)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from pocketvit.report.tables import ABSENT
+from pocketvit.tables import ABSENT
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",

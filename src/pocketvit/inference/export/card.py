@@ -7,6 +7,7 @@ from pocketvit.config.checks import describe_size
 from pocketvit.errors import InputError
 from pocketvit.inference.export.origin import Origin
 from pocketvit.inference.trained_model import TrainedModel
+from pocketvit.tables import markdown_text
 
 LIBRARIES = {"onnx": "onnx", "torchscript": "pytorch", "timm": "timm", "hf": "transformers", "safetensors": "pocketvit"}
 """By which the Hub knows the formats."""
@@ -101,7 +102,8 @@ def model_card(trained: TrainedModel, format: str, origin: Origin, license: str 
     if "ImageOps." not in code:
         code = code.replace("Image, ImageOps", "Image")
     named = ", ".join(map(_quoted, trained.class_names[:NAMED])) + (", …" if len(trained.class_names) > NAMED else "")
-    facts = "\n".join(f"| {name} | {value} |" for name, value in _facts(trained, origin, license).items())
+    cells = {name: value.replace("|", "\\|") for name, value in _facts(trained, origin, license).items()}
+    facts = "\n".join(f"| {name} | {value} |" for name, value in cells.items())
     share = "of which an image may have several" if trained.multilabel else "of which an image has one"
     return f"""---
 license: {license or "unknown"}
@@ -154,10 +156,10 @@ def _facts(trained: TrainedModel, origin: Origin, license: str | None) -> dict[s
         + (": exactly the classes of an image" if trained.multilabel else ""),
         **facts,
         "training images seen": f"{result.images_seen:,}",
-        "training time": f"{result.train_s:,.1f} s on {_text(result.device)}",
+        "training time": f"{result.train_s:,.1f} s on {markdown_text(result.device)}",
         "recipe, seed": f"{_quoted(result.recipe)}, {result.seed}",
         "config hash": f"`{result.config_hash}`",
-        "versions": _text(", ".join(f"{name} {version}" for name, version in result.versions.items())),
+        "versions": markdown_text(", ".join(f"{name} {version}" for name, version in result.versions.items())),
     }
 
 
@@ -165,11 +167,6 @@ def _opened(data: DataConfig, height: int, width: int) -> str:
     """The expression that reads an image as the run did."""
     image = 'Image.open("image.png").convert("RGB")'
     return FITS[data.fit].format(image=image, height=height, width=width, background=data.background)
-
-
-def _text(text: str) -> str:
-    """Text without what Markdown or HTML would obey."""
-    return re.sub(r"([\\`*_~\[\]<>&#$|])", r"\\\1", " ".join(text.split()))
 
 
 def _quoted(text: str) -> str:

@@ -12,13 +12,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pocketvit.report.tables import mean_and_spread
 from pocketvit.report.text import duration
 from pocketvit.studies.analysis.findings import Finding, accuracies
 from pocketvit.studies.definition.gather import CellResult
 from pocketvit.studies.definition.grid import IMAGES_OF, WORD_OF, Measure, Study
 from pocketvit.studies.definition.jobs import Job
 from pocketvit.studies.execution.eta import Eta, progress_of
+from pocketvit.tables import mean_and_spread
 from pocketvit.terminal import printable
 
 

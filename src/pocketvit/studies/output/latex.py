@@ -6,13 +6,13 @@ It needs the package booktabs; use `\\input{table.tex}`, inside a `table` or out
 from collections.abc import Sequence
 
 from pocketvit.report.latex import latex_table, latex_text
-from pocketvit.report.tables import ABSENT
 from pocketvit.report.text import duration, points
 from pocketvit.studies.analysis.findings import Finding, caveats
 from pocketvit.studies.analysis.power import POWER
 from pocketvit.studies.analysis.stats import Comparison
 from pocketvit.studies.analysis.verdict import effect, interval, p_figure
 from pocketvit.studies.definition.grid import IMAGES_OF, SPELLED, WORD_OF, Study
+from pocketvit.tables import ABSENT
 
 COLUMNS = ("row", "n", "accuracy (%)", "against", "difference", "bootstrap", "p", "verdict", "time")
 VERDICTS = {"helps": "helps", "hurts": "hurts", "untold": "cannot be told", "failed": "failed", "open": ABSENT}

@@ -14,7 +14,6 @@ from typing import Any
 
 from pocketvit.files import write_atomically
 from pocketvit.report.study_page import render_study
-from pocketvit.report.tables import ABSENT, markdown_table, markdown_text
 from pocketvit.report.text import count, duration, points
 from pocketvit.runs.hardware import hardware
 from pocketvit.studies.analysis.findings import Finding, accuracies, caveats, noisy_rows
@@ -25,6 +24,7 @@ from pocketvit.studies.definition.gather import CellResult
 from pocketvit.studies.definition.grid import IMAGES_OF, SPELLED, WORD_OF, Measure, Study
 from pocketvit.studies.output.latex import study_latex
 from pocketvit.studies.output.page import study_page
+from pocketvit.tables import ABSENT, markdown_table, markdown_text
 
 OUTCOME_COLUMNS = (
     "row", "n", "accuracy (%)", "std", "test (%)", "best evaluation (%)", "against", "difference", "95 % CI",

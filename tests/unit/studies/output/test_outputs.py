@@ -11,7 +11,6 @@ from rich.console import Console
 from synthetic_study import ERROR, SPEED, changed, result_of, synthetic_cells, synthetic_study
 
 from pocketvit.report.latex import latex_table, latex_text
-from pocketvit.report.tables import ABSENT, markdown_table, markdown_text
 from pocketvit.runs.balance import TRY
 from pocketvit.studies import compare
 from pocketvit.studies.analysis.findings import accuracies, caveats, findings, noisy_rows
@@ -19,6 +18,7 @@ from pocketvit.studies.execution.live import verdict_table
 from pocketvit.studies.output import outputs
 from pocketvit.studies.output.outputs import notes, table_row
 from pocketvit.studies.output.page import study_page
+from pocketvit.tables import ABSENT, markdown_table, markdown_text
 
 SPECIAL = r"a_b & 50% #1 {x} $y$ ~^\ <i> | [1] *z*"
 

@@ -1,6 +1,6 @@
 """Tables in Markdown."""
 
-from pocketvit.report.tables import markdown_table
+from pocketvit.tables import markdown_table
 
 
 def test_a_markdown_table_aligns_numbers_and_keeps_its_bars():
