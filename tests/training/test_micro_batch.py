@@ -66,6 +66,29 @@ def test_in_float32_they_differ_by_rounding(values):
     assert 0 < max(errors.values()) < 1e-4
 
 
+class Shared(torch.autograd.Function):
+    """Adds a row's parameter to the first row of another one; a gradient is a view of the other, as torch.compile makes them."""
+
+    @staticmethod
+    def forward(ctx, row, rows):
+        return torch.cat([rows[:, :1] + row, rows[:, 1:]], dim=1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        grad = grad.clone()
+        return grad[:, :1], grad
+
+
+def test_a_gradient_that_is_a_view_of_another_is_added_to_once():
+    step = trainer_of(3, CUTMIX).step
+    tokens = step.model.tokens
+    step.loss = lambda *_: ((factor * Shared.apply(tokens.cls, tokens.positions).sum(), {}) for factor in (1, 2, 3))
+    step.logged = {}
+    step.backward()
+    for parameter in (tokens.cls, tokens.positions):
+        assert parameter.grad.unique().tolist() == [6]
+
+
 @pytest.mark.parametrize("name", ["cutmix", "dino", "mae"])
 def test_a_step_logs_and_shares_what_the_whole_batch_does(name):
     steps = [trainer_of(micro_batch, CHOICES[name]).step for micro_batch in (None, 3)]

@@ -42,6 +42,7 @@ def batch_loss(
     compile: bool = False,
     fused: bool = False,
     micro_batch: int | None = None,
+    bf16_images: bool = False,
 ) -> BatchLoss:
     """The last part of augmentation and the objective as one function.
 
@@ -51,8 +52,9 @@ def batch_loss(
         compile: with `torch.compile`, including the model.
         fused: our kernels run the blocks: one also makes the batch, and nothing is compiled.
         micro_batch: images of a piece; None computes the batch at once.
+        bf16_images: whether the images may come in bf16 then.
     """
-    dtype = torch.bfloat16 if bf16 else torch.float32
+    dtype = torch.bfloat16 if bf16 and bf16_images else torch.float32
 
     def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return torch.compile(function, fullgraph=True, dynamic=False) if compile else function
@@ -167,12 +169,14 @@ class TrainStep:
     def backward(self) -> list[Tensor]:
         """Compute the gradients of the next batch over all processes, clipped; returns its loss and logged values, 0-dim."""
         shared, sums = self.objective.shared if self.objective else (), []
-        for loss, logged in self.loss(self.model, self.chunk, self.position):
+        parameters = [parameter for _, parameter in named_parameters(self.model, self.layers)]
+        for index, (loss, logged) in enumerate(self.loss(self.model, self.chunk, self.position)):
             with record_function("backward"):
+                if index == 1:
+                    _separate_gradients(parameters)
                 loss.backward()
             values = [value.detach() for value in (loss, *(logged[name] for name in (*self.logged, *shared)))]
             sums = list(map(torch.add, sums, values)) if sums else values
-        parameters = [parameter for _, parameter in named_parameters(self.model, self.layers)]
         found = self.processes.sum_gradients(parameters, sums)
         self.shared = dict(zip(shared, found[1 + len(self.logged) :], strict=True))
         if self.grad_clip is not None:
@@ -240,3 +244,21 @@ class TrainStep:
         with torch.no_grad():
             for name, tensor in mine.items():
                 tensor.copy_(tensors[name])
+
+
+def _separate_gradients(parameters: Iterable[Tensor]) -> None:
+    """Give every gradient memory of its own.
+
+    PyTorch keeps the first gradient of a parameter as it comes, which may be a view of another's: that of the CLS tokens is
+    the first row of the positions'. It adds the next one in place, to both.
+    """
+    end = 0
+    for parameter in sorted(parameters, key=_address):
+        if parameter.grad is not None:
+            if _address(parameter) < end:
+                parameter.grad = parameter.grad.clone()
+            end = max(end, _address(parameter) + parameter.grad.nbytes)
+
+
+def _address(parameter: Tensor) -> int:
+    return 0 if parameter.grad is None else parameter.grad.data_ptr()
