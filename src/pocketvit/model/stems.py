@@ -32,6 +32,9 @@ class PatchEmbedding(nn.Module):
         InputError: the patches do not tile the image.
     """
 
+    bf16_images = True
+    """Whether images may come in bf16 where the run uses it: a product of matrices would round them anyway."""
+
     def __init__(self, config: ModelConfig, image_size: tuple[int, int], stacked: int = 1) -> None:
         super().__init__()
         self.patch_size, self.stride = config.patch_size, config.patch_stride or config.patch_size
@@ -100,6 +103,8 @@ class ShiftedPatches(PatchEmbedding):
     Differs: overlapping patches (`model.patch_stride`) are possible.
     """
 
+    bf16_images = False  # in flat patches, the norm would enlarge what rounding does
+
     def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
         super().__init__(config, image_size, stacked=5)
         self.norm = nn.LayerNorm(self.proj.weight[0].numel(), eps=NORM_EPS)
@@ -128,6 +133,7 @@ class ConvolutionalStem(nn.Module):
     """
 
     CHANNELS_BETWEEN = 64
+    bf16_images = True
 
     def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
         super().__init__()

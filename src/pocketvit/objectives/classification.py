@@ -25,6 +25,7 @@ class Classification(Objective):
     batch_size: int
     weights: Tensor | None = None
     logged = (ACCURACY,)
+    bf16_images = True
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum of the images' losses over the batch size; see `Objective`."""

@@ -22,6 +22,7 @@ class Multilabel(Objective):
     """
 
     batch_size: int
+    bf16_images = True
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum of the images' losses over the batch size; see `Objective`."""

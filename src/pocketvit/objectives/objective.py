@@ -29,6 +29,8 @@ class Objective(Protocol):
     """Names of further values, of any shape and summed over the processes as the loss is, that `update` needs."""
     num_draws: int = 0
     """How many uniform numbers it needs for each image of a step, as `batch.draws`."""
+    bf16_images: bool = False
+    """Whether images may come in bf16 where the run uses it: if nothing but the model's patch embedding reads them."""
     images_before: int | None = 0
     """Training images that models it learns from have seen; None if unknown."""
 

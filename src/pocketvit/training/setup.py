@@ -255,10 +255,14 @@ def make_step(
     optimizers = build_optimizers(optim, model, layers=objective.layers, fused=fused)
     if in_place:
         offer_gradient_memory(optimizers)
+    loss = batch_loss(
+        objective, batches, bf16=bf16, compile=compile, fused=fused, micro_batch=config.train.micro_batch,
+        bf16_images=objective.bf16_images and model.tokens.patches.bf16_images,
+    )  # fmt: skip
     return TrainStep(
         model,
         optimizers,
-        batch_loss(objective, batches, bf16=bf16, compile=compile, fused=fused, micro_batch=config.train.micro_batch),
+        loss,
         ema=EMA(averaged, optim.ema_decay, start=start, share=optim.ema_share) if optim.ema_decay else None,
         factors=factors,
         processes=processes,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from training_cases import Spread
 
+from pocketvit.augment.batch import BatchMaker
 from pocketvit.config import override
 from pocketvit.data import Split, Splits
 from pocketvit.errors import InputError
@@ -15,6 +16,7 @@ from pocketvit.randomness import Stream, uniform
 from pocketvit.recipes import recipe
 from pocketvit.training.evaluation import pass_line
 from pocketvit.training.progress import SilentReporter
+from pocketvit.training.step import batch_loss
 from pocketvit.training.trainer import Trainer
 
 B, STEPS, CLASSES, SMOOTHING = 8, 11, 3, 0.2
@@ -207,3 +209,28 @@ def test_micro_batches_compile_in_two_pieces_and_give_the_same(monkeypatch):
         losses.append(trainer.step.losses[:1])
     assert pieces == [{"fullgraph": True, "dynamic": False}] * 2
     torch.testing.assert_close(*losses)
+
+
+@pytest.mark.parametrize(
+    "values, kept",
+    [
+        ({}, torch.bfloat16),
+        ({"model__stem": "conv"}, torch.bfloat16),
+        ({"model__stem": "shifted"}, torch.float32),
+        ({"objective__name": "mae"}, torch.float32),
+        ({"objective__name": "dino"}, torch.float32),
+    ],
+)
+def test_images_are_rounded_only_where_a_product_of_matrices_reads_them(monkeypatch, values, kept):
+    """As if our kernels ran on the CPU."""
+    found = []
+
+    def fused(batches, chunk, position, dtype):
+        found.append(dtype)
+        return batches.finish(chunk.take(position))
+
+    monkeypatch.setattr(BatchMaker, "fused", fused)
+    monkeypatch.setattr("pocketvit.training.setup.batch_loss", lambda *a, **k: batch_loss(*a, **k | {"fused": True}))
+    trainer = started(listening=False, train__precision="bf16", **values)
+    trainer.step.backward()
+    assert found == [kept]
