@@ -1,6 +1,7 @@
 """Where the training images are kept: the decision, the line about it, and memory that stays bounded."""
 
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -88,6 +89,74 @@ def test_collecting_by_many_threads_keeps_the_order(mapped):
     for count in (0, 1, 255, 257, 5_000):
         indices = np.random.default_rng(count).integers(0, 8_000, count)
         assert np.array_equal(numbers(kept.collect(indices)), indices)
+
+
+@pytest.fixture
+def settled(mapped, monkeypatch):
+    """Makes images that are kept as a GPU's are, with so much free memory; the CPU stands for the GPU."""
+
+    def make(wanted: str, free: FreeMemory) -> TrainImages:
+        monkeypatch.setattr("pocketvit.loading.image_store.free_memory", lambda device: free)
+        kept = TrainImages(mapped, wanted="auto", device=CPU)
+        kept._settle(wanted)
+        return kept
+
+    return make
+
+
+def test_images_in_the_memory_of_a_gpu_are_all_there_and_collected_there(settled, mapped):
+    kept = settled("auto", H100)
+    assert kept.place == "gpu" and kept.note is None
+    assert kept.on_gpu.shape == mapped.shape and np.array_equal(numbers(kept.on_gpu), np.arange(8_000))
+    indices = np.array([7_999, 0, 3, 0])
+    collected = kept.collect(indices)
+    assert collected is None, "nothing is collected on the host"
+    assert torch.equal(kept.bring(indices, collected), torch.from_numpy(mapped[indices]))
+
+
+def test_images_too_large_for_a_gpu_stay_on_disk_and_say_so(settled, mapped):
+    kept = settled("auto", FreeMemory(gpu=GIB // 16, host=0))
+    assert kept.place == "disk" and kept.images is mapped and not hasattr(kept, "on_gpu")
+    assert kept.note and "kept on disk" in kept.note
+    with pytest.raises(InputError, match="data.keep=gpu, but the training images need 0.1 GiB"):
+        settled("gpu", FreeMemory(gpu=GIB // 16, host=0))
+
+
+class Locking:
+    """The part of CUDA's interface that locks memory of the host; refuses if `status` is not 0."""
+
+    cudaError = SimpleNamespace(success=0)
+
+    def __init__(self, status: int) -> None:
+        self.status, self.locked = status, {}
+
+    def cudaHostRegister(self, address: int, num_bytes: int, flags: int) -> int:
+        self.locked[address] = num_bytes
+        return self.status
+
+    def cudaHostUnregister(self, address: int) -> None:
+        del self.locked[address]
+
+    def cudaGetErrorString(self, status: int) -> str:
+        return f"error {status}"
+
+
+def test_a_copy_on_the_host_is_locked_whole_and_for_as_long_as_it_is_used(settled, mapped, monkeypatch):
+    cuda = Locking(0)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: cuda)
+    kept = settled("host", H100)
+    assert kept.place == "host" and kept.note and kept.note.endswith("because data.keep=host says so")
+    assert isinstance(kept.images, np.ndarray) and np.array_equal(numbers(kept.images), np.arange(8_000))
+    assert cuda.locked == {kept.images.ctypes.data: mapped.nbytes}
+    assert np.array_equal(numbers(kept.collect(np.array([5_000, 2]))), [5_000, 2])
+    del kept
+    assert not cuda.locked, "memory that stays locked is lost to the whole host"
+
+
+def test_a_host_that_locks_no_memory_is_named(settled, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: Locking(2))
+    with pytest.raises(InputError, match=r"cannot pin 0.1 GiB of host memory \(error 2\); use data.keep=disk"):
+        settled("host", H100)
 
 
 def test_what_fails_while_collecting_is_heard_of(mapped):
