@@ -7,7 +7,7 @@ import pytest
 import torch
 from training_cases import Spread
 
-from pocketvit.config import override
+from pocketvit.config import load_config, override
 from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
 from pocketvit.training import train
@@ -50,6 +50,16 @@ def test_the_peak_of_memory_is_that_of_the_run_alone(small, tmp_path):
         for name, changes in sizes.items()
     }
     assert peaks["last"] == pytest.approx(peaks["again"], rel=0.05) and peaks["large"] > 2 * peaks["again"]
+
+
+def test_the_trial_of_a_time_budget_leaves_no_memory_behind(small, tmp_path):
+    config = override(small, {"train.deterministic": False, "schedule.warmup_frac": 0.1})
+    train(override(config, {"out": tmp_path / "first"}), SilentReporter())  # takes cuBLAS's workspaces
+    timed = train(override(config, {"schedule.time_budget": "1s"}), SilentReporter())
+    passes = load_config(small.out / "config.yaml").schedule.passes
+    plain = train(override(config, {"out": tmp_path / "plain", "schedule.passes": passes}), SilentReporter())
+    assert timed.config_hash == plain.config_hash and timed.images_seen == plain.images_seen
+    assert timed.peak_memory_gib == pytest.approx(plain.peak_memory_gib, rel=0.05)
 
 
 PLAIN = {"train.compile": False, "train.cuda_graph": False, "train.precision": "fp32"}

@@ -46,6 +46,7 @@ SMALL = {
     "augment.mixup_prob": [0.0, 0.5],
     "objective.teacher": [None, save_teacher(Path(mkdtemp()) / "teacher.safetensors", ("a", "b", "c"))],
     "schedule.passes": [2, 3],
+    "schedule.time_budget": [None],  # has chosen the passes before anything is built
     "schedule.warmup_passes": [0, 1],
     "schedule.sides": [(), (8,), (8, 12)],
 }

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from objective_cases import convert
 
 from pocketvit.config import RunConfig
 from pocketvit.optim.build import named_parameters
-from pocketvit.training import Stopped, distributed, train
+from pocketvit.training import Stopped, distributed, run, train
 from pocketvit.training.distributed import join
 from pocketvit.training.progress import SilentReporter
 from pocketvit.training.run import prepare
@@ -105,6 +106,20 @@ def left_by_the_first() -> None:
     with join("cpu") as processes:
         if not processes.first:
             time.sleep(600)
+
+
+def decided_passes(config: RunConfig, seconds: tuple[float, ...]) -> int:
+    """The passes that a time budget allows this process, whose steps take so long by its clock."""
+    now, ordinary = [0.0], TrainStep.__call__
+
+    def ticking(self: TrainStep) -> None:
+        now[0] += seconds[int(os.environ["RANK"])]
+        ordinary(self)
+
+    TrainStep.__call__ = ticking
+    run.with_fitting_passes = partial(run.with_fitting_passes, clock=lambda: now[0])
+    with join("cpu") as processes:
+        return prepare(config, processes, SilentReporter()).config.schedule.passes
 
 
 def outcome(config: RunConfig) -> str:

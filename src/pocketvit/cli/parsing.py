@@ -22,6 +22,7 @@ Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 MEANT = {
     "learning-rate base-lr": "--optim.lr",
     "epochs max-epochs num-epochs num-train-epochs": "--schedule.passes",
+    "max-time max-train-time time-limit": "--schedule.time-budget",
     "warmup warmup-epochs warmup-ratio warmup-steps": "--schedule.warmup-passes",
     "lr-scheduler sched scheduler": "--schedule.name",
     "opt optimizer": "--optim.name",

@@ -8,8 +8,9 @@ from shlex import quote
 
 import tyro
 
-from pocketvit.cli.parsing import check_flags, check_tracker, parse
+from pocketvit.cli.parsing import check_flags, check_tracker, flag_of, parse
 from pocketvit.config import RunConfig, flatten, load_config, override
+from pocketvit.config.names import REPLACED
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
 from pocketvit.recipes import ADAPTED, NAMES, RECIPES, about, finetune, photos, recipe
@@ -43,9 +44,10 @@ def train_command(arguments: list[str]) -> int:
     check_tracker(tracker)
     config = parse_train(arguments, ["--track"])
     if config.recipe in ADAPTED:
-        side, fit = config.data.resize, config.data.fit
+        side, fit, budget = config.data.resize, config.data.fit, config.schedule.time_budget
         size = f"images resized to {side} × {side} ({fit})" if side else "images of their own size"
-        print(f"recipe {config.recipe}: {size}, batches of {config.batch_size}, {config.schedule.passes} passes")
+        length = f"{config.schedule.passes} passes" if budget is None else f"passes for {budget}"
+        print(f"recipe {config.recipe}: {size}, batches of {config.batch_size}, {length}")
     from pocketvit.training import Stopped, train
     from pocketvit.training.tracking import tracked
 
@@ -137,10 +139,9 @@ def _is_own(source: str) -> bool:
 
 def _parse_fields(arguments: list[str], base: RunConfig) -> RunConfig:
     """A configuration with some fields set by flags."""
-    if {"--schedule.warmup-passes", "--schedule.warmup_passes"} & {
-        argument.partition("=")[0] for argument in arguments
-    }:
-        base = override(base, {"schedule.warmup_passes": base.schedule.warmup_passes})
+    given = set(map(flag_of, arguments))
+    renewed = {name for name in REPLACED if f"--{name.replace('_', '-')}" in given}
+    base = override(base, {name: value for name, value in flatten(base).items() if name in renewed})
     config, strays = parse(
         RunConfig,
         arguments,
@@ -153,6 +154,8 @@ def _parse_fields(arguments: list[str], base: RunConfig) -> RunConfig:
     if strays:
         which = ", ".join(strays)
         raise InputError(f"{which} belongs to no flag; a recipe comes first: pocketvit train RECIPE --FIELD VALUE")
+    if "schedule.passes" in renewed and config.schedule.time_budget is not None:
+        raise InputError("give only one of --schedule.passes and --schedule.time-budget, which chooses the passes")
     return config
 
 

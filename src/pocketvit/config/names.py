@@ -47,10 +47,14 @@ def fields_of(config: type, kind: type) -> frozenset[str]:
     return frozenset(name for name, hint in field_types(config).items() if takes(hint))
 
 
+REPLACED = {"schedule.warmup_passes": "schedule.warmup_frac", "schedule.passes": "schedule.time_budget"}
+"""Fields that say the same in another way: a new value of the first takes the place of the second."""
+
+
 def override(config: RunConfig, values: Mapping[str, object]) -> RunConfig:
     """A copy of `config` with new values for some fields, by dotted name.
 
-    A new `schedule.warmup_passes` takes the place of a `schedule.warmup_frac`.
+    New values also take the place of those of other fields (`REPLACED`).
 
     Args:
         config: stays as it is.
@@ -59,8 +63,7 @@ def override(config: RunConfig, values: Mapping[str, object]) -> RunConfig:
         InputError: an unknown name (with the nearest one), or a value that its field refuses.
     """
     known = flatten(config)
-    if "schedule.warmup_passes" in values:
-        values = {"schedule.warmup_frac": None} | dict(values)
+    values = {REPLACED[name]: None for name in REPLACED if name in values} | dict(values)
     sections: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         if name not in known:

@@ -1,5 +1,6 @@
 """The sections `optim`, `schedule` and `train`: the optimizer, its schedule, and how the machine is used."""
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Literal
@@ -65,6 +66,9 @@ class OptimConfig:
         return self.name in ("sgd", "adam")
 
 
+DURATION = re.compile(r"(?=.*[1-9])(\d+(?:\.\d+)?)([smh])", re.ASCII)  # greater than 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """How long to train, and the learning rate over the steps."""
@@ -74,6 +78,8 @@ class ScheduleConfig:
     function."""
     passes: Count = 300
     """Passes over the training images; the paper's 100 epochs are 300 passes."""
+    time_budget: str | None = None
+    """Time for all steps and evaluations, such as 30s, 10m or 1.5h: the run begins by measuring how many passes fit into it."""
     sides: tuple[Count, ...] = ()
     """Shrink images to these sides in pixels at first, each for an equal part of the run; the last part keeps their size."""
     warmup_passes: Natural = 30
@@ -90,7 +96,11 @@ class ScheduleConfig:
     """Written by --resume RUN --schedule.passes N: the passes that the run had, and after which pass it got more; each time."""
 
     def __post_init__(self) -> None:
+        if self.time_budget is not None and not DURATION.fullmatch(str(self.time_budget)):
+            raise InputError(f"schedule.time_budget={self.time_budget!r}: must be a duration such as 30s, 10m or 1.5h")
         check_types("schedule", self)
+        if self.time_budget is not None:  # what follows depends on the passes, which are not known yet
+            return
         had, done = self.extended[::2], self.extended[1::2]
         rising = all(a < b for a, b in pairwise((0, *had, self.passes))) or not had
         if not rising or len(had) != len(done) or any(a > b for a, b in zip(done, had, strict=True)):
@@ -111,6 +121,12 @@ class ScheduleConfig:
                 f"schedule.decay_frac={self.decay_frac} and schedule.{warmup}={getattr(self, warmup)} do not fit in "
                 f"schedule.passes={self.passes}"
             )
+
+    @property
+    def budget_s(self) -> float | None:
+        """The time budget in seconds, if there is one."""
+        found = DURATION.fullmatch(self.time_budget or "")
+        return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]] if found else None
 
     def side(self, pass_index: int) -> int | None:
         """The side in pixels of the images of a pass, counted from 0; None for their own."""

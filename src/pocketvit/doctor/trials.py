@@ -127,10 +127,12 @@ def cost(trial: Trial, config: RunConfig, held: int) -> Finding:
     if not trial.seconds:
         return Finding("cost", "ok", f"not measured{memory}")
     images_per_s = trial.steps_timed * config.batch_size / trial.seconds
-    images = config.schedule.passes * trainer.loader.steps_per_pass * config.batch_size
+    passes, what = config.schedule.passes, f"the run's {config.schedule.passes:,} passes take"
+    if config.schedule.time_budget is not None:
+        passes, what = 1, "a pass takes"
+    images = passes * trainer.loader.steps_per_pass * config.batch_size
     seconds = images / images_per_s
-    found = f"{images_per_s:,.0f} images/s{memory}; the run's {config.schedule.passes:,} passes take about "
-    found += f"{text.duration(seconds)}, without evaluations"
+    found = f"{images_per_s:,.0f} images/s{memory}; {what} about {text.duration(seconds)}, without evaluations"
     found += ", less with the smaller images of schedule.sides" if config.schedule.sides else ""
     if seconds > A_DAY and trainer.device.type == "cpu":
         return Finding("cost", "warn", found, "use a GPU, fewer --schedule.passes, or a smaller --model.width")

@@ -31,6 +31,7 @@ RUNS = Path("runs")  # where run folders are created by default
 _ENV = dict.fromkeys(("command", "started", "folder", "data_fingerprint", "config_hash"), str) | {
     "seed": int,
     "code": dict,
+    "time_budget": dict,
 }
 """The keys of env.json that a resumed run needs."""
 
@@ -155,15 +156,19 @@ class RunFolder:
         with locked(self.path, f"another process uses {self.path}; choose another --out", say):
             yield
 
-    def write_env(self, config: RunConfig, device_name: str, data_fingerprint: str) -> dict[str, Any]:
-        """Write env.json; a resumed run keeps the command, the time and the folder's name of its first start.
+    def write_env(
+        self, config: RunConfig, device_name: str, data_fingerprint: str, measured: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Write env.json; a resumed run keeps the command, the time, the folder's name and time_budget of its first start.
 
+        Args:
+            measured: for `schedule.time_budget`, if the run begins with one.
         Returns:
             its content.
         """
         held = self.read_env()
-        kept = {key: held[key] for key in ("command", "started", "folder") if key in held}
-        env = environment(device_name) | {"folder": str(self.path)} | kept
+        kept = {key: held[key] for key in ("command", "started", "folder", "time_budget") if key in held}
+        env = environment(device_name) | {"folder": str(self.path)} | measured | kept
         env |= {
             "code": self.code_origins(config),
             "data_source": config.data.source,

@@ -64,7 +64,7 @@ def _run_remaining(trainer: Trainer) -> None:
             if trainer.step.use_side(schedule.side(trainer.pass_index)):
                 trainer.step.set_chunk(current)  # as before the first step
             began = time.perf_counter()
-            done = _run_chunk(trainer, current, stop)
+            done = run_chunk(trainer, current, stop)
             current = next(chunks, None) if stop.signum is None else None  # loads while the device still trains
             synchronize(trainer.device)
             trainer.train_s += time.perf_counter() - began
@@ -82,7 +82,7 @@ def _run_remaining(trainer: Trainer) -> None:
         trainer.processes.from_first(checkpoints.wait)
 
 
-def _run_chunk(trainer: Trainer, chunk: Chunk, stop: StopRequest) -> int:
+def run_chunk(trainer: Trainer, chunk: Chunk, stop: StopRequest) -> int:
     """Launch the steps of a chunk until a signal arrives; returns their number.
 
     All processes must stop after the same step. On GPUs they agree on it only once per chunk, because asking in

@@ -27,6 +27,7 @@ from pocketvit.randomness import leaving_generators_alone
 from pocketvit.runs.folder import RUNS, RunFolder
 from pocketvit.runs.result import RunResult
 from pocketvit.terminal import outliving_output
+from pocketvit.training.budget import with_fitting_passes
 from pocketvit.training.distributed import Processes, join
 from pocketvit.training.extend import extension_note
 from pocketvit.training.finish import finish
@@ -82,7 +83,7 @@ def train(
         trainer = prepare(config, processes, reporter, data)
         try:
             with trainer.fitting_threads(), opened_folder(trainer) as env:
-                reporter.opened(config, trainer.folder.path)
+                reporter.opened(trainer.config, trainer.folder.path)
                 run_passes(trainer)
                 with StopRequest():  # a signal is too late now: the few remaining files are written first
                     result = processes.from_first(lambda: finish(trainer, env, started, held))
@@ -132,7 +133,8 @@ def opened_folder(trainer: Trainer) -> Iterator[dict[str, Any]]:
             trainer.reporter.note(extension_note(config, trainer.loader.steps_per_pass))
         for line in processes.from_first(lambda: trainer.folder.code_notes(config)):
             trainer.reporter.note(line)
-        yield processes.from_first(lambda: trainer.folder.write_env(config, device_name(trainer.device), fingerprint))
+        written = config, device_name(trainer.device), fingerprint, trainer.measured
+        yield processes.from_first(lambda: trainer.folder.write_env(*written))
 
 
 def prepare(config: RunConfig, processes: Processes, reporter: Reporter, data: Data | None = None) -> Trainer:
@@ -166,10 +168,14 @@ def prepare(config: RunConfig, processes: Processes, reporter: Reporter, data: D
     if not known and (slow := slow_note(config, device, *size, processes.size)):
         reporter.note(slow)
     try:
-        return Trainer(config, splits, device, reporter, processes)
+        fitted, measured = with_fitting_passes(config, splits, device, reporter, processes)
+        trainer = Trainer(fitted, splits, device, reporter, processes)
+        trainer.measured = measured
+        return trainer
     except torch.cuda.OutOfMemoryError as error:
         raise InputError(
-            "out of GPU memory before the first step; is another process using this GPU? If not, choose a smaller model"
+            "out of GPU memory before the first step; is another process using this GPU? If not, choose a smaller model or "
+            "batch_size"
         ) from error
 
 
@@ -198,7 +204,7 @@ def slow_note(
     images_per_s = CPU_FLOP_PER_S * threads / flop
     pass_s = num_images / images_per_s
     hours = pass_s * config.schedule.passes / 3600
-    if device.type != "cpu" or hours < 1:
+    if device.type != "cpu" or hours < 1 or config.schedule.time_budget is not None:
         return None
     lasts = f"{hours / 24:,.1f} days" if hours > 24 else f"{hours:,.0f} hours"
     return (

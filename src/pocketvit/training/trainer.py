@@ -5,6 +5,7 @@
 
 import copy
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,6 +52,8 @@ class Trainer:
     """
 
     folder: RunFolder
+    measured: dict[str, Any]
+    """How `schedule.time_budget` was decided, for env.json."""
 
     def __init__(
         self, config: RunConfig, splits: Splits, device: torch.device, reporter: Reporter, processes: Processes = ALONE

@@ -81,6 +81,17 @@ def test_photos_warm_up_for_a_part_of_any_run(place):
     assert override(recipe("photos"), both).schedule.warmup_frac == 0.5
 
 
+def test_a_time_budget_takes_the_place_of_the_recipes_passes_and_passes_that_of_a_files(place):
+    timed = parse_train(["digits", "--schedule.time_budget", "30s"])
+    assert timed == override(recipe("digits"), {"schedule.time_budget": "30s"})
+    images(Path("pets"), [20] * 24)
+    assert parse_train(["--data", "pets", "--schedule.time-budget=1h"]).schedule.budget_s == 3600
+    save_config(timed, Path("timed.yaml"))
+    assert parse_train(["--config", "timed.yaml"]).schedule.time_budget == "30s"
+    assert parse_train(["--config", "timed.yaml", "--schedule.time-budget", "none"]) == recipe("digits")
+    assert parse_train(["--config", "timed.yaml", "--schedule.passes", "60"]) == recipe("digits")
+
+
 def test_photos_scale_with_the_set():
     small, large = photos(100), photos(10_000)
     assert small.batch_size < large.batch_size and small.schedule.passes > large.schedule.passes
@@ -137,6 +148,12 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["train", "--optim.lrr", "1"], "unknown flag '--optim.lrr'; did you mean --optim.lr?"),
         (["train", "--optim.learning-rate", "1"], "unknown flag '--optim.learning-rate'; did you mean --optim.lr?"),
         (["train", "--epochs=9"], "unknown flag '--epochs'; did you mean --schedule.passes?"),
+        (["train", "--max-time", "1h"], "unknown flag '--max-time'; did you mean --schedule.time-budget?"),
+        (
+            ["train", "--schedule.passes=9", "--schedule.time_budget", "1m"],
+            "give only one of --schedule.passes and --schedule.time-budget",
+        ),
+        (["train", "--resume", "x", "--schedule.time-budget=1m"], "no other flags, such as --schedule.time-budget=1m"),
         (["train", "--pretrained"], "unknown flag '--pretrained'; did you mean --init-from?"),
         (["bench", "--grad_clip", "1"], "unknown flag '--grad-clip'; did you mean --optim.grad-clip?"),
         (["train", "--max_grad_norm", "1"], "unknown flag '--max-grad-norm'; did you mean --optim.grad-clip?"),
@@ -342,6 +359,8 @@ def test_a_cpu_is_said_to_take_days_before_the_data_are_asked_for(capsys, tmp_pa
         )
         assert slow_note(recipe("digits"), torch.device("cpu"), 1_500, (8, 8)) is None
         assert slow_note(recipe("paper"), torch.device("cuda"), 50_000, (32, 32)) is None
+        timed = override(recipe("paper"), {"schedule.time_budget": "10m"})
+        assert slow_note(timed, torch.device("cpu"), 50_000, (32, 32)) is None
 
 
 def test_train_eval_predict_report(capsys, tmp_path, monkeypatch):
@@ -563,7 +582,7 @@ def test_json_for_machines_keeps_every_letter(capsys, place):
     assert code == 0 and '"käfer"' in out and '"pets/käfer/0.png"' in out
 
 
-def test_photos_says_what_it_chose(capsys, place):
+def test_photos_says_what_it_chose(capsys, place, monkeypatch):
     images(Path("pets"), [20, 30] * 8)
     code, out, err = run(["train", "--data", "pets", *TINY], capsys)
     assert code == 0, err
@@ -571,6 +590,13 @@ def test_photos_says_what_it_chose(capsys, place):
     assert "\nrun folder: runs/photos-000\n" in out and "16 images resized to 32 × 32 (bicubic, crop)" in out
     saved = load_config(Path("runs/photos-000/config.yaml"))
     assert (saved.recipe, saved.data.resize, saved.data.fit) == ("photos", 32, "crop")
+
+    monkeypatch.setattr("pocketvit.training.budget.MEASURE_S", 1e-9)
+    code, out, err = run(["train", "--data", "pets", "--schedule.time-budget", "0.000001s"], capsys)
+    assert code == 2 and out.startswith(
+        "recipe photos: images resized to 32 × 32 (crop), batches of 8, passes for 0.000001s\n"
+    )
+    assert "schedule.time_budget=0.000001s is too short: one pass takes" in err
 
 
 def test_names_in_chinese_and_korean_align(capsys, place):

@@ -14,6 +14,7 @@ from pocketvit.config import (
     AugmentConfig,
     Operation,
     RunConfig,
+    ScheduleConfig,
     config_hash,
     field_types,
     flatten,
@@ -93,6 +94,10 @@ def test_paper_recipe_is_the_papers():
             "warmup_passes=30 must be less than schedule.passes=9; set --schedule.warmup-frac 0.1",
         ),
         ({"schedule.warmup_frac": 1.0}, "schedule.warmup_frac=1.0"),
+        *(
+            ({"schedule.time_budget": value}, f"time_budget={value!r}: must be a duration such as 30s, 10m or 1.5h")
+            for value in (600, "600", "0s", "0.0h", "-1m", "10min", "1e3s", "10m\n", "none", True)
+        ),
         (
             {"schedule.name": "wsd", "schedule.warmup_frac": 0.85},
             "decay_frac=0.2 and schedule.warmup_frac=0.85 do not fit in schedule.passes=300",
@@ -117,6 +122,17 @@ def test_a_wrong_value_is_refused_by_name(values, words):
         override(RunConfig(), values)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_durations_and_what_takes_the_place_of_one(tmp_path):
+    for text, seconds in {"30s": 30, "10m": 600, "1.5h": 5400, "0.5s": 0.5}.items():
+        assert ScheduleConfig(time_budget=text).budget_s == seconds
+    assert ScheduleConfig().budget_s is None
+    timed = override(RunConfig(), {"schedule.passes": 60, "schedule.time_budget": "10m"})
+    assert timed.schedule.time_budget == "10m"
+    assert override(timed, {"schedule.passes": 60}).schedule == ScheduleConfig(passes=60)
+    save_config(timed, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == timed
 
 
 NUMBERS = [name for name, value in flatten(RunConfig()).items() if type(value) in (int, float)]

@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from pocketvit.doctor import checks
 from pocketvit.doctor.examine import examine
 from pocketvit.doctor.findings import Finding
 from pocketvit.doctor.trial import Budget, Trial
-from pocketvit.doctor.trials import first_steps
+from pocketvit.doctor.trials import cost, first_steps
+from pocketvit.recipes import recipe
 from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 
@@ -136,6 +138,15 @@ def test_a_slow_machine_gets_fewer_steps_and_no_verdict_from_them(small, tmp_pat
     assert " in 30 steps " in findings["optim.lr"].found and "after 30 steps" in findings["learning"].found
     assert findings["learning"].state == "warn" and "too few steps" in findings["learning"].advice
     assert re.search(r"[\d,]+ images/s; the run's 4 passes take about ", findings["cost"].found)
+
+
+def test_a_time_budget_leaves_the_passes_open():
+    trainer = SimpleNamespace(device=torch.device("cpu"), loader=SimpleNamespace(steps_per_pass=5))
+    trial = SimpleNamespace(trainer=trainer, seconds=2.0, steps_timed=10)
+    config = override(recipe("digits"), {"schedule.time_budget": "1h"})
+    assert (
+        cost(trial, config, 0).found == "320 images/s; a pass takes about 1.00\N{NO-BREAK SPACE}s, without evaluations"
+    )
 
 
 def test_steps_fit_the_time():

@@ -43,7 +43,12 @@ ROW_KEYS = ("inherit", "grid", "seeds")  # keys of a row that are not overrides
 MOST_RUNS = 10_000  # of a study; more could only be a slip
 MOST_ANCESTORS = 50  # of a row
 
-SET_ELSEWHERE = {"seed": "use seeds", "recipe": "use the study's recipe", "out": "the runner chooses it"}
+SET_ELSEWHERE = {
+    "seed": "use seeds",
+    "recipe": "use the study's recipe",
+    "out": "the runner chooses it",
+    "schedule.time_budget": "runs would not be comparable, use schedule.passes",
+}
 """Fields that a row cannot override, and why."""
 
 

@@ -148,6 +148,10 @@ def test_a_grids_row_can_be_the_baseline():
         ("{recipe: digits, rows: {a: {model.depth: 0}}}", "row 'a': model.depth=0: must be at least 1"),
         ("{recipe: digits, rows: {a: {seed: 3}}}", "row 'a': seed cannot be set here; use seeds"),
         ("{recipe: digits, base: {out: x}, rows: {a: {}}}", "base: out cannot be set here"),
+        (
+            "{recipe: digits, rows: {a: {grid: {schedule.time_budget: [1m, 2m]}}}}",
+            "row 'a': grid: schedule.time_budget cannot be set here; runs would not be comparable, use schedule.passes",
+        ),
         ("{recipe: digits, seeds: 0, rows: {a: {}}}", "seeds=0: must be a count"),
         ("{recipe: digits, seeds: [], rows: {a: {}}}", "seeds=[]"),
         ("{recipe: digits, seeds: true, rows: {a: {}}}", "seeds=True"),
