@@ -21,6 +21,7 @@ from pocketvit.config import load_config, override, weights_of
 from pocketvit.config.files import save_config, to_dict
 from pocketvit.config.shipped import SHIPPED
 from pocketvit.config.weights import Weights
+from pocketvit.data.dataset import CIFAR10_FINGERPRINT
 from pocketvit.files import write_atomically
 from pocketvit.inference.evaluate import evaluate_run
 from pocketvit.inference.export.origin import shareable
@@ -41,7 +42,7 @@ def ship(run: Path, name: str, registry: Path = SHIPPED, data: str | None = None
     Raises:
         InputError: not a finished run, or its data have changed.
     """
-    trained, config = load_model(run), load_config(run / "config.yaml")
+    trained, config, result = load_model(run), load_config(run / "config.yaml"), RunResult.read(run / "result.json")
     content = replace(trained, model=deepcopy(trained.model).bfloat16()).content()
     with TemporaryDirectory() as place:  # a run's folder with these weights, to be measured
         measured = Path(place)
@@ -50,13 +51,14 @@ def ship(run: Path, name: str, registry: Path = SHIPPED, data: str | None = None
         save_config(config if data is None else override(config, {"data.source": data}), measured / "config.yaml")
         scores = evaluate_run(measured, device="cpu")
     folder, shared = registry / name, shareable(config)
+    if result.data_fingerprint == CIFAR10_FINGERPRINT:  # wherever it was
+        shared = override(shared, {"data.source": "cifar10"})
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "model.safetensors", content)
     write_atomically(folder / "config.yaml", yaml.safe_dump(to_dict(shared), sort_keys=False).encode())
     command = shlex.join(command_line(shared))
     for weights in weights_of(shared).values():
         command = command.replace(str(weights), weights.copied)
-    result = RunResult.read(run / "result.json")
     result = replace(
         result,
         test_accuracy=scores["accuracy"],
