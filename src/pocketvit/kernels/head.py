@@ -51,6 +51,7 @@ if TYPE_CHECKING or triton is not None:
 MAX_CLASSES = 512
 MAX_TOKENS = 128  # of an image, for their mean
 COLUMNS = 16  # channels of the weights' gradients that a program owns
+TILE = 4096  # numbers of dlogits that it takes at a time, of 16 to 64 images
 
 
 class HeadWeights(NamedTuple):
@@ -110,14 +111,14 @@ class HeadLoss(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, targets: Tensor, plan: HeadPlan, *weights: Tensor) -> tuple[Tensor, Tensor]:
         x, targets, w = x.contiguous(), targets.contiguous(), HeadWeights(*(t.contiguous() for t in weights))
         (B, _, D), K, sizes = x.shape, len(w.b), _sizes(x, w, plan)
-        pooled, dlogits, sums = w.b.new_empty(B, sizes["T"], D), w.b.new_empty(B, K), w.b.new_empty(2, B)
+        pooled, dlogits, terms = w.b.new_empty(B, sizes["T"], D), w.b.new_empty(B, K), w.b.new_empty(2, B)
         launch(
-            head_kernel, (B,), x, targets, *w, pooled, dlogits, sums, plan.scale,
+            head_kernel, (B,), x, targets, *w, pooled, dlogits, terms, plan.scale,
             EPS=plan.eps, **sizes, num_warps=_warps(sizes),
         )  # fmt: skip
-        ctx.plan, ctx.rooms = plan, HeadWeights(*weights)
+        ctx.plan, ctx.weights = plan, HeadWeights(*weights)  # the parameters themselves: their gradients have places
         ctx.save_for_backward(x, pooled, dlogits, *w)
-        loss, right = sums.sum(dim=1).unbind()
+        loss, right = terms.sum(dim=1).unbind()
         ctx.mark_non_differentiable(right)
         return loss, right
 
@@ -126,11 +127,11 @@ class HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, dloss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x, pooled, dlogits, *rest = ctx.saved_tensors
         w = HeadWeights(*rest)
-        sizes, dx, dw = _sizes(x, w, ctx.plan), torch.empty_like(x), HeadWeights(*map(room_for, ctx.rooms))
+        sizes, dx, dw = _sizes(x, w, ctx.plan), torch.empty_like(x), HeadWeights(*map(room_for, ctx.weights))
         launch(
             head_backward_kernel, (x.shape[2] // COLUMNS + len(x),),
             x, w.factor, w.offset, w.w, pooled, dlogits, dloss, dx, *dw, len(x),
-            EPS=ctx.plan.eps, COLUMNS=COLUMNS, IMAGES=max(16, min(64, 4096 // sizes["K_PADDED"])), **sizes,
+            EPS=ctx.plan.eps, COLUMNS=COLUMNS, IMAGES=max(16, min(64, TILE // sizes["K_PADDED"])), **sizes,
             num_warps=_warps(sizes),
         )  # fmt: skip
         return dx, None, None, *dw
@@ -147,4 +148,5 @@ def _sizes(x: Tensor, w: HeadWeights, plan: HeadPlan) -> dict[str, int]:
 
 
 def _warps(sizes: dict[str, int]) -> int:
+    """More threads for large tiles of tokens or weights, which lie in their registers."""
     return 8 if sizes["ROWS"] > 32 or sizes["K_PADDED"] > 128 else 4

@@ -3,6 +3,9 @@
 B images of M tokens each (those that the blocks return) and D channels, in chunks of C; T vectors of D channels that the
 classifier reads of an image, K classes, K_PADDED of them a power of two. Pooling takes the mean of COUNT tokens from
 FIRST on, or else each of T tokens by itself. A tile has ROWS tokens: all of an image, or one.
+
+Tensors: tokens x (B, M, D); targets (B, K), the norm's factor γ and offset β (D,), the classifier's w (K, T·D) and b (K,) in
+float32; the gradient of w is dw, and so on.
 """
 
 import triton
@@ -32,11 +35,12 @@ def _normalized(x, image, token, live, EPS: tl.constexpr, M: tl.constexpr, D: tl
 
 
 @triton.jit(do_not_specialize=["scale"])
-def head_kernel(x, targets, factor, offset, w, b, pooled, dlogits, sums, scale, EPS: tl.constexpr,
+def head_kernel(x, targets, factor, offset, w, b, pooled, dlogits, terms, scale, EPS: tl.constexpr,
                 M: tl.constexpr, T: tl.constexpr, FIRST: tl.constexpr, COUNT: tl.constexpr, ROWS: tl.constexpr,
                 D: tl.constexpr, C: tl.constexpr, K: tl.constexpr, K_PADDED: tl.constexpr):  # fmt: skip
-    """An image per program: what the classifier reads, before factor and offset, (B, T, D); the loss's gradient with respect to
-    the logits, (B, K); the loss, and whether the greatest logit is where the greatest target is, (2, B); scale times each.
+    """An image per program: in `pooled` (B, T, D), what the classifier reads, before factor and offset; in `dlogits` (B, K), the
+    loss's gradient with respect to the logits; in `terms` (2, B), the loss, and whether the greatest logit is where the
+    greatest target is. The latter two are multiplied by `scale`.
     """
     image = tl.program_id(0)
     column = tl.arange(0, C)
@@ -53,15 +57,15 @@ def head_kernel(x, targets, factor, offset, w, b, pooled, dlogits, sums, scale, 
             read = mean * tl.load(factor + j * C + column) + tl.load(offset + j * C + column)
             at = k[:, None] * (T * D) + (t * D + j * C + column)[None, :]
             logits += tl.sum(tl.load(w + at, mask=known[:, None], other=0.0) * read[None, :], 1)
-    logits = tl.where(known, logits, -1e30)
+    logits = tl.where(known, logits, -1e30)  # not -inf, whose product with a target of 0 is NaN
     target = tl.load(targets + image * K + k, mask=known, other=0.0)
     right = tl.argmax(logits, 0) == tl.argmax(tl.where(known, target, -1e30), 0)
     logits -= tl.max(logits, 0)
     exponentials = tl.exp(logits)
     total = tl.sum(exponentials, 0)
     loss = tl.sum(target * (tl.log(total) - logits), 0)
-    tl.store(sums + image, scale * loss)
-    tl.store(sums + tl.num_programs(0) + image, tl.where(right, scale, 0.0))
+    tl.store(terms + image, scale * loss)
+    tl.store(terms + tl.num_programs(0) + image, tl.where(right, scale, 0.0))
     dlogit = exponentials / total * tl.sum(target, 0) - target
     tl.store(dlogits + image * K + k, scale * dlogit, mask=known)
 
@@ -103,7 +107,7 @@ def _weight_gradients(factor, offset, w, pooled, dlogits, scale, dfactor, doffse
 def _token_gradients(x, factor, w, dlogits, scale, dx, image, EPS: tl.constexpr, M: tl.constexpr, T: tl.constexpr,
                      FIRST: tl.constexpr, COUNT: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, C: tl.constexpr,
                      K: tl.constexpr, K_PADDED: tl.constexpr):  # fmt: skip
-    """An image's dx, (M, D)."""
+    """An image's dx, (M, D), by the formula for dp in `pocketvit.kernels.head`."""
     k = tl.arange(0, K_PADDED)
     known = k < K
     column = tl.arange(0, C)
@@ -112,18 +116,18 @@ def _token_gradients(x, factor, w, dlogits, scale, dx, image, EPS: tl.constexpr,
         token = t + tl.arange(0, ROWS)
         live = (token >= FIRST) & (token < FIRST + t + COUNT)
         normalized, rstd = _normalized(x, image, token, live, EPS, M, D, C)
-        dnormalized = ()
-        mean = tl.zeros([1], tl.float32)
-        slope = tl.zeros([ROWS], tl.float32)
+        dpooled = ()
+        mean_dp = tl.zeros([1], tl.float32)
+        mean_n_dp = tl.zeros([ROWS], tl.float32)
         for j in tl.static_range(0, D // C):
             at = k[:, None] * (T * D) + (t * D + j * C + column)[None, :]
-            dread = tl.sum(tl.load(w + at, mask=known[:, None], other=0.0) * dlogit[:, None], 0)
-            dread = (dread * tl.load(factor + j * C + column) / COUNT)[None, :]
-            mean += tl.sum(dread, 1) / D
-            slope += tl.sum(normalized[j] * dread, 1) / D
-            dnormalized = dnormalized + (dread,)
+            dp = tl.sum(tl.load(w + at, mask=known[:, None], other=0.0) * dlogit[:, None], 0)
+            dp = (dp * tl.load(factor + j * C + column) / COUNT)[None, :]
+            mean_dp += tl.sum(dp, 1) / D
+            mean_n_dp += tl.sum(normalized[j] * dp, 1) / D
+            dpooled = dpooled + (dp,)
         for j in tl.static_range(0, D // C):
-            gradient = rstd[:, None] * (dnormalized[j] - mean[:, None] - normalized[j] * slope[:, None])
+            gradient = rstd[:, None] * (dpooled[j] - mean_dp[:, None] - normalized[j] * mean_n_dp[:, None])
             gradient = tl.where(live[:, None], gradient, 0.0)
             to = dx + (image * M + token)[:, None] * D + (j * C + column)[None, :]
             tl.store(to, gradient.to(dx.dtype.element_ty), mask=(token < M)[:, None])
@@ -137,7 +141,7 @@ def head_backward_kernel(x, factor, offset, w, pooled, dlogits, dloss, dx, dfact
                          IMAGES: tl.constexpr):  # fmt: skip
     """The first D / COLUMNS programs own COLUMNS channels of the weights' gradients; of the others each an image's dx.
 
-    dloss is one number.
+    dloss, one number, is what the loss is multiplied by behind these kernels; the plan's scale is in dlogits already.
     """
     PARTS: tl.constexpr = D // COLUMNS
     part = tl.program_id(0)

@@ -39,7 +39,7 @@ if TYPE_CHECKING or triton is not None:
 
 MAX_NUMBERS = 256  # of a patch
 PROGRAMS = 132  # that stem_backward_kernel should have: multiprocessors of an H100 or H200
-ROWS, IMAGES, WIDTH = 64, 64, 64  # tokens, images and numbers that a program takes at a time
+ROWS, IMAGES, BLOCK = 64, 64, 64  # tokens, images and numbers that a program takes at a time
 
 
 class StemWeights(NamedTuple):
@@ -107,18 +107,18 @@ class Stem(torch.autograd.Function):
         N, D, numbers, patches = common["N"], common["D"], common["F"], ctx.plan.grid[0] * ctx.plan.grid[1]
         pieces = triton.cdiv(numbers, sizes["FC"])
         splits = max(1, min(round(PROGRAMS / (N * pieces)), triton.cdiv(len(images), IMAGES)))
-        filters, tokens = w.w.new_empty(splits, patches, D, numbers), w.w.new_empty(splits, N, D)
+        dw_parts, dtoken_parts = w.w.new_empty(splits, patches, D, numbers), w.w.new_empty(splits, N, D)
         launch(
-            stem_backward_kernel, (N, pieces, splits), images, dout, filters, tokens, len(images),
+            stem_backward_kernel, (N, pieces, splits), images, dout, dw_parts, dtoken_parts, len(images),
             **common, **sizes, SPECIAL=N - patches, C=chunk(D), SPLITS=splits, IMAGES=IMAGES, num_warps=8,
         )  # fmt: skip
-        trained = w if ctx.needs_input_grad[6] else w._replace(positions=None)
+        trained = w if ctx.needs_input_grad[-1] else w._replace(positions=None)  # the last input: fixed in some models
         rooms: list[Any] = [None if t is None else room_for(t) for t in trained]
         dw = StemWeights(*rooms)
-        programs = sum(triton.cdiv(size, WIDTH) for size in (D * numbers, D, N * D))
+        programs = sum(triton.cdiv(size, BLOCK) for size in (D * numbers, D, N * D))
         launch(
-            stem_sums_kernel, (programs,), filters, tokens, *(tokens if t is None else t for t in dw),
-            **common, **_parts(w, dw.positions is not None), SPLITS=splits, WIDTH=WIDTH, num_warps=4,
+            stem_sums_kernel, (programs,), dw_parts, dtoken_parts, *(dtoken_parts if t is None else t for t in dw),
+            **common, **_parts(w, dw.positions is not None), SPLITS=splits, BLOCK=BLOCK, num_warps=4,
         )  # fmt: skip
         return None, None, *dw
 

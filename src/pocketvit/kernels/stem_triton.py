@@ -2,7 +2,10 @@
 
 B images of CHANNELS × HEIGHT × WIDTH pixels in patches of PATCH × PATCH, STRIDE apart, COLUMNS of them in a row. A patch has
 F numbers, taken FC at a time. An image has N tokens: NUM_CLS CLS tokens, registers up to the SPECIAL-th, and patches; a
-token has D channels, in chunks of C. The images' sums are taken in SPLITS parts.
+token has D channels, in chunks of C. The sums over the images are taken in SPLITS parts.
+
+Tensors: images (B, CHANNELS, HEIGHT, WIDTH); w (D, F), bias (D,), cls (NUM_CLS, D), registers (SPECIAL - NUM_CLS, D) and
+positions (N, D) in float32; tokens `out` and their gradients `dout` (B, N, D); the gradient of w is dw, and so on.
 """
 
 import triton
@@ -11,13 +14,13 @@ import triton.language as tl
 
 @triton.jit
 def _within_patch(f, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, PATCH: tl.constexpr):
-    """Where the f-th number of a patch lies, from the patch's first one on."""
+    """How far behind a patch's first number, in its image, the f-th one lies."""
     return (f // (PATCH * PATCH)) * (HEIGHT * WIDTH) + (f // PATCH % PATCH) * WIDTH + f % PATCH
 
 
 @triton.jit
 def _patch_start(patch, WIDTH: tl.constexpr, STRIDE: tl.constexpr, COLUMNS: tl.constexpr):
-    """Where a patch begins, from its image's first number on."""
+    """How far behind its image's first number that of a patch lies."""
     return patch // COLUMNS * STRIDE * WIDTH + patch % COLUMNS * STRIDE
 
 
@@ -27,7 +30,7 @@ def stem_kernel(images, w, bias, cls, registers, positions, out, B,
                 STRIDE: tl.constexpr, COLUMNS: tl.constexpr, F: tl.constexpr, FC: tl.constexpr, N: tl.constexpr,
                 NUM_CLS: tl.constexpr, SPECIAL: tl.constexpr, POSITIONS: tl.constexpr, D: tl.constexpr,
                 C: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
-    """ROWS tokens per program, (B, N, D); without positions if not POSITIONS."""
+    """ROWS tokens per program; without positions if not POSITIONS."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     live = row < B * N
     n = row % N
@@ -60,13 +63,13 @@ def stem_kernel(images, w, bias, cls, registers, positions, out, B,
 
 
 @triton.jit(do_not_specialize=["B"])
-def stem_backward_kernel(images, dout, filters, tokens, B,
+def stem_backward_kernel(images, dout, dw_parts, dtoken_parts, B,
                          CHANNELS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, PATCH: tl.constexpr,
                          STRIDE: tl.constexpr, COLUMNS: tl.constexpr, F: tl.constexpr, FC: tl.constexpr,
                          N: tl.constexpr, SPECIAL: tl.constexpr, D: tl.constexpr, C: tl.constexpr,
                          SPLITS: tl.constexpr, IMAGES: tl.constexpr):  # fmt: skip
-    """A token of all images of a split per program (n, FC numbers of a patch, split): the sums of its dout, in `tokens`
-    (SPLITS, N, D), and of dout times the patch, in `filters` (SPLITS, N - SPECIAL, D, F).
+    """Sums over the images of a split, of the n-th token of each, per program (n, FC numbers of a patch, split): of dout, in
+    dtoken_parts (SPLITS, N, D), and of dout times the patch, in dw_parts (SPLITS, N - SPECIAL, D, F).
     """
     n = tl.program_id(0)
     split = tl.program_id(2)
@@ -96,47 +99,47 @@ def stem_backward_kernel(images, dout, filters, tokens, B,
         totals = new_totals
     for j in tl.static_range(0, D // C):
         at = (split * (N - SPECIAL) + patch) * (D * F) + (j * C + column)[:, None] * F + f
-        tl.store(filters + at, products[j], mask=(f < F) & (patch >= 0))
+        tl.store(dw_parts + at, products[j], mask=(f < F) & (patch >= 0))
         if tl.program_id(1) == 0:
-            tl.store(tokens + (split * N + n) * D + j * C + column, totals[j])
+            tl.store(dtoken_parts + (split * N + n) * D + j * C + column, totals[j])
 
 
 @triton.jit
-def _sum_of_rows(parts, column, inside, NUMBER: tl.constexpr, GROUP: tl.constexpr, SKIPPED: tl.constexpr,
-                 STRIDE: tl.constexpr, WIDTH: tl.constexpr):  # fmt: skip
-    """The sum of NUMBER rows in some columns, (WIDTH,): in groups of GROUP, with SKIPPED others before each group."""
-    total = tl.zeros([32, WIDTH], tl.float32)
-    for first in range(0, NUMBER, 32):
+def _sum_of_rows(parts, column, inside, NUM_ROWS: tl.constexpr, GROUP: tl.constexpr, SKIPPED: tl.constexpr,
+                 ROW_SIZE: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    """The sum of NUM_ROWS rows in some columns, (BLOCK,): in groups of GROUP, with SKIPPED others before each group."""
+    total = tl.zeros([32, BLOCK], tl.float32)
+    for first in range(0, NUM_ROWS, 32):
         i = first + tl.arange(0, 32)
         row = i // GROUP * (GROUP + SKIPPED) + SKIPPED + i % GROUP
-        at = row[:, None] * STRIDE + column[None, :]
-        total += tl.load(parts + at, mask=(i < NUMBER)[:, None] & inside[None, :], other=0.0)
+        at = row[:, None] * ROW_SIZE + column[None, :]
+        total += tl.load(parts + at, mask=(i < NUM_ROWS)[:, None] & inside[None, :], other=0.0)
     return tl.sum(total, 0)
 
 
 @triton.jit
-def stem_sums_kernel(filters, tokens, dw, dbias, dcls, dregisters, dpositions, F: tl.constexpr, N: tl.constexpr,
+def stem_sums_kernel(dw_parts, dtoken_parts, dw, dbias, dcls, dregisters, dpositions, F: tl.constexpr, N: tl.constexpr,
                      NUM_CLS: tl.constexpr, SPECIAL: tl.constexpr, POSITIONS: tl.constexpr, D: tl.constexpr,
-                     SPLITS: tl.constexpr, WIDTH: tl.constexpr):  # fmt: skip
-    """The gradients, WIDTH numbers per program: dw (D, F), then dbias (D,), then those of each token's offset (N, D)."""
+                     SPLITS: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    """BLOCK numbers of a gradient per program: first those of dw, then of dbias, then of the N tokens' offsets, (N, D)."""
     PATCHES: tl.constexpr = N - SPECIAL
-    OF_FILTERS: tl.constexpr = (D * F + WIDTH - 1) // WIDTH
-    OF_BIAS: tl.constexpr = (D + WIDTH - 1) // WIDTH
+    OF_FILTERS: tl.constexpr = (D * F + BLOCK - 1) // BLOCK
+    OF_BIAS: tl.constexpr = (D + BLOCK - 1) // BLOCK
     part = tl.program_id(0)
     if part < OF_FILTERS:
-        at = part * WIDTH + tl.arange(0, WIDTH)
-        total = _sum_of_rows(filters, at, at < D * F, SPLITS * PATCHES, PATCHES, 0, D * F, WIDTH)
+        at = part * BLOCK + tl.arange(0, BLOCK)
+        total = _sum_of_rows(dw_parts, at, at < D * F, SPLITS * PATCHES, PATCHES, 0, D * F, BLOCK)
         tl.store(dw + at, total, mask=at < D * F)
     elif part < OF_FILTERS + OF_BIAS:
-        at = (part - OF_FILTERS) * WIDTH + tl.arange(0, WIDTH)
-        total = _sum_of_rows(tokens, at, at < D, SPLITS * PATCHES, PATCHES, SPECIAL, D, WIDTH)
+        at = (part - OF_FILTERS) * BLOCK + tl.arange(0, BLOCK)
+        total = _sum_of_rows(dtoken_parts, at, at < D, SPLITS * PATCHES, PATCHES, SPECIAL, D, BLOCK)
         tl.store(dbias + at, total, mask=at < D)
     else:
-        at = (part - OF_FILTERS - OF_BIAS) * WIDTH + tl.arange(0, WIDTH)
+        at = (part - OF_FILTERS - OF_BIAS) * BLOCK + tl.arange(0, BLOCK)
         inside = at < N * D
-        total = tl.zeros([WIDTH], tl.float32)
+        total = tl.zeros([BLOCK], tl.float32)
         for split in tl.static_range(SPLITS):
-            total += tl.load(tokens + split * N * D + at, mask=inside, other=0.0)
+            total += tl.load(dtoken_parts + split * N * D + at, mask=inside, other=0.0)
         if POSITIONS:
             tl.store(dpositions + at, total, mask=inside)
         if NUM_CLS > 0:

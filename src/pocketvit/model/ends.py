@@ -26,7 +26,7 @@ def not_stem(tokens: Tokens, device: torch.device) -> str | None:
 
 
 def stem_parts(tokens: Tokens) -> tuple[StemWeights, StemPlan]:
-    """The arguments of `stem` behind the images."""
+    """The arguments of `stem` after the images."""
     patches, cls, registers = tokens.patches, getattr(tokens, "cls", None), getattr(tokens, "registers", None)
     weights = StemWeights(patches.proj.weight, patches.bias, cls, registers, tokens.positions)
     return weights, StemPlan(patches.stride, patches.grid)
@@ -43,7 +43,7 @@ def not_head(model: "ViT", device: torch.device) -> str | None:
 
 
 def head_parts(model: "ViT", scale: float) -> tuple[HeadWeights, HeadPlan]:
-    """The arguments of `head_loss` behind the targets, for a head that is not `not_head`."""
+    """The arguments of `head_loss` after the targets, for a head that the kernels support."""
     assert isinstance(model.norm, nn.LayerNorm) and isinstance(model.head, nn.Linear)
     weights = HeadWeights(model.norm.weight, model.norm.bias, model.head.weight, model.head.bias)
     return weights, HeadPlan(model.tokens.num_cls, model.tokens.num_special, scale, NORM_EPS)

@@ -1,11 +1,11 @@
 """A model's blocks in the form of the fused kernels: few tensors, stacked over the layers.
 
-Linear operations are merged into the adjacent linear layer in float32: a norm's
-factor γ and offset β, W (γ ∘ x + β) + b = (W diag γ) x + (W β + b); LayerScale; the two factors of a low-rank
-projection. The blocks compute the same, and autograd propagates the gradients of the merged weights back to the
-parts. Merging costs as much as a few images, and saves a pass over all tokens for each part.
+Linear operations are merged into the adjacent linear layer in float32: a norm's factor γ and offset β,
+W (γ ∘ x + β) + b = (W diag γ) x + (W β + b); LayerScale; the two factors of a low-rank projection. The blocks compute
+the same, and autograd propagates the gradients of the merged weights back to the parts. Merging costs as much as a few
+images, and saves a pass over all tokens for each part.
 
-Shapes: L layers, D width, F columns of the packed projection, R rank.
+Shapes: L layers, D width.
 """
 
 from collections.abc import Sequence
@@ -77,16 +77,15 @@ def fold(blocks: Sequence[Block]) -> BlockWeights:
 
 
 def fold_but_norms(blocks: Sequence[Block]) -> tuple[BlockWeights, BlockNorms]:
-    """The same, with the norms yet to be merged: the persistent kernels do that themselves."""
+    """The same, without merging the norms: the persistent kernels do that themselves."""
     qkv: tuple[Tensor, Tensor] = blocks[0].attn.fold([block.attn for block in blocks])
     weights = BlockWeights(
         *qkv,
-        *_before_scales(*linear([block.attn.proj for block in blocks]), [block.scale1 for block in blocks]),
+        *_with_scales(*linear([block.attn.proj for block in blocks]), [block.scale1 for block in blocks]),
         *linear([block.mlp.fc1 for block in blocks]),
-        *_before_scales(*linear([block.mlp.fc2 for block in blocks]), [block.scale2 for block in blocks]),
+        *_with_scales(*linear([block.mlp.fc2 for block in blocks]), [block.scale2 for block in blocks]),
     )
-    (factor1, offset1), (factor2, offset2) = (_norms([getattr(b, name) for b in blocks]) for name in ("norm1", "norm2"))
-    return weights, BlockNorms(factor1, offset1, factor2, offset2)
+    return weights, BlockNorms(*_norms([b.norm1 for b in blocks]), *_norms([b.norm2 for b in blocks]))
 
 
 def _norms(norms: Sequence[nn.LayerNorm | nn.RMSNorm]) -> tuple[Tensor, Tensor | None]:
@@ -95,8 +94,8 @@ def _norms(norms: Sequence[nn.LayerNorm | nn.RMSNorm]) -> tuple[Tensor, Tensor |
     return stack([norm.weight for norm in norms]), stack(offsets) if offsets else None
 
 
-def _before_scales(w: Tensor, b: Tensor, scales: Sequence[LayerScale | nn.Identity]) -> tuple[Tensor, Tensor]:
-    """A linear layer W (L, D, in), b (L, D) with the LayerScale after it, if any."""
+def _with_scales(w: Tensor, b: Tensor, scales: Sequence[LayerScale | nn.Identity]) -> tuple[Tensor, Tensor]:
+    """Linear layers' w (L, D, in) and b (L, D) with the LayerScale after them merged in, if there is one."""
     factors = [scale.gamma for scale in scales if isinstance(scale, LayerScale)]
     if not factors:
         return w, b

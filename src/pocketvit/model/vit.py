@@ -241,6 +241,8 @@ class ViT(nn.Module):
         return self._beside("the head", images, partial(not_head, self, images.device))
 
     def _beside(self, what: str, images: Tensor, why_not: Callable[[], str | None]) -> Choice:
+        """The implementation of what has kernels beside persistent blocks only, unless `why_not` gives a reason."""
+
         def not_persistent_or() -> str | None:
             blocks = self.block_kernels(images.device, images.dtype).name
             return why_not() if blocks == "persistent" else f"the blocks run as {blocks}"

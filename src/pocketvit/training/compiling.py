@@ -2,7 +2,8 @@
 
 The model and the batch size determine the kernels. So tensors without memory are passed through the fused parts of a
 step, forward and backward, where every launch only compiles (`pocketvit.kernels.launch`). They are made as a step will
-have them, because most of PyTorch's own operations on such tensors are written in Python and load its compiler.
+have them, because most of PyTorch's own operations on such tensors are written in Python and load its compiler. Such
+tensors are called shadows here, and so are the parts of a step that run on them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -63,12 +64,12 @@ def shadow_blocks(
     from pocketvit.kernels.blocks import FUNCTIONS  # needs Triton
 
     def leaf(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return empty(*shape, dtype=dtype).requires_grad_()
+        return shadow(*shape, dtype=dtype).requires_grad_()
 
     x = leaf(batch_size, num_tokens, plan.width, dtype=dtype)
     weights = [leaf(1, *shape) for shape in plan.shapes]
     norms = [leaf(1, plan.width) for _ in BlockNorms._fields] if kernels == "persistent" else []
-    out = FUNCTIONS[kernels].apply(x, empty(1, 2, batch_size), plan, True, *weights, *norms)
+    out = FUNCTIONS[kernels].apply(x, shadow(1, 2, batch_size), plan, True, *weights, *norms)
     out.backward(torch.empty_like(out))
     if norms:  # these kernels merge them themselves
         return
@@ -80,10 +81,10 @@ def shadow_blocks(
 
 def shadow_batch(model: ViT, batch_size: int, label_smoothing: float, dtype: torch.dtype = torch.bfloat16) -> None:
     """Launch a step's kernels for its batch."""
-    batches = BatchMaker(empty(CHANNELS), empty(CHANNELS), model.num_classes, label_smoothing)
-    images = empty(batch_size, *model.image_size, CHANNELS, dtype=torch.uint8)
-    labels, erase, position = (empty(*shape, dtype=torch.int64) for shape in ((batch_size,), (batch_size, 4), (1,)))
-    batches.fused(Chunk(images, labels, erase, empty(1, 7)), position, dtype)
+    batches = BatchMaker(shadow(CHANNELS), shadow(CHANNELS), model.num_classes, label_smoothing)
+    images = shadow(batch_size, *model.image_size, CHANNELS, dtype=torch.uint8)
+    labels, erase, position = (shadow(*shape, dtype=torch.int64) for shape in ((batch_size,), (batch_size, 4), (1,)))
+    batches.fused(Chunk(images, labels, erase, shadow(1, 7)), position, dtype)
 
 
 def shadow_ends(model: ViT, batch_size: int, dtype: torch.dtype = torch.bfloat16) -> None:
@@ -92,12 +93,12 @@ def shadow_ends(model: ViT, batch_size: int, dtype: torch.dtype = torch.bfloat16
     parts = []
     if model.stem_kernels(like).name != "reference":
         weights, plan = stem_parts(model.tokens)
-        images = empty(batch_size, *model.image_shape, dtype=dtype)
+        images = shadow(batch_size, *model.image_shape, dtype=dtype)
         parts.append(stem(images, StemWeights(*shadows(weights)), plan))
     if model.head_kernels(like).name != "reference":
         weights, plan = head_parts(model, 1.0)
-        tokens = empty(batch_size, model.tokens.num_read or model.tokens.num_tokens, model.config.width, dtype=dtype)
-        targets = empty(batch_size, model.num_classes)
+        tokens = shadow(batch_size, model.tokens.num_read or model.tokens.num_tokens, model.config.width, dtype=dtype)
+        targets = shadow(batch_size, model.num_classes)
         loss, _ = head_loss(tokens.requires_grad_(), targets, HeadWeights(*shadows(weights)), plan)
         parts.append(loss)
     for out in parts:
@@ -106,10 +107,10 @@ def shadow_ends(model: ViT, batch_size: int, dtype: torch.dtype = torch.bfloat16
 
 def shadows(tensors: Iterable[Tensor | None]) -> list[Any]:
     """The same tensors without memory."""
-    made = (None if t is None else empty(*t.shape, dtype=t.dtype).requires_grad_(t.requires_grad) for t in tensors)
+    made = (None if t is None else shadow(*t.shape, dtype=t.dtype).requires_grad_(t.requires_grad) for t in tensors)
     return list(made)
 
 
-def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A tensor without memory."""
+def shadow(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A tensor without memory: a shape and a type."""
     return torch.empty(shape, dtype=dtype, device="meta")
