@@ -49,7 +49,7 @@ def kernels_compiled(
                 if kernels != "reference":
                     shadow_blocks(plan_of(model.config, num_tokens, taken), piece, num_tokens, kernels=kernels)
             shadow_batch(model, batch_size, label_smoothing)
-            shadow_ends(model, batch_size)
+            shadow_ends(model, piece)
 
     with ThreadPoolExecutor(max_workers=1) as thread:
         done = thread.submit(compile_all)

@@ -7,6 +7,8 @@ import importlib
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,6 +22,8 @@ from pocketvit.kernels.head import head_loss
 from pocketvit.model import ViT
 from pocketvit.model.ends import head_parts
 from pocketvit.model.folded import plan_of
+from pocketvit.objectives.objective import Stack
+from pocketvit.training import compiling as ahead
 from pocketvit.training.compiling import shadow_batch, shadow_blocks, shadow_ends
 
 pytest.importorskip("triton", reason="needs Triton")
@@ -145,6 +149,20 @@ def test_forward_and_backward_only_compile():
         ((1,), {"WAY": "forward"}),
         ((2,), {"WAY": "backward"}),
     ]
+
+
+@natively
+def test_a_split_batch_has_the_kernels_of_a_piece(monkeypatch):
+    """But for the one that makes the batch, before it is split."""
+    sizes = {}
+    for part in ("blocks", "batch", "ends"):
+        shadow = partial(lambda part, _, size, *__, **___: sizes.update({part: size}), part)
+        monkeypatch.setattr(ahead, f"shadow_{part}", shadow)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(ViT, "block_kernels", lambda *_: launching.Choice("persistent", None))
+    with ahead.kernels_compiled(ViT(ModelConfig(width=32, depth=1, num_heads=2)), [Stack(65, 1)], 8, 0.1, 4):
+        pass
+    assert sizes == {"blocks": 4, "batch": 8, "ends": 4}
 
 
 @natively
