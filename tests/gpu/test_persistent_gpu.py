@@ -18,6 +18,7 @@ from pocketvit.kernels.persistent.blocks import PersistentBlocks, supported
 from pocketvit.recipes import recipe
 from pocketvit.training.checkpoint import Progress
 from pocketvit.training.progress import SilentReporter
+from pocketvit.training.resume import keep_kernels
 from pocketvit.training.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
@@ -189,7 +190,7 @@ def test_a_resumed_run_keeps_its_kernels(began_with, small, synthetic_splits):
         override(config, {"train.kernels": "auto"}), synthetic_splits, torch.device("cuda", 0), SilentReporter()
     )
     assert resumed.kernels == "persistent"
-    resumed._keep_kernels(progress.kernels)
+    keep_kernels(resumed, progress.kernels)
     assert resumed.kernels == began_with
     assert resumed.model.block_kernels(torch.device("cuda", 0), torch.bfloat16).name == began_with
 

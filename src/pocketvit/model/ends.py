@@ -44,6 +44,7 @@ def not_head(model: "ViT", device: torch.device) -> str | None:
 
 def head_parts(model: "ViT", scale: float) -> tuple[HeadWeights, HeadPlan]:
     """The arguments of `head_loss` after the targets, for a head that the kernels support."""
-    assert isinstance(model.norm, nn.LayerNorm) and isinstance(model.head, nn.Linear)
+    assert isinstance(model.norm, nn.LayerNorm)
+    assert isinstance(model.head, nn.Linear)
     weights = HeadWeights(model.norm.weight, model.norm.bias, model.head.weight, model.head.bias)
     return weights, HeadPlan(model.tokens.num_cls, model.tokens.num_special, scale, NORM_EPS)

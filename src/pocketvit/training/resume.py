@@ -30,7 +30,7 @@ def resume(trainer: Trainer) -> None:
     trainer.pass_index, trainer.step_in_pass = progress.pass_index, progress.step_in_pass
     trainer.train_s = progress.train_s
     trainer.patience.pass_index, trainer.patience.score = progress.best_pass, progress.best_accuracy
-    _keep_kernels(trainer, progress.kernels)
+    keep_kernels(trainer, progress.kernels)
     lost = trainer.processes.from_first(lambda: trainer.folder.cut_metrics(trainer.pass_index))
     if trainer.pass_index in lost and trainer.step_in_pass == 0:  # the model is still that after the pass
         trainer.processes.from_first(lambda: trainer.folder.append_metrics(pass_line(trainer)))
@@ -66,7 +66,7 @@ def _restore(trainer: Trainer) -> Progress:
     return progress
 
 
-def _keep_kernels(trainer: Trainer, began_with: Kernels) -> None:
+def keep_kernels(trainer: Trainer, began_with: Kernels) -> None:
     """Keep the kernels that the run began with, if `auto` chose them and they are still supported."""
     dtype = torch.bfloat16 if uses_bf16(trainer.config.train.precision, trainer.device) else torch.float32
     kinds = began_with, trainer.kernels
