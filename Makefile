@@ -2,7 +2,8 @@
 #
 #   make train      install, then train the embedded default (digits)
 #   make test       install with the test tools, then run the CPU suite in two processes side by side
-#   make test-long  install with Ray, the trackers and Gradio as well, then the tests that take minutes, two files at a time
+#   make test-long  install with Ray, the trackers and Gradio as well, then the tests that take minutes, three files at a
+#                   time, because many of them wait
 #   make test-gpu PYTHON=python3   the gpu-marked tests with an existing Python; installs nothing
 #                                  (FLAGS='-n 8' spreads their compiling over the cores, with pytest-xdist)
 #   make test-lowest  the CPU suite with the lowest versions that pyproject.toml allows, in .venv-lowest
@@ -62,8 +63,8 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not gpu and not long'
 
 test-long: $(VENV)/.installed-long
-	@echo "Running the long CPU tests: six to twelve minutes on two cores."
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'long and not gpu and not nightly'
+	@echo "Running the long CPU tests: about seven minutes on two cores."
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m 'long and not gpu and not nightly'
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build

@@ -31,6 +31,8 @@ def bomb() -> bytes:
 def mutate(content: bytes, random: Random) -> bytes:
     """A changed form of a file's content."""
     for _ in range(random.choice((1, 1, 1, 2, 4))):
+        if len(content) >= LARGE:  # to change it more takes a second
+            break
         change = next((change for begin, change in _INSIDE if re.match(begin, content, re.DOTALL)), change_text)
         try:
             content = (change if random.random() < 0.6 else change_bytes)(content, random)
@@ -57,9 +59,11 @@ def _zip(content: bytes, random: Random) -> bytes:
                 inner,
             )
         case 3:
-            members[at], kind = (name, bytes(LARGE)), 8  # the others take seconds to pack it
+            members[at] = (name, bytes(LARGE))
         case _:
             members[at] = (name, mutate(inner, random))
+    if sum(len(inner) for _, inner in members) >= LARGE:
+        kind = 8  # the others take seconds to pack it
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", kind, compresslevel=1) as archive:
         for name, inner in members:
@@ -229,10 +233,7 @@ def _png(content: bytes, random: Random) -> bytes:
                 (extra, random.randbytes(random.choice((0, 1, 4, 6, 8, 26, 32, 768)))),
             )
         case 6 if kind == b"IDAT":
-            chunks[at] = (
-                kind,
-                zlib.compress(random.choice((change_bytes(zlib.decompress(inner), random), bytes(LARGE)))),
-            )
+            chunks[at] = (kind, random.choice((zlib.compress(change_bytes(zlib.decompress(inner), random)), bomb())))
         case _:
             chunks[at] = (kind, change_bytes(inner, random)[: 2**16])
     head = content[:8]
@@ -271,26 +272,25 @@ def _parquet(content: bytes, random: Random) -> bytes:
         case 2:
             table = table.slice(0, random.choice((0, 1)))
         case _:
+            kinds = (pa.int8(), pa.binary(), pa.null(), pa.list_(pa.int64()), pa.binary(4))
             column = random.choice((
-                pa.nulls(rows, random.choice((pa.int8(), pa.binary(), pa.null(), pa.list_(pa.int64()), pa.binary(4)))),
-                pa.array([random.choice((0, 1, -1, 2**62, None)) for _ in range(rows)], pa.int64()),
-                pa.array([random.choice(("a", "", "\x1b[2J", "x" * 2_000, None)) for _ in range(rows)]),
-                pa.array([bytes(random.choice((0, 1, 2**20)))] * rows),
-                pa.array([0.5, *[float("nan")] * (rows - 1)]), pa.array([[0] * 1_000] * rows),
-                pa.array([{"bytes": None, "path": "a"}] * rows), pa.array([{"path": b"a"}] * rows),
-                pa.array([{"bytes": {"bytes": b"a"}}] * rows), pa.array([True] * rows),
-                pa.array([[("a", 1)]] * rows, pa.map_(pa.string(), pa.int8())),
-                pa.array(["a", *["b"] * (rows - 1)]).dictionary_encode(),
-                pa.array([10**18] * rows, pa.decimal128(38)), pa.array([2**63] * rows, pa.uint64()),
-                pa.array([0] * rows, pa.timestamp("ns")),
-                pa.array([bytes(LARGE), *[b""] * (rows - 1)], pa.large_binary()),
-            ))  # fmt: skip
+                lambda: pa.nulls(rows, random.choice(kinds)),
+                lambda: pa.array([random.choice((0, 1, -1, 2**62, None)) for _ in range(rows)], pa.int64()),
+                lambda: pa.array([random.choice(("a", "", "\x1b[2J", "x" * 2_000, None)) for _ in range(rows)]),
+                lambda: pa.array([bytes(random.choice((0, 1, 2**20)))] * rows),
+                lambda: pa.array([0.5, *[float("nan")] * (rows - 1)]), lambda: pa.array([[0] * 1_000] * rows),
+                lambda: pa.array([{"bytes": None, "path": "a"}] * rows), lambda: pa.array([{"path": b"a"}] * rows),
+                lambda: pa.array([{"bytes": {"bytes": b"a"}}] * rows), lambda: pa.array([True] * rows),
+                lambda: pa.array([[("a", 1)]] * rows, pa.map_(pa.string(), pa.int8())),
+                lambda: pa.array(["a", *["b"] * (rows - 1)]).dictionary_encode(),
+                lambda: pa.array([10**18] * rows, pa.decimal128(38)), lambda: pa.array([2**63] * rows, pa.uint64()),
+                lambda: pa.array([0] * rows, pa.timestamp("ns")),
+                lambda: pa.array([bytes(LARGE), *[b""] * (rows - 1)], pa.large_binary()),
+            ))()  # fmt: skip
             table = table.set_column(at, name, column)
     stream = io.BytesIO()
-    options = {
-        "compression": random.choice(("none", "zstd", "gzip", "snappy", "brotli", "lz4")),
-        "use_dictionary": random.random() < 0.6,
-    }
+    codecs = ("zstd", "snappy", "lz4", *(("none", "gzip", "brotli") if table.nbytes < LARGE else ()))
+    options = {"compression": random.choice(codecs), "use_dictionary": random.random() < 0.6}
     options |= {"data_page_version": random.choice(("1.0", "2.0")), "write_statistics": random.random() < 0.5}
     pq.write_table(table, stream, row_group_size=random.choice((1, 3, None)), **options)
     return stream.getvalue()

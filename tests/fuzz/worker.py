@@ -30,7 +30,7 @@ from readers import READERS, Reader
 
 OUTCOMES = ("result", "error", "traceback", "hang", "memory", "crash", "program", "control")
 """What may come of a case. The first two are right."""
-TOGETHER = 25
+TOGETHER = 100
 """Cases that a process reads."""
 SPARE = 2**32
 """Bytes that a case may reserve before it is refused more; it is reported long before."""

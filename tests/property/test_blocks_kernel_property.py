@@ -56,7 +56,7 @@ def test_kernels_equal_the_twin_in_float64(case, seed):
 
 
 @in_interpreter
-@pytest.mark.long
+@pytest.mark.nightly
 @settings(max_examples=24, deadline=None, print_blob=True)
 @given(supported_cases(max_width=128, max_ratio=4, max_tokens=130, max_heads=32), st.integers(0, 2**31))
 def test_other_cases_every_time(case, seed):
@@ -64,7 +64,7 @@ def test_other_cases_every_time(case, seed):
 
 
 @natively
-@pytest.mark.long
+@pytest.mark.nightly
 def test_other_cases_in_the_interpreter():
     assert_green_in_the_interpreter("property/test_blocks_kernel_property.py", marks="long and not gpu")
 

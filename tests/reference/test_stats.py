@@ -46,6 +46,12 @@ def nightly(*values: int):
     return pytest.param(*values, marks=pytest.mark.nightly)
 
 
+@pytest.fixture
+def without_power(monkeypatch):
+    """Leave out what a study would have detected: most of the time of a comparison, and not looked at in thousands."""
+    monkeypatch.setattr("pocketvit.studies.analysis.stats.detectable_difference", lambda *_: float("nan"))
+
+
 @pytest.mark.parametrize("num_seeds", [2, 3, 5, 9])
 def test_two_rows_are_the_paired_t_test(num_seeds):
     accuracies = table(np.random.default_rng(num_seeds).normal(0.93, 0.002, (2, num_seeds)))
@@ -163,6 +169,7 @@ def simulated(rows: int, seeds: int, seed_std: float = 0.003, noise_std: float =
 
 
 @pytest.mark.parametrize(("rows", "seeds"), [(2, 2), nightly(2, 5), nightly(5, 2), (6, 3)])
+@pytest.mark.usefixtures("without_power")
 def test_the_interval_covers_the_truth_95_times_of_100(rows, seeds):
     covered = 0
     for values in simulated(rows, seeds):
@@ -172,6 +179,7 @@ def test_the_interval_covers_the_truth_95_times_of_100(rows, seeds):
     assert 0.94 < covered / STUDIES < (0.96 if rows == 2 else 0.98)
 
 
+@pytest.mark.usefixtures("without_power")
 def test_the_interval_of_a_row_with_one_seed_covers_as_well():
     covered = 0
     for values in simulated(4, 3):
@@ -183,6 +191,7 @@ def test_the_interval_of_a_row_with_one_seed_covers_as_well():
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("without_power")
 def test_the_unpaired_interval_is_careful_whether_or_not_seeds_matter():
     for seed_std, noise_std in ((0.003, 0.0005), (0.0, 0.002)):
         covered = 0
@@ -195,6 +204,7 @@ def test_the_unpaired_interval_is_careful_whether_or_not_seeds_matter():
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("without_power")
 def test_false_alarms_of_a_whole_study_stay_below_5_of_100():
     """Six rows that are all alike: how often does any of the five comparisons claim a difference?"""
     rng, alarms = np.random.default_rng(6), 0
@@ -267,6 +277,7 @@ def test_two_groups_are_told_apart_by_scipys_f_test():
 @pytest.mark.parametrize(
     ("rows", "seeds"), [(2, 5), (6, 2), *(nightly(*of) for of in ((2, 3), (3, 2), (3, 3), (3, 5), (6, 3), (6, 5)))]
 )
+@pytest.mark.usefixtures("without_power")
 def test_setting_noisy_rows_apart_leaves_the_interval_its_95_of_100(rows, seeds):
     """Where all rows scatter alike, one is set apart now and then by chance; the intervals must bear that."""
     covered = apart = 0
@@ -280,6 +291,7 @@ def test_setting_noisy_rows_apart_leaves_the_interval_its_95_of_100(rows, seeds)
 
 
 @pytest.mark.parametrize(("rows", "seeds"), [(3, 3), nightly(3, 5), (6, 2), nightly(6, 3)])
+@pytest.mark.usefixtures("without_power")
 def test_a_diverging_row_widens_its_own_comparison_alone(rows, seeds):
     """A row that loses tens of points with some seeds: the others' intervals are as wide as without it, and cover."""
     rng, covered, widths, without, missed = np.random.default_rng([rows, seeds]), 0, [], [], 0
@@ -345,6 +357,7 @@ def test_bootstrap_covers_the_truth_though_one_row_is_far_noisier():
 
 
 @pytest.mark.parametrize(("rows", "seeds", "comparisons"), [nightly(2, 3, 1), (6, 2, 5), nightly(6, 5, 1)])
+@pytest.mark.usefixtures("without_power")
 def test_power_is_what_simulated_studies_find(rows, seeds, comparisons):
     """The detectable difference is found in 80 % of studies at the level of Holm's first step."""
     std = 0.002

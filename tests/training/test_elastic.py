@@ -143,7 +143,9 @@ def test_a_batch_systems_sigterm_saves_with_exit_code_143(longer, straight, laun
 
 
 @pytest.mark.parametrize(
-    ("lost", "meeting"), [(0, 0), (0, 1), (1, 0)], ids=["meeting point", "first process", "neither"]
+    ("lost", "meeting"),
+    [(0, 0), (0, 1), pytest.param(1, 0, marks=pytest.mark.nightly)],
+    ids=["meeting point", "first process", "neither"],
 )
 def test_a_lost_host_that_comes_back_goes_on_to_the_same_result(longer, straight, launch, lost, meeting):
     """Losing the host of the meeting point ends the other launcher as well: both are started again."""

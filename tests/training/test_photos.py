@@ -37,7 +37,7 @@ def shapes(tmp_path_factory):
 SHORT = ["--resize", "32", "--schedule.passes", "30", "--schedule.warmup-passes", "2"]
 
 
-@pytest.mark.parametrize("more", [SHORT, pytest.param([], marks=pytest.mark.long)], ids=["short", "whole"])
+@pytest.mark.parametrize("more", [SHORT, pytest.param([], marks=pytest.mark.nightly)], ids=["short", "whole"])
 def test_three_shapes_are_told_apart(shapes, tmp_path, more):
     options = ["--train.device", "cpu", "--out", str(tmp_path / "run"), "--data.cache-dir", str(tmp_path / "cache")]
     result = train(parse_train(["--data", str(shapes), *options, *more]), SilentReporter())

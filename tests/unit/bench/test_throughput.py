@@ -171,7 +171,8 @@ def test_the_model_alone_needs_no_gpu(tiny, only_on_a_gpu):
 
 
 @pytest.mark.long
-def test_a_start_is_timed_in_a_process_of_its_own(tiny):
+def test_a_start_is_timed_in_a_process_of_its_own(tiny, monkeypatch):
+    monkeypatch.setattr(start, "REPEATS", 1)
     times = start.start_times(override(tiny, {"batch_size": 2}))
     assert all(
         0.2 < times[f"{name}_s_min"] <= times[f"{name}_s"] <= times[f"{name}_s_max"] for name in ("cold", "warm")
