@@ -1,12 +1,14 @@
 """Reporters hear a run in its order; trackers hear it too, and whatever they do, the run goes on."""
 
 import ast
+import os
 import re
 import sys
 import types
 from pathlib import Path
 
 import pytest
+import tracker_packages
 
 import pocketvit
 from pocketvit.cli import dispatch
@@ -200,6 +202,74 @@ def test_wandb_is_offline_unless_the_user_is_logged_in(wandb, tmp_path, heard, m
     assert modes[1:] == [None] and not _logged_in()
     monkeypatch.setenv("WANDB_API_KEY", "key")
     assert _logged_in()
+
+
+def in_two_parts(heard, folder, name):
+    """A tracker that is told a run in a folder which stops after its second pass and resumes after its first; what was said."""
+    config, result, ear, _ = heard
+    first, second = (what[0] for event, what in ear.events if event == "passed")
+    lost = second | {"loss": second["loss"] + 1}
+    opened = ("opened", (config, folder))
+    stopped = [opened, ("start", (12, 0)), ("passed", (first,)), ("passed", (lost,)), ("closed", ())]
+    resumed = [opened, ("start", (12, 6)), ("passed", (second,)), ("finished", (result,)), ("closed", ())]
+    said = [line for part in (stopped, resumed) for line in told(part, name, "my-study/two").lines]
+    assert not [line for line in said if "failed" in line], said
+    return {6: first["loss"], 12: second["loss"]}, said
+
+
+def test_tensorboard_forgets_what_a_resumed_run_does_again(heard, tmp_path, monkeypatch):
+    board, result = tracker_packages.TensorBoard(monkeypatch), heard[1]
+    losses, said = in_two_parts(heard, tmp_path / "run", "tensorboard")
+    [curves], [texts] = board.curves.values(), board.texts.values()
+    assert [*board.curves] == [str(tmp_path / "run" / "tensorboard")] and not board.open
+    assert curves["loss"] == losses and curves["result/test_accuracy"] == {None: result.test_accuracy}
+    assert "\n    model.width: 32\n" in texts["config"] and f'    "seed": {result.seed},' in texts["result"]
+    assert texts["report"] == str(result.run_folder / "report.html")
+    config, numbers = board.summaries
+    assert config["model.width"] == 32 and numbers["result/test_accuracy"] == result.test_accuracy
+    assert said == [f"tensorboard: tensorboard --logdir {tmp_path}"] * 2
+    told([("opened", (heard[0], tmp_path / "none")), ("closed", ())], "tensorboard")
+    assert len(board.curves) == 1, "a run that ends before its first step leaves no file"
+
+
+@pytest.mark.parametrize("address", [None, "http://127.0.0.1:5000"])
+def test_mlflow_goes_on_with_the_run_that_stopped(address, heard, tmp_path, monkeypatch):
+    for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_DISABLE_TELEMETRY"):
+        monkeypatch.setenv(variable, address or "")
+        if address is None or "TELEMETRY" in variable:
+            monkeypatch.delenv(variable)
+    monkeypatch.chdir(tmp_path)
+    store, result = tracker_packages.MLflow(monkeypatch), heard[1]
+    for folder in ("one", "two"):
+        losses, said = in_two_parts(heard, tmp_path / folder, "mlflow")
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true" and store.experiments == ["pocketvit"]
+    wanted = address or f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert (
+        store.addresses == {wanted} and said[0].endswith(wanted) and (tmp_path / "mlflow.db").exists() != bool(address)
+    )
+    assert len(store.runs) == 2, "one for each folder"
+    for run in store.runs:
+        assert (run.experiment, run.name) == ("pocketvit", "my-study/two-s0")
+        assert run.tags == {"pocketvit.group": "my-study/two"}
+        assert run.statuses == ["RUNNING", "FAILED", "RUNNING", "FINISHED"]
+        assert run.params["model.width"] == "32" and "out" not in run.params
+        assert run.metrics["loss"] == losses and run.metrics["result/test_accuracy"] == {0: result.test_accuracy}
+        assert run.files == [str(result.file), str(result.run_folder / "report.html")]
+
+
+def test_trackio_goes_on_with_the_run_that_stopped_and_with_no_other(heard, tmp_path, monkeypatch, capsys):
+    store, result = tracker_packages.Trackio(monkeypatch), heard[1]
+    for folder in ("one", "two"):
+        losses, said = in_two_parts(heard, tmp_path / folder, "trackio")
+    assert said == ["trackio: trackio show --project pocketvit"] * 2 and not capsys.readouterr().out
+    assert [(run.name, run.group, run.embed, run.ended) for run in store.runs] == [
+        ("my-study/two-s0", "my-study/two", False, 2)
+    ] * 2, "one for each folder, though they have one name"
+    for run in store.runs:
+        assert {step: values["loss"] for step, values in run.logs if step} == losses
+        [last] = [values for step, values in run.logs if step is None]
+        assert last["result/test_accuracy"] == result.test_accuracy and run.config["model.width"] == 32
+        assert last["report"] == ("html", (result.run_folder / "report.html").read_text())
 
 
 def test_a_tracker_that_is_not_installed_is_refused_before_the_run(monkeypatch):

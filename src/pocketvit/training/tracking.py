@@ -5,6 +5,7 @@ from then on. What identifies the run there is kept in the run folder's `tracker
 the same place.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +26,7 @@ FILE = "tracker.json"
 COUNTERS = ("pass", "step")  # of a line of metrics.jsonl; everything else in it is a curve
 
 
-class Tracker(SilentReporter):
+class Tracker(SilentReporter, ABC):
     """What the trackers have in common.
 
     Args:
@@ -46,17 +47,17 @@ class Tracker(SilentReporter):
         plain = (bool, int, float, str)
         self.begin({name: value if isinstance(value, plain) else str(value) for name, value in values})
 
+    @abstractmethod
     def begin(self, config: dict[str, Any]) -> None:
         """Begin the run with a configuration by dotted names."""
-        raise NotImplementedError
 
     def passed(self, line: dict[str, Any]) -> None:
         """Add a point to each curve."""
         self.log({name: value for name, value in line.items() if name not in COUNTERS}, line["step"])
 
+    @abstractmethod
     def log(self, values: dict[str, float], step: int) -> None:
         """Add values after so many steps."""
-        raise NotImplementedError
 
     def finished(self, result: RunResult) -> None:
         """Add the result and the report."""
@@ -66,9 +67,9 @@ class Tracker(SilentReporter):
         report = result.run_folder / "report.html"
         self.conclude(numbers, result.file, report if report.exists() else None)
 
+    @abstractmethod
     def conclude(self, numbers: dict[str, float], result: Path, report: Path | None) -> None:
         """Add the result's numbers, its file, and the report if there is one."""
-        raise NotImplementedError
 
     def kept(self, key: str, make: Callable[[], str]) -> str:
         """What identifies the run in this tracker, made when it first begins."""
