@@ -64,6 +64,19 @@ def test_one_is_written_at_a_time_and_leaving_waits_for_it(tmp_path, disk):
     assert found["weight"].tolist() == [4.0, 4.0, 4.0]
 
 
+def test_what_a_killed_process_was_writing_goes_with_the_next_one(tmp_path, monkeypatch):
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("pocketvit.files.os.replace", killed)
+        checkpoint.write_checkpoint(tmp_path, 1, {"weight": torch.ones(1)}, HERE)
+    [torn] = tmp_path.iterdir()
+    assert torn.name.endswith(".partial") and load_checkpoint(tmp_path) == (None, [])
+    whole = checkpoint.write_checkpoint(tmp_path, 2, {"weight": torch.ones(1)}, HERE)
+    assert [*tmp_path.iterdir()] == [whole]
+
+
 @pytest.mark.parametrize("then", ["save", "wait"])
 def test_what_could_not_be_written_is_said_once_and_next(tmp_path, then):
     with CheckpointWriter(tmp_path / "gone" / "checkpoint") as checkpoints:

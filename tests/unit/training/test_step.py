@@ -1,5 +1,8 @@
 """A training step against the same worked out by hand: which images it takes, how, and where its results go."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +17,7 @@ from pocketvit.loading.chunks import drop_path_factors
 from pocketvit.objectives.classification import Classification
 from pocketvit.randomness import Stream, uniform
 from pocketvit.recipes import recipe
+from pocketvit.training.distributed import ALONE
 from pocketvit.training.evaluation import pass_line
 from pocketvit.training.progress import SilentReporter
 from pocketvit.training.step import batch_loss
@@ -234,3 +238,50 @@ def test_images_are_rounded_only_where_a_product_of_matrices_reads_them(monkeypa
     trainer = started(listening=False, train__precision="bf16", **values)
     trainer.step.backward()
     assert found == [kept]
+
+
+@pytest.fixture
+def captured(monkeypatch) -> list[str]:
+    """Graphs that are captured, by their mode; a graph does its work on the memory it was captured with, as on a GPU."""
+    modes = []
+
+    def capture(work, *, mode):
+        modes.append(mode)
+        return SimpleNamespace(replay=work)
+
+    monkeypatch.setattr("pocketvit.training.graphs.beside", nullcontext)
+    monkeypatch.setattr("pocketvit.training.graphs.captured", capture)
+    return modes
+
+
+def test_a_captured_step_reads_every_chunk_from_the_memory_of_the_first(captured):
+    """A longer chunk than the first is captured anew, and a shorter one is copied over its beginning."""
+    plain, graphed = started(listening=False), started(listening=False)
+    graphed.step.cuda_graph = True
+    places = []
+    for first, count in ((0, 3), (3, 2), (5, 4), (9, 2)):
+        for trainer in (plain, graphed):
+            trainer.step.set_chunk(trainer.chunks.load(0, first, count))
+            for _ in range(count):
+                trainer.step()
+        places.append(graphed.step.chunk.images.data_ptr())
+    assert captured == ["global"] * 2 and places[0] == places[1] != places[2] == places[3]
+    assert int(graphed.step.step) == STEPS
+    torch.testing.assert_close(graphed.step.state(), plain.step.state(), rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_step_with_communication_is_captured_beside_nccls_watchdog(captured):
+    trainer = started(listening=False)
+    trainer.step.cuda_graph = True
+    trainer.step.processes = SimpleNamespace(size=2, sum_gradients=ALONE.sum_gradients)
+    trainer.step.set_chunk(trainer.chunks.load(0, 0, 1))
+    assert captured == ["thread_local"]
+
+
+def test_a_loss_on_test_images_that_is_not_finite_is_left_out(monkeypatch):
+    trainer = started()
+    trainer.pass_index, trainer.train_s = 2, 1.0
+    assert {"test_accuracy", "test_loss"} <= pass_line(trainer).keys()
+    monkeypatch.setattr("pocketvit.training.evaluation.mean_loss", lambda *_: float("inf"))
+    line = pass_line(trainer)
+    assert "test_accuracy" in line and "test_loss" not in line, "JSON knows no infinity"

@@ -4,6 +4,7 @@ import math
 import os
 import shlex
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -42,6 +43,19 @@ def test_the_handlers_before_are_put_back():
     with StopRequest():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_run_in_another_thread_leaves_signals_alone():
+    """As in a notebook: Python allows handlers in the main thread only."""
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def run() -> None:
+        with StopRequest() as request:
+            seen.append((request.signum, signal.getsignal(signal.SIGTERM)))
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(run).result()
+    assert seen == [(None, before)] and signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_folder_with_a_blank_is_quoted_where_a_command_names_it(tmp_path):
