@@ -84,6 +84,11 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     return {"auto": device.type == "cuda", "bf16": True, "fp32": False}[precision]
 
 
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The type of a model's tokens on this device, by `train.precision`."""
+    return torch.bfloat16 if uses_bf16(precision, device) else torch.float32
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device has finished all work."""
     if device.type == "cuda":

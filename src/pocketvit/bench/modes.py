@@ -8,12 +8,13 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from pocketvit.bench.clock import Timing, captured, time_repeats
-from pocketvit.bench.synthetic import shape_of, synthetic_trainer
+from pocketvit.bench.synthetic import run_steps, shape_of, synthetic_trainer
 from pocketvit.config import RunConfig, override
 from pocketvit.device import synchronize, uses_bf16
 from pocketvit.model import ViT
@@ -70,14 +71,9 @@ def time_training(config: RunConfig, device: torch.device, repeats: int) -> dict
     schedule = {"schedule.passes": repeats + 2, "schedule.warmup_passes": 0}
     trainer = synthetic_trainer(override(config, schedule), device, steps * config.batch_size)
 
-    def run(calls: int) -> None:
-        trainer.step.position.zero_()
-        trainer.step.step.zero_()
-        for _ in range(calls):
-            trainer.step()
-
     passes = _time_passes(trainer, repeats)
-    return {"recipe": passes, "step": _per_batch(run, trainer.loader.chunk_steps, device, repeats)}
+    steps_alone = _per_batch(partial(run_steps, trainer), trainer.loader.chunk_steps, device, repeats)
+    return {"recipe": passes, "step": steps_alone}
 
 
 def _time_passes(trainer: Trainer, repeats: int) -> Timing:

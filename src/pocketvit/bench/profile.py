@@ -9,6 +9,7 @@ Source: Wu 2025, "Powerful Design of Small Vision Transformer on CIFAR10", Figur
 
 import dataclasses
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch.profiler import ProfilerActivity, record_function
 
 from pocketvit.bench.clock import time_repeats
 from pocketvit.bench.picture import draw
-from pocketvit.bench.synthetic import synthetic_trainer
+from pocketvit.bench.synthetic import run_steps, synthetic_trainer
 from pocketvit.bench.trace import Item, kernels, phase_ms, read_events, work_items
 from pocketvit.config import RunConfig, override
 from pocketvit.device import choose_device, device_name, synchronize
@@ -70,12 +71,7 @@ def _run_profiled(trainer: Trainer, steps: int, trace: Path) -> float:
         with record_function("data"):
             trainer.step.set_chunk(trainer.loader.load(plan, 0, trainer.loader.chunk_steps))
 
-    def run() -> None:
-        trainer.step.position.zero_()
-        trainer.step.step.zero_()
-        for _ in range(steps):
-            trainer.step()
-
+    run = partial(run_steps, trainer, steps)
     load()
     step_s = time_repeats(run, trainer.device, 3).median_s / steps  # compiles first
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if trainer.device.type == "cuda" else [])

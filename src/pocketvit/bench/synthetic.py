@@ -62,6 +62,14 @@ def synthetic_trainer(config: RunConfig, device: torch.device, num_images: int) 
     return trainer
 
 
+def run_steps(trainer: Trainer, num_steps: int) -> None:
+    """Run the first steps of the chunk that is set, as the first ones of the run."""
+    trainer.step.position.zero_()
+    trainer.step.step.zero_()
+    for _ in range(num_steps):
+        trainer.step()
+
+
 def first_chunk(trainer: Trainer) -> Chunk:
     """The first steps of the first pass, on the device."""
     return trainer.chunks.load(0, 0, trainer.loader.chunk_steps)

@@ -21,7 +21,15 @@ from pocketvit.bench.start import start_times
 from pocketvit.bench.synthetic import shape_of
 from pocketvit.config import RunConfig, flatten, override
 from pocketvit.config.checks import Bounds, plain, unknown
-from pocketvit.device import choose_device, device_name, fitting_threads, peak_memory_gib, uses_bf16, watch_memory
+from pocketvit.device import (
+    choose_device,
+    compute_dtype,
+    device_name,
+    fitting_threads,
+    peak_memory_gib,
+    uses_bf16,
+    watch_memory,
+)
 from pocketvit.errors import InputError
 from pocketvit.recipes import RECIPES, recipe
 from pocketvit.runs.provenance import environment
@@ -125,12 +133,8 @@ def bench(
 def _supported_variants(config: RunConfig, device: torch.device) -> Sequence[str]:
     """All but the persistent kernels where they do not run."""
     variants, model = DEFAULT_VARIANTS[device.type], plain_model(override(config, VARIANTS["persistent"]))
-    runs = model.block_kernels(device, _dtype(config, device)).name == "persistent"
+    runs = model.block_kernels(device, compute_dtype(config.train.precision, device)).name == "persistent"
     return [name for name in variants if runs or name != "persistent"]
-
-
-def _dtype(config: RunConfig, device: torch.device) -> torch.dtype:
-    return torch.bfloat16 if uses_bf16(config.train.precision, device) else torch.float32
 
 
 def _start(config: RunConfig) -> dict[str, Any]:
@@ -166,7 +170,7 @@ def _changed(config: RunConfig) -> dict[str, Any]:
 
 
 def _rates(config: RunConfig, device: torch.device) -> Rates:
-    rates = measure_rates(device, torch.bfloat16 if uses_bf16(config.train.precision, device) else torch.float32)
+    rates = measure_rates(device, compute_dtype(config.train.precision, device))
     if device.type == "cuda":  # or the first rows would hold it, and no others
         take_workspaces()
     _forget(device)
@@ -178,7 +182,7 @@ def _rows(
 ) -> Iterator[Row]:
     """The measurements of one variant at one batch size; a failure is a row as well."""
     on_cpu, bf16 = plain_model(config), uses_bf16(config.train.precision, device)
-    chosen = on_cpu.block_kernels(device, _dtype(config, device))
+    chosen = on_cpu.block_kernels(device, compute_dtype(config.train.precision, device))
     not_fused = chosen.reason if chosen.name == "reference" else None
     if variant == "fused" and not_fused:  # what a run would do instead
         config = override(config, {"train.kernels": "auto"})

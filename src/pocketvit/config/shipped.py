@@ -14,12 +14,12 @@ def shipped_names(registry: Path | None = None) -> list[str]:
     return sorted(file.parent.name for file in (registry or SHIPPED).glob("*/model.safetensors"))
 
 
-def find_run(run: str | os.PathLike, folder: Path = Path(), registry: Path | None = None) -> Path:
+def find_run(run: str | os.PathLike, folder: Path = Path()) -> Path:
     """The path of a trained model: that of a run or a file as it is, or the folder of a model that comes with the package.
 
     Such a model's name stands for the run or the file of this name in `folder`, if there is one; a folder of images is none.
     """
     path = folder / path_of(run)
     is_run = path.is_file() or any((path / name).exists() for name in ("model.safetensors", "config.yaml"))
-    known = not is_run and str(run) in shipped_names(registry)
-    return (registry or SHIPPED) / str(run) if known else path
+    known = not is_run and str(run) in shipped_names()
+    return SHIPPED / str(run) if known else path

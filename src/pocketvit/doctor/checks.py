@@ -18,7 +18,7 @@ from pocketvit.data import Split, Splits
 from pocketvit.data.check import check
 from pocketvit.data.dataset import class_counts
 from pocketvit.data.splits import reading_of
-from pocketvit.device import device_name, uses_bf16
+from pocketvit.device import compute_dtype, device_name
 from pocketvit.doctor.findings import Finding
 from pocketvit.inference.logits import image_losses, predict_logits
 from pocketvit.optim.build import named_parameters
@@ -55,7 +55,7 @@ def kernels(trainer: Trainer) -> Finding:
     """What computes the blocks."""
     if trainer.device.type != "cuda":
         return Finding("kernels", "ok", "plain PyTorch; the fused kernels need an NVIDIA GPU")
-    dtype = torch.bfloat16 if uses_bf16(trainer.config.train.precision, trainer.device) else torch.float32
+    dtype = compute_dtype(trainer.config.train.precision, trainer.device)
     chosen = trainer.model.block_kernels(trainer.device, dtype)
     if chosen.name == "reference":
         advice = "it trains, but slower; docs/fast.md lists what the fused kernels support"

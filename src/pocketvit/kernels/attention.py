@@ -54,12 +54,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, ke
     return out.transpose(1, 2)
 
 
-def attention_qkv(qkv: Tensor, *, scale: float | None = None, kernels: Kernels = "auto") -> Tensor:
+def attention_qkv(qkv: Tensor, *, kernels: Kernels = "auto") -> Tensor:
     """Self-attention on a packed projection; its gradient is packed as well, so nothing is split, joined or copied.
 
     Args:
         qkv: queries, keys and values side by side, (B, N, 3, A, E).
-        scale: factor of the scores, as for `attention`.
     Returns:
         the heads joined, (B, N, A·E).
     Raises:
@@ -69,7 +68,7 @@ def attention_qkv(qkv: Tensor, *, scale: float | None = None, kernels: Kernels =
         raise InputError(f"qkv has the shape {tuple(qkv.shape)}: must be (batch, tokens, 3, heads, head dim)")
     # Not permuted as a whole: autograd would gather the three gradients in another order and copy them all once more.
     q, k, v = (x.transpose(1, 2) for x in qkv.unbind(2))  # each (B, A, N, E)
-    scale = _checked_scale(q, k, v, scale)
+    scale = _checked_scale(q, k, v, None)
     if not _use_fused(q, k, v, kernels):
         return attention_reference(q, k, v, scale=scale).transpose(1, 2).flatten(2)  # (B, N, A·E)
     from pocketvit.kernels.attention_operators import attention_qkv_op

@@ -8,8 +8,8 @@ import numpy as np
 Z_95 = 1.959964  # the standard normal quantile of a two-sided 95 % interval
 
 
-def wilson_interval(right: int, total: int, z: float = Z_95) -> tuple[float, float]:
-    """The Wilson confidence interval of a success rate, given `right` successes in `total` independent trials.
+def wilson_interval(right: int, total: int) -> tuple[float, float]:
+    """The 95 % Wilson confidence interval of a success rate, given `right` successes in `total` independent trials.
 
     Unlike the normal approximation p ± z·σ, it stays inside [0, 1] and has a width even at 100 %, which matters for a
     class of 36 images.
@@ -20,7 +20,6 @@ def wilson_interval(right: int, total: int, z: float = Z_95) -> tuple[float, flo
     Args:
         right: number of images classified correctly.
         total: number of images, at least 1.
-        z: normal quantile; the default gives a 95 % interval.
     Returns:
         lower and upper bound, fractions.
     Raises:
@@ -28,7 +27,7 @@ def wilson_interval(right: int, total: int, z: float = Z_95) -> tuple[float, flo
     """
     if not 0 <= right <= total or total == 0:
         raise ValueError(f"wilson_interval: {right} correct of {total} is impossible; total must be at least 1")
-    rate = right / total
+    rate, z = right / total, Z_95
     centre = rate + z * z / (2 * total)
     spread = z * sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total

@@ -1,9 +1,7 @@
 """Save the state of a run in a checkpoint, and resume from one. How checkpoints survive a crash is in `checkpoint`."""
 
-import torch
-
 from pocketvit.config.training import Kernels
-from pocketvit.device import uses_bf16
+from pocketvit.device import compute_dtype
 from pocketvit.errors import InputError
 from pocketvit.training.checkpoint import CheckpointWriter, Progress, load_checkpoint
 from pocketvit.training.evaluation import pass_line
@@ -68,7 +66,7 @@ def _restore(trainer: Trainer) -> Progress:
 
 def keep_kernels(trainer: Trainer, began_with: Kernels) -> None:
     """Keep the kernels that the run began with, if `auto` chose them and they are still supported."""
-    dtype = torch.bfloat16 if uses_bf16(trainer.config.train.precision, trainer.device) else torch.float32
+    dtype = compute_dtype(trainer.config.train.precision, trainer.device)
     kinds = began_with, trainer.kernels
     if trainer.config.train.kernels != "auto" or began_with == trainer.kernels or "reference" in kinds:
         return

@@ -13,7 +13,7 @@ from pocketvit.config import RunConfig, TrainConfig
 from pocketvit.config.checks import describe_size
 from pocketvit.config.training import Kernels
 from pocketvit.data import Split, Splits
-from pocketvit.device import uses_bf16
+from pocketvit.device import compute_dtype, uses_bf16
 from pocketvit.errors import InputError
 from pocketvit.loading.balance import class_weights
 from pocketvit.loading.loader import TrainLoader
@@ -176,7 +176,7 @@ def choose_kernels(
         InputError: `train.kernels` names kernels that do not support the model or the device.
     """
     model.use_kernels(config.kernels)
-    dtype = torch.bfloat16 if uses_bf16(config.precision, device) else torch.float32
+    dtype = compute_dtype(config.precision, device)
     choices = dict.fromkeys(model.block_kernels(device, dtype, stack.num_tokens) for stack in stacks)
     for chosen in choices:
         if config.kernels not in ("auto", chosen.name):
