@@ -1,4 +1,4 @@
-"""Table of docs/fast.md: the training speed of several configurations, with and without the fused kernels."""
+"""Table of docs/fast.md: the training speed of several configurations by kind of kernels."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 from pocketvit.report.text import count
 from pocketvit.tables import ABSENT, ABSENT_YET, markdown_table
 
-SIDE_BY_SIDE = ((256, "compiled"), (256, "fused"), (1024, "fused"))
+SIDE_BY_SIDE = ((256, "compiled"), (256, "fused"), (256, "persistent"), (1024, "fused"), (1024, "persistent"))
 """Batch size and variant of each column of speeds."""
-COMPARED_AT = 256
+COMPARED = ((256, "fused", "compiled"), (256, "persistent", "fused"), (1024, "persistent", "fused"))
+"""Batch size of each ratio, and its two variants."""
 NOTE = (
-    "Thousand images/s: median of {repeats} repeats ± half the distance from the slowest to the fastest. Step: loss, "
-    "mixing, backward and update, on images on the device. Recipe: passes as in a run, including drawing and "
-    "augmentation. Compiled: `torch.compile` and a CUDA graph, none of our kernels. The variants of a choice were "
-    "measured one after the other in one call."
+    "Thousand images/s of passes as in a run, including drawing and augmentation: median of {repeats} repeats ± half the "
+    "distance from the slowest to the fastest. Compiled: `torch.compile` and a CUDA graph, none of our kernels. The variants "
+    "of a choice were measured one after the other in one call."
 )
 
 
@@ -42,13 +42,11 @@ def _cells(result: Mapping[str, Any] | None) -> dict[str, str]:
     """One configuration, by column."""
     rows = {(row["batch_size"], row["variant"], row["mode"]): row for row in result["rows"]} if result else {}
     cells = {"parameters": count(result["num_params"]) if result else ABSENT_YET}
-    for mode in ("step", "recipe"):
-        for batch_size, variant in SIDE_BY_SIDE:
-            cells[f"{mode}, {batch_size:,} {variant}"] = _speed(rows.get((batch_size, variant, mode)))
-        fused, compiled = (
-            (rows.get((COMPARED_AT, variant, mode)) or {}).get("images_per_s") for variant in ("fused", "compiled")
-        )
-        cells[f"{mode}, fused / compiled"] = f"{fused / compiled:.2f}" if fused and compiled else ABSENT
+    for batch_size, variant in SIDE_BY_SIDE:
+        cells[f"{batch_size:,} {variant}"] = _speed(rows.get((batch_size, variant, "recipe")))
+    for batch_size, *variants in COMPARED:
+        pair = [(rows.get((batch_size, variant, "recipe")) or {}).get("images_per_s") for variant in variants]
+        cells[f"{batch_size:,} {' / '.join(variants)}"] = f"{pair[0] / pair[1]:.2f}" if all(pair) else ABSENT
     return cells
 
 

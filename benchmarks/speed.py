@@ -1,10 +1,11 @@
-"""Measure the training speed of the model's choices, with and without our kernels: results/speed/CHOICE.json.
+"""Measure the training speed of the model's choices by kind of kernels: results/speed/CHOICE.json.
 
     python -m benchmarks.speed [--only heads3,mla-q] [--out results/speed]
 
-Without them, `torch.compile` with a CUDA graph is used, at one batch size, because compiling takes longest. A file
-contains the output of `pocketvit bench`, and under `choice` the changes to the paper's model. A choice that has a file is
-not measured again.
+Without our kernels, `torch.compile` with a CUDA graph is used, at one batch size, because compiling takes longest; the
+persistent kernels where they support the choice. A file contains the output of `pocketvit bench`, and under `choice` the
+changes to the paper's model. A choice that has a file is not measured again. To compile in parallel first, run a process for
+each choice with another --out, then the command for all.
 """
 
 import argparse
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import torch
 
-from pocketvit.bench.throughput import bench
+from pocketvit.bench.throughput import bench, supported_variants
 from pocketvit.config import RunConfig, override
+from pocketvit.device import choose_device
 from pocketvit.files import write_json
 from pocketvit.recipes import recipe
 
@@ -35,10 +37,12 @@ REPEATS = 3
 
 
 def measure(config: RunConfig, batch_sizes: tuple[int, ...] = BATCH_SIZES, repeats: int = REPEATS) -> dict:
-    """A benchmark of training only (`pocketvit.bench.throughput.bench`), with and without our kernels."""
-    result = None
+    """A benchmark of training only (`pocketvit.bench.throughput.bench`) with every kind of kernels."""
+    result, supported = None, supported_variants(config, choose_device(config.train.device))
     for batch_size in batch_sizes:
-        variants = ("compiled", "fused") if batch_size == COMPILED_AT else ("fused",)
+        variants = ["fused", *(["persistent"] if "persistent" in supported else [])]
+        if batch_size == COMPILED_AT:
+            variants.insert(0, "compiled")
         more = bench(config, batch_sizes=(batch_size,), variants=variants, repeats=repeats, forward=False, starts=False)
         if result is None:
             result = more

@@ -102,7 +102,7 @@ def bench(
     """
     device = choose_device(config.train.device)
     batch_sizes = tuple(plain(batch_sizes) or BATCH_SIZES[device.type])
-    variants = tuple(variants or _supported_variants(config, device))
+    variants = tuple(variants or supported_variants(config, device))
     num_repeats: int = DEFAULT_REPEATS[device.type] if repeats is None else plain(repeats)
     for name in variants:
         if name not in VARIANTS:
@@ -130,8 +130,8 @@ def bench(
     return result
 
 
-def _supported_variants(config: RunConfig, device: torch.device) -> Sequence[str]:
-    """All but the persistent kernels where they do not run."""
+def supported_variants(config: RunConfig, device: torch.device) -> Sequence[str]:
+    """The variants for a device, without the persistent kernels where they do not run."""
     variants, model = DEFAULT_VARIANTS[device.type], plain_model(override(config, VARIANTS["persistent"]))
     runs = model.block_kernels(device, compute_dtype(config.train.precision, device)).name == "persistent"
     return [name for name in variants if runs or name != "persistent"]
