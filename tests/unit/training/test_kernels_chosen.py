@@ -16,7 +16,7 @@ from pocketvit.objectives.objective import Stack
 from pocketvit.training import compiling
 from pocketvit.training.distributed import ALONE, Processes
 from pocketvit.training.progress import SilentReporter
-from pocketvit.training.resume import _keep_kernels
+from pocketvit.training.resume import keep_kernels
 from pocketvit.training.setup import choose_kernels
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -94,7 +94,7 @@ def resumed(began_with: str, now: str, model: Model, wanted: str = "auto") -> tu
     trainer: Any = SimpleNamespace(config=SimpleNamespace(train=TrainConfig(kernels=wanted)), device=CPU, model=model)
     trainer.kernels, trainer.reporter = now, Heard()
     trainer.objective = SimpleNamespace(stacks=lambda _: [Stack(5, 1)])
-    _keep_kernels(trainer, began_with)
+    keep_kernels(trainer, began_with)
     return trainer.kernels, model.used, trainer.reporter.lines
 
 
@@ -138,7 +138,7 @@ def test_kernels_are_compiled_for_every_stack_that_has_some(compiled, micro_batc
     with compiling.kernels_compiled(MODEL, STACKS, 32, 0.1, micro_batch):
         pass
     fused, persistent = ("fused", (5, 1), piece, 5), ("persistent", (7, 2), piece, 7)
-    assert compiled == [fused, persistent, ("batch", 32, 0.1), ("ends", 32)]
+    assert compiled == [fused, persistent, ("batch", 32, 0.1), ("ends", piece)]
 
 
 def test_kernels_are_compiled_meanwhile_and_ready_at_the_end(compiled, monkeypatch):
