@@ -49,19 +49,7 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
     logits, labels = trained.logits(splits.test.images), splits.test.labels
     metrics = read_metrics(folder.metrics)
     trained.save(folder.model)
-    write_arrays(
-        folder.predictions,
-        logits=logits.numpy(),
-        labels=labels.astype(np.uint8) if splits.test.multilabel else labels,
-        indices=np.arange(len(splits.test)),
-        class_names=np.array(splits.class_names),
-        files=np.array(splits.test.files),
-    )
-    right, worst = examples(logits, labels)
-    save_samples(folder.samples, splits, seen_images(trainer.loader, trained), worst)
-    rows = np.concatenate([right, worst[:MAX_LOOKS]])
-    looks = attention_figures(trained, splits.test.images, rows)
-    write_arrays(folder.figures, **model_figures(trained.model, trainer.filters), **looks)
+    write_predictions(trainer, trained, logits)
     best = trainer.patience.pass_index or None
     result = RunResult(
         file=folder.result,
@@ -105,6 +93,27 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
         trainer.reporter.note(f"there is no report ({one_line(error)}); make it with: pocketvit report {folder.path}")
     result.write()
     return result
+
+
+def write_predictions(trainer: Trainer, trained: TrainedModel, logits: Tensor) -> None:
+    """Write the logits (N, K) of the test images, and the samples and figures that the report shows.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    splits, folder, test = trainer.splits, trainer.folder, trainer.splits.test
+    write_arrays(
+        folder.predictions,
+        logits=logits.numpy(),
+        labels=test.labels.astype(np.uint8) if test.multilabel else test.labels,
+        indices=np.arange(len(test)),
+        class_names=np.array(splits.class_names),
+        files=np.array(test.files),
+    )
+    some_right, worst = examples(logits, test.labels)
+    save_samples(folder.samples, splits, seen_images(trainer.loader, trained), worst)
+    looks = attention_figures(trained, test.images, np.concatenate([some_right, worst[:MAX_LOOKS]]))
+    write_arrays(folder.figures, **model_figures(trained.model, trainer.filters), **looks)
 
 
 def by_class(logits: Tensor, splits: Splits) -> dict[str, Any]:
