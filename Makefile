@@ -64,7 +64,7 @@ test: $(VENV)/.installed-dev
 
 test-long: $(VENV)/.installed-long
 	@echo "Running the long CPU tests: about seven minutes on two cores."
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m 'long and not gpu and not nightly'
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m 'long and not gpu and not nightly' $$(grep -rl --include='*.py' 'mark\.long' tests)
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
@@ -95,7 +95,7 @@ coverage: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.trust coverage
 
 test-nightly: $(VENV)/.installed-long
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'nightly and not gpu'
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m 'nightly and not gpu' $$(grep -rl --include='*.py' 'mark\.nightly' tests)
 
 nightly:
 	$(MAKE) --keep-going test-nightly coverage notebooks test-lowest fuzz

@@ -168,7 +168,7 @@ READERS = (
     Reader("predict picture", "run", "picture.png", PREDICT),
     Reader("predict config", "run", "config.yaml", PREDICT),
     *(
-        Reader(f"report {file}", "run", file, command("report", "{}"), file.endswith((".jsonl", ".npz", "env.json")))
+        Reader(f"report {file}", "run", file, command("report", "{}"), file != "result.json")
         for file in (
             "result.json",
             "metrics.jsonl",

@@ -14,6 +14,7 @@ from typing import IO, Any
 from pocketvit.data.fetch.paths import write_error
 from pocketvit.data.pixels import one_line
 from pocketvit.errors import InputError
+from pocketvit.files import regular_size
 
 MOST_FILES = 400_000  # CINIC-10 has 270,000
 _AT_ONCE = 2**20  # bytes that are copied
@@ -79,6 +80,7 @@ def _write(content: IO[bytes], target: Path, size: int) -> None:
 
 def _members(archive: Path, most_bytes: int) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
     """Path, size and opener of each file in an archive."""
+    regular_size(archive)
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as packed:
             for member in packed.infolist():

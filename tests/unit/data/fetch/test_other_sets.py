@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import hashlib
 import io
+import os
 import re
 import tarfile
 import zipfile
@@ -149,6 +150,13 @@ def test_other_images_are_refused_and_thrown_away(offered, tmp_path, server):
         offered("stl10", {"stl10_binary.tar.gz": tar(files)}, KNOWN["stl10"].is_real)
     left = [file.name for file in (tmp_path / "home").rglob("*") if file.is_file()]
     assert left == ["lock"] or not left
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar.gz"])
+def test_a_pipe_in_place_of_an_archive_is_not_waited_for(tmp_path, ending):
+    os.mkfifo(archive := tmp_path / f"x{ending}")
+    with pytest.raises(InputError, match=f"^x{re.escape(ending)} is truncated or corrupt: .*not a regular file"):
+        unpack(archive, tmp_path / "out", lambda name: True, 1_000)
 
 
 HOSTILE = {

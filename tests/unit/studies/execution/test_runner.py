@@ -29,7 +29,7 @@ from pocketvit.studies.execution.eta import Eta, progress_of
 from pocketvit.studies.execution.launch import command_line, failure_of
 from pocketvit.studies.execution.live import Board, accuracy_text, ended_text, verdict_table
 from pocketvit.studies.execution.runner import StudyRun, run_study, study_lock
-from pocketvit.training.loop import train
+from pocketvit.training import train
 from pocketvit.training.progress import SilentReporter
 
 FINGERPRINT = "0" * 32
