@@ -10,6 +10,7 @@ from benchmarks.fast_tables import both_designs, cpu_speed, kernels_accuracy, pe
 from benchmarks.field_tables import SECTIONS, fields_table
 from benchmarks.inference_tables import inference_speed
 from benchmarks.minute_tables import minute_compared, minute_search
+from benchmarks.peers_tables import peers_table
 from benchmarks.run_tables import PublishedRow, results_table, update_readme
 from benchmarks.scaling_tables import scaling_accuracy, scaling_cost, scaling_rows, scaling_speed
 from benchmarks.simulation_tables import simulated_errors, simulated_power, simulated_seeds
@@ -48,7 +49,7 @@ PUBLISHED = {
     )
 }
 PLACES = {
-    "README.md": ("reached", "paper-claims"),
+    "README.md": ("reached", "peers-cpu", "paper-claims"),
     "docs/design-space.md": ("design-space",),
     "docs/configuration.md": tuple(f"fields-{section}" for section in SECTIONS),
     "docs/paper-baseline.md": ("learning-rate", "paper-baseline"),
@@ -135,6 +136,7 @@ OTHERS: dict[str, Callable[[], str]] = {
     "speed-choices": speed_of_choices,
     "speed-cpu": lambda: cpu_speed(RESULTS / "speed" / "cpu.json"),
     "inference": lambda: inference_speed(RESULTS / "inference" / "cpu.json"),
+    "peers-cpu": lambda: peers_table(RESULTS / "peers" / "cpu.json"),
     "kernels": lambda: kernels_accuracy(RESULTS),
     "scaling-cost": lambda: scaling_cost(RESULTS),
     "scaling-speed": lambda: scaling_speed(RESULTS / "scaling" / "speed"),
