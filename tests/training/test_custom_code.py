@@ -12,13 +12,14 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from predictions import predict_files
 from safetensors.torch import load_file
 from worker_processes import together
 
 from pocketvit.cli import main, parse_train
 from pocketvit.config import flatten, load_config, override
 from pocketvit.errors import InputError
-from pocketvit.inference.evaluate import evaluate_run, predict_files
+from pocketvit.inference.evaluate import evaluate_run
 from pocketvit.inference.trained_model import load_model
 from pocketvit.recipes import recipe
 from pocketvit.report.page import write_report

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from predictions import predict_files
 from sklearn.metrics import average_precision_score
 from test_run import Interrupt, metrics, same_run
 
@@ -16,7 +17,7 @@ from pocketvit.cli.runs import eval_command, predict_command
 from pocketvit.cli.train import result_text
 from pocketvit.config import TrainConfig, override
 from pocketvit.errors import InputError
-from pocketvit.inference.evaluate import evaluate, evaluate_run, predict_files
+from pocketvit.inference.evaluate import evaluate, evaluate_run
 from pocketvit.inference.explain import explain_each
 from pocketvit.inference.trained_model import load_model
 from pocketvit.report.comparison import compare

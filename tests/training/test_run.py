@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from predictions import predict_files
 from safetensors.torch import load_file
 from training_cases import TRICKS
 
@@ -21,7 +22,7 @@ from pocketvit.cli.train import result_text
 from pocketvit.config import load_config, override
 from pocketvit.config.hashing import REVISIONS
 from pocketvit.errors import InputError
-from pocketvit.inference.evaluate import evaluate_run, predict_files
+from pocketvit.inference.evaluate import evaluate_run
 from pocketvit.inference.trained_model import load_model
 from pocketvit.report.page import write_report
 from pocketvit.runs.folder import RunFolder

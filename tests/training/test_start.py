@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from predictions import predict_files
 from safetensors.torch import load_file, save_file
 from test_run import Heard, Interrupt, same_run, weights
 from worker_processes import together
@@ -12,7 +13,7 @@ from worker_processes import together
 from pocketvit.config import config_hash, load_config, override
 from pocketvit.data import Split, Splits
 from pocketvit.errors import InputError
-from pocketvit.inference.evaluate import evaluate_run, predict_files
+from pocketvit.inference.evaluate import evaluate_run
 from pocketvit.inference.logits import predict_logits
 from pocketvit.inference.trained_model import load_model
 from pocketvit.runs.result import RunResult

@@ -1,7 +1,7 @@
 """Evaluate a trained model on a data set, evaluate a saved run, and classify files."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice, zip_longest
 from os.path import isdir
@@ -214,38 +214,19 @@ def _training_images(config: DataConfig, fingerprint: str) -> Split | None:
     return None
 
 
-def predict_files(
-    run: str | Path, files: Sequence[str | Path], *, device: str = "auto", allow_code: bool = False
-) -> list[dict[str, Any]]:
-    """Classify image files, read as in the run and resized to the model's size.
-
-    Args:
-        files: images, or folders, of which every image is classified.
-    Returns:
-        for each image its file name and `probabilities`, a class name -> probability mapping. Where an image may have
-        several classes, `classes` lists those of at least 50 %.
-    Raises:
-        InputError: no trained model there, a file is missing or no image, or the model has code and `allow_code` does
-            not agree.
-    """
-    answers = []
-    for answer in predict_each(run, files, device=device, allow_code=allow_code):
-        if "error" in answer:
-            raise answer["error"]
-        answers.append(answer)
-    return answers
-
-
 AT_A_TIME = 256
 
 
 def predict_each(
     run: str | Path, files: Iterable[str | Path | bytes], *, device: str = "auto", allow_code: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """`predict_files` one by one, where what cannot be read has an `error`, an InputError, in place of probabilities.
+    """Classify image files one by one, read as in the run and resized to the model's size.
 
     Args:
-        files: as there; bytes are an image's content, called -.
+        files: images, or folders, of which every image is classified; bytes are an image's content, called -.
+    Returns:
+        for each image its `file` and `probabilities`, a class name -> probability mapping. Where an image may have several
+        classes, `classes` lists those of at least 50 %. What cannot be read has an `error` instead, an InputError.
     Raises:
         InputError: no trained model there, or it has code and `allow_code` does not agree.
     """

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from predictions import predict_files
 from rich.cells import cell_len
 
 from pocketvit.cli import COMMANDS, main, parse_train
@@ -22,7 +23,6 @@ from pocketvit.cli.parsing import MEANT, check_flags, parse_command
 from pocketvit.cli.study import StudyArguments
 from pocketvit.config import flatten, load_config, override, save_config
 from pocketvit.errors import InputError
-from pocketvit.inference.evaluate import predict_files
 from pocketvit.recipes import photos, recipe
 from pocketvit.studies.execution.local import gpu_slots
 from pocketvit.training.run import slow_note

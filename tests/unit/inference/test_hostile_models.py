@@ -7,12 +7,12 @@ import os
 import pytest
 import torch
 from bounded import refusal
+from predictions import predict_files
 from safetensors.torch import save_file
 
 from pocketvit.config import ModelConfig
 from pocketvit.config.weights import Weights
 from pocketvit.errors import InputError
-from pocketvit.inference.evaluate import predict_files
 from pocketvit.inference.trained_model import TrainedModel, load_model
 from pocketvit.model import ViT
 from pocketvit.training.start import start_from
