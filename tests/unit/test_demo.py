@@ -79,8 +79,10 @@ def test_an_answer_has_each_class_and_a_map_for_each_layer_and_token(model, imag
     ],
 )
 def test_the_columns_are_named_after_what_the_head_reads(model, image, fields, words):
-    said = text(Demo(model(**fields)).of_file(str(image)))
+    html = Demo(model(**fields)).of_file(str(image))
+    said = text(html)
     assert words in said
+    assert ('class="single"' in html) == (fields.get("pool") != "cls_per_class"), "maps of one token lie side by side"
     assert ("cat dog &lt;script&gt;alert(1)&lt;/script&gt; layer 1" in said) == (fields.get("pool") == "cls_per_class")
 
 
