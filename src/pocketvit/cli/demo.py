@@ -17,7 +17,7 @@ class DemoArguments:
     """
 
     run: tyro.conf.Positional[Path | None] = None
-    """Run folder, or a model.safetensors; by default the weights that come with the package."""
+    """Run folder, or a model.safetensors; by default cifar10, which comes with PocketViT."""
     port: int | None = None
     """Port of the page; by default the first free one from 7860."""
     device: Device = "auto"

@@ -15,6 +15,7 @@ import tyro
 from pocketvit.cli.parsing import parse_command
 from pocketvit.config import Device
 from pocketvit.config.checks import Bounds
+from pocketvit.config.shipped import find_run
 from pocketvit.errors import InputError
 from pocketvit.files import MOST_BYTES
 from pocketvit.runs.balance import balance_lines
@@ -23,7 +24,7 @@ from pocketvit.terminal import NAME, aligned, printable, say
 
 @dataclass(frozen=True)
 class EvalArguments:
-    """Measure the accuracy of a finished run."""
+    """Measure the accuracy of a finished run, or of a model that comes with PocketViT."""
 
     run: tyro.conf.Positional[Path]
     """Run folder."""
@@ -109,11 +110,12 @@ def predict_command(arguments: list[str]) -> int:
     Bounds(1).check("--top", parsed.top)
     run, given = parsed.run, parsed.files
     if run is None:
-        run, *given = given or [Path("RUN")]
-        if not given:
+        run, *given = given or [Path("IMAGE")]
+        is_model = run.suffix == ".safetensors" or (find_run(run) / "model.safetensors").exists()
+        if not given and not is_model:
             raise InputError(
-                "--run PATH is missing: Run folder, or a model.safetensors. It may also come first: pocketvit predict RUN "
-                f"{printable(run, NAME)}"
+                "--run PATH is missing: Run folder, or a model.safetensors. It may also come first, or the name of a model that "
+                f"comes with PocketViT: pocketvit predict cifar10 {printable(run, NAME)}"
             )
     files = given_files(given)
     from pocketvit.inference.evaluate import predict_each

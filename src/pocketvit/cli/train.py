@@ -102,7 +102,7 @@ def _adapted(config: RunConfig) -> RunConfig:
         return photos(*survey(config.data), side=config.data.resize)
     if config.init_from is None:
         raise InputError(
-            "finetune starts with a trained model; give --init-from RUN, a file of weights or hf:OWNER/NAME"
+            "finetune starts with a trained model; give --init-from RUN, cifar10, a file of weights or hf:OWNER/NAME"
         )
     from pocketvit.inference.described import described
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from pocketvit.config.shipped import find_run
+from pocketvit.config.shipped import find_run, shipped_names
 from pocketvit.errors import InputError
 from pocketvit.files import read_bytes, write_atomically
 
@@ -112,7 +112,8 @@ def _read(path: Path) -> bytes:
         return read_bytes(path)
     except OSError as error:
         raise InputError(
-            f"cannot read {path}: {error.strerror}; give the folder of a finished run or its model.safetensors"
+            f"cannot read {path}: {error.strerror}; give the folder of a finished run, its model.safetensors, or the name of a "
+            f"model that comes with PocketViT: {', '.join(shipped_names())}"
         ) from error
 
 
