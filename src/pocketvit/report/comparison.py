@@ -100,7 +100,7 @@ def summary(found: Sequence[Compared]) -> list[str]:
     lines = [f"{one.name}: {one.right.mean():.2%} of {len(one.right):,} test images" for one in found]
     for one in found[1:]:
         if one.test is None:
-            lines.append(f"{one.name} and {first.name} have other test images, so McNemar's test cannot be made")
+            lines.append(f"{one.name} and {first.name} have different test images, so McNemar's test cannot be made")
         else:
             told = f"only {one.name} has {one.test.only_second} right, only {first.name} {one.test.only_first}"
             lines.append(f"{one.name} against {first.name}: {told}; McNemar's exact p = {one.test.p:.3g}")
@@ -163,7 +163,7 @@ def _settings(found: Sequence[Compared]) -> list[tuple[str, list[str]]]:
 
 
 def _classes(found: Sequence[Compared]) -> list[dict]:
-    """Accuracy by class, the greatest differences first; none if the runs have other classes."""
+    """Accuracy by class, the greatest differences first; none if the runs have different classes."""
     names = found[0].run.predictions.class_names
     if any(one.run.predictions.class_names != names for one in found):
         return []

@@ -83,7 +83,7 @@ def test_without_the_same_test_images_there_is_no_test(make_run, other):
         edit(second, "config.yaml", "source: digits", "source: /data/other")
     np.savez(second / "predictions.npz", **content)
     found = compare([first, second])
-    assert found[1].test is None and "other test images" in text_of(render(found))
+    assert found[1].test is None and "different test images" in text_of(render(found))
     assert "so McNemar's test cannot be made" in summary(found)[2]
 
 
@@ -108,4 +108,4 @@ def test_runs_of_other_classes_and_evil_names_make_a_page(make_run, tmp_path):
     first, second = make_run("first"), make_run("second", class_names=[evil, *"bcdefghij"])
     edit(second, "config.yaml", "source: digits", f'source: "{evil}"')
     page = write_comparison(tmp_path / "new" / "page.html", compare([first, second])).read_text()
-    assert "<script" not in page and "The runs have other classes" in page
+    assert "<script" not in page and "The runs have different classes" in page
