@@ -86,6 +86,14 @@ def real_images() -> np.ndarray:
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plots of pages stay empty: to draw them takes longer than to train what most tests train."""
+    from markupsafe import Markup
+
+    monkeypatch.setattr("pocketvit.report.plots._embeddable", lambda *_: Markup("<svg></svg>"))
+
+
+@pytest.fixture
 def poisoned() -> Iterator[None]:
     """Fresh memory holds NaN, and 255 in bytes, so that a number which nobody wrote shows."""
     from poison import poisoned_memory

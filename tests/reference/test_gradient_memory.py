@@ -113,6 +113,7 @@ def test_without_an_offer_memory_is_new():
 
 
 @natively
+@pytest.mark.long
 def test_kernels_in_the_interpreter():
     assert_green_in_the_interpreter("reference/test_gradient_memory.py")
 
@@ -132,7 +133,7 @@ def test_steps_are_those_of_gathered_gradients(name, decay):
     from pocketvit.model.ends import head_parts, stem_parts
 
     generator = torch.Generator().manual_seed(1)
-    batches = [(torch.randn(3, 3, 8, 8, generator=generator), torch.rand(3, 10, generator=generator)) for _ in range(3)]
+    batches = [(torch.randn(2, 3, 8, 8, generator=generator), torch.rand(2, 10, generator=generator)) for _ in range(2)]
     trained: list[list[Tensor]] = []
     for in_place in (True, False):
         model = small_model()
@@ -144,7 +145,7 @@ def test_steps_are_those_of_gathered_gradients(name, decay):
         for images, targets in batches:
             weights, plan = stem_parts(model.tokens)
             tokens = model.refine(stem(images, weights, plan), taken=2)
-            head_loss(tokens, targets, *head_parts(model, 1 / 3))[0].backward()
+            head_loss(tokens, targets, *head_parts(model, 1 / 2))[0].backward()
             if in_place:
                 ends = [*model.tokens.parameters(), *model.norm.parameters(), *model.head.parameters()]
                 arrays = list(optimizers[0]._gradients)

@@ -13,6 +13,11 @@ from pocketvit.recipes import recipe
 sys.path.insert(0, str(Path(__file__).parent))  # started processes import `worker_processes` by its name
 
 
+@pytest.fixture(autouse=True)
+def pages_undrawn(undrawn: None) -> None:
+    """Every run here ends with a page, and few tests look at it."""
+
+
 @pytest.fixture(scope="session")
 def synthetic_set(tmp_path_factory) -> Path:
     """An .npz file of 16 × 16 images in three classes told apart by colour: 96 to train on, 30 to test on."""

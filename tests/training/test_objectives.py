@@ -22,28 +22,38 @@ from pocketvit.training.progress import SilentReporter
 from pocketvit.training.run import prepare
 
 
-@pytest.fixture(params=OBJECTIVES)
-def config(request, small, tmp_path):
+@pytest.fixture(scope="module", params=OBJECTIVES)
+def values(request, tmp_path_factory):
+    """One of the objectives."""
+    teacher = save_teacher(tmp_path_factory.mktemp("teacher") / "teacher.safetensors", ("red", "green", "blue"))
+    return with_teacher(OBJECTIVES[request.param], teacher)
+
+
+@pytest.fixture
+def config(values, small):
     """A small run with one of the objectives."""
-    teacher = save_teacher(tmp_path / "teacher.safetensors", ("red", "green", "blue"))
-    return override(small, with_teacher(OBJECTIVES[request.param], teacher))
+    return override(small, values)
 
 
-def test_a_run_stops_and_resumes_bit_for_bit(config, tmp_path):
-    train(config)
-    right = [line["train_accuracy"] for line in metrics(config.out)]
+@pytest.fixture(scope="module")
+def alone(values, small_in, tmp_path_factory):
+    """The result of such a run in one process, which nothing stopped."""
+    return train(override(small_in(tmp_path_factory.mktemp("alone")), values))
+
+
+def test_a_run_stops_and_resumes_bit_for_bit(config, alone):
+    right = [line["train_accuracy"] for line in metrics(alone.run_folder)]
     assert right[-1] > right[0]
-    stopped = override(config, {"out": tmp_path / "stopped"})
     with pytest.raises(Stopped):
-        train(stopped, Interrupt(9))
-    with safe_open(list_checkpoints(stopped.out / "checkpoint")[0], framework="pt") as file:
+        train(config, Interrupt(9))
+    with safe_open(list_checkpoints(config.out / "checkpoint")[0], framework="pt") as file:
         held = set(file.keys())
     layers = prepare(config, ALONE, SilentReporter()).objective.layers
     assert {f"objective.{name}" for name in layers.state_dict()} <= held
     trained = {name for name, parameter in layers.named_parameters() if parameter.requires_grad}
     assert {f"optim.adamw.exp_avg.objective.{name}" for name in trained} <= held
-    train(stopped)
-    assert same_run(config.out, stopped.out)
+    train(config)
+    assert same_run(alone.run_folder, config.out)
     assert not any(name.startswith("objective.") for name in load_model(config.out).model.state_dict())
 
 
@@ -68,8 +78,7 @@ def test_gradients_equal_those_of_one_process(config, tmp_path, size):
         assert ((other_rows - rows).norm(dim=1) / rows.norm(dim=1)).max() < 1e-10
 
 
-def test_a_run_on_two_processes_ends_where_one_does(config, tmp_path):
-    alone, config = train(config), override(config, {"out": tmp_path / "two"})
+def test_a_run_on_two_processes_ends_where_one_does(config, alone, tmp_path):
     results = together(2, tmp_path, train, config)
     assert results[0].config_hash == alone.config_hash
     np.testing.assert_allclose(curve(config.out), curve(alone.run_folder), rtol=1e-4)

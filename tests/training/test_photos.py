@@ -34,7 +34,7 @@ def shapes(tmp_path_factory):
     return folder
 
 
-SHORT = ["--resize", "32", "--schedule.passes", "30", "--schedule.warmup-passes", "2"]
+SHORT = ["--resize", "32", "--schedule.passes", "20", "--schedule.warmup-passes", "2"]
 
 
 @pytest.mark.parametrize("more", [SHORT, pytest.param([], marks=pytest.mark.nightly)], ids=["short", "whole"])

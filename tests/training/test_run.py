@@ -179,17 +179,26 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(small, tmp_path):
     assert not same_run(small.out, tmp_path / "other")
 
 
-@pytest.mark.parametrize("values", [{}, TRICKS], ids=["plain", "tricks"])
+@pytest.fixture(scope="module", params=[{}, TRICKS], ids=["plain", "tricks"])
+def kind(request) -> dict:
+    """The values of a kind of run."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def undisturbed(kind, small_in, tmp_path_factory) -> Path:
+    """The folder of a run of that kind that nothing stopped."""
+    return train(override(small_in(tmp_path_factory.mktemp("undisturbed")), kind)).run_folder
+
+
 @pytest.mark.parametrize("at_step", [1, 6, 15, 18], ids=lambda n: f"step{n}")
-def test_a_stopped_run_resumes_bit_for_bit(small, tmp_path, at_step, values):
-    small = override(small, values)
-    train(small)
-    stopped = override(small, {"out": tmp_path / "stopped"})
-    with pytest.raises(Stopped, match=f"--resume {tmp_path / 'stopped'}"):
+def test_a_stopped_run_resumes_bit_for_bit(small, undisturbed, at_step, kind):
+    stopped = override(small, kind)
+    with pytest.raises(Stopped, match=f"--resume {stopped.out}"):
         train(stopped, Interrupt(at_step))
     assert not (stopped.out / "result.json").exists()
     train(stopped)
-    assert same_run(small.out, stopped.out)
+    assert same_run(undisturbed, stopped.out)
 
 
 def test_a_resumed_run_keeps_the_command_that_began_it(small, monkeypatch):

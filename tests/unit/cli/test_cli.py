@@ -415,7 +415,7 @@ def images(folder, sizes, classes=("ant", "bee"), first=0):
 
 
 @pytest.fixture
-def pets_run(capsys, place):
+def pets_run(capsys, place, undrawn):
     """The folder of a short run on own images, `pets`, 8 x 8 in two classes; what was printed."""
     images(Path("pets"), [8] * 20)
     code, out, err = run(["train", "digits", "--data", "pets", "--batch-size", "8", *TINY], capsys)
@@ -465,7 +465,7 @@ def test_other_data_with_a_test_split_are_measured_on_it(pets_run, capsys):
 
 
 @pytest.fixture(params=[0, 0.3])
-def split_run(request, capsys, place):
+def split_run(request, capsys, place, undrawn):
     """The folder of a short run on `set`, 12 images to train on, the same but those held out for validation, and 6 to test on."""
     images(Path("set/train"), [8] * 12)
     images(Path("set/test"), [8] * 6, first=12)

@@ -463,7 +463,7 @@ class TrainsHere(FakeEngine):
 
 
 @pytest.mark.long
-def test_a_study_killed_and_restarted_ends_with_the_same_table(tmp_path, monkeypatch):
+def test_a_study_killed_and_restarted_ends_with_the_same_table(tmp_path, monkeypatch, undrawn):
     file = write_study(tmp_path / "tiny.yaml", passes=20)
     out, straight = tmp_path / "out", tmp_path / "straight"
     with monkeypatch.context() as here:
@@ -488,7 +488,7 @@ def test_a_study_killed_and_restarted_ends_with_the_same_table(tmp_path, monkeyp
 
 @pytest.mark.long
 @pytest.mark.parametrize("passes", [4, pytest.param(30, marks=pytest.mark.nightly)])
-def test_the_built_in_study_finds_a_difference_that_is_there(passes, tmp_path, monkeypatch):
+def test_the_built_in_study_finds_a_difference_that_is_there(passes, tmp_path, monkeypatch, undrawn):
     """As it is, in processes, by night; in this one with fewer passes, after which the difference is larger."""
     name = "digits"
     if passes < 30:
