@@ -18,7 +18,7 @@ from pocketvit.studies import Study, load_study
 from pocketvit.studies.analysis.findings import Finding, findings
 from pocketvit.studies.definition.gather import CellResult, outcome, with_earlier
 from pocketvit.studies.definition.grid import Row
-from pocketvit.studies.definition.jobs import study_jobs
+from pocketvit.studies.definition.jobs import Fingerprints, study_jobs
 from pocketvit.studies.output.outputs import notes, table_row
 from pocketvit.tables import ABSENT, ABSENT_YET, markdown_table, mean_and_spread
 from reproduction.numbers import published
@@ -208,9 +208,11 @@ def _gpus_study(runs: Sequence[tuple[int, int]]) -> Study:
 # ---------------------------------------------------------------- tables of runs, here and in docs/fast.md
 
 
-def measured_findings(study: Study, results: Path) -> list[Finding]:
+def measured_findings(
+    study: Study, results: Path, fingerprints: Fingerprints = lambda data: CIFAR10_FINGERPRINT
+) -> list[Finding]:
     """The findings of a study from runs on one GPU anywhere under `results`, including those before a revision."""
-    jobs = study_jobs(study, results, lambda data: CIFAR10_FINGERPRINT)
+    jobs = study_jobs(study, results, fingerprints)
     known = with_earlier(jobs, find_results([results], one_gpu=True))
     return findings(study, [outcome(job, known.get(job.key)) for job in jobs])
 

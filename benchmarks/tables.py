@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.choices import choices_table
 from benchmarks.fast_tables import both_designs, cpu_speed, kernels_accuracy, persistent_accuracy, step_kernels
 from benchmarks.field_tables import SECTIONS, fields_table
+from benchmarks.finetune_tables import finetuning
 from benchmarks.inference_tables import inference_speed
 from benchmarks.minute_tables import minute_compared, minute_search
 from benchmarks.peers_tables import peers_table
@@ -67,6 +68,7 @@ PLACES = {
         "persistent-accuracy",
     ),
     "docs/export.md": ("inference",),
+    "docs/starting.md": ("finetune",),
     "docs/reading.md": ("simulated-errors", "simulated-power", "simulated-seeds"),
     "docs/scaling.md": ("scaling-cost", "scaling-speed", "scaling-accuracy", "scaling-rows"),
 }
@@ -137,6 +139,7 @@ OTHERS: dict[str, Callable[[], str]] = {
     "speed-cpu": lambda: cpu_speed(RESULTS / "speed" / "cpu.json"),
     "inference": lambda: inference_speed(RESULTS / "inference" / "cpu.json"),
     "peers-cpu": lambda: peers_table(RESULTS / "peers" / "cpu.json"),
+    "finetune": lambda: finetuning(RESULTS),
     "kernels": lambda: kernels_accuracy(RESULTS),
     "scaling-cost": lambda: scaling_cost(RESULTS),
     "scaling-speed": lambda: scaling_speed(RESULTS / "scaling" / "speed"),
