@@ -84,7 +84,7 @@ class PredictArguments:
     """
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(help_behavior_hint="(at least one)")]
-    """Without --run first the run. Then images, such as PNG, JPEG or WebP, or folders of them; - reads an image, or names of
+    """The run, unless --run names it; then images, such as PNG, JPEG or WebP, or folders of them; - reads an image, or names of
     files, one a line, from standard input. Images are resized to the model's size."""
     run: Path | None = None
     """Run folder, a model.safetensors, or the name of a model that comes with PocketViT."""
