@@ -1,11 +1,11 @@
 """Gradients that kernels write where a flat optimizer wants them: no copies, and the same steps as with gathering.
 
-The tests marked `in_interpreter` are run by `test_kernels_in_the_interpreter`, in a process of their own.
+The tests marked `in_interpreter` are run by `test_stem_kernel.py`, in a process of their own.
 """
 
 import pytest
 import torch
-from interpreter import assert_green_in_the_interpreter, in_interpreter, natively
+from interpreter import in_interpreter, natively
 from torch import Tensor, nn
 
 from pocketvit.config import ModelConfig, OptimConfig
@@ -110,12 +110,6 @@ def test_without_an_offer_memory_is_new():
     sum(Doubled.apply(p).sum() for p in params).backward()
     assert all((p.grad == 2).all() for p in params) and whole_array(params) is None
     assert whole_array([]) is None
-
-
-@natively
-@pytest.mark.long
-def test_kernels_in_the_interpreter():
-    assert_green_in_the_interpreter("reference/test_gradient_memory.py")
 
 
 def small_model() -> ViT:

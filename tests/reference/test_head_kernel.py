@@ -1,6 +1,6 @@
 """The head's kernels against float64, and a whole model's loss with stem and head by kernels.
 
-The tests marked `in_interpreter` are run by `test_kernels_in_the_interpreter`, in a process of their own.
+The tests marked `in_interpreter` are run by `test_stem_kernel.py`, in a process of their own.
 """
 
 import copy
@@ -9,7 +9,7 @@ import pytest
 import torch
 from block_cases import assert_small
 from head_cases import HEAD_CASES, HeadCase, assert_head_is_as_float64, head_inputs, head_results
-from interpreter import assert_green_in_the_interpreter, in_interpreter, natively
+from interpreter import in_interpreter, natively
 from training_cases import gradient_errors
 
 from pocketvit.augment.batch import Batch
@@ -18,11 +18,6 @@ from pocketvit.kernels.head import MAX_CLASSES, supported
 from pocketvit.kernels.launch import Choice, needs_gpu
 from pocketvit.model import ViT
 from pocketvit.objectives.classification import Classification
-
-
-@natively
-def test_kernels_in_the_interpreter():
-    assert_green_in_the_interpreter("reference/test_head_kernel.py")
 
 
 @in_interpreter

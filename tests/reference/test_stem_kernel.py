@@ -13,8 +13,11 @@ from pocketvit.kernels.stem import supported
 
 
 @natively
+@pytest.mark.long
 def test_kernels_in_the_interpreter():
-    assert_green_in_the_interpreter("reference/test_stem_kernel.py")
+    assert_green_in_the_interpreter(
+        "reference/test_stem_kernel.py", "reference/test_head_kernel.py", "reference/test_gradient_memory.py"
+    )
 
 
 @in_interpreter
