@@ -47,7 +47,7 @@ def train_command(arguments: list[str]) -> int:
         side, fit, budget = config.data.resize, config.data.fit, config.schedule.time_budget
         size = f"images resized to {side} × {side} ({fit})" if side else "images of their own size"
         length = f"{config.schedule.passes} passes" if budget is None else f"passes for {budget}"
-        print(f"recipe {config.recipe}: {size}, batches of {config.batch_size}, {length}")
+        print(f"recipe {config.recipe} on {config.data.source}: {size}, batches of {config.batch_size}, {length}")
     from pocketvit.training import Stopped, train
     from pocketvit.training.tracking import tracked
 

@@ -17,7 +17,7 @@ MOST_LOOKED_AT = 200  # images of a folder whose headers are read
 
 
 def survey(config: DataConfig) -> tuple[int, list[tuple[int, int]]]:
-    """The approximate number of training images, and the sizes (height, width) of some of them.
+    """The approximate number of images to train on, without those held out, and the sizes (height, width) of some of them.
 
     Raises:
         InputError: the source cannot be found or read.
@@ -26,11 +26,12 @@ def survey(config: DataConfig) -> tuple[int, list[tuple[int, int]]]:
     kind = None if path is None else format_of(path, config.format).name
     if path is None or kind not in ("folder", "csv"):
         dataset = open_dataset(config)
-        return len(dataset.train), [dataset.image_size]
+        return round(len(dataset.train) * (1 - config.val_frac)), [dataset.image_size]
     splits = folders.find(path) if kind == "folder" else {"train": {"": [*filter(is_image, table.files(path))]}}
     files = [file for members in splits.get("train", {}).values() for file in members]
     sizes = [size for file in files[:: max(1, len(files) // MOST_LOOKED_AT)] if (size := _size(file)) is not None]
-    return round(len(files) * (1 if len(splits) > 1 else 1 - config.test_frac)), sizes
+    tested = 0 if len(splits) > 1 else config.test_frac
+    return round(len(files) * (1 - tested) * (1 - config.val_frac)), sizes
 
 
 def _size(file: Path) -> tuple[int, int] | None:

@@ -589,7 +589,7 @@ def test_photos_says_what_it_chose(capsys, place, monkeypatch):
     images(Path("pets"), [20, 30] * 8)
     code, out, err = run(["train", "--data", "pets", *TINY], capsys)
     assert code == 0, err
-    assert out.startswith("recipe photos: images resized to 32 × 32 (crop), batches of 8, 2 passes\n")
+    assert out.startswith("recipe photos on pets: images resized to 32 × 32 (crop), batches of 8, 2 passes\n")
     assert "\nrun folder: runs/photos-000\n" in out and "16 images resized to 32 × 32 (bicubic, crop)" in out
     saved = load_config(Path("runs/photos-000/config.yaml"))
     assert (saved.recipe, saved.data.resize, saved.data.fit) == ("photos", 32, "crop")
@@ -597,7 +597,7 @@ def test_photos_says_what_it_chose(capsys, place, monkeypatch):
     monkeypatch.setattr("pocketvit.training.budget.MEASURE_S", 1e-9)
     code, out, err = run(["train", "--data", "pets", "--schedule.time-budget", "0.000001s"], capsys)
     assert code == 2 and out.startswith(
-        "recipe photos: images resized to 32 × 32 (crop), batches of 8, passes for 0.000001s\n"
+        "recipe photos on pets: images resized to 32 × 32 (crop), batches of 8, passes for 0.000001s\n"
     )
     assert "schedule.time_budget=0.000001s is too short: one pass takes" in err
 

@@ -36,6 +36,8 @@ def test_labels_of_a_table(flat):
     assert np.array_equal(decoded.train.images, IMAGES[::-1]) and decoded.train.files[0] == "images/p5.png"
     assert decoded.test is None and decoded.notes == ()
     assert survey(DataConfig(source=str(flat), test_frac=0.5)) == (3, [(4, 4)] * 6)
+    assert survey(DataConfig(source=str(flat), test_frac=0.5, val_frac=1 / 3))[0] == 2
+    assert survey(DataConfig(source="digits", val_frac=0.9))[0] == 144
 
 
 @pytest.mark.parametrize("head", ["file_name;label;split", "id\tclass\tsplit", "\ufeffpath,breed,split"])
