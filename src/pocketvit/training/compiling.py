@@ -29,7 +29,12 @@ from pocketvit.objectives.objective import Stack
 
 @contextmanager
 def kernels_compiled(
-    model: ViT, stacks: Sequence[Stack], batch_size: int, label_smoothing: float, micro_batch: int | None = None
+    model: ViT,
+    stacks: Sequence[Stack],
+    batch_size: int,
+    label_smoothing: float,
+    micro_batch: int | None = None,
+    image_dtype: torch.dtype = torch.bfloat16,
 ) -> Iterator[None]:
     """Compile a step's kernels inside this context; they are ready when it ends.
 
@@ -38,6 +43,7 @@ def kernels_compiled(
         stacks: of blocks like the model's, that a step runs.
         batch_size: images of a step on this process.
         micro_batch: those that the blocks compute at a time; None for all.
+        image_dtype: of the images of a step.
     """
     piece = min(batch_size, micro_batch or batch_size)
     device = next(model.parameters()).device
@@ -48,8 +54,8 @@ def kernels_compiled(
                 kernels = model.block_kernels(device, torch.bfloat16, num_tokens).name
                 if kernels != "reference":
                     shadow_blocks(plan_of(model.config, num_tokens, taken), piece, num_tokens, kernels=kernels)
-            shadow_batch(model, batch_size, label_smoothing)
-            shadow_ends(model, piece)
+            shadow_batch(model, batch_size, label_smoothing, image_dtype)
+            shadow_ends(model, piece, image_dtype)
 
     with ThreadPoolExecutor(max_workers=1) as thread:
         done = thread.submit(compile_all)

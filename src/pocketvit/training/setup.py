@@ -218,6 +218,12 @@ PATCH_INITS = {"random": lambda *_: None, "whitening": start_whitened}
 """The initialization of the patch filters, by `model.patch_init`; called as `start_whitened`."""
 
 
+def image_dtype(config: RunConfig, model: ViT, objective: Objective, device: torch.device) -> torch.dtype:
+    """The type in which our kernel makes a batch's images: that of a step's products where nothing else reads them."""
+    products_only = objective.bf16_images and model.tokens.patches.bf16_images
+    return compute_dtype(config.train.precision, device) if products_only else torch.float32
+
+
 def make_step(
     config: RunConfig,
     model: ViT,
@@ -257,7 +263,7 @@ def make_step(
         offer_gradient_memory(optimizers)
     loss = batch_loss(
         objective, batches, bf16=bf16, compile=compile, fused=fused, micro_batch=config.train.micro_batch,
-        bf16_images=objective.bf16_images and model.tokens.patches.bf16_images,
+        image_dtype=image_dtype(config, model, objective, mean.device),
     )  # fmt: skip
     return TrainStep(
         model,

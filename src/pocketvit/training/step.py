@@ -42,7 +42,7 @@ def batch_loss(
     compile: bool = False,
     fused: bool = False,
     micro_batch: int | None = None,
-    bf16_images: bool = False,
+    image_dtype: torch.dtype = torch.float32,
 ) -> BatchLoss:
     """The last part of augmentation and the objective as one function.
 
@@ -52,9 +52,8 @@ def batch_loss(
         compile: with `torch.compile`, including the model.
         fused: our kernels run the blocks: one also makes the batch, and nothing is compiled.
         micro_batch: images of a piece; None computes the batch at once.
-        bf16_images: whether the images may come in bf16 then.
+        image_dtype: of the images that our kernel makes.
     """
-    dtype = torch.bfloat16 if bf16 and bf16_images else torch.float32
 
     def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return torch.compile(function, fullgraph=True, dynamic=False) if compile else function
@@ -68,7 +67,8 @@ def batch_loss(
 
     pieces: Callable[[Chunk, Tensor], Sequence[Any]]
     if fused:
-        of_piece, pieces = of_batch, lambda chunk, position: batches.fused(chunk, position, dtype).split(micro_batch)
+        of_piece = of_batch
+        pieces = lambda chunk, position: batches.fused(chunk, position, image_dtype).split(micro_batch)  # noqa: E731
     elif micro_batch is None:  # in one function, of which the compiler makes fewer kernels
         of_piece, pieces = compiled(of_taken), lambda chunk, position: [chunk.take(position)]
     else:

@@ -32,6 +32,7 @@ from pocketvit.training.setup import (
     PATCH_INITS,
     choose_kernels,
     freeze,
+    image_dtype,
     make_loader,
     make_model,
     make_objective,
@@ -80,7 +81,10 @@ class Trainer:
         self.fused = device.type == "cuda" and self.kernels != "reference"
         """Whether our kernels run the blocks and the update."""
         sizes = len(self.loader.share), config.optim.label_smoothing, config.train.micro_batch
-        with kernels_compiled(self.model, sum(map(tuple, by_side), ()), *sizes) if self.fused else nullcontext():
+        images = image_dtype(config, self.model, self.objective, device)
+        with (
+            kernels_compiled(self.model, sum(map(tuple, by_side), ()), *sizes, images) if self.fused else nullcontext()
+        ):
             self._set_up()
         self.pass_index, self.step_in_pass, self.train_s = 0, 0, 0.0
         self.patience = Patience(config.train)

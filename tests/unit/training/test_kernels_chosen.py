@@ -123,7 +123,7 @@ def compiled(monkeypatch) -> list[Any]:
     monkeypatch.setattr(compiling, "plan_of", lambda config, *stack: stack)
     monkeypatch.setattr(compiling, "shadow_blocks", blocks)
     monkeypatch.setattr(compiling, "shadow_batch", lambda model, *sizes: asked.append(("batch", *sizes)))
-    monkeypatch.setattr(compiling, "shadow_ends", lambda model, size: asked.append(("ends", size)))
+    monkeypatch.setattr(compiling, "shadow_ends", lambda model, *size: asked.append(("ends", *size)))
     kinds = {5: "fused", 3: "reference", 7: "persistent"}
     monkeypatch.setattr(ViT, "block_kernels", lambda self, device, dtype, num_tokens: Choice(kinds[num_tokens], None))
     return asked
@@ -133,18 +133,20 @@ MODEL = ViT(ModelConfig(width=24, depth=1, num_heads=2), image_size=(8, 8))
 STACKS = [Stack(5, 1), Stack(3, 1), Stack(7, 2)]
 
 
-@pytest.mark.parametrize(("micro_batch", "piece"), [(None, 32), (12, 12), (50, 32)])
-def test_kernels_are_compiled_for_every_stack_that_has_some(compiled, micro_batch, piece):
-    with compiling.kernels_compiled(MODEL, STACKS, 32, 0.1, micro_batch):
+@pytest.mark.parametrize(
+    ("micro_batch", "piece", "dtype"), [(None, 32, torch.bfloat16), (12, 12, torch.float32), (50, 32, torch.bfloat16)]
+)
+def test_kernels_are_compiled_for_every_stack_that_has_some(compiled, micro_batch, piece, dtype):
+    with compiling.kernels_compiled(MODEL, STACKS, 32, 0.1, micro_batch, dtype):
         pass
     fused, persistent = ("fused", (5, 1), piece, 5), ("persistent", (7, 2), piece, 7)
-    assert compiled == [fused, persistent, ("batch", 32, 0.1), ("ends", piece)]
+    assert compiled == [fused, persistent, ("batch", 32, 0.1, dtype), ("ends", piece, dtype)]
 
 
 def test_kernels_are_compiled_meanwhile_and_ready_at_the_end(compiled, monkeypatch):
     may_end, ended = threading.Event(), []
 
-    def slow(model: ViT, size: int) -> None:
+    def slow(model: ViT, size: int, dtype: torch.dtype) -> None:
         assert may_end.wait(60) and threading.current_thread() is not threading.main_thread()
         ended.append(size)
 
@@ -156,7 +158,7 @@ def test_kernels_are_compiled_meanwhile_and_ready_at_the_end(compiled, monkeypat
 
 
 def test_a_kernel_that_does_not_compile_ends_the_run(compiled, monkeypatch):
-    def refuse(model: ViT, size: int) -> None:
+    def refuse(model: ViT, size: int, dtype: torch.dtype) -> None:
         raise RuntimeError("out of shared memory")
 
     monkeypatch.setattr(compiling, "shadow_ends", refuse)
