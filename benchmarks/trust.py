@@ -66,7 +66,7 @@ def main(what: str) -> None:
     """Keep the figures of one of the two, with the commit."""
     held = read_json(ROOT / "runs" / SOURCES[what])
     about = {"commit": git_state()[0], "command": f"make {what}"}
-    content = {"folders": by_folder(held["files"])} if what == "coverage" else {"readers": held}
+    content = {"folders": by_folder(held["files"])} if what == "coverage" else held  # with the commit that was run
     (ROOT / "results" / what).mkdir(exist_ok=True)
     write_json(ROOT / "results" / what / "cpu.json", about | content)
     print((coverage_table if what == "coverage" else fuzz_table)(ROOT / "results" / what / "cpu.json"))

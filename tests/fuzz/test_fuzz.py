@@ -1,5 +1,6 @@
 """The fuzz run finds what it looks for, and a short one finds nothing in our readers."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -23,7 +24,7 @@ def fuzz(out: Path, *arguments: str) -> dict[str, dict[str, int]]:
     command = [sys.executable, str(Path(__file__).parent), "--out", str(out), *arguments]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout[-5_000:] + ran.stderr[-5_000:]
-    return json.loads((out / "table.json").read_text())
+    return json.loads((out / "table.json").read_text())["readers"]
 
 
 @pytest.mark.long
@@ -93,6 +94,64 @@ def test_cases_that_are_read_together_are_told_apart(tmp_path, monkeypatch):
     found = {n: outcome for n, outcome, _ in _outcomes(Reader("x", "", "", reader), cases, 0, tmp_path, 3.0, 1.0)}
     right = dict.fromkeys(range(8), "result") | {2: "hang", 3: "crash", 5: "traceback", 7: "error"}
     assert found == right and not before
+
+
+@pytest.fixture
+def driver():
+    """`__main__.py` as a module."""
+    spec = importlib.util.spec_from_file_location("fuzz_driver", Path(__file__).with_name("__main__.py"))
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_run_that_was_stopped_goes_on_and_counts_each_case_once(tmp_path, monkeypatch, driver):
+    asked = []
+
+    def lines(_told: dict, todo: list[tuple[str, int]]):
+        asked.append(todo)
+        for at, (reader, number) in enumerate(todo):
+            if len(asked) == 1 and at == 250:
+                raise KeyboardInterrupt
+            yield reader, number, "error", ""
+
+    def run(*arguments: str) -> int:
+        command = ["fuzz", "--out", str(tmp_path), "--cases", "250", "--only", "report", "--jobs", "1", *arguments]
+        monkeypatch.setattr(sys, "argv", command)
+        return driver.main()
+
+    monkeypatch.setattr(driver, "_lines", lines)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert {name for name, _ in asked[0][:400]} == {name for name, _ in asked[0]}  # the first ones are of every reader
+    with pytest.raises(SystemExit):
+        run("--resume", "--seed", "1")
+    assert run("--resume") == run("--resume") == 0 and len(asked) == 2
+    assert not {*asked[0][:250]} & {*asked[1]} and {*asked[0]} == {*asked[0][:250], *asked[1]}
+    held = json.loads((tmp_path / "table.json").read_text())
+    assert held["readers"]["report result.json"] == {"error": 250} and held["readers"]["report env.json"] == {
+        "error": 42
+    }
+    assert held["seed"] == 0 and held["versions"]["python"]
+
+
+def test_a_run_ends_at_its_time_limit_and_passes_over_what_cannot_be_made(tmp_path, monkeypatch, capfd):
+    todo = [["npz", number] for number in range(150)] + [["idx", number] for number in range(150)]
+    (tmp_path / "todo.json").write_text(json.dumps(todo))
+
+    def outcomes(reader: Reader, batch: dict[int, Path], *_others: object):
+        if reader.name == "npz" and 0 in batch:
+            raise RuntimeError("no such file")
+        yield from ((number, "result", "") for number in batch)
+
+    monkeypatch.setattr(worker, "_import_all", lambda: None)
+    monkeypatch.setattr(worker, "_outcomes", outcomes)
+    told = {"scratch": str(tmp_path), "seeds": "", "out": "", "share": 0, "jobs": 1, "seed": 0, "seconds": 1, "gib": 1}
+    for until, count in ((time.monotonic() + 60, 200), (time.monotonic(), 0)):
+        monkeypatch.setattr(sys, "argv", ["worker", json.dumps(told | {"until": until})])
+        worker.main()
+        assert len(capfd.readouterr().out.splitlines()) == count
 
 
 def test_the_same_seed_makes_the_same_changes():

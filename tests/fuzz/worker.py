@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 import traceback
 import unicodedata
 import warnings
@@ -55,20 +56,33 @@ def main() -> None:
     told = json.loads(sys.argv[1])
     scratch, seeds, out = Path(told["scratch"], str(told["share"])), Path(told["seeds"]), Path(told["out"])
     _import_all()
-    mine = list(cases(told["cases"], told["first"], told["only"]))[told["share"] :: told["jobs"]]
-    for reader, its in groupby(mine, key=lambda case: case[0]):
+    mine = json.loads(Path(told["scratch"], "todo.json").read_text())[told["share"] :: told["jobs"]]
+    readers = {reader.name: reader for reader in READERS}
+    for name, its in groupby(mine, key=lambda case: case[0]):
         numbers = [number for _, number in its]
         for start in range(0, len(numbers), TOGETHER):
             shutil.rmtree(scratch, ignore_errors=True)
             batch = {number: scratch / str(number) / "case" for number in numbers[start : start + TOGETHER]}
-            for number, outcome, detail in _outcomes(reader, batch, told["seed"], seeds, told["seconds"], told["gib"]):
-                if outcome in OUTCOMES[2:]:
-                    goal = out / f"{reader.name.replace(' ', '-').replace('/', '-')}-{number}"
-                    shutil.rmtree(goal, ignore_errors=True)
-                    _make(reader, {number: goal}, told["seed"], seeds)  # as it was before it was read
-                    goal.with_name(f"{goal.name}.txt").write_text(f"{outcome}\n{detail}\n", errors="backslashreplace")
-                line = json.dumps([reader.name, number, outcome, detail[-400:]]) + "\n"
-                os.write(1, line.encode())  # at once, so that the lines of two workers do not mix
+            try:
+                _batch(readers[name], batch, told, seeds, out)
+            except RuntimeError:  # cases that cannot be made are not run; the others are
+                traceback.print_exc()
+            if time.monotonic() > told["until"]:
+                return
+
+
+def _batch(reader: Reader, batch: dict[int, Path], told: dict[str, Any], seeds: Path, out: Path) -> None:
+    """Run some cases, until the time is over; say what came of each, and keep the inputs of the faults."""
+    for number, outcome, detail in _outcomes(reader, batch, told["seed"], seeds, told["seconds"], told["gib"]):
+        if outcome in OUTCOMES[2:]:
+            goal = out / f"{reader.name.replace(' ', '-').replace('/', '-')}-{number}"
+            shutil.rmtree(goal, ignore_errors=True)
+            _make(reader, {number: goal}, told["seed"], seeds)  # as it was before it was read
+            goal.with_name(f"{goal.name}.txt").write_text(f"{outcome}\n{detail}\n", errors="backslashreplace")
+        line = json.dumps([reader.name, number, outcome, detail[-400:]]) + "\n"
+        os.write(1, line.encode())  # at once, so that the lines of two workers do not mix
+        if time.monotonic() > told["until"]:
+            return
 
 
 def _import_all() -> None:
