@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from pocketvit.config import shipped
 from pocketvit.config.shipped import find_run, shipped_names
 from pocketvit.errors import InputError
 from pocketvit.files import read_bytes, write_atomically
@@ -23,10 +24,14 @@ HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # of a model on the Hub
 
 
 class Weights:
-    """The file of a trained model. Two are equal if their content is."""
+    """The file of a trained model. Two are equal if their content is.
 
-    def __init__(self, path: Path, digest: str) -> None:
-        self.path, self.digest = path, digest
+    Args:
+        name: by which messages and commands call it; by default its path.
+    """
+
+    def __init__(self, path: Path, digest: str, name: str | None = None) -> None:
+        self.path, self.digest, self.name = path, digest, name or str(path)
 
     @classmethod
     def find(cls, given: str | os.PathLike, folder: Path = Path()) -> "Weights":
@@ -39,12 +44,13 @@ class Weights:
         Raises:
             InputError: there is none, or it cannot be read or downloaded.
         """
-        given = downloaded(given) if isinstance(given, str) and given.startswith("hf:") else given
-        path = Path(os.path.abspath(find_run(given, folder)))
+        name = given if isinstance(given, str) and given.startswith("hf:") else None
+        path = Path(os.path.abspath(find_run(downloaded(name) if name else given, folder)))
+        name = path.name if path.parent == shipped.SHIPPED else name
         path = path / "model.safetensors" if path.is_dir() else path
         if path.parent.name == FOLDER and COPY.fullmatch(path.name):
             return cls(path, path.stem)
-        return cls(path, _digest(_read(path)))
+        return cls(path, _digest(_read(path)), name)
 
     def read(self) -> bytes:
         """The file's content.
@@ -68,7 +74,7 @@ class Weights:
         return self.path.suffix in PICKLED
 
     def __str__(self) -> str:
-        return str(self.path)
+        return self.name
 
     def __repr__(self) -> str:
         return f"Weights({self})"

@@ -54,6 +54,7 @@ def test_a_published_model(hub):
     weights = Weights.find("hf:owner/name")
     assert weights.read() == CONTENT and weights.path.name == "model.safetensors"
     assert override(RunConfig(), {"init_from": "hf:owner/name"}).init_from == weights
+    assert str(weights) == "hf:owner/name", "and not the path in a cache"
 
 
 def test_what_is_not_there(hub, monkeypatch):

@@ -110,6 +110,7 @@ def test_a_run_starts_from_the_name(installed):
     start = start_from(model, tuple(map(str, range(10))), weights)
     wanted = pocketvit.load_model("digits").model.state_dict()
     assert start.taken == wanted.keys()
+    assert start.notes[-1].endswith("tensors from digits"), "not from a path that another machine does not have"
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in model.state_dict().items())
     assert Weights.find("digits", installed / "digits") == weights, "from any folder"
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from pocketvit.config import RunConfig, code_of, flatten, override, save_config
+from pocketvit.config import RunConfig, code_of, flatten, override, save_config, weights_of
 from pocketvit.errors import InputError
 from pocketvit.recipes import ADAPTED, RECIPES, recipe
 from pocketvit.runs.result import result_at
@@ -35,6 +35,7 @@ def launch(
     except OSError as error:
         raise InputError(f"cannot write {job.log.parent}: {error.strerror}") from error
     words = [job.config_file, *(["--exclusive"] if exclusive else [])]
+    words += ["--weights", *map(str, weights_of(job.cell.config).values())]
     words += ["--track", *job.track] if job.track else []
     words += ["--code", *(code.path for code in code_of(job.cell.config).values())]
     with output:

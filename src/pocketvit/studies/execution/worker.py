@@ -1,11 +1,13 @@
 """One cell of a study in its own process: an ordinary run with an ordinary run folder.
 
-    python -m pocketvit.studies.execution.worker CONFIG.yaml [--exclusive] [--track NAME GROUP] [--code FILE ...]
+    python -m pocketvit.studies.execution.worker CONFIG.yaml [--exclusive] [--weights NAME ...] [--track NAME GROUP]
+        [--code FILE ...]
 
 With --exclusive it trains only while it holds the lock of its device (`gpu_lock.py`).
 
 FILE is the original of the configuration's copy of the user's code. While its content is unchanged, errors and the
-recorded command name it, otherwise the copy in the run folder; the same code runs either way.
+recorded command name it, otherwise the copy in the run folder; the same code runs either way. NAME is what the recorded
+command calls a trained model, of which the configuration has a copy.
 
 The process ends with its parent, even if that is killed with SIGKILL: its standard input is a pipe that the parent holds
 open, and a thread exits at its end. On Linux the kernel also ends it, and at once, where the thread may have to wait
@@ -23,7 +25,8 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-from pocketvit.config import RunConfig, code_of, load_config, override
+from pocketvit.config import RunConfig, code_of, load_config, override, weights_of
+from pocketvit.config.weights import Weights
 from pocketvit.errors import InputError
 from pocketvit.process import collect_less
 from pocketvit.studies.execution.launch import command_line
@@ -61,6 +64,13 @@ def with_lasting_code(config: RunConfig, origins: Iterable[Path]) -> RunConfig:
     return override(config, lasting)
 
 
+def with_names(config: RunConfig, names: Iterable[str]) -> RunConfig:
+    """The configuration with its trained models, which are copies, called by these names."""
+    models = weights_of(config)
+    named = zip(models.items(), names, strict=True)
+    return override(config, {field: Weights(model.path, model.digest, name) for (field, model), name in named})
+
+
 def reason(error: Exception, codes: Iterable[Code]) -> str:
     """Why training failed, in one line, with the lines of the user's code that the error passed through."""
     why = f"{type(error).__name__}: {error}".partition("\n")[0]
@@ -80,6 +90,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("config", type=Path)
     parser.add_argument("--exclusive", action="store_true")
+    parser.add_argument("--weights", nargs="*", default=[])
     parser.add_argument("--track", nargs=2)
     parser.add_argument("--code", type=Path, nargs="*", default=[])
     given = parser.parse_args()
@@ -92,7 +103,7 @@ def main() -> int:
     codes: list[Code] = []
     try:
         config = load_config(given.config, allow_code=True)  # whoever started the study agreed to it
-        config = with_lasting_code(config, given.code)
+        config = with_lasting_code(with_names(config, given.weights), given.code)
         codes += code_of(config).values()
         reporter = LockingReporter(Console(), device_lock if given.exclusive else None)
         sys.argv = command_line(config)  # recorded in result.json and env.json

@@ -26,10 +26,14 @@ def cell(tmp_path):
     return file, load_config(tmp_path / "config.yaml", allow_code=True)
 
 
-@pytest.mark.parametrize("exclusive", [False, True])
-def test_the_process_reads_the_words_that_it_is_started_with(cell, tmp_path, monkeypatch, exclusive):
-    rows = {"mine": {"schedule.name": f"{cell[0]}:square"}}
-    (job,) = study_jobs(parse_study({"recipe": "digits", "rows": rows}, "test"), tmp_path / "out", lambda data: "0")
+def job_of(row, out):
+    """The only job of a study with this row."""
+    (job,) = study_jobs(parse_study({"recipe": "digits", "rows": {"mine": row}}, "test"), out, lambda data: "0")
+    return job
+
+
+def started(job, monkeypatch, exclusive=False):
+    """What its process trains, the reporter there, and the command that it records."""
     trained = []
     with monkeypatch.context() as caught:
         caught.setattr(subprocess, "Popen", lambda words, **_: words)
@@ -42,8 +46,24 @@ def test_the_process_reads_the_words_that_it_is_started_with(cell, tmp_path, mon
     )
     assert worker.main() == 0
     ((config, reporter),) = trained
+    return config, reporter, sys.argv
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_the_process_reads_the_words_that_it_is_started_with(cell, tmp_path, monkeypatch, exclusive):
+    job = job_of({"schedule.name": f"{cell[0]}:square"}, tmp_path / "out")
+    config, reporter, _ = started(job, monkeypatch, exclusive)
     assert config == override(job.cell.config, {"out": job.folder}) and config.schedule.name.path == cell[0]
     assert reporter.lock == (device_lock if exclusive else None)
+
+
+def test_the_recorded_command_names_the_model_that_the_study_gave(tmp_path, monkeypatch):
+    """Not the copy that is trained from, which lies among the cells."""
+    (tmp_path / "mine.safetensors").write_bytes(b"weights")
+    job = job_of({"init_from": str(tmp_path / "mine.safetensors")}, tmp_path / "out")
+    config, _, command = started(job, monkeypatch)
+    assert command == ["pocketvit", "train", "digits", "--init-from", str(tmp_path / "mine.safetensors")]
+    assert config.init_from.path.parent == job.config_file.parent / "weights"
 
 
 @pytest.mark.parametrize("became", ["kept", "changed", "gone", "unknown"])
