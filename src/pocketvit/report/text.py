@@ -40,8 +40,10 @@ def axis_percent(fraction: float) -> str:
 
 
 def points(fraction: float, *, signed: bool = False) -> str:
-    """A fraction in percentage points: two decimals, or the first significant digit if these would be 0."""
+    """A fraction in percentage points: two decimals; of a size (not `signed`), its first digit if these would be 0."""
     value = round(100 * fraction, 9)  # the rounding error between two equal means becomes 0
+    if not round(value, 2) and signed:
+        value = 0.0
     text = f"{abs(value):.2f}" if round(abs(value), 2) or not value else f"{abs(value):.1g}"
     sign = "−" if value < 0 else "+" if value > 0 and signed else ""
     return sign + text

@@ -122,10 +122,22 @@ def test_what_would_have_been_seen_shrinks_as_other_comparisons_are_settled():
 
 @pytest.mark.parametrize(
     ("fraction", "text"),
-    [(0.0042, "+0.42"), (-0.0305, "−3.05"), (0.0, "0.00"), (0.00004, "+0.004"), (0.12345, "+12.35"), (-4e-17, "0.00")],
+    [
+        (0.0042, "+0.42"),
+        (-0.0305, "−3.05"),
+        (0.0, "0.00"),
+        (0.00004, "0.00"),
+        (-0.00004, "0.00"),
+        (0.12345, "+12.35"),
+        (-4e-17, "0.00"),
+    ],  # fmt: skip
 )
 def test_points(fraction, text):
     assert points(fraction, signed=True) == text
+
+
+def test_a_size_is_never_rounded_to_none():
+    assert points(0.00004) == "0.004" and points(0.0) == "0.00"
 
 
 def test_effect_without_an_interval_is_the_difference_alone():
