@@ -24,6 +24,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 TORCH ?=
 
+# Where it is set, each of hundreds of processes that the tests start would compile PyTorch's sources anew, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: train test test-long test-gpu test-lowest test-nightly fuzz coverage nightly lint docs notebooks tables clean
 
 $(BIN)/python:
