@@ -239,7 +239,7 @@ def noted(rows: Sequence[Mapping[str, str]], behind: Sequence[Sequence[RunResult
     results = [result for of_row in behind for result in of_row]
     if len({result.device for result in results}) > 1:
         rows = [row | {"hardware": _devices(of_row) or ABSENT} for row, of_row in zip(rows, behind, strict=True)]
-    parts = [_where(results), markdown_table(rows, list(rows[0])), *texts]
+    parts = [_where(results, sizes="parameters" not in rows[0]), markdown_table(rows, list(rows[0])), *texts]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -249,13 +249,13 @@ def spread(finding: Finding, key: str) -> str:
     return mean_and_spread(values) if values else ABSENT
 
 
-def _where(results: Sequence[RunResult]) -> str:
-    """The hardware, PyTorch and the size of the model; empty without results."""
+def _where(results: Sequence[RunResult], sizes: bool) -> str:
+    """The hardware, PyTorch and perhaps the size of the model; empty without results."""
     if not results:
         return ""
     torch = " or ".join(sorted({result.versions["torch"] for result in results}))
-    sizes = " or ".join(map(count, sorted({result.num_params for result in results})))
-    return f"{_devices(results)}, PyTorch {torch}; paper, {sizes} parameters."
+    models = " or ".join(map(count, sorted({result.num_params for result in results})))
+    return f"{_devices(results)}, PyTorch {torch}{f'; paper, {models} parameters' * sizes}."
 
 
 def _devices(results: Sequence[RunResult]) -> str:

@@ -11,6 +11,7 @@ from benchmarks.field_tables import SECTIONS, fields_table
 from benchmarks.finetune_tables import finetuning
 from benchmarks.inference_tables import inference_speed
 from benchmarks.minute_tables import minute_compared, minute_search
+from benchmarks.neighbours_tables import CONVOLUTIONAL, IDEAS, costs, neighbours_in_short, outcomes
 from benchmarks.peers_tables import peers_table
 from benchmarks.run_tables import PublishedRow, results_table, update_readme
 from benchmarks.scaling_tables import scaling_accuracy, scaling_cost, scaling_rows, scaling_speed
@@ -50,13 +51,14 @@ PUBLISHED = {
     )
 }
 PLACES = {
-    "README.md": ("reached", "peers-cpu", "paper-claims"),
+    "README.md": ("reached", "peers-cpu", "neighbours-short", "paper-claims"),
     "docs/design-space.md": ("design-space",),
     "docs/configuration.md": tuple(f"fields-{section}" for section in SECTIONS),
     "docs/paper-baseline.md": ("learning-rate", "paper-baseline"),
     "docs/data.md": ("sets", "formats"),
     "SECURITY.md": ("fuzz",),
     "CONTRIBUTING.md": ("coverage",),
+    "docs/neighbours.md": ("neighbours", "neighbours-convolutional", "neighbours-costs"),
     "docs/minute.md": ("minute", "minute-compared", "minute-search"),
     "docs/fast.md": (
         "paper-table1",
@@ -128,6 +130,10 @@ OTHERS: dict[str, Callable[[], str]] = {
     "reached": lambda: study_table("paper-baseline", "minute", "digits"),
     "minute-compared": lambda: minute_compared(RESULTS),
     "minute-search": lambda: minute_search(RESULTS),
+    "neighbours-short": lambda: neighbours_in_short(RESULTS),
+    "neighbours": lambda: outcomes(RESULTS, IDEAS),
+    "neighbours-convolutional": lambda: outcomes(RESULTS, CONVOLUTIONAL),
+    "neighbours-costs": lambda: costs(RESULTS),
     "paper-claims": lambda: decided_claims(RESULTS),
     "paper-table1": bench_table,
     "persistent-accuracy": lambda: persistent_accuracy(RESULTS),

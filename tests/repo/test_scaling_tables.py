@@ -120,7 +120,7 @@ def test_accuracy_on_two_gpus_against_one_is_compared_seed_by_seed(script, tmp_p
     write_accuracy(script, tmp_path)
     one, two = rows(script.scaling_accuracy(tmp_path))
     assert one[:5] == ["1", "94.04 ± 0.21", "93.94 ± 0.21", "3", "—"]
-    assert two[:6] == ["2", "94.04 ± 0.14", "93.94 ± 0.14", "3", "1", "−0.003"]
+    assert two[:6] == ["2", "94.04 ± 0.14", "93.94 ± 0.14", "3", "1", "0.00"]
     assert two[6] == "−0.20 … +0.20", "the paired t interval of -0.05, +0.09, -0.05 points"
     assert two[7].startswith("no significant difference") and two[8] == "150,000"
 
