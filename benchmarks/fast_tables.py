@@ -1,8 +1,12 @@
 """Tables of docs/fast.md: the kernels of a step and their lower bounds, accuracy by kind of kernels, speed on a CPU."""
 
+from collections.abc import Sequence
 from math import sqrt
+from operator import mul
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean, median, stdev
+
+from scipy.stats import t as student_t
 
 from benchmarks.scaling_tables import measured_findings, noted, run_cells
 from pocketvit.files import read_json
@@ -10,13 +14,21 @@ from pocketvit.recipes import recipe
 from pocketvit.report.text import count, points
 from pocketvit.studies import load_study
 from pocketvit.studies.analysis.findings import Finding
+from pocketvit.studies.analysis.verdict import interval
+from pocketvit.studies.definition.choose import find_study
 from pocketvit.studies.output.outputs import notes
-from pocketvit.tables import ABSENT, markdown_table
+from pocketvit.tables import ABSENT, ABSENT_YET, markdown_table, mean_and_spread
 
 KERNELS_FILE = Path(__file__).with_name("kernels.yaml")
 TEST_IMAGES = 10_000
 """Of CIFAR-10."""
 WHENCE = "Fused: the runs of `results/paper-baseline`; reference: `pocketvit study benchmarks/kernels.yaml`."
+DESIGNS = ("fused", "persistent")
+BOTH_DESIGNS = ("baseline", "no-cutmix", "whitening")
+"""Rows of the study paper-table2 with seeds of both."""
+
+Pair = Sequence[Sequence[float]]
+"""The accuracies of a row's runs with each of two kinds of kernels."""
 
 BF16_BYTES = 2
 
@@ -108,20 +120,56 @@ def _kernel_work(batch_size: int) -> dict[str, tuple[float, float]]:
 
 
 def persistent_accuracy(results: Path) -> str:
-    """The paper's run with the persistent kernels and with the fused ones, on the same seeds.
+    """Rows of the paper's Table 2 with either design of our kernels, and the difference over all of them.
 
     Args:
-        results: the folder of all results.
+        results: the folder of all results; runs are found anywhere in it.
     """
-    study = load_study(KERNELS_FILE.with_name("persistent_accuracy.yaml"))
-    found = measured_findings(study, results)
-    rows = [{"kernels": f"`{finding.row}`"} | run_cells(finding) for finding in found]
-    left = sum(cell.state == "missing" for finding in found for cell in finding.cells)
-    runs = f" {left} of {len(study.cells())} runs are still to be made." if left else ""
-    return noted(rows, [finding.results for finding in found], [
-        "Fused: the runs of `results/paper-baseline`; persistent: `pocketvit study benchmarks/persistent_accuracy.yaml`. The "
-        f"notes of the table above hold here too.{runs}"
-    ])  # fmt: skip
+    runs = {
+        f.row: list(f.results) for f in measured_findings(find_study("paper-table2"), results) if f.row in BOTH_DESIGNS
+    }
+    *_, persistent = measured_findings(load_study(KERNELS_FILE.with_name("persistent_accuracy.yaml")), results)
+    runs["baseline"] += persistent.results
+    rows, samples = [], []
+    for row, of_row in runs.items():
+        pair = [[run.test_accuracy for run in of_row if (run.kernels or "fused") == kind] for kind in DESIGNS]
+        if min(map(len, pair)) < 2:
+            continue
+        samples.append(pair)
+        told = {f"{kind}{end}": text for kind, of_kind in zip(DESIGNS, pair, strict=True) for end, text in (
+            (" (%)", mean_and_spread([100 * value for value in of_kind])), (", n", str(len(of_kind))))}  # fmt: skip
+        rows.append({"row of Table 2": f"`{row}`"} | told)
+    if not rows:
+        return f"{ABSENT_YET.capitalize()}."
+    totals = {f"{kind}, n": str(sum(len(pair[place]) for pair in samples)) for place, kind in enumerate(DESIGNS)}
+    rows.append({"row of Table 2": "all of them"} | dict.fromkeys(list(rows[0])[1:], ABSENT) | totals)
+    for row, of_rows in zip(rows, [*([pair] for pair in samples), samples], strict=True):
+        difference, ends = _mean_difference(of_rows, samples)
+        row |= {"difference": points(difference, signed=True), "95 % CI": interval(ends)}
+    note = (
+        "Test accuracy after the last step: mean ± standard deviation over n seeds. The seeds of these rows were trained with "
+        "the fused kernels on an H100, or later with the persistent ones on an H200; five more of the baseline's are `pocketvit "
+        "study benchmarks/persistent_accuracy.yaml`. Difference: persistent − fused, in points; over all rows, weighted by "
+        "what each tells. Interval: Student's t, with the variance over seeds pooled over the rows."
+    )
+    return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
+
+
+def _mean_difference(of_rows: Sequence[Pair], pooled: Sequence[Pair]) -> tuple[float, tuple[float, float]]:
+    """The mean over rows of the second kind's mean less the first's, and its 95 % confidence interval.
+
+    Args:
+        of_rows: by row, the accuracies with each of two kinds of kernels.
+        pooled: the rows whose runs' variance is pooled.
+    """
+    groups = [of_kind for pair in pooled for of_kind in pair]
+    df = sum(len(group) - 1 for group in groups)
+    variance = sum((len(group) - 1) * stdev(group) ** 2 for group in groups) / df
+    weights = [1 / (1 / len(first) + 1 / len(second)) for first, second in of_rows]
+    apart = [fmean(second) - fmean(first) for first, second in of_rows]
+    mean = sum(map(mul, weights, apart)) / sum(weights)
+    half = float(student_t.ppf(0.975, df)) * sqrt(variance / sum(weights))
+    return mean, (mean - half, mean + half)
 
 
 def kernels_accuracy(results: Path) -> str:

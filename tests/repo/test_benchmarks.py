@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import scipy.stats
 from synthetic_results import result_content
 
 from benchmarks.choices import choices_table
@@ -161,6 +162,40 @@ def test_the_means_of_both_kernels_stand_beside_a_binomial_deviation(fast, tmp_p
     assert where in table and "not measured yet" not in table
     interval = f"| −{100 * by:.2f} | {-100 * by - 0.12:.2f} … {-100 * by + 0.12:+.2f} |".replace("-", "−")
     assert interval in table, "the paired t interval of +0.00, +0.05, -0.05 points around the mean"
+
+
+def write_table2(results: Path, row: str, kernels: list[str | None], accuracies: list[float]) -> None:
+    """Runs of a row of Table 2, one a seed, each with its kernels; None is what runs said before there was a choice."""
+    cells = [cell for cell in find_study("paper-table2").cells() if cell.row == row]
+    for cell, kind, accuracy in zip(cells, kernels, accuracies, strict=False):
+        content = result_content(
+            test_accuracy=accuracy, best_test_accuracy=accuracy, seed=cell.seed, kernels=kind, num_gpus=1,
+            config_hash=config_hash(cell.config, CIFAR10_FINGERPRINT),
+        )  # fmt: skip
+        (results / f"{row}-s{cell.seed}.json").write_text(json.dumps(content))
+
+
+def test_both_designs_of_kernels_are_compared_over_all_rows_that_have_both(fast, tmp_path):
+    assert "Not measured yet" in fast.persistent_accuracy(tmp_path)
+    both = [None, None, "persistent", "persistent", "persistent"]
+    write_table2(tmp_path, "baseline", both, [0.940, 0.942, 0.944, 0.945, 0.946])
+    write_table2(tmp_path, "no-cutmix", both, [0.930, 0.931, 0.929, 0.930, 0.928])
+    write_table2(tmp_path, "whitening", both[1:3], [0.940, 0.950])
+    table = fast.persistent_accuracy(tmp_path)
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines()[2:5]]
+    assert [line[0] for line in lines] == ["`baseline`", "`no-cutmix`", "all of them"], (
+        "one run of a kind has no spread"
+    )
+    assert lines[0][1:6] == ["94.10 ± 0.14", "2", "94.50 ± 0.10", "3", "+0.40"] and lines[1][5] == "−0.15"
+    # variance: (2 + 2 + 0.5 + 2) 1e-6 of 6 degrees of freedom, t = 2.447; both rows weigh 1.2
+    assert [line[6] for line in lines] == ["+0.17 … +0.63", "−0.38 … +0.08", "−0.04 … +0.29"]
+
+
+def test_the_interval_of_one_row_is_students(fast):
+    fused, persistent = [0.940, 0.942, 0.939], [0.944, 0.945, 0.941, 0.946]
+    known = scipy.stats.ttest_ind(persistent, fused).confidence_interval()
+    pair = [fused, persistent]
+    assert fast._mean_difference([pair], [pair])[1] == pytest.approx((known.low, known.high))
 
 
 @pytest.mark.parametrize("reference", [[], [0.94, 0.941]], ids=["none", "some"])
