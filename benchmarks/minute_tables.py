@@ -1,4 +1,4 @@
-"""Tables of docs/minute.md: the recipe against the paper's, and the rows that it was chosen from."""
+"""Tables of docs/minute.md: the recipe against the paper's; and of every recipe the rows that it was chosen from."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +10,9 @@ from pocketvit.studies import compare, load_study, p_value, points
 from pocketvit.studies.analysis.findings import accuracies
 from pocketvit.studies.analysis.verdict import interval
 from pocketvit.studies.output.outputs import table_row
-from pocketvit.tables import ABSENT, mean_and_spread
+from pocketvit.tables import ABSENT, ABSENT_YET, mean_and_spread
 
 HERE = Path(__file__).parent
-SEARCH_FILE = HERE / "minute_search.yaml"
 SHOWN = ("accuracy (%)", "against", "difference", "training time", "images/s")
 LENGTH = ("schedule.passes", "train.eval_every_passes")
 """Fields that follow from a row's speed; passes have their own column."""
@@ -35,24 +34,34 @@ def minute_compared(results: Path) -> str:
     )
 
 
-def minute_search(results: Path) -> str:
-    """A table of the study's rows, with notes."""
-    study = load_study(SEARCH_FILE)
-    found = measured_findings(study, results)
+def search(results: Path, file: str) -> str:
+    """A table of the measured rows of a search, with notes.
+
+    Args:
+        results: the folder of all results.
+        file: of the study, in benchmarks/.
+    """
+    study = load_study(HERE / file)
+    found = {finding.row: finding for finding in measured_findings(study, results)}
     overrides = {row.name: row.overrides for row in study.rows}
+    done = [row for row in study.rows if found[row.name].results]
     rows = []
-    for row, finding in zip(study.rows, found, strict=True):
-        told = table_row(finding)
+    for row in done:
+        told = table_row(found[row.name])
         before = overrides.get(study.compare.get(row.name), {})
         sets = {field: value for field, value in row.overrides.items() if field not in before or before[field] != value}
         about = {"row": f"`{row.name}`", "sets": _settings(sets), "passes": str(row.config.schedule.passes)}
         rows.append(about | {column: told[column] for column in SHOWN})
+    open_rows = ", ".join(f"`{row.name}`" for row in study.rows if row not in done)
+    command = f"To run: `pocketvit study benchmarks/{file}`."
+    if not done:
+        return f"{ABSENT_YET.capitalize()}: {len(study.rows)} rows. {command}"
     note = (
         "Accuracy on the validation images, 5,000 held-out training images, after the last step; one seed each. Sets: "
-        "changes from the row under “against”. To run: `pocketvit study "
-        f"benchmarks/{SEARCH_FILE.name}`."
+        f"changes from the row under “against”. {command}"
     )
-    return noted(rows, [finding.results for finding in found], [note])
+    texts = [note, *([f"{ABSENT_YET.capitalize()}: {open_rows}."] if open_rows else [])]
+    return noted(rows, [found[row.name].results for row in done], texts)
 
 
 def _settings(overrides: Mapping[str, Any]) -> str:

@@ -10,9 +10,10 @@ from benchmarks.fast_tables import both_designs, cpu_speed, kernels_accuracy, pe
 from benchmarks.field_tables import SECTIONS, fields_table
 from benchmarks.finetune_tables import finetuning
 from benchmarks.inference_tables import inference_speed
-from benchmarks.minute_tables import minute_compared, minute_search
+from benchmarks.minute_tables import minute_compared, search
 from benchmarks.neighbours_tables import CONVOLUTIONAL, IDEAS, costs, neighbours_in_short, outcomes
 from benchmarks.peers_tables import peers_table
+from benchmarks.records_tables import heights, record_now, records
 from benchmarks.run_tables import PublishedRow, results_table, update_readme
 from benchmarks.scaling_tables import scaling_accuracy, scaling_cost, scaling_rows, scaling_speed
 from benchmarks.simulation_tables import simulated_errors, simulated_power, simulated_seeds
@@ -51,7 +52,7 @@ PUBLISHED = {
     )
 }
 PLACES = {
-    "README.md": ("reached", "peers-cpu", "neighbours-short", "paper-claims"),
+    "README.md": ("reached", "record-now", "peers-cpu", "neighbours-short", "paper-claims"),
     "docs/design-space.md": ("design-space",),
     "docs/configuration.md": tuple(f"fields-{section}" for section in SECTIONS),
     "docs/paper-baseline.md": ("learning-rate", "paper-baseline"),
@@ -59,6 +60,7 @@ PLACES = {
     "SECURITY.md": ("fuzz",),
     "CONTRIBUTING.md": ("coverage",),
     "docs/neighbours.md": ("neighbours", "neighbours-convolutional", "neighbours-costs"),
+    "docs/records.md": ("record-now", "records", "heights", "best-search", "speedrun-search"),
     "docs/minute.md": ("minute", "minute-compared", "minute-search"),
     "docs/fast.md": (
         "paper-table1",
@@ -129,7 +131,10 @@ OTHERS: dict[str, Callable[[], str]] = {
     "fuzz": lambda: fuzz_table(RESULTS / "fuzz" / "cpu.json"),
     "reached": lambda: study_table("paper-baseline", "minute", "digits"),
     "minute-compared": lambda: minute_compared(RESULTS),
-    "minute-search": lambda: minute_search(RESULTS),
+    **{f"{name}-search": partial(search, RESULTS, f"{name}_search.yaml") for name in ("minute", "best", "speedrun")},
+    "record-now": lambda: record_now(RESULTS),
+    "records": lambda: records(RESULTS),
+    "heights": heights,
     "neighbours-short": lambda: neighbours_in_short(RESULTS),
     "neighbours": lambda: outcomes(RESULTS, IDEAS),
     "neighbours-convolutional": lambda: outcomes(RESULTS, CONVOLUTIONAL),
