@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from math import exp, log, sqrt
 from pathlib import Path
 from statistics import fmean
@@ -37,6 +37,8 @@ ACTIVATIONS = "activations/paper.json"
 """Under results/, the output of `benchmarks/activations.py`."""
 SCALING = "scaling/speed"
 """Under results/, the folder of the outputs of `benchmarks/scaling.py`."""
+study_of = cache(find_study)
+"""A built-in study by its name, read once."""
 
 TIMED = frozenset({"train_s", "total_s", "images_per_s", "peak_memory_gib"})
 """Figures of a run that depend on its hardware."""
@@ -82,7 +84,7 @@ class Evidence:
             apart, least = noisy_rows(accuracies), rounding_variance(accuracies)
             of_study = [
                 replace(comparison, detectable=None)
-                for pairs in (find_study(study).compare, ADDED.get(study, {}))
+                for pairs in (study_of(study).compare, ADDED.get(study, {}))
                 for comparison in compare(accuracies, pairs, apart, least).values()
             ]
             found |= {(study, c.row, c.reference): c for c in correct(of_study)}
@@ -159,7 +161,7 @@ def read_evidence(results: Path) -> Evidence:
     runs: dict[tuple[str, str], dict[int, RunResult]] = {}
     earlier = set()
     for study in STUDIES:
-        jobs = study_jobs(find_study(study), results, lambda data: CIFAR10_FINGERPRINT)
+        jobs = study_jobs(study_of(study), results, lambda data: CIFAR10_FINGERPRINT)
         known = with_earlier(jobs, found)
         for job in jobs:
             of_row = runs.setdefault((study, job.cell.row), {})

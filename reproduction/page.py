@@ -7,11 +7,10 @@ from statistics import fmean
 
 from pocketvit.files import read_json
 from pocketvit.report.text import count, counted, duration, points
-from pocketvit.studies.definition.choose import find_study
 from pocketvit.tables import ABSENT, ABSENT_YET, markdown_table, mean_and_spread
 from reproduction import numbers
 from reproduction.claims import CLAIMS, EARLIER, MERGED, Claim
-from reproduction.evidence import ADDED, Evidence, images_to_reach, read_evidence
+from reproduction.evidence import ADDED, Evidence, images_to_reach, read_evidence, study_of
 from reproduction.judges import NOT_MEASURED, Judgement
 from reproduction.numbers import PublishedRun
 from reproduction.rules import GOOD, LEAST_RUNS, NARROW
@@ -204,7 +203,7 @@ def _rules() -> str:
     for study, added in ADDED.items():
         name = study.removeprefix("paper-").replace("table", "Table ").replace("fig", "Figure ")
         others = ", ".join(f"`{row}` − `{reference}`" for row, reference in added.items())
-        families.append(f"in {name}, the {len(find_study(study).compare)} of its study, and {others}")
+        families.append(f"in {name}, the {len(study_of(study).compare)} of its study, and {others}")
     table = folded("When a claim counts as reproduced, and when not", markdown_table(rows, list(rows[0])))
     return f"{table}\n\n{RULES.format(families='; '.join(families), least=LEAST_RUNS)}"
 

@@ -3,6 +3,7 @@
 import dataclasses
 import typing
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from pocketvit.config.checks import unknown
@@ -38,6 +39,7 @@ def code_fields(config: type) -> frozenset[str]:
     return fields_of(config, Code)
 
 
+@cache
 def fields_of(config: type, kind: type) -> frozenset[str]:
     """The dotted names of the fields that take a kind of value."""
 

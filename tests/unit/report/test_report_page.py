@@ -86,7 +86,7 @@ def test_the_page_says_what_the_run_found(make_run):
     assert page.tags.count("img") == 32 + 16
 
 
-def test_the_advice_on_running_it_again_works_as_written(make_run):
+def test_the_advice_on_running_it_again_works_as_written(make_run, undrawn):
     run = make_run("my run", command="my_script.py --fast")
     env = json.loads((run / "env.json").read_text())
     (run / "env.json").write_text(json.dumps(env | {"code": {"mine.py": "/home/me/mine.py"}, "folder": "runs/a b"}))
@@ -97,7 +97,7 @@ def test_the_advice_on_running_it_again_works_as_written(make_run):
     assert f"pocketvit train --config '{run}/config.yaml' It" in page_of(run).text
 
 
-def test_the_title_names_the_data_beside_the_recipe(make_run):
+def test_the_title_names_the_data_beside_the_recipe(make_run, undrawn):
     run = make_run()
     assert "<h1>digits</h1>" in page_of(run).html
     config = (run / "config.yaml").read_text()
@@ -197,7 +197,7 @@ def test_accuracy_and_loss_of_both_kinds_of_images_are_shown(make_run, split, na
     assert "label smoothing" not in page_of(make_run("older")).text
 
 
-def test_a_single_look_at_the_test_set_is_not_the_best_of_several(make_run):
+def test_a_single_look_at_the_test_set_is_not_the_best_of_several(make_run, undrawn):
     run = make_run()
     result = RunResult.read(run / "result.json")
     assert "Best evaluation" in page_of(run).text
@@ -227,7 +227,7 @@ def test_a_run_without_errors(make_run):
     assert "Worst errors" not in page.text
 
 
-def test_a_worst_error_names_its_image_once(make_run):
+def test_a_worst_error_names_its_image_once(make_run, undrawn):
     """By its file; runs of before files were kept, and sets without names, have the position."""
     run = make_run()
     with np.load(run / "predictions.npz") as predictions:
@@ -272,7 +272,7 @@ def write_attention(run: Path, rows: list[int], **arrays) -> None:
     np.savez(run / "figures.npz", **held | arrays)
 
 
-def test_attention_is_shown_on_right_and_wrong_images(make_run):
+def test_attention_is_shown_on_right_and_wrong_images(make_run, undrawn):
     run = make_run()
     with np.load(run / "predictions.npz") as held:
         predicted, labels = held["logits"].argmax(axis=1), held["labels"]
@@ -288,7 +288,7 @@ def test_attention_is_shown_on_right_and_wrong_images(make_run):
     assert "Wrong, highest loss first" not in page_of(run).text
 
 
-def test_a_model_without_attention_maps_says_so_in_one_sentence(make_run):
+def test_a_model_without_attention_maps_says_so_in_one_sentence(make_run, undrawn):
     run = make_run()
     assert "#attention" not in page_of(run).values("href"), "a run of before there were any"
     np.savez(run / "figures.npz", attention_refused=np.array(EVIL))
@@ -306,7 +306,7 @@ def test_low_rank_projections_show_how_much_of_their_rank_is_used(make_run):
     assert ">queries</text>" in page.html and ">values</text>" in page.html and ">keys</text>" not in page.html
 
 
-def test_filters_and_positions_are_explained(make_run):
+def test_filters_and_positions_are_explained(make_run, undrawn):
     run, filters = make_run(), np.linspace(-1, 1, 32 * 12).reshape(32, 2, 2, 3)
     np.savez(run / "figures.npz", patch_filters=filters, position_similarity=np.eye(16))
     page = page_of(run)
@@ -319,12 +319,12 @@ def test_filters_and_positions_are_explained(make_run):
     assert "After whitening, fine ones have the greatest weights" in page_of(run).text
 
 
-def test_files_of_two_runs_are_noticed(make_run):
+def test_files_of_two_runs_are_noticed(make_run, undrawn):
     assert "of the same run?" not in page_of(make_run("whole")).text
     assert "The stored predictions give 95.6 %" in page_of(make_run("mixed", test_accuracy=0.9)).text
 
 
-def test_images_that_are_measured_and_trained_on_are_told(make_run):
+def test_images_that_are_measured_and_trained_on_are_told(make_run, undrawn):
     lines = ["3 of the 9 validation images are among the training images", EVIL]
     page = page_of(make_run(cautions=lines))
     assert page.attributes.count(("class", "warning")) == 2

@@ -13,10 +13,9 @@ from pocketvit.config.hashing import earlier_hashes
 from pocketvit.data.dataset import CIFAR10_FINGERPRINT
 from pocketvit.runs.result import Evaluation, RunResult
 from pocketvit.studies.analysis.stats import holm
-from pocketvit.studies.definition.choose import find_study
 from reproduction import judges, numbers, rules
 from reproduction.claims import CLAIMS, MLA
-from reproduction.evidence import ADDED, STUDIES, Evidence, images_to_reach, read_evidence
+from reproduction.evidence import ADDED, STUDIES, Evidence, images_to_reach, read_evidence, study_of
 from reproduction.page import paper_page
 
 T2, T3, FIG6 = STUDIES
@@ -36,7 +35,7 @@ def run(accuracy: float, **fields) -> RunResult:
 
 def evidence(study: str = T2, bench=None, profile=None, **rows) -> Evidence:
     """Rows of accuracies, or of whole results, one entry a seed; other rows of the studies are not measured."""
-    runs = {(name, row.name): {} for name in STUDIES for row in find_study(name).rows}
+    runs = {(name, row.name): {} for name in STUDIES for row in study_of(name).rows}
     for row, values in rows.items():
         results = (value if isinstance(value, RunResult) else run(value) for value in values)
         runs[study, row.replace("_", "-")] = dict(enumerate(results))
@@ -54,7 +53,7 @@ def shifted(by: float, noise=(0.0002, -0.0003, 0.0001)) -> list[float]:
 
 
 def test_every_published_run_is_a_row_of_a_built_in_study():
-    rows = {(study, row.name) for study in STUDIES for row in find_study(study).rows}
+    rows = {(study, row.name) for study in STUDIES for row in study_of(study).rows}
     assert {(run.study, run.row) for run in numbers.RUNS} <= rows
     assert len({(run.study, run.row) for run in numbers.RUNS}) == len(numbers.RUNS) == 17
 
@@ -67,7 +66,7 @@ def test_the_papers_two_step_times_do_not_agree():
 
 
 def test_results_are_found_by_what_was_computed(tmp_path):
-    cell = next(cell for cell in find_study(T2).cells() if cell.row == "baseline" and cell.seed == 1)
+    cell = next(cell for cell in study_of(T2).cells() if cell.row == "baseline" and cell.seed == 1)
     result = run(0.94, config_hash=config_hash(cell.config, CIFAR10_FINGERPRINT), seed=1)
     replace(result, file=tmp_path / "elsewhere" / "any-name.json").write()
     replace(result, file=tmp_path / "other-data.json", config_hash=config_hash(cell.config, "other")).write()
@@ -77,7 +76,7 @@ def test_results_are_found_by_what_was_computed(tmp_path):
 
 
 def test_rows_from_before_a_revision_stand_marked_until_one_of_them_is_run_again(tmp_path):
-    cells = [cell for cell in find_study(T2).cells() if cell.row in ("ba", "baseline") and cell.seed < 3]
+    cells = [cell for cell in study_of(T2).cells() if cell.row in ("ba", "baseline") and cell.seed < 3]
     for cell in cells:
         hashed = [config_hash(cell.config, CIFAR10_FINGERPRINT), *earlier_hashes(cell.config, CIFAR10_FINGERPRINT)][-1]
         file = tmp_path / f"{cell.row}-s{cell.seed}.json"
@@ -106,7 +105,7 @@ def test_what_is_no_run_is_read_as_well(tmp_path):
 
 def test_a_run_on_several_gpus_is_no_evidence(tmp_path):
     """Its time is not that of one GPU; it has the same key as one on a single GPU."""
-    cells = [cell for cell in find_study(T2).cells() if cell.row == "baseline"]
+    cells = [cell for cell in study_of(T2).cells() if cell.row == "baseline"]
     for cell, num_gpus in [(cells[0], 2), (cells[0], 1), (cells[1], 2)]:
         hashed = config_hash(cell.config, CIFAR10_FINGERPRINT)
         file = tmp_path / f"{3 - num_gpus}-s{cell.seed}.json"
@@ -441,7 +440,7 @@ def test_the_page_of_all_results_has_no_gap(monkeypatch):
     runs = {
         (study, row.name): {seed: run(0.94 + 0.0003 * seed + 0.0001 * number) for seed in row.seeds}
         for study in STUDIES
-        for number, row in enumerate(find_study(study).rows)
+        for number, row in enumerate(study_of(study).rows)
     }
     kept = {"saved_mib_per_image": dict.fromkeys(("baseline", *MLA), 5.0)}
     speeds = {(2, size): synthetic_result(extra={"pass_train_s": [1.0, 1.0]}) for size in (256, 1024)}
