@@ -125,7 +125,7 @@ def neighbours_in_short(results: Path) -> str:
     gains = {name: gain for name, gain in compared.items() if gain is not None}
     waiting = counted(len(compared) - len(gains), "idea")
     if not gains:
-        return f"{ABSENT_YET.capitalize()}: {waiting} are to be run."
+        return f"No difference is measured yet; {waiting} are open."
     largest = sorted(gains, key=lambda name: -abs(gains[name]))[:SHOWN]
     rows = [_outcome(name, found[name]) for name in sorted(largest, key=lambda name: -gains[name])]
     which = f"The {SHOWN} largest of {len(gains)} differences" if len(gains) > SHOWN else "Differences"

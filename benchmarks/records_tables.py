@@ -8,7 +8,6 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from benchmarks.scaling_tables import measured_findings, noted, spread
-from pocketvit.config.hashing import earlier_hashes
 from pocketvit.config.yaml_text import read_yaml
 from pocketvit.errors import InputError
 from pocketvit.files import read_json
@@ -106,9 +105,6 @@ HEIGHTS = (
     ),
     Height("airbench96, a CNN, averaged at test", ABSENT, "27.3 s on an A100", "96.0", AIRBENCH),
 )
-EARLIER = (
-    " These runs are from before the copies in a batch were shuffled: they mixed images with fewer others than now."
-)
 PLAIN = max(float(height.accuracy) for height in HEIGHTS if height.plain)  # %
 
 
@@ -142,14 +138,12 @@ def heights() -> str:
 
 def record_now(results: Path) -> str:
     """The best model without convolutions and pre-training, in a sentence: the paper's with Muon until `best` has runs."""
-    best, what, then = _finding(RECORDS[0], results), ", `pocketvit train best`,", ""
+    best, what = _finding(RECORDS[0], results), ", `pocketvit train best`,"
     if best is None or not best.results:
         study = find_study("paper-fig6")
         best = next(finding for finding in measured_findings(study, results) if finding.row == "muon")
         config = next(row.config for row in study.rows if row.name == "muon")
         what = f", the paper's model trained by Muon (`{shlex.join(command_line(config))}`),"
-        old = {name for run in best.results for name in earlier_hashes(config, run.data_fingerprint)}
-        then = EARLIER if any(run.config_hash in old for run in best.results) else ""
     runs = best.results
     if not runs:
         return f"{ABSENT_YET.capitalize()}."
@@ -163,7 +157,7 @@ def record_now(results: Path) -> str:
             " Of others with fewer than 4 million parameters, without convolutions, pre-training and other images, the best that "
             f"we know of has {PLAIN:.2f} % ({LEE})."
         )
-    return said + then
+    return said
 
 
 @cache

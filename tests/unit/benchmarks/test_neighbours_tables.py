@@ -81,6 +81,6 @@ def test_one_seed_of_a_few_rows_reads_well(tmp_path):
 
 
 def test_without_results_it_says_so(tmp_path):
-    assert neighbours_in_short(tmp_path) == "Not measured yet: 19 ideas are to be run."
+    assert neighbours_in_short(tmp_path) == "No difference is measured yet; 19 ideas are open."
     assert costs(tmp_path) == "Not measured yet."
     assert outcomes(tmp_path, CONVOLUTIONAL).count("not measured yet") == 2
