@@ -175,7 +175,7 @@ def _clock(record: Record, results: Path) -> Mapping[str, Any] | None:
     Raises:
         InputError: it timed something else.
     """
-    file = results / record.name / "warm.json"
+    file = results / "warm" / f"{record.name}.json"
     if not file.is_file():
         return None
     content = read_json(file)

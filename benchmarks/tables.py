@@ -31,12 +31,16 @@ from reproduction import decided_claims
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
+RECORDS = {name: f"records/{name}.yaml" for name in ("best", "speedrun")}
+TRAINED = {name: file for name, file in RECORDS.items() if (RESULTS / name).is_dir()}
+"""Of these, the recipes that are chosen and trained."""
 STUDIES = {
     "paper-baseline": "paper_baseline.yaml",
     "learning-rate": "learning_rate.yaml",
     "design-space": "design_space.yaml",
     "minute": "minute.yaml",
     "digits": "digits.yaml",
+    **TRAINED,
 }
 """Folder under results/, and the study file in benchmarks/ for its rows."""
 PUBLISHED = {
@@ -129,7 +133,7 @@ OTHERS: dict[str, Callable[[], str]] = {
     "sets": sets,
     "coverage": lambda: coverage_table(RESULTS / "coverage" / "cpu.json"),
     "fuzz": lambda: fuzz_table(RESULTS / "fuzz" / "cpu.json"),
-    "reached": lambda: study_table("paper-baseline", "minute", "digits"),
+    "reached": lambda: study_table("paper-baseline", *TRAINED, "minute", "digits"),
     "minute-compared": lambda: minute_compared(RESULTS),
     **{f"{name}-search": partial(search, RESULTS, f"{name}_search.yaml") for name in ("minute", "best", "speedrun")},
     "record-now": lambda: record_now(RESULTS),

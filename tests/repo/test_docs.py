@@ -66,8 +66,6 @@ def test_results_of_every_study_are_named_by_the_rows_they_belong_to(tables):
     for name, study in studies.items():
         configs = {row.name: row.config for row in study.rows}
         for path in (ROOT / "results" / name).glob("*.json"):
-            if path.name == "warm.json":
-                continue  # of benchmarks/speedrun.py, not of a run
             row, _, seed = path.stem.rpartition("-s")
             assert row in configs, f"{path}: study {name} has no such row"
             result = json.loads(path.read_text())

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from synthetic_results import synthetic_result
 
+from benchmarks import tables
 from benchmarks.minute_tables import search
 from benchmarks.records_tables import CLASSES, HERE, RECORDS, heights, record_now, records
 from pocketvit.config import RunConfig, override
@@ -93,12 +94,13 @@ def test_the_clock_of_the_speedrun_is_the_warm_one(chosen, tmp_path):
         "versions": {"torch": "2.11"},
         "command": "timed",
     }
-    write_json(tmp_path / "speedrun" / "warm.json", clock)
+    (tmp_path / "warm").mkdir()
+    write_json(tmp_path / "warm" / "speedrun.json", clock)
     table = records(tmp_path)
     line = lines_of(table)["speedrun"]
     assert "| 94.00 ± 0.00 | 94.0 | 3 | 13.00 ± 1.00 s, warm | 2 min 10" in line
     assert "`speedrun` is timed warm on an H200, PyTorch 2.11, by `timed`" in table
-    write_json(tmp_path / "speedrun" / "warm.json", clock | {"set": {"model.depth": "6"}})
+    write_json(tmp_path / "warm" / "speedrun.json", clock | {"set": {"model.depth": "6"}})
     with pytest.raises(InputError, match="not the recipe speedrun"):
         records(tmp_path)
 
@@ -140,3 +142,11 @@ def test_what_the_final_runs_train_obeys_the_rules(chosen):
     sizes = {name: create_model(**vars(config.model)).num_params for name, config in rows.items()}
     assert sizes["small"] <= 700_000 and sizes["convolution"] <= 4_000_000
     assert {record.row or record.name for record in RECORDS} - {"minute"} == rows.keys() - {"pretrained"}
+
+
+def test_the_readmes_first_table_takes_a_finished_record(chosen, tmp_path, monkeypatch):
+    write_runs(FILES[0], tmp_path)
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setitem(tables.STUDIES, "best", tables.RECORDS["best"])
+    line = lines_of(tables.study_table("best"))["best"]
+    assert "96.60 ± 0.10" in line and "`pocketvit train best --seed SEED`" in line
