@@ -3,6 +3,7 @@
 Most are commands, run as `pocketvit` runs them, so that what is printed counts as well.
 """
 
+import contextlib
 import os
 import socket
 import threading
@@ -115,7 +116,7 @@ def download(folder: Path, _seeds: Path) -> None:
     def serve() -> None:
         while True:
             connection, _ = listener.accept()
-            with connection:
+            with connection, contextlib.suppress(ConnectionError):  # who asked may have heard enough
                 connection.recv(65_536)
                 connection.sendall(answer)
 

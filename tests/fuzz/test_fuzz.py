@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from random import Random
@@ -15,8 +16,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import worker
 from mutations import mutate
-from readers import READERS, Reader
+from readers import READERS, Reader, download
 from worker import OUTCOMES, _outcomes, _rename, _run
+
+from pocketvit.errors import InputError
 
 
 def fuzz(out: Path, *arguments: str) -> dict[str, dict[str, int]]:
@@ -152,6 +155,21 @@ def test_a_run_ends_at_its_time_limit_and_passes_over_what_cannot_be_made(tmp_pa
         monkeypatch.setattr(sys, "argv", ["worker", json.dumps(told | {"until": until})])
         worker.main()
         assert len(capfd.readouterr().out.splitlines()) == count
+
+
+def test_a_change_has_no_more_memory_than_a_case(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "_change", lambda *_: bytearray(worker.SPARE + 2**31))
+    with pytest.raises(RuntimeError, match="cannot be made"):
+        worker._make(READERS[0], {0: tmp_path / "case"}, 0, tmp_path)
+
+
+def test_a_server_outlives_those_who_hang_up(tmp_path, monkeypatch):
+    died = []
+    monkeypatch.setattr(threading, "excepthook", lambda about: died.append(about.exc_type))
+    (tmp_path / "response").write_bytes(b"x" * 40_000_000)
+    with pytest.raises(InputError, match="connection lost: .*, 3 times"):
+        download(tmp_path, tmp_path)
+    assert not died
 
 
 def test_the_same_seed_makes_the_same_changes():

@@ -114,6 +114,7 @@ def _make(reader: Reader, cases: dict[int, Path], seed: int, seeds: Path) -> Non
     child = os.fork()
     if child == 0:
         try:
+            _limit()  # a change of a change may ask for 500 GiB, which some machines have
             for number, folder in cases.items():
                 _change(reader, number, seed, seeds, folder)
         except BaseException:
