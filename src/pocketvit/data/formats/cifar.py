@@ -7,13 +7,13 @@ bytes, which is as good as running code. Only arrays of integers and booleans ar
 Source: https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
+import functools
 import gzip
 import io
 import itertools
-import pickle
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,6 +24,7 @@ from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Decoded
 from pocketvit.data.pixels import PLAIN, one_line
 from pocketvit.data.raw_splits import RawSplit, Store, assemble, in_memory, name_row
+from pocketvit.data.unpickler import RestrictedUnpickler
 from pocketvit.errors import InputError
 from pocketvit.files import MOST_BYTES, read_bytes
 
@@ -124,7 +125,7 @@ def _dtype(name: object, *_: object) -> _Type:
 
 
 def _latin1(text: object, encoding: object) -> bytes:
-    """Replaces `_codecs.encode`, which could use any codec: only bytes, written as Latin-1 text."""
+    """Replaces `_codecs.encode`, which could use any codec: only bytes, as Python 3 writes them at protocols 0 to 2."""
     if not isinstance(text, str) or encoding != "latin1":
         raise InputError("its pickle asks for _codecs.encode on more than Latin-1 text: refused")
     return text.encode("latin1")
@@ -135,50 +136,18 @@ _STAND_INS = {
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,  # as NumPy 2 writes it
     ("numpy", "ndarray"): _ndarray,
     ("numpy", "dtype"): _dtype,
-    ("_codecs", "encode"): _latin1,  # by which Python 3 writes bytes at protocols 0 to 2
 }
 
 
-def _tuple(count: int | None) -> Callable[[Any], None]:
-    """Puts so many values from the stack, or those after the mark, back as one list."""
+class ArrayUnpickler(RestrictedUnpickler):
+    """Unpickles plain values, bytes and NumPy arrays."""
 
-    def load(unpickler: Any) -> None:  # whose stack has no type
-        if count is None:
-            values = unpickler.pop_mark()
-        else:
-            first = len(unpickler.stack) - count
-            values = unpickler.stack[first:]
-            del unpickler.stack[first:]
-        unpickler.append(values)
+    wanted = "NumPy arrays"
 
-    return load
-
-
-class ArrayUnpickler(pickle._Unpickler):
-    """Unpickles plain values, bytes and NumPy arrays, and refuses all other names in a pickle.
-
-    It is pickle's form in Python, as the one in C allocates by a number of four bytes. Tuples become lists, which cannot
-    be hashed: of a tuple within a tuple, a million deep or each twice, hashing ends in a crash or never.
-    """
-
-    dispatch = pickle._Unpickler.dispatch | {
-        pickle.TUPLE[0]: _tuple(None),
-        **{
-            code[0]: _tuple(n)
-            for n, code in enumerate((pickle.EMPTY_TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3))
-        },
-    }
-    del dispatch[pickle.BYTEARRAY8[0]]  # allocates by a number as well, and holds no array
-
-    def find_class(self, module: str, name: str) -> object:
-        """The replacement for a name in the pickle.
-
-        Raises:
-            InputError: the name is not needed to rebuild a NumPy array.
-        """
-        if (module, name) not in _STAND_INS:
-            raise InputError(f"its pickle asks for {module}.{name}, but only NumPy arrays are allowed: refused")
-        return _STAND_INS[module, name]
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # The same text makes the same bytes, or a short pickle that encodes a long text again and again fills the memory.
+        self.stand_ins = _STAND_INS | {("_codecs", "encode"): functools.cache(_latin1)}
 
 
 def matches(path: Path) -> bool:

@@ -134,6 +134,12 @@ def test_of_codecs_only_latin1_bytes_are_allowed(archive, tmp_path, monkeypatch,
     assert not (tmp_path / "it-ran").exists()
 
 
+def test_a_text_that_is_encoded_often_is_held_once():
+    program = b"c_codecs\nencode\nq\0X\6\0\0\0latin1q\1X\3\0\0\0\xc3\xa9aq\2]" + 2 * b"h\0h\2h\1\x86Ra" + b"."
+    first, second = cifar._unpickle(program, "x")
+    assert first is second and first == b"\xe9a"
+
+
 OBJECTS = np.dtype([("a", "O")])
 
 
