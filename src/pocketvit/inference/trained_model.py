@@ -29,8 +29,8 @@ from pocketvit.data.pixels import channels_last_remedy, one_line, uint8_remedy
 from pocketvit.errors import InputError
 from pocketvit.files import utf8_name, write_atomically
 from pocketvit.inference.attention_maps import AttentionMaps, attention_maps
-from pocketvit.inference.foreign import unpickled
 from pocketvit.inference.logits import in_batches, predict_logits
+from pocketvit.inference.torch_files import unpickled
 from pocketvit.model import ViT
 from pocketvit.model.stems import CHANNELS
 from pocketvit.runs.finished import refuse_many
