@@ -71,5 +71,5 @@ def batch_of(model: ViT, num_draws: int, size: int = 6) -> Batch:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(size, 3, *model.image_size, generator=generator, dtype=torch.float64)
     targets = torch.rand(size, model.num_classes, generator=generator, dtype=torch.float64).softmax(dim=1)
-    drop_path = 1.5 * (torch.rand(model.config.depth, 2, size, generator=generator) < 0.7)
+    drop_path = 1.5 * (torch.rand(model.config.num_layers, 2, size, generator=generator) < 0.7)
     return Batch(images, targets, drop_path, torch.rand(size, num_draws, generator=generator))

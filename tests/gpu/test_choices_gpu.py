@@ -31,6 +31,7 @@ CHOICES = {
     "attention pool": {"model.pool": "attention", "model.head": "mlp"},
     "CLS per class": {"model.pool": "cls_per_class", "model.num_registers": 1},
     "mimetic": {"model.init": "mimetic", "model.positions": "sincos"},
+    "repeated blocks": {"model.block_repeats": 3, "model.drop_path": 0.3},
     "depthwise": {"model.depthwise": 3, "model.depth": 2},
     "dropout": {"model.dropout": 0.2, "model.depth": 2},
     "linear": {"model.attention": "linear", "model.num_kv_heads": 2},

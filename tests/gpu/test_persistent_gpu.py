@@ -11,10 +11,11 @@ from worker_processes import start
 
 from pocketvit.config import override
 from pocketvit.kernels import gradient_memory
-from pocketvit.kernels.block_weights import BlockWeights
+from pocketvit.kernels.block_weights import BlockPlan, BlockWeights
 from pocketvit.kernels.blocks import blocks_reference
 from pocketvit.kernels.fold import fold_norm
 from pocketvit.kernels.persistent.blocks import PersistentBlocks, supported
+from pocketvit.model.folded import repeated
 from pocketvit.recipes import recipe
 from pocketvit.training.checkpoint import Progress
 from pocketvit.training.progress import SilentReporter
@@ -95,6 +96,24 @@ def test_norms_that_the_kernels_merge(in_place):
     }
     assert_small(errors, 1e-2)
     assert all(t.stride(0) == t[0].numel() + 16 * in_place for t in found[2:])
+
+
+def test_the_gradients_of_a_repeated_layer_add_up():
+    """Against float64; three layers, each applied twice."""
+    case = Case(37, 49, 192, 12, 2, 1, num_layers=3)
+    inputs = on_gpu(case)._replace(keep=on_gpu(case._replace(num_layers=6)).keep)
+
+    def twice(x: Tensor, keep: Tensor, weights: BlockWeights, plan: BlockPlan) -> Tensor:
+        return blocks(x, keep, repeated(weights, 2), plan)
+
+    def one_after_the_other(x: Tensor, keep: Tensor, weights: BlockWeights, plan: BlockPlan) -> Tensor:
+        layers = BlockWeights(*(t[[0, 0, 1, 1, 2, 2]] for t in weights))
+        return blocks_reference(x, keep, layers, plan)
+
+    with poisoned_memory("cuda"):
+        found = results(twice, inputs, case.plan)
+    exact = results(one_after_the_other, inputs, case.plan, exact=True)
+    assert_small(relative_errors(found, exact), 1e-2)
 
 
 def evenly_spaced(tensor: Tensor) -> Tensor:
@@ -202,8 +221,9 @@ TRAINED = [
     OVERLAPPING | {"model.pool": "mean", "model.num_cls_tokens": 0},
     {"model.pool": "mean", "model.num_cls_tokens": 0},
     {"model.num_cls_tokens": 2, "model.k_rank": 16, "model.layer_scale": 0.1},
+    {"model.block_repeats": 2},
 ]
-"""The paper's model, 50, 49 and 64 tokens, and what is folded."""
+"""The paper's model, 50, 49 and 64 tokens, what is folded, and blocks that are applied twice."""
 STEPS = 4
 
 

@@ -36,6 +36,7 @@ SMALL = {
     "model.patch_stride": [None, 2, 4],
     "model.width": [24, 32, 48],
     "model.depth": [1, 2],
+    "model.block_repeats": [1, 2, 3],
     "model.num_heads": [1, 2, 4, 6],
     "model.mlp_ratio": [0.5, 2.0, 4.0],
     "model.depthwise": [None, 2, 3, 5],

@@ -31,6 +31,7 @@ FORMS = {
     "no CLS token": {"pool": "mean", "num_registers": 1},
     "a CLS token a class": {"pool": "cls_per_class"},
     "depth-wise": {"depthwise": 3, "layer_scale": 0.5},
+    "repeated": {"depth": 2, "block_repeats": 2},
 }
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
 
@@ -96,7 +97,7 @@ ROTATED_FEATURES = [("linear", "rope"), ("linear", "rope, grouped, normed")]  # 
 def test_weights_equal_attention_written_out(attention, form):
     model = model_of(attention=attention, **FORMS[form])
     maps, tolerance = maps_of(model), 1e-5 if "rope" in form else 1e-9  # the rotation itself runs in fp32
-    want = [explicit(model, b.attn, x) for b, x in zip(model.blocks, inputs_of(model), strict=True)]
+    want = [explicit(model, b.attn, x) for b, x in zip(model.layers, inputs_of(model), strict=True)]
     np.testing.assert_allclose(maps.weights, np.stack(want), rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(maps.logits.double(), model(pixels()), rtol=1e-5, atol=1e-5)  # and nothing else changed
     if attention == "sparse":

@@ -201,11 +201,14 @@ def test_without_gradients_one_layers_memory_serves_all(poisoned, monkeypatch):
 
 
 @in_interpreter
-@pytest.mark.parametrize("choices", [{"num_cls_tokens": 2, "q_rank": 4, "layer_scale": 0.1}, {"pool": "mean"}], ids=str)
+@pytest.mark.parametrize(
+    "choices", [{"num_cls_tokens": 2, "q_rank": 4, "layer_scale": 0.1}, {"pool": "mean", "block_repeats": 2}], ids=str
+)
 def test_a_whole_model_gives_the_same(choices, poisoned):
     model = model_of(32, mlp_ratio=1, **choices)
     generator = torch.Generator().manual_seed(2)
-    images, keep = torch.randn(3, 3, 32, 32, generator=generator), random_inputs(Case(3, 1, 32, 2, 1, 1)).keep
+    images = torch.randn(3, 3, 32, 32, generator=generator)
+    keep = random_inputs(Case(3, 1, 32, 2, 1, 1, num_layers=model.config.num_layers)).keep
     found = {}
     for kernels in ("fused", "reference"):
         model.use_kernels(kernels)

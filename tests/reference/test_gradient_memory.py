@@ -9,9 +9,11 @@ from interpreter import in_interpreter, natively
 from torch import Tensor, nn
 
 from pocketvit.config import ModelConfig, OptimConfig
+from pocketvit.kernels.block_weights import BlockNorms
 from pocketvit.kernels.fold import stack
 from pocketvit.kernels.gradient_memory import SPARE, gather, room_for, whole_array
 from pocketvit.model import ViT
+from pocketvit.model.folded import repeated
 from pocketvit.optim.build import build_optimizers, offer_gradient_memory
 
 flat = pytest.importorskip("pocketvit.optim.flat", reason="needs Triton")
@@ -75,6 +77,23 @@ def test_a_stack_of_parameters_has_its_parts_places():
     (Doubled.apply(weights).sum() + (3 * Doubled.apply(biases)).sum() + Doubled.apply(params[0]).sum()).backward()
     assert [p.grad.data_ptr() for p in params] == places(optimizer)
     assert [p.grad.unique().item() for p in params] == [2, 2, 6, 2, 6, 2, 6]
+
+
+@natively
+def test_the_sum_over_a_repeated_layer_is_copied_to_its_place():
+    params = parameters()
+    optimizer = offered(params)
+    layers = BlockNorms(stack(params[1::2]), None, stack(params[2::2]), None)
+    for _ in range(2):
+        weights, _, biases, _ = repeated(layers, 3)
+        scales = torch.tensor([1.0, 2.0, 3.0] * 3)[:, None]  # of the three times
+        weighed = (scales[..., None] * Doubled.apply(weights)).sum() + (scales * Doubled.apply(biases)).sum()
+        (Doubled.apply(params[0]).sum() + weighed).backward(retain_graph=True)
+        assert whole_array(params) is None
+        gather(flat.in_order(params))
+        (values,) = optimizer._gradients
+        assert values[:-SPARE].tolist() == [12.0] * 3 * 48 + [2.0] * 5
+        optimizer.zero_grad()
 
 
 @natively

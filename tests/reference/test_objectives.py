@@ -155,11 +155,14 @@ def test_dinos_views_are_parts_of_the_image_in_other_colors():
     np.testing.assert_allclose(flat - flat.mean(), 0.6 * (pixels - pixels.mean()), atol=1e-6)
 
 
-@pytest.mark.parametrize("special", [{}, {"pool": "mean"}, {"num_cls_tokens": 2, "num_registers": 1}], ids=str)
+@pytest.mark.parametrize(
+    "special", [{}, {"pool": "mean", "block_repeats": 2}, {"num_cls_tokens": 2, "num_registers": 1}], ids=str
+)
 def test_an_autoencoder_sees_a_quarter_and_predicts_the_rest(special):
     model = model_of(image_size=(12, 20), **special)  # 3 × 5 patches
     objective = MaskedAutoencoder(24, model)
     decoder, count = objective.layers.double(), model.tokens.num_special
+    assert len(decoder.vit.layers) == 1
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter += 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))

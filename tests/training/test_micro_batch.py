@@ -26,6 +26,7 @@ CHOICES = {
     "fewer patches": MIXUP | {"model.patch_drop": 0.5, "objective.teacher": TEACHER},
     "weighted": MIXUP | {"data.balance": "loss"},
     "multilabel": CUTMIX | {"objective.name": "multilabel"},
+    "repeated blocks": MIXUP | {"model.block_repeats": 2},
     "clipped": MIXUP | {"optim.grad_clip": 0.1},
     **{name: MIXUP | values for name, values in OBJECTIVES.items()},
 }

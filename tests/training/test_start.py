@@ -160,8 +160,9 @@ def test_whitening_leaves_what_was_taken_over(tuned, source):
 
 
 def test_what_tensors_do_not_show_is_said(tuned):
-    _, said = start(override(tuned, {"model.num_heads": 4, "model.activation": "gelu_tanh"}))
-    had = "model.num_heads=2, model.activation=gelu"
+    changes = {"model.num_heads": 4, "model.activation": "gelu_tanh", "model.block_repeats": 2}
+    _, said = start(override(tuned, changes))
+    had = "model.num_heads=2, model.activation=gelu, model.block_repeats=1"
     assert said[0] == f"init_from: that model had {had}, so the same weights compute something else here"
 
 

@@ -3,7 +3,7 @@
 In every step, the last part of augmentation takes a batch from its chunk, normalizes, erases and mixes it.
 
 Shapes: S steps of a chunk, B batch (on several processes, the share of this one), C channels, H W pixels, K classes,
-L blocks, n numbers that the objective draws for an image.
+L layers, n numbers that the objective draws for an image.
 """
 
 from dataclasses import dataclass

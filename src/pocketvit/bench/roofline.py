@@ -3,10 +3,10 @@
 Both are counted and divided by the rate that this machine reached in a large matrix product and in a large copy.
 Operations are those of the matrix products in the reference model, forward and backward, without recomputation. Bytes
 are only those that must pass through memory however much is fused: the images, the weights with their gradients and
-optimizer state, and each block's input, written in the forward pass and read again in the backward pass. Everything
+optimizer state, and each layer's input, written in the forward pass and read again in the backward pass. Everything
 inside a block is assumed to stay on the chip, so real kernels move several times as much.
 
-Shapes: B batch, C channels, H W pixels, N tokens, D width, L blocks.
+Shapes: B batch, C channels, H W pixels, N tokens, D width, L layers.
 """
 
 from collections.abc import Sequence
@@ -103,6 +103,6 @@ def training_work(config: RunConfig, model: ViT, *, bf16: bool) -> Work:
     moments = sum(t.numel() for o in optimizers for state in o.state.values() for t in state.values() if t.ndim)
     pixels = config.batch_size * 3 * model.image_size[0] * model.image_size[1]  # uint8, read
     updated = 2 * model.num_params + moments  # weights, gradients and moments
-    stream = config.model.depth * config.batch_size * model.tokens.num_tokens * config.model.width
+    stream = config.model.num_layers * config.batch_size * model.tokens.num_tokens * config.model.width
     traffic = pixels + 2 * FP32_BYTES * updated + 2 * (2 if bf16 else FP32_BYTES) * stream  # both written and read
     return Work(config.batch_size * flop_per_image(model)[1], traffic)

@@ -1,7 +1,7 @@
 """The section `model`: the vision transformer."""
 
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 from pocketvit.config.checks import Bounds, Count, Fraction, Natural, Positive, check_types
 from pocketvit.errors import InputError
@@ -29,6 +29,8 @@ class ModelConfig:
     """Channels of a token."""
     depth: Count = 9
     """Number of transformer blocks."""
+    block_repeats: Annotated[int, Bounds(1, 64)] = 1
+    """How often each block is applied, one time right after the other, with the same weights."""
     num_heads: Count = 12
     """Attention heads; must divide the width."""
     num_kv_heads: Count | None = None
@@ -200,9 +202,14 @@ class ModelConfig:
         return [name for name, chosen in choices.items() if chosen]
 
     @property
+    def num_layers(self) -> int:
+        """Layers that an image passes through: a block counts as often as it is applied."""
+        return self.depth * self.block_repeats
+
+    @property
     def num_dropouts(self) -> int:
-        """Places of dropout: the tokens with their positions, and three in each block."""
-        return 1 + 3 * self.depth
+        """Places of dropout: the tokens with their positions, and three in each layer."""
+        return 1 + 3 * self.num_layers
 
     @property
     def head_dim(self) -> int:
@@ -226,6 +233,7 @@ class ModelFields(TypedDict, total=False):
     whitening_pairs: bool
     width: int
     depth: int
+    block_repeats: int
     num_heads: int
     num_kv_heads: int | None
     q_rank: int | None

@@ -1,6 +1,7 @@
 """What a model's tokens read of each other, and what that says about a prediction.
 
-Shapes: L attention layers, B images, A heads, T tokens that the head reads, N tokens, K classes, C channels, H W pixels.
+Shapes: L attention layers, each counted as often as it is applied, B images, A heads, T tokens that the head reads, N tokens,
+K classes, C channels, H W pixels.
 
 Sources: rollout: Abnar and Zuidema 2020, https://arxiv.org/abs/2005.00928; gradient-weighted: Chefer et al. 2021, "Generic
 Attention-model Explainability", https://arxiv.org/abs/2103.15679, equations 5 and 6 (self-attention alone)

@@ -75,7 +75,7 @@ def attention_figures(
         `MAPS`; or `attention_refused`, why there are none.
     """
     config, num_tokens = trained.model.config, trained.model.tokens.num_tokens
-    weights = config.depth * config.num_heads * num_tokens**2
+    weights = config.num_layers * config.num_heads * num_tokens**2
     found = []
     try:
         if weights > MOST_WEIGHTS:

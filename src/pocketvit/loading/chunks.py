@@ -3,7 +3,7 @@
 A chunk is planned, read and moved to the device by `pocketvit.loading.loader`; stochastic depth, dropout and the
 objective's numbers, which are also drawn for every image, are added to the plan here.
 
-Shapes: S steps, L blocks, B batch, n numbers that the objective draws for an image.
+Shapes: S steps, L layers, B batch, n numbers that the objective draws for an image.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ class Chunks:
         frozen = self.config.train.freeze != "none"
         if model.drop_path and not frozen:
             factors = drop_path_factors(
-                model, self._draw(Stream.DROP_PATH, pass_index, model.depth, 2, self.config.batch_size)
+                model, self._draw(Stream.DROP_PATH, pass_index, model.num_layers, 2, self.config.batch_size)
             )
         if self.num_draws:
             draws = self._draw(Stream.OBJECTIVE, pass_index, self.config.batch_size, self.num_draws)
@@ -77,10 +77,10 @@ def drop_path_factors(config: ModelConfig, draws: np.ndarray) -> np.ndarray:
     """The factors of stochastic depth for each branch of each image.
 
     Args:
-        config: gives the rate of the last block; the rate rises linearly from 0 in the first.
+        config: gives the rate of the last layer; the rate rises linearly from 0 in the first.
         draws: uniform numbers in [0, 1), (..., L, 2, B).
     Returns:
         0 for a skipped branch, else 1 / (probability of keeping it), float32, of the same shape.
     """
-    kept = 1 - np.linspace(0, config.drop_path, config.depth, dtype=np.float32)[:, None, None]  # (L, 1, 1)
+    kept = 1 - np.linspace(0, config.drop_path, config.num_layers, dtype=np.float32)[:, None, None]  # (L, 1, 1)
     return np.where(draws < kept, 1 / kept, 0).astype(np.float32)

@@ -5,7 +5,7 @@ place (`TrainLoader.read`), then augmented on the device (`TrainLoader.bring`). 
 the device, so they can run in other threads while it trains. On a GPU, the training images are usually in its
 memory (`image_store`) and a chunk is a whole pass: no copy from the host, and one augmentation call for 50,000 images.
 
-Shapes: S steps, L blocks, B batch, B′ the share of it that this process trains on, C channels, H W pixels, n numbers that
+Shapes: S steps, L layers, B batch, B′ the share of it that this process trains on, C channels, H W pixels, n numbers that
 the objective draws for an image.
 """
 

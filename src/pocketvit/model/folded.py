@@ -9,6 +9,7 @@ Shapes: L layers, D width.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from pocketvit.model.norm import NORM_EPS
 MIXER_KERNELS = {name: mixer.KERNELS for name, mixer in MIXERS.items() if mixer.KERNELS is not None}
 CENTRED = {"layernorm": True, "rmsnorm": False}  # whether a norm that the kernels support subtracts the mean
 TANH = {"gelu": False, "gelu_tanh": True}  # how they approximate an activation
+Stacked = TypeVar("Stacked", BlockWeights, BlockNorms)
 
 
 def plan_of(config: ModelConfig, num_tokens: int, taken: int | None = None) -> BlockPlan:
@@ -86,6 +88,16 @@ def fold_but_norms(blocks: Sequence[Block]) -> tuple[BlockWeights, BlockNorms]:
         *_with_scales(*linear([block.mlp.fc2 for block in blocks]), [block.scale2 for block in blocks]),
     )
     return weights, BlockNorms(*_norms([b.norm1 for b in blocks]), *_norms([b.norm2 for b in blocks]))
+
+
+def repeated(layers: Stacked, times: int) -> Stacked:
+    """Each layer several times in a row, copied; autograd sums the gradients of the copies.
+
+    An optimizer's memory (`pocketvit.kernels.gradient_memory`) is only for the sums, which it then copies there.
+    """
+    if times == 1:
+        return layers  # the same tensors, for whose gradients there may be memory
+    return type(layers)._make(None if t is None else t.repeat_interleave(times, dim=0) for t in layers)
 
 
 def _norms(norms: Sequence[nn.LayerNorm | nn.RMSNorm]) -> tuple[Tensor, Tensor | None]:

@@ -2,10 +2,16 @@
 
     tokens  ->  depth × block  ->  norm  ->  pool  ->  head
 
-Shapes: B batch, C channels, H W pixels, P patches, T CLS tokens, N tokens, D width, K classes, L depth.
+With `model.block_repeats`, each block is applied several times before the next one.
 
-Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929; the sizes are those of Wu 2025, "Powerful Design
-of Small Vision Transformer on CIFAR10".
+Shapes: B batch, C channels, H W pixels, P patches, T CLS tokens, N tokens, D width, K classes, L layers: blocks, each
+counted as often as it is applied.
+
+Sources: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929; the sizes are those of Wu 2025, "Powerful Design
+of Small Vision Transformer on CIFAR10"; repeated blocks: Shen et al. 2022, "Sliced Recursive Transformer",
+https://arxiv.org/abs/2111.05297
+Differs: nothing is between the applications of a block, where theirs have a projection and learned factors, and all of them
+attend to all tokens.
 """
 
 from collections.abc import Callable
@@ -27,7 +33,7 @@ from pocketvit.model.block import Block, LayerScale
 from pocketvit.model.custom import check_parts, fork_of, part
 from pocketvit.model.dropout import drop
 from pocketvit.model.ends import head_parts, not_head, not_stem, stem_parts
-from pocketvit.model.folded import fold, fold_but_norms, not_fused, not_persistent, plan_of
+from pocketvit.model.folded import fold, fold_but_norms, not_fused, not_persistent, plan_of, repeated
 from pocketvit.model.head import HEADS, POOLS, OwnTokenHead
 from pocketvit.model.mimetic import start_mimetic
 from pocketvit.model.mixers import Mixer
@@ -83,6 +89,11 @@ class ViT(nn.Module):
         self.distilled_head = HEADS[config.head](config.width, config.width, num_classes) if distilled else None
         self.kernels: Kernels = "auto"
         self.init_weights(generator)
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The blocks in the order in which they are applied, each one `model.block_repeats` times."""
+        return [block for block in self.blocks for _ in range(self.config.block_repeats)]
 
     @property
     def num_params(self) -> int:
@@ -209,15 +220,17 @@ class ViT(nn.Module):
             with torch.autocast(x.device.type, enabled=False):
                 if kernels == "persistent":
                     weights, norms = fold_but_norms(blocks)
+                    norms = repeated(norms, self.config.block_repeats)
                 else:
                     weights = fold(blocks)
+            weights = repeated(weights, self.config.block_repeats)
             plan = plan_of(self.config, num_tokens, taken or num_tokens)
             return run_blocks(x, drop_path, weights, plan, norms=norms, kernels=kernels)  # (B, N or taken, D)
-        places = None
+        layers, places = self.layers, None
         if dropout is not None:
-            x, places = drop(x, self.config.dropout, dropout[0]), dropout[1:].unflatten(0, (len(self.blocks), -1))
-        for i, block in enumerate(self.blocks):
-            last = i == len(self.blocks) - 1 and Block.is_standard(block)
+            x, places = drop(x, self.config.dropout, dropout[0]), dropout[1:].unflatten(0, (len(layers), -1))
+        for i, block in enumerate(layers):
+            last = i == len(layers) - 1 and Block.is_standard(block)
             fewer = (taken,) if last and taken else ()
             keys = {} if places is None else {"dropout": places[i]}
             x = block(x, None if drop_path is None else drop_path[i], *fewer, **keys)  # (B, N or taken, D)

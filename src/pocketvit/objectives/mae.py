@@ -35,8 +35,8 @@ class Decoder(nn.Module):
         self.embedding = nn.Linear(width, width)
         self.hidden = nn.Parameter(0.02 * torch.randn(1, 1, width))
         config = replace(
-            model.config, depth=DECODER_DEPTH, pool="mean", num_cls_tokens=1, num_registers=num_special, head="linear",
-            positions="learned", init="normal", patch_init="random", drop_path=0.0, dropout=0.0,
+            model.config, depth=DECODER_DEPTH, block_repeats=1, pool="mean", num_cls_tokens=1, num_registers=num_special,
+            head="linear", positions="learned", init="normal", patch_init="random", drop_path=0.0, dropout=0.0,
         )  # fmt: skip
         self.vit = ViT(config, image_size=model.image_size, num_classes=model.tokens.patches.proj.weight[0].numel())
         for unused in (self.vit.tokens.patches, self.vit.tokens.registers if num_special else None):

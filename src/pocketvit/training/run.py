@@ -200,7 +200,7 @@ def slow_note(
     height, width = size if config.data.resize is None else (config.data.resize,) * 2
     tokens = (height // stride) * (width // stride) + model.num_cls_tokens + model.num_registers
     # Two FLOP per weight and token forward, four backward; attention's products are small beside the projections.
-    flop = 6 * tokens * model.depth * (4 + 2 * model.mlp_ratio) * model.width**2
+    flop = 6 * tokens * model.num_layers * (4 + 2 * model.mlp_ratio) * model.width**2
     images_per_s = CPU_FLOP_PER_S * threads / flop
     pass_s = num_images / images_per_s
     hours = pass_s * config.schedule.passes / 3600

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pocketvit.config import ModelConfig
 from pocketvit.config.checks import describe_size
 from pocketvit.config.training import Kernels
 from pocketvit.config.weights import Weights
@@ -26,7 +27,7 @@ FC_NORM = (
 )
 HEADS = ("head.", "distilled_head.")
 
-SILENT = ("num_heads", "activation", "patch_stride")
+SILENT = ("num_heads", "activation", "patch_stride", "block_repeats")
 """Fields by which the same weights compute something else, although their shapes do not show it."""
 
 
@@ -96,7 +97,7 @@ def _for_these_classes(found: dict[str, Tensor], about: About, class_names: Coll
 def _differences(about: About, model: ViT) -> list[str]:
     """Lines on what a trained model was that tensors do not show."""
     own = vars(model.config)
-    held = own | dict(about.model)
+    held = vars(ModelConfig()) | dict(about.model)
     differ = [f"model.{name}={held[name]}" for name in SILENT if held[name] != own[name]]
     lines = [f"that model had {', '.join(differ)}, so the same weights compute something else here"] if differ else []
     if about.objective != "classification":

@@ -19,11 +19,19 @@ def closed_formula(config: ModelConfig) -> tuple[int, int]:
     block = 2 * N * D * (4 * D + 2 * M) + 2 * (2 * N * N * D)  # linear layers; scores and weighted sum
     keys_and_values, query = 2 * N * D * 2 * D, 2 * D * D
     last = keys_and_values + query + 2 * (2 * N * D) + 2 * D * (D + 2 * M)  # of the CLS token alone
-    forward = patches + (config.depth - 1) * block + last + 2 * D * 10
+    forward = patches + (config.num_layers - 1) * block + last + 2 * D * 10
     return forward, 3 * forward - patches  # two products each for a backward pass, but none for the image
 
 
-@pytest.mark.parametrize("changes", [{}, {"width": 96, "num_heads": 3}, {"depth": 2, "patch_size": 8, "mlp_ratio": 3}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"width": 96, "num_heads": 3},
+        {"depth": 2, "patch_size": 8, "mlp_ratio": 3},
+        {"depth": 2, "patch_size": 8, "block_repeats": 3},
+    ],
+)
 def test_operations_equal_the_closed_formula(changes):
     model = create_model("paper", **changes)
     assert flop_per_image(model) == closed_formula(model.config)
@@ -72,9 +80,11 @@ def test_operations_of_other_parts(name):
     assert [after - before for after, before in zip(flop_per_image(other), flop_per_image(plain), strict=True)] == more
 
 
-@pytest.mark.parametrize(("optimizer", "moments"), [("adamw", 2), ("lion", 1)])
-def test_bytes_of_a_step(optimizer, moments):
-    config = override(recipe("paper"), {"batch_size": 32, "optim.name": optimizer})
+@pytest.mark.parametrize(("optimizer", "moments", "depth"), [("adamw", 2, 9), ("lion", 1, 9), ("adamw", 2, 3)])
+def test_bytes_of_a_step(optimizer, moments, depth):
+    """With fewer blocks, each applied more often, only the weights are fewer."""
+    model = {"model.depth": depth, "model.block_repeats": 9 // depth}
+    config = override(recipe("paper"), {"batch_size": 32, "optim.name": optimizer} | model)
     model = ViT(config.model)
     images, stream = 32 * 3 * 32 * 32, 9 * 32 * 65 * 192
     weights = 4 * 2 * model.num_params * (2 + moments)

@@ -360,6 +360,8 @@ def test_a_cpu_is_said_to_take_days_before_the_data_are_asked_for(capsys, tmp_pa
         assert "roughly 1.1 days" in slow and "estimated at 155 images/s" in slow, (
             "measured: 166 (results/speed/cpu.json)"
         )
+        repeated = override(recipe("paper"), {"model.depth": 3, "model.block_repeats": 3})
+        assert slow_note(repeated, torch.device("cpu"), 50_000, (32, 32)) == slow
         assert slow_note(recipe("digits"), torch.device("cpu"), 1_500, (8, 8)) is None
         assert slow_note(recipe("paper"), torch.device("cuda"), 50_000, (32, 32)) is None
         timed = override(recipe("paper"), {"schedule.time_budget": "10m"})

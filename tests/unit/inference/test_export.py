@@ -104,7 +104,7 @@ np.savez("found.npz", *[model(images[:n])[0].numpy() for n in (1, 7, 100)])
 
 
 OTHERS = {"patch_stride": 2, "pool": "attention", "head": "mlp", "qk_norm": True, "norm": "rmsnorm", "depthwise": 3,
-          "layer_scale": 0.5, "num_registers": 2}  # fmt: skip
+          "layer_scale": 0.5, "num_registers": 2, "block_repeats": 2}  # fmt: skip
 FORMS = {
     "a CLS token for each class": {"pool": "cls_per_class"},
     "linear, rotary": {"attention": "linear", "positions": "rope"},
@@ -210,6 +210,7 @@ def test_transformers_gives_the_same_logits(fields, made, images, tmp_path):
         ("timm", {"attention": "linear"}, "model.attention=linear does not fit"),
         ("timm", {"head": "mlp"}, "model.head=mlp does not fit"),
         ("timm", {"depthwise": 3}, "model.depthwise=3 does not fit"),
+        ("timm", {"block_repeats": 2}, "model.block_repeats=2 does not fit"),
         ("hf", {"qk_norm": True}, "model.qk_norm=True does not fit transformers' ViTForImageClassification; use --format onnx, "
          "torchscript, safetensors or timm"),
         ("hf", {"pool": "mean"}, "model.pool=mean does not fit"),

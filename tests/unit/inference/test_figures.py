@@ -61,8 +61,9 @@ def test_singular_values_are_those_of_the_whole_projections(fields, names):
             assert expected[-1] > 1e-3, "as many as the rank"
 
 
-def test_attention_is_that_of_the_predicted_class_image_by_image(monkeypatch):
-    model = trained(num_cls_tokens=2)
+@pytest.mark.parametrize("blocks", [{}, {"depth": 1, "block_repeats": 2}], ids=str)
+def test_attention_is_that_of_the_predicted_class_image_by_image(blocks, monkeypatch):
+    model = trained(num_cls_tokens=2, **blocks)
     found = attention_figures(model, IMAGES, ROWS)
     assert np.array_equal(found["attention_rows"], ROWS) and np.array_equal(found["attention_images"], IMAGES[ROWS])
     maps = model.attention_maps(IMAGES[ROWS])

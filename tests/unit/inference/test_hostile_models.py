@@ -85,6 +85,7 @@ def test_what_a_file_claims_takes_neither_time_nor_memory(tmp_path, parts):
         ({"class_names": []}, "class_names is .*; expected a name for each class"),
         ({"model": [1]}, "model is .*; expected the model's fields"),
         ({"model": {"width": None}}, "model.width=None"),
+        ({"model": {"block_repeats": 1_000_000}}, r"model.block_repeats=1000000: must be in \[1, 64\]"),
         ({"model": {"no_such": 1}}, "is not a model that PocketViT saved"),
     ],
     ids=str,

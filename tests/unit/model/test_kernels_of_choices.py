@@ -11,6 +11,7 @@ FASTEST = Choice("fused", "the tensors are not on an NVIDIA GPU")
 """The persistent kernels have no reason but the device, which they ask for last."""
 CHOICES = {
     "plain": ({}, FASTEST),
+    "repeated blocks": ({"block_repeats": 2}, FASTEST),
     "shifted": ({"stem": "shifted"}, FASTEST),
     "mimetic": ({"init": "mimetic"}, FASTEST),
     "conv": ({"stem": "conv"}, FASTEST),
@@ -50,7 +51,7 @@ def test_each_is_compiled_in_one_piece_with_its_backward_pass(name):
     choices, _ = CHOICES[name]
     config = ModelConfig(**{"width": 32, "num_heads": 2, "depth": 1} | choices)
     model = ViT(config, image_size=(16, 16), generator=torch.Generator().manual_seed(0))
-    images, keep = torch.randn(2, 3, 16, 16), torch.tensor([[[2.0, 0.0], [0.0, 2.0]]])
+    images, keep = torch.randn(2, 3, 16, 16), torch.tensor([[[2.0, 0.0], [0.0, 2.0]]]).repeat(config.num_layers, 1, 1)
     dropout = torch.arange(2 * config.num_dropouts).view(-1, 2) if config.dropout else None
     found = []
     for call in (torch.compile(model, fullgraph=True, dynamic=False, backend="aot_eager"), model):

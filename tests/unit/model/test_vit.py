@@ -124,8 +124,9 @@ def test_a_classifier_makes_no_more_tokens_than_it_reads():
     assert seen == [2, 2]
 
 
-def test_stochastic_depth_rises_linearly_and_keeps_the_mean():
-    config = ModelConfig(depth=5, drop_path=0.4)
+@pytest.mark.parametrize("blocks", [{"depth": 5}, {"depth": 1, "block_repeats": 5}], ids=str)
+def test_stochastic_depth_rises_linearly_and_keeps_the_mean(blocks):
+    config = ModelConfig(**blocks, drop_path=0.4)
     draws = np.random.default_rng(0).random((20_000, 5, 2, 1), dtype=np.float32)
     factors = drop_path_factors(config, draws)
     dropped = (factors == 0).mean(axis=(0, 2, 3))

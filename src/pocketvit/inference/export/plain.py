@@ -37,6 +37,7 @@ def misfit(model: ViT, kind: str) -> str | None:
     config = model.config
     wanted: dict[str, tuple[Any, ...]] = {
         "block": ("standard",),
+        "block_repeats": (1,),
         "attention": ("standard",),
         "stem": ("patches",),
         "patch_stride": (None, config.patch_size),
