@@ -10,17 +10,20 @@ from safetensors.torch import load_file, save_file
 from test_run import Heard, Interrupt, same_run, weights
 from worker_processes import together
 
-from pocketvit.config import config_hash, load_config, override
+from pocketvit.config import ModelConfig, config_hash, load_config, override
+from pocketvit.config.weights import Weights
 from pocketvit.data import Split, Splits
 from pocketvit.errors import InputError
 from pocketvit.inference.evaluate import evaluate_run
 from pocketvit.inference.logits import predict_logits
 from pocketvit.inference.trained_model import load_model
+from pocketvit.model import ViT
 from pocketvit.runs.result import RunResult
 from pocketvit.training import Stopped, train
 from pocketvit.training.distributed import ALONE
 from pocketvit.training.progress import SilentReporter
 from pocketvit.training.run import prepare
+from pocketvit.training.start import start_from
 from pocketvit.training.trainer import Trainer
 
 
@@ -164,6 +167,12 @@ def test_what_tensors_do_not_show_is_said(tuned):
     _, said = start(override(tuned, changes))
     had = "model.num_heads=2, model.activation=gelu, model.block_repeats=1"
     assert said[0] == f"init_from: that model had {had}, so the same weights compute something else here"
+
+
+def test_a_field_that_a_models_file_does_not_know_had_its_default():
+    """The shipped model is older than the field."""
+    started = start_from(ViT(ModelConfig(depth=1, block_repeats=2)), (), Weights.find("cifar10"))
+    assert "that model had model.block_repeats=1," in started.notes[0]
 
 
 def test_what_cannot_be_started_from_is_refused(tuned, source, tmp_path):
