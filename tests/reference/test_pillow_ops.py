@@ -128,6 +128,13 @@ def test_every_operation_has_a_reference() -> None:
     assert tuple(PILLOW) == OPS
 
 
+def test_only_operations_without_levels_have_none() -> None:
+    without = {op for op in OPS if not arguments(op, (32, 32)).any()}
+    assert without == {"identity", "autocontrast", "equalize", "invert"}
+    with pytest.raises(ValueError, match="the operation blur has no levels"):
+        arguments("blur", (32, 32))
+
+
 @pytest.mark.parametrize("level", some(range(10), 2))
 @pytest.mark.parametrize("op", OPS)
 def test_every_level_and_sign_on_real_images(op: str, level: int, real_images: np.ndarray) -> None:

@@ -28,6 +28,7 @@ from pocketvit.report.page import write_report
 from pocketvit.runs.folder import RunFolder
 from pocketvit.runs.result import RunResult
 from pocketvit.training import Stopped, finish, train
+from pocketvit.training.checkpoint import list_checkpoints, load_checkpoint, write_checkpoint
 from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
 
@@ -214,6 +215,21 @@ def test_a_resumed_run_keeps_the_command_that_began_it(small, monkeypatch):
     assert result.command == env["command"] == "pocketvit train paper --seed 0"
     assert env["started"] == began["started"]
     assert env["folder"] == began["folder"] == str(small.out)
+
+
+def test_a_resumed_run_counts_the_time_of_all_its_parts(small):
+    with pytest.raises(Stopped):
+        train(small, Interrupt(3), started=time.perf_counter() - 100)
+    with pytest.raises(Stopped):
+        train(small, Interrupt(3))
+    folder = small.out / "checkpoint"
+    (state, progress), _ = load_checkpoint(folder)
+    assert 100 < progress.total_s < 200
+    for path in list_checkpoints(folder):
+        path.unlink()
+    write_checkpoint(folder, 6, state, replace(progress, train_s=50.0, total_s=0.0))  # as older versions wrote it
+    result = train(small)
+    assert 50 < result.train_s < result.total_s < 100 and result.beside_s == result.total_s - result.train_s
 
 
 def test_a_crashed_run_goes_on_from_its_last_checkpoint(small, tmp_path):

@@ -223,6 +223,9 @@ def arguments(op: str, image_size: tuple[int, int]) -> np.ndarray:
 
     Factors of shear; pixels; degrees; factors of enhancement; bits; a threshold. Both rows are the same for an
     operation without a sign, and 0 for one without levels; float64.
+
+    Raises:
+        ValueError: an operation that is not known here.
     """
     sign = np.array([[-1.0], [1.0]])
     match op:
@@ -238,6 +241,8 @@ def arguments(op: str, image_size: tuple[int, int]) -> np.ndarray:
             levels = np.linspace(8, 4, 10).round()
         case "solarize":
             levels = np.linspace(256, 0, 10)
-        case _:
+        case "identity" | "autocontrast" | "equalize" | "invert":
             levels = np.zeros(10)
+        case _:
+            raise ValueError(f"the operation {op} has no levels")
     return np.broadcast_to(levels, (2, 10))

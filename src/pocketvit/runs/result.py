@@ -122,7 +122,8 @@ class RunResult:
     commit: Text | None
     command: Text
     total_s: Positive
-    """From the start of the program to the result."""
+    """From the start of the program to the result; of a resumed run, the sum over its parts, each up to the checkpoint that
+    the next one began from. Older versions counted only the last part."""
     file: Path = field(compare=False)
     """The path of the file; not part of it."""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -138,6 +139,11 @@ class RunResult:
     def key(self) -> str:
         """The key of a study's cell: config hash and seed."""
         return f"{self.config_hash}-s{self.seed}"
+
+    @property
+    def beside_s(self) -> float | None:
+        """Seconds besides training: import, compilation, evaluation and report; None where only the last part counted."""
+        return self.total_s - self.train_s if self.total_s > self.train_s else None
 
     @property
     def run_folder(self) -> Path:

@@ -23,7 +23,7 @@ from torch import Tensor
 from pocketvit.config.training import Kernels
 from pocketvit.errors import InputError
 from pocketvit.files import read_bytes, utf8_name, write_atomically
-from pocketvit.runs.result import Fraction, Natural, Positive, take_fields
+from pocketvit.runs.result import Fraction, Natural, Number, Positive, take_fields
 
 KEEP = 2
 
@@ -40,6 +40,7 @@ class Progress:
     )
     best_pass: Natural = 0  # of the weights that `train.patience` keeps; 0 for none
     best_accuracy: Fraction = 0.0  # on the held-out images then, or their mAP
+    total_s: Number = 0.0  # seconds since the run began; older versions did not record it
 
 
 class CheckpointWriter:

@@ -33,12 +33,11 @@ MAX_ERRORS = 40
 MAX_LOOKS = 6  # correct test images whose attention the report shows, and as many errors
 
 
-def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> RunResult:
+def finish(trainer: Trainer, env: dict[str, Any], held: int) -> RunResult:
     """Test the trained model once and write all files of a finished run.
 
     Args:
         trainer: at the end of its run.
-        started: `time.perf_counter()` from which `total_s` counts.
         held: bytes on the GPU that were not the run's, from `watch_memory`.
     Raises:
         InputError: a file cannot be written.
@@ -81,7 +80,7 @@ def finish(trainer: Trainer, env: dict[str, Any], started: float, held: int) -> 
         peak_memory_gib=peak_gib,
         kernels=trainer.kernels,
         model_digest=Weights.find(folder.model).digest,
-        total_s=time.perf_counter() - started,
+        total_s=time.perf_counter() - trainer.started,
         extra={"data_source": MEMORY} if config.data.source == MEMORY else {},  # which `command` does not show
         **{name: env[name] for name in ("device", "versions", "commit", "command")},
     )

@@ -1,5 +1,7 @@
 """Save the state of a run in a checkpoint, and resume from one. How checkpoints survive a crash is in `checkpoint`."""
 
+import time
+
 from pocketvit.config.training import Kernels
 from pocketvit.device import compute_dtype
 from pocketvit.errors import InputError
@@ -16,7 +18,7 @@ def save(trainer: Trainer, checkpoints: CheckpointWriter) -> None:
         InputError: the checkpoint before it could not be written.
     """
     place, best = (trainer.pass_index, trainer.step_in_pass), (trainer.patience.pass_index, trainer.patience.score)
-    progress = Progress(*place, trainer.train_s, trainer.kernels, *best)
+    progress = Progress(*place, trainer.train_s, trainer.kernels, *best, time.perf_counter() - trainer.started)
     state = trainer.step.state() | trainer.patience.state()
     trainer.processes.from_first(lambda: checkpoints.save(int(trainer.step.step), state, progress))
 
@@ -27,6 +29,7 @@ def resume(trainer: Trainer) -> None:
     trainer.processes.copy_from_first(list(trainer.step.state().values()))
     trainer.pass_index, trainer.step_in_pass = progress.pass_index, progress.step_in_pass
     trainer.train_s = progress.train_s
+    trainer.started -= max(progress.total_s, progress.train_s)
     trainer.patience.pass_index, trainer.patience.score = progress.best_pass, progress.best_accuracy
     keep_kernels(trainer, progress.kernels)
     lost = trainer.processes.from_first(lambda: trainer.folder.cut_metrics(trainer.pass_index))

@@ -81,12 +81,13 @@ def train(
         reporter = (reporter or console_reporter(Console())) if processes.first else SilentReporter()
         held = watch_memory(choose_device(device))
         trainer = prepare(config, processes, reporter, data)
+        trainer.started = started
         try:
             with trainer.fitting_threads(), opened_folder(trainer) as env:
                 reporter.opened(trainer.config, trainer.folder.path)
                 run_passes(trainer)
                 with StopRequest():  # a signal is too late now: the few remaining files are written first
-                    result = processes.from_first(lambda: finish(trainer, env, started, held))
+                    result = processes.from_first(lambda: finish(trainer, env, held))
                 if trainer.folder.report.exists():
                     reporter.note(f"report: {trainer.folder.report}")
                 reporter.finished(result)

@@ -4,6 +4,7 @@
 """
 
 import copy
+import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -87,6 +88,8 @@ class Trainer:
         ):
             self._set_up()
         self.pass_index, self.step_in_pass, self.train_s = 0, 0, 0.0
+        self.started = time.perf_counter()
+        """From which `total_s` counts; earlier by the parts of the run before this one."""
         self.patience = Patience(config.train)
 
     def _set_up(self) -> None:

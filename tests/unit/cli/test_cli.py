@@ -831,7 +831,7 @@ def test_a_plan_counts_on_the_devices_that_the_study_would_take(capsys, monkeypa
     monkeypatch.setattr("pocketvit.studies.execution.local.find_slots", lambda gpus, _: gpu_slots(gpus or list("012")))
     for flags, devices in (([], 3), (["--gpus", "0,1"], 2), (["--engine", "ray"], 1)):
         code, out, _ = run(["study", "paper-table3", "--plan", *flags], capsys)
-        assert code == 0 and f" on {devices} × NVIDIA H100." in out
+        assert code == 0 and f" on {devices} × NVIDIA H200." in out
 
 
 def test_help_version_and_module_form(capsys):

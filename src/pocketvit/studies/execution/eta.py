@@ -41,9 +41,8 @@ class Eta:
     def learn_finished(self, job: Job, result: RunResult) -> None:
         """Learn from a cell that has finished on this machine."""
         self.pass_s[job.cell.row] = result.train_s / job.cell.config.schedule.passes
-        beside = result.total_s - result.train_s
-        if beside > 0:  # an interrupted run counts only the time of its last part
-            self.beside_s = beside if self.beside_s is None else min(beside, self.beside_s)
+        known = [seconds for seconds in (result.beside_s, self.beside_s) if seconds is not None]
+        self.beside_s = min(known, default=None)
 
     def seconds_left(self, job: Job) -> float | None:
         """Seconds a cell still takes once it has its turn; None if nothing is known yet."""

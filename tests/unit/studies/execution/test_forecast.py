@@ -130,6 +130,16 @@ def test_measured_speed_and_scatter_are_used(tmp_path):
     assert "measured on 8 runs of this study" in said and "8 of the runs are already done" in said
 
 
+def test_a_run_whose_whole_time_is_not_known_does_not_tell_what_comes_beside_training(tmp_path):
+    """Older versions counted only the last part of a resumed run."""
+    write_all(tmp_path)
+    resumed = study_jobs(study(), tmp_path, data_fingerprints())[0]
+    write_result(resumed, tmp_path / "results" / f"{resumed.key}.json", train_s=60.9, total_s=21.1)
+    assert f"about 60.0 s on 1 × {FAST}." in said_of(study(5), tmp_path, devices=Devices(1, FAST))
+    write_all(tmp_path, train_s=60.9, total_s=21.1)
+    assert f"about 30.0 s on 1 × {FAST}." in said_of(study(5), tmp_path, devices=Devices(1, FAST)), "5 s as assumed"
+
+
 def test_devices_of_the_same_kind_share_the_work_and_others_do_not(tmp_path):
     write_all(tmp_path)
     assert f"about 30.0 s on 2 × {FAST}." in said_of(study(5), tmp_path)
@@ -170,7 +180,7 @@ def test_cifar10_is_planned_for_before_it_is_there(tmp_path, monkeypatch):
     monkeypatch.setenv("POCKETVIT_DATA", str(tmp_path / "nothing"))
     table2 = find_study("paper-table2")
     said = said_of(table2, tmp_path)
-    assert "on 1 × NVIDIA H100." in said and "94.0 % of 10,000 test images" in said
+    assert "on 1 × NVIDIA H200." in said and "94.0 % of 10,000 test images" in said
     assert "The data set is not on this machine, but its size is known (cifar10 is not downloaded yet" in said
     here = said_of(table2, tmp_path, results=RESULTS)
     assert "of the runs are already done" in here, "runs are found by the fingerprint of the real CIFAR-10"
@@ -181,12 +191,26 @@ def test_cifar10_is_planned_for_before_it_is_there(tmp_path, monkeypatch):
 
 def test_what_is_assumed_is_what_was_measured():
     assert ASSUMED_SPEED.keys() == ASSUMED_ACCURACY.keys() == RECIPES.keys()
-    for name, folder in (("paper", "paper-baseline"), ("minute", "minute"), ("digits", "digits")):
-        runs = [RunResult.read(path) for path in (RESULTS / folder).glob("*.json")]
-        speed, timed = ASSUMED_SPEED[name], list(filter(hardware(runs).counts, runs))
-        assert speed.images_per_s == pytest.approx(median(run.images_per_s for run in timed), rel=0.1)
+    timed = {}
+    for name, files in (("paper", "paper-table2/baseline-*"), ("minute", "minute/*"), ("digits", "digits/*")):
+        runs = [RunResult.read(path) for path in RESULTS.glob(f"{files}.json")]
         assert ASSUMED_ACCURACY[name] == pytest.approx(median(run.test_accuracy for run in runs), abs=0.02)
-        assert all(run.device.startswith(speed.device) and speed.on_gpu == (run.num_gpus > 0) for run in timed)
+        timed[name] = list(filter(hardware(runs).counts, runs))
+    for name in ("paper", "digits"):
+        speed, runs = ASSUMED_SPEED[name], timed[name]
+        assert speed.images_per_s == pytest.approx(median(run.images_per_s for run in runs), rel=0.1)
+        assert all(run.device.startswith(speed.device) and speed.on_gpu == (run.num_gpus > 0) for run in runs)
+    assert ASSUMED_SPEED["paper"].beside_s == pytest.approx(min(run.beside_s for run in timed["paper"]), rel=0.1)
+    assert {run.kernels for run in timed["paper"]} == {"persistent"}
+    assert replace(ASSUMED_SPEED["finetune"], source="") == replace(ASSUMED_SPEED["paper"], source="")
+    steps = json.loads((RESULTS / "persistent" / "steps.json").read_text())  # no whole run yet
+    (measured,) = (
+        row["recipe_images_per_s"]
+        for row in steps["rows"]
+        if (row["model"], row["kernels"], row["batch_size"]) == ("minute", "persistent", 512)
+    )
+    assert ASSUMED_SPEED["minute"].images_per_s == pytest.approx(measured, rel=0.01)
+    assert ASSUMED_SPEED["minute"].device == steps["gpu"]
 
 
 def test_the_assumed_scatter_is_about_what_runs_of_cifar10_have():

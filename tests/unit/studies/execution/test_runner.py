@@ -255,6 +255,8 @@ def test_the_time_left_is_learnt_from_cells(tmp_path):
     eta.learn_finished(first, synthetic_result(train_s=120.0, total_s=130.0))
     assert eta.seconds_left(third) == pytest.approx(PASSES * 2.0 + 10.0)
     assert eta.seconds_left(second) == pytest.approx(PASSES * 2.0 + 10.0), "another row is taken to be as fast"
+    eta.learn_finished(first, synthetic_result(train_s=120.0, total_s=21.0))  # resumed by an older version
+    assert eta.seconds_left(third) == pytest.approx(PASSES * 2.0 + 10.0)
     second.folder.mkdir()
     (second.folder / "metrics.jsonl").write_text(METRICS % (50, 200.0))
     eta.learn_running(second)
