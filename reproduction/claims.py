@@ -118,12 +118,12 @@ CLAIMS = (
     Claim(
         words="Lion consumes more time per step.",
         where="Figure 6",
-        decided_by="images/s, `lion` relative to `adamw`",
+        decided_by="images/s of Lion relative to AdamW, each at its best learning rate",
         rule=rules.SLOWS,
         judge=judges.less(
             FIG6,
-            "lion",
-            "adamw",
+            LION,
+            ADAMW,
             "images_per_s",
             rules.SLOWER,
             rules.SLOWER,
@@ -169,6 +169,13 @@ EARLIER = (
     "not reproduced", "not reproduced", "not reproduced", "reproduced", "not reproduced", "not reproduced",
     "reproduced", "not reproduced", "not reproduced",
 )  # fmt: skip
-"""The verdicts on 30 November 2026, by the rules and statistics until then, on the same runs. Whitening was two claims."""
+"""The verdicts on 30 November 2026, by the rules and statistics until then. Whitening was two claims."""
+BEFORE_MORE_RUNS = (
+    "reproduced", "reproduced", "cannot be told", "reproduced", "cannot be told", "cannot be told", "reproduced",
+    "cannot be told", "cannot be told", "cannot be told", "reproduced", "cannot be told", "not reproduced",
+    "cannot be told", "not reproduced", "reproduced", "not reproduced", "not reproduced", "reproduced",
+    "not reproduced", "not reproduced",
+)  # fmt: skip
+"""The verdicts by the present rules on the same runs, before those on H200s were made."""
 MERGED = 6
 """The claim that was two, then numbered 6 and 7; those behind it have moved up by one."""

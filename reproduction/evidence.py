@@ -126,8 +126,13 @@ class Evidence:
         """The ratio of a row's figure to its reference's; None if its spread is unknown.
 
         Logarithms are compared like accuracies. A figure that is the same in every run has an interval of zero width.
+        Times are compared between runs of the same commits only, because our code has become faster.
         """
         logs = {name: {s: log(value) for s, value in of.items()} for name, of in self.figures(study, key).items()}
+        if key in TIMED:
+            commits = {name: {s: self.runs[study, name][s].commit for s in of} for name, of in logs.items()}
+            shared = set(commits[row].values()) & set(commits[reference].values())
+            logs = {name: {s: v for s, v in of.items() if commits[name][s] in shared} for name, of in logs.items()}
         found = compare(logs, {row: reference}, apart=noisy_rows(logs))[row]
         if found.difference is None or (found.interval is None and found.num_seeds == 1):
             return None

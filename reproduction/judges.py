@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 
 from pocketvit.report.text import count, duration, points
 from pocketvit.runs.result import RunResult
-from pocketvit.studies.analysis.power import LEVEL
 from pocketvit.studies.analysis.stats import Comparison, compare
 from pocketvit.studies.analysis.verdict import interval, p_value
 from pocketvit.tables import ABSENT_YET
@@ -83,7 +82,7 @@ def effect(study: str, row: str, reference: str, claimed: float, *, least: float
         if found.interval is None:
             return _untold(found)
         low, high = sorted(copysign(1.0, claimed) * end for end in found.interval)
-        significant = found.p_holm <= LEVEL
+        significant = found.p_holm <= rules.LEVEL
         holds = significant and low >= least and high <= most
         fails = (high < least and (significant or least > 0)) or low > most
         reason = f"{_told(found)}; the paper: {points(claimed, signed=True)}"
@@ -103,8 +102,7 @@ def best_effect(study: str, rows: Sequence[str], references: Sequence[str], clai
         absent = [name for name, mean in means.items() if mean is None]
         if set(rows) & set(absent) or set(references) <= set(absent):
             return NOT_MEASURED
-        measured = [name for name in references if name not in absent]
-        row, reference = (max(names, key=lambda name: means[name] or 0) for names in (rows, measured))
+        row, reference = (_most_accurate(evidence, study, names) for names in (rows, references))
         judgement = effect(study, row, reference, claimed)(evidence)
         return _pending(judgement, absent, f"`{row}` − `{reference}`: {judgement.reason}")
 
@@ -154,7 +152,7 @@ def best_of(study: str, row: str, others: Sequence[str]) -> Judge:
         found = [evidence.difference(study, other, row) for other in others]
         if any(comparison.difference is None for comparison in found):
             return NOT_MEASURED
-        settled = [c for c in found if c.p_holm is not None and c.p_holm <= LEVEL]
+        settled = [c for c in found if c.p_holm is not None and c.p_holm <= rules.LEVEL]
         better = [c.row for c in settled if c.difference > 0]
         worse = [c.row for c in settled if c.difference < 0]
         reason = ", ".join(f"{c.row} {_told_briefly(c)}" for c in found)
@@ -188,7 +186,8 @@ def sooner(study: str, rows: Sequence[str], references: Sequence[str]) -> Judge:
             found = compare({name: needed[name] for name in (row, reference)}, {row: reference})[row]
             p = 1.0 if found.p is None else found.p
             reason += f"; {row} − {reference}: {p_value(p)}"
-            judgement = _judgement(p <= LEVEL and found.difference < 0, p <= LEVEL and found.difference > 0, reason)
+            told = p <= rules.LEVEL
+            judgement = _judgement(told and found.difference < 0, told and found.difference > 0, reason)
         return _pending(_of_enough(evidence, study, [row, reference], judgement), absent, reason)
 
     return judge
@@ -200,10 +199,16 @@ def _slowness(needed: Mapping[int, float | None]) -> tuple[float, float]:
     return (-len(there) / len(needed), fmean(there)) if there else (1.0 if not needed else 0.0, 0.0)
 
 
-def less(study: str, row: str, reference: str, key: str, at_most: float, from_: float, remark: str = "") -> Judge:
-    """A figure of the row is at most `at_most` times the reference's; refuted from `from_` times on."""
+def less(
+    study: str, rows: Sequence[str], references: Sequence[str], key: str, at_most: float, from_: float, remark: str = ""
+) -> Judge:
+    """A figure of the row is at most `at_most` times the reference's; refuted from `from_` times on.
+
+    Row and reference are the most accurate of several.
+    """
 
     def judge(evidence: Evidence) -> Judgement:
+        row, reference = (_most_accurate(evidence, study, names) for names in (rows, references))
         figures = {name: evidence.mean(study, name, key) for name in (row, reference)}
         if None in figures.values():
             return NOT_MEASURED
@@ -211,11 +216,16 @@ def less(study: str, row: str, reference: str, key: str, at_most: float, from_: 
         ours, theirs = (f"{name} {FORMS[key](value)}" for name, value in figures.items())
         reason = f"{ours}{_times(ratio)}; {theirs}{remark}"
         if ratio is None:
-            return Judgement("cannot be told", f"{reason}: unknown spread over seeds")
+            return Judgement("cannot be told", f"{reason}: no two runs of each by the same version of our code")
         judgement = _judgement(ratio.high <= at_most, ratio.low >= from_, reason)
         return _of_enough(evidence, study, [row, reference], judgement, key)
 
     return judge
+
+
+def _most_accurate(evidence: Evidence, study: str, rows: Sequence[str]) -> str:
+    """The row with the highest mean accuracy after the last step; the first one if none has any."""
+    return max(rows, key=lambda row: evidence.mean(study, row, "test_accuracy") or 0.0)
 
 
 def keeps_less(study: str, rows: Sequence[str], reference: str) -> Judge:

@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 from pocketvit.report.text import points
-from pocketvit.studies.analysis.power import LEVEL
 
+LEVEL = 0.05 / 2
+"""Of p: 5 % of false alarms a table in all, half of them each time that it was judged, the second time with more seeds."""
 LEAST_RUNS = 3
 """Runs of each row that a verdict needs, so that a diverged run stands out from the others of its row."""
 MINIMAL = 0.0033
