@@ -132,7 +132,7 @@ def persistent_accuracy(results: Path) -> str:
     runs["baseline"] += persistent.results
     rows, samples = [], []
     for row, of_row in runs.items():
-        pair = [[run.test_accuracy for run in of_row if (run.kernels or "fused") == kind] for kind in DESIGNS]
+        pair = [[run.test_accuracy for run in of_row if run.kernels_or_older == kind] for kind in DESIGNS]
         if min(map(len, pair)) < 2:
             continue
         samples.append(pair)

@@ -1,11 +1,11 @@
 """Tables of runs for the README and the docs, made from result files.
 
-A row sums up the runs of one configuration, which differ only in their seed: the number of runs, the mean, and the
-standard deviation over seeds (n − 1), which a single run does not have.
+A row sums up the runs of one configuration with one kind of kernels, which differ only in their seed: the number of
+runs, the mean, and the standard deviation over seeds (n − 1), which a single run does not have.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -26,6 +26,7 @@ COLUMNS = (
     "training time",
     "memory (GiB)",
     "parameters",
+    "kernels",
     "hardware",
     "command",
 )
@@ -68,6 +69,7 @@ class PublishedRow:
             "training time": ABSENT if self.train_s is None else duration(self.train_s),
             "memory (GiB)": ABSENT,
             "parameters": ABSENT if self.num_params is None else count(self.num_params),
+            "kernels": ABSENT,
             "hardware": self.hardware or ABSENT,
             "command": ABSENT,
         }
@@ -81,7 +83,7 @@ def summary_row(name: str, results: Sequence[RunResult], command: str | None = N
         results: of the runs, one per seed. Times and memory are those on the most frequent hardware.
         command: to repeat it; by default the command of the first run.
     Raises:
-        InputError: no runs, a repeated seed, or runs of different configurations or data.
+        InputError: no runs, a repeated seed, or runs of different configurations, data or kernels.
     """
     if not results:
         raise InputError(f"row {name}: no results; a row needs at least one run")
@@ -89,7 +91,7 @@ def summary_row(name: str, results: Sequence[RunResult], command: str | None = N
     seeds = [result.seed for result in results]
     if len(set(seeds)) < len(seeds):
         raise InputError(f"row {name}: one of the seeds {seeds} is repeated; each run of a row needs its own seed")
-    for key in ("config_hash", "data_fingerprint"):
+    for key in ("config_hash", "data_fingerprint", "kernels_or_older"):
         if len({getattr(result, key) for result in results}) > 1:
             raise InputError(f"row {name}: its runs differ in {key}; runs of a row may only differ in their seed")
     found = hardware(results)
@@ -103,6 +105,7 @@ def summary_row(name: str, results: Sequence[RunResult], command: str | None = N
         "training time": duration(mean(result.train_s for result in timed)),
         "memory (GiB)": _spread_of(timed, "peak_memory_gib", 1).partition(" ±")[0],
         "parameters": count(results[0].num_params),
+        "kernels": results[0].kernels_or_older,
         "hardware": ", ".join(sorted(set(map(device, timed))))
         + (f"; not timed: {found.said_of_others()}" if found.others else ""),
         "command": f"`{command or _command(results)}`",
@@ -122,33 +125,41 @@ def _command(results: Sequence[RunResult]) -> str:
 
 
 def results_table(
-    *folders: Path, published: Sequence[PublishedRow] = (), commands: Mapping[str, str] | None = None
+    *folders: Path,
+    published: Sequence[PublishedRow] = (),
+    commands: Mapping[str, str] | None = None,
+    elsewhere: Mapping[str, Iterable[Path]] | None = None,
 ) -> str:
-    """The rows of one or more studies, read from their files `<row>-s<seed>.json`.
+    """The rows of one or more studies, read from their files `<row>-s<seed>.json`; one for each kind of kernels.
 
     Args:
         folders: such as `results/<study>`.
         published: rows to show above ours.
         commands: to repeat each row, by its name; they determine the order of the rows.
+        elsewhere: more files of a row, by its name; they are named by another row.
     Returns:
         Markdown: a table with the rows in the order of `commands` or of their names, and one paragraph.
     Raises:
         InputError: no such folders or no results in them, a file that is damaged or wrongly named, or as `summary_row`.
     """
-    groups: dict[str, list[RunResult]] = {}
-    for path in (path for folder in folders for path in sorted(folder.glob("*.json"))):
+    groups: dict[tuple[str, str], list[RunResult]] = {}
+    files: list[tuple[str | None, Path]]
+    files = [(None, path) for folder in folders for path in sorted(folder.glob("*.json"))]
+    files += [(row, path) for row, paths in (elsewhere or {}).items() for path in sorted(paths)]
+    for row, path in files:
         name = _RESULT_FILE.fullmatch(path.name)
         if name is None:
             raise InputError(f"{path} is not named like a result; expected <row>-s<seed>.json")
         result = RunResult.read(path)
         if result.seed != int(name["seed"]):
             raise InputError(f"{path} contains the result of seed {result.seed}, which differs from its name")
-        groups.setdefault(name["row"], []).append(result)
+        groups.setdefault((row or name["row"], result.kernels_or_older), []).append(result)
     if not groups:
         raise InputError(f"{' '.join(map(str, folders))}: no results there; expected files <row>-s<seed>.json")
     commands = commands or {}
-    order = sorted(groups, key=lambda row: (list(commands).index(row) if row in commands else len(commands), row))
-    rows = [summary_row(row, groups[row], commands.get(row)) for row in order]
+    place = {row: number for number, row in enumerate(commands)}
+    order = sorted(groups, key=lambda group: (place.get(group[0], len(place)), group))
+    rows = [summary_row(row, groups[row, kernels], commands.get(row)) for row, kernels in order]
     return f"{markdown_table([*(row.cells() for row in published), *rows], COLUMNS)}\n\n{NOTE}"
 
 

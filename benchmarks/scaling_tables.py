@@ -269,11 +269,12 @@ def scaling_cost(results: Path) -> str:
         results: the folder of all results.
     """
     rows = []
-    for kernels, folder in (("persistent", "persistent-accuracy"), ("fused", "paper-baseline")):
-        runs = list(find_results([results / folder], one_gpu=True).values())
+    for kernels, files in (("persistent", "paper-table2/baseline-s*.json"), ("fused", "paper-baseline/paper-s*.json")):
+        runs = [run for file in results.glob(files) if (run := RunResult.read(file)).kernels_or_older == kernels]
         device = Counter(run.device for run in runs).most_common(1)[0][0]
         runs = [run for run in runs if run.device == device]
-        train_s, beside_s = fmean(run.train_s for run in runs), min(run.total_s - run.train_s for run in runs)
+        train_s = fmean(run.train_s for run in runs)
+        beside_s = min(run.beside_s for run in runs if run.beside_s is not None)
         hours = 1000 * (train_s + beside_s) / 3600
         rows.append(
             {
@@ -287,9 +288,9 @@ def scaling_cost(results: Path) -> str:
             }
         )
     note = (
-        "The recipe `paper`, from the runs under `results/persistent-accuracy` and `results/paper-baseline`. Besides: importing, "
-        "compiling, evaluation and report, the least of the runs, since a run may also have waited for its turn. Calculated "
-        "from single runs, not measured: on its GPU a run gets ready while the one before it trains, which saves most of it, and "
-        "many runs at once read one file system."
+        "The recipe `paper`, from the runs of `baseline` under `results/paper-table2` and of `results/paper-baseline`. "
+        "Besides: importing, compiling, evaluation and report, the least of the runs, since a run may also have waited "
+        "for its turn. Calculated from single runs, not measured: on its GPU a run gets ready while the one before it "
+        "trains, which saves most of it, and many runs at once read one file system."
     )
     return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"

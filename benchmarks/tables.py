@@ -55,6 +55,8 @@ PUBLISHED = {
         ),
     )
 }
+ELSEWHERE = {"paper-baseline": {"paper": "paper-table2/baseline-s*.json"}}
+"""By folder, more files of its rows under results/: the same configuration in another study."""
 PLACES = {
     "README.md": ("reached", "record-now", "peers-cpu", "neighbours-short", "paper-claims"),
     "docs/design-space.md": ("design-space",),
@@ -91,7 +93,9 @@ def study_table(*studies: str) -> str:
             text = shlex.join(command_line(override(cell.config, {"seed": 0})))
             commands[cell.row] = f"{text} --seed SEED" if cell.row in commands else text
     published = [row for study in studies for row in PUBLISHED.get(study, ())]
-    return results_table(*(RESULTS / study for study in studies), published=published, commands=commands)
+    files = {row: RESULTS.glob(names) for study in studies for row, names in ELSEWHERE.get(study, {}).items()}
+    folders = (RESULTS / study for study in studies)
+    return results_table(*folders, published=published, commands=commands, elsewhere=files)
 
 
 def bench_table() -> str:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -206,6 +207,20 @@ def test_the_estimates_of_scaling_rest_on_the_measured_steps():
     assert f"A step at batch 256 takes {whole:.2f} ms on one H200" in scaling
     assert f"at most {whole / half:.2f} times the speed of one: a step on 128 images takes {half:.2f} ms" in scaling
     assert f"a step on 256 takes {whole:.2f}." in scaling
+
+
+def test_the_head_of_the_readme_is_measured():
+    """The paper's run on one H200, and its speed with both kinds of kernels in one call."""
+    head = " ".join((ROOT / "README.md").read_text().partition("## Get started")[0].split())
+    runs = [json.loads(path.read_text()) for path in (ROOT / "results" / "paper-table2").glob("baseline-s*.json")]
+    assert {(run["device"], run["kernels"], run["num_gpus"]) for run in runs} == {("NVIDIA H200", "persistent", 1)}
+    assert f"it takes {fmean(run['train_s'] for run in runs):.0f} seconds on one H200" in head
+    steps = json.loads((ROOT / "results" / "persistent" / "steps.json").read_text())
+    fused, persistent = (
+        row["recipe_images_per_s"] for row in steps["rows"] if (row["model"], row["batch_size"]) == ("paper", 256)
+    )
+    assert f"train at {persistent:,} images/s, and the fused ones before them at {fused:,}," in head
+    assert steps["gpu"] == "NVIDIA H200"
 
 
 def test_the_sentence_before_the_table_of_speeds_says_what_is_in_it():

@@ -43,6 +43,25 @@ def rows(table: str) -> list[list[str]]:
     return lines[2:]
 
 
+# ---------------------------------------------------------------- cost
+
+
+def test_the_cost_is_of_the_runs_with_each_kind_of_kernels_and_of_those_whose_whole_time_is_known(script, tmp_path):
+    seconds = {"fused": (118, 140), "persistent": (60, 80)}
+    for kernels, files in (("fused", "paper-baseline/paper"), ("persistent", "paper-table2/baseline")):
+        train_s, total_s = seconds[kernels]
+        for seed in range(3):
+            content = result_content(kernels=kernels, train_s=train_s + seed, total_s=total_s + 2 * seed, seed=seed)
+            write(tmp_path / f"{files}-s{seed}.json", content)
+    resumed = result_content(kernels="persistent", train_s=64.0, total_s=21.0, seed=3)
+    write(tmp_path / "paper-table2" / "baseline-s3.json", resumed)
+    write(tmp_path / "paper-table2" / "baseline-s4.json", result_content(kernels="fused", train_s=500.0))
+    table = script.scaling_cost(tmp_path).replace("\N{NO-BREAK SPACE}", " ")
+    assert [row[:4] for row in rows(table)] == [
+        ["persistent", "a GPU, 4 runs", "61.8 s", "20.0 s"], ["fused", "a GPU, 3 runs", "119.0 s", "22.0 s"]
+    ]  # fmt: skip
+
+
 # ---------------------------------------------------------------- speed
 
 

@@ -146,6 +146,11 @@ class RunResult:
         return self.total_s - self.train_s if self.total_s > self.train_s else None
 
     @property
+    def kernels_or_older(self) -> str:
+        """The kind of kernels, also where older results do not name it: then there was one kind for GPUs."""
+        return self.kernels or ("fused" if self.num_gpus else "reference")
+
+    @property
     def run_folder(self) -> Path:
         """The folder of the file: the run folder, for a result.json."""
         return self.file.parent

@@ -44,13 +44,13 @@ def test_several_seeds_make_one_row_beside_the_paper(tmp_path):
     results = [of_seed(s, a, best_test_accuracy=a + 0.001) for s, a in enumerate(accuracies)]
     table = results_table(write_study(tmp_path / "study", paper=results), published=[PAPER])
     assert cells(table, 0) == [
-        "the paper", "1", "—", "93.65", "—", "1 h 18 min", "—", "2,697,610", "RTX 3090", "—"
+        "the paper", "1", "—", "93.65", "—", "1 h 18 min", "—", "2,697,610", "—", "RTX 3090", "—"
     ]  # fmt: skip
     spread = stdev(100 * a for a in accuracies)
     assert f"{spread:.2f}" == "0.16", "over n this would be 0.13"
     assert cells(table, 1) == [
-        "paper", "3 (0, 1, 2)", "93.54 ± 0.16", "93.64 ± 0.16", "55,000", "4 min 31 s", "1.90", "2,697,610", "NVIDIA H100",
-        "`pocketvit train paper --seed SEED`",
+        "paper", "3 (0, 1, 2)", "93.54 ± 0.16", "93.64 ± 0.16", "55,000", "4 min 31 s", "1.90", "2,697,610", "fused",
+        "NVIDIA H100", "`pocketvit train paper --seed SEED`",
     ]  # fmt: skip
     assert "n − 1" in table
 
@@ -71,7 +71,19 @@ def test_one_seed_shows_no_spread_and_its_own_command(tmp_path):
     table = results_table(write_study(tmp_path / "study", paper=[of_seed(4, num_gpus=2)]))
     assert cells(table, 0)[1:3] == ["1 (4)", "93.40"]
     assert cells(table, 0)[3] == "—", "a run with a validation split has no best look"
-    assert cells(table, 0)[8:] == ["2 × NVIDIA H100", "`pocketvit train paper --seed 4`"]
+    assert cells(table, 0)[9:] == ["2 × NVIDIA H100", "`pocketvit train paper --seed 4`"]
+
+
+def test_runs_with_other_kernels_make_a_row_of_their_own(tmp_path):
+    """Also those of the same configuration in another study."""
+    study = write_study(tmp_path / "study", paper=[of_seed(0), of_seed(1)])
+    other = write_study(tmp_path / "other", baseline=[of_seed(2, 0.94, kernels="persistent", device="NVIDIA H200")])
+    table = results_table(study, elsewhere={"paper": other.glob("baseline-s*.json")})
+    rows = [[cells(table, row)[place] for place in (0, 1, 8, 9)] for row in (0, 1)]
+    assert rows == [
+        ["paper", "2 (0, 1)", "fused", "NVIDIA H100"], ["paper", "1 (2)", "persistent", "NVIDIA H200"]
+    ]  # fmt: skip
+    assert cells(results_table(write_study(tmp_path / "cpu", a=[of_seed(0, num_gpus=0)])), 0)[8] == "reference"
 
 
 def test_given_commands_are_shown_and_set_the_order(tmp_path):
@@ -103,6 +115,7 @@ def test_rows_of_several_studies_stand_in_one_table(tmp_path):
         ([of_seed(1), of_seed(1)], "one of the seeds \\[1, 1\\] is repeated"),
         ([of_seed(1), of_seed(2, config_hash="other")], "differ in config_hash"),
         ([of_seed(1), of_seed(2, data_fingerprint="other")], "differ in data_fingerprint"),
+        ([of_seed(1), of_seed(2, kernels="persistent")], "differ in kernels"),
     ],
 )
 def test_runs_that_make_no_row_are_refused(results, message):
