@@ -25,12 +25,14 @@ def minute_compared(results: Path) -> str:
     accuracy = {name: accuracies(finding.cells, studies[name].measure)[name] for name, finding in found.items()}
     compared = compare(accuracy, {"minute": "paper"})["minute"]
     paper = mean_and_spread([100 * value for value in accuracy["paper"].values()])
+    kernels = " or ".join(sorted({run.kernels_or_older for run in found["paper"].results}))
     difference = (
         f"{points(compared.difference, signed=True)} points ({interval(compared.interval)}, {p_value(compared.p)})"
     )
     return (
-        f"The paper's baseline reaches {paper} % in {duration(found['paper'].train_s)}. On the same {compared.num_seeds} "
-        f"seeds, `minute` differs from it by {difference}; the 95 % interval comes from Student's t."
+        f"The paper's baseline reaches {paper} % in {duration(found['paper'].train_s)} with {kernels} kernels. On the "
+        f"same {compared.num_seeds} seeds, `minute` differs from it by {difference}; the 95 % interval comes from "
+        "Student's t."
     )
 
 
