@@ -1,6 +1,6 @@
 """Tables of docs/fast.md: the kernels of a step and their lower bounds, accuracy by kind of kernels, speed on a CPU."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from operator import mul
 from pathlib import Path
@@ -9,6 +9,7 @@ from statistics import fmean, median, stdev
 from scipy.stats import t as student_t
 
 from benchmarks.scaling_tables import measured_findings, noted, run_cells
+from pocketvit.errors import InputError
 from pocketvit.files import read_json
 from pocketvit.recipes import recipe
 from pocketvit.report.text import count, points
@@ -42,15 +43,9 @@ def step_kernels(profile_file: Path, bench_file: Path) -> str:
     """
     profile, rates = read_json(profile_file), read_json(bench_file)["rates"]
     took = {kernel["name"].removesuffix("_kernel"): 1e3 * kernel["ms"] for kernel in profile["kernels"]}
-    work = _kernel_work(profile["batch_size"])
-    found = [  # name, µs, least µs for products, for traffic
-        (f"`{name}`", took[name], 1e6 * flop / rates["matrix_flop_per_s"], 1e6 * size / rates["copy_bytes_per_s"])
-        for name, (flop, size) in sorted(work.items(), key=lambda entry: -took[entry[0]])
-    ]
-    rows = [_kernel_row(name, us, products, traffic, max(products, traffic)) for name, us, products, traffic in found]
-    known, floor = sum(us for _, us, *_ in found), sum(max(floors) for _, _, *floors in found)
+    rows, known = _kernel_rows(took, _kernel_work(profile["batch_size"]), rates)
     rest = 1e3 * (profile["busy_ms"] - profile["phases_ms"]["data"]) - known
-    rows += [_kernel_row("all of these", known, None, None, floor), _kernel_row("everything else", rest)]
+    rows.append(_kernel_row("everything else", rest))
     note = (
         f"{profile['device']}, PyTorch {profile['versions']['torch']}; batch size {profile['batch_size']}, µs per step, "
         "sums over kernels without the gaps between them. Products: multiplications and additions at the rate of a large "
@@ -60,13 +55,18 @@ def step_kernels(profile_file: Path, bench_file: Path) -> str:
     return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
 
 
-def both_designs(file: Path) -> str:
+def both_designs(file: Path, speed_file: Path) -> str:
     """The recipes with either kind of kernels, and where a step of the paper's goes with the persistent ones.
 
     Args:
         file: as `benchmarks/persistent.py` writes it.
+        speed_file: as `benchmarks/speed.py` writes it; has the rates of a machine of the same kind.
+    Raises:
+        InputError: they are of different GPUs.
     """
-    measured = read_json(file)
+    measured, speed = read_json(file), read_json(speed_file)
+    if measured["gpu"] != speed["device"]:
+        raise InputError(f"{file} is of {measured['gpu']}, {speed_file} of {speed['device']}; measure both on one kind")
     found = {(row["model"], row["batch_size"], row["kernels"]): row for row in measured["rows"]}
     rows = []
     for model, batch_size, kernels in found:
@@ -75,15 +75,36 @@ def both_designs(file: Path) -> str:
             row = {"recipe": model, "batch": str(batch_size), "fused": count(pair[0]), "persistent": count(pair[1])}
             rows.append(row | {"persistent / fused": f"{pair[1] / pair[0]:.2f}"})
     took = measured["step_kernels_us"]
-    known = {name: took.pop(name) for name in ("vit_backward", "vit_forward", "vit_weights", "pack_kernel")}
-    known["everything else"] = sum(took.values())
-    parts = [{"kernel": f"`{name}`" if "_" in name else name, "µs": f"{us:.0f}"} for name, us in known.items()]
+    parts, known = _kernel_rows(took, _persistent_work(256), speed["rates"])
+    parts += [_kernel_row("`pack_kernel`", took["pack_kernel"])]
+    parts += [_kernel_row("everything else", sum(took.values()) - known - took["pack_kernel"])]
     note = (
         f"{measured['gpu']}, PyTorch {measured['torch']}, one call: images/s of the whole recipe, augmentation included; "
         "synthetic images. 49 tokens: the paper's model with mean pooling and overlapping patches. Below, a step of the "
-        "paper's recipe at batch 256, sums over kernels without the gaps between them."
+        "paper's recipe at batch 256: µs, sums over kernels without the gaps between them. Products, traffic: the least time "
+        "that what must be multiplied takes at the rate of a large matrix product, and what must be read and written at the "
+        "bandwidth of a large copy, as another call measured them; in the last block, what the CLS tokens need."
     )
     return "\n\n".join([markdown_table(rows, list(rows[0])), note, markdown_table(parts, list(parts[0]))])
+
+
+def _kernel_rows(
+    took: Mapping[str, float], work: Mapping[str, tuple[float, float]], rates: Mapping[str, float]
+) -> tuple[list[dict[str, str]], float]:
+    """Kernels beside the least times that their work takes, the slowest first, and their sum; and its µs.
+
+    Args:
+        took: µs of each kernel.
+        work: its operations and bytes.
+        rates: of the machine.
+    """
+    found = [  # name, µs, least µs for products, for traffic
+        (f"`{name}`", took[name], 1e6 * flop / rates["matrix_flop_per_s"], 1e6 * size / rates["copy_bytes_per_s"])
+        for name, (flop, size) in sorted(work.items(), key=lambda entry: -took[entry[0]])
+    ]
+    rows = [_kernel_row(name, us, products, traffic, max(products, traffic)) for name, us, products, traffic in found]
+    known, floor = sum(us for _, us, *_ in found), sum(max(floors) for _, _, *floors in found)
+    return [*rows, _kernel_row("all of these", known, None, None, floor)], known
 
 
 def _kernel_row(
@@ -101,10 +122,8 @@ def _kernel_work(batch_size: int) -> dict[str, tuple[float, float]]:
     D channels per token, packed projections of F, a hidden layer of H, N tokens to attend to; bytes are those of bf16
     numbers. Single numbers per token and the weights are left out.
     """
-    model = recipe("paper").model
-    D, H, F, N = model.width, model.hidden_width, 3 * model.width, (32 // model.patch_size) ** 2 + model.num_cls_tokens
-    tokens = model.depth * batch_size * N
-    tail = tokens - batch_size * (N - model.num_cls_tokens)
+    D, H, N, tokens, tail = _sizes(batch_size)
+    F = 3 * D
     per_token = {
         "mlp_backward": (tail, D * D + 3 * D * H, 4 * D + 2 * H),  # n, dout, dx, do; a, dh
         "attention_backward": (tokens, 5 * N * D, 2 * F + D),  # qkv, dqkv; do
@@ -117,6 +136,32 @@ def _kernel_work(batch_size: int) -> dict[str, tuple[float, float]]:
     products = tokens * D * F + tail * (D * D + 2 * D * H)
     work["weight_gradients"] = (2.0 * products, BF16_BYTES * (tokens * (D + F) + tail * (4 * D + 2 * H)))
     return work
+
+
+def _persistent_work(batch_size: int) -> dict[str, tuple[float, float]]:
+    """As `_kernel_work`, by persistent kernel: what lies between forward, backward and weight gradients is kept.
+
+    That is n, n1 (normalized), q, k, v, o of forward, and a (the MLP's hidden layer), dh, dout, dx1, dq, dk, dv of backward.
+    """
+    D, H, N, tokens, tail = _sizes(batch_size)
+    both, late = 2 * D * D, 5 * D + 2 * H
+    work = {  # operations and numbers of each token (of k, v and n), and of each that passes the tail (of the others)
+        "vit_forward": ((both, 3 * D), (both + 2 * N * D + 2 * D * H, 3 * D)),  # writes q, o, n1
+        "vit_backward": ((both, 5 * D), (both + 5 * N * D + 3 * D * H, late)),  # q, n1; all of backward
+        "vit_weights": ((both, 3 * D), (both + 2 * D * H, late)),  # o, n1; all of backward
+    }
+    return {
+        name: (2.0 * (tokens * flop + tail * tail_flop), BF16_BYTES * (tokens * num + tail * tail_num))
+        for name, ((flop, num), (tail_flop, tail_num)) in work.items()
+    }
+
+
+def _sizes(batch_size: int) -> tuple[int, int, int, int, int]:
+    """Of a step of the paper's model: D, H, N, its tokens, and how many of them pass the tail of a block."""
+    model = recipe("paper").model
+    N = (32 // model.patch_size) ** 2 + model.num_cls_tokens
+    tokens = model.depth * batch_size * N
+    return model.width, model.hidden_width, N, tokens, tokens - batch_size * (N - model.num_cls_tokens)
 
 
 def persistent_accuracy(results: Path) -> str:

@@ -150,7 +150,7 @@ OTHERS: dict[str, Callable[[], str]] = {
     "paper-claims": lambda: decided_claims(RESULTS),
     "paper-table1": bench_table,
     "persistent-accuracy": lambda: persistent_accuracy(RESULTS),
-    "both-designs": lambda: both_designs(RESULTS / "persistent" / "steps.json"),
+    "both-designs": lambda: both_designs(RESULTS / "persistent" / "steps.json", RESULTS / "speed" / "paper.json"),
     "step-kernels": lambda: step_kernels(
         RESULTS / "paper-fig4" / "profile.json", RESULTS / "paper-table1" / "bench.json"
     ),

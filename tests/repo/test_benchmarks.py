@@ -16,6 +16,7 @@ from pocketvit import create_model
 from pocketvit.bench import modes, roofline
 from pocketvit.config import config_hash, override
 from pocketvit.data.dataset import CIFAR10_FINGERPRINT
+from pocketvit.errors import InputError
 from pocketvit.model.mixers import MIXERS
 from pocketvit.recipes import recipe
 from pocketvit.studies import load_study
@@ -234,6 +235,32 @@ def test_kernels_of_a_step_stand_beside_their_floors(fast, tmp_path):
     assert lines["`norm_linear`"][:3] == ["400", str(2 * tokens * 192 * 576), str(2 * tokens * 5 * 192)]
     assert lines["`block_tail`"][1:3] == [str(2 * tail * (192 * 192 + 2 * 192 * 384)), str(2 * tail * 4 * 192)]
     assert lines["all of these"][0] == "2800" and lines["everything else"][0] == "100"
+
+
+def test_the_persistent_kernels_stand_beside_their_floors(fast, tmp_path):
+    """As above; with the first token of an image, each needs less in the last of the blocks."""
+    tokens, tail = 9 * 256 * 65, 9 * 256 * 65 - 256 * 64
+    took = {"vit_forward": 30.0, "vit_backward": 40.0, "vit_weights": 20.0, "pack_kernel": 5.0, "adamw_kernel": 3.0}
+    steps = {"gpu": "a GPU", "torch": "2", "rows": [], "step_kernels_us": took}
+    for kernels, speed in (("fused", 100), ("persistent", 190)):
+        steps["rows"].append({"model": "m", "batch_size": 1, "kernels": kernels, "recipe_images_per_s": speed})
+    (tmp_path / "steps.json").write_text(json.dumps(steps))
+    speed = {"device": "a GPU", "rates": {"matrix_flop_per_s": 1e6, "copy_bytes_per_s": 1e6}}
+    (tmp_path / "speed.json").write_text(json.dumps(speed))
+    table = fast.both_designs(tmp_path / "steps.json", tmp_path / "speed.json")
+    lines = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in table.splitlines()
+             if line.startswith("| ")}  # fmt: skip
+    assert lines["m"] == ["1", "100", "190", "1.90"]
+    attention, mlp = 65 * 192, 192 * 384
+    forward = tokens * 2 * 192 * 192 + tail * (2 * 192 * 192 + 2 * attention + 2 * mlp)
+    backward = tokens * 2 * 192 * 192 + tail * (2 * 192 * 192 + 5 * attention + 3 * mlp)
+    assert lines["`vit_forward`"][:3] == ["30", str(2 * forward), str(2 * (tokens + tail) * 3 * 192)]
+    assert lines["`vit_backward`"][:3] == ["40", str(2 * backward), str(2 * (tokens * 5 * 192 + tail * 9 * 192))]
+    assert lines["`vit_weights`"][2] == str(2 * (tokens * 3 * 192 + tail * 9 * 192))
+    assert lines["all of these"][0] == "90" and lines["everything else"][0] == "3"
+    (tmp_path / "speed.json").write_text(json.dumps(speed | {"device": "another GPU"}))
+    with pytest.raises(InputError, match="is of a GPU, .* of another GPU"):
+        fast.both_designs(tmp_path / "steps.json", tmp_path / "speed.json")
 
 
 def test_a_latent_is_kept_beside_what_is_made_of_it(benchmark_script):
