@@ -33,6 +33,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("long")
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Call bytes so: their content may have a time in it, and then two processes would collect tests of other names."""
+    return "bytes" if isinstance(val, bytes) else None
+
+
 def pytest_sessionfinish() -> None:
     """Keep what `make coverage` has counted: one of several processes has ten seconds to end, too few on a busy machine."""
     measured = sys.modules.get("coverage")
@@ -40,7 +45,7 @@ def pytest_sessionfinish() -> None:
         counting.save()
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:  # quoted: new in pytest 8.4
     """Say in one line why how many tests were skipped."""
     skipped = terminalreporter.stats.get("skipped", [])
     why = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)

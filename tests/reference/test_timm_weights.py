@@ -159,6 +159,7 @@ def compressed(content):
         (bytes_of({"a": torch.zeros(3)})[:-40], "save it again"),
         (b"nothing", "save it again"),
     ],
+    ids=["code", "few", "number", "list", "repeated", "sparse", "compressed", "old", "cut", "nothing"],
 )
 def test_other_files_are_refused(content, why, tmp_path, capsys):
     path = tmp_path / "other.pt"
