@@ -59,7 +59,7 @@ def lines_of(table: str) -> dict[str, str]:
 def test_without_results_every_table_says_so(tmp_path):
     assert record_now(tmp_path) == "Not measured yet."
     assert records(tmp_path).count("not measured yet") == len(RECORDS)
-    assert search(tmp_path, "best_search.yaml").startswith("Not measured yet: 32 rows. To run: `pocketvit study")
+    assert search(tmp_path, "best_search.yaml").startswith("Not measured yet: 36 rows. To run: `pocketvit study")
 
 
 def test_finished_records_have_their_figures(chosen, tmp_path):
@@ -129,7 +129,7 @@ def test_a_search_shows_what_was_measured(tmp_path):
     lines = lines_of(table := search(tmp_path, "best_search.yaml"))
     assert list(lines)[2:] == ["base", "tokens64"], "rows that lose stay"
     assert "`model.patch_size` 11, `model.patch_stride` 3 | 300 | 94.40 | base | −0.60 |" in lines["tokens64"]
-    assert table.splitlines()[-1].startswith("Not measured yet: `tokens81`, `tail-average`")
+    assert table.splitlines()[-1].startswith("Not measured yet: `tokens81`, `twice`, `tail-average`")
 
 
 def test_what_the_final_runs_train_obeys_the_rules(chosen):
