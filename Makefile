@@ -62,11 +62,11 @@ train: $(VENV)/.installed
 	$(BIN)/pocketvit train
 
 test: $(VENV)/.installed-dev
-	@echo "Running the CPU tests: about four minutes on two cores."
+	@echo "Running the CPU tests: about five minutes on two cores."
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not gpu and not long'
 
 test-long: $(VENV)/.installed-long
-	@echo "Running the long CPU tests: about four minutes on two cores."
+	@echo "Running the long CPU tests: about six minutes on two cores."
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m 'long and not gpu and not nightly' $$(grep -rl --include='*.py' 'mark\.long' tests)
 
 docs: $(VENV)/.installed-docs

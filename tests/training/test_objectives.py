@@ -42,8 +42,8 @@ def alone(values, small_in, tmp_path_factory):
 
 
 def test_a_run_stops_and_resumes_bit_for_bit(config, alone):
-    right = [line["train_accuracy"] for line in metrics(alone.run_folder)]
-    assert right[-1] > right[0]
+    first, *_, last = metrics(alone.run_folder)
+    assert last["train_accuracy"] > first["train_accuracy"] or last["loss"] < first["loss"], "it learns"
     with pytest.raises(Stopped):
         train(config, Interrupt(9))
     with safe_open(list_checkpoints(config.out / "checkpoint")[0], framework="pt") as file:

@@ -77,7 +77,8 @@ def test_a_table_of_columns_that_ends_the_process_in_arrow_is_one_error(tmp_path
     content, optional = path.read_bytes(), b"\x25\x02\x18\x05image"
     assert content.count(optional) == 1
     path.write_bytes(content.replace(optional, b"\x25\x00" + optional[2:]))
-    assert "Definition level histogram size mismatch" in refusal(READ, path, imports=IMPORTS)
+    told = refusal(READ, path, imports=IMPORTS)
+    assert "Definition level histogram size mismatch" in told or "Unexpected end of stream" in told  # pyarrow 18
 
 
 def test_columns_are_found_as_arrow_finds_them(tmp_path):
