@@ -4,8 +4,8 @@ PyTorch before 2.14 (2.11 and below, as far as we know) draws other initial weig
 files of their own.
 
 Each run is made several times, as other machines would: on the CPU with one thread and two, and with fewer kinds of instructions;
-on a GPU, which repeats itself bit for bit, also in plain PyTorch. The file keeps the losses of the first, and a tolerance for each
-run: the greatest relative difference of another one, times a `MARGIN`.
+on a GPU, which repeats itself bit for bit, also in plain PyTorch. The file keeps the losses of the first, and for each run a
+tolerance: the greatest relative difference of another one, times a `MARGIN`.
 """
 
 import argparse
