@@ -23,6 +23,7 @@ from pocketvit.studies.analysis.findings import LEAST_DF, NOISY_LEVEL
 from pocketvit.studies.analysis.power import LEVEL, POWER, detectable_difference, detectable_with, student
 from pocketvit.studies.analysis.spread import balanced_errors
 from pocketvit.studies.definition.choose import find_study
+from reproduction.rules import LEVEL as CLAIM_LEVEL
 
 OUT = Path(__file__).parents[1] / "results" / "simulations"
 SHAPES = ((11, 3), (3, 3), (4, 3), (6, 3), (18, 3), (11, 5), (11, 2))
@@ -198,7 +199,8 @@ def claims() -> dict:
             for rule in ("direction", "size", "old"):
                 d, stderr, df = (value[:, 0] for value in errors_of(y, "pooled" if rule == "old" else "moderated"))
                 half = special.stdtrit(df, 1 - LEVEL / 2) * stderr
-                there = 2 * special.stdtr(df, -np.abs(d) / stderr) * (rows - 1) <= LEVEL
+                level = LEVEL if rule == "old" else CLAIM_LEVEL
+                there = 2 * special.stdtr(df, -np.abs(d) / stderr) * (rows - 1) <= level
                 holds, fails = {
                     "direction": (there & (d > 0), there & (d < 0)),
                     "size": (

@@ -54,9 +54,9 @@ and before those on H200s:
 
 Seeds beyond the third (of `baseline` and `mla-q` the fifth) were decided on after the first ones, for the three claims that
 80 % power can settle. So the tables have been judged twice, and half of the 5 % of false alarms is allowed each time: p ≤
-0.025, not 0.05. This, and that times are compared between runs of one version of our code only, was decided after the last
-runs; it turned no verdict into *reproduced*. A claim whose own row has no new runs may still have a new verdict, because its
-reference has (7) or the spread of all rows is known better.
+0.025, not 0.05. This was decided after the last runs, and so was the rule that times are compared only between runs of one
+version of our code; neither turned a verdict into *reproduced*. A claim can have a new verdict although its own row has no new
+runs: its reference has some (claim 7), or the spread of all rows is known better.
 
 {verdicts}
 
