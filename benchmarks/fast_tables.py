@@ -177,13 +177,17 @@ def persistent_accuracy(results: Path) -> str:
     runs["baseline"] += persistent.results
     rows, samples = [], []
     for row, of_row in runs.items():
-        pair = [[run.test_accuracy for run in of_row if run.kernels_or_older == kind] for kind in DESIGNS]
+        pair = [[run.test_accuracy for run in of_row if run.kernels_used == kind] for kind in DESIGNS]
         if min(map(len, pair)) < 2:
             continue
         samples.append(pair)
-        told = {f"{kind}{end}": text for kind, of_kind in zip(DESIGNS, pair, strict=True) for end, text in (
-            (" (%)", mean_and_spread([100 * value for value in of_kind])), (", n", str(len(of_kind))))}  # fmt: skip
-        rows.append({"row of Table 2": f"`{row}`"} | told)
+        told = {"row of Table 2": f"`{row}`"}
+        for kind, of_kind in zip(DESIGNS, pair, strict=True):
+            told |= {
+                f"{kind} (%)": mean_and_spread([100 * value for value in of_kind]),
+                f"{kind}, n": str(len(of_kind)),
+            }
+        rows.append(told)
     if not rows:
         return f"{ABSENT_YET.capitalize()}."
     totals = {f"{kind}, n": str(sum(len(pair[place]) for pair in samples)) for place, kind in enumerate(DESIGNS)}

@@ -25,7 +25,7 @@ def minute_compared(results: Path) -> str:
     accuracy = {name: accuracies(finding.cells, studies[name].measure)[name] for name, finding in found.items()}
     compared = compare(accuracy, {"minute": "paper"})["minute"]
     paper = mean_and_spread([100 * value for value in accuracy["paper"].values()])
-    kernels = " or ".join(sorted({run.kernels_or_older for run in found["paper"].results}))
+    kernels = " or ".join(sorted({run.kernels_used for run in found["paper"].results}))
     difference = (
         f"{points(compared.difference, signed=True)} points ({interval(compared.interval)}, {p_value(compared.p)})"
     )

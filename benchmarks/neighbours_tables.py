@@ -29,7 +29,7 @@ LEE = "[Lee et al. 2021](https://arxiv.org/abs/2112.13492)"
 SPEEDRUN = "[modded-nanogpt](https://github.com/KellerJordan/modded-nanogpt)"
 DINO = "[Caron et al. 2021](https://arxiv.org/abs/2104.14294)"
 MAE = "[He et al. 2022](https://arxiv.org/abs/2111.06377)"
-SL_VIT = "+0.95 with the other of the two (ViT 93.58 → SL-ViT 94.53)"
+SL_VIT = "+0.95 for locality attention and shifted patches together (ViT 93.58 → SL-ViT 94.53)"
 IDEAS = {
     "muon": Idea("the baseline: the paper's model, trained by Muon", "Jordan et al. 2024"),
     "adamw": Idea("AdamW in place of Muon", "Wu 2025"),
@@ -52,14 +52,14 @@ IDEAS = {
     "distilled": Idea(
         "distilled from the baseline's run by a token", "[Touvron et al. 2021](https://arxiv.org/abs/2012.12877)"
     ),
-    "dino": Idea("DINO, without labels; the accuracy is of a classifier beside", DINO),
+    "dino": Idea("DINO, without labels; the accuracy is that of a classifier trained alongside", DINO),
     "dino-probe": Idea("a linear probe of DINO's model", DINO),
     "dino-start": Idea(
         "a start from DINO's model",
         "[Gani et al. 2022](https://arxiv.org/abs/2210.07240)",
         "+2.8 (ViT 93.58 → 96.41), 200 more epochs",
     ),
-    "mae": Idea("a masked autoencoder, without labels; the accuracy is of a classifier beside", MAE),
+    "mae": Idea("a masked autoencoder, without labels; the accuracy is that of a classifier trained alongside", MAE),
     "mae-probe": Idea("a linear probe of the autoencoder's model", MAE),
     "mae-start": Idea("a start from the autoencoder's model", MAE),
     "cautious-decay": Idea(
@@ -67,7 +67,9 @@ IDEAS = {
         "[Chen et al. 2025](https://arxiv.org/abs/2510.12402)",
         "2,720 → 2,690 steps of a language model (modded-nanogpt)",
     ),
-    "tail-average": Idea("an average of the run's tail", SPEEDRUN, "2,750 → 2,720 steps of a language model"),
+    "tail-average": Idea(
+        "an average of the weights of the last steps", SPEEDRUN, "2,750 → 2,720 steps of a language model"
+    ),
     "soap-muon": Idea("SOAP-Muon", SPEEDRUN, "3,250 → 2,750 steps of a language model"),
     "alternating-flips": Idea("alternating flips", "[Jordan 2024](https://arxiv.org/abs/2404.00498)"),
     "patch-dropout": Idea("patch dropout", "[Liu et al. 2022](https://arxiv.org/abs/2208.07220)"),

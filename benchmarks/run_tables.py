@@ -91,7 +91,7 @@ def summary_row(name: str, results: Sequence[RunResult], command: str | None = N
     seeds = [result.seed for result in results]
     if len(set(seeds)) < len(seeds):
         raise InputError(f"row {name}: one of the seeds {seeds} is repeated; each run of a row needs its own seed")
-    for key in ("config_hash", "data_fingerprint", "kernels_or_older"):
+    for key in ("config_hash", "data_fingerprint", "kernels_used"):
         if len({getattr(result, key) for result in results}) > 1:
             raise InputError(f"row {name}: its runs differ in {key}; runs of a row may only differ in their seed")
     found = hardware(results)
@@ -105,7 +105,7 @@ def summary_row(name: str, results: Sequence[RunResult], command: str | None = N
         "training time": duration(mean(result.train_s for result in timed)),
         "memory (GiB)": _spread_of(timed, "peak_memory_gib", 1).partition(" ±")[0],
         "parameters": count(results[0].num_params),
-        "kernels": results[0].kernels_or_older,
+        "kernels": results[0].kernels_used,
         "hardware": ", ".join(sorted(set(map(device, timed))))
         + (f"; not timed: {found.said_of_others()}" if found.others else ""),
         "command": f"`{command or _command(results)}`",
@@ -153,7 +153,7 @@ def results_table(
         result = RunResult.read(path)
         if result.seed != int(name["seed"]):
             raise InputError(f"{path} contains the result of seed {result.seed}, which differs from its name")
-        groups.setdefault((row or name["row"], result.kernels_or_older), []).append(result)
+        groups.setdefault((row or name["row"], result.kernels_used), []).append(result)
     if not groups:
         raise InputError(f"{' '.join(map(str, folders))}: no results there; expected files <row>-s<seed>.json")
     commands = commands or {}

@@ -270,7 +270,7 @@ def scaling_cost(results: Path) -> str:
     """
     rows = []
     for kernels, files in (("persistent", "paper-table2/baseline-s*.json"), ("fused", "paper-baseline/paper-s*.json")):
-        runs = [run for file in results.glob(files) if (run := RunResult.read(file)).kernels_or_older == kernels]
+        runs = [run for file in results.glob(files) if (run := RunResult.read(file)).kernels_used == kernels]
         device = Counter(run.device for run in runs).most_common(1)[0][0]
         runs = [run for run in runs if run.device == device]
         train_s = fmean(run.train_s for run in runs)

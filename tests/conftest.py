@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """Call bytes so: their content may have a time in it, and then two processes would collect tests of other names."""
+    """Name bytes without their content: with the time of a zip file in it, two processes would collect tests of other names."""
     return "bytes" if isinstance(val, bytes) else None
 
 

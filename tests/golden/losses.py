@@ -1,7 +1,7 @@
 """The first losses of small fixed runs: `python tests/golden/losses.py` writes those of this machine's kind of device.
 
-PyTorch before 2.14 (2.11 and below, as far as we know) draws other initial weights from the same seed. Losses with these have
-files of their own.
+From the same seed, older versions of PyTorch (2.10 and 2.11 at least) draw initial weights that differ from those of 2.14. Losses
+with these have files of their own.
 
 Each run is made several times, as other machines would: on the CPU with one thread and two, and with fewer kinds of instructions;
 on a GPU, which repeats itself bit for bit, also in plain PyTorch. The file keeps the losses of the first, and for each run a

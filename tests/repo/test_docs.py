@@ -10,11 +10,15 @@ from statistics import fmean
 
 import pytest
 
+from benchmarks.simulations import TABLE2_SHARE
 from pocketvit.config import flatten
 from pocketvit.inference.trained_model import TrainedModel
 from pocketvit.model import create_model
 from pocketvit.recipes import RECIPES, about, recipe
+from pocketvit.studies.analysis.findings import noisy_rows
+from pocketvit.studies.analysis.spread import pooled_spread
 from pocketvit.tables import mean_and_spread
+from reproduction.evidence import read_evidence
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -209,6 +213,14 @@ def test_the_log_begins_with_the_newest_and_marks_failures_in_titles():
     assert dates == sorted(dates, reverse=True) and len(set(dates)) > 3
     titles = re.findall(r"^### (.+)", log, re.MULTILINE)
     assert sum("failed" in title for title in titles) > 10 and not re.search(r"^\*\*", log, re.MULTILINE)
+
+
+def test_the_share_of_seeds_in_table_2_is_that_of_its_runs():
+    accuracies = read_evidence(ROOT / "results").figures("paper-table2", "test_accuracy")
+    spread = pooled_spread(accuracies, noisy_rows(accuracies))
+    assert 1 - spread.noise / spread.total == pytest.approx(TABLE2_SHARE, abs=0.01)
+    told = " ".join((ROOT / "docs" / "reading.md").read_text().split())
+    assert f"in the paper's Table 2 it is {spread.total / spread.noise - 1:.2f}." in told
 
 
 def test_the_estimates_of_scaling_rest_on_the_measured_steps():

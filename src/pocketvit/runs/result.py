@@ -146,8 +146,8 @@ class RunResult:
         return self.total_s - self.train_s if self.total_s > self.train_s else None
 
     @property
-    def kernels_or_older(self) -> str:
-        """The kind of kernels, also where older results do not name it: then there was one kind for GPUs."""
+    def kernels_used(self) -> str:
+        """The kind of kernels that ran; where an older result does not name it, the only one that there was."""
         return self.kernels or ("fused" if self.num_gpus else "reference")
 
     @property
