@@ -161,16 +161,21 @@ def main() -> None:
                 runs[name].append(run := measure(name, Path(temporary)))
                 print(f"{number} {name:12} {run['images_per_s']:>9,.0f} images/s, first step {run['first_step_s']:5.1f} s, "
                       f"in all {run['total_s']:6.1f} s, {run['accuracy']:.2%}", flush=True)  # fmt: skip
+            if arguments.out:
+                write(arguments.out, task, runs)
     for name in names:
         speed = statistics.median(run["images_per_s"] for run in runs[name])
         print(f"{name:12} {speed:>9,.0f} images/s, {lines_of(PEERS[name])} lines")
-    if arguments.out:
-        env = environment(device_name(torch.device(arguments.device)))
-        env["versions"] |= {package: version(package) for package in PACKAGES}
-        rows = [{"peer": name, "lines": lines_of(PEERS[name]), "runs": runs[name]} for name in names]
-        settings = {key: value for key, value in vars(task).items() if key not in ("arrays", "source")}
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(env | {"task": settings, "rows": rows}, indent=2) + "\n")
+
+
+def write(file: Path, task: Task, runs: dict[str, list[dict[str, Any]]]) -> None:
+    """Write the runs of all peers, with the task and the machine."""
+    env = environment(device_name(torch.device(task.device)))
+    env["versions"] |= {package: version(package) for package in PACKAGES}
+    rows = [{"peer": name, "lines": lines_of(PEERS[name]), "runs": of_peer} for name, of_peer in runs.items()]
+    settings = {key: value for key, value in vars(task).items() if key not in ("arrays", "source")}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(env | {"task": settings, "rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
