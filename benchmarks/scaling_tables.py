@@ -22,7 +22,7 @@ from pocketvit.studies.definition.jobs import Fingerprints, study_jobs
 from pocketvit.studies.output.outputs import notes, table_row
 from pocketvit.tables import ABSENT, ABSENT_YET, markdown_table, mean_and_spread
 from reproduction.numbers import published
-from reproduction.page import EARLIER_NOTE
+from reproduction.texts import EARLIER_NOTE
 
 ROWS_FILE = Path(__file__).with_name("scaling_rows.yaml")
 PAPERS_ROW = {
