@@ -4,7 +4,7 @@ table.md    the table in Markdown, with notes and failures
 table.tex   a narrower table in LaTeX, sized for a paper
 table.csv   one line per row, all figures in full
 cells.csv   one line per cell
-study.html  the page with curves, made by `report/study_page.py`
+study.html  the page with curves, made by `page.py`
 """
 
 import csv
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from pocketvit.files import write_atomically
-from pocketvit.report.study_page import render_study
 from pocketvit.report.text import count, duration, points
 from pocketvit.runs.hardware import hardware
 from pocketvit.studies.analysis.findings import Finding, accuracies, caveats, noisy_rows
@@ -65,7 +64,7 @@ def write_outputs(study: Study, found: Sequence[Finding], folder: Path) -> list[
     _write_csv(folder / "table.csv", [_row_record(study.measure, finding) for finding in found])
     _write_csv(folder / "cells.csv", [_cell_record(cell) for finding in found for cell in finding.cells])
     page = study_page(study, found, rows, (outcome, cost), reading, folder)
-    write_atomically(folder / "study.html", render_study(page).encode(errors="backslashreplace"))
+    write_atomically(folder / "study.html", page.encode(errors="backslashreplace"))
     return [folder / name for name in (*texts, "table.csv", "cells.csv", "study.html")]
 
 

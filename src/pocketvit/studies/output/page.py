@@ -1,23 +1,33 @@
-"""From the findings of a study to the texts and numbers on its page."""
+"""The page of a study: `study.html`, a self-contained file.
 
+Like the report of a run, the page loads no other file and escapes all names, settings and errors. Its only script copies
+commands; the page's policy names that script's hash, so that no other one runs. It links to the reports of its runs by
+relative paths.
+"""
+
+import base64
+import hashlib
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from math import sqrt
 from pathlib import Path
+from statistics import median
 from typing import Any
 from urllib.parse import quote
 
-from pocketvit.report.study_page import PageCell, PageEffect, PageRow, StudyPage
+from pocketvit.report.curves import SPLITS
+from pocketvit.report.study_curves import study_curves
+from pocketvit.report.templating import page_environment
 from pocketvit.report.text import NBSP, duration, points
-from pocketvit.runs.hardware import Hardware, device, hardware
+from pocketvit.runs.hardware import device, hardware
 from pocketvit.runs.result import RunResult
 from pocketvit.studies.analysis.findings import Finding, accuracies, noisy_rows
 from pocketvit.studies.analysis.spread import pooled_spread
+from pocketvit.studies.analysis.stats import Comparison
 from pocketvit.studies.analysis.verdict import effect
 from pocketvit.studies.definition.gather import CellResult
-from pocketvit.studies.definition.grid import WORD_OF, Measure, Row, Study
+from pocketvit.studies.definition.grid import WORD_OF, Study
 from pocketvit.studies.execution.launch import command_line
 from pocketvit.studies.output.story import sentence
 
@@ -29,6 +39,9 @@ KINDS = {
     "failed": "Failed",
     "open": "No result yet",
 }
+FAR = 4.0  # effects are cut off at this multiple of the median effect, so that the others remain readable
+
+Effect = tuple[Finding, Comparison, float]  # a row, its comparison and the difference found
 
 
 def study_page(
@@ -38,8 +51,8 @@ def study_page(
     columns: tuple[Sequence[str], Sequence[str]],
     notes: Sequence[str],
     folder: Path,
-) -> StudyPage:
-    """The page of a study.
+) -> str:
+    """The page of a study, as HTML.
 
     Args:
         study: the study.
@@ -51,65 +64,57 @@ def study_page(
     """
     cells = [cell for finding in found for cell in finding.cells]
     results = [result for finding in found for result in finding.results]
-    on = hardware(results)
-    shown = partial(_cell, measure=study.measure, folder=folder, on=on)
-    rows = zip(study.rows, found, figures, strict=True)
-    return StudyPage(
-        name=study.name,
-        recipe=study.recipe,
-        base=_settings(study.base),
+    on, split, word = hardware(results), study.measure.partition("_")[0], WORD_OF[study.measure]
+    title = "Accuracy" if word == "accuracy" else word
+    curves = {one.row: [result.curve for result in one.results] for one in found}
+    timed = {one.row: [result.curve for result in one.results if on.counts(result)] for one in found}
+    effects = [(one, by, by.difference) for one in found if (by := one.comparison) and by.difference is not None]
+    references = [comparison.reference for _, comparison, _ in effects]
+    environment = page_environment()
+    script = environment.get_template("copy.js").render()
+    return environment.get_template("study.html.j2").render(
+        study=study,
+        word=word,
+        title=title,
+        images=SPLITS[split][0],
         summary=[
-            (kind, label, [finding.row for finding in found if finding.kind == kind])
+            (kind, label, names)
             for kind, label in KINDS.items()
-            if any(finding.kind == kind for finding in found)
+            if (names := [finding.row for finding in found if finding.kind == kind])
         ],
         facts=_facts(study, cells, results),
-        rows=[_row(row, finding, texts, [*map(shown, finding.cells)]) for row, finding, texts in rows],
-        split=study.measure.partition("_")[0],
-        word=WORD_OF[study.measure],
+        rows=[
+            {
+                "name": row.name,
+                "settings": row.overrides,
+                "command": f"{shlex.join(command_line(row.config))} --seed SEED",
+                "figures": texts,
+                "kind": finding.kind,
+                "sentence": sentence(finding),
+                "cells": [_cell(cell, study, folder) for cell in finding.cells],
+            }
+            for row, finding, texts in zip(study.rows, found, figures, strict=True)
+        ],
+        forest=_forest(effects),
         outcome_columns=columns[0],
         cost_columns=columns[1],
         notes=notes,
+        curve_groups=study_curves(curves, split, references, timed, title),
+        failures=[(cell, _link(cell.log, folder)) for cell in cells if cell.state == "failed"],
         origin=_origin(study, cells, results),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
-def _row(row: Row, finding: Finding, figures: Mapping[str, str], cells: Sequence[PageCell]) -> PageRow:
-    comparison = finding.comparison
-    return PageRow(
-        name=row.name,
-        settings=_settings(row.overrides),
-        command=f"{shlex.join(command_line(row.config))} --seed SEED",
-        figures=figures,
-        kind=finding.kind,
-        sentence=sentence(finding),
-        effect=None if comparison is None or comparison.difference is None else PageEffect(
-            reference=comparison.reference,
-            difference=comparison.difference,
-            interval=comparison.interval,
-            text=effect(comparison).removesuffix(" points"),
-        ),
-        cells=cells,
-    )  # fmt: skip
-
-
-def _settings(overrides: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Fields and their values as text."""
-    return [(field, str(value)) for field, value in overrides.items()]
-
-
-def _cell(cell: CellResult, *, measure: Measure, folder: Path, on: Hardware) -> PageCell:
-    result = cell.result
-    return PageCell(
-        seed=cell.seed,
-        state=cell.state,
-        accuracy=result and getattr(result, measure),
-        curve=result.curve if result else (),
-        timed=on.counts(result),
-        error=cell.error,
-        report=_link(cell.folder and cell.folder / "report.html", folder),
-        log=_link(cell.log, folder),
-    )
+def _cell(cell: CellResult, study: Study, folder: Path) -> dict[str, Any]:
+    """One run, with its accuracy if it is done and the link to its report if there is one."""
+    return {
+        "seed": cell.seed,
+        "state": cell.state,
+        "accuracy": cell.result and getattr(cell.result, study.measure),
+        "report": _link(cell.folder and cell.folder / "report.html", folder),
+    }
 
 
 def _link(path: Path | None, folder: Path) -> str | None:
@@ -152,3 +157,37 @@ def _origin(study: Study, cells: Sequence[CellResult], results: Sequence[RunResu
 def _listed(values: Iterable) -> str:
     """The distinct known values, in order."""
     return ", ".join(dict.fromkeys(str(value) for value in values if value is not None)) or "unknown"
+
+
+def _forest(effects: Sequence[Effect]) -> dict[str, Any] | None:
+    """The positions of the differences and their intervals on a common axis, in percent of its length."""
+    if not effects:
+        return None
+    ends = [(difference, *(comparison.interval or ())) for _, comparison, difference in effects]
+    reach = [max(map(abs, values[1:] or values)) for values in ends]
+    # The axis includes zero and every interval, except those far beyond the others.
+    bound = min(max(reach), FAR * median(reach)) or max(reach) or 0.001
+    clipped = [[min(bound, max(-bound, value)) for value in values] for values in ends]
+    lowest, highest = min(map(min, clipped)), max(map(max, clipped))
+    margin = 0.04 * (highest - lowest)
+    start, end = min(0.0, lowest) - margin, max(0.0, highest) + margin
+
+    def position(value: float) -> float:
+        return 100 * (value - start) / ((end - start) or 1.0)
+
+    return {
+        "zero": position(0.0),
+        "start_text": points(start, signed=True),
+        "end_text": points(end, signed=True),
+        "rows": [
+            {
+                "finding": finding,
+                "text": effect(comparison).removesuffix(" points"),
+                "from": position(min(values)),
+                "at": position(values[0]),
+                "to": position(max(values)),
+                "beyond": abs(difference) > bound,
+            }
+            for (finding, comparison, difference), values in zip(effects, clipped, strict=True)
+        ],
+    }
