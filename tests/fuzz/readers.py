@@ -84,7 +84,7 @@ def weights(folder: Path, _seeds: Path) -> None:
     """Weights to start from: which model they are of, and what a small model takes over of them."""
     from pocketvit.config import ModelConfig
     from pocketvit.config.weights import Weights
-    from pocketvit.inference.described import described
+    from pocketvit.inference.model_file import described
     from pocketvit.model import ViT
     from pocketvit.training.start import start_from
 

@@ -12,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from pocketvit.config.weights import Weights
 from pocketvit.errors import InputError
-from pocketvit.inference.described import described
+from pocketvit.inference.model_file import described
 from pocketvit.model import create_model
 from pocketvit.training.start import start_from
 

@@ -104,7 +104,7 @@ def _adapted(config: RunConfig) -> RunConfig:
         raise InputError(
             "finetune starts with a trained model; give --init-from RUN, cifar10, a file of weights or hf:OWNER/NAME"
         )
-    from pocketvit.inference.described import described
+    from pocketvit.inference.model_file import described
 
     model, side = described(config.init_from)
     return finetune(model, survey(config.data)[0], side)

@@ -17,7 +17,8 @@ from pocketvit.config.training import Kernels
 from pocketvit.config.weights import Weights
 from pocketvit.errors import InputError
 from pocketvit.inference.foreign import from_timm
-from pocketvit.inference.trained_model import About, TrainedModel, load_model, read_tensors, read_weights
+from pocketvit.inference.model_file import About, read_tensors, read_weights
+from pocketvit.inference.trained_model import TrainedModel, load_model
 from pocketvit.model import ViT
 from pocketvit.model.tokens import POSITIONS, SPECIAL
 from pocketvit.usercode import REFERENCE

@@ -10,7 +10,7 @@ from pocketvit.config import DataConfig, code_of
 from pocketvit.config.checks import unknown
 from pocketvit.config.files import to_dict
 from pocketvit.errors import InputError
-from pocketvit.files import path_of, write_atomically
+from pocketvit.files import write_atomically
 from pocketvit.inference.export import plain, whole
 from pocketvit.inference.export.card import check_license, model_card
 from pocketvit.inference.export.origin import Origin, shareable
@@ -27,35 +27,18 @@ WRITERS: dict[str, Callable[[TrainedModel, dict[str, Any], DataConfig], dict[str
 """The files of each format, by name."""
 
 
-def export(trained: TrainedModel, folder: str | Path, format: str, *, license: str | None = None) -> Path:
-    """Write a trained model and a model card to a new or empty folder.
-
-    Args:
-        format: of `pocketvit.inference.export.Format`.
-        license: of the weights, for the card, by the Hugging Face Hub's short name, such as mit; None states none.
-    Returns:
-        the folder.
-    Raises:
-        InputError: as `check_free`, `package` and `write_files`.
-    """
-    folder = check_free(path_of(folder))
-    write_files(folder, package(trained, format, license=license))
-    return folder
-
-
-def check_free(folder: Path) -> Path:
-    """The folder.
+def check_free(folder: Path) -> None:
+    """Refuse a folder that is not new or empty: what is in it might be pushed along.
 
     Raises:
-        InputError: something is in it, which might be pushed along.
+        InputError: it is not.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists already; choose a new or an empty folder")
-    return folder
 
 
 def package(trained: TrainedModel, format: str, *, license: str | None = None) -> dict[str, bytes]:
-    """The files of an exported model by their paths in its folder; arguments as for `export`.
+    """The files of an exported model by their paths in its folder; arguments as for `TrainedModel.export`.
 
     Raises:
         InputError: an unknown format, one that the model does not fit, a missing package, or a license that is no short name.

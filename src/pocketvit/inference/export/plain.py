@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pocketvit.config import DataConfig
 from pocketvit.errors import InputError
-from pocketvit.inference.timm_names import timm_name
+from pocketvit.inference.foreign import timm_name
 from pocketvit.inference.trained_model import TrainedModel
 from pocketvit.model import ViT
 from pocketvit.model.block import Block

@@ -3,7 +3,7 @@
 import pytest
 from timm.models.vision_transformer import VisionTransformer
 
-from pocketvit.inference.timm_names import our_name, timm_name
+from pocketvit.inference.foreign import our_name, timm_name
 from pocketvit.model import create_model
 
 
