@@ -84,8 +84,6 @@ def data_check_command(arguments: list[str]) -> int:
     """`pocketvit data check SOURCE`."""
     parsed = parse_command(CheckArguments, arguments, "pocketvit data check")
     from pocketvit.data.check import check
-    from pocketvit.data.splits import reading_of
 
-    options = {name: getattr(parsed, name) for name in ("format", "test_frac", "split_seed", "cache_dir")}
-    say(check(parsed.source, **options, **reading_of(parsed)).text())
+    say(check(parsed).text())
     return 0

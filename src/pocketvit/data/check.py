@@ -1,15 +1,13 @@
 """Check a data set: counts, statistics, and whether it is the real CIFAR-10."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from pocketvit.config import DataConfig
 from pocketvit.config.checks import describe_size
 from pocketvit.data.dataset import Dataset, channel_stats, class_counts, is_cifar10, note_shared
-from pocketvit.data.fetch.paths import data_home
-from pocketvit.data.sources import DIGITS, format_of, load_dataset, locate
+from pocketvit.data.sources import DIGITS, locate, open_dataset
 from pocketvit.terminal import NAME, aligned, printable
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -18,73 +16,59 @@ LOOKALIKE = "CAUTION: same classes and counts as CIFAR-10, but other pixels or l
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The content of a data set."""
+    """A data set and what it contains."""
 
-    name: str
+    dataset: Dataset
     format: str
-    num_train: int
-    num_test: int
-    image_size: tuple[int, int]
-    """Height and width in pixels."""
-    class_names: tuple[str, ...]
     train_counts: tuple[int, ...]
     """Training images of each class."""
     test_counts: tuple[int, ...]
     """Test images of each class."""
-    mean: tuple[float, float, float]
-    """Mean of each channel of the training images; 255 counts as 1."""
-    std: tuple[float, float, float]
-    """Standard deviation of each channel of the training images; 255 counts as 1."""
-    fingerprint: str
-    multilabel: bool
-    """Whether an image may have several classes."""
+    mean: np.ndarray
+    """Of each channel of the training images, float64, (3,); 255 counts as 1."""
+    std: np.ndarray
+    """Standard deviation, likewise."""
     is_cifar10: bool
     """Whether these are exactly the images, labels and splits of CIFAR-10."""
     notes: tuple[str, ...]
 
     def text(self) -> str:
         """The report as lines to print."""
-        head, *names = aligned(["class", *(printable(name, NAME) for name in self.class_names)])
+        dataset, num_train, num_test = self.dataset, len(self.dataset.train), len(self.dataset.test)
+        head, *names = aligned(["class", *(printable(name, NAME) for name in dataset.class_names)])
         counts = zip(names, self.train_counts, self.test_counts, strict=True)
         lines = [
-            f"{printable(self.name, NAME)} ({self.format}): {self.num_train:,} training and {self.num_test:,} test images "
-            f"of {describe_size(self.image_size)} in {len(self.class_names)} classes"
-            + (", several for an image" if self.multilabel else ""),
+            f"{printable(dataset.name, NAME)} ({self.format}): {num_train:,} training and {num_test:,} test images "
+            f"of {describe_size(dataset.image_size)} in {dataset.num_classes} classes"
+            + (", several for an image" if dataset.train.multilabel else ""),
             f"{head}  {'train':>9}  {'test':>9}",
             *(f"{name}  {train:>9,}  {test:>9,}" for name, train, test in counts),
             "mean of the channels (training, 255 = 1)  " + "  ".join(f"{value:.8f}" for value in self.mean),
             "standard deviation                        " + "  ".join(f"{value:.8f}" for value in self.std),
-            f"fingerprint {self.fingerprint}: {'the real CIFAR-10' if self.is_cifar10 else 'not CIFAR-10'}",
+            f"fingerprint {dataset.fingerprint}: {'the real CIFAR-10' if self.is_cifar10 else 'not CIFAR-10'}",
             *map(printable, self.notes),
         ]
         return "\n".join(lines)
 
 
-def check(source: str | Path, **options: Any) -> CheckReport:
-    """Load a data set and count its content; the arguments are those of `load_dataset`.
+def check(config: DataConfig) -> CheckReport:
+    """Load a data set and count its content.
 
     Raises:
         InputError: as `load_dataset`.
     """
-    path = None if source == DIGITS else locate(source, options.get("cache_dir") or data_home())
-    kind = "built in" if path is None else format_of(path, options.get("format")).name
-    dataset = load_dataset(source, **options)
+    kind = "built in" if config.source == DIGITS else locate(config)[1].name
+    dataset = open_dataset(config)
     mean, std = channel_stats(dataset.train.images)
     counts = [class_counts(split.labels, dataset.num_classes) for split in (dataset.train, dataset.test)]
     looks_like = dataset.class_names == CIFAR10_CLASSES and bool((np.stack(counts).T == (5_000, 1_000)).all())
     return CheckReport(
-        name=dataset.name,
+        dataset=dataset,
         format=kind,
-        num_train=len(dataset.train),
-        num_test=len(dataset.test),
-        image_size=dataset.image_size,
-        class_names=dataset.class_names,
         train_counts=tuple(counts[0].tolist()),
         test_counts=tuple(counts[1].tolist()),
-        mean=tuple(mean.tolist()),
-        std=tuple(std.tolist()),
-        fingerprint=dataset.fingerprint,
-        multilabel=dataset.train.multilabel,
+        mean=mean,
+        std=std,
         is_cifar10=is_cifar10(dataset),
         notes=(
             *dataset.notes,

@@ -9,7 +9,7 @@ from PIL import Image
 from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Dataset
 from pocketvit.data.formats import npz
-from pocketvit.data.pixels import Conversions, one_line, to_rgb
+from pocketvit.data.pixels import PLAIN, Conversions, one_line, to_rgb
 from pocketvit.data.raw_splits import RawSplit, assemble
 from pocketvit.data.sources import finish
 from pocketvit.errors import InputError
@@ -46,19 +46,19 @@ Data: TypeAlias = Dataset | Mapping[str, Arrays] | tuple[Arrays, ...] | Examples
 
 
 def load_from_memory(
-    data: Data, *, test_frac: float = 0.2, split_seed: int = 0, class_names: Sequence[str] | None = None, **reading: Any
+    data: Data, config: DataConfig = PLAIN, *, test_frac: float | None = None, class_names: Sequence[str] | None = None
 ) -> Dataset:
     """Make a data set of images in memory, which are copied; a loaded `Dataset` is returned as it is.
 
     Args:
         data: the images and labels.
-        test_frac: as for `load_dataset`; so are `split_seed` and `reading`.
+        config: how to read and split them.
+        test_frac: as for `load_dataset`; by default that of `config`.
         class_names: the classes in their order, if the data do not name them; by default those that occur.
-        reading: fields of `DataConfig`.
     Raises:
         InputError: as `load_dataset`, or `data` has another form.
     """
-    config = DataConfig(**reading)
+    test_frac = config.test_frac if test_frac is None else test_frac
     if isinstance(data, Dataset):
         if config.resize is not None and data.image_size != (config.resize, config.resize):
             raise InputError(f"data.resize={config.resize}, but {data.name} is already loaded; give it to load_dataset")
@@ -75,14 +75,14 @@ def load_from_memory(
         raw = {split: _raw_split(each, split, config) for split, each in zip(("train", "test"), sets)}
         named = getattr(sets[0], "classes", None)  # of torchvision's
         names = [str(name) for name in named] if isinstance(named, list | tuple) else class_names
-        return finish(NAME, assemble(raw, names, NAME, config), test_frac, split_seed)
+        return finish(NAME, assemble(raw, names, NAME, config), test_frac, config.split_seed)
     try:
         arrays = {name: _array(value, 4) for name, value in arrays.items()}
     except ValueError as error:  # such as a list of arrays that differ in size
         raise InputError(f"data is not arrays: {one_line(error)}; {FORMS}") from error
     if class_names is not None:
         arrays.setdefault("class_names", np.array(class_names))
-    return finish(NAME, npz.decode(arrays, NAME, config), test_frac, split_seed)
+    return finish(NAME, npz.decode(arrays, NAME, config), test_frac, config.split_seed)
 
 
 def _raw_split(examples: Any, split: str, config: DataConfig) -> RawSplit:

@@ -69,19 +69,29 @@ def load_dataset(
         InputError: the source is unknown, missing, not downloaded yet, truncated, corrupt, or cannot be trained on; the
             message names the file and row.
     """
-    config = DataConfig(**reading)
-    if source == DIGITS:
-        return finish(DIGITS, _digits(config), test_frac, split_seed)
-    home = cache_dir or data_home()
-    path = locate(source, home)
-    decoded = _decode(path, format_of(path, format), config, home)
-    return finish(name_of(source), decoded, test_frac, split_seed)
+    if isinstance(source, Path):  # never a known name
+        source = os.path.abspath(path_of(source))
+    config = DataConfig(source=source, format=format, split_seed=split_seed, cache_dir=cache_dir, **reading)
+    return open_dataset(config, test_frac)
 
 
-def name_of(source: str | Path) -> str:
+def open_dataset(config: DataConfig, test_frac: float | None = None) -> Dataset:
+    """Load the data set of a run's configuration; otherwise as `load_dataset`.
+
+    Args:
+        test_frac: by default that of the configuration.
+    """
+    test_frac = config.test_frac if test_frac is None else test_frac
+    if config.source == DIGITS:
+        return finish(DIGITS, _digits(config), test_frac, config.split_seed)
+    decoded = _decode(*locate(config), config)
+    return finish(name_of(config.source), decoded, test_frac, config.split_seed)
+
+
+def name_of(source: str) -> str:
     """The name of a source's data set: its known name, or the name of a folder or of a file without its endings."""
-    if is_known(str(source)):
-        return str(source)
+    if is_known(source):
+        return source
     path = path_of(source).resolve()
     stem = path.name if path.is_dir() else path.name.partition(".")[0]
     return stem or path.name or str(path)
@@ -124,7 +134,7 @@ def get(name: str, *, data_dir: Path | None = None, progress: Progress | None = 
     Raises:
         InputError: the name is unknown, the data set cannot be downloaded or written, or another process downloads it.
     """
-    home = data_dir or data_home()
+    home = path_of(data_dir or data_home())
     if name == DIGITS:
         raise InputError("digits comes with scikit-learn: there is nothing to download")
     folder = _fetched_folder(name, home)
@@ -139,7 +149,9 @@ def get(name: str, *, data_dir: Path | None = None, progress: Progress | None = 
             hub.fetch(name, folder)
             return folder
         decoded = remote.fetch(remote.REMOTE_SETS[name], folder, progress)
-        _decode(folder, format_of(folder, None), PLAIN, home, decoded)  # cache what was decoded for the check
+        _decode(
+            folder, format_of(folder, None), DataConfig(cache_dir=home), decoded
+        )  # cache what was decoded for the check
         return folder
 
 
@@ -178,7 +190,7 @@ def _digits(config: DataConfig) -> Decoded:
     return assemble(raw, [str(digit) for digit in range(10)], DIGITS, config)
 
 
-def _decode(path: Path, kind: Format, config: DataConfig, home: Path, decoded: Decoded | None = None) -> Decoded:
+def _decode(path: Path, kind: Format, config: DataConfig, decoded: Decoded | None = None) -> Decoded:
     """The data set at `path`, from the cache if possible; `decoded` is used if it is not cached."""
     if config.label_separator is not None and kind.name != "csv":
         raise InputError(
@@ -192,7 +204,8 @@ def _decode(path: Path, kind: Format, config: DataConfig, home: Path, decoded: D
     others = {name: getattr(config, name) for name in READING[1:] if getattr(config, name) != getattr(PLAIN, name)}
     key = entry_key(path, kind.files(path), (kind.name, config.resize, *map(str, others.items())))
     notes: list[str] = []
-    found = load_or_build(home / "decoded", key, lambda store: decoded or kind.read(path, config, store), notes.append)
+    folder = (config.cache_dir or data_home()) / "decoded"
+    found = load_or_build(folder, key, lambda store: decoded or kind.read(path, config, store), notes.append)
     return replace(found, notes=(*notes, *found.notes))
 
 
@@ -217,22 +230,21 @@ def finish(name: str, decoded: Decoded, test_frac: float, split_seed: int) -> Da
     return Dataset(name, train, test, decoded.class_names, (*decoded.notes, note))
 
 
-def locate(source: str | Path, home: Path) -> Path:
-    """The file or folder to read."""
+def locate(config: DataConfig) -> tuple[Path, Format]:
+    """The file or folder to read, and its format."""
+    source = config.source
     if source == MEMORY:
         raise InputError(
             f"data.source={MEMORY}: these images came from Python; give them again with pocketvit.train(config, data=...), "
             "with the same `out` to resume, or pocketvit.evaluate(trained, data); or name a source with --data"
         )
-    folder = _fetched_folder(str(source), home)
-    if folder is not None:
-        if not folder.is_dir():
-            raise InputError(f"{source} is not downloaded yet; run: pocketvit data get {source}")
-        return folder
-    path = path_of(source)
+    folder = _fetched_folder(source, config.cache_dir or data_home())
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"{source} is not downloaded yet; run: pocketvit data get {source}")
+    path = folder or path_of(source)
     if not path.exists():
-        raise _unknown(str(source))
-    return path
+        raise _unknown(source)
+    return path, format_of(path, config.format)
 
 
 def is_known(source: str) -> bool:

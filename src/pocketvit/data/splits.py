@@ -6,12 +6,11 @@ from pathlib import Path
 
 from pocketvit.config import DataConfig
 from pocketvit.config.checks import FEW
-from pocketvit.config.data import READING, ReadingFields
 from pocketvit.data.dataset import Dataset, Split, class_counts, note_shared, stratified_split
 from pocketvit.data.formats.folders import would_read
 from pocketvit.data.formats.registry import detect
 from pocketvit.data.memory import Data, load_from_memory
-from pocketvit.data.sources import lasting_source, load_dataset
+from pocketvit.data.sources import lasting_source, open_dataset
 from pocketvit.errors import InputError
 
 
@@ -58,17 +57,7 @@ def split_given(data: Data, config: DataConfig) -> Splits:
     """
     if config.format is not None:
         raise InputError(f"data.format={config.format}: only files have a format; leave it out for images in memory")
-    options = {"test_frac": config.test_frac, "split_seed": config.split_seed}
-    return split_dataset(load_from_memory(data, **options, **reading_of(config)), config)
-
-
-def open_dataset(config: DataConfig) -> Dataset:
-    """Load the data set of a run's configuration.
-
-    Raises:
-        InputError: the source cannot be found or read.
-    """
-    return _load(config, config.test_frac)
+    return split_dataset(load_from_memory(data, config), config)
 
 
 def open_to_measure(config: DataConfig, trained_on: str) -> Dataset:
@@ -83,29 +72,13 @@ def open_to_measure(config: DataConfig, trained_on: str) -> Dataset:
     Raises:
         InputError: the source cannot be found or read.
     """
-    whole = _load(config, 1)
+    whole = open_dataset(config, test_frac=1)
     if not len(whole.train):
         with contextlib.suppress(InputError):  # none can be held out, so no model was trained on this
             held_out = open_dataset(config)
             if held_out.fingerprint == trained_on:
                 return held_out
     return whole
-
-
-def _load(config: DataConfig, test_frac: float) -> Dataset:
-    return load_dataset(
-        config.source,
-        format=config.format,
-        test_frac=test_frac,
-        split_seed=config.split_seed,
-        cache_dir=config.cache_dir,
-        **reading_of(config),
-    )
-
-
-def reading_of(config: DataConfig) -> ReadingFields:
-    """The fields that say how the files of a source are read."""
-    return ReadingFields(**{name: getattr(config, name) for name in READING})
 
 
 def refuse_among_classes(config: DataConfig, folder: Path) -> None:

@@ -5,12 +5,10 @@ from pathlib import Path
 from PIL import Image
 
 from pocketvit.config import DataConfig
-from pocketvit.data.fetch.paths import data_home
 from pocketvit.data.formats import folders, table
 from pocketvit.data.pixels import FORMATS
 from pocketvit.data.raw_splits import is_image
-from pocketvit.data.sources import format_of, is_known, locate
-from pocketvit.data.splits import open_dataset
+from pocketvit.data.sources import is_known, locate, open_dataset
 from pocketvit.files import regular_size
 
 MOST_LOOKED_AT = 200  # images of a folder whose headers are read
@@ -22,12 +20,12 @@ def survey(config: DataConfig) -> tuple[int, list[tuple[int, int]]]:
     Raises:
         InputError: the source cannot be found or read.
     """
-    path = None if is_known(config.source) else locate(config.source, config.cache_dir or data_home())
-    kind = None if path is None else format_of(path, config.format).name
-    if path is None or kind not in ("folder", "csv"):
+    located = None if is_known(config.source) else locate(config)
+    if located is None or located[1].name not in ("folder", "csv"):
         dataset = open_dataset(config)
         return round(len(dataset.train) * (1 - config.val_frac)), [dataset.image_size]
-    splits = folders.find(path) if kind == "folder" else {"train": {"": [*filter(is_image, table.files(path))]}}
+    path, kind = located
+    splits = folders.find(path) if kind.name == "folder" else {"train": {"": [*filter(is_image, table.files(path))]}}
     files = [file for members in splits.get("train", {}).values() for file in members]
     sizes = [size for file in files[:: max(1, len(files) // MOST_LOOKED_AT)] if (size := _size(file)) is not None]
     tested = 0 if len(splits) > 1 else config.test_frac

@@ -17,7 +17,6 @@ from pocketvit.config.checks import FEW, describe_size
 from pocketvit.data import Split, Splits
 from pocketvit.data.check import check
 from pocketvit.data.dataset import class_counts
-from pocketvit.data.splits import reading_of
 from pocketvit.device import compute_dtype, device_name
 from pocketvit.doctor.findings import Finding
 from pocketvit.inference.logits import image_losses, predict_logits
@@ -69,8 +68,7 @@ def data(config: DataConfig, splits: Splits) -> Finding:
     Raises:
         InputError: they cannot be read.
     """
-    options = {name: getattr(config, name) for name in ("format", "test_frac", "split_seed", "cache_dir")}
-    report = check(config.source, **options, **reading_of(config))
+    report = check(config)
     train, names = splits.train, splits.class_names
     found = f"{len(train):,} training and {len(splits.test):,} test images of {describe_size(train.image_size)} in "
     found += f"{len(names)} classes"

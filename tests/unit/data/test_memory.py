@@ -7,6 +7,7 @@ from PIL import Image
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import IterableDataset, TensorDataset
 
+from pocketvit.config import DataConfig
 from pocketvit.data import load_dataset
 from pocketvit.data.memory import load_from_memory
 from pocketvit.errors import InputError
@@ -58,7 +59,7 @@ def same(a, b):
 
 @pytest.mark.parametrize("form", UNSPLIT)
 def test_a_set_that_is_not_split(form, from_file):
-    found = load_from_memory(UNSPLIT[form], test_frac=0.25, split_seed=3)
+    found = load_from_memory(UNSPLIT[form], DataConfig(test_frac=0.25, split_seed=3))
     assert same(found, from_file) and found.fingerprint == from_file.fingerprint
     assert "".join(found.notes) == "".join(from_file.notes).replace("set has", "data has")
     assert found.train.images.flags.c_contiguous and not np.shares_memory(found.train.images, IMAGES)
@@ -85,7 +86,7 @@ def test_a_set_that_is_split(form, tmp_path):
 def test_a_set_that_is_loaded_stays_as_it_is(from_file):
     assert load_from_memory(from_file) is from_file
     with pytest.raises(InputError, match=r"^data.resize=8, but set is already loaded; give it to load_dataset$"):
-        load_from_memory(from_file, resize=8)
+        load_from_memory(from_file, DataConfig(resize=8))
 
 
 def test_names_of_the_classes(from_file):
@@ -109,7 +110,7 @@ def test_pictures_of_mixed_size_are_resized_and_grey_ones_repeated():
     pictures = [(Image.new("L", (size, size), size), label) for size in (4, 5) for label in (0, 1)]
     with pytest.raises(InputError, match=r"^data, train\[0\] has 4 × 4 pixels but data, train\[2\] has 5 × 5 pixels"):
         load_from_memory(pictures, test_frac=0.5)
-    found = load_from_memory(pictures, test_frac=0.5, resize=6)
+    found = load_from_memory(pictures, DataConfig(test_frac=0.5, resize=6))
     assert found.image_size == (6, 6) and "4 images in gray, repeated in the three channels" in found.notes
 
 

@@ -75,6 +75,13 @@ def test_what_is_there_is_not_fetched_again(toy, server, get):
     assert len(server.asked) == 2
 
 
+def test_a_folder_in_the_home_folder(toy, server, tmp_path, monkeypatch):
+    """Shells do not expand --data-dir=~/sets."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert sources.get("toy", data_dir=Path("~/sets")) == tmp_path / "sets" / "fetched" / "toy"
+
+
 def test_archive_when_the_hub_has_no_parquet(toy, server, get):
     del server.files["/test-00000-of-00001.parquet"]
     assert [file.name for file in get().iterdir()] == ["cifar-10-python.tar.gz"]

@@ -166,8 +166,8 @@ def test_several_classes_split_and_loaded(flat, tmp_path):
     first, again = (load_dataset(flat, **options) for _ in range(2))
     assert len(first.test) == 2 and first.train.multilabel and "(0.34 of them, seed 0)" in first.notes[-1]
     assert first.fingerprint == again.fingerprint and np.array_equal(first.train.labels, again.train.labels)
-    report = check(flat, **options)
-    assert report.multilabel and "in 3 classes, several for an image\n" in report.text()
+    report = check(DataConfig(source=str(flat), **options))
+    assert report.dataset.train.multilabel and "in 3 classes, several for an image\n" in report.text()
     assert np.add(report.train_counts, report.test_counts).tolist() == [2, 2, 3]
     (flat / "labels.csv").write_text("\n".join(["file,label", *rows[:-1], "p5.png,cat|ant"]))
     assert load_dataset(flat, **options).fingerprint != first.fingerprint
