@@ -67,12 +67,11 @@ def _accept(remote: RemoteSet, offer: Offer, place: Path, progress: Progress | N
         parquet.require_pyarrow()
     for file in offer.files:
         if not file.place(place).exists():
-            options = {"checksum": file.checksum, "progress": progress, "most_bytes": file.most_bytes}
-            download(file.url, file.place(place), **options)
+            download(file.url, file.place(place), file.checksum, progress, file.most_bytes)
     try:
         for file in offer.files:
             if file.archive is not None:
-                unpack(file.place(place), place, file.archive.wants, file.archive.most_bytes)
+                unpack(file.place(place), place, file.archive.wanted, file.archive.most_bytes)
         if remote.class_names:
             write_atomically(place / CLASS_NAMES, "\n".join(remote.class_names).encode())
         decoded = formats.find_format(formats.detect(place)).read(place, PLAIN, in_memory)

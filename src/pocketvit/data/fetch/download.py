@@ -14,12 +14,12 @@ import http.client
 import json
 import os
 import re
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
+from time import sleep
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -31,6 +31,8 @@ Progress = Callable[[int, int | None], None]
 """Called with the number of bytes received and the total, None if the server does not tell it."""
 
 _BLOCK_BYTES = 1 << 16
+TRIES = 5  # how often in a row the server may fail without sending anything new
+TIMEOUT_S = 30.0  # how long it may be silent
 _MAX_WAIT_S = 60.0
 MOST_BYTES = 2**30
 """A file is no larger, unless the catalogue says so: a server may send without end."""
@@ -50,15 +52,7 @@ class _GiveUp(Exception):
 
 
 def download(
-    url: str,
-    target: Path,
-    *,
-    checksum: str | None = None,
-    progress: Progress | None = None,
-    tries: int = 5,
-    timeout_s: float = 30.0,
-    most_bytes: int | None = None,
-    sleep: Callable[[float], None] = time.sleep,
+    url: str, target: Path, checksum: str | None = None, progress: Progress | None = None, most_bytes: int = MOST_BYTES
 ) -> None:
     """Download a file and check it.
 
@@ -67,10 +61,7 @@ def download(
         target: where to store it.
         checksum: of its content, such as "sha256:9f86d0…" or "md5:098f6b…".
         progress: called after every block.
-        tries: how often in a row the server may fail without sending anything new.
-        timeout_s: how long a server may be silent.
-        most_bytes: greatest size of the file; by default `MOST_BYTES`.
-        sleep: waits between tries, 1, 2, 4, … seconds, or as long as the server asks for (at most a minute).
+        most_bytes: greatest size of the file.
     Raises:
         InputError: the server did not give the file, or it could not be written; received bytes are kept for a later
             call.
@@ -81,13 +72,7 @@ def download(
         for file in (part, _origin(part)):
             if file.is_fifo():  # which would block
                 file.unlink()
-        _persist(
-            functools.partial(_receive, url, part, progress, timeout_s, most_bytes or MOST_BYTES),
-            part,
-            checksum,
-            tries,
-            sleep,
-        )
+        _persist(functools.partial(_receive, url, part, progress, most_bytes), part, checksum)
         os.replace(part, target)
         _origin(part).unlink(missing_ok=True)
     except _GiveUp as error:
@@ -96,10 +81,11 @@ def download(
         raise write_error(target, error) from error
 
 
-def _persist(
-    receive: Callable[[], int], part: Path, checksum: str | None, tries: int, sleep: Callable[[float], None]
-) -> None:
-    """Call `receive` until `part` is complete and correct, as long as something new arrives."""
+def _persist(receive: Callable[[], int], part: Path, checksum: str | None) -> None:
+    """Call `receive` until `part` is complete and correct, as long as something new arrives.
+
+    Waits between tries, 1, 2, 4, … seconds, or as long as the server asks for.
+    """
     num_failed, most_bytes = 0, 0
     while True:
         try:
@@ -115,12 +101,12 @@ def _persist(
             if num_bytes > most_bytes:
                 num_failed, most_bytes = 0, num_bytes
             num_failed += 1
-            if num_failed >= tries:
-                raise _GiveUp(f"{error}, {tries} times") from error
+            if num_failed >= TRIES:
+                raise _GiveUp(f"{error}, {TRIES} times") from error
             sleep(min(max(error.wait_s, 2.0 ** (num_failed - 1)), _MAX_WAIT_S))
 
 
-def _receive(url: str, part: Path, progress: Progress | None, timeout_s: float, most_bytes: int) -> int:
+def _receive(url: str, part: Path, progress: Progress | None, most_bytes: int) -> int:
     """Request the missing bytes of the file once, and append them to `part`.
 
     Returns:
@@ -132,8 +118,8 @@ def _receive(url: str, part: Path, progress: Progress | None, timeout_s: float, 
         request.add_header("Range", f"bytes={start}-")
         request.add_header("If-Range", version)
     try:
-        with _network(timeout_s):
-            response = urllib.request.build_opener(_Redirects).open(request, timeout=timeout_s)
+        with _network():
+            response = urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         error.close()
         what = f"HTTP {error.code} {error.reason}".split("\n")[0]  # of endless redirections it is several lines
@@ -150,7 +136,7 @@ def _receive(url: str, part: Path, progress: Progress | None, timeout_s: float, 
             _check_resumed(response, start, version, part)
         else:
             start = 0  # the server does not resume, or has another version now
-        _append(response, url, part, start, progress, timeout_s, most_bytes)
+        _append(response, url, part, start, progress, most_bytes)
     return start
 
 
@@ -168,14 +154,14 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 @contextlib.contextmanager
-def _network(timeout_s: float) -> Iterator[None]:
+def _network() -> Iterator[None]:
     """Turn all errors of a connection into `_TryAgain`, except HTTP errors."""
     try:
         yield
     except urllib.error.HTTPError:
         raise
     except TimeoutError as error:
-        raise _TryAgain(f"silent for {timeout_s:g} s") from error
+        raise _TryAgain(f"silent for {TIMEOUT_S:g} s") from error
     except urllib.error.URLError as error:
         raise _TryAgain(str(error.reason)) from error
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an address that is none
@@ -183,13 +169,7 @@ def _network(timeout_s: float) -> Iterator[None]:
 
 
 def _append(
-    response: http.client.HTTPResponse,
-    url: str,
-    part: Path,
-    start: int,
-    progress: Progress | None,
-    timeout_s: float,
-    most_bytes: int,
+    response: http.client.HTTPResponse, url: str, part: Path, start: int, progress: Progress | None, most_bytes: int
 ) -> None:
     """Write the server's bytes to `part`, from byte `start` on."""
     length = response.headers.get("Content-Length", "")
@@ -199,7 +179,7 @@ def _append(
         # Only now that the file is empty, or bytes of an older version would count as this one's.
         _origin(part).write_text(json.dumps({"url": url, "version": _version(response)}), encoding="utf-8")
         while True:
-            with _network(timeout_s):
+            with _network():
                 block = response.read1(_BLOCK_BYTES)  # not read(), which waits until the block is full
             if not block:
                 break

@@ -1,11 +1,11 @@
 """What is known of a data set that can be downloaded."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pocketvit.data.dataset import Decoded
+from pocketvit.data.fetch.download import MOST_BYTES
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,6 @@ class Archive:
     wanted: str = ".*"
     """Regular expression of the members that are needed."""
 
-    def wants(self, name: str) -> bool:
-        """Whether a member is needed."""
-        return re.fullmatch(self.wanted, name) is not None
-
 
 @dataclass(frozen=True)
 class RemoteFile:
@@ -31,8 +27,8 @@ class RemoteFile:
     """Such as "md5:098f6b…"."""
     archive: Archive | None = None
     """How to unpack it; None keeps it as it is."""
-    most_bytes: int | None = None
-    """Its greatest size; None is that of `download`."""
+    most_bytes: int = MOST_BYTES
+    """Its greatest size."""
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pocketvit.data.dataset import Decoded
+from pocketvit.data.fetch.download import MOST_BYTES
 from pocketvit.data.fetch.offers import Archive, Offer, RemoteFile, RemoteSet
 
 GRAY = "--augment.policy none --augment.crop-pad 2"
@@ -43,7 +44,7 @@ def _idx(*places: tuple[str, str], md5: tuple[str, str, str, str]) -> tuple[Offe
     )
 
 
-def _archive(url: str, md5: str, unpacked: int, wanted: str = ".*", most_bytes: int | None = None) -> tuple[Offer]:
+def _archive(url: str, md5: str, unpacked: int, wanted: str = ".*", most_bytes: int = MOST_BYTES) -> tuple[Offer]:
     """A set in one archive."""
     return (Offer("archive", (RemoteFile(url, f"md5:{md5}", Archive(unpacked, wanted), most_bytes),)),)
 

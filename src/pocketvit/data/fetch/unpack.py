@@ -4,6 +4,7 @@ Tar archives are read from front to back and zip archives member by member, so t
 """
 
 import gzip
+import re
 import shutil
 import tarfile
 import zipfile
@@ -21,11 +22,11 @@ _AT_ONCE = 2**20  # bytes that are copied
 _MOST_HEAD = 2**24  # bytes that are read at once, such as the head of a member
 
 
-def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool], most_bytes: int) -> None:
+def unpack(archive: Path, folder: Path, wanted: str, most_bytes: int) -> None:
     """Write the wanted members of an archive, .zip or .tar.gz, into an empty folder; replaces what is there.
 
     Args:
-        wanted: whether a member's path is wanted.
+        wanted: regular expression of the members' paths.
         most_bytes: that all members may have together, wanted or not.
     Raises:
         InputError: the archive is broken, larger than that, or names a place outside the folder; or the disk is full.
@@ -37,7 +38,7 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool], most_byte
             left, files = left - size, files + 1
             if left < 0 or files > MOST_FILES:
                 raise InputError(f"{archive.name} unpacks to more than {most_bytes:,} bytes or {MOST_FILES:,} files")
-            if not wanted(name):
+            if not re.fullmatch(wanted, name):
                 continue
             target = folder / _inside(archive, name)
             with open_member() as content:

@@ -21,14 +21,15 @@ MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
 
 
 @pytest.fixture
-def fetch(server, tmp_path):
+def fetch(server, tmp_path, monkeypatch):
     """Download `/file` (or another path) without waiting between tries; says how long it would have waited."""
     server.files["/file"] = CONTENT
 
-    def fetch(path: str = "/file", **options) -> tuple[Path, list[float]]:
+    def fetch(path: str = "/file", tries: int = 5, timeout_s: float = 60.0, **options) -> tuple[Path, list[float]]:
         target, waits = tmp_path / "got" / "file.bin", []
-        options = {"timeout_s": 60.0, "checksum": SHA256} | options
-        download(server.url(path), target, sleep=waits.append, **options)
+        for name, value in {"TRIES": tries, "TIMEOUT_S": timeout_s, "sleep": waits.append}.items():
+            monkeypatch.setattr(download_module, name, value)
+        download(server.url(path), target, **{"checksum": SHA256} | options)
         return target, waits
 
     return fetch
@@ -201,10 +202,12 @@ def test_throttled_server_is_waited_for(server, fetch):
     assert len(told) > 10  # progress shows while it trickles in
 
 
-def test_nobody_listens(server, fetch, tmp_path):
+def test_nobody_listens(tmp_path, monkeypatch):
     waits = []
+    monkeypatch.setattr(download_module, "TRIES", 3)
+    monkeypatch.setattr(download_module, "sleep", waits.append)
     with pytest.raises(InputError, match="Connection refused, 3 times"):
-        download("http://127.0.0.1:9/x", tmp_path / "x", tries=3, sleep=waits.append)
+        download("http://127.0.0.1:9/x", tmp_path / "x")
     assert waits == [1.0, 2.0]
 
 
@@ -269,11 +272,10 @@ def test_a_broken_note_of_where_a_part_came_from_starts_over(server, fetch, tmp_
     assert fetch()[0].read_bytes() == CONTENT
 
 
-def test_an_endless_body_is_cut_and_removed(server, fetch, tmp_path, monkeypatch):
-    monkeypatch.setattr("pocketvit.data.fetch.download.MOST_BYTES", 70_000)
+def test_an_endless_body_is_cut_and_removed(server, fetch, tmp_path):
     server.faults["/file"] = [{"headers": {"Content-Length": None}}]
     with pytest.raises(InputError, match="it sends more than 70,000 bytes"):
-        fetch()
+        fetch(most_bytes=70_000)
     assert not [*(tmp_path / "got").iterdir()] and len(server.asked) == 1
 
 

@@ -156,7 +156,7 @@ def test_other_images_are_refused_and_thrown_away(offered, tmp_path, server):
 def test_a_pipe_in_place_of_an_archive_is_not_waited_for(tmp_path, ending):
     os.mkfifo(archive := tmp_path / f"x{ending}")
     with pytest.raises(InputError, match=f"^x{re.escape(ending)} is truncated or corrupt: .*not a regular file"):
-        unpack(archive, tmp_path / "out", lambda name: True, 1_000)
+        unpack(archive, tmp_path / "out", ".*", 1_000)
 
 
 HOSTILE = {
@@ -180,7 +180,7 @@ def test_hostile_archives_end_in_one_line_and_write_nothing_outside(tmp_path, na
     content, words = HOSTILE[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=words) as found:
-        unpack(tmp_path / name, tmp_path / "inner" / "folder", lambda member: True, 1000)
+        unpack(tmp_path / name, tmp_path / "inner" / "folder", ".*", 1000)
     assert "\n" not in str(found.value)
     assert {file.name for file in tmp_path.iterdir()} <= {name, "inner"}
     assert not [file for file in (tmp_path / "inner").glob("*") if file.name != "folder"]
@@ -197,5 +197,5 @@ def test_links_and_devices_are_not_unpacked(tmp_path):
         member.size = 3
         archive.addfile(member, io.BytesIO(b"abc"))
     (tmp_path / "x.tar.gz").write_bytes(stream.getvalue())
-    unpack(tmp_path / "x.tar.gz", tmp_path / "out", lambda name: True, 1000)
+    unpack(tmp_path / "x.tar.gz", tmp_path / "out", ".*", 1000)
     assert [file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*")] == ["a", "a/file"]
