@@ -35,7 +35,6 @@ MOST_SIDE = 65_535  # the greatest height or width, that of JPEG; to resize a lo
 _TOO_LARGE = f"it has more than {MOST_PIXELS:,} pixels: make it smaller"
 
 GREY = "in gray, repeated in the three channels"
-GREY16 = "in 16-bit gray, divided by 257 and repeated in the three channels"
 ALPHA = "with alpha, composited over {}"
 PLAIN = DataConfig()  # how images are read by default
 BACKGROUNDS = {"black": 0, "white": 255}  # value of all three channels
@@ -158,7 +157,7 @@ def alpha_to_rgb(rgba: np.ndarray, converted: Conversions, config: DataConfig) -
     return rgb
 
 
-def grey16_to_rgb(grey: np.ndarray, converted: Conversions | None = None, config: DataConfig = PLAIN) -> np.ndarray:
+def grey16_to_rgb(grey: np.ndarray, converted: Conversions, config: DataConfig = PLAIN) -> np.ndarray:
     """16-bit gray, integers (..., H, W), as uint8 RGB, (..., H, W, 3).
 
     Raises:
@@ -173,14 +172,11 @@ def grey16_to_rgb(grey: np.ndarray, converted: Conversions | None = None, config
     scaled += high - low  # to round halves up
     scaled //= 2 * (high - low)
     rounded = scaled.astype(np.uint8)
-    if converted is not None:
-        auto = (low, high) == (0, 65535)
-        converted[
-            GREY16 if auto else f"in 16-bit gray, {low} to {high} spread over 0 to 255 in the three channels"
-        ] += 1
-        converted.least = min(converted.least, int(grey.min(initial=65535)))
-        converted.greatest = max(converted.greatest, int(grey.max(initial=0)))
-        converted.levels |= frozenset(np.unique(rounded).tolist())
+    how = "divided by 257 and repeated" if (low, high) == (0, 65535) else f"{low} to {high} spread over 0 to 255"
+    converted[f"in 16-bit gray, {how} in the three channels"] += 1
+    converted.least = min(converted.least, int(grey.min(initial=65535)))
+    converted.greatest = max(converted.greatest, int(grey.max(initial=0)))
+    converted.levels |= frozenset(np.unique(rounded).tolist())
     return np.repeat(rounded[..., None], 3, axis=-1)
 
 

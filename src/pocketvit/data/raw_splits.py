@@ -110,6 +110,19 @@ def class_names_beside(folder: Path) -> list[str] | None:
     return [line.strip() for line in lines if line.strip()]
 
 
+def find_column(file: Path, columns: Sequence[str], wanted: str | None, names: Sequence[str]) -> str:
+    """The column of a file that is wanted, or else the first of some names.
+
+    Raises:
+        InputError: it has none of them.
+    """
+    names = names if wanted is None else (wanted,)
+    for name in names:
+        if name in columns:
+            return name
+    raise InputError(f"{file} has the columns {', '.join(columns) or '(none)'}: expected {' or '.join(names)}")
+
+
 def name_row(files: Sequence[tuple[str, int]], index: int) -> str:
     """The name of a row of several files read one after another: "train.parquet, row 7", counted from 0.
 

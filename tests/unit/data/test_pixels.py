@@ -44,7 +44,14 @@ def test_16_bit_grey_is_scaled(format):
 
 
 def test_16_bit_ends_and_middles():
-    assert grey16_to_rgb(np.array([[0, 128, 129, 65406, 65407, 65535]]))[0, :, 0].tolist() == [0, 0, 1, 254, 255, 255]
+    assert grey16_to_rgb(np.array([[0, 128, 129, 65406, 65407, 65535]]), Conversions())[0, :, 0].tolist() == [
+        0,
+        0,
+        1,
+        254,
+        255,
+        255,
+    ]
 
 
 @pytest.mark.parametrize("value", [-1, 65536])
@@ -176,7 +183,13 @@ def test_values_far_from_0_are_spread_over_all_levels():
 
 def test_values_outside_the_range_are_cut_off():
     grey = np.array([[0, 100, 150, 200, 65535]], np.uint16)
-    assert grey16_to_rgb(grey, config=DataConfig(value_range=(100, 200)))[0, :, 0].tolist() == [0, 0, 128, 255, 255]
+    assert grey16_to_rgb(grey, Conversions(), DataConfig(value_range=(100, 200)))[0, :, 0].tolist() == [
+        0,
+        0,
+        128,
+        255,
+        255,
+    ]
     with pytest.raises(
         InputError, match=r"^data.value_range=\(200, 100\): must satisfy 0 <= least < greatest <= 65535$"
     ):

@@ -27,6 +27,7 @@ from pocketvit.data.raw_splits import (
     RawSplit,
     Store,
     assemble,
+    find_column,
     in_memory,
     is_image,
     name_row,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _IMAGE_COLUMNS = ("img", "image")
 MOST_LETTERS = 1_000  # of a class name, because the array of all labels reserves the longest for each
 _LABEL_COLUMNS = ("label", "fine_label", "labels")
+_KINDS = ("Image", "ClassLabel")  # of such columns in the Hub's metadata
 
 
 def matches(path: Path) -> bool:
@@ -67,15 +69,16 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
     first = by_split.get("train", next(iter(by_split.values())))[0]
     schema = _open(first).schema_arrow
     features = _features(schema)
-    image_column = _find_column(first, schema, features, config.image_column, _IMAGE_COLUMNS, "Image")
-    label_column = _find_column(first, schema, features, config.label_column, _LABEL_COLUMNS, "ClassLabel")
+    images, labels = ([name for name, each in features.items() if each.get("_type") == kind] for kind in _KINDS)
+    image_column = find_column(first, schema.names, config.image_column, (*_IMAGE_COLUMNS, *images))
+    label_column = find_column(first, schema.names, config.label_column, (*_LABEL_COLUMNS, *labels))
     class_names = features.get(label_column, {}).get("names")
     raw = {
         split: _raw_split(members, image_column, label_column, class_names, config)
         for split, members in by_split.items()
     }
     decoded = assemble(raw, class_names, str(path), config, store)
-    others = [name for name, each in features.items() if each.get("_type") == "ClassLabel" and name != label_column]
+    others = [name for name in labels if name != label_column]
     if others and config.label_column is None:
         line = f"labels are those of {label_column}; --data.label-column takes {' or '.join(others)} instead"
         decoded = dataclasses.replace(decoded, notes=(*decoded.notes, line))
@@ -146,19 +149,6 @@ def _features(schema: "pa.Schema") -> dict[str, dict]:
     }
 
 
-def _find_column(
-    file: Path, schema: "pa.Schema", features: dict, wanted: str | None, names: Sequence[str], kind: str
-) -> str:
-    """The column that is wanted, or else has one of these names, or else is of this kind in the Hub's metadata."""
-    if wanted is not None:
-        names, features = (wanted,), {}
-    of_kind = [name for name, feature in features.items() if feature.get("_type") == kind]
-    found = [name for name in names if name in schema.names] or of_kind
-    if not found:
-        raise InputError(f"{file} contains the columns {', '.join(schema.names)}: expected {' or '.join(names)}")
-    return found[0]
-
-
 def _raw_split(
     members: Sequence[Path], image_column: str, label_column: str, class_names: Sequence[str] | None, config: DataConfig
 ) -> RawSplit:
@@ -168,7 +158,11 @@ def _raw_split(
     cells = (cell for file in members for cell in _cells(file, image_column))
 
     def image(cell: tuple[object, str]) -> np.ndarray:
-        return _image(*cell, image_column, converted, config)
+        value, where = cell
+        content = value.get("bytes") if isinstance(value, dict) else value  # the Hub's mapping, or bytes
+        if not isinstance(content, bytes):
+            raise BrokenImage(f"{where}: column {image_column} contains no image bytes")
+        return decode(content, where, converted, config)
 
     return RawSplit(np.concatenate(labels), map(image, cells), lambda i: name_row(rows, i), converted)
 
@@ -217,14 +211,6 @@ def _cells(file: Path, column: str) -> Iterator[tuple[object, str]]:
     """The values of a column of one file, each with its name in messages."""
     values = (value for batch in _batches(file, column) for value in batch)
     return ((value, f"{file}, row {row}") for row, value in enumerate(values))
-
-
-def _image(value: object, where: str, column: str, converted: Conversions, config: DataConfig) -> np.ndarray:
-    """An image, uint8, (H, W, 3), from its bytes or the Hub's mapping with them."""
-    content = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(content, bytes):
-        raise BrokenImage(f"{where}: column {column} contains no image bytes")
-    return decode(content, where, converted, config)
 
 
 def _batches(file: Path, column: str) -> Iterator[list]:

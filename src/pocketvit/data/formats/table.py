@@ -26,6 +26,7 @@ from pocketvit.data.raw_splits import (
     RawSplit,
     Store,
     assemble,
+    find_column,
     in_memory,
     is_image,
     note_left_aside,
@@ -60,7 +61,7 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
     Raises:
         InputError: a table lacks these columns, a row lacks an image or label, or an image cannot be read.
     """
-    tables = {split: _Table.read(file, config) for split, file in _tables(path).items()}
+    tables = {split: _Table(file, config) for split, file in _tables(path).items()}
     rows: dict[str, list[_Row]] = {}
     for split, table in tables.items():
         for row in table.rows:
@@ -101,70 +102,43 @@ class _Row:
     """The row's name in messages."""
 
 
-@dataclass(frozen=True)
 class _Table:
-    """A table, read."""
+    """A table, read.
 
-    file: Path
-    rows: list[_Row]
-    class_columns: tuple[str, ...]
-    """The classes, if each has a column; else empty."""
-    columns_aside: tuple[str, ...]
-    """Then columns that are of no class."""
+    Raises:
+        InputError: it is not a table, lacks a column, or a row lacks an image or label.
+    """
 
-    @classmethod
-    def read(cls, table: Path, config: DataConfig) -> "_Table":
-        """Read a table.
-
-        Raises:
-            InputError: it is not a table, lacks a column, or a row lacks an image or label.
-        """
-        try:
-            text = read_bytes(table).decode("utf-8-sig")
-            head = text.partition("\n")[0]
-            delimiter = max(",;\t", key=head.count)
-            rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-        except (UnicodeDecodeError, csv.Error, OSError) as error:
-            raise InputError(f"{table} is not a CSV table in UTF-8: {one_line(error)}") from error
+    def __init__(self, file: Path, config: DataConfig) -> None:
+        self.file, self.separator = file, config.label_separator
+        rows = _read_csv(file)
         columns = [column for column in (rows[0] if rows else {}) if column is not None]
-        image_column = _find_column(table, columns, config.image_column, _IMAGE_COLUMNS)
-        others = [column for column in columns if column not in (image_column, "split", "")]
-        labeled = config.label_column is not None or config.label_separator is not None
+        self.image_column = find_column(file, columns, config.image_column, _IMAGE_COLUMNS)
+        others = [column for column in columns if column not in (self.image_column, "split", "")]
+        labeled = config.label_column is not None or self.separator is not None
         if labeled or not {*others}.isdisjoint(_LABEL_COLUMNS) or len(found := _class_columns(rows, others)) < 2:
-            label_column, found = _find_column(table, columns, config.label_column, _LABEL_COLUMNS), ()
+            self.label_column, found = find_column(file, columns, config.label_column, _LABEL_COLUMNS), ()
         else:
-            label_column = None
-        aside = tuple(column for column in others if found and column not in found)
-        place = _index(table.parent)
-        reader = _RowReader(table, image_column, label_column, found, config.label_separator, place)
-        return cls(table, [reader.read(number, row) for number, row in enumerate(rows, 2)], found, aside)
+            self.label_column = None
+        self.class_columns = found  # the classes, if each has a column; else empty
+        self.columns_aside = [column for column in others if found and column not in found]
+        self.images = _index(file.parent)
+        self.rows = [self._row(number, row) for number, row in enumerate(rows, 2)]
 
-
-@dataclass(frozen=True)
-class _RowReader:
-    """Reads the rows of a table, given its columns."""
-
-    table: Path
-    image_column: str
-    label_column: str | None
-    class_columns: tuple[str, ...]
-    separator: str | None
-    place: Mapping[str, Path | None]  # of `_index`
-
-    def read(self, number: int, row: Mapping[str | None, Any]) -> _Row:
+    def _row(self, number: int, row: Mapping[str | None, Any]) -> _Row:
         """A row by column."""
-        where, name = f"{self.table}, row {number}", row[self.image_column] or ""
-        file = self.place.get(name.strip().replace("\\", "/"))
+        where, name = f"{self.file}, row {number}", row[self.image_column] or ""
+        file = self.images.get(name.strip().replace("\\", "/"))
         if file is None:
-            how = "several images have that name; write its path" if name in self.place else "there is no such image"
+            how = "several images have that name; write its path" if name in self.images else "there is no such image"
             raise InputError(f"{where}: {self.image_column} is {name!r}: {how}")
-        label, classes = self.classes(row, name, where)
+        label, classes = self._classes(row, name, where)
         split = row.get("split")
         if split and split_of(split) is None:
             raise InputError(f"{where}: split is {split!r}: expected train, test or val")
         return _Row(file, label, classes, split_of(split) if split else None, where)
 
-    def classes(self, row: Mapping[str | None, Any], name: str, where: str) -> tuple[str, tuple[str, ...]]:
+    def _classes(self, row: Mapping[str | None, Any], name: str, where: str) -> tuple[str, tuple[str, ...]]:
         """A row's label as it is written, and its classes."""
         if self.label_column is None:
             return "", tuple(column for column in self.class_columns if row[column].strip() in _YES)
@@ -182,17 +156,19 @@ class _RowReader:
         return label, classes
 
 
-def _class_columns(rows: Sequence[Mapping[str, str | None]], columns: Sequence[str]) -> tuple[str, ...]:
+def _read_csv(file: Path) -> list[dict[str | None, Any]]:
+    try:
+        text = read_bytes(file).decode("utf-8-sig")
+        head = text.partition("\n")[0]
+        delimiter = max(",;\t", key=head.count)
+        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        raise InputError(f"{file} is not a CSV table in UTF-8: {one_line(error)}") from error
+
+
+def _class_columns(rows: Sequence[Mapping[str | None, Any]], columns: Sequence[str]) -> tuple[str, ...]:
     """The columns that hold nothing but 0 and 1."""
     return tuple(column for column in columns if all((row[column] or "").strip() in _YES | _NO for row in rows))
-
-
-def _find_column(table: Path, columns: Sequence[str], wanted: str | None, names: Sequence[str]) -> str:
-    names = names if wanted is None else (wanted,)
-    for name in names:
-        if name in columns:
-            return name
-    raise InputError(f"{table} has the columns {', '.join(columns) or '(none)'}: expected {' or '.join(names)}")
 
 
 def _index(folder: Path) -> dict[str, Path | None]:

@@ -209,7 +209,7 @@ def test_empty_table(write, tmp_path):
 
 def test_unknown_columns_are_listed(tmp_path):
     pa.parquet.write_table(pa.table({"a": [1], "b": [2]}), tmp_path / "x.parquet")
-    with pytest.raises(InputError, match="contains the columns a, b: expected img or image"):
+    with pytest.raises(InputError, match="has the columns a, b: expected img or image"):
         parquet.read(tmp_path / "x.parquet")
 
 
@@ -286,7 +286,7 @@ def test_columns_of_ones_own(write, tmp_path):
     other = parquet.read(tmp_path / "x.parquet", DataConfig(image_column="scan", label_column="coarse"))
     assert other.class_names == ("insect", "pet") and other.train.labels.tolist() == coarse and other.notes == ()
     assert np.array_equal(other.train.images, usual.train.images[::-1])
-    with pytest.raises(InputError, match="contains the columns img, scan, label, coarse: expected colour$"):
+    with pytest.raises(InputError, match="has the columns img, scan, label, coarse: expected colour$"):
         parquet.read(tmp_path / "x.parquet", DataConfig(label_column="colour"))
 
 
