@@ -77,6 +77,7 @@ class CheckArguments(DataConfig):
     val_frac: float = field(default=0.0, init=False)
     repeats: Literal["fresh", "batch"] = field(default="fresh", init=False)
     num_repeats: int = field(default=3, init=False)
+    balance: Literal["none", "loss", "sampling"] = field(default="none", init=False)
     keep: Literal["auto", "gpu", "host", "disk"] = field(default="auto", init=False)
 
 

@@ -19,9 +19,11 @@ from predictions import predict_files
 from rich.cells import cell_len
 
 from pocketvit.cli import COMMANDS, main, parse_train
-from pocketvit.cli.parsing import MEANT, check_flags, parse_command
+from pocketvit.cli.data import CheckArguments
+from pocketvit.cli.parsing import MEANT, check_flags, flags_of, parse_command
 from pocketvit.cli.study import StudyArguments
 from pocketvit.config import flatten, load_config, override, save_config
+from pocketvit.config.data import READING
 from pocketvit.errors import InputError
 from pocketvit.recipes import photos, recipe
 from pocketvit.studies.execution.local import gpu_slots
@@ -790,6 +792,12 @@ def test_data_list_and_check(capsys, monkeypatch, tmp_path):
     code, out, _ = run(["data", "check", "digits"], capsys)
     assert code == 0 and "1,437 training and 360 test images of 8 × 8 pixels in 10 classes" in out
     assert "not CIFAR-10" in out
+
+
+def test_a_check_has_no_flag_without_effect():
+    assert set(flags_of(CheckArguments)) == {
+        f"--{name.replace('_', '-')}" for name in ("source", "format", "test_frac", "split_seed", "cache_dir", *READING)
+    }
 
 
 def test_check_holds_out_as_a_run_would(capsys, monkeypatch, tmp_path):
