@@ -49,10 +49,7 @@ def eval_command(arguments: list[str]) -> int:
 
     options = {"resize": parsed.resize, "device": parsed.device, "allow_code": parsed.allow_code}
     if parsed.csv:
-        rows = list(evaluate_images(parsed.run, source=parsed.data, **options))
-        table = csv.writer(sys.stdout, lineterminator="\n")
-        table.writerow(map(_cell, rows[0]))
-        table.writerows(map(_cell, row.values()) for row in rows)
+        _print_csv(evaluate_images(parsed.run, source=parsed.data, **options))
         return 0
     scores = evaluate_run(parsed.run, source=parsed.data, **options)
     if parsed.json:
@@ -182,21 +179,23 @@ def _show(answers: Iterator[dict[str, Any]], parsed: PredictArguments) -> None:
 
 
 def _print_csv(answers: Iterator[dict[str, Any]]) -> None:
-    """A line for each prediction; where an image may have several classes, with the probability of each class."""
+    """A line for each answer, perhaps with its label; where an image may have several classes, with all probabilities."""
     table, first = csv.writer(sys.stdout, lineterminator="\n"), next(answers, {})
     several = "classes" in first
+    given = ["file", "label"] if "label" in first else ["file"]
     shares = [f"p({name})" for name in first["probabilities"]] if several else ["probability"]
-    table.writerow(map(_cell, ("file", "prediction", *shares)))
+    table.writerow(map(_cell, [*given, "prediction", *shares]))
     for answer in chain([first] if first else [], answers):
         named = answer["probabilities"]
         best = max(named, key=lambda name: named[name])
         prediction, values = ("|".join(answer["classes"]), named.values()) if several else (best, [named[best]])
-        table.writerow((_cell(answer["file"]), _cell(prediction), *(round(share, 4) for share in values)))
+        texts = [*(answer[name] for name in given), prediction]
+        table.writerow([*map(_cell, texts), *(round(share, 4) for share in values)])
 
 
-def _cell(value: str | float) -> str | float:
-    """A value of a CSV table, with the letters escaped that a terminal would obey."""
-    return printable(value, 10 * len(value)) if isinstance(value, str) else value
+def _cell(text: str) -> str:
+    """Text of a CSV table, with the letters escaped that a terminal would obey."""
+    return printable(text, 10 * len(text))
 
 
 def print_json(content: Any, indent: int | None = 2) -> None:

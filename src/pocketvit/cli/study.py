@@ -101,11 +101,7 @@ def study_command(arguments: list[str]) -> int:
 
 
 def _check_results(folder: Path, *, given: bool) -> None:
-    """Refuse a folder of results that does not exist or cannot be read, because its runs would be repeated.
-
-    Raises:
-        InputError: the folder was given but does not exist, or cannot be read.
-    """
+    """Refuse a folder of results that was given but does not exist, or cannot be read: its runs would be repeated."""
     if given and not folder.is_dir():
         raise InputError(f"--results {folder}: no such folder; its runs would be repeated")
     if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
@@ -113,11 +109,7 @@ def _check_results(folder: Path, *, given: bool) -> None:
 
 
 def _check_together(parsed: StudyArguments) -> None:
-    """Refuse flags that would have no effect.
-
-    Raises:
-        InputError: there is one.
-    """
+    """Refuse flags that would have no effect."""
     if parsed.address is not None and parsed.engine != "ray":
         raise InputError(f"--address {parsed.address}: only for a Ray cluster; add --engine ray or leave it out")
     if parsed.gpus == "":

@@ -9,9 +9,9 @@ SHIPPED = Path(__file__).parents[1] / "shipped"
 """The folder of their folders, which are named like the models."""
 
 
-def shipped_names(registry: Path | None = None) -> list[str]:
-    """The names of the models in a folder of models, by default of those that come with the package."""
-    return sorted(file.parent.name for file in (registry or SHIPPED).glob("*/model.safetensors"))
+def shipped_names() -> list[str]:
+    """The names of the models that come with the package."""
+    return sorted(file.parent.name for file in SHIPPED.glob("*/model.safetensors"))
 
 
 def find_run(run: str | os.PathLike, folder: Path = Path()) -> Path:

@@ -37,9 +37,7 @@ class Weights:
     def find(cls, given: str | os.PathLike, folder: Path = Path()) -> "Weights":
         """The model in a run folder or file, one that comes with the package by its name, or one named hf:OWNER/NAME.
 
-        A relative path is relative to `folder`.
-
-        The digest of a copy is taken from its name, and checked when it is read.
+        A relative path is relative to `folder`. The digest of a copy is taken from its name, and checked when it is read.
 
         Raises:
             InputError: there is none, or it cannot be read or downloaded.

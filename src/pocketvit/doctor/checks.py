@@ -4,9 +4,10 @@ Shapes: N images, K classes.
 """
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import isfinite, log
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +19,6 @@ from pocketvit.data import Split, Splits
 from pocketvit.data.check import check
 from pocketvit.data.dataset import class_counts
 from pocketvit.device import compute_dtype, device_name
-from pocketvit.doctor.findings import Finding
 from pocketvit.inference.logits import image_losses, predict_logits
 from pocketvit.optim.build import named_parameters
 from pocketvit.randomness import Stream, permutation
@@ -28,6 +28,24 @@ from pocketvit.training.trainer import Trainer
 DRIVER = Path("/proc/driver/nvidia/version")
 MEASURED = 256  # images whose loss is measured
 TOO_HIGH = 0.5  # nats of the first loss above that of equal probabilities
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check."""
+
+    check: str
+    """What was looked at, in a word or two."""
+    state: Literal["ok", "warn", "FAIL"]
+    found: str
+    """What was seen, with the figures."""
+    advice: str = ""
+    """What to do about it."""
+
+    def text(self) -> str:
+        """As lines to print."""
+        lines = [f"{self.state:<5} {self.check:<14} {self.found}"]
+        return "\n".join([*lines, *([f"{'':<20} -> {self.advice}"] if self.advice else [])])
 
 
 def software(device: torch.device) -> Finding:

@@ -9,7 +9,7 @@ from pocketvit.config import RunConfig, override
 from pocketvit.data import Splits, open_splits
 from pocketvit.device import choose_device, watch_memory
 from pocketvit.doctor import checks, trials
-from pocketvit.doctor.findings import Finding
+from pocketvit.doctor.checks import Finding
 from pocketvit.doctor.lr_range import draw
 from pocketvit.doctor.trial import Budget, Trial
 from pocketvit.errors import InputError

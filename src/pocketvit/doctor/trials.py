@@ -4,8 +4,7 @@ import numpy as np
 
 from pocketvit.config import RunConfig
 from pocketvit.device import peak_memory_gib
-from pocketvit.doctor.checks import constant_logits, logits_of
-from pocketvit.doctor.findings import Finding
+from pocketvit.doctor.checks import Finding, constant_logits, logits_of
 from pocketvit.doctor.lr_range import RangeTest, range_factors
 from pocketvit.doctor.trial import DIFFERENT, Trial
 from pocketvit.inference.logits import image_losses
@@ -19,6 +18,7 @@ LEARNED = 0.1  # share of the first loss, beyond what smoothing leaves, below wh
 SIGNIFICANT = 3.0  # standard errors by which a loss must be lower
 WARM_UP_FRAC = 0.3
 ENOUGH = 200  # steps of a trial that must show something; after fewer, there is only a warning
+A_DAY = 24 * 3600  # seconds
 FEW_STEPS, ROSE = 5, 1.05  # the mean loss of the last ones over that of the first ones, above which it has risen
 
 
@@ -137,6 +137,3 @@ def cost(trial: Trial, config: RunConfig, held: int) -> Finding:
     if seconds > A_DAY and trainer.device.type == "cpu":
         return Finding("cost", "warn", found, "use a GPU, fewer --schedule.passes, or a smaller --model.width")
     return Finding("cost", "ok", found)
-
-
-A_DAY = 24 * 3600

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice, zip_longest
 from os.path import isdir
 from pathlib import Path
@@ -15,7 +16,7 @@ from pocketvit.config import DataConfig, load_config
 from pocketvit.config.checks import describe_size
 from pocketvit.config.shipped import find_run
 from pocketvit.data import Dataset, Split, open_dataset, open_splits, open_to_measure
-from pocketvit.data.dataset import note_shared
+from pocketvit.data.dataset import MappedRows, note_shared
 from pocketvit.data.memory import Data, load_from_memory
 from pocketvit.data.pixels import decode, resize
 from pocketvit.data.raw_splits import is_image, visible_files
@@ -102,34 +103,31 @@ def _check_fits(trained: TrainedModel, dataset: Dataset) -> None:
         raise InputError(f"{name} has images of {got}, but the model takes {wanted}{advice}")
 
 
-def evaluate_images(run: str | Path, **options: Any) -> Iterator[dict[str, str | float]]:
-    """A finished run's prediction for each image that `evaluate_run` uses: file, label, prediction and probability.
+def evaluate_images(run: str | Path, **options: Any) -> Iterator[dict[str, Any]]:
+    """A finished run's answer on each image that `evaluate_run` uses, as from `predict_each`, with its `label`.
 
-    Where an image may have several classes, both name them with | between, and the probability of each class follows.
+    Where an image may have several classes, the label names them with | between.
 
     Args:
-        options: as for `evaluate_run`.
+        options: all those of `evaluate_run`.
     Raises:
         InputError: as `evaluate_run`.
     """
     trained, dataset, _ = _open_run(run, **options)
-    probabilities, names = trained.probabilities_of(trained.logits(dataset.test.images)).numpy(), trained.class_names
-    if trained.multilabel:
-        for file, has, row in zip(dataset.test.files, dataset.test.labels, probabilities, strict=True):
-            label, prediction = (
-                "|".join(name for name, one in zip(names, which) if one) for which in (has, row >= 0.5)
-            )
-            shares = dict(zip(names, (round(float(share), 4) for share in row), strict=True))
-            yield {"file": file, "label": label, "prediction": prediction, **{f"p({k})": v for k, v in shares.items()}}
-        return
-    for file, label, row in zip(dataset.test.files, dataset.test.labels, probabilities, strict=True):
-        best = int(row.argmax())
-        yield {
-            "file": file,
-            "label": names[label],
-            "prediction": names[best],
-            "probability": round(float(row[best]), 4),
-        }
+    test, names = dataset.test, trained.class_names
+    for file, label, answer in zip(test.files, test.labels, _answers(trained, test.images), strict=True):
+        own = [names[k] for k in np.flatnonzero(label)] if trained.multilabel else [names[label]]
+        yield {"file": file, "label": "|".join(own), **answer}
+
+
+def _answers(trained: TrainedModel, images: np.ndarray | MappedRows) -> Iterator[dict[str, Any]]:
+    """The prediction for each image, as `predict_each` gives it."""
+    for row in trained.probabilities(images).tolist():
+        named = dict(zip(trained.class_names, row, strict=True))
+        if trained.multilabel:
+            yield {"classes": [name for name in named if named[name] >= 0.5], "probabilities": named}
+        else:
+            yield {"probabilities": named}
 
 
 def evaluate_run(
@@ -157,11 +155,7 @@ def evaluate_run(
 
 
 def _open_run(
-    run: str | Path,
-    source: str | None = None,
-    resize: int | None = None,
-    device: str = "auto",
-    allow_code: bool = False,
+    run: str | Path, source: str | None, resize: int | None, device: str, allow_code: bool
 ) -> tuple[TrainedModel, Dataset, tuple[str, ...]]:
     """A finished run's model, the data to evaluate it on, and notes on these; arguments as for `evaluate_run`."""
     run = find_run(run)
@@ -231,14 +225,7 @@ def predict_each(
         InputError: no trained model there, or it has code and `allow_code` does not agree.
     """
     trained = load_model(run, choose_device(device), allow_code=allow_code)
-
-    def answer(images: np.ndarray) -> list[dict[str, Any]]:
-        named = [dict(zip(trained.class_names, row, strict=True)) for row in trained.probabilities(images).tolist()]
-        if not trained.multilabel:
-            return [{"probabilities": row} for row in named]
-        return [{"classes": [name for name in row if row[name] >= 0.5], "probabilities": row} for row in named]
-
-    yield from answer_each(run, files, trained.model.image_size, answer, AT_A_TIME)
+    yield from answer_each(run, files, trained.model.image_size, partial(_answers, trained), AT_A_TIME)
 
 
 def answer_each(

@@ -65,7 +65,7 @@ class TrainedModel:
             return torch.empty(0, self.model.num_classes)
         return predict_logits(self.model, images, *self._statistics, flip_average=flip_average)
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
+    def probabilities(self, images: np.ndarray | MappedRows) -> np.ndarray:
         """Class probabilities of uint8 images (N, H, W, C): float32 (N, K); rows sum to 1 unless `multilabel`.
 
         Args:

@@ -1,9 +1,8 @@
 """Read a finished run, with one-line errors for missing or damaged files.
 
-A run folder contains config.yaml, env.json, metrics.jsonl, predictions.npz and, written last, result.json. Two files
-are optional: samples.npz (pictures) and figures.npz (what the model is like inside).
+`pocketvit.runs.folder` lists its files, of which samples.npz and figures.npz may be absent.
 
-T test images, K classes, S sample pictures, E error pictures, H W pixels.
+Shapes: T test images, K classes, S sample pictures, E error pictures, H W pixels.
 """
 
 from dataclasses import dataclass
@@ -97,7 +96,6 @@ def read_run(run_dir: Path, result: RunResult | None = None) -> FinishedRun:
     Raises:
         InputError: the folder or one of its files is missing, damaged or incomplete.
     """
-    run_dir = Path(run_dir)
     required = ["config.yaml", "env.json", "metrics.jsonl", "predictions.npz"] + ["result.json"] * (result is None)
     missing = [name for name in required if not (run_dir / name).is_file()]
     if missing:

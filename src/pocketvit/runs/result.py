@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pocketvit.errors import InputError
 from pocketvit.files import read_json, write_json
-from pocketvit.runs.balance import Balance
 
 
 def is_number(value: Any) -> bool:
@@ -63,6 +62,10 @@ class Evaluation:
 Evaluations = Annotated[
     tuple[Evaluation, ...], "a list of objects", lambda value: isinstance(value, list) and _all(dict, value)
 ]
+
+
+WRITTEN = ("train_fingerprint", "cautions", "num_processes")
+"""Fields that are written even at their default, which is for older results; the others are left out then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,21 +166,9 @@ class RunResult:
         """
         content = asdict(self)
         del content["file"], content["extra"]
-        optional = (
-            "kernels",
-            "model_digest",
-            "images_total",
-            "test_accuracy_tta",
-            "val_accuracy_tta",
-            "best_pass",
-            "test_map",
-            "val_map",
-            "class_precisions",
-            *Balance.__annotations__,
-        )
         content["curve"] = [{k: v for k, v in point.items() if (k, v) != ("map", None)} for point in content["curve"]]
-        silent = {name for name in optional if content[name] in (None, ())}
-        write_json(self.file, {name: value for name, value in content.items() if name not in silent} | self.extra)
+        usual = {item.name: item.default for item in fields(self) if item.name not in WRITTEN}
+        write_json(self.file, {k: v for k, v in content.items() if k not in usual or v != usual[k]} | self.extra)
 
     @classmethod
     def read(cls, file: Path) -> "RunResult":

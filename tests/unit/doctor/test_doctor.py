@@ -15,8 +15,8 @@ from pocketvit.cli import main
 from pocketvit.config import override
 from pocketvit.data import open_splits
 from pocketvit.doctor import checks
+from pocketvit.doctor.checks import Finding
 from pocketvit.doctor.examine import examine
-from pocketvit.doctor.findings import Finding
 from pocketvit.doctor.trial import Budget, Trial
 from pocketvit.doctor.trials import cost, first_steps
 from pocketvit.recipes import recipe

@@ -29,14 +29,13 @@ def push(folder: Path, name: str, *, private: bool = False) -> str:
     """Upload a folder as a model, which is made if there is none.
 
     Args:
-        name: OWNER/NAME.
+        name: OWNER/NAME, as `check_push` lets through.
         private: of a new model.
     Returns:
         its address.
     Raises:
-        InputError: as `check_push`, or the Hub cannot be reached or refuses.
+        InputError: the Hub cannot be reached or refuses.
     """
-    check_push(name)
     from huggingface_hub import HfApi
 
     hub = HfApi(library_name="pocketvit")
