@@ -119,9 +119,9 @@ def caveats(study: Study, found: Sequence[Finding]) -> list[str]:
 
 
 def held_out_in_vain(study: Study) -> list[str]:
-    """A sentence on the rows of `Study.held_out_in_vain`, if there are any."""
-    rows = study.held_out_in_vain
-    if not rows:
+    """A sentence on the rows that hold out validation images although rows are compared on the test images, if any."""
+    rows = [row.name for row in study.rows if row.config.data.val_frac]
+    if IMAGES_OF[study.measure] == "validation" or not rows:
         return []
     return [
         "Rows are compared on the test images, because not all rows hold out the same validation images. These rows were "

@@ -54,39 +54,33 @@ def power_of(difference: float, stderr: float, test: np.ndarray) -> float:
     return float(np.mean(special.ndtr(abs(difference) / stderr - test)))
 
 
-def detectable_difference(stderr: float, test: np.ndarray, *, power: float = POWER) -> float:
-    """The least difference that a test detects with the given power; arguments as in `power_of`."""
-    Bounds(0, 1, open_left=True, open_right=True).check("power", power)
+def detectable_difference(stderr: float, test: np.ndarray) -> float:
+    """The least difference that a test detects with the power `POWER`; arguments as in `power_of`."""
     from scipy import optimize  # takes a third of a second to load
 
-    root: Any = optimize.brentq(lambda shift: power_of(shift, 1.0, test) - power, 0.0, float(test.max()) + 10)
+    root: Any = optimize.brentq(lambda shift: power_of(shift, 1.0, test) - POWER, 0.0, float(test.max()) + 10)
     return stderr * float(root)  # a pair only for those who ask for more
 
 
-def detectable_with(
-    num_seeds: int, std: float, *, num_rows: int = 2, num_comparisons: int = 1, power: float = POWER
-) -> float:
-    """The least difference between two rows that a planned study detects with the given power; inf for one seed.
+def detectable_with(num_seeds: int, std: float, *, num_rows: int = 2, num_comparisons: int = 1) -> float:
+    """The least difference between two rows that a planned study detects with the power `POWER`; inf for one seed.
 
     Args:
         num_seeds: of every row.
         std: of a run over seeds, without what pairing removes (`Spread.noise` is its square).
         num_rows: of the study; all of them contribute to the estimated spread.
         num_comparisons: to correct for. The power is that of the first one detected, the hardest.
-        power: the probability asked for.
     """
     Bounds(2).check("num_rows", num_rows)
     Bounds(1).check("num_seeds", num_seeds)
     if num_seeds == 1:
         return inf
     test = moderated(num_seeds, num_rows, LEVEL / num_comparisons)
-    return detectable_difference(std * sqrt(2 / num_seeds), test, power=power)
+    return detectable_difference(std * sqrt(2 / num_seeds), test)
 
 
-def seeds_needed(
-    difference: float, std: float, *, num_rows: int = 2, num_comparisons: int = 1, power: float = POWER
-) -> int:
-    """The seeds per row that a difference needs with the given power; arguments as in `detectable_with`.
+def seeds_needed(difference: float, std: float, *, num_rows: int = 2, num_comparisons: int = 1) -> int:
+    """The seeds per row that a difference needs with the power `POWER`; arguments as in `detectable_with`.
 
     Raises:
         InputError: no spread, or a difference below a hundredth of it, which no study will detect.
@@ -96,6 +90,6 @@ def seeds_needed(
 
     def enough(num_seeds: int) -> bool:
         test = moderated(num_seeds, num_rows, LEVEL / num_comparisons)
-        return power_of(difference, std * sqrt(2 / num_seeds), test) >= power
+        return power_of(difference, std * sqrt(2 / num_seeds), test) >= POWER
 
     return bisect_left(range(MOST_SEEDS), True, lo=2, key=enough)

@@ -23,9 +23,9 @@ class CellResult:
     row: str
     seed: int
     state: Literal["done", "failed", "missing"]
-    result: RunResult | None  # None unless done
-    error: str | None  # why it failed, in one line; None unless failed
-    folder: Path | None  # the run folder; None if there is none, for example if the result is a single file
+    result: RunResult | None = None  # None unless done
+    error: str | None = None  # why it failed, in one line; None unless failed
+    folder: Path | None = None  # the run folder; None if there is none, for example if the result is a single file
     log: Path | None = None  # its output; None unless failed, and if there is none
 
 
@@ -49,15 +49,15 @@ def outcome(job: Job, result: RunResult | None) -> CellResult:
     if result is not None:
         if job.cell.config.data.val_frac and result.val_accuracy is None:
             error = f"{result.file} has no val_accuracy, although the run holds out validation images"
-            return CellResult(row=row, seed=seed, state="failed", result=None, error=error, folder=None)
+            return CellResult(row=row, seed=seed, state="failed", error=error)
         folder = result.run_folder if result.file.name == "result.json" else None
-        return CellResult(row=row, seed=seed, state="done", result=result, error=None, folder=folder)
+        return CellResult(row=row, seed=seed, state="done", result=result, folder=folder)
     folder = job.folder if job.folder.is_dir() else None
     if os.path.isfile(job.failure):
         error = _said(job.failure)
         log = job.log if job.log.is_file() else None
-        return CellResult(row=row, seed=seed, state="failed", result=None, error=error, folder=folder, log=log)
-    return CellResult(row=row, seed=seed, state="missing", result=None, error=None, folder=folder)
+        return CellResult(row=row, seed=seed, state="failed", error=error, folder=folder, log=log)
+    return CellResult(row=row, seed=seed, state="missing", folder=folder)
 
 
 def _said(failure: Path) -> str:

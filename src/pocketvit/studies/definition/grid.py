@@ -73,13 +73,6 @@ class Study:
             return "val_map" if held_out else "test_map"
         return "val_accuracy" if held_out else "test_accuracy"
 
-    @property
-    def held_out_in_vain(self) -> list[str]:
-        """Rows that hold out validation images although rows are compared on the test images."""
-        if IMAGES_OF[self.measure] == "validation":
-            return []
-        return [row.name for row in self.rows if row.config.data.val_frac]
-
     def cells(self) -> list[Cell]:
         """Every run: the first seed of each row, then the second, so that an interrupted study has all its rows."""
         rounds = itertools.zip_longest(*(row.seeds for row in self.rows))

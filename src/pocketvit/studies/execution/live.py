@@ -5,7 +5,6 @@ Names and errors are `Text`, never markup, so brackets in them are harmless.
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -70,20 +69,7 @@ class Board:
         return sum(cell.state == state and job not in self.running for job, cell in self.cells.items())
 
 
-class View(Protocol):
-    """Shows a board."""
-
-    def show(self) -> None:
-        """Show the current state; called several times a second."""
-
-    def say(self, text: Text) -> None:
-        """Print a line that stays."""
-
-    def close(self) -> None:
-        """End the display."""
-
-
-class LiveView(View):
+class LiveView:
     """A table in a terminal, kept up to date."""
 
     def __init__(self, board: Board, console: Console) -> None:
@@ -104,7 +90,7 @@ class LiveView(View):
         self.live.stop()
 
 
-class LineView(View):
+class LineView:
     """A line for every cell that ends, and one per minute."""
 
     EVERY_S = 60.0
@@ -122,6 +108,12 @@ class LineView(View):
         """Print a line."""
         self.said_at = time.monotonic()
         self.console.print(text, soft_wrap=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+View = LiveView | LineView
 
 
 def view(board: Board, console: Console) -> View:

@@ -81,8 +81,6 @@ def plan_study(
     Raises:
         InputError: an impossible number, or a difference far below `std`.
     """
-    Bounds(0, open_left=True).check("std", std)
-    Bounds(0).check("seconds_per_pass", seconds_per_pass)
     Bounds(1).check("num_devices", num_devices)
     cells = study.cells()
     left = cells if left is None else left

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
@@ -29,37 +29,13 @@ from pocketvit.studies.execution.live import Board, View, ended_text, view
 from pocketvit.studies.execution.outdated import outdated
 from pocketvit.terminal import printable
 
+if TYPE_CHECKING:
+    from pocketvit.studies.execution.local import LocalEngine
+    from pocketvit.studies.execution.ray_engine import RayEngine
+
+    Engine = LocalEngine | RayEngine
+
 TICK_S = 0.2
-
-
-class Engine(Protocol):
-    """Runs cells, several at a time."""
-
-    @property
-    def num_devices(self) -> int:
-        """Runs at a time."""
-        ...
-
-    @property
-    def running(self) -> dict[Job, str]:
-        """The running cells, each with the name of its device."""
-        ...
-
-    def free_slot(self) -> list[Job] | None:
-        """The cells that the next one would wait for on its device; None if no device is free."""
-
-    def start(self, job: Job) -> None:
-        """Start a cell."""
-
-    def ended(self) -> list[tuple[Job, str | None]]:
-        """The cells that ended since the last call, each with its error if it left no result."""
-        ...
-
-    def stop(self) -> None:
-        """Let all cells save and end."""
-
-    def kill(self) -> None:
-        """Kill all cells at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +89,7 @@ class Runner:
         until: `time.monotonic()` when the time is up.
     """
 
-    def __init__(self, todo: Sequence[Job], engine: Engine, board: Board, shown: View, until: float = inf) -> None:
+    def __init__(self, todo: Sequence[Job], engine: "Engine", board: Board, shown: View, until: float = inf) -> None:
         # Begun cells come first, so that an interrupted study leaves few unfinished ones.
         self.todo = sorted(todo, key=lambda job: progress_of(job.folder) is None)
         self.engine, self.board, self.shown, self.until = engine, board, shown, until
@@ -245,7 +221,7 @@ def _check_waiting(jobs: Sequence[Job], chosen: Collection[str]) -> None:
                 raise InputError(f"row {job.cell.row!r} starts from the model of row {row!r}: add {row} to --only")
 
 
-def _engine(todo: Sequence[Job], gpus: Sequence[str] | None, address: str | None, lock: int | None) -> Engine:
+def _engine(todo: Sequence[Job], gpus: Sequence[str] | None, address: str | None, lock: int | None) -> "Engine":
     """The local engine, or the one for a Ray cluster."""
     device = wanted_device(job.cell for job in todo)
     if address is None:

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 from synthetic_study import ERROR, SPEED, changed, result_of, synthetic_cells, synthetic_study
 
-from pocketvit.report.latex import latex_table, latex_text
 from pocketvit.runs.balance import TRY
 from pocketvit.studies import compare
-from pocketvit.studies.analysis.findings import accuracies, caveats, findings, noisy_rows
+from pocketvit.studies.analysis.findings import accuracies, caveats, findings, held_out_in_vain, noisy_rows
 from pocketvit.studies.execution.live import verdict_table
 from pocketvit.studies.output import outputs
+from pocketvit.studies.output.latex import latex_table, latex_text
 from pocketvit.studies.output.outputs import notes, table_row
 from pocketvit.studies.output.page import study_page
 from pocketvit.tables import ABSENT, markdown_table, markdown_text
@@ -143,7 +143,8 @@ def test_the_measure_is_one_that_all_rows_have_on_the_same_images(base, row, mea
     study = synthetic_study(base=base, rows={"baseline": {}, "other": {"model.depth": 3, **row}})
     assert study.measure == measure
     held_out = [name for name, frac in (("baseline", base), ("other", base | row)) if "data.val_frac" in frac]
-    assert study.held_out_in_vain == (held_out if measure == "test_accuracy" else [])
+    said = [line.rpartition(": ")[2] for line in held_out_in_vain(study)]
+    assert said == ([f"{', '.join(held_out)}."] if held_out and measure == "test_accuracy" else [])
 
 
 @pytest.mark.parametrize(("base", "measure"), [({}, "test_accuracy"), (HELD_OUT, "val_accuracy")])
