@@ -13,8 +13,8 @@ import numpy as np
 from pocketvit.errors import InputError
 from pocketvit.files import path_of, write_atomically
 from pocketvit.report import text
-from pocketvit.report.curves import SPLITS, Curve, time_unit
-from pocketvit.report.page import flat
+from pocketvit.report.curves import SPLITS, Curve, progress_axes
+from pocketvit.report.page import flat, setting
 from pocketvit.report.plots import Series, line_plot
 from pocketvit.report.scores import wilson_interval
 from pocketvit.report.templating import page_environment
@@ -22,8 +22,10 @@ from pocketvit.runs.finished import FinishedRun, read_run
 from pocketvit.runs.hardware import device
 from pocketvit.tables import ABSENT
 
-COLOURS = ("ink", "accent", "warm", "violet", "green", "ochre")  # of the runs in a plot; from the seventh on dashed
-MOST_RUNS = 2 * len(COLOURS)
+COLOURS = ("ink", "accent", "warm", "violet", "green", "ochre")
+STYLES = [(colour, dashed) for dashed in (False, True) for colour in COLOURS]
+"""The color of each run's lines, and whether they are dashed."""
+MOST_RUNS = len(STYLES)
 MOST_CLASSES = 100  # in the table; those with the greatest differences
 
 
@@ -85,13 +87,9 @@ def compare(folders: Sequence[Path]) -> list[Compared]:
 def same_images(one: FinishedRun, other: FinishedRun) -> bool:
     """Whether two runs have the same test images in the same order, perhaps resized: from the same data, of the same names."""
     a, b = one.predictions, other.predictions
-    of_same_data = one.result.data_fingerprint == other.result.data_fingerprint or _source(one) == _source(other)
+    of_same_data = one.result.data_fingerprint == other.result.data_fingerprint
+    of_same_data = of_same_data or setting(one, "data", "source") == setting(other, "data", "source")
     return of_same_data and a.class_names == b.class_names and np.array_equal(a.labels, b.labels) and a.files == b.files
-
-
-def _source(run: FinishedRun) -> object:
-    data = run.config.get("data")
-    return data.get("source") if isinstance(data, dict) else None
 
 
 def summary(found: Sequence[Compared]) -> list[str]:
@@ -125,7 +123,7 @@ def render(found: Sequence[Compared]) -> str:
         results=[_result(one, found[0]) for one in found],
         same=all(one.test for one in found[1:]),
         settings=_settings(found),
-        legend=[(one.name, *style) for one, style in zip(found, _styles(), strict=False)],
+        legend=[(one.name, *style) for one, style in zip(found, STYLES, strict=False)],
         curves=_curves(found),
         classes=classes[:MOST_CLASSES],
         left_out=max(0, len(classes) - MOST_CLASSES),
@@ -179,11 +177,6 @@ def _classes(found: Sequence[Compared]) -> list[dict]:
     return sorted(rows, key=lambda row: -row["spread"])
 
 
-def _styles() -> list[tuple[str, bool]]:
-    """Color of each run's line, and whether it is dashed."""
-    return [(colour, dashed) for dashed in (False, True) for colour in COLOURS]
-
-
 def _curves(found: Sequence[Compared]) -> list[Curve]:
     """Accuracy by images and by time, and losses by passes."""
     results = [one.run.result for one in found]
@@ -194,18 +187,14 @@ def _curves(found: Sequence[Compared]) -> list[Curve]:
         lines = [[line for line in one.run.metrics if key in line] for one in found]
         return [([line["pass"] for line in run], [line[key] for line in run]) for run in lines]
 
-    unit, seconds = time_unit(max(one.run.metrics[-1]["train_s"] for one in found))
     where = f"on the {SPLITS[split][0]}"
-    by_images = [([p.images for p in run], [p.accuracy for p in run]) for run in points]
-    by_time = [([p.train_s / seconds for p in run], [p.accuracy for p in run]) for run in points]
-    percents = {"y_format": text.axis_percent, "y_range": (0.0, 1.0)}
+    curves = []
+    for title, key, unit, axes in progress_axes(max(one.run.metrics[-1]["train_s"] for one in found)):
+        lines = [([getattr(p, key) / unit for p in run], [p.accuracy for p in run]) for run in points]
+        curves += _curve(found, f"Accuracy {title}", where, lines, **axes)
     by_passes = {"x_label": "passes", "x_format": "{:g}".format, "y_format": "{:g}".format}
-    return [
-        *_curve(found, "Accuracy by images seen", where, by_images, x_label="images", x_format=text.short_count, **percents),
-        *_curve(found, "Accuracy by training time", where, by_time, x_label=unit, x_format="{:g}".format, **percents),
-        *_curve(found, "Training loss", "with the smoothing and mixing of each run", losses("loss"), **by_passes),
-        *_curve(found, "Loss", where, losses(f"{split}_loss"), **by_passes),
-    ]  # fmt: skip
+    curves += _curve(found, "Training loss", "with the smoothing and mixing of each run", losses("loss"), **by_passes)
+    return curves + _curve(found, "Loss", where, losses(f"{split}_loss"), **by_passes)
 
 
 def _curve(
@@ -214,7 +203,7 @@ def _curve(
     """A plot with a line for each run that has points; none without any."""
     series = [
         Series(one.name, x, y, colour, dashed=dashed)
-        for one, (x, y), (colour, dashed) in zip(found, lines, _styles(), strict=False)
+        for one, (x, y), (colour, dashed) in zip(found, lines, STYLES, strict=False)
         if x
     ]
     if not series:

@@ -49,25 +49,18 @@ def accuracy_curves(points: Sequence[Evaluation], decimals: int, metrics: Sequen
         if trained
         else ""
     )
-    unit, seconds = time_unit(max(point.train_s for point in points))
     curves = []
-    for title, key, length, x_label, x_format in (
-        (f"{score} by images seen", "images", 1, "images", text.short_count),
-        (f"{score} by training time", "train_s", seconds, unit, "{:g}".format),
-    ):
-        lines = []
+    for words, key, unit, axes in progress_axes(max(point.train_s for point in points)):
+        title, lines = f"{score} {words}", []
         for split, (label, colour) in SPLITS.items():
             of_split = [point for point in points if point.split == split]
             if of_split:
-                x = [getattr(point, key) / length for point in of_split]
+                x = [getattr(point, key) / unit for point in of_split]
                 lines.append(Series(label, x, [point.score for point in of_split], colour))
         if trained:
-            x = [line[key] / length for line in trained]
+            x = [line[key] / unit for line in trained]
             lines.append(Series(TRAINING, x, [line["train_accuracy"] for line in trained], "muted"))
-        plot = line_plot(
-            title, lines, description=f"{title}: {remark}", x_label=x_label,
-            x_format=x_format, y_format=text.axis_percent, y_range=(0.0, 1.0),
-        )  # fmt: skip
+        plot = line_plot(title, lines, description=f"{title}: {remark}", **axes)
         curves.append(Curve(title, remark, plot, "" if curves else note))
     return curves
 
@@ -78,18 +71,11 @@ def pass_curves(metrics: Sequence[Mapping], num_classes: int, smoothing: Any = N
     Args:
         smoothing: `optim.label_smoothing` of the run, if known.
     """
-    passes = [line["pass"] for line in metrics]
-    measured = {split: [line for line in metrics if f"{split}_loss" in line] for split in SPLITS}
-    losses = [
-        Series(
-            SPLITS[split][0],
-            [line["pass"] for line in lines],
-            [line[f"{split}_loss"] for line in lines],
-            SPLITS[split][1],
-        )
-        for split, lines in measured.items()
-        if lines
-    ]
+    passes, losses = [line["pass"] for line in metrics], []
+    for split, (label, colour) in SPLITS.items():
+        if lines := [line for line in metrics if f"{split}_loss" in line]:
+            x, y = ([line[key] for line in lines] for key in ("pass", f"{split}_loss"))
+            losses.append(Series(label, x, y, colour))
     title = f"Training and {losses[0].label.removesuffix(' set')} loss" if losses else "Training loss"
     remark = f"{metrics[-1]['loss']:.3f} in the last pass"
     remark += "".join(f", {line.y[-1]:.3f} on the {line.label}" for line in losses)
@@ -125,9 +111,17 @@ def smoothing_note(smoothing: Any, num_classes: int) -> str:
     )
 
 
-def time_unit(longest_s: float) -> tuple[str, float]:
-    """The unit for an axis up to `longest_s` seconds, and its length in seconds."""
-    for name, seconds in (("hours", 3600.0), ("minutes", 60.0)):
-        if longest_s >= 3 * seconds:
-            return name, seconds
-    return "seconds", 1.0
+def progress_axes(longest_s: float) -> list[tuple[str, str, float, dict[str, Any]]]:
+    """The two ways to draw scores during training, which took up to `longest_s` seconds.
+
+    Returns:
+        of each, the words for a title, the field of an `Evaluation` along the axis, by what to divide it, and the axes as
+        arguments of `line_plot`.
+    """
+    units = (("hours", 3600.0), ("minutes", 60.0))
+    name, seconds = next((unit for unit in units if longest_s >= 3 * unit[1]), ("seconds", 1.0))
+    shares = {"y_format": text.axis_percent, "y_range": (0.0, 1.0)}
+    return [
+        ("by images seen", "images", 1.0, {"x_label": "images", "x_format": text.short_count, **shares}),
+        ("by training time", "train_s", seconds, {"x_label": name, "x_format": "{:g}".format, **shares}),
+    ]

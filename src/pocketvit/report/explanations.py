@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pocketvit.files import write_atomically
-from pocketvit.report.pictures import COLOURS, image_uri, is_small, map_uri, scaled
+from pocketvit.report.pictures import COLOURS, map_uri, picture, scaled
 from pocketvit.report.templating import page_environment
 
 MOST_DRAWN = 20  # images in the picture; the page has all
@@ -51,10 +51,10 @@ def write_explanations(folder: Path, run: str, explanations: Sequence[Explanatio
     Raises:
         InputError: they cannot be written.
     """
-    page, picture = folder / "explain.html", folder / "explain.png"
+    page, drawing = folder / "explain.html", folder / "explain.png"
     write_atomically(page, render(run, explanations).encode(errors="backslashreplace"))
-    write_atomically(picture, draw(explanations[:MOST_DRAWN]))
-    return page, picture
+    write_atomically(drawing, draw(explanations[:MOST_DRAWN]))
+    return page, drawing
 
 
 def render(run: str, explanations: Sequence[Explanation]) -> str:
@@ -63,9 +63,7 @@ def render(run: str, explanations: Sequence[Explanation]) -> str:
         {
             "file": one.file,
             "best": one.best,
-            "uri": image_uri(one.image),
-            "pixelated": is_small(one.image),
-            "aspect": f"{one.image.shape[1]} / {one.image.shape[0]}",
+            **picture(one.image),
             "maps": [
                 (name, map_uri(values), f"{values.min():.3f} to {values.max():.3f}")
                 for name, values in one.maps.items()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pocketvit.report.multilabel import classes_of
-from pocketvit.report.pictures import COLOUR_BAR, filter_sheet_uri, image_uri, is_small, map_uri, similarity_sheet_uri
+from pocketvit.report.pictures import COLOUR_BAR, filter_sheet_uri, map_uri, picture, similarity_sheet_uri
 from pocketvit.report.plots import Series, line_plot
 from pocketvit.report.text import listed
 from pocketvit.runs.finished import Predictions
@@ -38,9 +38,7 @@ def attention(figures: Mapping[str, np.ndarray], predictions: Predictions, proba
         right = ((predictions.logits[row] >= 0) == label).all() if several else label == predicted
         groups[bool(right)].append(
             {
-                "uri": image_uri(image),
-                "pixelated": is_small(image),
-                "aspect": f"{image.shape[1]} / {image.shape[0]}",
+                **picture(image),
                 "maps": [map_uri(values) for values in maps],
                 "predicted": predictions.class_names[predicted],
                 "probability": float(probabilities[row, predicted]),
@@ -54,50 +52,42 @@ def first_layer(figures: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     """Pictures of the patch filters and of learned positions, each with what it means."""
     sheets = []
     if "patch_filters" in figures:
+        filters = figures["patch_filters"]
+        remark = (
+            f"The {len(filters)} strongest patterns of the trained filters (their singular vectors); gray is zero, the "
+            "largest weight is full"
+        )
         meaning = "A patch becomes a token by how much it has of each of these patterns. " + (
             "After whitening, fine ones have the greatest weights, since images have least of them."
             if "whitening_filters" in figures
             else "Areas, edges and colors have been learned from images; noise is left of the random start."
         )
-        remark = "strongest patterns of the trained filters (their singular vectors); gray is zero, the largest weight is full"
-        sheets.append(_filters("Patch filters", figures["patch_filters"], remark, meaning))
+        sheets.append(_sheet("Patch filters", filters, filter_sheet_uri(filters), remark, meaning))
     if "whitening_filters" in figures:
+        filters = figures["whitening_filters"]
+        remark = (
+            f"The {len(filters)} patch filters that the first layer began with, in order of decreasing eigenvalue, scaled "
+            "in the same way"
+        )
         meaning = (
             "They are the principal patterns of the training images' patches, weighted so that each is equally strong."
         )
-        remark = (
-            "patch filters that the first layer began with, in order of decreasing eigenvalue, scaled in the same way"
-        )
-        sheets.append(_filters("Whitening filters", figures["whitening_filters"], remark, meaning))
+        sheets.append(_sheet("Whitening filters", filters, filter_sheet_uri(filters), remark, meaning))
     if "position_similarity" in figures:
-        similarity = figures["position_similarity"]
+        maps = figures["position_similarity"]
+        remark = f"Cosine similarity of the learned embedding of each of {len(maps)} positions to all others"
         meaning = (
             "Each small map is one patch, in its place in the image. Bright around this place: the model has learned which "
             "patches are neighbors. A bright row or column: which ones share it. Bright at a single point: only which is which."
         )
-        sheets.append(
-            {
-                "title": "Position similarity",
-                "remark": f"Cosine similarity of the learned embedding of each of {len(similarity)} positions to all others",
-                "meaning": meaning,
-                "uri": similarity_sheet_uri(similarity),
-                "width": TILE * isqrt(len(similarity)),
-                "legend": COLOUR_BAR,
-            }
-        )
+        sheets.append(_sheet("Position similarity", maps, similarity_sheet_uri(maps), remark, meaning, COLOUR_BAR))
     return sheets
 
 
-def _filters(title: str, filters: np.ndarray, remark: str, meaning: str) -> dict[str, Any]:
+def _sheet(title: str, tiles: np.ndarray, uri: str, remark: str, meaning: str, legend: str | None = None) -> dict:
     """A sheet with its width, so that few tiles are not stretched to the width of the page."""
-    return {
-        "title": title,
-        "remark": f"The {len(filters)} {remark}",
-        "meaning": meaning,
-        "uri": filter_sheet_uri(filters),
-        "width": TILE * isqrt(len(filters)),
-        "legend": None,
-    }
+    width = TILE * isqrt(len(tiles))
+    return {"title": title, "remark": remark, "meaning": meaning, "uri": uri, "width": width, "legend": legend}
 
 
 def low_rank(figures: Mapping[str, np.ndarray]) -> dict[str, Any] | None:

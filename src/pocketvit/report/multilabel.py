@@ -73,11 +73,10 @@ def classes_of(predictions: Predictions, row: int) -> str:
 
 
 def error(predictions: Predictions, row: int) -> dict[str, Any]:
-    """A test image's classes, its file, and the wrong answers: what is wrong, the class and its probability, worst first."""
+    """A test image's classes, and the wrong answers: what is wrong, the class and its probability, worst first."""
     names, has, shares = predictions.class_names, predictions.labels[row], probabilities(predictions.logits[row])
     wrong = [k for k in np.argsort(-np.abs(shares - has), kind="stable") if (shares[k] >= 0.5) != has[k]]
     return {
         "true": classes_of(predictions, row),
         "answers": [("missed" if has[k] else "not there", names[k], float(shares[k])) for k in wrong],
-        "file": predictions.files[row] if predictions.files else f"image {predictions.indices[row]}",
     }

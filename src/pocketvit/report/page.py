@@ -6,7 +6,8 @@ folder gives the same bytes.
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from pocketvit.report.by_class import classes, confusions
 from pocketvit.report.calibration import calibration
 from pocketvit.report.curves import accuracy_curves, pass_curves
 from pocketvit.report.inside import attention, first_layer, low_rank
-from pocketvit.report.pictures import image_uri, is_small
+from pocketvit.report.pictures import picture
 from pocketvit.report.scores import confusion_matrix, log_softmax, wilson_interval
 from pocketvit.report.templating import page_environment
 from pocketvit.runs.balance import balance_lines
-from pocketvit.runs.finished import FinishedRun, Predictions, Samples, read_run
+from pocketvit.runs.finished import FinishedRun, Samples, read_run
 from pocketvit.runs.hardware import device
 from pocketvit.runs.result import RunResult
 
@@ -79,39 +80,47 @@ def _scores_of_one(run: FinishedRun) -> dict[str, Any]:
     log_probabilities = log_softmax(predictions.logits)  # (T, K)
     predicted = log_probabilities.argmax(axis=1)  # (T,)
     matrix = confusion_matrix(labels, predicted, len(names))
-    test_loss = -log_probabilities[np.arange(len(labels)), labels].mean()
+    true = log_probabilities[np.arange(len(labels)), labels]  # (T,)
+
+    def error(row: int) -> dict[str, Any]:
+        return {
+            "true": names[labels[row]],
+            "predicted": names[predicted[row]],
+            "true_probability": float(np.exp(true[row])),
+            "predicted_probability": float(np.exp(log_probabilities[row, predicted[row]])),
+        }
+
     return {
         "headline": _headline(run, int(np.trace(matrix))),
-        "facts": _facts(run, test_loss, "cross-entropy, in nats"),
+        "facts": _facts(run, -true.mean(), "cross-entropy, in nats"),
         "confusions": confusions(matrix, names),
         "classes": classes(matrix, names),
         "calibration": calibration(log_probabilities, labels, smoothing),
         "attention": attention(run.figures, predictions, np.exp(log_probabilities)),
-        "errors": _errors(run.samples, predictions, log_probabilities),
+        "errors": _errors(run, error),
         "num_errors": int((predicted != labels).sum()),
     }
 
 
 def _scores_of_several(run: FinishedRun) -> dict[str, Any]:
     """What follows from the predictions where an image may have several classes."""
-    predictions, samples = run.predictions, run.samples
-    pairs = [] if samples is None else zip(samples.error_images, samples.error_rows, strict=True)
+    predictions = run.predictions
     return {
         "headline": multilabel.headline(run.result, predictions),
         "facts": _facts(run, multilabel.test_loss(predictions), "binary cross-entropy, in nats"),
         "classes": multilabel.classes(predictions),
         "attention": attention(run.figures, predictions, multilabel.probabilities(predictions.logits)),
-        "errors": [_picture(image) | multilabel.error(predictions, row) for image, row in pairs],
+        "errors": _errors(run, partial(multilabel.error, predictions)),
         "num_errors": int(((predictions.logits >= 0) != predictions.labels).any(axis=1).sum()),
     }
 
 
 def _source(run: FinishedRun) -> str:
     """The source of the data in the configuration; empty if there is none."""
-    return str(_setting(run, "data", "source") or "")
+    return str(setting(run, "data", "source") or "")
 
 
-def _setting(run: FinishedRun, section: str, name: str) -> object:
+def setting(run: FinishedRun, section: str, name: str) -> object:
     """A field of the configuration; None if it is absent."""
     fields = run.config.get(section)
     return fields.get(name) if isinstance(fields, dict) else None
@@ -119,7 +128,7 @@ def _setting(run: FinishedRun, section: str, name: str) -> object:
 
 def _smoothing(run: FinishedRun) -> object:
     """The label smoothing that the loss is against; None if unknown, or if half of the loss is a teacher's answers."""
-    return None if _setting(run, "objective", "teacher") else _setting(run, "optim", "label_smoothing")
+    return None if setting(run, "objective", "teacher") else setting(run, "optim", "label_smoothing")
 
 
 def _title(run: FinishedRun) -> str:
@@ -193,33 +202,20 @@ def _train_images(samples: Samples | None) -> list[dict]:
     if samples is None:
         return []
     pairs = zip(samples.train_images, samples.train_captions, strict=True)
-    return [_picture(image) | {"caption": caption} for image, caption in pairs]
+    return [picture(image) | {"caption": caption} for image, caption in pairs]
 
 
-def _errors(samples: Samples | None, predictions: Predictions, log_probabilities: np.ndarray) -> list[dict]:
-    """The misclassified images with the predicted classes."""
+def _errors(run: FinishedRun, describe: Callable[[int], dict[str, Any]]) -> list[dict]:
+    """The misclassified images, each with what `describe` says of its row of the predictions."""
+    samples, predictions = run.samples, run.predictions
     if samples is None:
         return []
-    names = predictions.class_names
-    errors = []
-    for image, row in zip(samples.error_images, samples.error_rows, strict=True):
-        label, taken_for = int(predictions.labels[row]), int(log_probabilities[row].argmax())
-        errors.append(
-            _picture(image)
-            | {
-                "true": names[label],
-                "predicted": names[taken_for],
-                "true_probability": float(np.exp(log_probabilities[row, label])),
-                "predicted_probability": float(np.exp(log_probabilities[row, taken_for])),
-                "file": predictions.files[row] if predictions.files else f"image {predictions.indices[row]}",
-            }
-        )
-    return errors
-
-
-def _picture(image: np.ndarray) -> dict:
-    height, width = image.shape[:2]
-    return {"uri": image_uri(image), "pixelated": is_small(image), "width": width, "height": height}
+    return [
+        picture(image)
+        | describe(row)
+        | {"file": predictions.files[row] if predictions.files else f"image {predictions.indices[row]}"}
+        for image, row in zip(samples.error_images, samples.error_rows, strict=True)
+    ]
 
 
 def flat(values: Mapping, prefix: str = "") -> list[tuple[str, str]]:

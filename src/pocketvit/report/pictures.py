@@ -6,6 +6,7 @@ N tiles of h×w pixels, K classes, F filters of p×p pixels, P patches, H W pixe
 import base64
 import io
 from math import isqrt
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -36,7 +37,13 @@ def image_uri(image: np.ndarray) -> str:
         thumbnail.thumbnail((THUMBNAIL, THUMBNAIL))
         return _uri(thumbnail, "JPEG", quality=85)
     is_grey = (image == image[..., :1]).all()
-    return _uri(Image.fromarray(image[..., 0] if is_grey else image), "PNG", optimize=True)
+    return _png_uri(image[..., 0] if is_grey else image)
+
+
+def picture(image: np.ndarray) -> dict[str, Any]:
+    """What templates need to show an image, uint8 (H, W, 3)."""
+    height, width = image.shape[:2]
+    return {"uri": image_uri(image), "pixelated": is_small(image), "width": width, "height": height}
 
 
 def heat_map_uri(matrix: np.ndarray) -> str:
@@ -52,7 +59,7 @@ def heat_map_uri(matrix: np.ndarray) -> str:
     pixels = np.empty((*matrix.shape, 4), dtype=np.uint8)
     pixels[..., :3] = np.where(on_diagonal[..., None], ACCENT, WARM)
     pixels[..., 3] = np.round(255 * np.where(strength > 0, FAINTEST + (1 - FAINTEST) * strength, 0))
-    return _uri(Image.fromarray(pixels), "PNG", optimize=True)
+    return _png_uri(pixels)
 
 
 def filter_sheet_uri(filters: np.ndarray) -> str:
@@ -60,7 +67,7 @@ def filter_sheet_uri(filters: np.ndarray) -> str:
     largest = np.abs(filters).max(axis=(1, 2, 3), keepdims=True)
     tiles = 0.5 + 0.5 * filters / np.maximum(largest, 1e-12)  # (F, p, p, 3)
     columns = 8 if len(tiles) <= 64 else 16
-    return _uri(Image.fromarray(_tiled(tiles, columns)), "PNG", optimize=True)
+    return _png_uri(_tiled(tiles, columns))
 
 
 def similarity_sheet_uri(similarity: np.ndarray) -> str:
@@ -75,7 +82,7 @@ def similarity_sheet_uri(similarity: np.ndarray) -> str:
     scale = -(-LEAST_TILE // maps.shape[1])
     maps = maps.repeat(scale, axis=1).repeat(scale, axis=2)  # (P, scale * side, scale * side)
     colours = matplotlib.colormaps[COLOURS]((np.clip(maps, -1, 1) + 1) / 2)[..., :3]
-    return _uri(Image.fromarray(_tiled(colours, columns=isqrt(len(maps)))), "PNG", optimize=True)
+    return _png_uri(_tiled(colours, columns=isqrt(len(maps))))
 
 
 def _tiled(tiles: np.ndarray, columns: int) -> np.ndarray:
@@ -92,7 +99,7 @@ def _tiled(tiles: np.ndarray, columns: int) -> np.ndarray:
 
 def map_uri(values: np.ndarray) -> str:
     """A map (rows, columns) in colors from its least value to its greatest, a pixel for each patch; see `scaled`."""
-    return png_uri(np.round(255 * matplotlib.colormaps[COLOURS](scaled(values))[..., :3]).astype(np.uint8))
+    return _png_uri(np.round(255 * matplotlib.colormaps[COLOURS](scaled(values))[..., :3]).astype(np.uint8))
 
 
 def scaled(values: np.ndarray) -> np.ndarray:
@@ -101,8 +108,8 @@ def scaled(values: np.ndarray) -> np.ndarray:
     return (values - values.min()) / span if span > 0 else np.zeros_like(values)
 
 
-def png_uri(pixels: np.ndarray) -> str:
-    """Pixels, uint8 (H, W, 3), as they are, as a data URI."""
+def _png_uri(pixels: np.ndarray) -> str:
+    """Pixels, uint8 (H, W) or (H, W, 3 or 4), as they are."""
     return _uri(Image.fromarray(pixels), "PNG", optimize=True)
 
 

@@ -12,7 +12,7 @@ from statistics import fmean
 from markupsafe import Markup
 
 from pocketvit.report import text
-from pocketvit.report.curves import time_unit
+from pocketvit.report.curves import progress_axes
 from pocketvit.report.plots import Series, line_plot
 from pocketvit.runs.result import Evaluation
 
@@ -106,25 +106,21 @@ def _draw_group(
 ) -> CurveGroup:
     """Both plots of the rows in `colours`."""
     shown = [curves[name] for name in colours]
-    unit, seconds = time_unit(max(curve.train_s[-1] for curve in shown))
     # In the first third all rows rise alike, which would take most of the height.
     best = max(curve.mean[-1] for curve in shown)
     start = min(min(curve.low[len(curve.low) // 3 :]) for curve in shown if curve.mean[-1] > best - BEHIND)
     below = [name for name in colours if max(curves[name].high) < start]
     plots = []
-    for title, key, scale, label, x_format in (
-        ("by images seen", "images", 1.0, "images", text.short_count),
-        ("by training time", "train_s", seconds, unit, "{:g}".format),
-    ):
+    for title, key, unit, axes in progress_axes(max(curve.train_s[-1] for curve in shown)):
         lines = [
-            Series(name, [x / scale for x in getattr(curve, key)], curve.mean, colour,
+            Series(name, [x / unit for x in getattr(curve, key)], curve.mean, colour,
                    (curve.low, curve.high), dashed=name == reference)
             for curve, (name, colour) in zip(shown, colours.items(), strict=True)
         ]  # fmt: skip
         ends = ", ".join(f"{name} {text.percent(curves[name].mean[-1], 2)}" for name in colours)
         drawing = line_plot(
-            f"study curves {number} {key}", lines, description=f"{word} {title}; at the end {ends}", x_label=label,
-            x_format=x_format, y_format=text.axis_percent, y_start=start, y_range=(0.0, 1.0), legend=False,
+            f"study curves {number} {key}", lines, description=f"{word} {title}; at the end {ends}",
+            y_start=start, legend=False, **axes,
         )  # fmt: skip
         plots.append((f"{word} {title}", drawing))
     return CurveGroup(list(colours.items()), reference in colours, below, plots)
