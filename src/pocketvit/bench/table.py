@@ -18,11 +18,7 @@ SPEED_NOTE = (
 
 
 def speed_table(result: Mapping[str, Any]) -> str:
-    """A benchmark as Markdown: the machine, one row per batch size and variant, and notes.
-
-    Args:
-        result: as `pocketvit.bench.throughput.bench` returns it, or its JSON file.
-    """
+    """What `pocketvit.bench.throughput.bench` returns as Markdown: the machine, a row per batch size and variant, notes."""
     measured: dict[tuple[int, str], dict[str, Mapping[str, Any]]] = {}
     for row in result["rows"]:
         measured.setdefault((row["batch_size"], row["variant"]), {})[row["mode"]] = row
@@ -120,11 +116,7 @@ def _ends(start: Mapping[str, Any], name: str) -> str:
 
 
 def profile_table(summary: Mapping[str, Any]) -> str:
-    """A profile as Markdown: a step's phases, its longest kernels, and notes.
-
-    Args:
-        summary: as `pocketvit.bench.profile.profile` returns it, or its JSON file.
-    """
+    """What `pocketvit.bench.profile.profile` returns as Markdown: a step's phases, its longest kernels, and notes."""
     busy_ms = summary["busy_ms"]
     phases = [
         {"phase": name, "ms": f"{ms:.3f}", "share": f"{ms / busy_ms:.1%}"} for name, ms in summary["phases_ms"].items()

@@ -125,7 +125,11 @@ def bench(
             result["load_averages"].append(os.getloadavg()[0])
             update(result)
     if starts:
-        result["start"] = {"batch_size": config.batch_size} | _start(config)
+        try:
+            start: dict[str, Any] = start_times(config)
+        except RuntimeError as error:  # the other measurements are kept
+            start = {"error": str(error)}
+        result["start"] = {"batch_size": config.batch_size} | start
         update(result)
     return result
 
@@ -135,14 +139,6 @@ def supported_variants(config: RunConfig, device: torch.device) -> Sequence[str]
     variants, model = DEFAULT_VARIANTS[device.type], plain_model(override(config, VARIANTS["persistent"]))
     runs = model.block_kernels(device, compute_dtype(config.train.precision, device)).name == "persistent"
     return [name for name in variants if runs or name != "persistent"]
-
-
-def _start(config: RunConfig) -> dict[str, Any]:
-    """The output of `start_times`, or an `error` if it failed, so that the other measurements are kept."""
-    try:
-        return start_times(config)
-    except RuntimeError as error:
-        return {"error": str(error)}
 
 
 def _head(config: RunConfig, device: torch.device) -> dict[str, Any]:

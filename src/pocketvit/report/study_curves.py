@@ -81,7 +81,6 @@ def mean_curve(runs: Curves, split: str, timed: Curves | None = None) -> MeanCur
     """Mean, least and greatest accuracy of several runs at their common evaluations; None without any.
 
     Args:
-        runs: curves of evaluations.
         split: whose evaluations to use.
         timed: the runs whose times count; by default all.
     """

@@ -69,56 +69,33 @@ class Board:
         return sum(cell.state == state and job not in self.running for job, cell in self.cells.items())
 
 
-class LiveView:
-    """A table in a terminal, kept up to date."""
-
-    def __init__(self, board: Board, console: Console) -> None:
-        self.board = board
-        self.live = Live(console=console, auto_refresh=False, transient=True)
-        self.live.start()
-
-    def show(self) -> None:
-        """Redraw the table."""
-        self.live.update(Group(self.board.table(), Text(self.board.summary(), "dim")), refresh=True)
-
-    def say(self, text: Text) -> None:
-        """Print a line above the table."""
-        self.live.console.print(text, soft_wrap=True)
-
-    def close(self) -> None:
-        """Remove the table."""
-        self.live.stop()
-
-
-class LineView:
-    """A line for every cell that ends, and one per minute."""
+class View:
+    """Shows a board: a table that is kept up to date in a terminal, one line a minute elsewhere; and lines that stay."""
 
     EVERY_S = 60.0
 
     def __init__(self, board: Board, console: Console) -> None:
-        self.board, self.console = board, console
-        self.said_at = time.monotonic()
+        self.board, self.console, self.said_at = board, console, time.monotonic()
+        self.table = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        if self.table:
+            self.table.start()
 
     def show(self) -> None:
-        """Print the summary once a minute."""
-        if time.monotonic() - self.said_at >= self.EVERY_S:
+        """Redraw the table, or print the summary if the last line is a minute old; called several times a second."""
+        if self.table:
+            self.table.update(Group(self.board.table(), Text(self.board.summary(), "dim")), refresh=True)
+        elif time.monotonic() - self.said_at >= self.EVERY_S:
             self.say(Text(self.board.summary()))
 
     def say(self, text: Text) -> None:
-        """Print a line."""
+        """Print a line, above the table if there is one."""
         self.said_at = time.monotonic()
         self.console.print(text, soft_wrap=True)
 
     def close(self) -> None:
-        """Nothing is open."""
-
-
-View = LiveView | LineView
-
-
-def view(board: Board, console: Console) -> View:
-    """A live table in a terminal, plain lines elsewhere."""
-    return LiveView(board, console) if console.is_terminal else LineView(board, console)
+        """Remove the table."""
+        if self.table:
+            self.table.stop()
 
 
 def accuracy_text(cells: Sequence[CellResult], measure: Measure) -> str:

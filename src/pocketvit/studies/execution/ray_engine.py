@@ -150,7 +150,6 @@ def run_cell(job: Job, token: str | None, environment: dict[str, str]) -> Brough
     """Run a cell to its end; this is the Ray task.
 
     Args:
-        job: the cell.
         token: content of the token file in the study's folder; None if the folder must not be used.
         environment: variables for the process.
     """

@@ -25,7 +25,7 @@ from pocketvit.studies.definition.gather import CellResult, gather, note_failure
 from pocketvit.studies.definition.grid import Study
 from pocketvit.studies.definition.jobs import Job, data_fingerprints, study_jobs, wanted_device
 from pocketvit.studies.execution.eta import progress_of
-from pocketvit.studies.execution.live import Board, View, ended_text, view
+from pocketvit.studies.execution.live import Board, View, ended_text
 from pocketvit.studies.execution.outdated import outdated
 from pocketvit.terminal import printable
 
@@ -79,15 +79,7 @@ def _claim(out: Path, name: str) -> None:
 
 
 class Runner:
-    """Runs cells on an engine.
-
-    Args:
-        todo: the cells to run, in order.
-        engine: runs them.
-        board: all cells of the study.
-        shown: shows the board.
-        until: `time.monotonic()` when the time is up.
-    """
+    """Runs cells on an engine, in order, until `time.monotonic()` is `until`; the board has all cells of the study."""
 
     def __init__(self, todo: Sequence[Job], engine: "Engine", board: Board, shown: View, until: float = inf) -> None:
         # Begun cells come first, so that an interrupted study leaves few unfinished ones.
@@ -206,7 +198,7 @@ def run_study(
             tried |= {job.key for job in todo}
             board = Board(study, cells)
             engine = _engine(todo, gpus, address, lock)
-            signum = Runner(todo, engine, board, view(board, shown), began + time_limit_s).run()
+            signum = Runner(todo, engine, board, View(board, shown), began + time_limit_s).run()
             jobs = make_jobs()
             gathered = gather(jobs, results)
     left = [cell for cell in gathered if cell.state == "missing" and cell.row in chosen]

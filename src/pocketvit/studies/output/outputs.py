@@ -8,7 +8,8 @@ study.html  the page with curves, made by `page.py`
 """
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,32 +45,28 @@ CELL_FIELDS = (
 
 
 def write_outputs(study: Study, found: Sequence[Finding], folder: Path) -> list[Path]:
-    """Write all tables and the page of a study, finished or not.
+    """Write all tables and the page of a study, finished or not, to a folder; returns the files.
 
-    Args:
-        study: the study.
-        found: its findings, in the order of its rows.
-        folder: where to write; created if absent.
-    Returns:
-        the files.
+    `found` are its findings, in the order of its rows.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = [table_row(finding, study.measure) for finding in found]
-    outcome, cost = table_columns(study, found)
-    columns = [*outcome, *cost[1:]]
-    reading = notes(study, found)
-    texts = {"table.md": _markdown(rows, columns, found, reading), "table.tex": study_latex(study, found)}
+    columns, reading = outcome_columns(study, found), notes(study, found)
+    texts = {
+        "table.md": _markdown(rows, [*columns, *COST_COLUMNS[1:]], found, reading),
+        "table.tex": study_latex(study, found),
+    }
     for name, content in texts.items():
         (folder / name).write_text(content, encoding="utf-8", errors="backslashreplace")
     _write_csv(folder / "table.csv", [_row_record(study.measure, finding) for finding in found])
     _write_csv(folder / "cells.csv", [_cell_record(cell) for finding in found for cell in finding.cells])
-    page = study_page(study, found, rows, (outcome, cost), reading, folder)
+    page = study_page(study, found, rows, columns, COST_COLUMNS, reading, folder)
     write_atomically(folder / "study.html", page.encode(errors="backslashreplace"))
     return [folder / name for name in (*texts, "table.csv", "cells.csv", "study.html")]
 
 
-def table_columns(study: Study, found: Sequence[Finding]) -> tuple[list[str], list[str]]:
-    """The columns on outcome and on cost, without those that would be empty or repeat the measure."""
+def outcome_columns(study: Study, found: Sequence[Finding]) -> list[str]:
+    """The columns on outcome, without those that would be empty or repeat the measure."""
     left_out = set()
     if IMAGES_OF[study.measure] == "test":
         left_out.add("test (%)")
@@ -80,7 +77,7 @@ def table_columns(study: Study, found: Sequence[Finding]) -> tuple[list[str], li
     if not _any_bootstrap(found):
         left_out.add("bootstrap CI")
     columns = [column for column in OUTCOME_COLUMNS if column not in left_out]
-    return [column.replace("accuracy", WORD_OF[study.measure]) for column in columns], list(COST_COLUMNS)
+    return [column.replace("accuracy", WORD_OF[study.measure]) for column in columns]
 
 
 def table_row(finding: Finding, measure: Measure = "test_accuracy") -> dict[str, str]:
@@ -89,25 +86,25 @@ def table_row(finding: Finding, measure: Measure = "test_accuracy") -> dict[str,
     cells = {
         "row": finding.row,
         "n": runs_text(finding),
-        f"{WORD_OF[measure]} (%)": _percent(finding.accuracy.mean),
-        "std": _percent(finding.accuracy.std),
-        "test (%)": _percent(finding.test.mean),
-        "best evaluation (%)": _percent(finding.best_evaluation.mean),
-        "parameters": None if finding.num_params is None else count(finding.num_params),
-        "training time": None if finding.train_s is None else duration(finding.train_s),
-        "images/s": None if finding.images_per_s is None else count(finding.images_per_s),
-        "memory (GiB)": None if finding.peak_memory_gib is None else f"{finding.peak_memory_gib:.2f}",
+        f"{WORD_OF[measure]} (%)": _shown(finding.accuracy.mean, _percent),
+        "std": _shown(finding.accuracy.std, _percent),
+        "test (%)": _shown(finding.test.mean, _percent),
+        "best evaluation (%)": _shown(finding.best_evaluation.mean, _percent),
+        "parameters": _shown(finding.num_params, count),
+        "training time": _shown(finding.train_s, duration),
+        "images/s": _shown(finding.images_per_s, count),
+        "memory (GiB)": _shown(finding.peak_memory_gib, "{:.2f}".format),
     }
     if comparison:
         cells |= {
             "against": comparison.reference,
-            "difference": None if comparison.difference is None else points(comparison.difference, signed=True),
-            "95 % CI": _interval(comparison.interval),
-            "bootstrap CI": _interval(comparison.bootstrap),
-            "p": None if comparison.p_holm is None else p_figure(comparison.p_holm),
-            "verdict": finding.verdict,
+            "difference": _shown(comparison.difference, partial(points, signed=True)),
+            "95 % CI": _shown(comparison.interval, interval),
+            "bootstrap CI": _shown(comparison.bootstrap, interval),
+            "p": _shown(comparison.p_holm, p_figure),
+            "verdict": _shown(finding.verdict, str),
         }
-    return dict.fromkeys((*OUTCOME_COLUMNS, *COST_COLUMNS), ABSENT) | {k: v for k, v in cells.items() if v is not None}
+    return dict.fromkeys((*OUTCOME_COLUMNS, *COST_COLUMNS), ABSENT) | cells
 
 
 def runs_text(finding: Finding) -> str:
@@ -226,9 +223,9 @@ def _any_bootstrap(found: Sequence[Finding]) -> bool:
     return any(finding.comparison and finding.comparison.bootstrap for finding in found)
 
 
-def _interval(ends: tuple[float, float] | None) -> str | None:
-    return None if ends is None else interval(ends)
+def _shown(value: Any, form: Callable[[Any], str]) -> str:
+    return ABSENT if value is None else form(value)
 
 
-def _percent(fraction: float | None) -> str | None:
-    return None if fraction is None else f"{100 * fraction:.2f}"
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f}"

@@ -48,17 +48,17 @@ def study_page(
     study: Study,
     found: Sequence[Finding],
     figures: Sequence[Mapping[str, str]],
-    columns: tuple[Sequence[str], Sequence[str]],
+    columns: Sequence[str],
+    cost_columns: Sequence[str],
     notes: Sequence[str],
     folder: Path,
 ) -> str:
     """The page of a study, as HTML.
 
     Args:
-        study: the study.
         found: its findings, in the order of its rows.
         figures: the rows of its table, in the same order.
-        columns: of its tables on outcome and on cost.
+        columns: of its table on outcome; `cost_columns` those of the one on cost.
         notes: how to read the table.
         folder: of the page; links to reports are relative to it.
     """
@@ -96,8 +96,8 @@ def study_page(
             for row, finding, texts in zip(study.rows, found, figures, strict=True)
         ],
         forest=_forest(effects),
-        outcome_columns=columns[0],
-        cost_columns=columns[1],
+        outcome_columns=columns,
+        cost_columns=cost_columns,
         notes=notes,
         curve_groups=study_curves(curves, split, references, timed, title),
         failures=[(cell, _link(cell.log, folder)) for cell in cells if cell.state == "failed"],

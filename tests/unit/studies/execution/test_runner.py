@@ -1,6 +1,7 @@
 """Studies are run to the end, whatever happens to their cells, and never run twice what is done."""
 
 import csv
+import io
 import json
 import os
 import subprocess
@@ -27,7 +28,7 @@ from pocketvit.studies.definition.jobs import study_jobs
 from pocketvit.studies.execution import runner
 from pocketvit.studies.execution.eta import Eta, progress_of
 from pocketvit.studies.execution.launch import command_line, failure_of
-from pocketvit.studies.execution.live import Board, accuracy_text, ended_text, verdict_table
+from pocketvit.studies.execution.live import Board, View, accuracy_text, ended_text, verdict_table
 from pocketvit.studies.execution.runner import StudyRun, run_study, study_lock
 from pocketvit.training import train
 from pocketvit.training.progress import SilentReporter
@@ -278,6 +279,22 @@ def test_the_board_shows_what_runs_what_failed_and_what_is_known_so_far(tmp_path
     assert plain.split() == ["plain", "2/2", "90.50", "±", "0.71", "%"]
     assert deep.split() == ["deep", "0/2", "s0", "failed:", "[red]no[/red]", "s1", "started"]
     assert board.summary().startswith("2 of 4 done, 1 failed, 1 running;")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_shows_the_board_and_a_file_a_line_a_minute(terminal, tmp_path):
+    jobs = study_jobs(study(), tmp_path, lambda data: FINGERPRINT)
+    console = Console(force_terminal=terminal, width=200, file=io.StringIO())
+    shown = View(Board(study(), dict(zip(jobs, gather(jobs), strict=True))), console)
+    shown.show()
+    drawn = console.file.getvalue()
+    assert ("test accuracy so far" in drawn) == ("0 of 4 done" in drawn) == terminal
+    shown.said_at -= View.EVERY_S
+    shown.show()
+    shown.say(Text("a line"))
+    shown.close()
+    said = console.file.getvalue().removeprefix(drawn)
+    assert "0 of 4 done" in said and "a line\n" in said and ("test accuracy so far" in said) == terminal
 
 
 def test_one_run_has_no_spread_and_none_has_no_number():

@@ -107,7 +107,7 @@ def test_a_row_that_diverges_on_the_held_out_images_alone_is_set_apart(tmp_path)
     cells = [changed(cell, val_accuracy=(0.3, 0.9, 0.6)[cell.seed]) if cell.row == "muon" else cell for cell in cells]
     found = findings(study, cells)
     assert any(note.endswith("by their own spread: muon.") for note in notes(study, found))
-    page = study_page(study, found, [table_row(finding) for finding in found], ([], []), [], tmp_path)
+    page = study_page(study, found, [table_row(finding) for finding in found], [], [], [], tmp_path)
     assert re.search("<dt>Spread over seeds</dt><dd>[^<]+<span>[^<]+ without muon</span>", page)
 
 
@@ -323,7 +323,7 @@ def test_times_are_not_compared_between_one_hardware_and_another(monkeypatch):
     assert muon.accuracy.num_seeds == 3 and (muon.train_s, muon.images_per_s, muon.peak_memory_gib) == (None,) * 3
     drawn = {}
     monkeypatch.setattr("pocketvit.studies.output.page.study_curves", lambda *given: drawn.update(given[3]) or [])
-    study_page(study, list(found.values()), [{}] * len(found), ([], []), [], Path())
+    study_page(study, list(found.values()), [{}] * len(found), [], [], [], Path())
     curves = {row: [cell.result.curve for cell in cells if cell.row == row] for row in found}
     assert drawn["whitening"] == curves["whitening"][:2] and not drawn["muon"]
     assert drawn["baseline"] == curves["baseline"] and len(drawn["baseline"]) == 3
