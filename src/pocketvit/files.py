@@ -15,8 +15,6 @@ from typing import Any
 from pocketvit.errors import InputError
 
 MOST_BYTES = 2**28  # greatest size of a file that is read at once; images, configurations and results are far smaller
-
-
 FREELY_UNPACKED = 2**26  # bytes that any compressed array may unpack to, however small it is
 MOST_UNPACKED = 100  # greatest ratio that a larger one may unpack by; for images, it is rarely ten
 

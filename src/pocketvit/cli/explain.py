@@ -1,6 +1,5 @@
 """`pocketvit explain`: what a model looked at in images."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from pocketvit.cli.parsing import parse_command
-from pocketvit.cli.runs import exit_code, given_files
+from pocketvit.cli.runs import exit_code, given_files, without_errors
 from pocketvit.config import Device
 from pocketvit.terminal import NAME, printable, say
 
@@ -41,18 +40,15 @@ def explain_command(arguments: list[str]) -> int:
     from pocketvit.report.explanations import Explanation, write_explanations
     from pocketvit.runs.folder import make_next_free
 
-    found, failed = [], False
-    for answer in explain_each(parsed.run, files, device=parsed.device, allow_code=parsed.allow_code):
-        if "error" in answer:
-            failed = True
-            say(f"pocketvit: {answer['error']}", sys.stderr)
-        else:
-            found.append(Explanation(**answer))
-            (label, share), *_ = found[-1].best
-            print(f"{printable(found[-1].file)}  {printable(label, NAME)} {share:.1%}")
+    found, failed = [], set()
+    answers = explain_each(parsed.run, files, device=parsed.device, allow_code=parsed.allow_code)
+    for answer in without_errors(answers, failed):
+        found.append(Explanation(**answer))
+        (label, share), *_ = found[-1].best
+        print(f"{printable(found[-1].file)}  {printable(label, NAME)} {share:.1%}")
     if found:
         run = parsed.run.parent if parsed.run.is_file() else parsed.run
         name = run.resolve().name
         page, picture = write_explanations(parsed.out or make_next_free(Path("explain"), name), name, found)
         say(f"page: {page}\npicture: {picture}")
-    return exit_code(some=bool(found), failed=failed)
+    return exit_code(failed)

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -117,23 +117,29 @@ def predict_command(arguments: list[str]) -> int:
     files = given_files(given)
     from pocketvit.inference.evaluate import predict_each
 
-    states = set()
-
-    def answers() -> Iterator[dict[str, Any]]:
-        for answer in predict_each(run, files, device=parsed.device, allow_code=parsed.allow_code):
-            states.add("error" in answer)
-            if "error" in answer:
-                print(printable(f"pocketvit: {answer['error']}"), file=sys.stderr)
-            else:
-                yield answer
-
-    _show(answers(), parsed)
-    return exit_code(some=False in states, failed=True in states)
+    failed: set[bool] = set()
+    answers = predict_each(run, files, device=parsed.device, allow_code=parsed.allow_code)
+    _show(without_errors(answers, failed), parsed)
+    return exit_code(failed)
 
 
-def exit_code(*, some: bool, failed: bool) -> int:
-    """The exit code of a command on files: whether it has read some, and whether others could not be read."""
-    return (SOME_FAILED if some else 2) if failed else 0
+def without_errors(answers: Iterable[dict[str, Any]], failed: set[bool]) -> Iterator[dict[str, Any]]:
+    """Answers on files, but for errors, which are printed.
+
+    Args:
+        failed: gets whether each answer was an error, for `exit_code`.
+    """
+    for answer in answers:
+        failed.add("error" in answer)
+        if "error" in answer:
+            print(printable(f"pocketvit: {answer['error']}"), file=sys.stderr)
+        else:
+            yield answer
+
+
+def exit_code(failed: set[bool]) -> int:
+    """The exit code of a command on files, after `without_errors`."""
+    return 0 if True not in failed else SOME_FAILED if False in failed else 2
 
 
 def given_files(files: Sequence[Path]) -> list[bytes | Path]:
@@ -163,19 +169,17 @@ def _from_stdin() -> list[bytes | Path]:
 def _show(answers: Iterator[dict[str, Any]], parsed: PredictArguments) -> None:
     """Print predictions in the form asked for; lines of JSON and CSV as they come."""
     if parsed.json:
-        return print_json(list(answers))
-    if parsed.jsonl:
+        print_json(list(answers))
+    elif parsed.jsonl:
         for answer in answers:
             print_json(answer, indent=None)
-        return None
-    if parsed.csv:
+    elif parsed.csv:
         _print_csv(answers)
-        return None
-    shown = list(answers)
-    for name, answer in zip(aligned([printable(answer["file"]) for answer in shown]), shown, strict=True):
-        best = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[: parsed.top]
-        print(f"{name}  " + "  ".join(f"{printable(label, NAME)} {share:.1%}" for label, share in best))
-    return None
+    else:
+        shown = list(answers)
+        for name, answer in zip(aligned([printable(answer["file"]) for answer in shown]), shown, strict=True):
+            best = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[: parsed.top]
+            print(f"{name}  " + "  ".join(f"{printable(label, NAME)} {share:.1%}" for label, share in best))
 
 
 def _print_csv(answers: Iterator[dict[str, Any]]) -> None:

@@ -36,9 +36,8 @@ class RangeTest:
     def smoothed(self) -> np.ndarray:
         """The mean loss of up to `SMOOTHED` steps around each, (S,)."""
         half = SMOOTHED // 2
-        finite = np.where(
-            np.isfinite(self.losses), self.losses, np.nanmax(np.append(self.losses[np.isfinite(self.losses)], 0))
-        )
+        known = np.isfinite(self.losses)
+        finite = np.where(known, self.losses, self.losses.max(initial=0, where=known))
         return np.array([finite[max(0, i - half) : i + half + 1].mean() for i in range(len(finite))])
 
     @property

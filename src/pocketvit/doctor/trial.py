@@ -120,10 +120,9 @@ class Trial:
             drop_path=keep,
             draws=None if plan.draws is None else torch.from_numpy(plan.draws[:1]).to(device),
         )
-        stats, sizes = (trainer.mean, trainer.std), {"num_classes": len(trainer.splits.class_names)}
-        targets = (
-            BatchMaker(*stats, **sizes, label_smoothing=trainer.config.optim.label_smoothing).finish(chunk).targets
-        )
+        num_classes, smoothing = len(trainer.splits.class_names), trainer.config.optim.label_smoothing
+        maker = BatchMaker(trainer.mean, trainer.std, num_classes=num_classes, label_smoothing=smoothing)
+        targets = maker.finish(chunk).targets
         entropy = torch.special.entr(targets)  # (B, K)
         if trainer.splits.train.multilabel:
             return chunk, float((entropy + torch.special.entr(1 - targets)).mean())

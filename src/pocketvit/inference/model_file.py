@@ -86,11 +86,10 @@ def read_model(path: Path, *, allow_code: bool) -> tuple[ViT, About]:
     try:
         with utf8_name(path) as name, safe_open(name, framework="pt") as file:
             about = About.read(str(path), file.metadata())
-            chosen, known = {f"model.{name}": value for name, value in about.model.items()}, code_fields(RunConfig)
-            chosen = resolve(
-                chosen, fields=known, folder=path.parent, where=str(path), allow_code=allow_code, inside=True
-            )
-            config = ModelConfig(**{name.removeprefix("model."): value for name, value in chosen.items()})
+            named = {f"model.{name}": value for name, value in about.model.items()}
+            code, folder = code_fields(RunConfig), path.parent
+            named = resolve(named, fields=code, folder=folder, where=str(path), allow_code=allow_code, inside=True)
+            config = ModelConfig(**{name.removeprefix("model."): value for name, value in named.items()})
             height, width = about.image_size
             sizes = {"image_size": (height, width), "num_classes": len(about.class_names)}
             make = partial(ViT, config, **sizes, distilled=about.distilled)

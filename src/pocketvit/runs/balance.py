@@ -41,12 +41,11 @@ def balance_lines(found: Mapping[str, Any]) -> list[str]:
     balanced, share, zero = (found[name] for name in Balance.__annotations__)
     if balanced is None or share is None:
         return []
-    names = ", ".join(printable(name, NAME) for name in zero[:5]) + (
-        f" and {len(zero) - 5} more" if len(zero) > 5 else ""
-    )
     lines = [
         f"balanced accuracy {balanced:.2%} (mean over classes; the largest class has {share:.2%} of the test images)"
     ]
-    return lines + (
-        [f"CAUTION: no test image of these classes is classified correctly (0 %): {names}{TRY}"] if zero else []
-    )
+    if zero:
+        names = ", ".join(printable(name, NAME) for name in zero[:5])
+        names += f" and {len(zero) - 5} more" if len(zero) > 5 else ""
+        lines.append(f"CAUTION: no test image of these classes is classified correctly (0 %): {names}{TRY}")
+    return lines

@@ -726,6 +726,7 @@ def test_names_that_a_terminal_would_obey_are_escaped_in_every_form(place, capsy
         printed += run(["eval", folder, "--device", "cpu", *form], capsys)
     for form in ([], ["--csv"], ["--json"], ["--jsonl"]):
         printed += run(["predict", "set", bad, "--run", folder, *form], capsys)
+    printed += run(["explain", folder, "set/b", bad, "--out", "seen"], capsys)
     text = "\n".join(map(str, printed))
     assert text.count(r"\x1b[2J\npocketvit: done") > 20 and "\x1b" not in text and "\npocketvit: done" not in text
 

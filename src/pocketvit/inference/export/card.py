@@ -146,15 +146,11 @@ def _facts(trained: TrainedModel, origin: Origin, license: str | None) -> dict[s
         accuracy += (
             f" ({result.test_accuracy_tta:.2%} with each image's logits and its mirror image's averaged, not done here)"
         )
-    return {
-        **(
-            {}
-            if result.test_map is None
-            else {"test mAP": f"{result.test_map:.2%}, the mean over classes of average precision"}
-        ),
-        "test accuracy": f"{accuracy}, after the last step"
-        + (": exactly the classes of an image" if trained.multilabel else ""),
-        **facts,
+    accuracy += ", after the last step" + (": exactly the classes of an image" if trained.multilabel else "")
+    facts = {"test accuracy": accuracy} | facts
+    if result.test_map is not None:
+        facts = {"test mAP": f"{result.test_map:.2%}, the mean over classes of average precision"} | facts
+    return facts | {
         "training images seen": f"{result.images_seen:,}",
         "training time": f"{result.train_s:,.1f} s on {markdown_text(result.device)}",
         "recipe, seed": f"{_quoted(result.recipe)}, {result.seed}",
