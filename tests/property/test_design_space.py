@@ -16,6 +16,12 @@ from pocketvit.config import RunConfig, field_types, flatten, override
 from pocketvit.data import Split, Splits
 from pocketvit.errors import InputError
 from pocketvit.inference.trained_model import load_model
+from pocketvit.kernels.blocks import blocks_reference
+from pocketvit.kernels.head import head_loss_reference
+from pocketvit.kernels.stem import stem_reference
+from pocketvit.model import ViT
+from pocketvit.model.ends import head_parts, not_head, not_stem, stem_parts
+from pocketvit.model.folded import fold, plan_of, repeated
 from pocketvit.recipes import recipe
 from pocketvit.training.progress import SilentReporter
 from pocketvit.training.trainer import Trainer
@@ -96,6 +102,13 @@ FIELDS = {name: strategy(name) for name in flatten(RunConfig()) if name.startswi
 FIELDS["data.repeats"] = st.sampled_from(["fresh", "batch"])
 FIELDS["train.micro_batch"] = st.sampled_from([None, 1, 3, 8])
 
+SMALL_MODEL = {
+    "model.width": 32,
+    "model.depth": 2,
+    "model.num_heads": 2,
+}  # the second block reads what the first one made
+DEVICE = torch.device("cpu")
+
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
 SET = Split(IMAGES, np.arange(24) % 3)
@@ -159,6 +172,51 @@ def test_model_configs_are_made_or_refused_by_name(values):
         assert any(name in str(refused) for name in values)
         return
     assert dataclasses.asdict(config) == {name.removeprefix("model."): value for name, value in values.items()}
+
+
+def with_kernels(model: ViT, images: torch.Tensor) -> torch.Tensor | None:
+    """The loss of images by the plain forms of the kernels that would run the model's parts; None if none would."""
+    with pytest.MonkeyPatch.context() as patch:  # as if they ran on the CPU
+        for module in ("launch", "blocks", "attention"):
+            patch.setattr(f"pocketvit.kernels.{module}.INTERPRETED", True)
+        if model.block_kernels(DEVICE, images.dtype).name == "reference":
+            return None
+        with_stem, with_head = (why is None for why in (not_stem(model.tokens, DEVICE), not_head(model, DEVICE)))
+    tokens = stem_reference(images, *stem_parts(model.tokens)) if with_stem else model.tokens(images)
+    weights, taken = repeated(fold(model.blocks), model.config.block_repeats), model.tokens.num_read
+    tokens = blocks_reference(tokens, None, weights, plan_of(model.config, tokens.shape[1], taken or tokens.shape[1]))
+    targets = torch.eye(model.num_classes)[: len(images)]
+    if with_head:
+        return head_loss_reference(tokens, targets, *head_parts(model, 1.0))[0]
+    return torch.nn.functional.cross_entropy(model.classify(model.norm(tokens)), targets, reduction="sum")
+
+
+@pytest.mark.parametrize("name", [name for name in FIELDS if name.startswith("model.")])
+def test_a_field_has_its_effect_in_the_kernels_or_turns_them_off(name):
+    """A kernel that does not know of a field would train as if it were not there."""
+    pytest.importorskip("triton")
+    images = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    plain = ViT(override(base(), SMALL_MODEL).model, image_size=(8, 8), num_classes=3)
+    assert with_kernels(plain, images) is not None
+
+    @settings(max_examples=5, deadline=None, derandomize=True, database=None)
+    @given(FIELDS[name])
+    def check(value):
+        try:
+            config = override(base(), SMALL_MODEL | {name: value}).model
+            model = ViT(config, image_size=(8, 8), num_classes=3, generator=torch.Generator().manual_seed(0))
+        except InputError:
+            return
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+        found = with_kernels(model, images)
+        if found is not None:
+            plain = torch.nn.functional.cross_entropy(model(images), torch.eye(3), reduction="sum")
+            torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
+
+    check()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ Shapes: L layers, D width.
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TypeVar
 
 import torch
@@ -25,6 +26,15 @@ from pocketvit.model.norm import NORM_EPS
 MIXER_KERNELS = {name: mixer.KERNELS for name, mixer in MIXERS.items() if mixer.KERNELS is not None}
 CENTRED = {"layernorm": True, "rmsnorm": False}  # whether a norm that the kernels support subtracts the mean
 TANH = {"gelu": False, "gelu_tanh": True}  # how they approximate an activation
+KNOWN = {
+    "patch_size", "patch_stride", "stem", "patch_init", "whitening_patches", "whitening_pairs", "width", "depth",
+    "block_repeats", "num_heads", "num_kv_heads", "q_rank", "k_rank", "v_rank", "kv_rank_shared", "attention", "block",
+    "qk_norm", "mlp_ratio", "activation", "norm", "layer_scale", "positions", "num_cls_tokens", "num_registers", "pool",
+    "head", "patch_drop", "init", "drop_path",
+}  # fmt: skip
+"""Fields that the kernels compute, check themselves, or need not know."""
+UNKNOWN = {field.name: field.default for field in fields(ModelConfig) if field.name not in KNOWN}
+"""All others, which turn the kernels off unless they are at these defaults; so a new field never trains without effect."""
 Stacked = TypeVar("Stacked", BlockWeights, BlockNorms)
 
 
@@ -49,8 +59,8 @@ def not_fused(
     """None if such blocks can be folded and run by the fused kernels; else the reason why not."""
     if not Block.is_standard(block):
         return "the blocks are the user's own"
-    for name in ("depthwise", "dropout"):
-        if getattr(config, name):
+    for name, default in UNKNOWN.items():
+        if getattr(config, name) != default:
             return f"the kernels do not support model.{name}={getattr(config, name)}"
     for name, known in {"attention": MIXER_KERNELS, "norm": CENTRED, "activation": TANH}.items():
         if getattr(config, name) not in known:

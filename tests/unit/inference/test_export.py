@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pocketvit.cli import dispatch
+from pocketvit.config import ModelConfig
 from pocketvit.errors import InputError
+from pocketvit.inference.export.plain import misfit
 from pocketvit.inference.trained_model import load_model
 
 LONG = [
@@ -221,6 +224,18 @@ def test_what_does_not_fit_is_refused_by_name(kind, fields, words, made, tmp_pat
     with pytest.raises(InputError, match=f"^{re.escape(words)}"):
         exported(made(**fields), tmp_path, kind)
     assert not (tmp_path / kind).exists()
+
+
+@pytest.mark.parametrize("kind", ["timm", "hf"])
+def test_a_field_that_is_new_does_not_fit(kind, made):
+    @dataclass(frozen=True, kw_only=True)
+    class Newer(ModelConfig):
+        new: bool = False
+
+    model = made().model
+    for new, odd in ((False, None), (True, "model.new=True")):
+        model.config = Newer(new=new)
+        assert misfit(model, kind) == odd
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "safetensors"])

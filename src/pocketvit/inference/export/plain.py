@@ -7,6 +7,7 @@ Shapes: L layers, N tokens, D width, A query heads, A_kv key and value heads, E 
 """
 
 import json
+from dataclasses import fields
 from typing import Any, cast
 
 import torch
@@ -24,6 +25,12 @@ from pocketvit.model.norm import NORM_EPS
 
 ALWAYS = ("onnx", "torchscript", "safetensors")  # formats that every model fits
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}  # what transformers calls them
+FREE = (
+    "patch_size", "patch_init", "whitening_patches", "whitening_pairs", "width", "depth", "num_heads", "num_kv_heads",
+    "q_rank", "k_rank", "v_rank", "kv_rank_shared", "qk_norm", "mlp_ratio", "activation", "layer_scale", "num_cls_tokens",
+    "num_registers", "patch_drop", "init", "drop_path", "dropout",
+)  # fmt: skip
+"""Fields of a model that may have any value: these formats have them too, they can be merged, or only training reads them."""
 CROPS = {"stretch": "squash", "crop": "center", "pad": "border"}
 """What timm calls the ways of `data.fit`."""
 
@@ -35,17 +42,10 @@ def misfit(model: ViT, kind: str) -> str | None:
         kind: timm or hf.
     """
     config = model.config
-    wanted: dict[str, tuple[Any, ...]] = {
-        "block": ("standard",),
-        "block_repeats": (1,),
-        "attention": ("standard",),
-        "stem": ("patches",),
+    wanted: dict[str, tuple[Any, ...]] = {f.name: (f.default,) for f in fields(config) if f.name not in FREE} | {
         "patch_stride": (None, config.patch_size),
-        "depthwise": (None,),
-        "norm": ("layernorm",),
         "positions": ("learned", "sincos", "none"),
         "pool": ("cls", "mean") if kind == "timm" else ("cls",),
-        "head": ("linear",),
     }
     if config.pool == "cls":
         wanted["num_cls_tokens"] = (1,)
