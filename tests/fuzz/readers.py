@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from seeds import FORMATS, fix_digests
+from seeds import FOLDERS, FORMATS, fix_digests
 
 Read = Callable[[Path, Path], None]
 """Reads the changed files in a folder; the second folder has the seeds."""
@@ -153,9 +153,7 @@ READERS = (
     Reader(
         "labels.csv separator", "csv separator", "labels.csv", command("data", "check", "{}", "--label-separator", "|")
     ),
-    Reader("idx", "idx", "*ubyte*", CHECK),
-    Reader("svhn", "svhn", "*.mat", CHECK),
-    Reader("stl10", "stl10", "*", CHECK),
+    *(Reader(name, name, "*", CHECK) for name in FOLDERS),
     Reader("archive", "archive", "x.*", unpacked),
     Reader("cache", "cache", "decoded/*/*", cache),
     Reader("download", "download", "*", download),

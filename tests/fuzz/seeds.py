@@ -48,7 +48,7 @@ FOREIGN = ("EPS", "PDF", "ICO", "ICNS", "PCX", "SGI", "IM", "MSP", "XBM", "DDS",
 
 def write_seeds(root: Path) -> None:
     """Write `<reader>/<variant>/…` for every reader into an empty folder."""
-    for name, variants in {**_images(), **DATA, **TEXTS}.items():
+    for name, variants in {**_images(), **FOLDERS, **DATA, **TEXTS}.items():
         for variant, write in variants.items():
             (folder := root / name / variant).mkdir(parents=True)
             write(folder)
@@ -207,6 +207,21 @@ def _weights(folder: Path, ending: str) -> None:
         save_file(tensors, folder / "x.safetensors")
 
 
+FOLDERS: dict[str, dict[str, Callable[[Path], object]]] = {
+    "idx": {
+        "packed": lambda folder: write_idx(folder, named_sets.GRAY, named_sets.LABELS),
+        "plain": lambda folder: write_idx(
+            folder, named_sets.GRAY, named_sets.LABELS, "emnist-digits-", "test", pack=False
+        ),
+    },
+    "svhn": {
+        "packed": lambda folder: write_svhn(folder),
+        "plain": lambda folder: write_svhn(folder, pack=False, kind=np.float64),
+    },
+    "stl10": {"binary": lambda folder: write_stl10(folder, 2)},
+}
+"""Data sets of which any file is changed, by their format: at least one valid folder of each that is not in `DATA`."""
+
 DATA: dict[str, dict[str, Callable[[Path], object]]] = {
     "npz": {
         "splits": lambda folder: _npz(
@@ -232,15 +247,6 @@ DATA: dict[str, dict[str, Callable[[Path], object]]] = {
         "columns": lambda folder: _csv(folder, ("ant", "bee", "age"), (("0", "1", "7"), ("1", "0", "8"), ("1", "1", "9"))),
     },
     "csv separator": {"split": lambda folder: _csv(folder, cells=(("a|b",), ("b",), ("",)))},
-    "idx": {
-        "packed": lambda folder: write_idx(folder, named_sets.GRAY, named_sets.LABELS),
-        "plain": lambda folder: write_idx(folder, named_sets.GRAY, named_sets.LABELS, "emnist-digits-", "test", pack=False),
-    },
-    "svhn": {
-        "packed": lambda folder: write_svhn(folder),
-        "plain": lambda folder: write_svhn(folder, pack=False, kind=np.float64),
-    },
-    "stl10": {"binary": lambda folder: write_stl10(folder, 2)},
     "archive": {"zip": lambda folder: _archive(folder, "zip"), "tar": lambda folder: _archive(folder, "tar.gz")},
     "weights": {ending: partial(_weights, ending=ending) for ending in ("pth", "safetensors")},
     "download": {

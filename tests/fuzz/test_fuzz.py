@@ -19,6 +19,7 @@ from mutations import mutate
 from readers import READERS, Reader, download
 from worker import OUTCOMES, _outcomes, _rename, _run
 
+from pocketvit.data.formats.registry import FORMATS
 from pocketvit.errors import InputError
 
 
@@ -36,6 +37,11 @@ def test_unchanged_files_are_read(tmp_path):
     strange = {name: count for name, count in counts.items() if count != {"result": 1}}
     # The first is of a format that is refused; and the server's file has another checksum.
     assert strange == {"image foreign": {"error": 1}, "download": {"error": 1}} and len(counts) == len(READERS)
+
+
+def test_every_data_format_is_read():
+    words = {text.split()[0] for reader in READERS for text in (reader.name, reader.seed)}
+    assert {known.name for known in FORMATS} <= words, "write a valid one in tests/fuzz/seeds.py"
 
 
 @pytest.mark.long
