@@ -1,10 +1,16 @@
-"""The kernels of the flat optimizers against the plain optimizers in float64, on memory that goes on behind them."""
+"""The optimizers by name, and kernels of the flat ones against plain ones in float64, on memory that goes on behind them."""
+
+import typing
 
 import torch
 from poison import poisoned_memory
 from torch import Tensor, nn
 
+from pocketvit.config import OptimConfig
 from pocketvit.optim.lion import Lion
+
+NAMES: tuple[str, ...] = typing.get_args(typing.get_args(typing.get_type_hints(OptimConfig)["name"])[0])
+"""The values of `optim.name`, without the user's own."""
 
 PLAIN = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "lion": Lion}
 BEHIND = 2048

@@ -1,12 +1,14 @@
 """Every choice of the design space, compiled and captured in one CUDA graph, against the plain step in fp32."""
 
+from typing import get_args
+
 import pytest
 import torch
 from block_cases import assert_small
 from objective_cases import TEACHER, save_teacher, with_teacher
 from training_cases import first_gradients, gradient_errors
 
-from pocketvit.config import override
+from pocketvit.config import RunConfig, field_types, flatten, override
 from pocketvit.data import Splits
 from pocketvit.recipes import recipe
 from pocketvit.training.progress import SilentReporter
@@ -107,7 +109,10 @@ CHOICES = {
     "teacher, drloc": {"objective.teacher": TEACHER, "objective.drloc": 0.1, "model.pool": "mean"},
     "trivialaugment": {"augment.policy": "trivialaugment", "optim.label_smoothing": 0.0},
 }
-
+for name in ("model.attention", "optim.name"):  # a value that is new, and in none of these
+    choice, _ = get_args(field_types(RunConfig)[name])
+    for value in {*get_args(choice)} - {flatten(RunConfig())[name], *(values.get(name) for values in CHOICES.values())}:
+        CHOICES[value] = {name: value}
 
 PLAIN = {"train.compile": False, "train.cuda_graph": False, "train.precision": "fp32", "train.kernels": "reference"}
 ROUNDING = {

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from optim_cases import NAMES
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay
@@ -50,7 +51,7 @@ def test_scales_equal_timms(kind, depth):
     assert len(set(found.values())) == depth + 2
 
 
-@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lion", "muon", "soap_muon"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("decay", ["all", "matrices"])
 def test_each_parameter_steps_as_with_its_own_learning_rate(name, decay):
     start, steps = model_of(), {}

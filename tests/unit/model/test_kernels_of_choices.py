@@ -6,6 +6,7 @@ import torch
 from pocketvit.config import ModelConfig
 from pocketvit.kernels.launch import Choice
 from pocketvit.model import ViT
+from pocketvit.model.mixers import MIXERS
 
 FASTEST = Choice("fused", "the tensors are not on an NVIDIA GPU")
 """The persistent kernels have no reason but the device, which they ask for last."""
@@ -21,9 +22,11 @@ CHOICES = {
     ),
     "depthwise": ({"depthwise": 3}, Choice("reference", "the kernels do not support model.depthwise=3")),
     "dropout": ({"dropout": 0.5}, Choice("reference", "the kernels do not support model.dropout=0.5")),
-    "linear": ({"attention": "linear"}, Choice("reference", "the kernels do not support model.attention=linear")),
-    "sparse": ({"attention": "sparse"}, Choice("reference", "the kernels do not support model.attention=sparse")),
-    "locality": ({"attention": "locality"}, Choice("reference", "the kernels do not support model.attention=locality")),
+}
+CHOICES |= {
+    name: ({"attention": name}, Choice("reference", f"the kernels do not support model.attention={name}"))
+    for name, mixer in MIXERS.items()
+    if mixer.KERNELS is None
 }
 
 

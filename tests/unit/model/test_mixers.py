@@ -29,6 +29,19 @@ def test_the_first_tokens_are_those_of_all(name):
     torch.testing.assert_close(mixer(x, 3), mixer(x)[:, :3])
 
 
+@pytest.mark.parametrize("name", MIXERS)
+def test_what_tokens_read_by_their_weights_is_what_they_get(name):
+    """The pages that show weights rely on it."""
+    torch.manual_seed(0)
+    mixer, x = (
+        arranged(MIXERS[name](ModelConfig(attention=name, width=24, num_heads=2)), (2, 4), 1),
+        torch.randn(2, 9, 24),
+    )
+    weights = mixer.weights(x)
+    assert weights.shape == (2, 2, 9, 9)
+    torch.testing.assert_close(mixer.read(x, weights), mixer(x))
+
+
 @pytest.mark.parametrize("name", [name for name, mixer in MIXERS.items() if mixer.KERNELS])
 def test_the_twin_of_the_fused_blocks_computes_the_mixer(name):
     model = create_model("paper", attention=name, width=32, num_heads=2, depth=2)
