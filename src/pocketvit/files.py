@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import io
 import json
 import os
@@ -22,6 +23,11 @@ MOST_UNPACKED = 100  # greatest ratio that a larger one may unpack by; for image
 def path_of(text: str | os.PathLike) -> Path:
     """A path with ~ as the home folder, which shells do not expand in --out=~/runs, and YAML never does."""
     return Path(os.path.expanduser(text))
+
+
+def digest_of(content: bytes) -> str:
+    """What stands for a file's content in names and hashes: the first 16 hex digits of its SHA-256."""
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def regular_size(path: Path) -> int:

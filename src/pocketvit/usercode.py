@@ -10,7 +10,6 @@ Code is identified by its content: a moved file is the same code, a changed one 
 """
 
 import contextlib
-import hashlib
 import os
 import re
 import sys
@@ -22,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from pocketvit.errors import InputError
-from pocketvit.files import path_of, read_bytes, write_atomically
+from pocketvit.files import digest_of, path_of, read_bytes, write_atomically
 
 FOLDER = "code"  # the folder of copies, next to the file that refers to them
 
@@ -61,7 +60,7 @@ class Code:
     @cached_property
     def digest(self) -> str:
         """The first 16 hex digits of the content's SHA-256."""
-        return hashlib.sha256(self.source).hexdigest()[:16]
+        return digest_of(self.source)
 
     @property
     def identity(self) -> str:
@@ -138,7 +137,7 @@ class Code:
 
 def _module(code: Code) -> ModuleType:
     """The file as a module, run once per path and content; its name is unique."""
-    name = f"pocketvit_usercode_{hashlib.sha256(str(code.path).encode() + code.source).hexdigest()[:16]}"
+    name = f"pocketvit_usercode_{digest_of(str(code.path).encode() + code.source)}"
     if name not in sys.modules:
         # Before it runs, because dataclasses and pickle look up a class's module.
         sys.modules[name] = module = ModuleType(name)

@@ -5,7 +5,6 @@ content: a moved model is the same, a changed one is not. A run keeps a copy, na
 its folder, so that it goes on without the original.
 """
 
-import hashlib
 import importlib.util
 import os
 import re
@@ -15,7 +14,7 @@ from pathlib import Path
 from pocketvit.config import shipped
 from pocketvit.config.shipped import find_run, shipped_names
 from pocketvit.errors import InputError
-from pocketvit.files import read_bytes, write_atomically
+from pocketvit.files import digest_of, read_bytes, write_atomically
 
 FOLDER = "weights"  # the folder of copies, next to the file that refers to them
 PICKLED = (".pt", ".pth")  # endings of PyTorch's own format; all other files are safetensors
@@ -48,7 +47,7 @@ class Weights:
         path = path / "model.safetensors" if path.is_dir() else path
         if path.parent.name == FOLDER and COPY.fullmatch(path.name):
             return cls(path, path.stem)
-        return cls(path, _digest(_read(path)), name)
+        return cls(path, digest_of(_read(path)), name)
 
     def read(self) -> bytes:
         """The file's content.
@@ -57,7 +56,7 @@ class Weights:
             InputError: it cannot be read, or has changed.
         """
         content = _read(self.path)
-        if _digest(content) != self.digest:
+        if digest_of(content) != self.digest:
             raise InputError(f"{self.path} has changed: its SHA-256 no longer begins with {self.digest}")
         return content
 
@@ -119,11 +118,6 @@ def _read(path: Path) -> bytes:
             f"cannot read {path}: {error.strerror}; give the folder of a finished run, its model.safetensors, or the name of a "
             f"model that comes with PocketViT: {', '.join(shipped_names())}"
         ) from error
-
-
-def _digest(content: bytes) -> str:
-    """The first 16 hex digits of the content's SHA-256."""
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def save_weights(models: Iterable[Weights], folder: Path) -> None:

@@ -8,7 +8,6 @@ writing take a tenth of a second or more and are done by a thread during trainin
 """
 
 import contextlib
-import hashlib
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from pocketvit.config.training import Kernels
 from pocketvit.errors import InputError
-from pocketvit.files import read_bytes, utf8_name, write_atomically
+from pocketvit.files import digest_of, read_bytes, utf8_name, write_atomically
 from pocketvit.runs.result import Fraction, Natural, Number, Positive, take_fields
 
 KEEP = 2
@@ -85,8 +84,7 @@ def write_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], progre
         InputError: no space left, or the folder cannot be written; earlier checkpoints are kept.
     """
     content = save(tensors, metadata={"progress": json.dumps(asdict(progress))})
-    digest = hashlib.sha256(content).hexdigest()[:16]
-    target = folder / f"step-{step:09d}.{digest}.safetensors"
+    target = folder / f"step-{step:09d}.{digest_of(content)}.safetensors"
     write_atomically(target, content)
     for old in list_checkpoints(folder)[KEEP:]:
         old.unlink(missing_ok=True)
@@ -133,7 +131,7 @@ class _Damaged(Exception):
 def _read_checkpoint(path: Path, most: float) -> tuple[dict[str, Tensor], Progress]:
     """A checkpoint's tensors, on the CPU, and the run's progress."""
     try:
-        if hashlib.sha256(read_bytes(path, most)).hexdigest()[:16] != path.name.split(".")[1]:
+        if digest_of(read_bytes(path, most)) != path.name.split(".")[1]:
             raise _Damaged("its checksum differs")
         with utf8_name(path) as name, safe_open(name, framework="pt") as file:
             held = json.loads(file.metadata()["progress"])  # of older versions it held more
