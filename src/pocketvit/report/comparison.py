@@ -192,9 +192,9 @@ def _curves(found: Sequence[Compared]) -> list[Curve]:
     for title, key, unit, axes in progress_axes(max(one.run.metrics[-1]["train_s"] for one in found)):
         lines = [([getattr(p, key) / unit for p in run], [p.accuracy for p in run]) for run in points]
         curves += _curve(found, f"Accuracy {title}", where, lines, **axes)
-    by_passes = {"x_label": "passes", "x_format": "{:g}".format, "y_format": "{:g}".format}
-    curves += _curve(found, "Training loss", "with the smoothing and mixing of each run", losses("loss"), **by_passes)
-    return curves + _curve(found, "Loss", where, losses(f"{split}_loss"), **by_passes)
+    mixed = "with the smoothing and mixing of each run"
+    curves += _curve(found, "Training loss", mixed, losses("loss"), x_label="passes")
+    return curves + _curve(found, "Loss", where, losses(f"{split}_loss"), x_label="passes")
 
 
 def _curve(

@@ -88,10 +88,8 @@ def pass_curves(metrics: Sequence[Mapping], num_classes: int, smoothing: Any = N
 
 
 def _pass_curve(title: str, remark: str, lines: Sequence[Series], note: str = "") -> Curve:
-    plot = line_plot(
-        title, lines, description=f"{title} by pass: {remark}", x_label="passes",
-        x_format="{:g}".format, y_format="{:g}".format, legend_at="upper right",
-    )  # fmt: skip
+    description = f"{title} by pass: {remark}"
+    plot = line_plot(title, lines, description=description, x_label="passes", legend_at="upper right")
     return Curve(title, remark, plot, note)
 
 
@@ -123,5 +121,5 @@ def progress_axes(longest_s: float) -> list[tuple[str, str, float, dict[str, Any
     shares = {"y_format": text.axis_percent, "y_range": (0.0, 1.0)}
     return [
         ("by images seen", "images", 1.0, {"x_label": "images", "x_format": text.short_count, **shares}),
-        ("by training time", "train_s", seconds, {"x_label": name, "x_format": "{:g}".format, **shares}),
+        ("by training time", "train_s", seconds, {"x_label": name, **shares}),
     ]

@@ -109,7 +109,8 @@ def low_rank(figures: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
         "Singular values",
         lines,
         description="Singular values of the low-rank projections, relative to the largest of each layer",
-        x_label="number, largest first", x_format="{:g}".format, y_format="{:g}".format, y_range=(0.0, 1.0),
+        x_label="number, largest first",
+        y_range=(0.0, 1.0),
         legend_at="upper right",
-    )  # fmt: skip
+    )
     return {"plot": plot, "used": listed(used)}

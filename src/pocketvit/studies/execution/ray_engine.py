@@ -48,12 +48,11 @@ class RayEngine:
     Args:
         address: of the cluster, as `ray.init` takes it.
         device: the study's `train.device`.
-        shared: let machines that see the study's folder use it.
     Raises:
         InputError: no such cluster, or one without a GPU for a study that needs one.
     """
 
-    def __init__(self, address: str, device: str, *, shared: bool = True) -> None:
+    def __init__(self, address: str, device: str) -> None:
         try:
             if address != "auto":
                 _knock(address)
@@ -63,7 +62,7 @@ class RayEngine:
         self.kind = "CPU" if device == "cpu" or not ray.cluster_resources().get("GPU") else "GPU"
         if device == "cuda" and self.kind == "CPU":
             raise InputError(f"the study sets train.device=cuda, but the Ray cluster at {address} has no GPU")
-        self.shared, self.tasks = shared, {}
+        self.tasks = {}
         self.task = ray.remote(run_cell).options(
             max_retries=RETRIES, num_cpus=1, num_gpus=1 if self.kind == "GPU" else 0
         )
@@ -84,11 +83,10 @@ class RayEngine:
 
     def start(self, job: Job) -> None:
         """Submit a cell to Ray."""
-        token = uuid.uuid4().hex if self.shared else None
+        token = uuid.uuid4().hex
         job.log.parent.mkdir(parents=True, exist_ok=True)
         job.failure.unlink(missing_ok=True)
-        if token:
-            _token_file(job).write_text(token)
+        _token_file(job).write_text(token)
         environment = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} if self.kind == "CPU" else {}
         self.tasks[self.task.remote(_with_absolute_paths(job), token, environment)] = job
 
@@ -146,15 +144,15 @@ def _receive(job: Job, task: ray.ObjectRef) -> str | None:
 # ---------------------------------------------------------------- on the other machine
 
 
-def run_cell(job: Job, token: str | None, environment: dict[str, str]) -> Brought:
+def run_cell(job: Job, token: str, environment: dict[str, str]) -> Brought:
     """Run a cell to its end; this is the Ray task.
 
     Args:
-        token: content of the token file in the study's folder; None if the folder must not be used.
+        token: content of the token file in the study's folder.
         environment: variables for the process.
     """
     try:
-        shared = token is not None and _token_file(job).read_text() == token
+        shared = _token_file(job).read_text() == token
     except OSError:
         shared = False
     if shared:

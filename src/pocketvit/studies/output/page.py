@@ -19,17 +19,16 @@ from urllib.parse import quote
 from pocketvit.report.curves import SPLITS
 from pocketvit.report.study_curves import study_curves
 from pocketvit.report.templating import page_environment
-from pocketvit.report.text import NBSP, duration, points
+from pocketvit.report.text import NBSP, counted, duration, points
 from pocketvit.runs.hardware import device, hardware
 from pocketvit.runs.result import RunResult
 from pocketvit.studies.analysis.findings import Finding, accuracies, noisy_rows
 from pocketvit.studies.analysis.spread import pooled_spread
 from pocketvit.studies.analysis.stats import Comparison
-from pocketvit.studies.analysis.verdict import effect
+from pocketvit.studies.analysis.verdict import effect, p_value
 from pocketvit.studies.definition.gather import CellResult
 from pocketvit.studies.definition.grid import WORD_OF, Study
 from pocketvit.studies.execution.launch import command_line
-from pocketvit.studies.output.story import sentence
 
 KINDS = {
     "helps": "Helps",
@@ -115,6 +114,31 @@ def _cell(cell: CellResult, study: Study, folder: Path) -> dict[str, Any]:
         "accuracy": cell.result and getattr(cell.result, study.measure),
         "report": _link(cell.folder and cell.folder / "report.html", folder),
     }
+
+
+def sentence(finding: Finding) -> str:
+    """What was found of a row, in words that need no guide."""
+    row, comparison, runs = finding.row, finding.comparison, counted(finding.accuracy.num_seeds, "run")
+    if finding.count("failed") == len(finding.cells):
+        return f"{row} failed in all of its {counted(len(finding.cells), 'run')}."
+    if finding.accuracy.mean is None:
+        return f"{row} has no result yet."
+    spread = "" if finding.accuracy.std is None else f" ± {points(finding.accuracy.std)}"
+    reached = f"{100 * finding.accuracy.mean:.2f}{spread}{NBSP}% in {runs}"
+    if comparison is None:
+        return f"{row} reaches {reached}."
+    against, difference = comparison.reference, effect(comparison)
+    if finding.kind in ("helps", "hurts") and comparison.p_holm is not None:
+        word = "better" if finding.kind == "helps" else "worse"
+        return f"{row} is {word} than {against}, by {difference} ({p_value(comparison.p_holm)}): {reached}."
+    if finding.kind == "equal":
+        detectable = f"a difference of {points(comparison.detectable or 0.0)} would most likely have shown"
+        return (
+            f"{row} differs from {against} by no more than chance may explain ({difference}; {detectable}): {reached}."
+        )
+    if finding.kind == "untold":
+        return f"{row} has too few runs to be told from {against} ({difference}): {reached}."
+    return f"{row} waits for the runs of {against}: {reached}."
 
 
 def _link(path: Path | None, folder: Path) -> str | None:

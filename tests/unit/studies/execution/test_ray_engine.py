@@ -9,7 +9,6 @@ import pytest
 from pocketvit.errors import InputError
 from pocketvit.studies import parse_study
 from pocketvit.studies.definition.jobs import study_jobs
-from pocketvit.studies.execution import runner
 from pocketvit.studies.execution.runner import run_study
 
 pytestmark = pytest.mark.long
@@ -87,11 +86,15 @@ def test_a_lost_node_changes_nothing_in_the_table(cluster, tmp_path):
 
 
 def test_folders_that_are_not_shared_come_back(cluster, tmp_path, monkeypatch):
-    from pocketvit.studies.execution.ray_engine import RayEngine
+    from pocketvit.studies.execution import ray_engine
 
     head, _ = cluster
-    monkeypatch.setattr(runner, "_engine", lambda *_: RayEngine(head.address, "cpu", shared=False))
-    run = run_study(study(1), tmp_path / "out", only=["plain"])
+    unpack, unpacked = ray_engine.tarfile.open, []
+    monkeypatch.setattr(ray_engine.tarfile, "open", lambda **given: unpacked.append(unpack(**given)) or unpacked[-1])
+    # A machine that does not see the study's folder does not find the token.
+    monkeypatch.setattr(ray_engine, "_token_file", lambda job: job.log.with_name("elsewhere.txt"))
+    run = run_study(study(1), tmp_path / "out", only=["plain"], address=head.address)
+    assert len(unpacked) == 1
     assert [cell.state for cell in run.gathered if cell.row == "plain"] == ["done"]
     assert all((cell.folder / "report.html").is_file() for cell in run.gathered if cell.state == "done")
     assert not list((tmp_path / "out").glob(".receiving-*"))

@@ -14,7 +14,7 @@ from pocketvit.report.study_curves import mean_curve, study_curves
 from pocketvit.runs.result import Evaluation
 from pocketvit.studies.analysis.findings import findings
 from pocketvit.studies.output.outputs import write_outputs
-from pocketvit.studies.output.story import sentence
+from pocketvit.studies.output.page import sentence
 
 EVIL = "</pre><script>alert('&')</script>"
 
