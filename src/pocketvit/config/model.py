@@ -183,14 +183,14 @@ class ModelConfig:
             )
 
     @property
-    def on_grid(self) -> str | None:
-        """The choice for which every patch must be in its place; None if there is none."""
+    def on_grid(self) -> list[str]:
+        """The choices for which every patch must be in its place."""
         choices = {
             "model.positions=rope": self.positions == "rope",
             "model.attention=sparse": self.attention == "sparse",
             f"model.depthwise={self.depthwise}": self.depthwise is not None,
         }
-        return next((name for name, chosen in choices.items() if chosen), None)
+        return [name for name, chosen in choices.items() if chosen]
 
     @property
     def overlapping(self) -> list[str]:

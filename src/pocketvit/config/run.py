@@ -37,7 +37,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_types("", self)
         check_name("recipe", self.recipe)
-        on_grid = [self.model.on_grid] if self.model.on_grid else []
+        on_grid = self.model.on_grid
         muon = [f"optim.name={self.optim.name}"] if self.optim.name in ("muon", "soap_muon") else []
         frozen = None if self.train.freeze == "none" else self.train.freeze
         mae = self.objective.name if self.objective.name == "mae" else None
