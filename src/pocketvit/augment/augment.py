@@ -87,12 +87,9 @@ def draw_images(
 
 
 def _draw_flips(config: AugmentConfig, seed: int, pass_index: int, draws: np.ndarray) -> np.ndarray:
-    """Which images are mirrored, bool, (B,).
+    """Which images are mirrored, bool, (B,), by the draws of this pass, (B, 3).
 
     Source of alternating flips: Jordan 2024, https://arxiv.org/abs/2404.00498, section 3.6
-
-    Args:
-        draws: of this pass, (B, 3).
     """
     match config.flips:
         case "random":

@@ -102,7 +102,7 @@ POLICIES: dict[str, tuple[SubPolicy, ...]] = {
 
 @dataclass(frozen=True)
 class OpTable:
-    """The operations for each image. `table[rows]` is the table of these images."""
+    """The operations for each image."""
 
     op: np.ndarray  # codes of the operations, int8, (N, S)
     value: np.ndarray  # their arguments in Pillow's terms (`pillow_ops`), float64, (N, S); 0 where there is none
@@ -120,8 +120,6 @@ def resolve(policy: str, draws: np.ndarray, *, image_size: tuple[int, int], skip
         draws: numbers in [0, 1), (N, NUM_DRAWS): the sub-policy, the gates of both stages, the signs of both stages.
         image_size: (H, W), pixels.
         skip: operations that leave the image unchanged.
-    Returns:
-        the table of N images and two stages.
     """
     steps = [step for sub_policy in POLICIES[policy] for step in sub_policy]
     op = np.array([0 if step.op in skip else OPS.index(step.op) for step in steps], dtype=np.int8)

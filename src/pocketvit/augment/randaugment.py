@@ -30,8 +30,6 @@ def randaugment(draws: np.ndarray, *, level: int, image_size: tuple[int, int], s
         level: strength, 0 … 9.
         image_size: (H, W), pixels.
         skip: operations that leave the image as it is.
-    Returns:
-        the table of N images and S stages.
     """
     operation, sign = draws[:, 0::2], draws[:, 1::2]  # each (N, S)
     return _look_up(operation, np.full(operation.shape, level), sign, image_size, skip)

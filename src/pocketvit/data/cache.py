@@ -68,8 +68,6 @@ def load_or_build(
     The images are mapped copy-on-write: writing to them in memory never reaches the file.
 
     Args:
-        folder: of the entries.
-        key: the entry's name.
         build: decodes the data set, passing its images to a `Store` that writes them one by one; if they are already in
             memory, they are written afterwards.
         say: is told that a damaged entry is rebuilt.

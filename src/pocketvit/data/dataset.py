@@ -130,7 +130,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Decoded:
-    """The content of a file format, before a missing test split is held out of the training images."""
+    """The content of files, before a missing test split is held out of the training images."""
 
     train: Split
     test: Split | None
@@ -238,12 +238,8 @@ def stratified_split(
 
 
 def hold_out(labels: np.ndarray, held_per_class: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hold out a given number of images of each class, chosen at random.
+    """Hold out a given number of images of each class, (K,), chosen at random.
 
-    Args:
-        labels: class numbers, int64, (N,).
-        held_per_class: number of images to hold out of each class, (K,).
-        seed: of the draw.
     Returns:
         the indices kept and the indices held out, each sorted, int64.
     """

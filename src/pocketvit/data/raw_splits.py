@@ -124,12 +124,7 @@ def find_column(file: Path, columns: Sequence[str], wanted: str | None, names: S
 
 
 def name_row(files: Sequence[tuple[str, int]], index: int) -> str:
-    """The name of a row of several files read one after another: "train.parquet, row 7", counted from 0.
-
-    Args:
-        files: each file's name and number of rows.
-        index: the row, counted over all files.
-    """
+    """The name of a row, counted over several files of so many rows each: "train.parquet, row 7", from 0."""
     for name, num_rows in files:
         if index < num_rows:
             return f"{name}, row {index}"
@@ -163,8 +158,6 @@ def assemble(
         raw_splits: "train", "test" and "val", as far as present.
         class_names: the classes in their order, if the format lists them.
         name: of the data set in messages.
-        config: how to read the images.
-        store: where the images go.
     Raises:
         InputError: nothing to train on, an empty split or list of classes, a label outside the classes, a class with
             test images only, images of mixed size.
@@ -263,17 +256,10 @@ def is_unlabeled(raw: RawSplit) -> bool:
 def _check_classes(
     labels: Mapping[str, np.ndarray], used: Mapping[str, RawSplit], class_names: Sequence[str], name: str
 ) -> list[str]:
-    """Refuse test images of a class without training images, and note the classes that lack images.
+    """Refuse test images of a class without training images; notes on the classes that lack images.
 
     Args:
         labels: of "train" and of the test split, if any, as in `Split`.
-        used: their raw splits.
-        class_names: the classes in their order.
-        name: of the data set in messages.
-    Returns:
-        notes to print.
-    Raises:
-        InputError: a class has test images, but no training images.
     """
     present = {split: class_counts(numbers, len(class_names)) > 0 for split, numbers in labels.items()}
     trained = present["train"]

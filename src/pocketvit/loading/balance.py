@@ -32,8 +32,6 @@ def balanced_order(labels: np.ndarray, *, seed: int, pass_index: int, length: in
 
     Args:
         labels: class numbers, int64, (N,).
-        seed: of the run.
-        pass_index: the pass, from 0.
         length: of the pass.
     Returns:
         indices of images, int64, (length,).

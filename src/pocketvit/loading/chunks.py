@@ -9,23 +9,24 @@ Shapes: S steps, L layers, B batch, n numbers that the objective draws for an im
 import dataclasses
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
+from itertools import islice
 from math import prod
+from typing import TypeVar
 
 import numpy as np
 
 from pocketvit.augment.batch import Chunk
 from pocketvit.config import ModelConfig, RunConfig
 from pocketvit.loading.loader import PassPlan, Reading, TrainLoader
-from pocketvit.loading.prefetch import prefetch
 from pocketvit.randomness import Stream, keys, uniform
+
+T = TypeVar("T")
 
 
 class Chunks:
     """The data of a run, chunk by chunk.
 
     Args:
-        config: the run.
-        loader: of its training images.
         num_draws: n.
     """
 
@@ -84,3 +85,18 @@ def drop_path_factors(config: ModelConfig, draws: np.ndarray) -> np.ndarray:
     """
     kept = 1 - np.linspace(0, config.drop_path, config.num_layers, dtype=np.float32)[:, None, None]  # (L, 1, 1)
     return np.where(draws < kept, 1 / kept, 0).astype(np.float32)
+
+
+def prefetch(threads: Executor, items: Iterator[T]) -> Iterator[T]:
+    """The items, each made in another thread while the previous one is used.
+
+    Args:
+        threads: where items are made, one at a time. An iterator that itself comes from `prefetch` needs one more thread.
+        items: what to make; the first is begun on demand.
+    Raises:
+        any exception from making an item, when that item is requested.
+    """
+    coming = threads.submit(list, islice(items, 1))
+    while made := coming.result():
+        coming = threads.submit(list, islice(items, 1))
+        yield from made

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pocketvit.loading.prefetch import prefetch
+from pocketvit.loading.chunks import prefetch
 
 
 def test_every_item_comes_once_and_in_order():

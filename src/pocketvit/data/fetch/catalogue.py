@@ -70,8 +70,8 @@ def _accept(remote: RemoteSet, offer: Offer, place: Path, progress: Progress | N
             download(file.url, file.place(place), file.checksum, progress, file.most_bytes)
     try:
         for file in offer.files:
-            if file.archive is not None:
-                unpack(file.place(place), place, file.archive.wanted, file.archive.most_bytes)
+            if file.most_unpacked is not None:
+                unpack(file.place(place), place, file.wanted, file.most_unpacked)
         if remote.class_names:
             write_atomically(place / CLASS_NAMES, "\n".join(remote.class_names).encode())
         decoded = formats.find_format(formats.detect(place)).read(place, PLAIN, in_memory)

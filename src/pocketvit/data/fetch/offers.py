@@ -9,26 +9,18 @@ from pocketvit.data.fetch.download import MOST_BYTES
 
 
 @dataclass(frozen=True)
-class Archive:
-    """How to unpack a file that is an archive; it is removed afterwards."""
-
-    most_bytes: int
-    """That it may unpack to."""
-    wanted: str = ".*"
-    """Regular expression of the members that are needed."""
-
-
-@dataclass(frozen=True)
 class RemoteFile:
     """A file that can be downloaded."""
 
     url: str
     checksum: str | None = None
     """Such as "md5:098f6b…"."""
-    archive: Archive | None = None
-    """How to unpack it; None keeps it as it is."""
     most_bytes: int = MOST_BYTES
     """Its greatest size."""
+    most_unpacked: int | None = None
+    """Bytes that it may unpack to, if it is an archive, which is removed afterwards; None keeps it as it is."""
+    wanted: str = ".*"
+    """Regular expression of the members that are needed."""
 
     @property
     def name(self) -> str:
@@ -36,7 +28,7 @@ class RemoteFile:
 
     def place(self, folder: Path) -> Path:
         """Where it is downloaded to, for a data set in `folder`: an archive beside it."""
-        return folder.with_name(f"{folder.name}-{self.name}") if self.archive else folder / self.name
+        return folder.with_name(f"{folder.name}-{self.name}") if self.most_unpacked else folder / self.name
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from pocketvit.data.dataset import Decoded
 from pocketvit.data.fetch.download import MOST_BYTES
-from pocketvit.data.fetch.offers import Archive, Offer, RemoteFile, RemoteSet
+from pocketvit.data.fetch.offers import Offer, RemoteFile, RemoteSet
 
 GRAY = "--augment.policy none --augment.crop-pad 2"
 """Of the paper's recipe for gray images of 28 pixels a side: no changes of color, small shifts."""
@@ -46,7 +46,7 @@ def _idx(*places: tuple[str, str], md5: tuple[str, str, str, str]) -> tuple[Offe
 
 def _archive(url: str, md5: str, unpacked: int, wanted: str = ".*", most_bytes: int = MOST_BYTES) -> tuple[Offer]:
     """A set in one archive."""
-    return (Offer("archive", (RemoteFile(url, f"md5:{md5}", Archive(unpacked, wanted), most_bytes),)),)
+    return (Offer("archive", (RemoteFile(url, f"md5:{md5}", most_bytes, unpacked, wanted),)),)
 
 
 SETS = (

@@ -64,13 +64,8 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
 def decode(
     arrays: Mapping[str, np.ndarray], name: str, config: DataConfig = PLAIN, store: Store = in_memory
 ) -> Decoded:
-    """The data set in some arrays.
+    """The data set in some arrays by name.
 
-    Args:
-        arrays: by name.
-        name: of the data set in messages.
-        config: how to read the images.
-        store: where the images go.
     Raises:
         InputError: without the arrays named above, with only images or only labels, or with invalid class names.
     """

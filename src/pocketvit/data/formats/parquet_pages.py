@@ -57,8 +57,6 @@ def rows_at_once(parquet: "pq.ParquetFile", file: Path, column: str) -> int:
     """How many rows of a column to read at once, so that they take little memory, however often a value is repeated.
 
     Args:
-        parquet: the open file.
-        file: its path.
         column: the path of a column without inner ones, in the file's schema.
     Raises:
         InputError: it would take far more memory than the file has bytes.

@@ -1,7 +1,7 @@
 """The supported file formats, and the detection of a path's format.
 
-Each format is a module with three functions: `matches(path)` looks only at names, `files(path)` lists the files to read
-(for the cache's key), and `read(path, config, store)` decodes them.
+Each format is a module with three functions: `matches(path)` looks only at the names of files and folders, `files(path)`
+lists the files to read (for the cache's key), and `read(path, config, store)` decodes them as the configuration says.
 """
 
 from collections.abc import Callable
@@ -23,11 +23,8 @@ class Format:
     name: str
     description: str
     matches: Callable[[Path], bool]
-    """Whether the path looks like this format, by the names of files and folders."""
     files: Callable[[Path], list[Path]]
-    """The files that are read."""
     read: Callable[[Path, DataConfig, Store], Decoded]
-    """Decode the path as the configuration says, and store the images."""
 
 
 FORMATS = tuple(
