@@ -14,7 +14,7 @@ import itertools
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -39,8 +39,8 @@ class _Layout:
     train: tuple[str, ...]
     test: tuple[str, ...]
     meta: str
-    labels_key: str
-    names_key: str
+    label: str
+    """As in the Hub's files; here the keys are `labels` in batches and `label_names` in the meta file."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -54,8 +54,7 @@ _CIFAR10 = _Layout(
     train=tuple(f"data_batch_{i}" for i in range(1, 6)),
     test=("test_batch",),
     meta="batches.meta",
-    labels_key="labels",
-    names_key="label_names",
+    label="label",
 )
 _CIFAR100 = _Layout(
     unpacked="cifar-100-python",
@@ -63,8 +62,7 @@ _CIFAR100 = _Layout(
     train=("train",),
     test=("test",),
     meta="meta",
-    labels_key="fine_labels",
-    names_key="fine_label_names",
+    label="fine_label",
 )
 _LAYOUTS = (_CIFAR10, _CIFAR100)
 
@@ -178,15 +176,13 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
     if missing:
         raise InputError(f"{place} is not a complete CIFAR data set: {missing[0]} is missing")
 
-    if config.label_column is not None:  # fine_label of the Hub's files is fine_labels here
-        column = config.label_column.removesuffix("s")
-        layout = replace(layout, labels_key=f"{column}s", names_key=f"{column}_names")
-    meta = _field(batches[layout.meta], layout.names_key, f"{place}, {layout.meta}")
+    label = layout.label if config.label_column is None else config.label_column.removesuffix("s")
+    meta = _field(batches[layout.meta], f"{label}_names", f"{place}, {layout.meta}")
     if not isinstance(meta, list) or not all(isinstance(name, bytes | str) for name in meta):
-        raise InputError(f"{place}, {layout.meta}: its {layout.names_key} are not a list of names")
+        raise InputError(f"{place}, {layout.meta}: its {label}_names are not a list of names")
     class_names = [name.decode(errors="replace") if isinstance(name, bytes) else name for name in meta]
     raw = {
-        split: _raw_split({f"{place}, {name}": batches[name] for name in names}, layout.labels_key)
+        split: _raw_split({f"{place}, {name}": batches[name] for name in names}, f"{label}s")
         for split, names in (("train", layout.train), ("test", layout.test))
     }
     return assemble(raw, class_names, str(place), config, store)
