@@ -168,7 +168,6 @@ def serve(demo: Demo, port: int | None = None, *, block: bool = True) -> Any:
     """Serve the page on this machine until Ctrl-C.
 
     Args:
-        demo: the model.
         port: by default the first free one from 7860.
         block: wait; otherwise the page is returned, and `page.close()` ends it.
     Raises:

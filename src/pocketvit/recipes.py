@@ -146,12 +146,10 @@ def about(name: str) -> str:
 
 
 def recipe(name: str) -> RunConfig:
-    """The configuration of a named recipe.
+    """The configuration of a recipe, by its name in `RECIPES`.
 
-    Args:
-        name: one of `RECIPES`.
     Raises:
-        InputError: no recipe of that name.
+        InputError: there is none of that name.
     """
     if name not in RECIPES:
         raise InputError(unknown("recipe", name, RECIPES))

@@ -71,11 +71,7 @@ def parse_command(target: type, arguments: list[str], prog: str) -> Any:
 
 
 def check_tracker(name: str | None) -> None:
-    """Refuse an experiment tracker that is unknown or not installed.
-
-    Raises:
-        InputError: it is; says what to install.
-    """
+    """Raise an `InputError` if an experiment tracker is unknown or not installed; it says what to install."""
     if name is None:
         return
     if name not in (known := get_args(Tracker)):
@@ -97,11 +93,7 @@ def flag_of(argument: str) -> str:
 
 
 def check_flags(arguments: list[str], known: Collection[str]) -> None:
-    """Refuse an unknown flag.
-
-    Raises:
-        InputError: there is one; names the known flag that it means or that is nearest.
-    """
+    """Raise an `InputError` if a flag is unknown; it names the known one that is meant or that is nearest."""
     for argument in arguments:
         flag = flag_of(argument)
         if flag.startswith("--") and flag not in (*known, "--help"):

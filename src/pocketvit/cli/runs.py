@@ -155,11 +155,7 @@ def given_files(files: Sequence[Path]) -> list[bytes | Path]:
 
 
 def _from_stdin() -> list[bytes | Path]:
-    """An image on standard input, or the files that are named there; every image has a zero byte, no name does.
-
-    Raises:
-        InputError: more than an image may hold.
-    """
+    """An image on standard input, or the files that are named there; every image has a zero byte, no name does."""
     content = sys.stdin.buffer.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise InputError(f"-: standard input holds more than {MOST_BYTES:,} bytes")

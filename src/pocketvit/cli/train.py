@@ -65,7 +65,6 @@ def parse_train(arguments: list[str], others: Collection[str] = ()) -> RunConfig
     """The configuration that the arguments of `train` describe.
 
     Args:
-        arguments: as on the command line.
         others: further flags of the caller, for the hint on a misspelled one.
     Raises:
         InputError: an unknown recipe or field, a wrong value, or more than one base.

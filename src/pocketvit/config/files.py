@@ -57,11 +57,7 @@ def from_dict(
 
 
 def _by_dotted_name(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of nested fields by dotted name; an empty section sets none.
-
-    Raises:
-        InputError: a section with a single value, or a field set twice.
-    """
+    """The values of nested fields by dotted name; an empty section sets none."""
     sections = {name.partition(".")[0]: name for name in reversed(flatten(RunConfig())) if "." in name}
     values: dict[str, Any] = {}
     for key, item in mapping.items():
@@ -97,7 +93,6 @@ def load_config(path: str | Path, *, allow_code: bool = False) -> RunConfig:
     """Read a saved `config.yaml`.
 
     Args:
-        path: of the file.
         allow_code: agree to run the code that it names, which must be in the same folder.
     Raises:
         InputError: no such file, not YAML, not a config, or code without consent.

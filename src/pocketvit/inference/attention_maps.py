@@ -103,11 +103,7 @@ def attention_maps(
 
 
 def _layers(model: ViT) -> list[Mixer]:
-    """The attention layers of the blocks.
-
-    Raises:
-        InputError: some are user-defined.
-    """
+    """The attention layers of the blocks, which must not be user-defined."""
     built_in = tuple(MIXERS.values())
     found = [
         [layer for layer in block.modules() if isinstance(layer, Mixer) and type(layer) in built_in]

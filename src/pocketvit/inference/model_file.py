@@ -140,11 +140,7 @@ def read_tensors(weights: Weights) -> tuple[dict[str, Tensor], About | None]:
 
 
 def read_weights(weights: Weights) -> tuple[dict[str, Tensor], About]:
-    """As `read_tensors`, of a model that PocketViT saved.
-
-    Raises:
-        InputError: it cannot be read, has changed, or is not such a model.
-    """
+    """As `read_tensors`; another file than one that PocketViT saved raises an `InputError` as well."""
     tensors, about = read_tensors(weights)
     if about is None:
         raise InputError(f"{weights} is not a model that PocketViT saved")

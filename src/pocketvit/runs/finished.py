@@ -79,11 +79,7 @@ class FinishedRun:
 
 
 def refuse_many(folder: Path) -> None:
-    """Refuse a folder of runs where one run is wanted.
-
-    Raises:
-        InputError: it is one; names its latest finished run.
-    """
+    """Raise an `InputError` that names the latest finished run if this is a folder of runs, where one is wanted."""
     if runs := sorted(folder.glob("*/model.safetensors"), key=lambda file: file.stat().st_mtime):
         raise InputError(f"{folder} is a folder of runs; give one, such as the latest, {runs[-1].parent}")
 

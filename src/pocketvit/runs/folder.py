@@ -159,12 +159,10 @@ class RunFolder:
     def write_env(
         self, config: RunConfig, device_name: str, data_fingerprint: str, measured: dict[str, Any]
     ) -> dict[str, Any]:
-        """Write env.json; a resumed run keeps the command, the time, the folder's name and time_budget of its first start.
+        """Write env.json, and return its content; a resumed run keeps command, time, folder and time_budget of its first start.
 
         Args:
             measured: for `schedule.time_budget`, if the run begins with one.
-        Returns:
-            its content.
         """
         held = self.read_env()
         kept = {key: held[key] for key in ("command", "started", "folder", "time_budget") if key in held}

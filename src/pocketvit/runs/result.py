@@ -172,10 +172,8 @@ class RunResult:
 
     @classmethod
     def read(cls, file: Path) -> "RunResult":
-        """Read and check a file.
+        """Read and check a result.json.
 
-        Args:
-            file: a result.json.
         Raises:
             InputError: it cannot be read, lacks a field, or a field has an invalid value.
         """

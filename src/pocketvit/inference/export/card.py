@@ -83,11 +83,7 @@ NAMED = 12  # classes that the first sentence names
 
 
 def check_license(license: str | None) -> None:
-    """Refuse a license that is not written like the Hub's short names.
-
-    Raises:
-        InputError: it is not.
-    """
+    """Raise an `InputError` unless a license is written like the Hub's short names."""
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
         raise InputError(f"--license {license!r}: give the Hugging Face Hub's short name, such as mit or cc-by-4.0")
 

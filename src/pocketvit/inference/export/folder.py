@@ -28,11 +28,7 @@ WRITERS: dict[str, Callable[[TrainedModel, dict[str, Any], DataConfig], dict[str
 
 
 def check_free(folder: Path) -> None:
-    """Refuse a folder that is not new or empty: what is in it might be pushed along.
-
-    Raises:
-        InputError: it is not.
-    """
+    """Raise an `InputError` unless a folder is new or empty: what is in it might be pushed along."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists already; choose a new or an empty folder")
 

@@ -26,13 +26,11 @@ def check_push(name: str) -> None:
 
 
 def push(folder: Path, name: str, *, private: bool = False) -> str:
-    """Upload a folder as a model, which is made if there is none.
+    """Upload a folder as a model, which is made if there is none, and return its address.
 
     Args:
         name: OWNER/NAME, as `check_push` lets through.
         private: of a new model.
-    Returns:
-        its address.
     Raises:
         InputError: the Hub cannot be reached or refuses.
     """

@@ -60,11 +60,7 @@ def misfit(model: ViT, kind: str) -> str | None:
 
 
 def refuse_misfit(model: ViT, kind: str, library: str) -> None:
-    """Refuse a model that does not fit.
-
-    Raises:
-        InputError: it does not; names the formats that it fits.
-    """
+    """Raise an `InputError` that names the formats that the model fits, unless it fits this one."""
     if odd := misfit(model, kind):
         others = [*ALWAYS, *(["timm"] if kind == "hf" and misfit(model, "timm") is None else [])]
         raise InputError(f"{odd} does not fit {library}; use --format {', '.join(others[:-1])} or {others[-1]}")
