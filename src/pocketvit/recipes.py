@@ -146,10 +146,12 @@ def about(name: str) -> str:
 
 
 def recipe(name: str) -> RunConfig:
-    """The configuration of a recipe, by its name in `RECIPES`.
+    """The configuration of a named recipe.
 
+    Args:
+        name: one of `RECIPES`.
     Raises:
-        InputError: there is none of that name.
+        InputError: no recipe of that name.
     """
     if name not in RECIPES:
         raise InputError(unknown("recipe", name, RECIPES))

@@ -93,6 +93,7 @@ def load_config(path: str | Path, *, allow_code: bool = False) -> RunConfig:
     """Read a saved `config.yaml`.
 
     Args:
+        path: of the file.
         allow_code: agree to run the code that it names, which must be in the same folder.
     Raises:
         InputError: no such file, not YAML, not a config, or code without consent.

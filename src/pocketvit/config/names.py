@@ -59,6 +59,7 @@ def override(config: RunConfig, values: Mapping[str, object]) -> RunConfig:
     New values also take the place of those of other fields (`REPLACED`).
 
     Args:
+        config: stays as it is.
         values: by dotted name, such as `{"optim.lr": 2e-3}`.
     Raises:
         InputError: an unknown name (with the nearest one), or a value that its field refuses.

@@ -66,11 +66,21 @@ class TrainedModel:
         return predict_logits(self.model, images, *self._statistics, flip_average=flip_average)
 
     def probabilities(self, images: np.ndarray | MappedRows) -> np.ndarray:
-        """Class probabilities of images, which are as for `logits`: float32 (N, K); rows sum to 1 unless `multilabel`."""
+        """Class probabilities of uint8 images (N, H, W, C): float32 (N, K); rows sum to 1 unless `multilabel`.
+
+        Args:
+            images: as for `logits`.
+        Raises:
+            InputError: as `logits`.
+        """
         return self.probabilities_of(self.logits(images)).numpy()
 
     def probabilities_of(self, logits: Tensor) -> Tensor:
-        """Class probabilities of logits (N, K); with several classes an image, each by itself."""
+        """Class probabilities of logits; with several classes an image, each by itself.
+
+        Args:
+            logits: (N, K).
+        """
         return logits.sigmoid() if self.multilabel else logits.softmax(dim=1)
 
     def features(self, images: np.ndarray | MappedRows) -> Tensor:
@@ -109,6 +119,8 @@ class TrainedModel:
     def save(self, path: Path) -> None:
         """Write `content` to a file; user-defined code, if any, to code/ next to it.
 
+        Args:
+            path: of the file.
         Raises:
             InputError: it cannot be written.
         """

@@ -172,8 +172,10 @@ class RunResult:
 
     @classmethod
     def read(cls, file: Path) -> "RunResult":
-        """Read and check a result.json.
+        """Read and check a file.
 
+        Args:
+            file: a result.json.
         Raises:
             InputError: it cannot be read, lacks a field, or a field has an invalid value.
         """
