@@ -123,7 +123,7 @@ def test_a_chunk_does_not_wait_for_the_gpu(synthetic_splits):
 
 def test_out_of_memory_says_what_fits(synthetic_splits, monkeypatch, tmp_path):
     many = synthetic_splits.train.take(np.arange(4096) % 512)
-    monkeypatch.setattr("pocketvit.training.run.open_splits", lambda data: replace(synthetic_splits, train=many))
+    monkeypatch.setattr("pocketvit.training.run.open_splits", lambda *_: replace(synthetic_splits, train=many))
     values = {"batch_size": 4096, "train.compile": False, "train.cuda_graph": False, "out": tmp_path / "run"}
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(0.05)

@@ -3,9 +3,7 @@
 `load_dataset` loads any of them. It downloads nothing; `get` does.
 """
 
-import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import distribution
 from pathlib import Path
@@ -142,7 +140,13 @@ def get(name: str, *, data_dir: Path | None = None, progress: Progress | None = 
         raise _unknown(name)
     if folder.is_dir():
         return folder
-    with _alone(name, remote.scratch_of(folder)):
+    scratch = remote.scratch_of(folder)
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(scratch, error) from error
+    # Two processes would write into one file.
+    with locked(scratch, f"another process is downloading {name} to {scratch}; wait for it", say=lambda _: None):
         if folder.is_dir():  # by another process meanwhile
             return folder
         if name not in remote.REMOTE_SETS:
@@ -153,21 +157,6 @@ def get(name: str, *, data_dir: Path | None = None, progress: Progress | None = 
             folder, format_of(folder, None), DataConfig(cache_dir=home), decoded
         )  # cache what was decoded for the check
         return folder
-
-
-@contextlib.contextmanager
-def _alone(name: str, scratch: Path) -> Iterator[None]:
-    """Lock the folder that a data set is downloaded to, because two processes would write into one file.
-
-    Raises:
-        InputError: another process downloads the data set, or the folder cannot be created.
-    """
-    try:
-        scratch.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(scratch, error) from error
-    with locked(scratch, f"another process is downloading {name} to {scratch}; wait for it", say=lambda _: None):
-        yield
 
 
 def _digits(config: DataConfig) -> Decoded:

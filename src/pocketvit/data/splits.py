@@ -40,21 +40,16 @@ class Splits:
         return f"{len(each)} classes (training + test images): {some}"
 
 
-def open_splits(config: DataConfig) -> Splits:
+def open_splits(config: DataConfig, data: Data | None = None) -> Splits:
     """Load a run's data and hold out its validation images.
 
+    Args:
+        data: images in memory, instead of those of the source.
     Raises:
-        InputError: the source cannot be found or read.
+        InputError: the source cannot be found or read, or `data` cannot be used, or comes with a file format.
     """
-    return split_dataset(open_dataset(config), config)
-
-
-def split_given(data: Data, config: DataConfig) -> Splits:
-    """Split images in memory like those of a source.
-
-    Raises:
-        InputError: they cannot be used, or the configuration sets a file format.
-    """
+    if data is None:
+        return split_dataset(open_dataset(config), config)
     if config.format is not None:
         raise InputError(f"data.format={config.format}: only files have a format; leave it out for images in memory")
     return split_dataset(load_from_memory(data, config), config)

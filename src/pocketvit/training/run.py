@@ -20,7 +20,6 @@ from pocketvit.config import RunConfig, code_of, override, weights_of
 from pocketvit.config.data import MEMORY
 from pocketvit.data import open_splits, refuse_among_classes
 from pocketvit.data.memory import Data
-from pocketvit.data.splits import split_given
 from pocketvit.device import choose_device, device_name, repeating, watch_memory
 from pocketvit.errors import InputError
 from pocketvit.randomness import leaving_generators_alone
@@ -150,7 +149,7 @@ def prepare(config: RunConfig, processes: Processes, reporter: Reporter, data: D
     known = data is None and config.data.source in ("cifar10", "cifar100")
     if known and (slow := slow_note(config, device, 50_000, (32, 32), processes.size)):  # before it is downloaded
         reporter.note(slow)
-    splits = processes.in_turn(lambda: open_splits(config.data) if data is None else split_given(data, config.data))
+    splits = processes.in_turn(lambda: open_splits(config.data, data))
     if splits.fingerprint != processes.from_first(lambda: splits.fingerprint):
         here = f"{config.data.source} on {platform.node()}"
         raise InputError(f"{here} differs from the data of the first process; give every host the same files")

@@ -78,12 +78,12 @@ def test_a_host_with_other_files_than_the_first_process_is_named(tmp_path):
 
 
 def test_a_long_run_is_warned_of_before_its_data_are_downloaded(monkeypatch):
-    def refuse(_: object) -> None:
+    def refuse(*_: object) -> None:
         raise InputError("downloaded")
 
-    monkeypatch.setattr(run, "open_splits", refuse)
     heard = Heard()
-    with pytest.raises(InputError, match="downloaded"):
+    with monkeypatch.context() as offline, pytest.raises(InputError, match="downloaded"):
+        offline.setattr(run, "open_splits", refuse)
         prepare(config_of(data__source="cifar10", schedule__passes=5_000), ALONE, heard)
     [line] = heard.lines
     assert line.startswith("CAUTION: this run takes roughly ")
