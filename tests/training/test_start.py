@@ -16,7 +16,7 @@ from pocketvit.data import Split, Splits
 from pocketvit.errors import InputError
 from pocketvit.inference.evaluate import evaluate_run
 from pocketvit.inference.logits import predict_logits
-from pocketvit.inference.trained_model import load_model
+from pocketvit.inference.trained_model import TrainedModel, load_model
 from pocketvit.model import ViT
 from pocketvit.runs.result import RunResult
 from pocketvit.training import Stopped, train
@@ -173,6 +173,15 @@ def test_a_field_that_a_models_file_does_not_know_had_its_default():
     """The shipped model is older than the field."""
     started = start_from(ViT(ModelConfig(depth=1, block_repeats=2)), (), Weights.find("cifar10"))
     assert "that model had model.block_repeats=1," in started.notes[0]
+
+
+def test_a_head_of_several_classes_an_image_is_kept_and_not_called_new(tmp_path):
+    model = ViT(ModelConfig(width=24, depth=1, num_heads=2), num_classes=2)
+    TrainedModel(model, ("a", "b"), (0.5,) * 3, (0.2,) * 3, objective="multilabel").save(tmp_path / "m.safetensors")
+    other = ViT(model.config, num_classes=2)
+    started = start_from(other, ("a", "b"), Weights.find(tmp_path / "m.safetensors"))
+    assert torch.equal(other.head.weight, model.head.weight)
+    assert len(started.notes) == 1, "nothing but how many tensors"
 
 
 def test_what_cannot_be_started_from_is_refused(tuned, source, tmp_path):

@@ -7,6 +7,8 @@ from pocketvit.config.checks import NotNegative, check_types
 from pocketvit.config.weights import Weights
 from pocketvit.errors import InputError
 
+WITHOUT_LABELS = ("dino", "mae")  # values of `objective.name` whose classifier is a probe beside the training
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:

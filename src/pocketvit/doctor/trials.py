@@ -3,6 +3,7 @@
 import numpy as np
 
 from pocketvit.config import RunConfig
+from pocketvit.config.objective import WITHOUT_LABELS
 from pocketvit.device import peak_memory_gib
 from pocketvit.doctor.checks import Finding, constant_logits, logits_of
 from pocketvit.doctor.lr_range import RangeTest, range_factors
@@ -85,7 +86,7 @@ def by_heart(trial: Trial, factor: float) -> Finding:
 
 def _learns_labels(config: RunConfig) -> bool:
     """Whether the whole model learns labels."""
-    return config.objective.name not in ("dino", "mae") and config.train.freeze == "none"
+    return config.objective.name not in WITHOUT_LABELS and config.train.freeze == "none"
 
 
 def first_steps(trial: Trial, factor: float) -> Finding:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from pocketvit.config import ModelConfig
 from pocketvit.config.checks import describe_size
+from pocketvit.config.objective import WITHOUT_LABELS
 from pocketvit.config.training import Kernels
 from pocketvit.config.weights import Weights
 from pocketvit.errors import InputError
@@ -90,7 +91,7 @@ def start_from(model: ViT, class_names: Collection[str], weights: Weights) -> St
 
 def _for_these_classes(found: dict[str, Tensor], about: About, class_names: Collection[str]) -> dict[str, Tensor]:
     """A trained model's tensors, with its head if it has learned the same classes."""
-    if about.objective in ("classification", "multilabel") and tuple(about.class_names) == tuple(class_names):
+    if about.objective not in WITHOUT_LABELS and tuple(about.class_names) == tuple(class_names):
         return found
     return {name: tensor for name, tensor in found.items() if not name.startswith(HEADS)}
 
@@ -101,7 +102,7 @@ def _differences(about: About, model: ViT) -> list[str]:
     held = vars(ModelConfig()) | dict(about.model)
     differ = [f"model.{name}={held[name]}" for name in SILENT if held[name] != own[name]]
     lines = [f"that model had {', '.join(differ)}, so the same weights compute something else here"] if differ else []
-    if about.objective != "classification":
+    if about.objective in WITHOUT_LABELS:
         lines.append(f"the head is new: {about.objective} learns without labels, so the head was only a probe")
     return lines
 
