@@ -169,6 +169,17 @@ def test_what_the_minute_takes_with_the_persistent_kernels_is_calculated_from_th
     assert {run["num_params"] for run in runs} == {create_model("minute").num_params}
 
 
+def test_the_words_mean_the_same_in_the_readme_and_on_the_first_page():
+    here, there = (
+        re.search(r"\| word \| meaning \|\n(\|.*\n)+", (ROOT / file).read_text())[0]
+        for file in ("README.md", "docs/index.md")
+    )
+    assert here == there
+    assert re.findall(r"^\| (\w+) ", here, re.MULTILINE) == ["word", "pass", "seed", "recipe", "run", "study"]
+    (recipes,) = re.findall(r"^\| recipe .*", here, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", recipes)) == set(RECIPES)
+
+
 def test_the_readmes_python_runs(tmp_path):
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
     code = code.replace('"schedule.passes": 20', '"schedule.passes": 2, "schedule.warmup_passes": 1')
