@@ -208,13 +208,7 @@ def _by_name(labels: np.ndarray, file: Path, column: str, class_names: Sequence[
 
 
 def _cells(file: Path, column: str) -> Iterator[tuple[object, str]]:
-    """The values of a column of one file, each with its name in messages."""
-    values = (value for batch in _batches(file, column) for value in batch)
-    return ((value, f"{file}, row {row}") for row, value in enumerate(values))
-
-
-def _batches(file: Path, column: str) -> Iterator[list]:
-    """One column of a file, or only its bytes if it has several inner ones, a few rows at a time."""
+    """The values of a column of one file, or only its bytes if it has several inner ones, with their names in messages."""
     parquet = _open(file)
     if column not in parquet.schema_arrow.names:
         raise InputError(f"{file} has no column {column}, which other files of the data set have")
@@ -225,9 +219,9 @@ def _batches(file: Path, column: str) -> Iterator[list]:
     row = 0
     try:
         for batch in parquet.iter_batches(batch_size=rows_at_once(parquet, file, inner), columns=[inner]):
-            values = batch.column(0).to_pylist()
-            yield values
-            row += len(values)
+            for value in batch.column(0).to_pylist():
+                yield value, f"{file}, row {row}"
+                row += 1
     except InputError:
         raise
     except Exception as error:  # as in _open
