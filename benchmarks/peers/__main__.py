@@ -110,8 +110,8 @@ def make_task(config: RunConfig, source: str, device: str, passes: int, folder: 
     return task
 
 
-def measure(name: str, folder: Path) -> dict[str, Any]:
-    """One run of a peer: what its clock says, the seconds of the whole process, and its processes' peak memory."""
+def measure(name: str, folder: Path, device: str) -> dict[str, Any]:
+    """One run of a peer: what its clock says, the seconds of the whole process, and on a CPU its processes' peak memory."""
     began = time.time()
     environ = os.environ | {FOLDER: str(folder), BEGAN: str(began), "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-m", f"benchmarks.peers.{PEERS[name][0]}"]
@@ -119,7 +119,8 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         process = subprocess.Popen(command, env=environ, stdout=output, stderr=subprocess.STDOUT, text=True)
         memory = 0
         while process.poll() is None:
-            memory = max(memory, _memory(process.pid))
+            if device == "cpu":  # a CUDA process has so many pages that adding them up would slow it down
+                memory = max(memory, _memory(process.pid))
             time.sleep(0.25)
         total_s = time.time() - began
         output.seek(0)
@@ -127,7 +128,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     if process.returncode:
         raise SystemExit(f"{name} failed:\n{text[-3000:]}")
     measured = json.loads(text.strip().splitlines()[-1])
-    return measured | {"total_s": total_s, "memory_gib": memory / 2**30, "load_average": os.getloadavg()[0]}
+    return measured | {"total_s": total_s, "memory_gib": memory / 2**30 or None, "load_average": os.getloadavg()[0]}
 
 
 def _memory(pid: int) -> int:
@@ -158,7 +159,7 @@ def main() -> None:
         task = make_task(config, source, arguments.device, passes, Path(temporary))
         for number in range(arguments.rounds):
             for name in names:
-                runs[name].append(run := measure(name, Path(temporary)))
+                runs[name].append(run := measure(name, Path(temporary), arguments.device))
                 print(f"{number} {name:12} {run['images_per_s']:>9,.0f} images/s, first step {run['first_step_s']:5.1f} s, "
                       f"in all {run['total_s']:6.1f} s, {run['accuracy']:.2%}", flush=True)  # fmt: skip
             if arguments.out:
