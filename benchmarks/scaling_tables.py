@@ -5,12 +5,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
+from typing import Any
 
 from benchmarks.scaling import BATCH_SIZES, PASSES, accuracy_config
 from pocketvit.config import config_hash
 from pocketvit.config.hashing import earlier_hashes
 from pocketvit.data.dataset import CIFAR10_FINGERPRINT
 from pocketvit.errors import InputError
+from pocketvit.files import read_json
 from pocketvit.recipes import recipe
 from pocketvit.report.text import count, duration
 from pocketvit.runs.result import RunResult, find_results
@@ -39,6 +41,9 @@ COMPARED = ("against", "difference", "95 % CI", "verdict")
 
 _SPEED_FILE = re.compile(r"(?P<gpus>\d+)-(?P<batch>\d+)")
 _RUN_FILE = re.compile(r"paper-(?P<gpus>\d+)gpus-s(?P<seed>\d+)")
+
+LIMITS = {"issue slots": "issue_percent", "L2": "l2_percent", "memory": "memory_percent"}
+"""Columns of what limits a kernel, and the counters they show."""
 
 SPEED_NOTE = (
     f"Runs of {PASSES} passes of the whole recipe with torchrun on one host, including augmentation, without compiling "
@@ -72,6 +77,49 @@ def scaling_speed(folder: Path) -> str:
     behind = [[measured[pair]] if pair in measured else [] for pair in pairs]
     note = SPEED_NOTE.format(gpus=",".join(map(str, gpus)))
     return noted(rows, behind, [_in_words(measured), note])
+
+
+def half_batch(file: Path) -> str:
+    """The kernels of a step on 256 images and on 128, and what limits the large ones.
+
+    Args:
+        file: as `benchmarks/half_batch.py` writes it.
+    """
+    measured = read_json(file)
+    steps = [_by_kernel(measured["kernels"][size]) for size in ("256", "128")]
+    large = [kernel for kernel in steps[0] if kernel.startswith("vit_")]
+    rows = []
+    for name in sorted(large, key=lambda kernel: -_us(steps[0][kernel])):
+        row = _half_row(f"`{name}`", *(_us(step[name]) for step in steps))
+        for column, counter in LIMITS.items():
+            row[column] = " → ".join(f"{step[name][0][counter]:.0f} %" for step in steps)
+        rows.append(row)
+    rest = [sum(_us(launches) for name, launches in step.items() if name not in large) for step in steps]
+    whole = [sum(map(_us, step.values())) for step in steps]
+    for name, pair in (("everything else", rest), ("a step", whole)):
+        rows.append(_half_row(name, *pair) | dict.fromkeys(LIMITS, ABSENT))
+    note = (
+        f"{measured['gpu']}, counters of every kernel of a step of the paper's recipe on synthetic images, read by ncu: µs, sums "
+        "without the gaps between kernels. Issue slots: the share of cycles in which a scheduler issues an instruction. L2, "
+        "memory: the share of the peak rate. Measured by `python -m benchmarks.half_batch`."
+    )
+    return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
+
+
+def _by_kernel(kernels: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The launches of each kernel."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for launch in kernels:
+        found.setdefault(launch["kernel"], []).append(launch)
+    return found
+
+
+def _us(launches: Sequence[Mapping[str, Any]]) -> float:
+    return sum(launch["us"] for launch in launches)
+
+
+def _half_row(name: str, whole: float, half: float) -> dict[str, str]:
+    return {"kernel": name, "256": f"{whole:.0f}", "128": f"{half:.0f}", "128 / 256": f"{half / whole:.2f}"}
 
 
 def scaling_accuracy(results: Path) -> str:

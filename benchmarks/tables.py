@@ -15,7 +15,7 @@ from benchmarks.neighbours_tables import CONVOLUTIONAL, IDEAS, costs, neighbours
 from benchmarks.peers_tables import peers_table
 from benchmarks.records_tables import heights, record_now, records
 from benchmarks.run_tables import PublishedRow, results_table, update_readme
-from benchmarks.scaling_tables import scaling_accuracy, scaling_cost, scaling_rows, scaling_speed
+from benchmarks.scaling_tables import half_batch, scaling_accuracy, scaling_cost, scaling_rows, scaling_speed
 from benchmarks.simulation_tables import simulated_errors, simulated_power, simulated_seeds
 from benchmarks.speed import CHOICES
 from benchmarks.trust import coverage_table, fuzz_table
@@ -80,7 +80,7 @@ PLACES = {
     "docs/export.md": ("inference",),
     "docs/starting.md": ("finetune",),
     "docs/reading.md": ("simulated-errors", "simulated-power", "simulated-seeds"),
-    "docs/scaling.md": ("scaling-cost", "scaling-speed", "scaling-accuracy", "scaling-rows"),
+    "docs/scaling.md": ("scaling-cost", "scaling-speed", "half-batch", "scaling-accuracy", "scaling-rows"),
 }
 """The tables of each document."""
 
@@ -162,6 +162,7 @@ OTHERS: dict[str, Callable[[], str]] = {
     "kernels": lambda: kernels_accuracy(RESULTS),
     "scaling-cost": lambda: scaling_cost(RESULTS),
     "scaling-speed": lambda: scaling_speed(RESULTS / "scaling" / "speed"),
+    "half-batch": lambda: half_batch(RESULTS / "persistent" / "half-batch.json"),
     "scaling-accuracy": lambda: scaling_accuracy(RESULTS),
     "scaling-rows": lambda: scaling_rows(RESULTS),
     "simulated-errors": lambda: simulated_errors(RESULTS / "simulations"),
