@@ -4,8 +4,10 @@ from typing import NamedTuple
 
 from pocketvit.report.text import points
 
-LEVEL = 0.05 / 2
-"""Of p: 5 % of false alarms a table in all, half of them each time that it was judged, the second time with more seeds."""
+TIMES_JUDGED = 3
+"""How often the tables were judged, each time with more runs than before (`texts.CHANGES` tells of them)."""
+LEVEL = 0.05 / TIMES_JUDGED
+"""Of p: 5 % of false alarms a table in all, an equal part of them each time."""
 LEAST_RUNS = 3
 """Runs of each row that a verdict needs, so that a diverged run stands out from the others of its row."""
 MINIMAL = 0.0033
@@ -36,7 +38,7 @@ class Rule(NamedTuple):
     not_reproduced: str
 
 
-_P = f"p ≤ {LEVEL}"
+_P = f"p ≤ 0.05 / {TIMES_JUDGED}"
 _ALONE = f"the difference is significant ({_P} by a t-test of these two rows, not corrected)"
 
 REACHES = Rule(

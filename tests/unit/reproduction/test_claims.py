@@ -129,10 +129,10 @@ def test_images_to_reach_an_accuracy():
     ("by", "claimed", "verdict"),
     [
         (-0.015, -0.0151, "reproduced"),
-        (-0.005, -0.0151, "reproduced"),  # the direction is there, whatever the size
+        (-0.006, -0.0151, "reproduced"),  # the direction is there, whatever the size
         (0.015, -0.0151, "not reproduced"),
         (0.0, -0.0151, "cannot be told"),
-        (0.005, 0.0354, "reproduced"),
+        (0.006, 0.0354, "reproduced"),
     ],
 )
 def test_a_direction_needs_sign_and_certainty(by, claimed, verdict):
@@ -353,12 +353,12 @@ def test_a_row_is_timed_by_the_version_of_most_of_its_runs(monkeypatch, tmp_path
     assert "Timed by other versions of our code than the rest: `lion`." in text
 
 
-def test_tables_that_were_judged_twice_ask_for_half_the_p():
+def test_tables_that_were_judged_several_times_share_the_level():
     judge = judges.sooner(T2, ["whitening"], ["baseline"])
     slow = [0.920, 0.924, 0.921]
     found = [judge(evidence(baseline=slow, whitening=[a + by for a in BASE])) for by in (-0.017, -0.016, 0.0)]
     p = [float(re.search(r"p [=<] ([0-9.]+)", judged.reason)[1]) for judged in found]
-    assert p[0] > 0.05 > p[1] > 0.025 > p[2], p
+    assert p[0] > 0.05 > p[1] > 0.05 / 3 > p[2], p
     assert [judged.verdict for judged in found] == ["cannot be told"] * 2 + ["reproduced"]
 
 
@@ -548,7 +548,7 @@ def test_the_page_keeps_the_verdicts_from_before_the_rules_were_changed(tmp_path
     assert list(before) == [str(number) for number in range(1, 23)], "each of the 22 claims once"
     assert before["7"] == before["15"] == "not reproduced" and "after all runs on H100s had been seen" in table
     simulated = paper_page(Path(__file__).parents[3] / "results", NO_IMAGES)
-    assert "| reproduced | cannot be told |" in simulated, "claim 7, by more runs"
+    assert "| cannot be told | reproduced |" in simulated, "claims 3 and 12, by more runs"
     assert "| 0.5 | before | 20 / 2 | 46 / 2 | 50 / 2 | 49 / 3 |" in simulated, "the old rule was never settled"
 
 
