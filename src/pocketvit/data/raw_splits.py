@@ -242,7 +242,7 @@ def _readable(raw: RawSplit, name: str, fitter: Fitter, kept: list[int], broken:
 def _unreadable(name: str, broken: Sequence[str]) -> BrokenImage:
     """What to raise for images that cannot be read: for several a line each."""
     if len(broken) == 1:
-        return BrokenImage(broken[0])
+        return BrokenImage(f"{broken[0]}; --data.skip-unreadable True leaves it out")
     head = f"{len(broken):,} images of {name} cannot be read; --data.skip-unreadable True leaves them out:"
     more = [f"and {len(broken) - MOST_LISTED:,} more"] if len(broken) > MOST_LISTED else []
     return BrokenImage(head, *broken[:MOST_LISTED], *more)

@@ -94,6 +94,7 @@ def test_check_says_what_else_is_wrong_as_loading_does(flat, write):
         with pytest.raises(InputError, match=message) as found:
             check(DataConfig(source=str(flat)))
         assert "\n" not in str(found.value)
+        assert ("; --data.skip-unreadable True leaves it out" in str(found.value)) == ("is empty" in message)
         flat.joinpath("ant", "large.png").write_bytes(write.encode(np.zeros((40, 40, 3), np.uint8)))
         flat.joinpath("jay", "another.png").write_bytes(b"")
 
