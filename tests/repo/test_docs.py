@@ -127,6 +127,13 @@ def test_fields_and_flags_in_the_documents_exist(document):
             assert field in known, field
 
 
+def test_contributors_find_every_command_that_measured_a_table():
+    texts = "".join(path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+    named = set(re.findall(r"[Mm]easured by `python -m (benchmarks\.\w+)", texts))
+    known = (ROOT / "CONTRIBUTING.md").read_text()
+    assert len(named) > 1 and not [name for name in named if f"python -m {name}" not in known]
+
+
 def test_every_field_stands_in_the_list_of_all_fields():
     listed = re.findall(
         r"^\| `([a-z_.]+)` \| .+ \| .+ \| .+ \|$", (ROOT / "docs" / "configuration.md").read_text(), re.M
