@@ -16,6 +16,8 @@ BELOW, ABOVE = 3, 2  # powers of ten below and above `optim.lr` where the range 
 SMOOTHED = 9  # steps of the moving mean
 LEAST_FALL = 0.02
 """The loss must fall by this share of what it began with, or the test says nothing."""
+AS_LOW = 0.02
+"""A loss this share of the whole fall above the least one is as low: at too high rates, it may happen to fall so far again."""
 
 
 def range_factors(steps: int) -> np.ndarray:
@@ -47,13 +49,15 @@ class RangeTest:
 
     @property
     def lowest(self) -> float | None:
-        """The rate with the least smoothed loss; None if the loss never fell."""
+        """The smallest rate with about the least smoothed loss; None if the loss never fell."""
         if not np.isfinite(self.first):
             return None
-        least = int(self.smoothed.argmin())
+        smoothed = self.smoothed
+        fall = self.first - smoothed.min()
         noise = float(np.diff(self.losses[: 2 * SMOOTHED]).std()) / np.sqrt(SMOOTHED)  # of a smoothed loss, and more
-        fell = self.first - self.smoothed[least] > max(LEAST_FALL * self.first, 3 * noise)
-        return float(self.rates[least]) if fell else None
+        if fall <= max(LEAST_FALL * self.first, 3 * noise):
+            return None
+        return float(self.rates[int((smoothed <= smoothed.min() + AS_LOW * fall).argmax())])
 
     @property
     def limit(self) -> float | None:

@@ -13,6 +13,8 @@ from pocketvit.report import text
 
 HIGH, LOW = 2.0, 1 / 50
 """A rate so many times the one with the least loss is told to be high, or low."""
+TOO_HIGH = 6.5
+"""So many times that one, it fails. The least loss is at about the same rate for every seed; where all is lost is not."""
 TRY = 1 / 10, 1 / 2
 """The rates to try, over the one with the least loss; a tenth is fastai's rule, and both are rules of thumb."""
 LEARNED = 0.1  # share of the first loss, beyond what smoothing leaves, below which a batch is known by heart
@@ -47,7 +49,7 @@ def lr_finding(lr: float, test: RangeTest) -> Finding:
     found = f"{lr:g}; in {ran} the loss was least at {test.lowest:.1g}"
     found += f", and all that was gained was lost at {test.limit:.1g}" if test.limit else ""
     try_ = f"try --optim.lr {TRY[0] * test.lowest:.1g} to {TRY[1] * test.lowest:.1g}"
-    if test.limit and lr >= test.limit:
+    if lr > TOO_HIGH * test.lowest or (test.limit and lr >= test.limit):
         return Finding("optim.lr", "FAIL", found, f"it is too high, and training would probably diverge; {try_}")
     if lr > HIGH * test.lowest:
         return Finding("optim.lr", "warn", found, f"it may be too high; if the loss does not fall, {try_}")

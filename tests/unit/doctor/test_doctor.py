@@ -109,8 +109,9 @@ def test_images_with_nan_are_refused_in_words(small, tmp_path):
     assert failed(findings) == ["data"] and "train_images" in findings["data"].found
 
 
-def test_a_learning_rate_far_too_high_is_found_and_not_blamed_on_others(small, tmp_path):
-    findings = found(small(seed=2, optim__lr=100 * small().optim.lr), tmp_path)
+@pytest.mark.parametrize("seed", [1, 2, 4])
+def test_a_learning_rate_far_too_high_is_found_and_not_blamed_on_others(small, tmp_path, seed):
+    findings = found(small(seed=seed, optim__lr=100 * small().optim.lr), tmp_path)
     assert failed(findings) == ["optim.lr"]
     low, high = map(float, re.search(r"try --optim\.lr (\S+) to (\S+)$", findings["optim.lr"].advice).groups())
     assert 1e-4 < low < high < 0.1

@@ -55,3 +55,22 @@ def test_a_loss_that_never_fell_says_nothing():
     finding = lr_finding(1.0, flat)
     assert finding.state == "warn" and "nothing is said" in finding.found
     assert RangeTest(rates[:3], np.array([2.3, np.nan, np.nan])).lowest is None
+
+
+def wild(again: float) -> RangeTest:
+    """From 2.3 the loss falls to 1 at 1e-2, then swings without being as high as at first, and falls to `again` at 0.7."""
+    rates = 1e-2 * range_factors(101)
+    x = np.log10(rates)
+    losses = np.interp(x, [-5, -2, -1.5, -0.4, -0.15, 0], [2.3, 1.0, 1.8, 1.8, again, 1.8])
+    return RangeTest(rates, losses + 0.3 * np.where(x > -1.5, np.cos(np.arange(101) * np.pi), 0))
+
+
+def test_a_rate_far_above_the_least_loss_fails_though_not_all_is_lost():
+    test = wild(again=1.5)
+    assert test.limit is None and test.lowest == pytest.approx(1e-2, rel=0.5)
+    assert [lr_finding(lr, test).state for lr in (1e-2, 0.03, 0.1, 1.0)] == ["ok", "warn", "FAIL", "FAIL"]
+
+
+def test_a_loss_that_falls_again_at_a_high_rate_does_not_hide_the_first_least_one():
+    test = wild(again=0.5)
+    assert test.rates[test.smoothed.argmin()] > 0.5 and test.lowest == pytest.approx(1e-2, rel=0.5)
