@@ -236,7 +236,7 @@ def _readable(raw: RawSplit, name: str, fitter: Fitter, kept: list[int], broken:
         kept.append(i)
         yield fitter.fit(image, raw.where, i)
     if not kept:
-        raise _unreadable(f"{name}, all of a split,", broken)
+        raise BrokenImage(f"{len(broken):,} images of {name}, all of a split, cannot be read:", *_listed(broken))
 
 
 def _unreadable(name: str, broken: Sequence[str]) -> BrokenImage:
@@ -244,8 +244,13 @@ def _unreadable(name: str, broken: Sequence[str]) -> BrokenImage:
     if len(broken) == 1:
         return BrokenImage(f"{broken[0]}; --data.skip-unreadable True leaves it out")
     head = f"{len(broken):,} images of {name} cannot be read; --data.skip-unreadable True leaves them out:"
+    return BrokenImage(head, *_listed(broken))
+
+
+def _listed(broken: Sequence[str]) -> list[str]:
+    """The first images, a line each, and how many more there are."""
     more = [f"and {len(broken) - MOST_LISTED:,} more"] if len(broken) > MOST_LISTED else []
-    return BrokenImage(head, *broken[:MOST_LISTED], *more)
+    return [*broken[:MOST_LISTED], *more]
 
 
 def is_unlabeled(raw: RawSplit) -> bool:
