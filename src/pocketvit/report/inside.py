@@ -60,7 +60,7 @@ def first_layer(figures: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         meaning = "A patch becomes a token by how much it has of each of these patterns. " + (
             "After whitening, fine ones have the greatest weights, since images have least of them."
             if "whitening_filters" in figures
-            else "Areas, edges and colors have been learned from images; noise is left of the random start."
+            else "Areas, edges and colors have been learned from images; noise is left over from the random start."
         )
         sheets.append(_sheet("Patch filters", filters, filter_sheet_uri(filters), remark, meaning))
     if "whitening_filters" in figures:

@@ -312,7 +312,7 @@ def test_filters_and_positions_are_explained(make_run, undrawn):
     page = page_of(run)
     assert (
         "The 32 strongest patterns of the trained filters" in page.text
-        and "noise is left of the random start" in page.text
+        and "noise is left over from the random start" in page.text
     )
     assert "colors from −1 to 1" in page.values("alt")
     replace_arrays(run / "figures.npz", whitening_filters=filters)
