@@ -31,7 +31,7 @@ class StudyArguments:
     """
 
     study: tyro.conf.Positional[str]
-    """A .yaml file, or the name of a built-in study: digits, paper-table2, paper-table3 or paper-fig6."""
+    """A .yaml file, or the name of a built-in study: digits, neighbours, paper-table2, paper-table3 or paper-fig6."""
     seeds: int | None = None
     """Number of seeds of every row, from 0; by default as in the study file."""
     gpus: str | None = None

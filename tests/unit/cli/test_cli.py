@@ -26,6 +26,7 @@ from pocketvit.config import flatten, load_config, override, save_config
 from pocketvit.config.data import READING
 from pocketvit.errors import InputError
 from pocketvit.recipes import photos, recipe
+from pocketvit.studies.definition.choose import builtin_studies
 from pocketvit.studies.execution.local import gpu_slots
 from pocketvit.training.run import slow_note
 
@@ -862,6 +863,8 @@ def test_help_version_and_module_form(capsys):
         assert code == 0 and f"usage: pocketvit {command}" in out
     code, out, _ = run(["train", "--help"], capsys)
     assert all(flag in out for flag in ("--data SOURCE", "--config FILE.yaml", "--resume DIR", "--allow-code"))
+    described = run(["study", "--help"], capsys)[1]
+    assert [name for name in builtin_studies() if name not in described] == []
     done = subprocess.run([sys.executable, "-m", "pocketvit", "nope"], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.startswith("pocketvit: unknown command 'nope'")
 
