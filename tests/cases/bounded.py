@@ -1,5 +1,6 @@
 """Run some Python with little memory and little time, as small hostile files must be refused with."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -29,9 +30,10 @@ def refusal(code: str, *arguments: object, imports: str = "", mib: int = 300, ti
         timeout_s: they may take.
     """
     program = BEGIN.format(imports=imports, mib=mib, code=textwrap.indent(code, "    "))
+    environ = os.environ | {"MALLOC_ARENA_MAX": "1"}  # glibc reserves 64 MiB for each thread that has to wait for memory
     ran = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
-        capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL, env=environ,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-2000:]
     return ran.stdout.strip()
