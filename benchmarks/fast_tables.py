@@ -25,8 +25,6 @@ TEST_IMAGES = 10_000
 """Of CIFAR-10."""
 WHENCE = "Fused: the runs of `results/paper-baseline`; reference: `pocketvit study benchmarks/kernels.yaml`."
 DESIGNS = ("fused", "persistent")
-BOTH_DESIGNS = ("baseline", "no-cutmix", "whitening")
-"""Rows of the study paper-table2 with seeds of both."""
 
 Pair = Sequence[Sequence[float]]
 """The accuracies of a row's runs with each of two kinds of kernels."""
@@ -165,14 +163,12 @@ def _sizes(batch_size: int) -> tuple[int, int, int, int, int]:
 
 
 def persistent_accuracy(results: Path) -> str:
-    """Rows of the paper's Table 2 with either design of our kernels, and the difference over all of them.
+    """Rows of the paper's Table 2 with seeds of both designs of our kernels, and the difference over all of them.
 
     Args:
         results: the folder of all results; runs are found anywhere in it.
     """
-    runs = {
-        f.row: list(f.results) for f in measured_findings(find_study("paper-table2"), results) if f.row in BOTH_DESIGNS
-    }
+    runs = {f.row: list(f.results) for f in measured_findings(find_study("paper-table2"), results)}
     *_, persistent = measured_findings(load_study(KERNELS_FILE.with_name("persistent_accuracy.yaml")), results)
     runs["baseline"] += persistent.results
     rows, samples = [], []

@@ -36,7 +36,7 @@ def finetuning(results: Path) -> str:
             "held out (%)": spread(finding, "val_accuracy"),
             "test (%)": spread(finding, "test_accuracy"),
             **{column: told[column] for column in ("n", "against", "difference", "95 % CI", "verdict")},
-            "images used": " or ".join(map(count, sorted(images))) or ABSENT,
+            "images of digits": " or ".join(map(count, sorted(images))) or ABSENT,
             **{column: told[column] for column in ("training time", "parameters")},
         })  # fmt: skip
     devices = " or ".join(sorted({result.device for finding in found for result in finding.results}))

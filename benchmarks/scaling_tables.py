@@ -160,7 +160,8 @@ def scaling_rows(results: Path) -> str:
         rows.append({"our row": f"`{finding.row}`{' ‡' * old}"} | paper | run_cells(finding))
     command = f"`pocketvit study benchmarks/{ROWS_FILE.name}`"
     note = f"{ROWS_NOTE} Measured by {command}."
-    texts = [" ".join([note, *notes(study, found)]), earlier]
+    shown = [text for text in notes(study, found) if not text.startswith("Bootstrap")]  # there is no column of it
+    texts = [" ".join([note, *shown]), earlier]
     return noted(rows, [finding.results for finding in found], texts)
 
 

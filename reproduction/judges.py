@@ -284,7 +284,7 @@ def mostly_backward(evidence: Evidence) -> Judgement:
         return NOT_MEASURED
     phases = evidence.profile["phases_ms"]
     share = phases["backward"] / sum(phases.values())
-    reason = f"{100 * share:.0f} % of a step's work, {phases['backward']:.2f} ms"
+    reason = f"{100 * share:.0f} % of a step's work, {phases['backward']:.2f} ms on one {evidence.profile['device']}"
     return _judgement(share >= rules.MOST, share <= rules.HALF, reason)
 
 
@@ -301,9 +301,11 @@ def step_time(evidence: Evidence) -> Judgement:
         reason += ", so the figure includes the profiler's overhead, or is from another run"
     seconds = evidence.mean("paper-table2", "baseline", "train_s")
     if seconds is not None:
-        reason += f"; ours takes {1e3 * seconds / numbers.STEPS:.2f} ms in training"
+        device = evidence.hardware("paper-table2").usual
+        reason += f"; ours takes {1e3 * seconds / numbers.STEPS:.2f} ms in training on one {device}"
         if evidence.profile is not None:
-            reason += f" and {evidence.profile['step_ms']:.2f} ms when profiled, without a CUDA graph"
+            profiled = f"{evidence.profile['step_ms']:.2f} ms when profiled on one {evidence.profile['device']}"
+            reason += f", and {profiled}, without a CUDA graph"
     return _judgement(apart <= rules.SAME, fails, reason)
 
 

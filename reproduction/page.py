@@ -53,6 +53,7 @@ def paper_page(results: Path, images: Path) -> str:
         texts.TABLE2_NOTE,
         "## Table 3: CLS tokens",
         _runs(evidence, "paper-table3", results),
+        texts.TABLE3_NOTE,
         "## Figure 4: one training step",
         _step(evidence),
         _picture(images, "paper-fig4.png", "The parts of a training step and its heaviest kernels"),
@@ -181,8 +182,8 @@ def _held(file: Path) -> str:
     as_here = next(row["share"] for row in rows if row["factor"] == 2.0)  # of seeds in the variance
     shares = {row["factor"]: f"{100 * row['components']:.0f} %" for row in rows if row["share"] == as_here}
     return (
-        f" In simulated tables, it contains {shares[1.0]} of runs, but {shares[2.0]} of those of a row that scatters twice as "
-        "much as the others."
+        f" In simulated tables like Table 2, it contains {shares[1.0]} of runs, but {shares[2.0]} of those of a row that "
+        "scatters twice as much as the others."
     )
 
 
@@ -191,7 +192,8 @@ def _runs(evidence: Evidence, study: str, results: Path) -> str:
     named = {run.row: run for run in numbers.RUNS if run.study == study}
     order = [*named, *(row for of, row in evidence.runs if of == study and row not in named)]
     rows = [_run_row(evidence, study, row, named.get(row)) for row in order]
-    device, others = evidence.hardware(study).usual or "GPU", _hardware_note(evidence, study)
+    device = evidence.hardware(study).usual or "GPU"
+    others = _hardware_note(evidence, study) + _versions_note(evidence, study)
     held = _held(results / SIMULATIONS / "agreement.json")
     note = texts.RUNS_NOTE.format(device=device, narrow=points(NARROW), others=others, held=held)
     agreeing = [named[row] for row, cells in zip(order, rows, strict=True) if cells["verdict"].startswith(AGREES)]
@@ -312,7 +314,8 @@ def _step(evidence: Evidence) -> str:
     ]  # fmt: skip
     note = (
         f"Batch size 256. The paper's whole step takes {numbers.WHOLE_STEP_MS} ms here, and by its Table 2 "
-        f"{numbers.baseline_step_ms():.1f} ms. Ours: sums over kernels, without the gaps between them."
+        f"{numbers.baseline_step_ms():.1f} ms. Ours: {evidence.profile['device'] if evidence.profile else ABSENT_YET}, sums "
+        "over kernels, without the gaps between them."
     )
     return f"{markdown_table(rows, list(rows[0]))}\n\n{note}"
 
@@ -344,11 +347,15 @@ def _optimizers(evidence: Evidence) -> str:
 
 
 def _versions_note(evidence: Evidence, study: str) -> str:
-    """A note on rows whose runs are of other versions of our code than the usual one, if any."""
-    commits = {row: {run.commit for run in runs.values()} for (of, row), runs in evidence.runs.items() if of == study}
+    """A note on rows with times by other versions of our code than the usual one, if any."""
+    counts = evidence.hardware(study).counts
+    rows = {f"`{row}`": runs.values() for (of, row), runs in evidence.runs.items() if of == study}
+    commits = {row: {run.commit for run in runs if counts(run)} for row, runs in rows.items()}
     usual = Counter(commit for found in commits.values() for commit in found).most_common(1)
-    others = [f"`{row}`" for row, found in commits.items() if usual and found and usual[0][0] not in found]
-    return f" Timed by other versions of our code than the rest: {', '.join(others)}." if others else ""
+    others = [row for row, found in commits.items() if found and usual[0][0] not in found]
+    partly = [row for row, found in commits.items() if len(found) > 1 and row not in others]
+    said = {"Timed by other versions of our code than the rest": others, "In part by other versions": partly}
+    return "".join(f" {words}: {', '.join(found)}." for words, found in said.items() if found)
 
 
 def _reached(needed: Sequence[float | None]) -> str:

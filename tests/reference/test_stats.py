@@ -245,8 +245,8 @@ def test_a_difference_is_that_of_the_means_over_all_seeds():
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5])
 def test_the_prediction_interval_of_one_more_run_holds_it_95_times_of_100(share):
-    """In the layout of the paper's Table 2, where seeds make a fifth of the variance. As if they made all of it, the
-    interval would hold 99.9 of 100."""
+    """In the layout that the paper's Table 2 had first, whatever share of the variance seeds make. As if they made all of
+    it, the interval would hold 99.9 of 100."""
     rng, held = np.random.default_rng(int(10 * share)), 0
     for _ in range(STUDIES // 2):
         of_seed = rng.normal(0, np.sqrt(share), 6)

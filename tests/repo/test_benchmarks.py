@@ -180,13 +180,11 @@ def test_both_designs_of_kernels_are_compared_over_all_rows_that_have_both(fast,
     assert "Not measured yet" in fast.persistent_accuracy(tmp_path)
     both = [None, None, "persistent", "persistent", "persistent"]
     write_table2(tmp_path, "baseline", both, [0.940, 0.942, 0.944, 0.945, 0.946])
-    write_table2(tmp_path, "no-cutmix", both, [0.930, 0.931, 0.929, 0.930, 0.928])
+    write_table2(tmp_path, "mla-qkv", both, [0.930, 0.931, 0.929, 0.930, 0.928])
     write_table2(tmp_path, "whitening", both[1:3], [0.940, 0.950])
     table = fast.persistent_accuracy(tmp_path)
     lines = [line.strip("| ").split(" | ") for line in table.splitlines()[2:5]]
-    assert [line[0] for line in lines] == ["`baseline`", "`no-cutmix`", "all of them"], (
-        "one run of a kind has no spread"
-    )
+    assert [line[0] for line in lines] == ["`baseline`", "`mla-qkv`", "all of them"], "one run of a kind has no spread"
     assert lines[0][1:6] == ["94.10 ± 0.14", "2", "94.50 ± 0.10", "3", "+0.40"] and lines[1][5] == "−0.15"
     # variance: (2 + 2 + 0.5 + 2) 1e-6 of 6 degrees of freedom, t = 2.447; both rows weigh 1.2
     assert [line[6] for line in lines] == ["+0.17 … +0.63", "−0.38 … +0.08", "−0.04 … +0.29"]

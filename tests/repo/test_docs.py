@@ -6,19 +6,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from statistics import fmean
 
 import pytest
 
-from benchmarks.simulations import TABLE2_SHARE
 from pocketvit.config import flatten
 from pocketvit.inference.trained_model import TrainedModel
 from pocketvit.model import create_model
 from pocketvit.recipes import RECIPES, about, recipe
-from pocketvit.studies.analysis.findings import noisy_rows
-from pocketvit.studies.analysis.spread import pooled_spread
 from pocketvit.tables import mean_and_spread
-from reproduction.evidence import read_evidence
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -162,20 +157,6 @@ def test_what_the_minute_changes_is_what_its_page_says():
     assert mean_and_spread([100 * run["test_accuracy"] for run in runs]) in about("minute")
 
 
-def test_what_the_minute_takes_with_the_persistent_kernels_is_calculated_from_their_measured_speed():
-    steps = json.loads((ROOT / "results" / "persistent" / "steps.json").read_text())
-    fused, persistent = (
-        row["recipe_images_per_s"] for row in steps["rows"] if (row["model"], row["batch_size"]) == ("minute", 512)
-    )
-    runs = [json.loads(path.read_text()) for path in (ROOT / "results" / "minute").glob("*.json")]
-    assert not any("kernels" in run for run in runs), "older ones are of the fused kernels; say what was measured since"
-    (seen,) = {run["images_seen"] for run in runs}
-    page = " ".join((ROOT / "docs" / "minute.md").read_text().split())
-    assert f"{persistent / fused:.2f} times as fast, at {persistent:,} images/s instead of {fused:,} (" in page
-    assert f"its {seen / 1e6:.1f} million images would take {seen / persistent:.0f} s;" in page
-    assert {run["num_params"] for run in runs} == {create_model("minute").num_params}
-
-
 def test_the_words_mean_the_same_in_the_readme_and_on_the_first_page():
     here, there = (
         re.search(r"\| word \| meaning \|\n(\|.*\n)+", (ROOT / file).read_text())[0]
@@ -231,62 +212,6 @@ def test_the_log_begins_with_the_newest_and_marks_failures_in_titles():
     assert dates == sorted(dates, reverse=True) and len(set(dates)) > 3
     titles = re.findall(r"^### (.+)", log, re.MULTILINE)
     assert sum("failed" in title for title in titles) > 10 and not re.search(r"^\*\*", log, re.MULTILINE)
-
-
-def test_the_share_of_seeds_in_table_2_is_that_of_its_runs():
-    accuracies = read_evidence(ROOT / "results").figures("paper-table2", "test_accuracy")
-    spread = pooled_spread(accuracies, noisy_rows(accuracies))
-    assert 1 - spread.noise / spread.total == pytest.approx(TABLE2_SHARE, abs=0.01)
-    told = " ".join((ROOT / "docs" / "reading.md").read_text().split())
-    assert f"in the paper's Table 2 it is {spread.total / spread.noise - 1:.2f}." in told
-
-
-def test_the_estimates_of_scaling_rest_on_the_measured_steps():
-    """The paper's model on one H200, in batches of 256 and 128."""
-    measured = json.loads((ROOT / "results" / "persistent" / "steps.json").read_text())["rows"]
-    rows = {r["batch_size"]: r for r in measured if (r["model"], r["kernels"]) == ("paper", "persistent")}
-    half, whole = (1e3 * size / rows[size]["recipe_images_per_s"] for size in (128, 256))
-    scaling = " ".join((ROOT / "docs" / "scaling.md").read_text().split())
-    assert f"A step at batch 256 takes {whole:.2f} ms on one H200" in scaling
-    assert f"at most {whole / half:.2f} times the speed of one: a step on 128 images takes {half:.2f} ms" in scaling
-    assert f"a step on 256 takes {whole:.2f}." in scaling
-
-
-def test_the_head_of_the_readme_is_measured():
-    """The paper's run on one H200, and its speed with both kinds of kernels in one call."""
-    head = " ".join((ROOT / "README.md").read_text().partition("## Get started")[0].split())
-    runs = [json.loads(path.read_text()) for path in (ROOT / "results" / "paper-table2").glob("baseline-s*.json")]
-    assert {(run["device"], run["kernels"], run["num_gpus"]) for run in runs} == {("NVIDIA H200", "persistent", 1)}
-    assert f"it takes {fmean(run['train_s'] for run in runs):.0f} seconds on one H200" in head
-    steps = json.loads((ROOT / "results" / "persistent" / "steps.json").read_text())
-    fused, persistent = (
-        row["recipe_images_per_s"] for row in steps["rows"] if (row["model"], row["batch_size"]) == ("paper", 256)
-    )
-    assert f"train at {persistent:,} images/s, and the fused ones before them at {fused:,}," in head
-    assert steps["gpu"] == "NVIDIA H200"
-    fast = " ".join((ROOT / "docs" / "fast.md").read_text().partition("## ")[0].split())
-    assert f"the whole recipe at {persistent:,} images/s at batch 256; the fused kernels, " in fast
-    rows = json.loads((ROOT / "results" / "speed" / "paper.json").read_text())["rows"]
-    (compiled,) = (
-        row["images_per_s"]
-        for row in rows
-        if (row["variant"], row["mode"], row["batch_size"]) == ("compiled", "recipe", 256)
-    )
-    assert f"at {fused:,} in the same call, and compiled PyTorch at {compiled:,.0f} in another." in fast
-
-
-def test_the_sentence_before_the_table_of_speeds_says_what_is_in_it():
-    rows = json.loads((ROOT / "results" / "paper-table1" / "bench.json").read_text())["rows"]
-    found = {(row["variant"], row["mode"]): row for row in rows if row["batch_size"] == 256}
-    said = (
-        (ROOT / "docs" / "fast.md")
-        .read_text()
-        .partition("## Where the fused kernels stand\n\n")[2]
-        .partition("\n\n")[0]
-    )
-    fused, compiled = (found[variant, "step"]["batch_ms"] for variant in ("fused", "compiled"))
-    assert f"takes {fused:.2f} ms, less than half of the {compiled:.2f} ms" in said and fused < compiled / 2
-    assert f"{found['fused', 'recipe']['images_per_s'] / 1000:.0f} thousand images/s" in said
 
 
 @pytest.mark.parametrize(

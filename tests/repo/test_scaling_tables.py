@@ -202,6 +202,7 @@ def test_rows_from_before_a_revision_are_marked(script, tmp_path):
     table = script.scaling_rows(tmp_path)
     assert [row[0] for row in rows(table) if "ba" in row[0]] == ["`ba` ‡", "`ba-bs1024`", "`ba-bs1024-lion` ‡"]
     assert table.count("‡") == 3
+    assert "Bootstrap" not in table, "it has no column"
     assert table.count("\n‡ Run before the copies") == 1 and {row[5] for row in rows(table)} == {"3", "8", "9"}
 
 

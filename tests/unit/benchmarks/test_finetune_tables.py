@@ -30,3 +30,4 @@ def test_rows_are_told_apart_and_missing_runs_are_counted(tmp_path):
     assert "helps (+4.00" in lines["photos"] and "hurts (−3.00" in lines["small"]
     assert "2 of 5 (3 missing)" in lines["small"] and "0 of 5" in lines["probe"]
     assert "5,760" in lines["small"] and "5,760" not in lines["probe"]
+    assert "| images of digits |" in table, "other images are not counted: `cifar10` has seen 15 million"

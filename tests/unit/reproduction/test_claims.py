@@ -347,10 +347,15 @@ def test_a_row_is_timed_by_the_version_of_most_of_its_runs(monkeypatch, tmp_path
     found = evidence(baseline=BASE, mla_k=runs)
     found.runs[FIG6, "adamw"].update(enumerate(runs[1:]))
     found.runs[FIG6, "lion"][0] = runs[0]
+    found.runs[FIG6, "muon"].update(enumerate(runs))
+    found.runs[T2, "ba"][0] = run(0.94, commit="first")
+    found.runs[T2, "sincos"].update(enumerate([run(0.94), run(0.94, commit="first")]))
     monkeypatch.setattr("reproduction.page.read_evidence", lambda results: found)
     text = paper_page(tmp_path, NO_IMAGES).replace("\N{NO-BREAK SPACE}", " ")
     assert re.search(r"`mla-k`.*\| 60.0 s † \|", text)
-    assert "Timed by other versions of our code than the rest: `lion`." in text
+    said = "Timed by other versions of our code than the rest: `%s`. In part by other versions: `%s`."
+    assert said % ("lion", "muon") in text
+    assert said % ("ba", "sincos") in text, "mla-k was timed elsewhere, which its mark says"
 
 
 def test_tables_that_were_judged_several_times_share_the_level():
@@ -433,7 +438,8 @@ def bench(fast: float, scatter: float = 0.01) -> dict:
 
 
 def profile(backward: float) -> dict:
-    return {"phases_ms": {"data": 0.3, "forward": 1.0, "backward": backward, "optimizer": 0.2}, "step_ms": 4.4}
+    phases_ms = {"data": 0.3, "forward": 1.0, "backward": backward, "optimizer": 0.2}
+    return {"device": "NVIDIA H200", "phases_ms": phases_ms, "step_ms": 4.4}
 
 
 def test_speed_and_profile_are_read():
@@ -442,7 +448,10 @@ def test_speed_and_profile_are_read():
     assert judges.mostly_backward(evidence(profile=profile(2.0))).verdict == "reproduced"
     assert judges.mostly_backward(evidence(profile=profile(1.0))).verdict == "not reproduced"
     told = judges.step_time(evidence(baseline=BASE, profile=profile(2.0)))
-    assert told.verdict == "not reproduced" and "79.6 ms" in told.reason and "4.40 ms" in told.reason
+    assert told.verdict == "not reproduced" and "79.6 ms" in told.reason
+    assert "training on one NVIDIA H100 80GB HBM3, and 4.40 ms when profiled on one NVIDIA H200, with" in told.reason
+    backward = judges.mostly_backward(evidence(profile=profile(2.0))).reason
+    assert backward.endswith("of a step's work, 2.00 ms on one NVIDIA H200")
 
 
 def test_near_their_thresholds_speed_and_profile_tell_nothing():
