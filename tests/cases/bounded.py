@@ -30,7 +30,8 @@ def refusal(code: str, *arguments: object, imports: str = "", mib: int = 300, ti
         timeout_s: they may take.
     """
     program = BEGIN.format(imports=imports, mib=mib, code=textwrap.indent(code, "    "))
-    environ = os.environ | {"MALLOC_ARENA_MAX": "1"}  # glibc reserves 64 MiB for each thread that has to wait for memory
+    # glibc reserves 64 MiB for each thread that has to wait for memory, more often on a busy machine.
+    environ = os.environ | {"MALLOC_ARENA_MAX": "1"}
     ran = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
         capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL, env=environ,
