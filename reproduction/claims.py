@@ -6,8 +6,8 @@ because the best of several evaluations is chosen on the test set.
 
 from dataclasses import dataclass
 
-from reproduction import judges, rules
-from reproduction.judges import Judge
+from reproduction import accuracy, cost, rules
+from reproduction.judgement import Judge
 from reproduction.rules import Rule
 
 TABLE2, TABLE3, FIG6 = "paper-table2", "paper-table3", "paper-fig6"
@@ -30,22 +30,22 @@ class Claim:
 
 def _effect(words: str, where: str, study: str, row: str, reference: str, claimed: float) -> Claim:
     """About a direction."""
-    judge = judges.effect(study, row, reference, claimed)
+    judge = accuracy.effect(study, row, reference, claimed)
     return _accuracy(words, where, row, reference, rules.EFFECT, judge)
 
 
 def _noticeable(words: str, where: str, study: str, row: str, reference: str, claimed: float) -> Claim:
-    judge = judges.effect(study, row, reference, claimed, least=rules.MINIMAL)
+    judge = accuracy.effect(study, row, reference, claimed, least=rules.MINIMAL)
     return _accuracy(words, where, row, reference, rules.NOTICEABLE, judge)
 
 
 def _sized(words: str, where: str, study: str, row: str, reference: str, claimed: float) -> Claim:
-    judge = judges.effect(study, row, reference, claimed, least=abs(claimed) / 2, most=2 * abs(claimed))
+    judge = accuracy.effect(study, row, reference, claimed, least=abs(claimed) / 2, most=2 * abs(claimed))
     return _accuracy(words, where, row, reference, rules.SIZE, judge)
 
 
 def _harmless(words: str, where: str, study: str, row: str, reference: str) -> Claim:
-    return _accuracy(words, where, row, reference, rules.HARMLESS, judges.harmless(study, row, reference))
+    return _accuracy(words, where, row, reference, rules.HARMLESS, accuracy.harmless(study, row, reference))
 
 
 def _accuracy(words: str, where: str, row: str, reference: str, rule: Rule, judge: Judge) -> Claim:
@@ -58,7 +58,7 @@ CLAIMS = (
         where="Table 2",
         decided_by="best evaluation of `baseline`",
         rule=rules.REACHES,
-        judge=judges.reaches(TABLE2, "baseline"),
+        judge=accuracy.reaches(TABLE2, "baseline"),
     ),
     _noticeable(
         "Removing AutoAugment costs accuracy noticeably (92.14).", "section 2.2", TABLE2, "no-aa", "baseline", -0.0151
@@ -71,8 +71,8 @@ CLAIMS = (
         where="section 2.2",
         decided_by="accuracy, and images to 90 %, `whitening` − `baseline`",
         rule=rules.NO_GAIN,
-        judge=judges.no_gain(
-            judges.effect(TABLE2, "whitening", "baseline", -0.0037), judges.sooner(TABLE2, ["whitening"], ["baseline"])
+        judge=accuracy.no_gain(
+            accuracy.effect(TABLE2, "whitening", "baseline", -0.0037), cost.sooner(TABLE2, ["whitening"], ["baseline"])
         ),
     ),
     _noticeable(
@@ -84,21 +84,21 @@ CLAIMS = (
         where="Table 2, caption",
         decided_by="accuracy, each other compression − `mla-q`",
         rule=rules.BEST,
-        judge=judges.best_of(TABLE2, "mla-q", MLA[1:]),
+        judge=accuracy.best_of(TABLE2, "mla-q", MLA[1:]),
     ),
     Claim(
         words="Low-rank compression has the potential to reduce activation memory.",
         where="sections 1.4, 2.3",
         decided_by="memory kept between forward and backward, each compression relative to `baseline`",
         rule=rules.SMALLER,
-        judge=judges.keeps_less(TABLE2, MLA, "baseline"),
+        judge=cost.keeps_less(TABLE2, MLA, "baseline"),
     ),
     Claim(
         words="Batches of 1024 reduce the training time (3582 to 1371 s).",
         where="section 2.2",
         decided_by="time per image on several GPUs, batches of 1024 relative to batches of 256",
         rule=rules.QUICKER,
-        judge=judges.larger_batches(TABLE2, "ba-bs1024", "ba"),
+        judge=cost.larger_batches(TABLE2, "ba-bs1024", "ba"),
     ),
     _effect("Batches of 1024 diminish accuracy (93.44 to 92.09).", "Table 2", TABLE2, "ba-bs1024", "ba", -0.0135),
     Claim(
@@ -106,21 +106,21 @@ CLAIMS = (
         where="section 2.2",
         decided_by="accuracy in Figure 6, Lion − AdamW, each at its best learning rate",
         rule=rules.BETTER,
-        judge=judges.best_effect(FIG6, LION, ADAMW, 0.0029),
+        judge=accuracy.best_effect(FIG6, LION, ADAMW, 0.0029),
     ),
     Claim(
         words="Lion requires fewer iterations to find a good solution.",
         where="Figure 6",
         decided_by="images to 90 %, Lion and AdamW, each at its best learning rate",
         rule=rules.SOONER,
-        judge=judges.sooner(FIG6, LION, ADAMW),
+        judge=cost.sooner(FIG6, LION, ADAMW),
     ),
     Claim(
         words="Lion consumes more time per step.",
         where="Figure 6",
         decided_by="images/s of Lion relative to AdamW, each at its best learning rate",
         rule=rules.SLOWS,
-        judge=judges.less(
+        judge=cost.less(
             FIG6,
             LION,
             ADAMW,
@@ -144,21 +144,21 @@ CLAIMS = (
         where="Figure 4",
         decided_by="profile of a training step",
         rule=rules.BACKWARD,
-        judge=judges.mostly_backward,
+        judge=cost.mostly_backward,
     ),
     Claim(
         words="One training step takes 120.7 ms.",
         where="Figure 4",
         decided_by="the paper's own Table 2",
         rule=rules.STEP_TIME,
-        judge=judges.step_time,
+        judge=cost.step_time,
     ),
     Claim(
         words="Beyond batches of 128, speed hardly grows (9,449 to 10,607 images/s).",
         where="Table 1",
         decided_by="images/s of the forward pass, batches of 128 and 1024",
         rule=rules.LEVELS_OFF,
-        judge=judges.levels_off,
+        judge=cost.levels_off,
     ),
 )
 """In the order of the paper's tables."""

@@ -13,9 +13,10 @@ from pocketvit.config.hashing import earlier_hashes
 from pocketvit.data.dataset import CIFAR10_FINGERPRINT
 from pocketvit.runs.result import Evaluation, RunResult
 from pocketvit.studies.analysis.stats import holm
-from reproduction import judges, numbers, rules
+from reproduction import accuracy, cost, numbers, rules
 from reproduction.claims import CLAIMS, MLA
 from reproduction.evidence import ADDED, STUDIES, Evidence, images_to_reach, read_evidence, study_of
+from reproduction.judgement import NOT_MEASURED
 from reproduction.page import paper_page
 
 T2, T3, FIG6 = STUDIES
@@ -136,7 +137,7 @@ def test_images_to_reach_an_accuracy():
     ],
 )
 def test_a_direction_needs_sign_and_certainty(by, claimed, verdict):
-    judged = judges.effect(T2, "no-aa", "baseline", claimed)(evidence(baseline=BASE, no_aa=shifted(by)))
+    judged = accuracy.effect(T2, "no-aa", "baseline", claimed)(evidence(baseline=BASE, no_aa=shifted(by)))
     assert judged.verdict == verdict, judged.reason
     assert "the paper:" in judged.reason and "n = 3" in judged.reason
 
@@ -154,7 +155,7 @@ def test_a_direction_needs_sign_and_certainty(by, claimed, verdict):
     ],
 )
 def test_a_size_needs_a_whole_interval_between_half_and_twice_of_it(by, verdict):
-    judge = judges.effect(T2, "no-aa", "baseline", -0.0151, least=0.0151 / 2, most=2 * 0.0151)
+    judge = accuracy.effect(T2, "no-aa", "baseline", -0.0151, least=0.0151 / 2, most=2 * 0.0151)
     judged = judge(evidence(baseline=BASE, no_aa=shifted(by)))
     assert judged.verdict == verdict, judged.reason
 
@@ -165,7 +166,7 @@ def test_more_seeds_settle_a_claim_for_good(by):
     rng, verdicts = np.random.default_rng(1), []
     for _ in range(20):
         rows = {name: list(rng.normal(0.94 + shift, 0.0025, 60)) for name, shift in (("baseline", 0), ("no_aa", by))}
-        verdicts.append(judges.effect(T2, "no-aa", "baseline", -0.0151, least=0.0075)(evidence(**rows)).verdict)
+        verdicts.append(accuracy.effect(T2, "no-aa", "baseline", -0.0151, least=0.0075)(evidence(**rows)).verdict)
     right = "reproduced" if by < -0.0075 else "not reproduced"
     assert verdicts.count(right) >= 19 and set(verdicts) <= {right, "cannot be told"}
 
@@ -175,7 +176,7 @@ def test_few_runs_decide_no_claim(short):
     """However clear they are: one that diverged looks odd only beside others of its row."""
     rows = {"baseline": BASE, "no_aa": shifted(-0.015), "sincos": BASE}
     rows[short] = rows[short][:2]
-    judged = judges.effect(T2, "no-aa", "baseline", -0.0151)(evidence(**rows))
+    judged = accuracy.effect(T2, "no-aa", "baseline", -0.0151)(evidence(**rows))
     assert judged.verdict == "cannot be told" and judged.reason.endswith("; fewer than 3 runs")
 
 
@@ -189,19 +190,19 @@ def test_few_runs_decide_no_claim(short):
     ],
 )
 def test_harmless_is_what_excludes_more_than_a_minimal_loss(by, noise, verdict):
-    judged = judges.harmless(T2, "mla-q", "baseline")(evidence(baseline=BASE, mla_q=shifted(by, noise)))
+    judged = accuracy.harmless(T2, "mla-q", "baseline")(evidence(baseline=BASE, mla_q=shifted(by, noise)))
     assert judged.verdict == verdict, judged.reason
 
 
 def test_a_small_significant_loss_counts_as_none():
     """The margin decides, so that more seeds cannot turn one verdict into another."""
     small_loss = evidence(baseline=BASE, mla_q=shifted(-0.0015, (0.00003, 0.0, -0.00003)))
-    told = judges.harmless(T2, "mla-q", "baseline")(small_loss)
+    told = accuracy.harmless(T2, "mla-q", "baseline")(small_loss)
     assert told.verdict == "reproduced" and "−0.15 points" in told.reason
 
 
 def test_the_best_learning_rates_are_compared_and_one_to_come_can_only_refute():
-    judge = judges.best_effect(FIG6, ["lion", "lion-lr1e-4"], ["adamw", "adamw-lr1e-3"], 0.0029)
+    judge = accuracy.best_effect(FIG6, ["lion", "lion-lr1e-4"], ["adamw", "adamw-lr1e-3"], 0.0029)
     worse, better = {"lion": [0.5, 0.6, 0.4], "lion_lr1e_4": shifted(-0.01)}, {"lion": BASE, "lion_lr1e_4": BASE}
     refuted = judge(evidence(FIG6, adamw=BASE, **worse))
     assert refuted.verdict == "not reproduced" and "to be measured: adamw-lr1e-3" in refuted.reason
@@ -210,33 +211,33 @@ def test_the_best_learning_rates_are_compared_and_one_to_come_can_only_refute():
     assert judge(evidence(FIG6, adamw=low, **better)).verdict == "cannot be told", "AdamW's other rate may be better"
     assert judge(evidence(FIG6, adamw=low, adamw_lr1e_3=shifted(-0.02), **better)).verdict == "reproduced"
     assert judge(evidence(FIG6, adamw=low, adamw_lr1e_3=shifted(0.01), **better)).verdict == "not reproduced"
-    assert judge(evidence(FIG6, adamw=low, lion=BASE)) == judges.NOT_MEASURED
+    assert judge(evidence(FIG6, adamw=low, lion=BASE)) == NOT_MEASURED
 
 
 def test_a_gain_in_speed_alone_refutes_that_there_is_none():
     slow, fast = [0.91, 0.911, 0.912], [0.95, 0.9512, 0.953]
-    effect, speed = judges.effect(T2, "whitening", "baseline", -0.0037), judges.sooner(T2, ["whitening"], ["baseline"])
-    judge = judges.no_gain(effect, speed)
+    effect, speed = accuracy.effect(T2, "whitening", "baseline", -0.0037), cost.sooner(T2, ["whitening"], ["baseline"])
+    judge = accuracy.no_gain(effect, speed)
     assert judge(evidence(baseline=fast, whitening=slow)).verdict == "reproduced"
     assert judge(evidence(baseline=slow, whitening=fast)).verdict == "not reproduced"
     same = [replace(run(value), curve=run(value + 0.03).curve) for value in BASE]
     assert judge(evidence(baseline=BASE, whitening=same)).verdict == "not reproduced"
     assert judge(evidence(baseline=BASE, whitening=shifted(0.0))).verdict == "cannot be told"
-    assert judge(evidence(baseline=BASE)) == judges.NOT_MEASURED
+    assert judge(evidence(baseline=BASE)) == NOT_MEASURED
 
 
 def test_the_best_of_several_must_beat_each_of_them():
-    judge = judges.best_of(T2, "mla-q", ["mla-k", "mla-qk"])
+    judge = accuracy.best_of(T2, "mla-q", ["mla-k", "mla-qk"])
     others = {"mla_k": shifted(-0.01), "mla_qk": shifted(-0.02, (0.0, 0.0002, -0.0001))}
     assert judge(evidence(mla_q=BASE, **others)).verdict == "reproduced"
     assert judge(evidence(mla_q=BASE, **others | {"mla_k": shifted(0.01)})).verdict == "not reproduced"
     assert judge(evidence(mla_q=BASE, **others | {"mla_k": shifted(0.0)})).verdict == "cannot be told"
-    assert judge(evidence(mla_q=BASE, mla_k=BASE)) == judges.NOT_MEASURED
+    assert judge(evidence(mla_q=BASE, mla_k=BASE)) == NOT_MEASURED
     assert judge(evidence(mla_q=[0.94], mla_k=[0.93], mla_qk=[0.92])).verdict == "cannot be told"
 
 
 def test_a_figure_is_reached_if_the_mean_falls_hardly_short_of_it():
-    judge = judges.reaches(T2, "baseline")
+    judge = accuracy.reaches(T2, "baseline")
     assert judge(evidence(baseline=BASE)).verdict == "reproduced"  # ours is higher
     assert judge(evidence(baseline=[0.9360, 0.9366, 0.9357])).verdict == "reproduced"
     assert judge(evidence(baseline=[0.9260, 0.9266, 0.9257])).verdict == "not reproduced"
@@ -248,7 +249,7 @@ def test_a_figure_is_reached_if_the_mean_falls_hardly_short_of_it():
 )
 def test_few_seeds_do_not_reach_a_figure_that_more_would_not(mean, more):
     """Two runs 0.42 points apart have an interval of several points, which holds nearly any figure."""
-    judge = judges.reaches(T2, "baseline")
+    judge = accuracy.reaches(T2, "baseline")
     two = judge(evidence(baseline=[mean - 0.0021, mean + 0.0021]))
     assert two.verdict == "cannot be told", two.reason
     five = judge(evidence(baseline=[mean + by for by in (-0.002, -0.001, 0.0, 0.001, 0.002)]))
@@ -271,7 +272,7 @@ def test_holm_corrects_over_all_comparisons_of_a_table():
 
 
 def test_sooner_counts_images_and_knows_runs_that_never_get_there():
-    judge = judges.sooner(FIG6, ["lion"], ["adamw"])
+    judge = cost.sooner(FIG6, ["lion"], ["adamw"])
     slow, fast = [0.91, 0.911, 0.912], [0.95, 0.9512, 0.953]
     assert judge(evidence(FIG6, adamw=slow, lion=fast)).verdict == "reproduced"
     assert judge(evidence(FIG6, adamw=fast, lion=slow)).verdict == "not reproduced"
@@ -282,11 +283,11 @@ def test_sooner_counts_images_and_knows_runs_that_never_get_there():
         assert judge(evidence(FIG6, adamw=a, lion=b)).verdict == "cannot be told", "too little beside the scatter"
     some = judge(evidence(FIG6, adamw=slow, lion=[0.3, 0.95, 0.4]))
     assert some.verdict == "cannot be told" and "(1 of 3 runs)" in some.reason
-    assert judge(evidence(FIG6, adamw=slow)) == judges.NOT_MEASURED
+    assert judge(evidence(FIG6, adamw=slow)) == NOT_MEASURED
 
 
 def test_the_row_that_gets_there_first_counts_and_one_to_come_can_only_refute():
-    judge = judges.sooner(FIG6, ["lion", "lion-lr1e-4"], ["adamw", "adamw-lr1e-3"])
+    judge = cost.sooner(FIG6, ["lion", "lion-lr1e-4"], ["adamw", "adamw-lr1e-3"])
     slow, fast, never = [0.91, 0.911, 0.912], [0.95, 0.9512, 0.953], [0.3, 0.2, 0.4]
     assert judge(evidence(FIG6, adamw=slow, lion=never, lion_lr1e_4=fast)).verdict == "cannot be told"
     assert judge(evidence(FIG6, adamw=slow, lion=never, lion_lr1e_4=fast, adamw_lr1e_3=slow)).verdict == "reproduced"
@@ -311,16 +312,16 @@ def test_the_row_that_gets_there_first_counts_and_one_to_come_can_only_refute():
 def test_a_verdict_on_cost_needs_a_margin_beyond_the_scatter(ours, verdict):
     theirs = [190.0, 190.3, 189.8][: len(ours)]
     rows = {"baseline": theirs, "mla_q": [190 * share for share in ours]}
-    judge = judges.less(T2, ["mla-q"], ["baseline"], "train_s", 0.8, 0.95)
+    judge = cost.less(T2, ["mla-q"], ["baseline"], "train_s", 0.8, 0.95)
     measured = {name: [run(0.94, train_s=seconds) for seconds in of_row] for name, of_row in rows.items()}
     judged = judge(evidence(**measured))
     assert judged.verdict == verdict, judged.reason
     assert "baseline 3 min 10" in judged.reason.replace("\N{NO-BREAK SPACE}", " ")
-    assert judge(evidence(baseline=BASE)) == judges.NOT_MEASURED
+    assert judge(evidence(baseline=BASE)) == NOT_MEASURED
 
 
 def test_times_are_those_on_the_usual_hardware_and_three_of_them_are_asked_for():
-    claim = judges.less(T2, ["ba-bs1024-lion"], ["ba-bs1024"], "images_per_s", 0.99, 0.99)
+    claim = cost.less(T2, ["ba-bs1024-lion"], ["ba-bs1024"], "images_per_s", 0.99, 0.99)
     slow, fast = ([run(0.92, images_per_s=speed + 100 * seed) for seed in range(4)] for speed in (80_000, 100_000))
     theirs = {"baseline": BASE, "ba_bs1024": fast}
     found = evidence(**theirs, ba_bs1024_lion=[*slow[:3], replace(slow[3], device="NVIDIA H200", images_per_s=1e9)])
@@ -331,7 +332,7 @@ def test_times_are_those_on_the_usual_hardware_and_three_of_them_are_asked_for()
 
 
 def test_times_of_different_versions_of_our_code_are_not_compared():
-    claim = judges.less(FIG6, ["lion", "lion-lr1e-4"], ["adamw", "adamw-lr1e-3"], "images_per_s", 0.99, 0.99)
+    claim = cost.less(FIG6, ["lion", "lion-lr1e-4"], ["adamw", "adamw-lr1e-3"], "images_per_s", 0.99, 0.99)
     fast, slow, good = {"images_per_s": 2e5}, {"images_per_s": 1e5}, [0.92, 0.921, 0.919]
     rows = {"adamw": [run(a, commit="new", **fast) for a in good], "lion": [run(0.5, commit="new", **slow)] * 3}
     old = evidence(FIG6, lion_lr1e_4=[run(a, commit="old", **slow) for a in good], **rows)
@@ -359,7 +360,7 @@ def test_a_row_is_timed_by_the_version_of_most_of_its_runs(monkeypatch, tmp_path
 
 
 def test_tables_that_were_judged_several_times_share_the_level():
-    judge = judges.sooner(T2, ["whitening"], ["baseline"])
+    judge = cost.sooner(T2, ["whitening"], ["baseline"])
     slow = [0.920, 0.924, 0.921]
     found = [judge(evidence(baseline=slow, whitening=[a + by for a in BASE])) for by in (-0.017, -0.016, 0.0)]
     p = [float(re.search(r"p [=<] ([0-9.]+)", judged.reason)[1]) for judged in found]
@@ -394,7 +395,7 @@ def test_a_row_that_ran_elsewhere_alone_shows_its_time_with_a_mark(monkeypatch, 
 
 def test_figures_that_are_the_same_in_every_run_have_no_scatter():
     rows = {name: [run(0.94, images_per_s=speed)] * 3 for name, speed in (("baseline", 2e5), ("mla_q", 1.5e5))}
-    judged = judges.less(T2, ["mla-q"], ["baseline"], "images_per_s", 0.98, 0.98)(evidence(**rows))
+    judged = cost.less(T2, ["mla-q"], ["baseline"], "images_per_s", 0.98, 0.98)(evidence(**rows))
     assert judged.verdict == "reproduced" and "× 0.750 (0.750 – 0.750)" in judged.reason
 
 
@@ -405,8 +406,8 @@ def test_figures_that_are_the_same_in_every_run_have_no_scatter():
 def test_memory_for_activations_is_a_count(kept, verdict):
     saved = {"baseline": 5.0} | dict(zip(("mla-q", "mla-k"), kept, strict=False))
     found = replace(evidence(), activations={"saved_mib_per_image": saved})
-    judged = judges.keeps_less(T2, ["mla-q", "mla-k"], "baseline")(found)
-    assert judged.verdict == (verdict or "cannot be told") and (judged == judges.NOT_MEASURED) == (verdict is None)
+    judged = cost.keeps_less(T2, ["mla-q", "mla-k"], "baseline")(found)
+    assert judged.verdict == (verdict or "cannot be told") and (judged == NOT_MEASURED) == (verdict is None)
     assert verdict is None or f"mla-q {kept[0]:.2f} MiB per image (× {kept[0] / 5:.3f})" in judged.reason
 
 
@@ -421,10 +422,10 @@ def test_batches_are_compared_on_several_gpus(large, verdict):
         return synthetic_result(images_seen=40_000, extra={"pass_train_s": seconds})
 
     speeds = {(2, 256): short_run(0.3), (2, 1024): short_run(large), (1, 256): short_run(9), (4, 256): short_run(1)}
-    judge = judges.larger_batches(T2, "ba-bs1024", "ba")
+    judge = cost.larger_batches(T2, "ba-bs1024", "ba")
     judged = judge(replace(evidence(), scaling=speeds))
     assert judged.verdict == verdict and f"on 2 GPUs, an image takes {100 * large:.2f} µs" in judged.reason
-    assert judge(replace(evidence(), scaling={(1, 256): short_run(1), (1, 1024): short_run(1)})) == judges.NOT_MEASURED
+    assert judge(replace(evidence(), scaling={(1, 256): short_run(1), (1, 1024): short_run(1)})) == NOT_MEASURED
 
 
 def bench(fast: float, scatter: float = 0.01) -> dict:
@@ -443,21 +444,21 @@ def profile(backward: float) -> dict:
 
 
 def test_speed_and_profile_are_read():
-    assert judges.levels_off(evidence(bench=bench(1.1e5))).verdict == "reproduced"
-    assert judges.levels_off(evidence(bench=bench(3e5))).verdict == "not reproduced"
-    assert judges.mostly_backward(evidence(profile=profile(2.0))).verdict == "reproduced"
-    assert judges.mostly_backward(evidence(profile=profile(1.0))).verdict == "not reproduced"
-    told = judges.step_time(evidence(baseline=BASE, profile=profile(2.0)))
+    assert cost.levels_off(evidence(bench=bench(1.1e5))).verdict == "reproduced"
+    assert cost.levels_off(evidence(bench=bench(3e5))).verdict == "not reproduced"
+    assert cost.mostly_backward(evidence(profile=profile(2.0))).verdict == "reproduced"
+    assert cost.mostly_backward(evidence(profile=profile(1.0))).verdict == "not reproduced"
+    told = cost.step_time(evidence(baseline=BASE, profile=profile(2.0)))
     assert told.verdict == "not reproduced" and "79.6 ms" in told.reason
     assert "training on one NVIDIA H100 80GB HBM3, and 4.40 ms when profiled on one NVIDIA H200, with" in told.reason
-    backward = judges.mostly_backward(evidence(profile=profile(2.0))).reason
+    backward = cost.mostly_backward(evidence(profile=profile(2.0))).reason
     assert backward.endswith("of a step's work, 2.00 ms on one NVIDIA H200")
 
 
 def test_near_their_thresholds_speed_and_profile_tell_nothing():
-    assert judges.levels_off(evidence(bench=bench(1.2e5, scatter=0.03))).verdict == "cannot be told"
-    assert judges.levels_off(evidence(bench=bench(1.3e5, scatter=0.03))).verdict == "cannot be told"
-    assert judges.mostly_backward(evidence(profile=profile(1.6))).verdict == "cannot be told"
+    assert cost.levels_off(evidence(bench=bench(1.2e5, scatter=0.03))).verdict == "cannot be told"
+    assert cost.levels_off(evidence(bench=bench(1.3e5, scatter=0.03))).verdict == "cannot be told"
+    assert cost.mostly_backward(evidence(profile=profile(1.6))).verdict == "cannot be told"
 
 
 @pytest.mark.parametrize(
@@ -466,7 +467,7 @@ def test_near_their_thresholds_speed_and_profile_tell_nothing():
 )
 def test_the_papers_two_figures_of_a_step_are_compared(monkeypatch, whole_ms, verdict):
     monkeypatch.setattr(numbers, "WHOLE_STEP_MS", whole_ms)
-    told = judges.step_time(evidence())
+    told = cost.step_time(evidence())
     assert told.verdict == verdict and f"× {whole_ms / 79.62:.2f}" in told.reason
     assert ("profiler" in told.reason) == (verdict == "not reproduced")
 
@@ -476,8 +477,8 @@ def test_the_papers_two_figures_of_a_step_are_compared(monkeypatch, whole_ms, ve
 
 def test_without_results_nothing_is_claimed():
     for claim in CLAIMS:
-        if claim.judge is not judges.step_time:  # decided by the paper's own numbers
-            assert claim.judge(evidence()) == judges.NOT_MEASURED, claim.words
+        if claim.judge is not cost.step_time:  # decided by the paper's own numbers
+            assert claim.judge(evidence()) == NOT_MEASURED, claim.words
 
 
 def test_the_page_of_no_results_says_so_everywhere(tmp_path):
