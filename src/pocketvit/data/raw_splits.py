@@ -162,57 +162,65 @@ def assemble(
         InputError: nothing to train on, an empty split or list of classes, a label outside the classes, a class with
             test images only, images of mixed size.
     """
-    if "train" not in raw_splits:
-        raise InputError(f"{name} has no training images, only {' and '.join(sorted(raw_splits)) or 'nothing'}")
-    notes = []
-    raw_splits = dict(raw_splits)
-    if "test" in raw_splits and is_unlabeled(raw_splits["test"]):
-        notes.append(f"{name}: its test split has no labels and is ignored")
-        del raw_splits["test"]
-    if "test" in raw_splits and "val" in raw_splits:
-        notes.append(f"{name}: its validation split is ignored")
-    elif "val" in raw_splits:
-        notes.append(f"{name} has no test split: its validation split is used instead")
-    test_split = next((split for split in ("test", "val") if split in raw_splits), None)
-    used = {split: raw_splits[split] for split in ("train", test_split) if split is not None}
-    for split, raw in used.items():
-        if len(raw.labels) == 0:
-            raise InputError(f"the {split} split of {name} has no images")
-
+    used, notes = _used_splits(raw_splits, name)
     listed = class_names is not None
-    if class_names is None:
-        class_names = find_class_names(*(raw.labels for raw in used.values()))
-    for each, count in Counter(class_names).most_common(1):
-        if count > 1:
-            raise InputError(f"{name}: class_names has {each!r} {count} times: give every class a different name")
-    if not class_names:
-        raise InputError(f"{name} has an empty list of class names: name every class, or leave the list out")
+    names = find_class_names(*(raw.labels for raw in used.values())) if class_names is None else class_names
+    _check_names(names, name)
     labels = {
-        split: raw.labels
-        if raw.labels.ndim == 2
-        else number_labels(raw.labels, class_names, raw.name_label, listed=listed)
+        split: raw.labels if raw.labels.ndim == 2 else number_labels(raw.labels, names, raw.name_label, listed=listed)
         for split, raw in used.items()
     }
-    notes += _check_classes(labels, used, class_names, name)
+    notes += _check_classes(labels, used, names, name)
     fitter, converted = Fitter(config), Conversions()
-    splits = {}
+    splits: dict[str, Split] = {}
     broken: list[str] = []
     for split, raw in used.items():
         kept: list[int] = []
-        fitted = _readable(raw, name, fitter, kept, broken)
-        images = store(split, fitted, len(raw.labels))
+        images = store(split, _readable(raw, name, fitter, kept, broken), len(raw.labels))
         where = (raw.where(i).removeprefix(f"{name}{os.sep}") for i in kept)
-        names = np.array([each.encode(errors="backslashreplace") for each in where])
         labels[split] = labels[split][kept]
-        splits[split] = Split(images, labels[split], names)
+        files = np.array([each.encode(errors="backslashreplace") for each in where])
+        splits[split] = Split(images, labels[split], files)
         converted.join(raw.converted)
     if broken and not config.skip_unreadable:
         raise _unreadable(name, broken)
     if broken:
         notes.append(f"{len(broken):,} image{'s' * (len(broken) > 1)} left out as unreadable, such as {broken[0]}")
-        notes += _check_classes(labels, used, class_names, name)
+        notes += _check_classes(labels, used, names, name)
     notes += [*converted.notes(config.value_range), *fitter.notes()]
-    return Decoded(splits["train"], splits.get(test_split), tuple(class_names), tuple(notes))
+    train, test = splits.pop("train"), next(iter(splits.values()), None)
+    return Decoded(train, test, tuple(names), tuple(notes))
+
+
+def _used_splits(raw_splits: Mapping[str, RawSplit], name: str) -> tuple[dict[str, RawSplit], list[str]]:
+    """The splits to train and to test on, and notes on those that are not used.
+
+    Raises:
+        InputError: no training images, or a split that has none.
+    """
+    if "train" not in raw_splits:
+        raise InputError(f"{name} has no training images, only {' and '.join(sorted(raw_splits)) or 'nothing'}")
+    used, notes = dict(raw_splits), []
+    if "test" in used and is_unlabeled(used["test"]):
+        notes.append(f"{name}: its test split has no labels and is ignored")
+        del used["test"]
+    if "test" in used and used.pop("val", None) is not None:
+        notes.append(f"{name}: its validation split is ignored")
+    elif "val" in used:
+        notes.append(f"{name} has no test split: its validation split is used instead")
+    for split, raw in used.items():
+        if len(raw.labels) == 0:
+            raise InputError(f"the {split} split of {name} has no images")
+    return {split: used[split] for split in ("train", "test", "val") if split in used}, notes
+
+
+def _check_names(class_names: Sequence[str], name: str) -> None:
+    """Refuse an empty list of classes, and two classes of one name."""
+    for each, count in Counter(class_names).most_common(1):
+        if count > 1:
+            raise InputError(f"{name}: class_names has {each!r} {count} times: give every class a different name")
+    if not class_names:
+        raise InputError(f"{name} has an empty list of class names: name every class, or leave the list out")
 
 
 def _readable(raw: RawSplit, name: str, fitter: Fitter, kept: list[int], broken: list[str]) -> Iterator[np.ndarray]:
