@@ -10,6 +10,7 @@ from pocketvit.training.trainer import Trainer
 
 TRICKS = {
     "optim.name": "soap_muon",
+    "optim.soap_blocks": True,
     "optim.cautious_decay": True,
     "optim.grad_clip": 0.5,
     "optim.layer_decay": 0.9,

@@ -76,6 +76,7 @@ CHOICES = {
     "lion": {"optim.name": "lion", "optim.lr": 1e-4},
     "muon": {"optim.name": "muon", "optim.decay": "matrices"},
     "soap muon": {"optim.name": "soap_muon"},
+    "soap muon, blocks": {"optim.name": "soap_muon", "optim.soap_blocks": True},
     "sgd": {"optim.name": "sgd", "optim.weight_decay": 1e-4, "schedule.name": "constant"},
     "clipped adam": {"optim.name": "adam", "optim.weight_decay": 1e-4, "optim.grad_clip": 0.1},
     "layer decay": {"optim.layer_decay": 0.5, "optim.decay": "matrices"},

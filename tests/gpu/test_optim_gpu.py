@@ -36,7 +36,7 @@ def gradients(step: int, shapes: list[tuple[int, ...]] = MATRICES) -> list[Tenso
 
 def shapes_for(make: Callable) -> list[tuple[int, ...]]:
     """Muon and SOAP-Muon take matrices only."""
-    return MATRICES if make in (muon, soap_muon) else SHAPES
+    return MATRICES if make in (muon, soap_muon, soap_muon_blocks) else SHAPES
 
 
 def lr_at(step: int) -> float:
@@ -79,6 +79,10 @@ def muon(params: list[nn.Parameter], lr: Tensor) -> Optimizer:
 
 def soap_muon(params: list[nn.Parameter], lr: Tensor) -> Optimizer:
     return SOAPMuon(params, lr=lr, weight_decay=0.1)
+
+
+def soap_muon_blocks(params: list[nn.Parameter], lr: Tensor) -> Optimizer:
+    return SOAPMuon(params, lr=lr, weight_decay=0.1, blocks=True)
 
 
 def eager_run(make: Callable[[list[nn.Parameter], Tensor], Optimizer]) -> tuple[list[nn.Parameter], EMA]:
@@ -134,7 +138,7 @@ def captured_run(make: Callable[[list[nn.Parameter], Tensor], Optimizer]) -> tup
     ("make", "tolerance"),
     [
         *((make, 0.0) for make in (adamw, flat_adamw, flat_adam, sgd, flat_sgd, lion, flat_lion)),
-        *((make, 0.05 * LR) for make in (muon, soap_muon)),
+        *((make, 0.05 * LR) for make in (muon, soap_muon, soap_muon_blocks)),
     ],
 )
 def test_captured_steps_equal_eager_ones(make, tolerance):

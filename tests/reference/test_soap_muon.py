@@ -1,5 +1,7 @@
 """SOAP-Muon against the oracle of another hand, in float64 and with exact eigenvectors."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ from neighbours import soap_muon
 from neighbours.cautious_decay import muon_step
 from torch import nn
 
+from pocketvit.config import OptimConfig
+from pocketvit.errors import InputError
 from pocketvit.optim.soap_muon import SOAPMuon, turned
 
 CHOICES = {"second_moment_of": "momentum", "sees_own_gradient": False}
@@ -17,6 +21,19 @@ def turned_once(factor: np.ndarray, old: np.ndarray | None) -> np.ndarray:
     """Our way to a basis as one of the oracle's."""
     start = np.eye(len(factor)) if old is None else old
     return turned(torch.tensor(start)[None], torch.tensor(factor)[None])[0].numpy()
+
+
+def turned_in_pieces(side: int) -> Callable[[np.ndarray, np.ndarray | None], np.ndarray]:
+    """The same, each piece of a side by itself."""
+
+    def turn(factor: np.ndarray, old: np.ndarray | None) -> np.ndarray:
+        basis = np.zeros_like(factor)
+        for at in range(0, len(factor), side):
+            piece = np.s_[at : at + side, at : at + side]
+            basis[piece] = turned_once(factor[piece], None if old is None else old[piece])
+        return basis
+
+    return turn
 
 
 def gradients(shape: tuple[int, int], steps: int) -> list[np.ndarray]:
@@ -66,6 +83,34 @@ def test_a_step_equals_the_oracle(shape, nesterov, adjust, cautious):
             basis=turned_once, **CHOICES, **given,
         )  # fmt: skip
         np.testing.assert_allclose(parameter.detach().numpy(), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "side"), [((12, 4), 4), ((3, 9), 3), ((5, 5), 5)])
+def test_a_step_in_blocks_equals_the_oracle(shape, side):
+    """In float64; from the second step on, from bases that are zero between pieces of a side."""
+    parameter = nn.Parameter(torch.zeros(shape, dtype=torch.float64))
+    optimizer = SOAPMuon([parameter], lr=0.1, beta=0.7, ns_dtype=torch.float64, blocks=True)
+    first, *grads = gradients(shape, 6)
+    steps_of(optimizer, [parameter], [[first]])
+    held = optimizer.state[parameter]
+    state = {"step": 1, "m": held["momentum_buffer"].numpy().copy(), "v": held["exp_avg_sq"].numpy().copy()}
+    state |= {"L": 0.3 * first @ first.T, "R": 0.3 * first.T @ first}
+    state |= {f"Q{name}": turned_in_pieces(side)(state[of], None) for name, of in (("r", "L"), ("c", "R"))}
+    wanted = parameter.detach().numpy().copy()
+    for grad in grads:
+        steps_of(optimizer, [parameter], [[grad]])
+        wanted = soap_muon.soap_muon_step(
+            wanted, grad, state, 0.1, beta2=0.7, shampoo_beta=0.7, basis=turned_in_pieces(side), **CHOICES
+        )
+        np.testing.assert_allclose(parameter.detach().numpy(), wanted, atol=1e-6)
+
+
+def test_sides_that_do_not_divide_stay_whole():
+    grads = gradients((6, 4), 5)
+    whole, blocks = (nn.Parameter(torch.zeros(6, 4)) for _ in range(2))
+    steps_of(SOAPMuon([whole]), [whole], [grads])
+    steps_of(SOAPMuon([blocks], blocks=True), [blocks], [grads])
+    assert torch.equal(whole, blocks)
 
 
 def test_soon_its_steps_are_those_of_exact_eigenvectors():
@@ -122,3 +167,8 @@ def test_matrices_of_one_shape_do_not_touch_each_other():
         steps_of(SOAPMuon([param], lr=0.1), [param], [of_param])
     for a, b in zip(together, apart, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_are_refused_with_other_optimizers():
+    with pytest.raises(InputError, match="optim.soap_blocks=True has no effect with optim.name=muon; use soap_muon"):
+        OptimConfig(name="muon", soap_blocks=True)

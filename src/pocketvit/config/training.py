@@ -38,6 +38,8 @@ class OptimConfig:
     """Peak learning rate of Muon."""
     muon_momentum: Fraction = 0.95
     """Decay rate of Muon's running moment."""
+    soap_blocks: bool = False
+    """With soap_muon, cut the longer side of each matrix into pieces as long as the shorter one: several times less work."""
     ema_decay: Fraction = 0.0
     """Evaluate a moving average of the weights over about 1 / (1 − this) steps; 0 turns it off."""
     ema_start: Fraction = 0.0
@@ -52,6 +54,8 @@ class OptimConfig:
         for name, off in (("ema_start", 0), ("ema_share", 1)):
             if getattr(self, name) != off and not self.ema_decay:
                 raise InputError(f"optim.{name}={getattr(self, name)} has no effect with optim.ema_decay=0")
+        if self.soap_blocks and self.name != "soap_muon":
+            raise InputError(f"optim.soap_blocks=True has no effect with optim.name={self.name}; use soap_muon")
         if self.cautious_decay and isinstance(self.name, Code):
             raise InputError(f"optim.cautious_decay=True has no effect with optim.name={self.name}; decay there")
         if self.cautious_decay and self.decays_gradient:

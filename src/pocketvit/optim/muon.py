@@ -10,7 +10,7 @@ Shapes: G matrices stacked together, n rows, m columns, n <= m.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -170,7 +170,7 @@ def build(
     scales: Mapping[str, float],
     *,
     fused: bool,
-    kind: type["Muon"] = Muon,
+    kind: Callable[..., Muon] = Muon,
 ) -> list[Optimizer]:
     """Muon for the matrices of the blocks, AdamW for the rest.
 

@@ -4,10 +4,15 @@ Muon gives all directions of a step the same strength. SOAP turns a weight's gra
 and columns are uncorrelated, and scales each entry there by its usual size, as Adam does. SOAP-Muon does both: SOAP's
 scaling decides what Muon's orthogonalization sees.
 
-Shapes: G matrices of a shape stacked together, n rows, m columns; a basis is (G, n, n) or (G, m, m), its vectors as columns.
+The bases are most of the work, which grows with the cube of their sides. With `blocks`, the longer side of a matrix is cut into
+pieces as long as the shorter side, and each piece has a basis of its own: queries, keys and values, for example.
+
+Shapes: G matrices of a shape stacked together, n rows, m columns, bases of r rows or c columns, their vectors as columns:
+(G·n/r, r, r) and (G·m/c, c, c). Without blocks, r = n and c = m.
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -42,22 +47,26 @@ class SOAPMuon(Muon):
 
     Args:
         beta: decay rate of L, R and V, in [0, 1).
+        blocks: cut the longer side of a matrix into pieces as long as the shorter one, if that divides it. Source: Anil et
+            al. 2020 (Shampoo), https://arxiv.org/abs/2002.09018
         others: as for `Muon`.
     Raises:
         InputError: a value out of its range, an unknown name, or a parameter that is not 2-D.
     """
 
-    def __init__(self, params: ParamsT, lr: float | Tensor = 0.02, beta: float = 0.9, **others) -> None:
+    def __init__(
+        self, params: ParamsT, lr: float | Tensor = 0.02, beta: float = 0.9, *, blocks: bool = False, **others
+    ) -> None:
         Bounds(0, 1, open_right=True).check("beta", beta)
-        self.beta = beta
+        self.beta, self.blocks = beta, blocks
         super().__init__(params, lr, **others)
 
     def _precondition(self, params: list[Tensor], grads: list[Tensor], updates: list[Tensor]) -> list[Tensor]:
         for param in params:
-            state, (n, m) = self.state[param], param.shape
+            state, (n, m), (r, c) = self.state[param], param.shape, self._sides(param)
             if "row_gram" not in state:
-                sides = {"exp_avg_sq": (n, m), "row_gram": (n, n), "row_turn": (n, n), "column_gram": (m, m)}
-                sides["column_turn"] = (m, m)
+                sides = {"exp_avg_sq": (n, m), "row_gram": (n, r), "row_turn": (n, r), "column_gram": (m, c)}
+                sides["column_turn"] = (m, c)
                 state |= {name: param.new_zeros(shape) for name, shape in sides.items()}
         result = list(updates)
         for shape in {param.shape: None for param in params}:
@@ -73,22 +82,47 @@ class SOAPMuon(Muon):
         square, row_gram, row_turn, column_gram, column_turn = (
             torch.stack([self.state[param][name] for param in params]) for name in names
         )
+        r, c = self._sides(params[0])
+        row_gram, row_turn = (x.reshape(-1, r, r) for x in (row_gram, row_turn))
+        column_gram, column_turn = (x.reshape(-1, c, c) for x in (column_gram, column_turn))
         # State begins at zero, so it holds how far a basis is from the identity.
         rows, columns = (turn + torch.eye(turn.shape[1], device=turn.device) for turn in (row_turn, column_turn))
         u, g = torch.stack(updates), torch.stack(grads)  # (G, n, m)
-        u = rows.mT @ u @ columns
+        u = _from_right(_from_left(rows.mT, u), columns)
         square.lerp_(u.square(), 1 - self.beta)
-        u = rows @ (u / (square.sqrt() + EPS)) @ columns.mT
-        row_gram.lerp_(g @ g.mT, 1 - self.beta)
-        column_gram.lerp_(g.mT @ g, 1 - self.beta)
+        u = _from_right(_from_left(rows, u / (square.sqrt() + EPS)), columns.mT)
+        of_rows, of_columns = g.reshape(-1, r, g.shape[2]), _in_columns(g, c)  # (G·n/r, r, m), (G·m/c, n, c)
+        row_gram.lerp_(of_rows @ of_rows.mT, 1 - self.beta)
+        column_gram.lerp_(of_columns.mT @ of_columns, 1 - self.beta)
         new_row_turn, new_column_turn = (
             turned(basis, gram) - torch.eye(basis.shape[1], device=basis.device)
             for basis, gram in ((rows, row_gram), (columns, column_gram))
         )
         new = (square, row_gram, new_row_turn, column_gram, new_column_turn)
         for name, stack in zip(names, new, strict=True):
-            torch._foreach_copy_([self.state[param][name] for param in params], list(stack))
+            held = [self.state[param][name] for param in params]
+            torch._foreach_copy_(held, list(stack.reshape(len(params), *held[0].shape)))
         return u
+
+    def _sides(self, param: Tensor) -> tuple[int, int]:
+        """The sides of a parameter's bases, of rows and of columns."""
+        n, m = param.shape
+        return m if self.blocks and n % m == 0 else n, n if self.blocks and m % n == 0 else m
+
+
+def _from_left(basis: Tensor, x: Tensor) -> Tensor:
+    """Bases of r rows (G·n/r, r, r) times matrices (G, n, m)."""
+    return (basis @ x.reshape(-1, basis.shape[2], x.shape[2])).reshape(x.shape)
+
+
+def _from_right(x: Tensor, basis: Tensor) -> Tensor:
+    """Matrices (G, n, m) times bases of c columns (G·m/c, c, c)."""
+    return (_in_columns(x, basis.shape[2]) @ basis).unflatten(0, (len(x), -1)).transpose(1, 2).flatten(2)
+
+
+def _in_columns(x: Tensor, c: int) -> Tensor:
+    """Matrices (G, n, m) cut between columns, (G·m/c, n, c)."""
+    return x.unflatten(2, (-1, c)).transpose(1, 2).flatten(0, 1)
 
 
 def turned(basis: Tensor, gram: Tensor) -> Tensor:
@@ -125,4 +159,5 @@ def build(
     Raises:
         InputError: there are no such matrices.
     """
-    return muon.build(config, named, scales, fused=fused, kind=SOAPMuon)
+    kind = partial(SOAPMuon, blocks=config.soap_blocks)
+    return muon.build(config, named, scales, fused=fused, kind=kind)
