@@ -576,7 +576,10 @@ def test_a_run_without_its_result_is_not_measured(pets_run, capsys):
     for data in ([], ["--data", "pets"]):
         code, _, err = run(["eval", folder, *data, "--device", "cpu"], capsys)
         assert code == 2 and err.count("\n") == 1
-        assert f"{folder} has no result.json, which says what it was trained on; copy the whole run folder" in err
+        assert f"{folder} has no result.json, which says what it was trained on; give the whole run folder" in err
+        assert f"or finish it: pocketvit train --resume {folder}" in err
+    shutil.rmtree(folder / "checkpoint")  # as in an exported model
+    assert "whole run folder, or use pocketvit.evaluate in Python" in run(["eval", folder], capsys)[2]
 
 
 def test_json_for_machines_keeps_every_letter(capsys, place):
