@@ -35,8 +35,9 @@ def draw(profile: Mapping[str, Any], path: Path) -> None:
 
 def _phase_bar(axes: Axes, phases_ms: Mapping[str, float]) -> None:
     left, total = 0.0, sum(phases_ms.values())
+    decimals = 2 if total < 10 else 1 if total < 100 else 0
     for name, ms in phases_ms.items():
-        label = f"{name} {ms:.{2 if total < 10 else 0}f} ms"
+        label = f"{name} {ms:.{decimals}f} ms"
         axes.barh(0, ms, left=left, color=COLOURS[name], label=label, edgecolor="white")
         if ms >= LABELLED_FROM * total:
             axes.text(left + ms / 2, 0, f"{ms / total:.0%}", ha="center", va="center", fontsize=9, color="white")

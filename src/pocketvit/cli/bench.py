@@ -1,5 +1,6 @@
 """`pocketvit bench` and `pocketvit profile`: the speed of a configuration on this machine, and where its time goes."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def profile_command(arguments: list[str]) -> int:
     from pocketvit.bench.profile import profile
     from pocketvit.bench.table import profile_table
 
+    print(f"profiling {config.recipe} with batches of {config.batch_size} images …", file=sys.stderr, flush=True)
     print(profile_table(profile(config, given.out)))
     print(f"\nprofile.json, profile.png and trace.json.gz in {given.out}")
     return 0

@@ -45,6 +45,8 @@ class EvalArguments:
 def eval_command(arguments: list[str]) -> int:
     """`pocketvit eval RUN [--data SOURCE] [--json | --csv]`."""
     parsed = parse_command(EvalArguments, arguments, "pocketvit eval")
+    if parsed.json and parsed.csv:
+        raise InputError("give only one of --json and --csv")
     from pocketvit.inference.evaluate import evaluate_images, evaluate_run
 
     options = {"resize": parsed.resize, "device": parsed.device, "allow_code": parsed.allow_code}
@@ -111,7 +113,7 @@ def predict_command(arguments: list[str]) -> int:
         is_model = run.suffix == ".safetensors" or (find_run(run) / "model.safetensors").exists()
         if not given and not is_model:
             raise InputError(
-                "--run PATH is missing: Run folder, or a model.safetensors. It may also come first, or the name of a model that "
+                "the model is missing; before the images, give a run folder, a model.safetensors, or the name of a model that "
                 f"comes with PocketViT: pocketvit predict cifar10 {printable(run, NAME)}"
             )
     files = given_files(given)

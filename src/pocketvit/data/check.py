@@ -45,10 +45,17 @@ class CheckReport:
             *(f"{name}  {train:>9,}  {test:>9,}" for name, train, test in counts),
             "mean of the channels (training, 255 = 1)  " + "  ".join(f"{value:.8f}" for value in self.mean),
             "standard deviation                        " + "  ".join(f"{value:.8f}" for value in self.std),
-            f"fingerprint {dataset.fingerprint}: {'the real CIFAR-10' if self.is_cifar10 else 'not CIFAR-10'}",
+            f"fingerprint {dataset.fingerprint}{self._verdict()}",
             *map(printable, self.notes),
         ]
         return "\n".join(lines)
+
+    def _verdict(self) -> str:
+        """Whether this is CIFAR-10; nothing of images that nobody would take for it."""
+        if self.is_cifar10:
+            return ": the real CIFAR-10"
+        alike = self.dataset.image_size == (32, 32) and self.dataset.num_classes == len(CIFAR10_CLASSES)
+        return ": not CIFAR-10" if alike else ""
 
 
 def check(config: DataConfig) -> CheckReport:

@@ -18,6 +18,7 @@ from typing import Self
 
 import numpy as np
 
+from pocketvit.config.checks import describe_size
 from pocketvit.errors import InputError
 from pocketvit.randomness import Stream, permutation
 
@@ -77,6 +78,9 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        return f"Split({len(self):,} images of {describe_size(self.images.shape[1:3])})"  # not all of its labels
 
     @property
     def multilabel(self) -> bool:

@@ -45,6 +45,7 @@ _IMAGE_ENDINGS = {
 Store = Callable[[str, Iterable[np.ndarray], int], np.ndarray]
 """Takes a split's name, its images, uint8 (H, W, 3) of one size, and their greatest number; returns them as (N, H, W, 3)."""
 MOST_NAMES_BYTES = 2**20  # of a file of class names
+COLUMN_FLAGS = "; --data.image-column and --data.label-column name other columns"
 MOST_LISTED = 20  # the most images that a message on broken ones lists
 
 
@@ -116,11 +117,11 @@ def find_column(file: Path, columns: Sequence[str], wanted: str | None, names: S
     Raises:
         InputError: it has none of them.
     """
-    names = names if wanted is None else (wanted,)
+    names, hint = (names, COLUMN_FLAGS) if wanted is None else ((wanted,), "")
     for name in names:
         if name in columns:
             return name
-    raise InputError(f"{file} has the columns {', '.join(columns) or '(none)'}: expected {' or '.join(names)}")
+    raise InputError(f"{file} has the columns {', '.join(columns) or '(none)'}: expected {' or '.join(names)}{hint}")
 
 
 def name_row(files: Sequence[tuple[str, int]], index: int) -> str:

@@ -253,7 +253,7 @@ def _unknown(source: str) -> InputError:
     if Path(source).name != source:
         return InputError(f"{source} does not exist")
     known = unknown("data set", source, [DIGITS, *remote.REMOTE_SETS])
-    return InputError(f"{known} (or give a path, or hf:OWNER/NAME)")
+    return InputError(f"{known} (or give hf:OWNER/NAME, or a path: nothing here is called {source!r})")
 
 
 def format_of(path: Path, name: str | None) -> Format:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from math import isfinite, log
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 import numpy as np
@@ -102,7 +103,7 @@ def data(config: DataConfig, splits: Splits) -> Finding:
     warnings += dict.fromkeys([*splits.cautions, *(note for note in report.notes if note not in splits.notes)])
     found = "; ".join([found, *warnings, *(note for note in splits.notes if note not in warnings)])
     if warnings:
-        return Finding("data", "warn", found, f"pocketvit data check {config.source} tells more")
+        return Finding("data", "warn", found, f"pocketvit data check {quote(config.source)} tells more")
     return Finding("data", "ok", found)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 import torch
 
@@ -38,7 +39,9 @@ def examine(config: RunConfig, picture: Path, budget: Budget | None = None) -> I
             splits = open_splits(config.data)
             yield (finding := checks.data(config.data, splits))
         except InputError as error:
-            yield Finding("data", "FAIL", str(error), "pocketvit data check SOURCE reads the data alone")
+            yield Finding(
+                "data", "FAIL", str(error), f"pocketvit data check {quote(config.data.source)} reads the data alone"
+            )
             return
         if finding.state == "FAIL":
             return

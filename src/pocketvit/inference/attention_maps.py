@@ -9,7 +9,7 @@ Attention-model Explainability", https://arxiv.org/abs/2103.15679, equations 5 a
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 
 import numpy as np
@@ -28,16 +28,16 @@ from pocketvit.usercode import Code
 class AttentionMaps:
     """The attention of B images, on the CPU. Tokens are in the order of `pocketvit.model.tokens.Tokens`."""
 
-    weights: Tensor
+    weights: Tensor = field(repr=False)
     """What each token (row) reads of each token's value (column), (L, B, A, N, N).
 
     Rows of softmax attention sum to 1. Linear attention never computes these weights but reads as if by them; with rotary
     positions its rows need not sum to 1, and a weight may be negative. Tokens that a head of sparse attention does not read
     have weight 0.
     """
-    gradients: Tensor
+    gradients: Tensor = field(repr=False)
     """Of the logit of `classes` with respect to the weights, (L, B, A, N, N)."""
-    logits: Tensor
+    logits: Tensor = field(repr=False)
     """(B, K)."""
     classes: Tensor
     """(B,)."""

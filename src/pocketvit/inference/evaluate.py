@@ -163,9 +163,10 @@ def _open_run(
         raise InputError(f"{run} is only a model, without its data; give its run folder, {run.parent}")
     trained = load_model(run, choose_device(device), allow_code=allow_code)
     if not (file := run / "result.json").exists():
+        resume, measure = f"finish it: pocketvit train --resume {quote(str(run))}", "use pocketvit.evaluate in Python"
         raise InputError(
-            f"{run} has no result.json, which says what it was trained on; copy the whole run folder, or finish "
-            f"it: pocketvit train --resume {quote(str(run))}"
+            f"{run} has no result.json, which says what it was trained on; give the whole run folder, or "
+            + (resume if (run / "checkpoint").is_dir() else measure)
         )
     result = RunResult.read(file)
     trained_on = result.data_fingerprint

@@ -64,14 +64,17 @@ def render(run: str, explanations: Sequence[Explanation]) -> str:
             "file": one.file,
             "best": one.best,
             **picture(one.image),
-            "maps": [
-                (name, map_uri(values), f"{values.min():.3f} to {values.max():.3f}")
-                for name, values in one.maps.items()
-            ],
+            "maps": [(name, map_uri(values), _span(values)) for name, values in one.maps.items()],
         }
         for one in explanations
     ]
     return page_environment().get_template("explain.html.j2").render(run=run, images=images)
+
+
+def _span(values: np.ndarray) -> str:
+    """The least and the greatest value of a map: three decimals; two digits each, if these would hide the greatest."""
+    least, most = float(values.min()), float(values.max())
+    return f"{least:.3f} to {most:.3f}" if most >= 0.01 else f"{least:.2g} to {most:.2g}"
 
 
 def draw(explanations: Sequence[Explanation]) -> bytes:

@@ -4,14 +4,16 @@ import gzip
 import json
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from pocketvit.bench.picture import NAME_CHARACTERS, short_name
+from pocketvit.bench.picture import NAME_CHARACTERS, _phase_bar, short_name
 from pocketvit.bench.profile import _of_one_step
 from pocketvit.bench.table import profile_table
 from pocketvit.bench.trace import Item, Kernel, kernels, phase_ms, work_items
 from pocketvit.cli import main
 from pocketvit.config import override
+from pocketvit.errors import InputError
 from pocketvit.recipes import recipe
 
 
@@ -97,6 +99,16 @@ def profiled(tmp_path_factory):
     return folder
 
 
+def test_the_command_says_what_it_does_before_it_takes_minutes(monkeypatch, capsys):
+    def stop(config, out):
+        raise InputError("here")
+
+    monkeypatch.setattr("pocketvit.bench.profile.profile", stop)
+    with pytest.raises(SystemExit):
+        main(["profile", "digits", "--batch-size", "8"])
+    assert capsys.readouterr().err == "profiling digits with batches of 8 images …\npocketvit: here\n"
+
+
 def test_the_command_finds_every_phase(profiled):
     summary = json.loads((profiled / "profile.json").read_text())
     assert sum(summary["phases_ms"].values()) == pytest.approx(summary["busy_ms"])
@@ -119,6 +131,14 @@ def test_the_command_writes_a_trace_and_a_picture(profiled):
         assert json.load(file)["traceEvents"]
     with Image.open(profiled / "profile.png") as picture:
         assert picture.size[0] > 800
+
+
+def test_short_phases_have_a_time_in_the_picture():
+    """A legend of `data 0 ms` would say nothing of a small model's step."""
+    axes = Figure().subplots()
+    _phase_bar(axes, {"data": 0.195, "forward": 3.835, "backward": 9.068})
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["data 0.2 ms", "forward 3.8 ms", "backward 9.1 ms"]
 
 
 def test_the_ranges_are_in_the_step_itself():

@@ -188,8 +188,9 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["eval"], "RUN is missing: Run folder. (see pocketvit eval --help)"),
         (["eval", "nowhere", "--dat", "x"], "unknown flag '--dat'; did you mean --data?"),
         (["eval", "nowhere", "--device", "gpu"], "--device"),
-        (["predict", "a.png"], "--run PATH is missing: Run folder, or a model.safetensors."),
+        (["predict", "a.png"], "the model is missing; before the images, give a run folder, a model.safetensors, or"),
         (["predict", "a.png"], "pocketvit predict cifar10 a.png"),
+        (["eval", "cifar10", "--csv", "--json"], "give only one of --json and --csv"),
         (["predict", "cifar10"], "give at least one image file"),
         (["train", "--init-from", "cifar1"], "a model that comes with PocketViT: cifar10"),
         (["predict", "a.png", "--run", "nowhere", "--device", "gpu"], "--device"),
@@ -575,7 +576,10 @@ def test_a_run_without_its_result_is_not_measured(pets_run, capsys):
     for data in ([], ["--data", "pets"]):
         code, _, err = run(["eval", folder, *data, "--device", "cpu"], capsys)
         assert code == 2 and err.count("\n") == 1
-        assert f"{folder} has no result.json, which says what it was trained on; copy the whole run folder" in err
+        assert f"{folder} has no result.json, which says what it was trained on; give the whole run folder" in err
+        assert f"or finish it: pocketvit train --resume {folder}" in err
+    shutil.rmtree(folder / "checkpoint")  # as in an exported model
+    assert "whole run folder, or use pocketvit.evaluate in Python" in run(["eval", folder], capsys)[2]
 
 
 def test_json_for_machines_keeps_every_letter(capsys, place):
@@ -793,7 +797,7 @@ def test_data_list_and_check(capsys, monkeypatch, tmp_path):
     )
     code, out, _ = run(["data", "check", "digits"], capsys)
     assert code == 0 and "1,437 training and 360 test images of 8 × 8 pixels in 10 classes" in out
-    assert "not CIFAR-10" in out
+    assert "CIFAR" not in out
 
 
 def test_a_check_has_no_flag_without_effect():

@@ -23,6 +23,13 @@ def some_split(count: int = 20, size: int = 4, seed: int = 0) -> Split:
     return Split(images, np.arange(count) % 5)
 
 
+def test_a_set_is_shown_in_a_line():
+    """As at the end of a notebook's cell, where the labels and names of all images fill the page."""
+    shown = repr(Dataset("flowers", some_split(2_000), some_split(3), tuple("abcde")))
+    assert "train=Split(2,000 images of 4 × 4 pixels), test=Split(3 images of 4 × 4 pixels)" in shown
+    assert len(shown) < 250
+
+
 def test_split_takes_by_index():
     split = some_split()
     taken = split.take(np.array([3, 1]))

@@ -155,9 +155,12 @@ def test_single_class_is_refused(write, synthetic_set, tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("cifar1", r"unknown data set 'cifar1'; did you mean cifar10\? \(or give a path, or hf:OWNER/NAME\)"),
+        (
+            "cifar1",
+            r"unknown data set 'cifar1'; did you mean cifar10\? \(or give hf:OWNER/NAME, or a path: nothing here",
+        ),
         ("digit", "unknown data set 'digit'; did you mean digits"),
-        ("zebra", r"unknown data set 'zebra'; known: digits, cifar10, cifar100, .*\(or give a path"),
+        ("zebra", r"unknown data set 'zebra'; known: digits, cifar10, cifar100, .*nothing here is called 'zebra'\)"),
         ("./no/where", "no/where does not exist"),
         ("cifar100", "cifar100 is not downloaded yet; run: pocketvit data get cifar100"),
         ("hf:owner/name", "hf:owner/name is not downloaded yet; run: pocketvit data get hf:owner/name"),

@@ -131,6 +131,12 @@ def test_what_the_data_check_notes_is_a_warning(small, tmp_path):
     assert finding.advice.startswith("pocketvit data check ")
 
 
+def test_data_that_cannot_be_read_are_named_as_a_shell_takes_them(small, tmp_path):
+    config = override(small(), {"data.source": str(tmp_path / "my photos")})
+    finding = found(config, tmp_path)["data"]
+    assert finding.state == "FAIL" and f"pocketvit data check '{tmp_path}/my photos' reads" in finding.advice
+
+
 def test_a_slow_machine_gets_fewer_steps_and_no_verdict_from_them(small, tmp_path):
     ticks = itertools.count()
     labels = np.random.default_rng(5).integers(0, 3, 600)

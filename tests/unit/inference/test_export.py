@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors.torch import load_file
 
 from pocketvit.cli import dispatch
@@ -32,6 +32,13 @@ LONG = [
 
 def code_of_card(folder: Path) -> str:
     return re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[1]
+
+
+def save_turned(image: np.ndarray, path: Path) -> None:
+    """Write an image on its side, with the orientation that turns it upright, as a phone held upright does."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by 90° clockwise
+    Image.fromarray(np.rot90(image)).save(path, exif=exif)
 
 
 def exported(trained, folder: Path, kind: str, **options) -> Path:
@@ -50,7 +57,7 @@ def test_the_lines_of_the_card_give_our_probabilities(kind, multilabel, made, im
     """Also where an image may have several classes."""
     trained = made("multilabel" if multilabel else "classification")
     folder = exported(trained, tmp_path, kind)
-    Image.fromarray(images[0]).save(folder / "image.png")
+    save_turned(images[0], folder / "image.png")
     monkeypatch.chdir(folder)
     said = io.StringIO()
     with contextlib.redirect_stdout(said), warnings.catch_warnings(action="ignore"):  # PyTorch's, on TorchScript
@@ -62,7 +69,7 @@ def test_the_lines_of_the_card_give_our_probabilities(kind, multilabel, made, im
 
 @pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
 def test_the_lines_of_the_card_read_images_as_predict_does(fit, run_folder, tmp_path, monkeypatch, capsys):
-    """A photo of another shape, and a run that crops or pads."""
+    """A photo of another shape, taken on its side, and a run that crops or pads."""
     run = tmp_path / "run"
     run.mkdir()
     for file in run_folder.iterdir():
@@ -72,7 +79,7 @@ def test_the_lines_of_the_card_read_images_as_predict_does(fit, run_folder, tmp_
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     folder = exported(load_model(run), tmp_path, "safetensors")
     photo = np.random.default_rng(1).integers(0, 256, (31, 17, 3), dtype=np.uint8)
-    Image.fromarray(photo).save(folder / "image.png")
+    save_turned(photo, folder / "image.png")
     monkeypatch.chdir(folder)
     exec(compile(code_of_card(folder), "card", "exec"), {})
     found = eval(capsys.readouterr().out)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -160,3 +161,8 @@ def test_a_file_of_older_versions_loads(trained, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
     assert torch.equal(ours.logits(images), theirs.logits(images))
     assert theirs.model.config == trained.model.config
+
+
+def test_maps_are_shown_in_a_line(made, images):
+    maps = made("classification").attention_maps(images[:3])
+    assert re.fullmatch(r"AttentionMaps\(classes=tensor\(\[.+\]\), grid=\(\d+, \d+\), num_cls=1\)", repr(maps))

@@ -36,6 +36,13 @@ def test_the_page_has_each_image_with_its_classes_and_maps():
     assert "class 3" not in text and "b.png" in text
 
 
+def test_the_values_of_a_faint_map_are_told_apart():
+    """Gradient-weighted maps of a sure model have values far below a thousandth."""
+    faint = {"gradient-weighted": np.array([[0.0, 0.00041]]), "none": np.zeros((1, 2))}
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", render("run", [explained(maps=faint)])))
+    assert "gradient-weighted 0 to 0.00041 " in text and "none 0 to 0 " in text
+
+
 def test_names_cannot_break_out_of_the_page():
     evil = '"><script>alert(1)</script>'
     page = render(evil, [explained(evil, evil)])

@@ -40,6 +40,9 @@ ANNOTATIONS = "val_annotations.txt"
 """Tiny ImageNet's table: in each line the name of an image, a tab, its class, and more that is not read."""
 
 
+NO_HEIC = "HEIC, as some phones write it, cannot be read; convert it to JPEG"
+
+
 def matches(path: Path) -> bool:
     """Whether the path is a folder with subfolders."""
     return path.is_dir() and bool(_subfolders(path))
@@ -68,7 +71,8 @@ def read(path: Path, config: DataConfig = PLAIN, store: Store = in_memory) -> De
     raw = {split: _raw_split(classes, config) for split, classes in found.items()}
     decoded = assemble(raw, tuple(found.get("train", ())), str(path), config, store)
     others = sorted(set(visible_files(path)) - {*_flatten(found), *_tables(path)})
-    decoded = note_left_aside(decoded, "not an image of a class", others)
+    decoded = note_left_aside(decoded, NO_HEIC, [file for file in others if _is_heic(file)])
+    decoded = note_left_aside(decoded, "not an image of a class", [file for file in others if not _is_heic(file)])
     notes = (*_notes(path, found), *decoded.notes)
     if named := [name for name in decoded.class_names if split_of(name)]:
         what = "a class is named like a split" if len(named) == 1 else "classes are named like splits"
@@ -186,8 +190,13 @@ def _find_classes(folder: Path) -> dict[str, list[Path]]:
     if not classes:
         raise InputError(f"{folder} contains no class folders: expected {folder.name}/<class>/<image>")
     if not any(classes.values()):
-        raise InputError(f"{folder}: its folders contain no images; expected {folder.name}/<class>/<image>")
+        heic = f"; {NO_HEIC}" if any(map(_is_heic, visible_files(folder))) else ""
+        raise InputError(f"{folder}: its folders contain no images; expected {folder.name}/<class>/<image>{heic}")
     return {name: members for name, members in classes.items() if members}
+
+
+def _is_heic(file: Path) -> bool:
+    return file.suffix.lower() in (".heic", ".heif")
 
 
 def _tables(path: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from pocketvit.config.checks import unknown
 from pocketvit.config.data import DataConfig
 from pocketvit.data.dataset import Decoded
 from pocketvit.data.formats import cifar, folders, idx, npz, parquet, stl10, svhn, table
-from pocketvit.data.raw_splits import Store
+from pocketvit.data.raw_splits import Store, is_image
 from pocketvit.errors import InputError
 
 
@@ -57,6 +57,11 @@ def detect(path: Path) -> str:
         if known.matches(path):
             # Image folders with a stray parquet file or table are image folders; their reader notes what it ignores.
             return "folder" if known.name in ("parquet", "csv") and folders.is_whole(path) else known.name
+    if path.is_dir() and any(is_image(file) for file in path.iterdir()):
+        raise InputError(
+            f"{path} contains images, but neither class folders nor labels.csv; give the folder above if this is one class, "
+            f"or move the images to {path.name}/<class>/*"
+        )
     content = "is an empty folder" if path.is_dir() and not any(path.iterdir()) else "has an unknown format"
     raise InputError(f"{path} {content}: expected {'; '.join(known.description for known in FORMATS)}")
 

@@ -2,7 +2,7 @@
 
 import re
 
-from pocketvit.config import DataConfig, code_of
+from pocketvit.config import code_of
 from pocketvit.config.checks import describe_size
 from pocketvit.errors import InputError
 from pocketvit.inference.export.origin import Origin
@@ -39,19 +39,20 @@ logits, probabilities = model(torch.from_numpy(np.array(image))[None])
 print(dict(zip(names, probabilities[0].tolist())))""",
     "timm": """\
 import timm
-from PIL import Image
+from PIL import Image, ImageOps
 
 model = timm.create_model("local-dir:.", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-logits = model(transform(Image.open("image.png").convert("RGB"))[None])
+logits = model(transform({upright})[None])
 print(dict(zip(model.pretrained_cfg["label_names"], logits.{activation}[0].tolist())))""",
     "hf": """\
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import ViTForImageClassification, ViTImageProcessor
 
 model = ViTForImageClassification.from_pretrained(".")
-image = ViTImageProcessor.from_pretrained(".")(Image.open("image.png").convert("RGB"), return_tensors="pt")
-logits = model(**image).logits
+image = {upright}
+pixels = ViTImageProcessor.from_pretrained(".")(image, return_tensors="pt")
+logits = model(**pixels).logits
 print(dict(zip(model.config.id2label.values(), logits.{activation}[0].tolist())))""",
     "safetensors": """\
 import numpy as np, pocketvit
@@ -73,6 +74,8 @@ NOTES = {
     "hf": "The processor stretches images to {width} × {height} pixels.",
     "safetensors": "`pocketvit predict . image.png` does the same; its header has what is needed besides the weights.",
 }
+UPRIGHT = 'ImageOps.exif_transpose(Image.open("image.png")).convert("RGB")'
+"""Reads an image, turned as its camera was held."""
 FITS = {
     "stretch": '{image}.resize(({width}, {height}), Image.Resampling.BICUBIC)',
     "crop": 'ImageOps.fit({image}, ({width}, {height}), Image.Resampling.BICUBIC)',
@@ -94,9 +97,8 @@ def model_card(trained: TrainedModel, format: str, origin: Origin, license: str 
     sizes = {"height": height, "width": width, "classes": len(trained.class_names)}
     activation = "sigmoid()" if trained.multilabel else "softmax(dim=1)"
     consent = ", allow_code=True" if code_of(trained.model.config) else ""
-    code = CODE[format].format(image=_opened(origin.data, height, width), activation=activation, consent=consent)
-    if "ImageOps." not in code:
-        code = code.replace("Image, ImageOps", "Image")
+    fitted = FITS[origin.data.fit].format(image=UPRIGHT, height=height, width=width, background=origin.data.background)
+    code = CODE[format].format(image=fitted, upright=UPRIGHT, activation=activation, consent=consent)
     named = ", ".join(map(_quoted, trained.class_names[:NAMED])) + (", …" if len(trained.class_names) > NAMED else "")
     cells = {name: value.replace("|", "\\|") for name, value in _facts(trained, origin, license).items()}
     facts = "\n".join(f"| {name} | {value} |" for name, value in cells.items())
@@ -153,12 +155,6 @@ def _facts(trained: TrainedModel, origin: Origin, license: str | None) -> dict[s
         "config hash": f"`{result.config_hash}`",
         "versions": markdown_text(", ".join(f"{name} {version}" for name, version in result.versions.items())),
     }
-
-
-def _opened(data: DataConfig, height: int, width: int) -> str:
-    """The expression that reads an image as the run did."""
-    image = 'Image.open("image.png").convert("RGB")'
-    return FITS[data.fit].format(image=image, height=height, width=width, background=data.background)
 
 
 def _quoted(text: str) -> str:

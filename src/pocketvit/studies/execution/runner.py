@@ -171,9 +171,14 @@ def run_study(
         only: rows to run, as `chosen_rows` takes them; by default all.
         track: experiment tracker to send every run to, as `pocketvit.tracked` takes it.
         console: where to print progress.
+    Returns:
+        how it ended. The tables and the page are written by `pocketvit study` with the same folder, which repeats no
+        finished run.
     Raises:
         InputError: the study, its data, its devices or its folder cannot be used, or another study runs there.
     """
+    if not isinstance(study, Study):
+        raise InputError(f"{study!r} is not a study; read one with pocketvit.find_study('digits'), for example")
     began, out = time.monotonic(), path_of(out)
     fingerprints, chosen = data_fingerprints(), chosen_rows(study, only or ["*"])
 

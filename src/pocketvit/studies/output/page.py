@@ -130,7 +130,9 @@ def sentence(finding: Finding) -> str:
     against, difference = comparison.reference, effect(comparison)
     if finding.kind in ("helps", "hurts") and comparison.p_holm is not None:
         word = "better" if finding.kind == "helps" else "worse"
-        return f"{row} is {word} than {against}, by {difference} ({p_value(comparison.p_holm)}): {reached}."
+        return (
+            f"{row} is {word} than {against}, by {difference.lstrip('+−')} ({p_value(comparison.p_holm)}): {reached}."
+        )
     if finding.kind == "equal":
         detectable = f"a difference of {points(comparison.detectable or 0.0)} would most likely have shown"
         return (

@@ -83,6 +83,20 @@ def test_other_files_are_left_aside_aloud(split):
     assert decoded.notes == (f"2 files are ignored, such as {split / 'README.md'}: not an image of a class",)
 
 
+def test_photos_in_heic_are_named_as_such(split):
+    """Phones write them, and Pillow alone does not read them."""
+    for name in ("1.HEIC", "2.heif"):
+        (split / "train" / "ant" / name).write_bytes(b"ftypheic")
+    (split / "train" / "ant" / "notes.txt").write_text("hello")
+    heic, other = folders.read(split).notes
+    assert heic.startswith(f"2 files are ignored, such as {split / 'train' / 'ant' / '1.HEIC'}: HEIC, as some phones")
+    assert heic.endswith("convert it to JPEG") and other.endswith("notes.txt: not an image of a class")
+    for file in (split / "train").rglob("*.png"):
+        file.unlink()
+    with pytest.raises(InputError, match="no images; expected train/<class>/<image>; HEIC, .* convert it to JPEG$"):
+        folders.read(split)
+
+
 def test_folders_without_images_are_left_aside_in_one_line(split, write):
     before = folders.files(split)
     (split / "train" / "cow").mkdir()

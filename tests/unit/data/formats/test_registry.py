@@ -106,6 +106,9 @@ def test_unusable_paths_are_named(tmp_path, write, make):
     elif make == "text":
         path.write_text("hello")
     else:
+        message = (
+            "contains images, but neither class folders nor labels.csv; give the folder above if this is one class"
+        )
         path.mkdir()
         (path / "x.png").write_bytes(write.encode(np.zeros((4, 4, 3), np.uint8)))
     with pytest.raises(InputError, match=f"^{path} {message}"):

@@ -80,7 +80,10 @@ def test_image_folders_with_a_stray_table_stay_image_folders(write, tmp_path):
         ("file,label\np0.png,", "row 2: label has 0 letters; give p0.png a label"),
         ("file,label\np0.png", "row 2: label has 0 letters"),
         ("file,label,split\np0.png,ant,somewhere", "row 2: split is 'somewhere': expected train, test or val"),
-        ("file,colour\np0.png,red", "has the columns file, colour: expected label or labels"),
+        (
+            "file,colour\np0.png,red",
+            "has the columns file, colour: expected label or labels.*; --data.image-column and --data.label-column name",
+        ),
         ("", "has the columns \\(none\\): expected file_name or"),
         ('file,label\n"p0.png,ant', "is not a CSV table in UTF-8: unexpected end of data"),
         (b"file,label\n\xff.png,ant", "is not a CSV table in UTF-8: 'utf-8' codec"),

@@ -219,6 +219,11 @@ def test_rows_that_compute_the_same_are_refused(go):
         go(asked=study(rows=rows, baseline="a"))
 
 
+def test_the_name_of_a_study_is_not_one(tmp_path):
+    with pytest.raises(InputError, match=r"^'digits' is not a study; read one with pocketvit.find_study"):
+        run_study("digits", tmp_path)
+
+
 def test_a_folder_serves_one_study_at_a_time(go, tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "WAIT_S", 0.0)
     with study_lock(tmp_path / "out", "test"), pytest.raises(InputError, match="a study is running in"):

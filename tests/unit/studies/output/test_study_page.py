@@ -60,9 +60,9 @@ def test_the_page_tells_first_what_was_found_of_each_row(tmp_path):
     page = Page(write(tmp_path, study, synthetic_cells(study, failed=failed, missing=missing)))
     story = page.text.partition("What was found baseline")[2].partition("Differences Dot")[0].replace("\xa0", " ")
     assert story.startswith(
-        " reaches 94.13 ± 0.02 % in 3 runs. mla-q failed in all of its 3 runs. mla-qkv is worse than baseline, by −1.04"
+        " reaches 94.13 ± 0.02 % in 3 runs. mla-q failed in all of its 3 runs. mla-qkv is worse than baseline, by 1.04"
     )
-    assert "whitening has no result yet. muon is better than baseline, by +1.63 ± " in story
+    assert "whitening has no result yet. muon is better than baseline, by 1.63 ± " in story
     assert re.search(r"\(p < 0\.001\): 95\.76 ± 0\.10 % in 3 runs\. $", story)
     sections = re.findall(r'<section id="(\w+)"', (tmp_path / "study.html").read_text())
     assert sections[:3] == ["found", "differences", "table"]
