@@ -60,7 +60,9 @@ def test_without_results_every_table_says_so(tmp_path):
     assert record_now(tmp_path) == "Not measured yet."
     assert records(tmp_path).count("not measured yet") == len(RECORDS)
     num_rows = len(load_study(HERE / "best_search.yaml").rows)
-    assert search(tmp_path, "best_search.yaml").startswith(f"Not measured yet: {num_rows} rows. To run: `pocketvit study")
+    assert search(tmp_path, "best_search.yaml").startswith(
+        f"Not measured yet: {num_rows} rows. To run: `pocketvit study"
+    )
 
 
 def test_finished_records_have_their_figures(chosen, tmp_path):
