@@ -78,6 +78,26 @@ def test_a_finished_run_follows_the_longer_schedule_from_where_it_is(finished, t
         train(more(config, 3))
 
 
+def test_a_refused_extension_leaves_the_finished_run_as_it_is(tiny):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 2
+    config = tiny("other-data", **{"model.patch_size": 4})
+    train(config, data=(images, labels))
+    before = {path: path.read_bytes() for path in config.out.iterdir() if path.is_file()}
+    with pytest.raises(InputError, match="contains a run on other data"):
+        train(more(config, 3), data=(255 - images, labels))
+    assert {path: path.read_bytes() for path in config.out.iterdir() if path.is_file()} == before
+
+
+def test_a_worker_lost_before_an_extension_begins_does_not_end_the_run(tiny, monkeypatch):
+    config = tiny("restarted")
+    first = train(config)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    result = train(more(config, 3))
+    assert result.images_seen == 3 * 96 and first.images_seen == 2 * 96
+    assert train(load_config_of(config)) == result, "a worker lost at the end does not"
+
+
 def load_config_of(config):
     return override(load_config(config.out / "config.yaml"), {"out": config.out})
 

@@ -1,6 +1,7 @@
 """A study whose rows start from the models of other rows, run for real."""
 
 import io
+import shutil
 
 import pytest
 from rich.console import Console
@@ -13,13 +14,13 @@ SMALL = {"model.width": 32, "model.depth": 1, "model.num_heads": 2, "schedule.pa
 ROWS = {"first": {"optim.lr": 1e-3}, "tuned": {"init_from": {"run_of": "first"}}}
 
 
-def study(**values):
-    content = {"recipe": "digits", "base": SMALL | {"train.eval_every_passes": 1}, "seeds": 2, "rows": ROWS}
+def study(rows=ROWS, **values):
+    content = {"recipe": "digits", "base": SMALL | {"train.eval_every_passes": 1}, "seeds": 2, "rows": rows}
     return parse_study(content | values, "starts")
 
 
-def run(tmp_path, **options):
-    return run_study(study(), tmp_path / "out", console=Console(file=io.StringIO()), **options)
+def run(tmp_path, rows=ROWS, **options):
+    return run_study(study(rows), tmp_path / "out", console=Console(file=io.StringIO()), **options)
 
 
 def test_each_seed_starts_from_the_model_of_its_own(tmp_path):
@@ -37,3 +38,18 @@ def test_each_seed_starts_from_the_model_of_its_own(tmp_path):
 def test_a_row_whose_start_is_not_to_be_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="row 'tuned' starts from the model of row 'first': add first to --only"):
         run(tmp_path, only=["tuned"])
+
+
+def test_a_start_whose_result_is_kept_elsewhere_is_found_in_the_studys_folder(tmp_path):
+    results = tmp_path / "results"
+    results.mkdir()
+    for cell in run(tmp_path).gathered:
+        shutil.copy(cell.result.file, results / f"{cell.row}-s{cell.seed}.json")
+    rows = ROWS | {"slower": {"init_from": {"run_of": "first"}, "optim.lr": 1e-4}}
+    again = run(tmp_path, rows, results=results)
+    assert [cell.state for cell in again.gathered] == ["done"] * 6
+    for model in tmp_path.glob("out/*-s1/model.safetensors"):
+        model.unlink()
+    rows["slowest"] = {"init_from": {"run_of": "first"}, "optim.lr": 1e-5}
+    with pytest.raises(InputError, match="row 'slowest': init_from: there is a result in .*results, but no model"):
+        run(tmp_path, rows, results=results)

@@ -17,7 +17,10 @@ def find_class_names(*splits: np.ndarray) -> tuple[str, ...]:
     Args:
         splits: the labels of each split, integers or strings, (N,).
     """
-    present = set().union(*(np.unique(values).tolist() for values in splits))  # joined, large integers become floats
+    present: set[int | str] = set()
+    for values in splits:  # one by one: joined, large integers become floats
+        known = values.dtype.kind in "iuU"  # `number_labels` refuses all others, which perhaps cannot be sorted
+        present |= set(np.unique(values).tolist() if known else map(str, values.tolist()))
     if all(isinstance(value, int) for value in present):
         return tuple(str(number) for number in range(len(present)))
     return tuple(sorted(map(str, present)))

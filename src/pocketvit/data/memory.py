@@ -117,7 +117,9 @@ def _pixels(image: Any, where: str, converted: Conversions, config: DataConfig) 
 def _array(value: Any, num_axes: int) -> np.ndarray:
     """An array or tensor as array; in a tensor with `num_axes` axes, images get their channels last."""
     if not hasattr(value, "detach"):
-        return np.asarray(value)
+        array = np.asarray(value)
+        texts = array.dtype == object and all(isinstance(item, str) for item in array.flat)  # as pandas keeps them
+        return array.astype(str) if texts else array
     array = value.detach().cpu().numpy()
     is_image = num_axes and array.ndim == num_axes and array.shape[-3] in (1, 3, 4)
     return np.moveaxis(array, -3, -1) if is_image else array

@@ -72,6 +72,7 @@ class RunFolder:
         """
         self.check_unfinished(config)
         if self.is_extended_by(config):
+            self._check_same_run(without_extension(config), data_fingerprint)  # a refused run stays as it is
             if self.result.exists():
                 self.result.rename(f"{self.result}.{config.schedule.extended[-2]}-passes")
             save_config(with_lasting_data(config), self.config)

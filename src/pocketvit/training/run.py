@@ -102,7 +102,8 @@ def left_by_the_last_start(folder: RunFolder, config: RunConfig) -> RunResult | 
     Raises:
         InputError: the folder contains a finished run, and this is a first start.
     """
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) and folder.result.exists():
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    if restarted and folder.result.exists() and not folder.is_extended_by(config):  # else of the run with fewer passes
         return RunResult.read(folder.result)
     folder.check_unfinished(config)
     return None

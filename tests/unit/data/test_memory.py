@@ -103,6 +103,7 @@ def test_names_of_the_classes(from_file):
     )
     named = np.array(["x", "y", "z"])[LABELS]
     assert load_from_memory((IMAGES, named)).class_names == ("x", "y", "z")
+    assert load_from_memory((IMAGES, named.astype(object))).class_names == ("x", "y", "z"), "as pandas keeps text"
     assert load_from_memory(list(zip(PILLOW, named.tolist()))).class_names == ("x", "y", "z")
 
 
@@ -146,6 +147,10 @@ WRONG = {
         r"^data, train\[0\]: the label has shape \(12,\); give an integer",
     ),
     "labels from 1": ((IMAGES, LABELS + 1), r"^data, labels\[2\]: label 3, but only 3 different labels occur"),
+    "a missing label": (
+        (IMAGES, np.array(["x", float("nan"), *"xyz" * 3, "y"], dtype=object)),
+        r"^data, labels\[0\]: the label is object, neither",
+    ),
     "no images": ([], r"^the train split of data has no images$"),
     "one class": ((IMAGES, np.zeros(12, int)), r"^data has a single class, '0': there is nothing to learn$"),
 }

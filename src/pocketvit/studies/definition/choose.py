@@ -31,8 +31,9 @@ def find_study(name: str | Path, *, allow_code: bool = False) -> Study:
     """
     if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file():
         return load_study(path_of(name), allow_code=allow_code)
+    name = str(name)
     if name not in builtin_studies():
-        raise InputError(f"{unknown('study', str(name), builtin_studies())} (or give a .yaml file)")
+        raise InputError(f"{unknown('study', name, builtin_studies())} (or give a .yaml file)")
     return load_study(BUILTIN / f"{name}.yaml")
 
 

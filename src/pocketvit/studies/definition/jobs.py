@@ -72,7 +72,7 @@ def study_jobs(study: Study, out: Path, fingerprints: Fingerprints, results: Pat
     found = find_results(folders, one_gpu=True) if any(map(_waits_for, cells)) else {}
     for cell in cells:
         fingerprint = fingerprints(cell.config.data)
-        trained = {name: _model(found.get(keys[row, cell.seed])) for name, row in _waits_for(cell).items()}
+        trained = {name: _model(found.get(keys[row, cell.seed]), out) for name, row in _waits_for(cell).items()}
         ready = {name: model for name, model in trained.items() if model is not None}
         cell = replace(cell, config=override(cell.config, ready)) if ready else cell
         key = keys[cell.row, cell.seed] = cell.key(fingerprint)
@@ -90,11 +90,12 @@ def _waits_for(cell: Cell) -> dict[str, str]:
     return {name: model.row for name, model in weights_of(cell.config).items() if isinstance(model, RunOf)}
 
 
-def _model(result: RunResult | None) -> Weights | None:
-    """The model of a finished run."""
+def _model(result: RunResult | None, out: Path) -> Weights | None:
+    """The model of a finished run: beside its result, or in the study's folder if only a copy of the result lies elsewhere."""
     if result is None or result.model_digest is None:
         return None
-    return Weights(result.run_folder / "model.safetensors", result.model_digest)
+    beside, own = (folder / "model.safetensors" for folder in (result.run_folder, out / result.key))
+    return Weights(own if own.is_file() and not beside.is_file() else beside, result.model_digest)
 
 
 def wanted_device(cells: Iterable[Cell]) -> str:

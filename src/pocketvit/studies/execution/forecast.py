@@ -18,6 +18,7 @@ from pocketvit.report.text import count, counted, percent, points
 from pocketvit.runs.result import RunResult, find_results
 from pocketvit.studies.analysis.findings import accuracies, held_out_in_vain, noisy_rows
 from pocketvit.studies.analysis.spread import pooled_spread
+from pocketvit.studies.analysis.stats import NO_SPREAD
 from pocketvit.studies.definition.choose import chosen_rows
 from pocketvit.studies.definition.gather import CellResult, gather
 from pocketvit.studies.definition.grid import IMAGES_OF, Study
@@ -137,7 +138,9 @@ def forecast(
         num_devices=devices.number if ours else 1,
         device=speed.device,
         left=[job.cell for job, cell in zip(jobs, gathered, strict=True) if cell.result is None and cell.row in rows],
-        differences=DIFFERENCES if difference is None else [_checked(difference, std)],
+        differences=[size for size in DIFFERENCES if size > std / 100]
+        if difference is None
+        else [_checked(difference, std)],
     )
     lines = [*plan.lines(), f"Speed: {count(speed.images_per_s)} images/s, {speed.source}."]
     if devices.name not in (None, speed.device):
@@ -213,11 +216,12 @@ def _scatter(
     spread = pooled_spread(found, noisy_rows(found))
     num_done = sum(map(len, found.values()))
     runs = f"{counted(num_done, 'run')} of this study"
-    if spread.noise and spread.noise_df >= LEAST_DF:
+    if spread.noise and sqrt(spread.noise) >= NO_SPREAD and spread.noise_df >= LEAST_DF:
         return sqrt(spread.noise), f"measured on {runs}"
     values = [value for row in found.values() for value in row.values()] or [run.test_accuracy for run in alike]
     num_images = data.num_test if IMAGES_OF[study.measure] == "test" else data.num_val
-    accuracy = min(fmean(values) if values else ASSUMED_ACCURACY[study.recipe], 1 - 1 / max(2, num_images))
+    accuracy, one = fmean(values) if values else ASSUMED_ACCURACY[study.recipe], 1 / max(2, num_images)
+    accuracy = min(max(accuracy, one), 1 - one)
     std = sqrt(accuracy * (1 - accuracy) / num_images)
     why = f"it cannot be estimated from {runs}" if num_done else "there is no run yet"
     images = f"{count(num_images)} {IMAGES_OF[study.measure]} images"

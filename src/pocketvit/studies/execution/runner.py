@@ -5,6 +5,7 @@ checkpoint. So the same command continues the study after any interruption, and 
 ends with the same table as one that was not.
 """
 
+import os
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from pocketvit.config import weights_of
 from pocketvit.errors import InputError
 from pocketvit.files import path_of, read_bytes
 from pocketvit.lock import locked
@@ -200,6 +202,7 @@ def run_study(
             todo = [job for job in ready if cells[job].state != "done"]
             if not todo:
                 break
+            _check_models(todo)
             tried |= {job.key for job in todo}
             board = Board(study, cells)
             engine = _engine(todo, gpus, address, lock)
@@ -216,6 +219,17 @@ def _check_waiting(jobs: Sequence[Job], chosen: Collection[str]) -> None:
         for row in job.waits_for if job.cell.row in chosen else ():
             if row not in chosen:
                 raise InputError(f"row {job.cell.row!r} starts from the model of row {row!r}: add {row} to --only")
+
+
+def _check_models(todo: Sequence[Job]) -> None:
+    """Refuse to run cells that start or learn from a model of which there is no file."""
+    for job in todo:
+        for field, model in weights_of(job.cell.config).items():
+            if not os.path.isfile(model.path):
+                raise InputError(
+                    f"row {job.cell.row!r}: {field}: there is a result in {model.path.parent}, but no model; train that row "
+                    "again with --results and another folder"
+                )
 
 
 def _engine(todo: Sequence[Job], gpus: Sequence[str] | None, address: str | None, lock: int | None) -> "Engine":

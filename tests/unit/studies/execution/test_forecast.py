@@ -1,5 +1,6 @@
 """What `pocketvit study --plan` says, and where its figures are from."""
 
+import itertools
 import json
 from dataclasses import replace
 from math import sqrt
@@ -69,7 +70,7 @@ def test_rows_that_hold_out_images_scatter_as_so_few_of_these_do(tmp_path):
     assert f"{SPREAD}: 1.43 points, assumed to be pure chance (binomial, 97.0 % of 143 validation" in said
     for number, job in enumerate(study_jobs(held_out, tmp_path, data_fingerprints())):
         path = tmp_path / "results" / f"{job.key}.json"
-        write_result(job, path, val_accuracy=(0.90, 0.92)[number // 2 % 2], test_accuracy=0.9)
+        write_result(job, path, val_accuracy=(0.90, 0.92)[number // 3 % 2], test_accuracy=0.9)
     assert "measured on 8 runs of this study" in said_of(held_out, tmp_path), "where the test accuracy never differs"
 
 
@@ -87,6 +88,23 @@ def test_rows_that_hold_out_images_in_vain_are_named_beforehand(tmp_path):
     mixed = parse_study({"recipe": "digits", "rows": {"plain": {}, "held": {"data.val_frac": 0.1}}}, "test")
     assert "trained on fewer images all the same: held." in said_of(mixed, tmp_path)
     assert "fewer images" not in said_of(study(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "spread"),
+    [
+        pytest.param([0.0], "assumed to be pure chance", id="nothing is ever right"),
+        pytest.param([0.7] * 4 + [0.1 + 0.2] * 4, "assumed to be pure chance", id="no spread but rounding"),
+        pytest.param([0.1, 0.9, 0.3, 0.7, 0.8, 0.2, 0.5, 0.4], "42.96 points, measured on 8 runs", id="much spread"),
+    ],
+)
+def test_runs_that_scatter_unusually_can_be_planned_for(tmp_path, accuracies, spread):
+    jobs = study_jobs(study(), tmp_path, data_fingerprints())
+    for job, accuracy in zip(jobs, itertools.cycle(accuracies)):
+        write_result(job, tmp_path / "results" / f"{job.key}.json", test_accuracy=accuracy)
+    said = said_of(study(), tmp_path)
+    assert f"{SPREAD}: " in said and spread in said
+    assert "A difference of 0.50 points needs" in said and "difference of 0.00" not in said
 
 
 def test_too_few_runs_for_the_scatter_are_said_to_be(tmp_path):

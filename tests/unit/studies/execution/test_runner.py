@@ -387,6 +387,7 @@ def test_the_command_of_a_cell_is_understood():
 def test_every_built_in_study_can_be_run():
     assert builtin_studies() == ["digits", "neighbours", "paper-fig6", "paper-table2", "paper-table3"]
     studies = {name: find_study(name) for name in builtin_studies()}
+    assert studies["digits"] == find_study(Path("digits"))
     assert {name: len(found.cells()) for name, found in studies.items()} == {
         "digits": 12, "neighbours": 75, "paper-fig6": 23, "paper-table2": 88, "paper-table3": 25,
     }  # fmt: skip
