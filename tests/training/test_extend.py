@@ -117,6 +117,10 @@ def test_what_cannot_go_on_is_refused(tiny):
     save(override(config, {"schedule.sides": (8,)}))
     with pytest.raises(InputError, match=r"schedule.sides=\(8,\) shrinks images in parts of the whole run"):
         more(config, 4)
+    for what in ({"optim.ema_decay": 0.9, "optim.ema_start": 0.5}, {"objective.name": "dino"}):
+        save(override(config, what))
+        with pytest.raises(InputError, match=f"{list(what)[-1]}=.* the whole run: no more passes"):
+            more(config, 4)
     for pairs in ((3,), (3, 2, 2, 2), (5, 2), (2, 3), (0, 0)):
         with pytest.raises(InputError, match="schedule.extended=.* must be pairs"):
             override(config, {"schedule.extended": pairs})

@@ -32,6 +32,10 @@ def extended(config: RunConfig, folder: Path, passes: int) -> RunConfig:
         raise InputError(f"--schedule.passes {passes}: the run in {folder} has {schedule.passes}; give more")
     if schedule.sides:
         raise InputError(f"schedule.sides={schedule.sides} shrinks images in parts of the whole run: no more passes")
+    if config.optim.ema_start:
+        raise InputError(f"optim.ema_start={config.optim.ema_start} is a part of the whole run: no more passes")
+    if config.objective.name == "dino":
+        raise InputError("objective.name=dino changes its teacher's pace over the whole run: no more passes")
     if config.train.patience is not None:
         raise InputError(f"train.patience={config.train.patience} decides when this run ends: no more passes")
     found, _ = load_checkpoint(RunFolder(folder).checkpoints)

@@ -40,8 +40,12 @@ class Plan:
             f"If runs have a standard deviation of {points(self.std)} points over seeds, not counting what a seed changes in "
             f"all rows alike, then with {100 * POWER:.0f} % power{correction}:"
         )
-        if isfinite(self.detectable):
+        if self.detectable < 1:
             texts.append(f"{self.num_seeds} seeds per row detect a difference of {points(self.detectable)} points.")
+        elif isfinite(self.detectable):
+            texts.append(
+                f"{self.num_seeds} seeds per row detect nothing: the difference would have to exceed 100 points."
+            )
         else:
             texts.append("One seed per row detects nothing, because it does not show the spread over seeds.")
         return texts + [

@@ -49,6 +49,10 @@ def test_the_built_in_study_can_see_a_difference_that_is_there():
 def test_one_seed_finds_nothing_and_one_row_has_nothing_to_find():
     once = plan_study(study(seeds=1), std=0.002, seconds_per_pass=1.0)
     assert any("One seed per row detects nothing" in line for line in once.lines())
+    wide = plan_study(study(seeds=2), std=0.3, seconds_per_pass=1.0, differences=[0.5])
+    assert (
+        wide.detectable > 1 and "2 seeds per row detect nothing: the difference would have to exceed" in wide.lines()[2]
+    )
     alone = plan_study(study(rows={"a": {}}), std=0.002, seconds_per_pass=1.0)
     assert alone.detectable is None and len(alone.lines()) == 1
 
