@@ -68,7 +68,10 @@ def _print_table(runs: Sequence["ListedRun"]) -> None:
     for run, row in zip(runs, rows, strict=True):
         style = {"finished": "", "unfinished": "yellow", "damaged": "red"}[run.state]
         table.add_row(*(Text(printable(row[name]), style) for name in shown))
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDE, highlight=False).print(table)
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    with console.capture() as captured:  # rich itself exits with 1 when the reader of a pipe is gone
+        console.print(table)
+    print(captured.get(), end="")
 
 
 def _cells(run: "ListedRun") -> dict[str, str]:

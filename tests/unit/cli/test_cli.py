@@ -773,6 +773,15 @@ def test_runs_and_compare_show_each_run(pets_run, capsys):
     assert "\x1b" not in out and Path("page.html").is_file()
 
 
+def test_a_table_whose_reader_is_gone_is_no_failure(pets_run):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "pocketvit", "runs", str(pets_run[0].parent)]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_explain_shows_what_predict_predicts(many, capsys):
     code, out, err = run(["explain", many, ".", "none.png", "--out", "seen", "--device", "cpu"], capsys)
     assert code == 3 and [line.split(":")[1].strip() for line in err.splitlines()] == ["c.png", "d.png", "none.png"]
