@@ -24,21 +24,31 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,-]*")
 FEW = 12  # the most names that a message lists
 
 
-def unknown(kind: str, name: str, known: Collection[str]) -> str:
+def unknown(kind: str, name: object, known: Collection[str]) -> str:
     """The message for an unknown name, with the most similar known ones.
 
     These are the most similar one that contains the name's last part as a word (num-heads for heads), and the most
-    similar one overall.
+    similar one overall; without either, the one whose last part is the most similar.
     """
-    part = re.escape(name.lstrip("-").rpartition(".")[2])
+    text = str(name)
+    last = _last_part(text)
+    part = re.escape(last)
     holding = [each for each in known if part and re.search(rf"(?<![a-z0-9]){part}(?![a-z0-9])", each)]
     near = [
-        *difflib.get_close_matches(name, holding, n=1, cutoff=0),
-        *difflib.get_close_matches(name, list(known), n=1),
+        *difflib.get_close_matches(text, holding, n=1, cutoff=0),
+        *difflib.get_close_matches(text, list(known), n=1),
     ]
+    if not near:
+        nearest = difflib.get_close_matches(last, list(map(_last_part, known)), n=1)
+        near = [each for each in known if _last_part(each) in nearest][:1]
     some = [*known][:FEW] + ["…"] * (len(known) > FEW)
     hint = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else f"known: {', '.join(some)}"
     return f"unknown {kind} {name!r}; {hint}"
+
+
+def _last_part(name: str) -> str:
+    """A dotted name's field, without the dashes of a flag."""
+    return name.lstrip("-").rpartition(".")[2]
 
 
 def describe_size(size: Sequence[int]) -> str:
@@ -124,6 +134,8 @@ def _fit(name: str, value: Any, hint: Any) -> Any:
         if number is not None:
             return _within_bounds(name, number, bounds)
     elif kind is Path and isinstance(value, str | Path):
+        if "\0" in str(value):
+            raise InputError(f"{name}={str(value)!r}: is no path, as it has a zero byte")
         return path_of(value)
     elif kind is int and type(value) is int:
         return _within_bounds(name, value, bounds)

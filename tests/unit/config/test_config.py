@@ -208,6 +208,18 @@ def test_an_unknown_name_is_answered_by_few():
     assert unknown("field", "zzz", names) == f"unknown field 'zzz'; known: {', '.join(names[:12])}, …"
     assert unknown("field", "zzz", names[:2]) == "unknown field 'zzz'; known: field00, field01"
     assert unknown("flag", "--", names[:1]) == "unknown flag '--'; known: field00"
+    assert unknown("field", 1, names[:1]) == "unknown field 1; known: field00"
+
+
+def test_an_unknown_name_without_its_section_is_answered_by_the_nearest_with_it():
+    for name, nearest in (("widht", "model.width"), ("passs", "schedule.passes"), ("lrr", "optim.lr")):
+        with pytest.raises(InputError, match=f"^unknown field '{name}'; did you mean {nearest}\\?$"):
+            override(RunConfig(), {name: 3})
+
+
+def test_a_path_with_a_zero_byte_is_refused():
+    with pytest.raises(InputError, match=r"^out='a\\x00b': is no path, as it has a zero byte$"):
+        override(RunConfig(), {"out": "a\0b"})
 
 
 def test_text_numbers_from_yaml_are_numbers():
