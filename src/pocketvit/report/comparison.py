@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pocketvit.config.data import MEMORY
 from pocketvit.errors import InputError
 from pocketvit.files import path_of, write_atomically
 from pocketvit.report import text
@@ -85,10 +86,15 @@ def compare(folders: Sequence[Path]) -> list[Compared]:
 
 
 def same_images(one: FinishedRun, other: FinishedRun) -> bool:
-    """Whether two runs have the same test images in the same order, perhaps resized: from the same data, of the same names."""
+    """Whether two runs have the same test images in the same order, perhaps resized: from the same data, of the same names.
+
+    Another fingerprint with the same training images is another test set, and images in memory have no names to go by.
+    """
     a, b = one.predictions, other.predictions
     of_same_data = one.result.data_fingerprint == other.result.data_fingerprint
-    of_same_data = of_same_data or setting(one, "data", "source") == setting(other, "data", "source")
+    same_training = one.result.train_fingerprint == other.result.train_fingerprint is not None
+    if not of_same_data and not same_training:
+        of_same_data = setting(one, "data", "source") == setting(other, "data", "source") != MEMORY
     return of_same_data and a.class_names == b.class_names and np.array_equal(a.labels, b.labels) and a.files == b.files
 
 
@@ -98,7 +104,9 @@ def summary(found: Sequence[Compared]) -> list[str]:
     lines = [f"{one.name}: {one.right.mean():.2%} of {len(one.right):,} test images" for one in found]
     for one in found[1:]:
         if one.test is None:
-            lines.append(f"{one.name} and {first.name} have different test images, so McNemar's test cannot be made")
+            lines.append(
+                f"{one.name} and {first.name} may have different test images, so McNemar's test cannot be made"
+            )
         else:
             told = f"only {one.name} has {one.test.only_second} right, only {first.name} {one.test.only_first}"
             lines.append(f"{one.name} against {first.name}: {told}; McNemar's exact p = {one.test.p:.3g}")

@@ -69,7 +69,7 @@ def test_classes_with_the_greatest_differences_come_first(make_run):
     assert re.search(r"class images first second 7 \d+ \d+\.\d % 0\.0 % −\d+\.\d+ 0 \d+", table)
 
 
-@pytest.mark.parametrize("other", ["labels", "files", "data"])
+@pytest.mark.parametrize("other", ["labels", "files", "data", "changed", "memory"])
 def test_without_the_same_test_images_there_is_no_test(make_run, other):
     first, second = make_run("first"), make_run("second")
     with np.load(second / "predictions.npz") as held:
@@ -80,7 +80,14 @@ def test_without_the_same_test_images_there_is_no_test(make_run, other):
         content["files"] = np.array([f"{k}.png" for k in range(360)])
     else:
         edit(second, "result.json", '"data_fingerprint": "', '"data_fingerprint": "0')
+    if other == "data":
         edit(second, "config.yaml", "source: digits", "source: /data/other")
+    if other == "memory":
+        edit(first, "config.yaml", "source: digits", "source: memory")
+        edit(second, "config.yaml", "source: digits", "source: memory")
+    if other == "changed":
+        for run in (first, second):
+            edit(run, "result.json", '"data_fingerprint": "', '"train_fingerprint": "1", "data_fingerprint": "')
     np.savez(second / "predictions.npz", **content)
     found = compare([first, second])
     assert found[1].test is None and "different test images" in text_of(render(found))
@@ -90,6 +97,8 @@ def test_without_the_same_test_images_there_is_no_test(make_run, other):
 def test_resized_images_of_the_same_source_are_the_same(make_run):
     first, second = make_run("first"), make_run("second")
     edit(second, "result.json", '"data_fingerprint": "', '"data_fingerprint": "0')
+    for fingerprint, run in enumerate((first, second)):
+        edit(run, "result.json", '"data_f', f'"train_fingerprint": "{fingerprint}", "data_f')
     assert compare([first, second])[1].test == McNemar(0, 0)
 
 
