@@ -65,6 +65,18 @@ def test_a_model_takes_numpys_numbers(image_size, tmp_path):
     assert load_model(tmp_path / "model.safetensors").model.image_size == (16, 16)
 
 
+@pytest.mark.parametrize("image_size", [0, (8, -4), (8,), (8, 8, 3), 8.0, "8"], ids=repr)
+def test_an_image_size_that_is_none_is_refused(image_size):
+    with pytest.raises(InputError, match=r"^image_size=.*: must be a side or \(height, width\)"):
+        create_model("digits", image_size=image_size)
+
+
+@pytest.mark.parametrize("num_classes", [0, -1, 2.0, "2"], ids=repr)
+def test_a_number_of_classes_that_is_none_is_refused(num_classes):
+    with pytest.raises(InputError, match="^num_classes=.*: must be a whole number of at least 1$"):
+        create_model("digits", num_classes=num_classes)
+
+
 @pytest.mark.parametrize("stride", [None, 2], ids=["side by side", "overlapping"])
 def test_images_of_another_shape_are_refused_with_both(stride):
     model = create_model("digits", patch_stride=stride)
