@@ -155,7 +155,7 @@ def run_study(
     *,
     gpus: Sequence[str] | None = None,
     address: str | None = None,
-    results: Path | None = None,
+    results: str | Path | None = None,
     time_limit_s: float = inf,
     only: Sequence[str] = (),
     track: str | None = None,
@@ -181,7 +181,7 @@ def run_study(
     """
     if not isinstance(study, Study):
         raise InputError(f"{study!r} is not a study; read one with pocketvit.find_study('digits'), for example")
-    began, out = time.monotonic(), path_of(out)
+    began, out, results = time.monotonic(), path_of(out), None if results is None else path_of(results)
     fingerprints, chosen = data_fingerprints(), chosen_rows(study, only or ["*"])
 
     def make_jobs() -> list[Job]:

@@ -144,7 +144,7 @@ def test_a_result_of_another_study_counts(go, tmp_path):
     elsewhere.write_text(json.dumps(result_of(jobs[1])))
     (tmp_path / "results" / "torn.json").write_text('{"config_hash": "')
     (tmp_path / "results" / "other.json").write_text("[1]")
-    run, started, _ = go(results=tmp_path / "results")
+    run, started, _ = go(results=str(tmp_path / "results"))
     assert started == ["plain-s0", "plain-s1", "deep-s1"]
     by_name = {(cell.row, cell.seed): cell for cell in run.gathered}
     assert by_name["deep", 0].state == "done" and by_name["deep", 0].folder is None
