@@ -130,6 +130,7 @@ WRONG = {
     "images alone": (IMAGES, r"^data, train\[0\] is of type ndarray, not \(image, label\); give \(images, labels\)"),
     "three arrays": ((IMAGES, LABELS, IMAGES), r"^data is a tuple of 3; give \(images, labels\), "),
     "no arrays": ({}, r"^data contains the arrays \(none\): expected train_images and train_labels"),
+    "no names": ({0: IMAGES}, r"^data contains the arrays 0: expected train_images and train_labels"),
     "ragged": ({"images": [[1], [2, 3]], "labels": [0, 1]}, r"^data is not arrays: .*; give \(images, labels\)"),
     "unlike lengths": ((IMAGES, LABELS[:5]), r"^data: images is \(12, 4, 5, 3\) but labels is \(5,\)$"),
     "floats": ((IMAGES / 255, LABELS), r"^data: images is float64: expected uint8, .*: use \(images \* 255\)\.round"),

@@ -72,7 +72,7 @@ def decode(
     form = _form_of(arrays)
     if not form:
         raise InputError(
-            f"{name} contains the arrays {', '.join(arrays) or '(none)'}: "
+            f"{name} contains the arrays {', '.join(map(str, arrays)) or '(none)'}: "
             "expected train_images and train_labels, x_train and y_train, or images and labels"
         )
     for pair in form.values():
