@@ -226,7 +226,7 @@ def test_a_saved_config_is_rerun_exactly(tmp_path):
         (["study", "digits", "--only", ""], "unknown row ''; known: one-cls, two-cls"),
         (["study", "digits", "--time-limit", ""], "--time-limit '': write hours, minutes or seconds, such as 9m"),
         (["study", "digits", "--gpus", ""], "--gpus '': "),
-        (["study", "digits", "--seeds", "0"], "seeds=0: must be at least 1"),
+        (["study", "digits", "--seeds", "0"], "seeds=0: must be in [1, 3333]"),
         (["study", "digits", "--results", "resluts"], "--results resluts: no such folder; its runs would be repeated"),
         (["study", "digits", "--sedes", "3"], "unknown flag '--sedes'; did you mean --seeds?"),
         (["data", "get"], "NAME is missing"),

@@ -10,7 +10,7 @@ from pocketvit.config.checks import Bounds, unknown
 from pocketvit.errors import InputError
 from pocketvit.files import path_of
 from pocketvit.studies.definition.grid import Row, Study
-from pocketvit.studies.definition.study_file import load_study
+from pocketvit.studies.definition.study_file import MOST_RUNS, load_study
 
 BUILTIN = Path(__file__).parent / "builtin"
 
@@ -41,9 +41,9 @@ def with_seeds(study: Study, num_seeds: int) -> Study:
     """The study with `num_seeds` seeds in every row, from 0.
 
     Raises:
-        InputError: fewer than one.
+        InputError: fewer than one, or more runs than a study takes.
     """
-    Bounds(1).check("seeds", num_seeds)
+    Bounds(1, MOST_RUNS // len(study.rows)).check("seeds", num_seeds)
     return replace(study, rows=tuple(replace(row, seeds=tuple(range(num_seeds))) for row in study.rows))
 
 

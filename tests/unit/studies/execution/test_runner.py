@@ -406,6 +406,8 @@ def test_other_seeds_and_other_data():
     assert with_data(own, None) == own
     with pytest.raises(InputError, match="seeds=0"):
         with_seeds(study(), 0)
+    with pytest.raises(InputError, match=r"^seeds=5001: must be in \[1, 5000\]$"):
+        with_seeds(study(), 5001)
 
 
 @pytest.mark.parametrize(
