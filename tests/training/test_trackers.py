@@ -47,11 +47,14 @@ def run(small_in, tmp_path, monkeypatch):
     config = override(small_in(tmp_path), passes)
 
     def run(name):
-        pytest.importorskip(name)
+        tracker = pytest.importorskip(name)
+        ended = tracker.teardown if name == "wandb" else lambda: None  # its service, as at the end of a process
         reporter = InterruptOnce()
         with pytest.raises(Stopped):
             pocketvit.train(config, pocketvit.tracked(name, reporter, group="study/row"))
+        ended()
         result = pocketvit.train(config, pocketvit.tracked(name, reporter, group="study/row"))
+        ended()
         assert not [line for line in reporter.lines if "failed" in line]
         return result, reporter.lines
 
